@@ -1,0 +1,105 @@
+"""What a model can do, as protocols: tasks, training and serving ask for these, never for a model's name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from torch import Tensor
+
+from vislang.document import Document
+from vislang.prompt import Prompts
+
+Progress = Callable[[int, int], None]
+"""Called with (done, of how many) while something long runs."""
+
+
+@runtime_checkable
+class Trainable(Protocol):
+    """Can be trained by :mod:`vislang.train`."""
+
+    def prepare(self, documents: Sequence[Document], progress: Progress | None = None) -> int:
+        """Compute whatever is computed once for these documents; returns for how many media it was."""
+        ...
+
+    def collate(self, documents: Sequence[Document]) -> Any:
+        """Documents to one batch of tensors."""
+        ...
+
+    def losses(self, batch: Any) -> dict[str, Tensor]:
+        """Scalars to be summed and minimised, by name."""
+        ...
+
+    def parameter_groups(self) -> dict[str, list[tuple[str, Tensor]]]:
+        """The named parameters that train, by group; a recipe may give a group its own rate."""
+        ...
+
+    def diagnostics(self) -> dict[str, float]:
+        """Numbers worth watching while it trains, by name."""
+        ...
+
+    def trainable_state(self) -> dict[str, Tensor]:
+        """What a checkpoint must hold of the model."""
+        ...
+
+    def load_trainable_state(self, state: dict[str, Tensor]) -> None:
+        """Restore what :meth:`trainable_state` gave."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write a folder that :func:`vislang.load` opens."""
+        ...
+
+
+@runtime_checkable
+class Generates(Protocol):
+    """Continues documents with text."""
+
+    prompts: Prompts
+
+    def generate(
+        self, documents: Sequence[Document], max_new_tokens: int = 20, batch_size: int = 64
+    ) -> list[str]:
+        """The text that follows each document, most likely token by most likely token."""
+        ...
+
+
+@runtime_checkable
+class Scores(Protocol):
+    """Tells how likely given texts are."""
+
+    def score(self, documents: Sequence[Document], batch_size: int = 64) -> list[Score]:
+        """Log-likelihood of each document's target."""
+        ...
+
+
+@dataclass(frozen=True)
+class Score:
+    """How likely a text is: ``log_likelihood`` in nats, summed over ``tokens`` tokens, the end included."""
+
+    log_likelihood: float
+    tokens: int
+
+
+@runtime_checkable
+class Attends(Protocol):
+    """Shows where it looked."""
+
+    def attention(self, document: Document, max_new_tokens: int = 20) -> list[TokenAttention]:
+        """What is answered, token by token, and where each token looked."""
+        ...
+
+
+@dataclass(frozen=True)
+class TokenAttention:
+    """One token of an answer and where it looked.
+
+    Attributes:
+        token: the token as text.
+        maps: one grid (height, width) for each medium of the document, in shares of the token's attention.
+    """
+
+    token: str
+    maps: list[Tensor]

@@ -1,0 +1,199 @@
+"""Document: the one form in which anything enters a model, and the one place where media are decoded.
+
+A caption pair, a question about an image, a prompt with examples and a web page are all Documents: text and
+media in the order in which they are read. Media are lazy; they are opened when a model asks for them, within
+limits that hold for every path into the library.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import PIL.Image
+
+MAX_PIXELS = 40_000_000
+"""Images with more pixels are refused before they are decoded."""
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+"""Image formats that are decoded; everything else is refused."""
+
+
+class MediaError(ValueError):
+    """A medium that cannot be used; the message names the medium and the remedy."""
+
+
+@dataclass(frozen=True)
+class Medium:
+    """Something to look at or listen to: a path or the encoded bytes.
+
+    Args:
+        source: path of a file, or the bytes of one.
+    """
+
+    source: Path | str | bytes
+
+    @property
+    def name(self) -> str:
+        """What to call it in a message."""
+        return f"<{len(self.source)} bytes>" if isinstance(self.source, bytes) else str(self.source)
+
+    def read(self) -> bytes:
+        """The encoded bytes.
+
+        Raises:
+            MediaError: the file is missing, empty or cannot be read.
+        """
+        if isinstance(self.source, bytes):
+            data = self.source
+        else:
+            try:
+                data = Path(self.source).read_bytes()
+            except FileNotFoundError:
+                raise MediaError(
+                    f"{self.name}: no such file. Check the path; paths in a JSON Lines file are relative to "
+                    "that file."
+                ) from None
+            except OSError as error:
+                raise MediaError(
+                    f"{self.name}: cannot be read ({error.strerror}). Give a file that you may read."
+                ) from None
+        if not data:
+            raise MediaError(f"{self.name}: the file is empty. Copy it again from its origin.")
+        return data
+
+    @cached_property
+    def content_hash(self) -> str:
+        """SHA-256 of the encoded bytes: two copies of a file share it, an edited file does not."""
+        return hashlib.sha256(self.read()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Image(Medium):
+    """A still image; of an animation, the first frame."""
+
+    def decode(self, max_pixels: int = MAX_PIXELS) -> PIL.Image.Image:
+        """The image in RGB, upright, transparent parts over white.
+
+        Args:
+            max_pixels: refuse an image with more pixels, by its header, before decoding it.
+
+        Raises:
+            MediaError: missing, empty, of no known format, truncated, or too large.
+        """
+        from PIL import Image as Pillow
+        from PIL import ImageOps, UnidentifiedImageError
+
+        data = self.read()
+        try:
+            with warnings.catch_warnings():
+                # Our own limit below is stricter than the one Pillow warns at.
+                warnings.simplefilter("ignore", Pillow.DecompressionBombWarning)
+                opened = Pillow.open(io.BytesIO(data), formats=FORMATS)
+        except UnidentifiedImageError:
+            raise MediaError(
+                f"{self.name}: not an image of a known format. Convert it to one of {', '.join(FORMATS)}."
+            ) from None
+        except Pillow.DecompressionBombError:
+            raise MediaError(_too_large(self.name, "far more", max_pixels)) from None
+        except (OSError, ValueError, SyntaxError) as error:
+            raise MediaError(f"{self.name}: broken image header ({error}). Copy it again from its origin.") from None
+        with opened:
+            if opened.width * opened.height > max_pixels:
+                raise MediaError(_too_large(self.name, f"{opened.width} x {opened.height}", max_pixels))
+            try:
+                upright = ImageOps.exif_transpose(opened)
+                return _to_rgb(upright)
+            except (OSError, ValueError, SyntaxError, EOFError, IndexError) as error:
+                raise MediaError(
+                    f"{self.name}: truncated or damaged image ({error}). Copy it again from its origin."
+                ) from None
+
+
+@dataclass(frozen=True)
+class Video(Medium):
+    """A moving image. Carried and checked for; a model that reads video decodes it."""
+
+
+@dataclass(frozen=True)
+class Audio(Medium):
+    """A recording of sound. Carried and checked for; a model that listens decodes it."""
+
+
+@dataclass(frozen=True)
+class Absent:
+    """The place of a medium that was taken away: text around it stays, there is nothing to look at."""
+
+
+Part = str | Image | Video | Audio | Absent
+
+
+@dataclass(frozen=True)
+class Document:
+    """Text and media in reading order.
+
+    Args:
+        parts: strings and media.
+        target: the text that should follow, where one is known: an answer, a caption.
+        name: what to call the document in a message, such as its file and line.
+
+    Raises:
+        TypeError: a part is neither text nor a medium.
+    """
+
+    parts: tuple[Part, ...]
+    target: str | None = None
+    name: str = ""
+
+    def __init__(self, parts: Iterable[Part], target: str | None = None, name: str = ""):
+        parts = tuple(parts)
+        for part in parts:
+            if not isinstance(part, Part):
+                raise TypeError(f"{name or 'Document'}: a part is a {type(part).__name__}; give text or media.")
+        object.__setattr__(self, "parts", parts)
+        object.__setattr__(self, "target", target)
+        object.__setattr__(self, "name", name)
+
+    @property
+    def media(self) -> tuple[Medium, ...]:
+        """The media, in order; absent ones left out."""
+        return tuple(part for part in self.parts if isinstance(part, Medium))
+
+    def without_media(self) -> Document:
+        """The same document with its media taken away and their places kept: what a blind reader has."""
+        return replace(self, parts=tuple(Absent() if isinstance(p, Medium) else p for p in self.parts))
+
+    def without_target(self) -> Document:
+        """The same document as a prompt."""
+        return replace(self, target=None)
+
+
+def _too_large(name: str, size: str, max_pixels: int) -> str:
+    return (
+        f"{name}: {size} pixels, over the limit of {max_pixels:,}. Scale the image down "
+        "(or raise the limit where you trust the file)."
+    )
+
+
+def _to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
+    """Convert any mode to RGB without losing what is in it."""
+    from PIL import Image as Pillow
+
+    if image.mode.startswith("I") or image.mode == "F":
+        # Pillow clips 16-bit grey to 8 bits; scale instead. TIFF's 32-bit modes are read the same way.
+        import numpy as np
+
+        values = np.asarray(image, dtype=np.float64)
+        top = 65535.0 if values.max(initial=0) > 255 else 255.0
+        image = Pillow.fromarray((values.clip(0, top) / top * 255).astype(np.uint8))
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        image = Pillow.alpha_composite(Pillow.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")

@@ -1,0 +1,206 @@
+"""Running any causal language model of transformers layer by layer, without touching it.
+
+A bridge needs three things that ``forward`` does not offer: to do something before a given layer, to
+start above a layer with hidden states that are known already, and to stop below one. All three come from
+one move: a shallow copy of the model that shares every parameter but lists other layers. The model itself,
+its class, its modules and its hooks stay as they were, so several bridges (or threads) can share it.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from transformers import Cache, PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutputWithPast
+
+Step = Callable[[Tensor], Tensor]
+"""Maps the hidden states that enter a layer, (batch, tokens, width), to those that enter it instead."""
+
+
+class FrozenCausalLM(nn.Module):
+    """A causal language model that never trains, with its layers laid open.
+
+    Args:
+        lm: a transformers causal language model whose decoder holds its layers in one ``nn.ModuleList``.
+
+    Raises:
+        ValueError: no list of ``config.num_hidden_layers`` layers was found in the model.
+    """
+
+    def __init__(self, lm: PreTrainedModel):
+        super().__init__()
+        self.lm = lm.requires_grad_(False).eval()
+        self._layers_path = _find_layers(lm)
+        self._decoder_path = self._layers_path.rpartition(".")[0]
+
+    def train(self, mode: bool = True) -> FrozenCausalLM:
+        """Stay in evaluation mode: a frozen model drops nothing out."""
+        del mode
+        return super().train(False)
+
+    @property
+    def layers(self) -> nn.ModuleList:
+        """The decoder's layers, lowest first."""
+        layers = self.lm.get_submodule(self._layers_path)
+        assert isinstance(layers, nn.ModuleList)
+        return layers
+
+    @property
+    def width(self) -> int:
+        """Width of the hidden states between layers."""
+        return self.lm.config.get_text_config().hidden_size
+
+    @property
+    def context_length(self) -> int | None:
+        """The most tokens that the model has positions for, or None where it states no limit."""
+        return getattr(self.lm.config.get_text_config(), "max_position_embeddings", None)
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Number of rows of the input embedding."""
+        return self.lm.get_input_embeddings().weight.shape[0]
+
+    def embed(self, input_ids: Int[Tensor, "batch tokens"]) -> Float[Tensor, "batch tokens embed_width"]:
+        """Look tokens up in the model's own input embedding."""
+        return self.lm.get_input_embeddings()(input_ids)
+
+    def run(
+        self,
+        embeddings: Float[Tensor, "batch tokens embed_width"],
+        attention_mask: Int[Tensor, "batch cached_and_tokens"],
+        position_ids: Int[Tensor, "batch tokens"],
+        *,
+        before: Mapping[int, Step] | None = None,
+        cache: Cache | None = None,
+        enter: tuple[int, Tensor] | None = None,
+        leave: int | None = None,
+    ) -> Float[Tensor, "batch tokens width"]:
+        """Run the decoder, or a slice of it.
+
+        Args:
+            embeddings: what enters the lowest layer; with ``enter`` only its shape is read.
+            attention_mask: 1 for real tokens, 0 for padding, over the cached tokens and the new ones.
+            position_ids: the position of each new token in its own text.
+            before: what to do to the hidden states before layer i.
+            cache: keys and values of earlier tokens; it grows by the layers that run.
+            enter: (layer, hidden states): start at this layer with these, skipping those below.
+            leave: stop before this layer and return what would enter it.
+
+        Returns:
+            The decoder's output (after its final norm), or what enters layer ``leave``.
+        """
+        before = before or {}
+        first, entering = enter if enter is not None else (0, None)
+        layers: list[nn.Module] = []
+        leaving: list[Tensor] = []
+        for index, layer in enumerate(self.layers):
+            if index < first:
+                layers.append(_Skipped(layer))
+            elif leave is not None and index >= leave:
+                layers.append(_Skipped(layer, leaving.append))
+            elif index in before or (index == first and entering is not None):
+                start = entering if index == first else None
+                layers.append(_Preceded(layer, before.get(index), start))
+            else:
+                layers.append(layer)
+        decoder = _with_submodule(self.lm, self._layers_path, nn.ModuleList(layers)).get_submodule(
+            self._decoder_path
+        )
+        output = decoder(
+            inputs_embeds=embeddings,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=cache,
+            use_cache=cache is not None,
+        )
+        return output.last_hidden_state if leave is None else leaving[0]
+
+    def logits(self, hidden: Float[Tensor, "batch tokens head_width"]) -> Float[Tensor, "batch tokens types"]:
+        """The model's own head over the decoder's output, with whatever scaling or capping it applies."""
+        head = _with_submodule(self.lm, self._decoder_path, _Given(hidden))
+        return head(inputs_embeds=hidden, use_cache=False).logits
+
+
+def positions_of(attention_mask: Int[Tensor, "batch tokens"]) -> Int[Tensor, "batch tokens"]:
+    """The position of each token in its own text, padding on either side or in between left out."""
+    return (attention_mask.cumsum(dim=-1) - 1).clamp(min=0)
+
+
+def _find_layers(lm: PreTrainedModel) -> str:
+    """The dotted path of the decoder's layers: the outermost module list of the right length."""
+    count = lm.config.get_text_config().num_hidden_layers
+    for name, module in lm.named_modules():
+        if isinstance(module, nn.ModuleList) and len(module) == count:
+            return name
+    raise ValueError(
+        f"{type(lm).__name__} has no nn.ModuleList of its {count} layers; only decoder-only models "
+        "whose layers stand in one list can be bridged."
+    )
+
+
+def _with_submodule(module: nn.Module, path: str, replacement: nn.Module) -> nn.Module:
+    """A shallow copy of a module in which one submodule is another; parameters are shared, not copied."""
+    head, _, rest = path.partition(".")
+    shallow = copy.copy(module)
+    shallow._modules = dict(module._modules)
+    child = module._modules[head]
+    assert child is not None
+    shallow._modules[head] = _with_submodule(child, rest, replacement) if rest else replacement
+    return shallow
+
+
+class _StandIn(nn.Module):
+    """Takes the place of a layer; answers for the attributes that the decoder reads off its layers."""
+
+    def __init__(self, layer: nn.Module):
+        super().__init__()
+        self.layer = layer
+
+    def __getattr__(self, name: str):
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("layer"), name)
+
+
+class _Skipped(_StandIn):
+    """A layer that does not run."""
+
+    def __init__(self, layer: nn.Module, report: Callable[[Tensor], None] | None = None):
+        super().__init__(layer)
+        self.report = report
+
+    def forward(self, hidden: Tensor, *args, **kwargs) -> Tensor:
+        if self.report is not None:
+            self.report(hidden)
+        return hidden
+
+
+class _Preceded(_StandIn):
+    """A layer with a step before it, or with other hidden states to start from, or both."""
+
+    def __init__(self, layer: nn.Module, step: Step | None, start: Tensor | None):
+        super().__init__(layer)
+        self.step = step
+        self.start = start
+
+    def forward(self, hidden: Tensor, *args, **kwargs) -> Tensor:
+        if self.start is not None:
+            hidden = self.start
+        if self.step is not None:
+            hidden = self.step(hidden)
+        return self.layer(hidden, *args, **kwargs)
+
+
+class _Given(nn.Module):
+    """A decoder whose output is known already."""
+
+    def __init__(self, hidden: Tensor):
+        super().__init__()
+        self.hidden = hidden
+
+    def forward(self, *args, **kwargs) -> BaseModelOutputWithPast:
+        return BaseModelOutputWithPast(last_hidden_state=self.hidden)

@@ -1,0 +1,53 @@
+"""Opening a saved model, whatever it is."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+from typing import Any
+
+
+class ModelNotFound(ValueError):
+    """Not a folder with a saved model; the message says what was looked for."""
+
+
+def load(source: str | Path, **relocated: str) -> Any:
+    """Open a model that vislang saved.
+
+    Args:
+        source: its folder, or a Hub id.
+        relocated: where its towers lie now, if not where they were: ``language_model``, ``vision_tower``.
+
+    Returns:
+        The model, in evaluation mode; see :mod:`vislang.capabilities` for what it can do.
+
+    Raises:
+        ModelNotFound: there is no model at ``source``, or its config names a class that is not vislang's.
+        TowerError: a frozen tower is missing or has changed.
+    """
+    folder = Path(source)
+    if not folder.is_dir():
+        folder = _from_hub(str(source))
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        module, _, name = str(config["model"]).rpartition(".")
+    except FileNotFoundError:
+        raise ModelNotFound(f"{folder}: no config.json in it; give the folder that training wrote.") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelNotFound(f"{folder / 'config.json'}: not the config of a vislang model ({error}).") from None
+    # Only our own classes: a config must not be able to import anything else.
+    if not module.startswith("vislang.models."):
+        raise ModelNotFound(f"{folder / 'config.json'}: names {module}.{name}, which is no vislang model.")
+    return getattr(importlib.import_module(module), name).load(folder, **relocated)
+
+
+def _from_hub(source: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(source))
+    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ModelNotFound(f"{source}: no such folder, and not on the Hub either ({reason}).") from None

@@ -1,0 +1,1 @@
+"""Parts that models share. Imports torch and nothing of vislang outside this package."""

@@ -1,0 +1,111 @@
+"""Attention: one sequence looks at another.
+
+Every attention in vislang goes through ``torch.nn.functional.scaled_dot_product_attention``, which
+never builds the weight matrix. Where a person wants to *see* the weights, :meth:`CrossAttention.weights`
+computes them on their own, for the layer that was asked for.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+
+class KeysValues(NamedTuple):
+    """What is attended to, ready for any number of queries: compute once, use often."""
+
+    keys: Float[Tensor, "batch heads context head_width"]
+    values: Float[Tensor, "batch heads context head_width"]
+
+
+class CrossAttention(nn.Module):
+    """Multi-head attention from queries to another sequence (Vaswani et al. 2017, section 3.2.2).
+
+    No biases, as in Flamingo. The inner width is ``heads * head_width`` whatever the widths outside.
+
+    Args:
+        query_width: width of the sequence that asks.
+        context_width: width of the sequence that is asked.
+        heads: number of attention heads.
+        head_width: width of each head.
+    """
+
+    def __init__(self, query_width: int, context_width: int, heads: int = 8, head_width: int = 64):
+        super().__init__()
+        inner_width = heads * head_width
+        self.heads = heads
+        self.head_width = head_width
+        self.to_queries = nn.Linear(query_width, inner_width, bias=False)
+        self.to_keys_values = nn.Linear(context_width, 2 * inner_width, bias=False)
+        self.to_output = nn.Linear(inner_width, query_width, bias=False)
+
+    def keys_values(self, context: Float[Tensor, "batch context context_width"]) -> KeysValues:
+        """Project a context once; the result serves every later query."""
+        keys, values = self.to_keys_values(context).chunk(2, dim=-1)
+        return KeysValues(self._split(keys), self._split(values))
+
+    def forward(
+        self,
+        queries: Float[Tensor, "batch queries query_width"],
+        context: KeysValues,
+        mask: Bool[Tensor, "batch #queries context"] | None = None,
+    ) -> Float[Tensor, "batch queries query_width"]:
+        """Attend. ``mask`` is True where a query may look; a query that may look nowhere gets zeros."""
+        attended = F.scaled_dot_product_attention(
+            self._split(self.to_queries(queries)),
+            context.keys,
+            context.values,
+            attn_mask=None if mask is None else _open_blind_rows(mask)[:, None],
+        )
+        attended = attended.transpose(1, 2).flatten(2)
+        if mask is not None:
+            attended = attended * mask.any(dim=-1, keepdim=True)
+        return self.to_output(attended)
+
+    def weights(
+        self,
+        queries: Float[Tensor, "batch queries query_width"],
+        context: KeysValues,
+        mask: Bool[Tensor, "batch #queries context"] | None = None,
+    ) -> Float[Tensor, "batch heads queries context"]:
+        """The attention weights that :meth:`forward` uses, written out: softmax(q k / sqrt(d))."""
+        scores = self._split(self.to_queries(queries)) @ context.keys.transpose(-1, -2)
+        scores = scores * self.head_width**-0.5
+        if mask is None:
+            return scores.softmax(dim=-1)
+        scores = scores.masked_fill(~_open_blind_rows(mask)[:, None], float("-inf"))
+        return scores.softmax(dim=-1) * mask.any(dim=-1, keepdim=True)[:, None]
+
+    def _split(
+        self, projected: Float[Tensor, "batch length inner"]
+    ) -> Float[Tensor, "batch heads length head_width"]:
+        return projected.unflatten(-1, (self.heads, self.head_width)).transpose(1, 2)
+
+
+def _open_blind_rows(mask: Bool[Tensor, "*batch queries context"]) -> Bool[Tensor, "*batch queries context"]:
+    """Let a query that may look nowhere look everywhere: a softmax over nothing would be NaN.
+
+    The caller zeroes what such a query gets.
+    """
+    return mask | ~mask.any(dim=-1, keepdim=True)
+
+
+def attend_to_latest(
+    media_time: torch.Tensor, media_count: int, latents: int
+) -> Bool[Tensor, "batch tokens media*latents"]:
+    """Flamingo's mask: each token sees only the latest medium before it (section 3.1.3, figure 7).
+
+    Args:
+        media_time: (batch, tokens) how many media stand before or at each token; 0 sees nothing.
+        media_count: number of media in a row.
+        latents: number of latents of each medium.
+
+    Returns:
+        True where a token may look, over the media's latents laid end to end.
+    """
+    order = torch.arange(1, media_count + 1, device=media_time.device).repeat_interleave(latents)
+    return media_time[..., None] == order

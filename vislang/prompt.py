@@ -1,0 +1,69 @@
+"""The words around media: templates that turn a question or an image to caption into a Document.
+
+The order matters for speed as well as for style. Text before the image is read once, however many images it
+is asked of (see :mod:`vislang.models.frozen_text`), so the templates here put the image last.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from vislang.document import Document, Image, Part
+
+
+@dataclass(frozen=True)
+class Shot:
+    """An example in the prompt: an image, what was asked of it (if anything), and the answer."""
+
+    image: Image
+    answer: str
+    question: str | None = None
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Templates with ``{image}`` once each and, to ask, ``{question}`` once.
+
+    Attributes:
+        question: asks something of an image.
+        caption: asks for the text that goes with an image.
+        separator: stands between an example's answer and what follows it.
+
+    Raises:
+        ValueError: a template has other placeholders than these.
+    """
+
+    question: str = "Question: {question} Answer:{image}"
+    caption: str = "Caption:{image}"
+    separator: str = "\n\n"
+
+    def __post_init__(self):
+        for name, needed in (("question", ["image", "question"]), ("caption", ["image"])):
+            template = getattr(self, name)
+            if sorted(_placeholders(template)) != needed:
+                raise ValueError(
+                    f"prompts.{name} {template!r}: needs {' and '.join(f'{{{n}}}' for n in needed)}, once each."
+                )
+
+    def ask(
+        self, image: Part, question: str | None = None, shots: Sequence[Shot] = (), name: str = ""
+    ) -> Document:
+        """The prompt for one image: its question, or its caption where none is given, after any examples."""
+        parts: list[Part] = []
+        for shot in shots:
+            parts += self._fill(shot.image, shot.question)
+            parts.append(f" {shot.answer.strip()}{self.separator}")
+        return Document(parts + self._fill(image, question), name=name)
+
+    def _fill(self, image: Part, question: str | None) -> list[Part]:
+        template = self.caption if question is None else self.question
+        before, after = template.split("{image}")
+        asked = "" if question is None else question.strip()
+        texts = [before.replace("{question}", asked), after.replace("{question}", asked)]
+        return [part for part in (texts[0], image, texts[1]) if part != ""]
+
+
+def _placeholders(template: str) -> list[str]:
+    return re.findall(r"{(\w*)}", template)
