@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,15 +54,21 @@ class Trainable(Protocol):
         ...
 
 
+class ModelRecipe(ABC):
+    """What a recipe says of a model: a dataclass of settings that can build it."""
+
+    @abstractmethod
+    def build(self) -> Any:
+        """The untrained model."""
+
+
 @runtime_checkable
 class Generates(Protocol):
     """Continues documents with text."""
 
     prompts: Prompts
 
-    def generate(
-        self, documents: Sequence[Document], max_new_tokens: int = 20, batch_size: int = 64
-    ) -> list[str]:
+    def generate(self, documents: Sequence[Document], max_new_tokens: int = 20, batch_size: int = 64) -> list[str]:
         """The text that follows each document, most likely token by most likely token."""
         ...
 

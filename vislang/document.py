@@ -16,6 +16,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vislang.errors import UserError
+
 if TYPE_CHECKING:
     import PIL.Image
 
@@ -26,7 +28,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 """Image formats that are decoded; everything else is refused."""
 
 
-class MediaError(ValueError):
+class MediaError(UserError):
     """A medium that cannot be used; the message names the medium and the remedy."""
 
 
@@ -58,8 +60,7 @@ class Medium:
                 data = Path(self.source).read_bytes()
             except FileNotFoundError:
                 raise MediaError(
-                    f"{self.name}: no such file. Check the path; paths in a JSON Lines file are relative to "
-                    "that file."
+                    f"{self.name}: no such file. Check the path; paths in a JSON Lines file are relative to that file."
                 ) from None
             except OSError as error:
                 raise MediaError(

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vislang.document import Document, Image, Part
+from vislang.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Prompts:
         separator: stands between an example's answer and what follows it.
 
     Raises:
-        ValueError: a template has other placeholders than these.
+        UserError: a template has other placeholders than these.
     """
 
     question: str = "Question: {question} Answer:{image}"
@@ -43,13 +44,11 @@ class Prompts:
         for name, needed in (("question", ["image", "question"]), ("caption", ["image"])):
             template = getattr(self, name)
             if sorted(_placeholders(template)) != needed:
-                raise ValueError(
+                raise UserError(
                     f"prompts.{name} {template!r}: needs {' and '.join(f'{{{n}}}' for n in needed)}, once each."
                 )
 
-    def ask(
-        self, image: Part, question: str | None = None, shots: Sequence[Shot] = (), name: str = ""
-    ) -> Document:
+    def ask(self, image: Part, question: str | None = None, shots: Sequence[Shot] = (), name: str = "") -> Document:
         """The prompt for one image: its question, or its caption where none is given, after any examples."""
         parts: list[Part] = []
         for shot in shots:

@@ -31,10 +31,11 @@ from transformers import (
 )
 
 from vislang.cache import cache_folder
+from vislang.errors import UserError
 from vislang.models.causal_lm import FrozenCausalLM
 
 
-class TowerError(ValueError):
+class TowerError(UserError):
     """A tower that cannot be found or is not the one that was meant; the message says what to do."""
 
 
@@ -279,9 +280,7 @@ def _converted_gguf(weights: Path) -> Path:
     quantized = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
     # A model read from GGUF refuses to be saved, so its weights move into a fresh one.
     settings = {k: v for k, v in quantized.config.to_dict().items() if k != "quantization_config"}
-    fresh: PreTrainedModel = AutoModelForCausalLM.from_config(
-        AutoConfig.for_model(**settings), dtype=torch.float32
-    )
+    fresh: PreTrainedModel = AutoModelForCausalLM.from_config(AutoConfig.for_model(**settings), dtype=torch.float32)
     fresh.load_state_dict(quantized.state_dict())
     unfinished = Path(tempfile.mkdtemp(dir=folder.parent, prefix="unfinished-"))
     fresh.save_pretrained(unfinished)

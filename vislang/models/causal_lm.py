@@ -9,12 +9,15 @@ its class, its modules and its hooks stay as they were, so several bridges (or t
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import Cache, PreTrainedModel
-from transformers.modeling_outputs import BaseModelOutputWithPast
+from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
+
+from vislang.errors import UserError
 
 Step = Callable[[Tensor], Tensor]
 """Maps the hidden states that enter a layer, (batch, tokens, width), to those that enter it instead."""
@@ -27,7 +30,7 @@ class FrozenCausalLM(nn.Module):
         lm: a transformers causal language model whose decoder holds its layers in one ``nn.ModuleList``.
 
     Raises:
-        ValueError: no list of ``config.num_hidden_layers`` layers was found in the model.
+        UserError: no list of ``config.num_hidden_layers`` layers was found in the model.
     """
 
     def __init__(self, lm: PreTrainedModel):
@@ -106,9 +109,7 @@ class FrozenCausalLM(nn.Module):
                 layers.append(_Preceded(layer, before.get(index), start))
             else:
                 layers.append(layer)
-        decoder = _with_submodule(self.lm, self._layers_path, nn.ModuleList(layers)).get_submodule(
-            self._decoder_path
-        )
+        decoder = _with_submodule(self.lm, self._layers_path, nn.ModuleList(layers)).get_submodule(self._decoder_path)
         output = decoder(
             inputs_embeds=embeddings,
             attention_mask=attention_mask,
@@ -117,6 +118,29 @@ class FrozenCausalLM(nn.Module):
             use_cache=cache is not None,
         )
         return output.last_hidden_state if leave is None else leaving[0]
+
+    @torch.no_grad()
+    def residual_scales(self, layers: Sequence[int]) -> list[float]:
+        """The root mean square of the hidden states that enter each of these layers: its unit, so to speak.
+
+        Taken as the median over 64 tokens spread over the vocabulary; the median passes over the few
+        positions that models load with huge values to rest their attention on.
+        """
+        count = min(64, self.vocabulary_size)
+        ids = torch.linspace(0, self.vocabulary_size - 1, count).long()[None]
+        ids = ids.to(self.lm.get_input_embeddings().weight.device)
+        seen: dict[int, float] = {}
+
+        def measure(layer: int) -> Step:
+            def step(hidden: Tensor) -> Tensor:
+                seen[layer] = hidden[0].float().square().mean(dim=-1).sqrt().median().item()
+                return hidden
+
+            return step
+
+        mask = torch.ones_like(ids)
+        self.run(self.embed(ids), mask, positions_of(mask), before={layer: measure(layer) for layer in layers})
+        return [round(seen[layer], 3) for layer in layers]
 
     def logits(self, hidden: Float[Tensor, "batch tokens head_width"]) -> Float[Tensor, "batch tokens types"]:
         """The model's own head over the decoder's output, with whatever scaling or capping it applies."""
@@ -135,7 +159,7 @@ def _find_layers(lm: PreTrainedModel) -> str:
     for name, module in lm.named_modules():
         if isinstance(module, nn.ModuleList) and len(module) == count:
             return name
-    raise ValueError(
+    raise UserError(
         f"{type(lm).__name__} has no nn.ModuleList of its {count} layers; only decoder-only models "
         "whose layers stand in one list can be bridged."
     )
@@ -202,5 +226,5 @@ class _Given(nn.Module):
         super().__init__()
         self.hidden = hidden
 
-    def forward(self, *args, **kwargs) -> BaseModelOutputWithPast:
-        return BaseModelOutputWithPast(last_hidden_state=self.hidden)
+    def forward(self, *args, **kwargs) -> BaseModelOutputWithPastAndCrossAttentions:
+        return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=self.hidden)

@@ -11,7 +11,7 @@ import dataclasses
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,12 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 
 from vislang.cache import cache_folder
-from vislang.capabilities import Progress, Score, TokenAttention
+from vislang.capabilities import ModelRecipe, Progress, Score, TokenAttention
 from vislang.document import Document, Image
+from vislang.errors import UserError
 from vislang.models.backbones import (
+    EFFICIENTNET_LITE0,
+    SMOLLM2,
     LanguageTower,
     TowerError,
     VisionTower,
@@ -67,10 +70,9 @@ class PerceiverResampler(nn.Module):
     ):
         super().__init__()
         self.project = nn.Identity() if features_width == width else nn.Linear(features_width, width)
-        self.latents = nn.Parameter(torch.randn(latents, width))
-        self.layers = nn.ModuleList(
-            ResamplerLayer(width, heads, head_width, expansion) for _ in range(depth)
-        )
+        # Small beside what they gather, so that images differ in the latents from the first step.
+        self.latents = nn.Parameter(0.02 * torch.randn(latents, width))
+        self.layers = nn.ModuleList(ResamplerLayer(width, heads, head_width, expansion) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
 
     def forward(
@@ -116,18 +118,32 @@ class ResamplerLayer(nn.Module):
 class GatedCrossAttentionBlock(nn.Module):
     """Text looks at media before a frozen layer, as much as two gates allow (section 3.1.2, figure 4).
 
-    ``x + tanh(a) * attend(x, media)``, then ``x + tanh(f) * feed_forward(x)``. Both gates start at 0, so
+    ``x + s tanh(a) * attend(x, media)``, then ``x + s tanh(f) * feed_forward(x)``. Both gates start at 0, so
     the language model starts out as it was.
+
+    The scale s is ours (the paper has 1). A language model's hidden states grow from layer to layer, to a root
+    mean square of 8 to 25 in the upper layers of SmolLM2-135M, where a fresh block puts out about 0.1: it would
+    spend its training on growing loud enough to be heard. s lets it speak in the layer's own unit.
 
     Args:
         width: width of the language model.
         media_width: width of the latents.
         heads, head_width: shape of the attention.
         expansion: inner width of the feed-forward, in widths.
+        scale: s, the root mean square of the hidden states that enter this layer.
     """
 
-    def __init__(self, width: int, media_width: int, heads: int = 8, head_width: int = 64, expansion: int = 4):
+    def __init__(
+        self,
+        width: int,
+        media_width: int,
+        heads: int = 8,
+        head_width: int = 64,
+        expansion: int = 4,
+        scale: float = 1.0,
+    ):
         super().__init__()
+        self.scale = scale
         self.norm = nn.LayerNorm(width)
         self.attention = CrossAttention(width, media_width, heads, head_width)
         self.attention_gate = nn.Parameter(torch.zeros(()))
@@ -141,8 +157,9 @@ class GatedCrossAttentionBlock(nn.Module):
         mask: Tensor,
     ) -> Float[Tensor, "batch tokens width"]:
         """Let each token look at the media that ``mask`` (batch, tokens, media * latents) opens to it."""
-        hidden = hidden + self.attention_gate.tanh() * self.attention(self.norm(hidden), media, mask)
-        return hidden + self.feed_forward_gate.tanh() * self.feed_forward(hidden)
+        attended = self.attention(self.norm(hidden), media, mask)
+        hidden = hidden + self.scale * self.attention_gate.tanh() * attended
+        return hidden + self.scale * self.feed_forward_gate.tanh() * self.feed_forward(hidden)
 
 
 @dataclass
@@ -158,6 +175,8 @@ class FlamingoConfig:
         resampler_depth: layers of the resampler.
         heads, head_width: shape of every attention, in the resampler and in the gated blocks.
         expansion: inner width of every feed-forward, in widths.
+        scales: the unit that each gated block speaks in (see GatedCrossAttentionBlock), in the order of layers;
+            None measures them on the language model, 1 for each is the paper's.
         gate_all_text: let the gated blocks' feed-forward act on text before the first medium too, as the paper
             does. Otherwise such text stays exactly what the language model makes of it, which is then computed
             once a text (see :mod:`vislang.models.frozen_text`).
@@ -173,6 +192,7 @@ class FlamingoConfig:
     heads: int = 8
     head_width: int = 64
     expansion: int = 4
+    scales: list[float] | None = None
     gate_all_text: bool = False
     train_media_token: bool = False
 
@@ -212,35 +232,33 @@ class Bridge(nn.Module):
         media_embedding: (width of the embeddings) what the media token is read as at first.
 
     Raises:
-        ValueError: a gated layer that the language model does not have, or none at all.
+        UserError: a gated layer that the language model does not have, or none at all.
     """
 
-    def __init__(
-        self, config: FlamingoConfig, lm: FrozenCausalLM, features_width: int, media_embedding: Tensor
-    ):
+    def __init__(self, config: FlamingoConfig, lm: FrozenCausalLM, features_width: int, media_embedding: Tensor):
         super().__init__()
         depth = len(lm.layers)
         gated = config.gated_layers
         if gated is None:
             gated = [i for i in range(depth) if (i + 1) % config.gate_every == 0]
         if not gated or min(gated) < 0 or max(gated) >= depth or len(set(gated)) != len(gated):
-            raise ValueError(
+            raise UserError(
                 f"gated_layers {gated}: name at least one of the language model's layers 0 to {depth - 1}, "
                 "each once (gate_every must not exceed their number)."
             )
-        self.config = config
         self.lm = lm
         width = config.resampler_width or features_width
         shape = {"heads": config.heads, "head_width": config.head_width, "expansion": config.expansion}
-        self.resampler = PerceiverResampler(
-            features_width, width, config.latents, config.resampler_depth, **shape
-        )
+        self.resampler = PerceiverResampler(features_width, width, config.latents, config.resampler_depth, **shape)
+        scales = config.scales or lm.residual_scales(sorted(gated))
         self.gated_blocks = nn.ModuleDict(
-            {str(layer): GatedCrossAttentionBlock(lm.width, width, **shape) for layer in sorted(gated)}
+            {
+                str(layer): GatedCrossAttentionBlock(lm.width, width, **shape, scale=scale)
+                for layer, scale in zip(sorted(gated), scales, strict=True)
+            }
         )
-        self.media_embedding = nn.Parameter(
-            media_embedding.clone().float(), requires_grad=config.train_media_token
-        )
+        self.config = replace(config, gated_layers=sorted(gated), scales=scales)
+        self.media_embedding = nn.Parameter(media_embedding.clone().float(), requires_grad=config.train_media_token)
         self.frozen_text = FrozenText(lm, self.gated_layers[0])
 
     @property
@@ -263,9 +281,7 @@ class Bridge(nn.Module):
         self, latents: Float[Tensor, "media latents width"], media_index: Int[Tensor, "batch row_media"]
     ) -> MediaKeysValues:
         """Project resampled media for every gated layer."""
-        by_layer = {
-            int(name): block.attention.keys_values(latents) for name, block in self.gated_blocks.items()
-        }
+        by_layer = {int(name): block.attention.keys_values(latents) for name, block in self.gated_blocks.items()}
         return MediaKeysValues(by_layer, media_index)
 
     def steps(
@@ -304,9 +320,7 @@ class Bridge(nn.Module):
         log_likelihoods, _ = self.token_log_likelihoods(batch)
         return {"text": -log_likelihoods.mean()}
 
-    def token_log_likelihoods(
-        self, batch: Batch
-    ) -> tuple[Float[Tensor, " targets"], Int[Tensor, " targets"]]:
+    def token_log_likelihoods(self, batch: Batch) -> tuple[Float[Tensor, " targets"], Int[Tensor, " targets"]]:
         """Log-probability of each target, in nats, and the row that it stands in.
 
         Only what can change is computed with gradients: the tokens from the first medium on, from the first
@@ -328,9 +342,7 @@ class Bridge(nn.Module):
         """
         if not self.config.train_media_token:
             embeddings = self.embed(batch.input_ids)
-            self.frozen_text.keep(
-                embeddings, batch.input_ids, batch.attention_mask, batch.prefix, to_continue
-            )
+            self.frozen_text.keep(embeddings, batch.input_ids, batch.attention_mask, batch.prefix, to_continue)
 
     @torch.no_grad()
     def generate(self, batch: Batch, max_new_tokens: int, end_token: int) -> list[list[int]]:
@@ -356,10 +368,7 @@ class Bridge(nn.Module):
             latest = self.lm.run(
                 self.lm.embed(token[:, None]), mask, (lengths + position)[:, None], before=steps, cache=cache
             )
-        return [
-            [token for token in row if token != end_token]
-            for row in torch.stack(written, dim=1).tolist()
-        ]
+        return [[token for token in row if token != end_token] for row in torch.stack(written, dim=1).tolist()]
 
     @torch.no_grad()
     def attention_maps(self, batch: Batch) -> Float[Tensor, "batch tokens row_media positions"]:
@@ -519,11 +528,11 @@ class Flamingo(nn.Module):
         """How likely each document's target is, its end included.
 
         Raises:
-            ValueError: a document without a target.
+            UserError: a document without a target.
         """
         for document in documents:
             if document.target is None:
-                raise ValueError(f"{document.name or 'a document'}: has no target to score.")
+                raise UserError(f"{document.name or 'a document'}: has no target to score.")
         scores = []
         for batch in self._batches(documents, batch_size):
             with torch.no_grad():
@@ -533,14 +542,12 @@ class Flamingo(nn.Module):
                 scores.append(Score(own.sum().item(), len(own)))
         return scores
 
-    def generate(
-        self, documents: Sequence[Document], max_new_tokens: int = 20, batch_size: int = 64
-    ) -> list[str]:
+    def generate(self, documents: Sequence[Document], max_new_tokens: int = 20, batch_size: int = 64) -> list[str]:
         """The text that follows each document, most likely token by most likely token.
 
         Raises:
             MediaError: an image cannot be used.
-            ValueError: a document is empty or too long for the language model.
+            UserError: a document is empty or too long for the language model.
         """
         texts: list[str] = []
         for batch in self._batches([document.without_target() for document in documents], batch_size):
@@ -593,7 +600,7 @@ class Flamingo(nn.Module):
         """Restore what :meth:`trainable_state` gave.
 
         Raises:
-            ValueError: keys are missing or unexpected, or shapes differ; the message lists them.
+            UserError: keys are missing or unexpected, or shapes differ; the message lists them.
         """
         own = dict(self._trainable())
         faults = [f"missing {name}" for name in own if name not in state]
@@ -604,7 +611,7 @@ class Flamingo(nn.Module):
             if name in state and state[name].shape != own[name].shape
         ]
         if faults:
-            raise ValueError("weights of another bridge: " + "; ".join(faults[:10]))
+            raise UserError("weights of another bridge: " + "; ".join(faults[:10]))
         with torch.no_grad():
             for name, parameter in own.items():
                 parameter.copy_(state[name])
@@ -631,9 +638,7 @@ class Flamingo(nn.Module):
         (folder / "README.md").write_text(self._card(), encoding="utf-8")
 
     @classmethod
-    def load(
-        cls, folder: Path, language_model: str | None = None, vision_tower: str | None = None
-    ) -> Flamingo:
+    def load(cls, folder: Path, language_model: str | None = None, vision_tower: str | None = None) -> Flamingo:
         """Open a folder that :meth:`save` wrote.
 
         Args:
@@ -643,14 +648,12 @@ class Flamingo(nn.Module):
 
         Raises:
             TowerError: a tower was not found, or its weights are not those that the bridge was trained on.
-            ValueError: the weights do not fit the config.
+            UserError: the weights do not fit the config.
         """
         config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         language = load_language_tower(language_model or config["language_model"]["name"])
         _same_tower("language model", language.name, language.fingerprint, config["language_model"])
-        vision = load_vision_tower(
-            vision_tower or config["vision_tower"]["name"], config["vision_tower"]["image_size"]
-        )
+        vision = load_vision_tower(vision_tower or config["vision_tower"]["name"], config["vision_tower"]["image_size"])
         _same_tower("vision tower", vision.name, vision.fingerprint, config["vision_tower"])
         model = cls(FlamingoConfig(**config["bridge"]), language, vision, Prompts(**config["prompts"]))
         model.load_trainable_state(safetensors.torch.load_file(folder / "model.safetensors"))
@@ -689,21 +692,33 @@ class Flamingo(nn.Module):
         )
 
 
-def build(
-    language_model: str,
-    vision_tower: str,
-    bridge: FlamingoConfig,
-    image_size: int | None = None,
-    prompts: Prompts | None = None,
-    cache_features: bool = True,
-) -> Flamingo:
-    """An untrained Flamingo between two towers, found by name; its gates are shut.
+@dataclass
+class FlamingoRecipe(ModelRecipe):
+    """What a recipe says of a Flamingo.
 
-    Raises:
-        TowerError: a tower was not found.
+    Attributes:
+        language_model: a folder, a packaged name or a Hub id; see :mod:`vislang.models.backbones`.
+        vision_tower: likewise.
+        image_size: side of the square that images are resized to; None takes the tower's own.
+        bridge: shape of what trains.
+        prompts: the words around media.
     """
-    language = load_language_tower(language_model)
-    return Flamingo(bridge, language, load_vision_tower(vision_tower, image_size), prompts, cache_features)
+
+    language_model: str = SMOLLM2
+    vision_tower: str = EFFICIENTNET_LITE0
+    image_size: int | None = None
+    bridge: FlamingoConfig = field(default_factory=FlamingoConfig)
+    prompts: Prompts = field(default_factory=Prompts)
+
+    def build(self) -> Flamingo:
+        """An untrained Flamingo between the two towers; its gates are shut.
+
+        Raises:
+            TowerError: a tower was not found.
+        """
+        language = load_language_tower(self.language_model)
+        vision = load_vision_tower(self.vision_tower, self.image_size)
+        return Flamingo(self.bridge, language, vision, self.prompts)
 
 
 def _portable(name: str) -> str:

@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from vislang.document import Absent, Document, Image, MediaError, Medium
+from vislang.errors import UserError
 from vislang.models.backbones import VisionTower
 from vislang.models.feature_cache import FeatureCache
 
@@ -86,7 +87,7 @@ class Collator:
         self.context_length = context_length
         self.read_prefix_apart = read_prefix_apart
         if tokenizer.eos_token_id is None:
-            raise ValueError("the language model's tokenizer has no end-of-text token, which answers end with.")
+            raise UserError("the language model's tokenizer has no end-of-text token, which answers end with.")
         started = tokenizer("a")["input_ids"]
         self._start = [tokenizer.bos_token_id] if started[0] == tokenizer.bos_token_id else []
 
@@ -95,7 +96,7 @@ class Collator:
 
         Raises:
             MediaError: a medium cannot be used, or is of a kind that Flamingo does not read.
-            ValueError: a document is empty, or too long for the language model.
+            UserError: a document is empty, or too long for the language model.
         """
         rows = [self._row(document) for document in documents]
         prefix = max(row.prefix for row in rows)
@@ -164,7 +165,7 @@ class Collator:
             ids += tokens
             media_time += [len(media)] * len(tokens)
         if not ids:
-            raise ValueError(f"{document.name or 'a document'}: empty. Give it text or an image.")
+            raise UserError(f"{document.name or 'a document'}: empty. Give it text or an image.")
         targets = [IGNORED] * len(ids)
         asked = len(ids) - 1
         if document.target is not None:
@@ -173,7 +174,7 @@ class Collator:
             ids += answer[:-1]
             media_time += [len(media)] * (len(answer) - 1)
         if self.context_length is not None and len(ids) > self.context_length:
-            raise ValueError(
+            raise UserError(
                 f"{document.name or 'a document'}: {len(ids)} tokens, and the language model has positions for "
                 f"{self.context_length}. Shorten it."
             )

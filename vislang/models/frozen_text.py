@@ -213,9 +213,7 @@ def add_below(cache: DynamicCache, texts: Sequence[ReadText], prefix: int, colum
         layer.keys, layer.values = keys, values
 
 
-def _stack(
-    pairs: Sequence[tuple[Tensor, Tensor]], starts: Sequence[int], columns: int
-) -> tuple[Tensor, Tensor]:
+def _stack(pairs: Sequence[tuple[Tensor, Tensor]], starts: Sequence[int], columns: int) -> tuple[Tensor, Tensor]:
     """Lay (heads, tokens, width) pairs side by side, each from its own column on, zeros elsewhere."""
     stacked = []
     for side in (0, 1):

@@ -7,8 +7,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from vislang.errors import UserError
 
-class ModelNotFound(ValueError):
+
+class ModelNotFound(UserError):
     """Not a folder with a saved model; the message says what was looked for."""
 
 
@@ -44,7 +46,7 @@ def load(source: str | Path, **relocated: str) -> Any:
 
 def _from_hub(source: str) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
         return Path(snapshot_download(source))

@@ -52,7 +52,13 @@ class CrossAttention(nn.Module):
         self,
         queries: Float[Tensor, "batch queries query_width"],
         context: KeysValues,
-        mask: Bool[Tensor, "batch #queries context"] | None = None,
+        mask: Bool[
+            Tensor,
+            (
+                batch  # queries context
+            ),
+        ]
+        | None = None,
     ) -> Float[Tensor, "batch queries query_width"]:
         """Attend. ``mask`` is True where a query may look; a query that may look nowhere gets zeros."""
         attended = F.scaled_dot_product_attention(
@@ -70,7 +76,13 @@ class CrossAttention(nn.Module):
         self,
         queries: Float[Tensor, "batch queries query_width"],
         context: KeysValues,
-        mask: Bool[Tensor, "batch #queries context"] | None = None,
+        mask: Bool[
+            Tensor,
+            (
+                batch  # queries context
+            ),
+        ]
+        | None = None,
     ) -> Float[Tensor, "batch heads queries context"]:
         """The attention weights that :meth:`forward` uses, written out: softmax(q k / sqrt(d))."""
         scores = self._split(self.to_queries(queries)) @ context.keys.transpose(-1, -2)
@@ -80,9 +92,7 @@ class CrossAttention(nn.Module):
         scores = scores.masked_fill(~_open_blind_rows(mask)[:, None], float("-inf"))
         return scores.softmax(dim=-1) * mask.any(dim=-1, keepdim=True)[:, None]
 
-    def _split(
-        self, projected: Float[Tensor, "batch length inner"]
-    ) -> Float[Tensor, "batch heads length head_width"]:
+    def _split(self, projected: Float[Tensor, "batch length inner"]) -> Float[Tensor, "batch heads length head_width"]:
         return projected.unflatten(-1, (self.heads, self.head_width)).transpose(1, 2)
 
 

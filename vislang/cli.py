@@ -1,0 +1,160 @@
+"""``vislang VERB``. Nothing heavy is imported before it is needed: help must answer at once."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from vislang.errors import UserError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a verb; returns the exit status: 0 done, 1 found wanting, 2 a user's mistake, 130 interrupted."""
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    if rest and not getattr(options, "takes_overrides", False):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    # The towers' own progress bars and advice say nothing to a user of vislang.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        return options.run(options, rest)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader of our output has gone; that is no failure, and nothing more can be said to it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except UserError as error:
+        print(f"vislang: {error}", file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="vislang",
+        description="Bridge images and language: train, evaluate and ask models on one machine.",
+    )
+    from vislang import __version__
+
+    parser.add_argument("--version", action="version", version=f"vislang {__version__}")
+    verbs = parser.add_subparsers(metavar="VERB", required=True)
+
+    demo = verbs.add_parser("demo", help="train and ask a bridge between two frozen models, in ten minutes")
+    demo.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder of the run")
+    demo.set_defaults(run=_demo, takes_overrides=True)
+
+    train = verbs.add_parser(
+        "train",
+        help="train as a recipe says",
+        description="Train as a recipe says; any of its values can be changed: --train.lr 3e-4",
+    )
+    train.add_argument("recipe", type=Path, help="YAML file")
+    train.add_argument("--data", help="easy-vqa, or a JSON Lines file")
+    train.add_argument("--out", type=Path, help="folder of the run (default: runs/ and the recipe's name)")
+    train.add_argument("--resume", type=Path, metavar="DIR", help="go on with the run in this folder")
+    train.add_argument("--dry-run", action="store_true", help="build everything, try one batch, write nothing")
+    train.add_argument("--skip-bad-records", action="store_true", help="leave bad records out and count them")
+    train.set_defaults(run=_train, takes_overrides=True)
+
+    evaluate = verbs.add_parser("eval", help="score a model")
+    evaluate.add_argument("model", help="folder of a model, or a Hub id")
+    what = evaluate.add_mutually_exclusive_group(required=True)
+    what.add_argument("--task", choices=["easy-vqa"], help="a benchmark's test split")
+    what.add_argument("--data", help="a JSON Lines file")
+    evaluate.add_argument("--limit", type=int, default=0, metavar="N", help="at most N examples, drawn by seed")
+    evaluate.add_argument("--seed", type=int, default=0, help="of the draw")
+    evaluate.add_argument("--skip-bad-records", action="store_true", help="leave bad records out and count them")
+    evaluate.add_argument("--json", action="store_true", help="one JSON object on standard output")
+    evaluate.set_defaults(run=_evaluate)
+
+    ask = verbs.add_parser("ask", help="ask a model about an image")
+    ask.add_argument("model", help="folder of a model, or a Hub id")
+    ask.add_argument("image", help="path of an image")
+    ask.add_argument("question", nargs="?", help="without one, the image is captioned")
+    ask.add_argument(
+        "--shot",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("IMAGE", "TEXT"),
+        help='an example to go by: "question? answer", or the answer to the same question; repeat for more',
+    )
+    ask.add_argument("--max-new-tokens", type=int, default=20, metavar="N", help="longest answer")
+    ask.set_defaults(run=_ask)
+
+    data = verbs.add_parser("data", help="look after data").add_subparsers(metavar="VERB", required=True)
+    check = data.add_parser("check", help="list every bad record of a JSON Lines file")
+    check.add_argument("file", help="JSON Lines file")
+    check.add_argument("--json", action="store_true", help="one JSON object on standard output")
+    check.set_defaults(run=_check)
+
+    doctor = verbs.add_parser("doctor", help="what is installed and what is missing")
+    doctor.set_defaults(run=_doctor)
+    return parser
+
+
+def _demo(options: argparse.Namespace, overrides: list[str]) -> int:
+    from vislang.commands.demo import demo
+
+    return demo(options.out, overrides)
+
+
+def _train(options: argparse.Namespace, overrides: list[str]) -> int:
+    from vislang.commands.train import run_recipe
+    from vislang.recipe import read_recipe
+
+    if options.data is not None:
+        overrides = [*overrides, f"--data={options.data}"]
+    if options.skip_bad_records:
+        overrides = [*overrides, "--skip_bad_records=true"]
+    recipe, values = read_recipe(options.recipe, overrides)
+    folder = options.resume or options.out or Path("runs") / options.recipe.stem
+    run = run_recipe(recipe, values, folder, resume=options.resume is not None, dry_run=options.dry_run)
+    if run is None:
+        return 0 if options.dry_run else 130
+    from vislang.commands.demo import figures
+    from vislang.console import console
+
+    console.print(figures(run.metrics))
+    return 0
+
+
+def _evaluate(options: argparse.Namespace, rest: list[str]) -> int:
+    from vislang.commands.evaluate import evaluate
+
+    return evaluate(
+        options.model,
+        options.task or options.data,
+        options.limit,
+        options.seed,
+        options.skip_bad_records,
+        options.json,
+    )
+
+
+def _ask(options: argparse.Namespace, rest: list[str]) -> int:
+    from vislang.commands.ask import ask
+
+    return ask(options.model, options.image, options.question, options.shot, options.max_new_tokens)
+
+
+def _check(options: argparse.Namespace, rest: list[str]) -> int:
+    from vislang.commands.data import check
+
+    return check(options.file, options.json)
+
+
+def _doctor(options: argparse.Namespace, rest: list[str]) -> int:
+    from vislang.commands.doctor import doctor
+
+    return doctor()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

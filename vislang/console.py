@@ -1,0 +1,109 @@
+"""What a person sees on the terminal: bars where there is one, plain lines where there is none."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from vislang.capabilities import Progress as Report
+
+console = Console(highlight=False)
+
+
+def columns() -> list:
+    """The columns of every bar."""
+    return [
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}"),
+        TimeElapsedColumn(),
+        TextColumn("ETA"),
+        TimeRemainingColumn(),
+    ]
+
+
+@contextmanager
+def reporting(what: str, every: float = 10.0) -> Iterator[Report]:
+    """A function to call with (done, total): it moves a bar, or prints a line every so many seconds."""
+    started = time.monotonic()
+    if console.is_terminal:
+        with Progress(*columns(), console=console, transient=True) as bars:
+            task = bars.add_task(what, total=None, note="")
+            yield lambda done, total: bars.update(task, completed=done, total=total)
+        return
+    last = [started]
+
+    def report(done: int, total: int) -> None:
+        now = time.monotonic()
+        if now - last[0] >= every or done >= total:
+            last[0] = now
+            left = (now - started) / max(done, 1) * (total - done)
+            print(f"{what}: {done}/{total}, {_clock(left)} left", flush=True)
+
+    yield report
+
+
+class TrainingMonitor:
+    """Shows training: a bar with loss and ETA on a terminal, lines elsewhere.
+
+    Args:
+        steps: in all.
+        done: before this start.
+        log_every: steps between lines where there is no terminal.
+    """
+
+    def __init__(self, steps: int, done: int = 0, log_every: int = 10):
+        self._steps = steps
+        self._begun_at = done
+        self._log_every = log_every
+        self._started = time.monotonic()
+        self._smooth: float | None = None
+        self._bars: Progress | None = None
+
+    def __enter__(self) -> TrainingMonitor:
+        if console.is_terminal:
+            self._bars = Progress(*columns(), console=console)
+            self._bars.start()
+            self._task = self._bars.add_task("training", total=self._steps, completed=self._begun_at, note="")
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        if self._bars is not None:
+            self._bars.stop()
+
+    def step(self, step: int, row: dict[str, Any]) -> None:
+        """After each step."""
+        loss = row["loss"]
+        self._smooth = loss if self._smooth is None else 0.9 * self._smooth + 0.1 * loss
+        if self._bars is not None:
+            self._bars.update(self._task, completed=step, note=f"loss {self._smooth:.3f}")
+        elif step % self._log_every == 0 or step == self._steps:
+            rate = (time.monotonic() - self._started) / (step - self._begun_at)
+            left = rate * (self._steps - step)
+            print(
+                f"step {step}/{self._steps}  loss {self._smooth:.3f}  {1000 * rate:.0f} ms/step  ETA {_clock(left)}",
+                flush=True,
+            )
+
+    def evaluated(self, step: int, row: dict[str, Any]) -> None:
+        """After each evaluation."""
+        shown = "  ".join(f"{k.removeprefix('eval/')} {v:.3f}" for k, v in row.items() if k.startswith("eval/"))
+        console.print(f"step {step}: {shown}")
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02d}"

@@ -1,0 +1,1 @@
+"""Records on disk become Examples, Examples become batches."""

@@ -1,0 +1,45 @@
+"""Example: one record of any data set, before a prompt is put around it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from vislang.document import Document, Image, Part
+from vislang.prompt import Prompts, Shot
+
+
+@dataclass(frozen=True)
+class Example:
+    """Something to learn from or to be tested on.
+
+    Attributes:
+        name: where it comes from, such as ``my.jsonl:12``.
+        references: the accepted answers, at least one.
+        image: what is asked about; None where ``parts`` says it all.
+        question: what is asked; None asks for a caption.
+        parts: text and media in full, where no template is to be put around them.
+    """
+
+    name: str
+    references: tuple[str, ...]
+    image: Image | None = None
+    question: str | None = None
+    parts: tuple[Part, ...] | None = None
+
+    @property
+    def target(self) -> str:
+        """The answer to learn: the most frequent reference, the earlier of equals."""
+        return Counter(self.references).most_common(1)[0][0]
+
+    def prompt(self, prompts: Prompts, shots: Sequence[Shot] = ()) -> Document:
+        """The document to be continued."""
+        if self.parts is not None:
+            return Document(self.parts, name=self.name)
+        assert self.image is not None
+        return prompts.ask(self.image, self.question, shots, name=self.name)
+
+    def lesson(self, prompts: Prompts) -> Document:
+        """The document with its target, to learn from."""
+        return Document(self.prompt(prompts).parts, target=self.target, name=self.name)

@@ -1,0 +1,197 @@
+"""A user's own data: JSON Lines, one record a line, media paths relative to the file.
+
+Three forms of a record::
+
+    {"image": "a.png", "question": "what is it?", "answer": "a cat"}      or "answers": ["a cat", "cat"]
+    {"image": "a.png", "text": "A cat on a mat."}
+    {"parts": ["Compare ", {"image": "a.png"}, " and ", {"image": "b.png"}], "target": "The first is red."}
+
+Every record is checked, the media by decoding them, and what is wrong is told by line, with the remedy.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vislang.data.example import Example
+from vislang.document import MAX_PIXELS, Audio, Image, MediaError, Medium, Part, Video
+from vislang.errors import UserError
+
+FORMS = (
+    '{"image", "question", "answer" or "answers"}, {"image", "text"} or {"parts": [text or {"image": path} ...], '
+    '"target"}'
+)
+
+MEDIA = {"image": Image, "video": Video, "audio": Audio}
+
+
+class DataError(UserError):
+    """A data file that cannot be used; the message names the file and the remedy."""
+
+
+class RecordError(ValueError):
+    """A bad record: what is wrong with it and what to do."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A bad record."""
+
+    file: str
+    line: int
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}: {self.message}"
+
+
+@dataclass
+class Records:
+    """What a file holds: the good records and what is wrong with the others."""
+
+    examples: list[Example] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+
+
+def read_jsonl(
+    path: Path | str, max_pixels: int = MAX_PIXELS, progress: Callable[[int, int], None] | None = None
+) -> Records:
+    """Read and check a file; each image is decoded once, however many records name it.
+
+    Args:
+        path: the file.
+        max_pixels: images with more pixels are refused.
+        progress: called with (bytes read, bytes in all).
+
+    Raises:
+        DataError: the file cannot be read, or holds no record at all.
+    """
+    path = Path(path)
+    records = Records()
+    checked: dict[Medium, str | None] = {}
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            read = 0
+            for number, raw in enumerate(file, start=1):
+                read += len(raw)
+                if progress is not None:
+                    progress(read, size)
+                if number == 1:
+                    raw = raw.removeprefix(b"\xef\xbb\xbf")
+                if not raw.strip():
+                    continue
+                try:
+                    example = _example(raw, path, number)
+                    for medium in _media(example):
+                        if medium not in checked:
+                            checked[medium] = _fault(medium, max_pixels)
+                        if (fault := checked[medium]) is not None:
+                            raise RecordError(fault)
+                    records.examples.append(example)
+                except RecordError as error:
+                    records.problems.append(Problem(str(path), number, str(error)))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}). Give a JSON Lines file.") from None
+    if not records.examples and not records.problems:
+        raise DataError(f"{path}: no records in it. Each line is one of {FORMS}.")
+    return records
+
+
+def _example(raw: bytes, path: Path, number: int) -> Example:
+    record = _parse(raw)
+    name = f"{path}:{number}"
+    folder = path.parent
+    if "parts" in record:
+        parts = tuple(_parts(record["parts"], folder))
+        return Example(name, (_text(record, "target"),), parts=parts)
+    if "image" not in record:
+        raise RecordError(f'no "image" and no "parts". A record is one of {FORMS}.')
+    image = Image(folder / _text(record, "image"))
+    if "question" in record:
+        return Example(name, _answers(record), image, _text(record, "question"))
+    if "text" in record:
+        return Example(name, (_text(record, "text"),), image)
+    raise RecordError(f'"image" with neither "question" nor "text". A record is one of {FORMS}.')
+
+
+def _parse(raw: bytes) -> dict[str, Any]:
+    try:
+        line = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise RecordError(f"not UTF-8 (byte {error.start + 1} of the line). Save the file as UTF-8.") from None
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise RecordError(f"not JSON ({error}). Write one whole JSON object a line.") from None
+    if not isinstance(record, dict):
+        raise RecordError(f"a JSON {type(record).__name__}, not an object. A record is one of {FORMS}.")
+    return record
+
+
+def _text(record: dict[str, Any], key: str) -> str:
+    """A field that must be text with something in it."""
+    if key not in record:
+        raise RecordError(f'no "{key}". A record is one of {FORMS}.')
+    value = record[key]
+    if not isinstance(value, str):
+        raise RecordError(f'"{key}" is {_kind(value)}, not text. Put it in quotes.')
+    if not value.strip():
+        raise RecordError(f'"{key}" is empty. Fill it in, or leave the record out.')
+    if any(0xD800 <= ord(character) <= 0xDFFF for character in value):
+        raise RecordError(f'"{key}" holds half of a character (a lone surrogate). Save the file as UTF-8.')
+    return value
+
+
+def _answers(record: dict[str, Any]) -> tuple[str, ...]:
+    if "answers" not in record:
+        return (_text(record, "answer"),)
+    answers = record["answers"]
+    if not isinstance(answers, list) or not answers:
+        raise RecordError('"answers" is not a list with something in it. Write "answers": ["one", ...].')
+    return tuple(_text({"answers": answer}, "answers") for answer in answers)
+
+
+def _parts(parts: Any, folder: Path) -> Iterator[Part]:
+    if not isinstance(parts, list) or not parts:
+        raise RecordError('"parts" is not a list with something in it. Write text and {"image": path} in order.')
+    for place, part in enumerate(parts, start=1):
+        if isinstance(part, str):
+            yield part
+        elif isinstance(part, dict) and len(part) == 1 and (kind := next(iter(part))) in MEDIA:
+            yield MEDIA[kind](folder / _text(part, kind))
+        else:
+            raise RecordError(
+                f'part {place} of "parts" is {json.dumps(part)[:60]}, neither text nor one of '
+                '{"image": path}, {"video": path} or {"audio": path}.'
+            )
+
+
+def _media(example: Example) -> list[Medium]:
+    if example.parts is not None:
+        return [part for part in example.parts if isinstance(part, Medium)]
+    return [example.image] if example.image is not None else []
+
+
+def _fault(medium: Medium, max_pixels: int) -> str | None:
+    """What is wrong with a medium, or None."""
+    try:
+        if isinstance(medium, Image):
+            medium.decode(max_pixels)
+        else:
+            medium.read()
+    except MediaError as error:
+        return str(error)
+    except ValueError as error:
+        # A path with a NUL in it, and the like.
+        return f"{medium.name!r}: no usable path ({error})."
+    return None
+
+
+def _kind(value: Any) -> str:
+    names = {bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "an object"}
+    return "null" if value is None else names[type(value)]

@@ -1,0 +1,1 @@
+"""Scores of models on tasks, and the page that shows them."""

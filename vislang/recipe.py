@@ -1,0 +1,76 @@
+"""A recipe: one YAML file that says all of a run. Any of its values can be changed on the command line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ArgumentError, ArgumentParser, Namespace
+
+from vislang.capabilities import ModelRecipe
+from vislang.errors import UserError
+from vislang.train.config import TrainConfig
+
+
+class RecipeError(UserError):
+    """A recipe that cannot be run; the message names the value and the remedy."""
+
+
+@dataclass
+class Recipe:
+    """Model, data and training.
+
+    Attributes:
+        model: the model, as ``class_path`` (a class that is a ModelRecipe) and ``init_args``.
+        data: a task's name (``easy-vqa``) or a JSON Lines file to learn from.
+        eval_data: what to score the trained model on; None takes the task's test split, and for a file
+            the share of it that is held out.
+        hold_out: share of a file's records that is kept from training, for the accuracy curve and, without
+            ``eval_data``, for the final score. Records that share an image stay on one side.
+        limit: examples to learn from at most, the first ones; 0 for all.
+        eval_limit: examples of the final score at most, drawn by seed; 0 for all.
+        skip_bad_records: train on the good records of a file that has bad ones, and count those.
+        train: see TrainConfig.
+    """
+
+    model: ModelRecipe
+    data: str = "easy-vqa"
+    eval_data: str | None = None
+    hold_out: float = 0.05
+    limit: int = 0
+    eval_limit: int = 0
+    skip_bad_records: bool = False
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+
+def read_recipe(path: Path, overrides: list[str]) -> tuple[Recipe, dict[str, Any]]:
+    """Read a recipe and apply ``--key.subkey value`` overrides.
+
+    Returns:
+        The recipe, and the same as plain values for the record.
+
+    Raises:
+        RecipeError: no such file, an unknown key, or a value of the wrong type.
+    """
+    if not path.is_file():
+        raise RecipeError(f"{path}: no such recipe. The ones that come with vislang are in recipes/.")
+    parser = ArgumentParser(prog=f"vislang train {path}", exit_on_error=False)
+    parser.add_class_arguments(Recipe, as_group=False)
+    parser.add_argument("--recipe", action="config")
+    try:
+        values = parser.parse_args([f"--recipe={path}", *overrides])
+        recipe = parser.instantiate_classes(values)
+    except (ArgumentError, ValueError, TypeError) as error:
+        raise RecipeError(f"{path}: {_plain(error)}") from None
+    del recipe["recipe"], values["recipe"]
+    return Recipe(**vars(recipe)), _as_dict(values)
+
+
+def _plain(error: Exception) -> str:
+    """The parser's message in one paragraph."""
+    return " ".join(str(error).split())
+
+
+def _as_dict(values: Namespace) -> dict[str, Any]:
+    return {key: _as_dict(value) if isinstance(value, Namespace) else value for key, value in vars(values).items()}

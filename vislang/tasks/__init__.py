@@ -1,0 +1,1 @@
+"""One file a task family: its readers, its metric."""

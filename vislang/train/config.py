@@ -1,0 +1,59 @@
+"""What a training run is told: one dataclass, checked before anything starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How to train.
+
+    Attributes:
+        steps: optimizer steps in all.
+        batch_size: examples a step.
+        lr: peak learning rate.
+        lr_scale: factors on ``lr`` for groups of parameters, such as ``{"gates": 20}``.
+        warmup_steps: steps over which the rate rises from 0, in a straight line.
+        final_lr: share of the peak rate at the last step of the cosine.
+        weight_decay: of AdamW, on the group ``matrices`` only.
+        betas: of AdamW.
+        clip_norm: largest norm of the gradient.
+        eval_every: steps between evaluations; 0 for none but the last.
+        eval_examples: test examples of an evaluation during training, the same ones each time.
+        checkpoint_every: steps between checkpoints.
+        keep_checkpoints: how many of the latest checkpoints stay.
+        log_every: steps between lines of progress where output is no terminal.
+        seed: of the order of the data and of the new parameters.
+        workers: processes that prepare batches; 0 prepares them in the training process.
+        threads: CPU threads; 0 leaves torch's choice.
+    """
+
+    steps: int = 1000
+    batch_size: int = 32
+    lr: float = 1e-3
+    lr_scale: dict[str, float] = field(default_factory=dict)
+    warmup_steps: int = 20
+    final_lr: float = 0.0
+    weight_decay: float = 0.1
+    betas: tuple[float, float] = (0.9, 0.95)
+    clip_norm: float = 1.0
+    eval_every: int = 0
+    eval_examples: int = 500
+    checkpoint_every: int = 200
+    keep_checkpoints: int = 2
+    log_every: int = 10
+    seed: int = 0
+    workers: int = 0
+    threads: int = 0
+
+    def __post_init__(self):
+        for name in ("steps", "batch_size", "checkpoint_every", "keep_checkpoints", "log_every", "eval_examples"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"train.{name} is {getattr(self, name)}; it must be at least 1.")
+        for name in ("warmup_steps", "eval_every", "workers", "threads", "weight_decay"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"train.{name} is {getattr(self, name)}; it must not be negative.")
+        for name in ("lr", "clip_norm"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"train.{name} is {getattr(self, name)}; it must be above 0.")

@@ -1,0 +1,54 @@
+"""metrics.jsonl: one JSON object a line, in the order of steps, each step once."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from vislang.data.jsonl import DataError
+
+
+class MetricsLog:
+    """Appends to a run's ``metrics.jsonl``.
+
+    A resumed run first drops the lines after the step that it goes on from: they are about to be written again.
+
+    Args:
+        path: the file.
+        steps_done: steps that the run has behind it.
+    """
+
+    def __init__(self, path: Path, steps_done: int):
+        kept = [row for row in read_metrics(path) if row["step"] <= steps_done] if path.exists() else []
+        unfinished = path.with_suffix(".unfinished")
+        unfinished.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+        os.replace(unfinished, path)
+        self._file = path.open("a", encoding="utf-8")
+
+    def write(self, row: dict[str, Any]) -> None:
+        """Append a row; it is on its way to the disk when this returns."""
+        self._file.write(json.dumps(row) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The rows of a ``metrics.jsonl``; a last line that a kill cut short is left out.
+
+    Raises:
+        DataError: a line other than the last is not JSON.
+    """
+    rows = []
+    lines = path.read_text(encoding="utf-8").splitlines()
+    for number, line in enumerate(lines, start=1):
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            if number < len(lines):
+                raise DataError(f"{path}:{number}: not JSON. The file was changed by hand?") from None
+    return rows

@@ -1,0 +1,262 @@
+"""The training loop: any model that is :class:`~vislang.capabilities.Trainable`, one process."""
+
+from __future__ import annotations
+
+import math
+import random
+import signal
+import time
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from vislang.capabilities import Trainable
+from vislang.data.order import ShuffledForever
+from vislang.document import Document
+from vislang.errors import UserError
+from vislang.train.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from vislang.train.config import TrainConfig
+from vislang.train.log import MetricsLog
+from vislang.train.schedule import warmup_cosine
+
+
+class TrainingDiverged(UserError):
+    """The loss is no number any more; the message names the step and the records."""
+
+
+class Monitor(Protocol):
+    """Sees how training goes, to show it."""
+
+    def step(self, step: int, row: dict[str, Any]) -> None:
+        """After each step, with what was logged."""
+        ...
+
+    def evaluated(self, step: int, row: dict[str, Any]) -> None:
+        """After each evaluation."""
+        ...
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended: ``steps`` done, ``seconds`` of training steps in all, whether it was ``interrupted``."""
+
+    steps: int
+    seconds: float
+    interrupted: bool
+
+
+def train(
+    model: nn.Module,
+    lessons: Sequence[Document],
+    config: TrainConfig,
+    folder: Path,
+    monitor: Monitor,
+    evaluate: Callable[[], dict[str, float]] | None = None,
+    resume: bool = False,
+) -> Outcome:
+    """Train, log, evaluate and keep checkpoints; go on exactly where a run stopped, if told to.
+
+    Args:
+        model: a module that is Trainable.
+        lessons: what to learn from, each with a target.
+        config: how to train.
+        folder: of the run: ``metrics.jsonl`` and ``checkpoints/`` are written into it.
+        monitor: is told how it goes.
+        evaluate: scores the model, by name; called every ``eval_every`` steps and at the end.
+        resume: go on from the folder's latest checkpoint.
+
+    Returns:
+        How it ended. After Ctrl-C or SIGTERM the state is saved first, and ``interrupted`` is true.
+
+    Raises:
+        TrainingDiverged: a loss or a gradient is NaN or infinite; the last checkpoint stays as it was.
+        CheckpointError: nothing to resume, or the run was configured otherwise.
+    """
+    assert isinstance(model, Trainable)
+    groups = model.parameter_groups()
+    unknown = set(config.lr_scale) - set(groups)
+    if unknown:
+        raise UserError(f"train.lr_scale names {sorted(unknown)}; this model's groups are {sorted(groups)}.")
+    optimizer = _optimizer(groups, config)
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    checkpoints = folder / "checkpoints"
+    done, seconds = 0, 0.0
+    if resume:
+        state = load_checkpoint(checkpoints)
+        _same_run(state["config"], config, checkpoints)
+        done, seconds = state["step"], state["seconds"]
+        model.load_trainable_state(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        _set_random_state(state["random"])
+    batches = _batches(model, lessons, config, done)
+    log = MetricsLog(folder / "metrics.jsonl", done)
+
+    def save() -> None:
+        state = {
+            "seconds": seconds,
+            "config": asdict(config),
+            "model": model.trainable_state(),
+            "optimizer": optimizer.state_dict(),
+            "random": _random_state(),
+        }
+        save_checkpoint(checkpoints, done, state, config.keep_checkpoints)
+
+    model.train()
+    with _stop_signals() as stop:
+        while done < config.steps and not stop.asked:
+            started = time.perf_counter()
+            batch = next(batches)
+            factor = warmup_cosine(done, config.steps, config.warmup_steps, config.final_lr)
+            for group in optimizer.param_groups:
+                group["lr"] = config.lr * config.lr_scale.get(group["name"], 1.0) * factor
+            losses = model.losses(batch)
+            loss = torch.stack(list(losses.values())).sum()
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            norm = nn.utils.clip_grad_norm_(parameters, config.clip_norm)
+            _must_be_finite(done + 1, {**losses, "gradient norm": norm}, batch.names, checkpoints)
+            optimizer.step()
+            done += 1
+            seconds += time.perf_counter() - started
+            row = {
+                "step": done,
+                "loss": loss.item(),
+                **{f"loss/{name}": value.item() for name, value in losses.items()},
+                "gradient_norm": norm.item(),
+                "lr": config.lr * factor,
+                "seconds": round(seconds, 3),
+                **model.diagnostics(),
+            }
+            log.write(row)
+            monitor.step(done, row)
+            if evaluate is not None and config.eval_every and done % config.eval_every == 0:
+                _evaluate(model, evaluate, done, log, monitor)
+            if done % config.checkpoint_every == 0 or done == config.steps:
+                save()
+        if stop.asked and done % config.checkpoint_every:
+            save()
+    if evaluate is not None and not stop.asked and (not config.eval_every or done % config.eval_every):
+        _evaluate(model, evaluate, done, log, monitor)
+    log.close()
+    model.eval()
+    return Outcome(done, seconds, stop.asked)
+
+
+def _evaluate(
+    model: nn.Module, evaluate: Callable[[], dict[str, float]], step: int, log: MetricsLog, monitor: Monitor
+) -> None:
+    model.eval()
+    row = {"step": step, **{f"eval/{name}": value for name, value in evaluate().items()}}
+    model.train()
+    log.write(row)
+    monitor.evaluated(step, row)
+
+
+def _optimizer(groups: dict[str, list[tuple[str, Tensor]]], config: TrainConfig) -> torch.optim.AdamW:
+    described = [
+        {
+            "name": name,
+            "params": [parameter for _, parameter in named],
+            "weight_decay": config.weight_decay if name == "matrices" else 0.0,
+        }
+        for name, named in groups.items()
+        if named
+    ]
+    return torch.optim.AdamW(described, lr=config.lr, betas=config.betas, fused=True)
+
+
+def _batches(model: Trainable, lessons: Sequence[Document], config: TrainConfig, done: int):
+    order = ShuffledForever(len(lessons), config.seed, start=done * config.batch_size)
+    loader = DataLoader(
+        lessons,  # type: ignore[arg-type]  # a sequence is a map-style data set
+        batch_size=config.batch_size,
+        sampler=order,
+        collate_fn=model.collate,
+        num_workers=config.workers,
+        persistent_workers=config.workers > 0,
+    )
+    return iter(loader)
+
+
+def _must_be_finite(step: int, values: dict[str, Tensor], names: Sequence[str], checkpoints: Path) -> None:
+    faults = [f"{name} is {value.item()}" for name, value in values.items() if not math.isfinite(value.item())]
+    if faults:
+        shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+        raise TrainingDiverged(
+            f"step {step}: {'; '.join(faults)}. The records of this step: {shown}. Nothing was updated, and the "
+            f"last checkpoint in {checkpoints} is from before. Lower train.lr, or look at these records."
+        )
+
+
+def _same_run(saved: dict[str, Any], config: TrainConfig, checkpoints: Path) -> None:
+    """Refuse to go on under settings that would make another run of it."""
+    free = {"eval_every", "eval_examples", "checkpoint_every", "keep_checkpoints", "log_every", "workers", "threads"}
+    now = asdict(config)
+    changed = [
+        f"{name} was {saved[name]}, is {now[name]}"
+        for name in now
+        if name not in free and name in saved and _plain(saved[name]) != _plain(now[name])
+    ]
+    if changed:
+        raise CheckpointError(
+            f"{checkpoints} is of a run with other settings ({'; '.join(changed)}). Resume with the same, or "
+            "start a new run in another folder."
+        )
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _random_state() -> dict[str, Any]:
+    """The state of every generator that a step may draw from, in types that are safe to read back."""
+    version, internal, gauss = random.getstate()
+    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
+    return {
+        "torch": torch.get_rng_state(),
+        "python": [version, list(internal), gauss],
+        "numpy": [str(name), keys.tolist(), int(position), int(has_gauss), float(cached)],
+    }
+
+
+def _set_random_state(state: dict[str, Any]) -> None:
+    torch.set_rng_state(state["torch"])
+    version, internal, gauss = state["python"]
+    random.setstate((version, tuple(internal), gauss))
+    name, keys, position, has_gauss, cached = state["numpy"]
+    np.random.set_state((name, np.array(keys, dtype=np.uint32), position, has_gauss, cached))
+
+
+class _Stop:
+    asked = False
+
+
+@contextmanager
+def _stop_signals():
+    """Turn Ctrl-C and SIGTERM into a wish that the loop grants after the step; a second Ctrl-C insists."""
+    stop = _Stop()
+    before = {}
+
+    def ask(number, frame):
+        if stop.asked:
+            raise KeyboardInterrupt
+        stop.asked = True
+
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before[number] = signal.signal(number, ask)
+    except ValueError:
+        # Only the main thread may set handlers; elsewhere the caller stops the run its own way.
+        before.clear()
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
