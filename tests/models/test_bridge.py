@@ -1,0 +1,164 @@
+"""The bridge on every family of language models."""
+
+import hashlib
+
+import pytest
+import torch
+from tests import tiny
+from vislang.errors import UserError
+from vislang.models.causal_lm import positions_of
+from vislang.models.flamingo_collate import IGNORED, Batch
+
+
+@pytest.fixture(params=sorted(tiny.FAMILIES))
+def lm(request):
+    return tiny.language_model(request.param)
+
+
+def own_logits(lm, bridge, batch):
+    return lm(
+        inputs_embeds=bridge.embed(batch.input_ids),
+        attention_mask=batch.attention_mask,
+        position_ids=positions_of(batch.attention_mask),
+    ).logits
+
+
+@torch.no_grad()
+def test_with_shut_gates_logits_are_the_language_models_own_bit_for_bit(lm):
+    bridge = tiny.bridge(lm)
+    batch = tiny.batch(bridge.media_token)
+    assert torch.equal(bridge(batch), own_logits(lm, bridge, batch))
+
+
+@torch.no_grad()
+def test_with_open_gates_media_change_the_text_after_them_and_nothing_before(lm):
+    bridge = tiny.bridge(lm, opened=True)
+    batch = tiny.batch(bridge.media_token)
+    bridged, own = bridge(batch), own_logits(lm, bridge, batch)
+    real = batch.attention_mask.bool()
+    assert torch.equal(bridged[:, : batch.prefix][real[:, : batch.prefix]], own[:, : batch.prefix][real[:, : batch.prefix]])
+    assert (bridged[:2, batch.prefix :] - own[:2, batch.prefix :]).abs().amax(-1).min() > 0
+    batch.features = batch.features.flip(0)
+    assert not torch.equal(bridge(batch)[:2], bridged[:2])
+    assert torch.equal(bridge(batch)[2], bridged[2]), "a row whose medium was taken away looked at another's"
+
+
+def test_the_language_model_is_never_changed(lm):
+    def state():
+        digest = hashlib.sha256()
+        for name, value in lm.state_dict().items():
+            digest.update(name.encode() + value.numpy().tobytes())
+        hooks = [(len(m._forward_hooks), len(m._forward_pre_hooks)) for m in lm.modules()]
+        return digest.hexdigest(), [id(m) for m in lm.modules()], [type(m) for m in lm.modules()], hooks
+
+    before = state()
+    bridge = tiny.bridge(lm, opened=True)
+    batch = tiny.batch(bridge.media_token)
+    bridge(batch)
+    bridge.losses(batch)["text"].backward()
+    bridge.generate(batch, 3, end_token=-1)
+    bridge.attention_maps(batch)
+    assert state() == before
+    assert all(p.grad is None for p in lm.parameters())
+    assert all(p.grad is not None for name, p in bridge.named_parameters() if p.requires_grad)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("prefix", [0, 5])
+def test_what_is_recalled_equals_what_is_run_through(lm, prefix):
+    bridge = tiny.bridge(lm, opened=True)
+    batch = tiny.batch(bridge.media_token, prefix)
+    labelled = batch.targets != IGNORED
+    through = bridge(batch).log_softmax(-1)[labelled].gather(1, batch.targets[labelled][:, None])[:, 0]
+    fresh, rows = bridge.token_log_likelihoods(batch)
+    torch.testing.assert_close(fresh, through, atol=1e-5, rtol=0)
+    assert rows.tolist() == labelled.nonzero()[:, 0].tolist()
+    bridge.keep_texts(batch, to_continue=False)
+    recalled, _ = bridge.token_log_likelihoods(batch)
+    torch.testing.assert_close(recalled, through, atol=1e-5, rtol=0)
+
+
+def test_gradients_of_the_shortcut_are_those_of_the_whole(lm):
+    bridge = tiny.bridge(lm, opened=True)
+    batch = tiny.batch(bridge.media_token)
+    trained = [p for p in bridge.parameters() if p.requires_grad]
+    short = torch.autograd.grad(bridge.losses(batch)["text"], trained)
+    labelled = batch.targets != IGNORED
+    whole_loss = torch.nn.functional.cross_entropy(bridge(batch)[labelled], batch.targets[labelled])
+    for ours, theirs in zip(short, torch.autograd.grad(whole_loss, trained), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kept", [False, True])
+def test_generating_a_batch_equals_each_text_run_through_alone(lm, kept):
+    bridge = tiny.bridge(lm, opened=True)
+    batch = tiny.batch(bridge.media_token)
+    if kept:
+        bridge.keep_texts(batch, to_continue=True)
+    written = bridge.generate(batch, 5, end_token=-1)
+    for row, real in enumerate(batch.attention_mask.bool()):
+        ids, time = batch.input_ids[row, real][None], batch.media_time[row, real][None]
+        alone = []
+        for _ in range(5):
+            ignored = torch.full_like(ids, IGNORED)
+            one = Batch(
+                ids, torch.ones_like(ids), time, ignored, batch.media_index[row : row + 1], 0, features=batch.features
+            )
+            alone.append(int(bridge(one)[0, -1].argmax()))
+            ids = torch.cat([ids, torch.tensor([[alone[-1]]])], dim=1)
+            time = torch.cat([time, time[:, -1:]], dim=1)
+        assert written[row] == alone
+
+
+@torch.no_grad()
+def test_generation_stops_at_the_end_token():
+    bridge = tiny.bridge(tiny.language_model("llama"), opened=True)
+    batch = tiny.batch(bridge.media_token)
+    free = bridge.generate(batch, 5, end_token=-1)
+    stopped = bridge.generate(batch, 5, end_token=free[0][2])
+    for without, row in zip(free, stopped, strict=True):
+        end = without.index(free[0][2]) if free[0][2] in without else 5
+        assert row == without[:end]
+
+
+@torch.no_grad()
+def test_attention_maps_are_shares_and_blind_where_nothing_is():
+    bridge = tiny.bridge(tiny.language_model("llama"), opened=True)
+    maps = bridge.attention_maps(tiny.batch(bridge.media_token))
+    torch.testing.assert_close(maps[:2, 5:].sum((-1, -2)), torch.ones(2, 4))
+    assert maps[:, :5].abs().max() == 0
+    assert maps[2].abs().max() == 0
+
+
+def test_a_trained_media_token_gets_a_gradient():
+    bridge = tiny.bridge(tiny.language_model("gpt2"), opened=True, train_media_token=True)
+    bridge.losses(tiny.batch(bridge.media_token))["text"].backward()
+    assert bridge.media_embedding.grad.abs().max() > 0
+
+
+@torch.no_grad()
+def test_gates_on_all_text_reach_text_before_the_first_medium():
+    lm = tiny.language_model("llama")
+    bridge = tiny.bridge(lm, opened=True, gate_all_text=True)
+    batch = tiny.batch(bridge.media_token)
+    assert not torch.equal(bridge(batch)[0, :5], own_logits(lm, bridge, batch)[0, :5])
+
+
+@pytest.mark.parametrize("layers", [[], [4], [-1], [1, 1]])
+def test_gated_layers_that_do_not_exist_are_refused(layers):
+    with pytest.raises(UserError, match="gated_layers"):
+        tiny.bridge(tiny.language_model("llama"), gated_layers=layers)
+
+
+def test_default_placement_is_before_every_so_manieth_layer():
+    assert tiny.bridge(tiny.language_model("llama"), gated_layers=None, gate_every=2).gated_layers == [1, 3]
+
+
+def test_a_memory_budget_is_kept():
+    bridge = tiny.bridge(tiny.language_model("llama"))
+    bridge.frozen_text._budget = 1
+    batch = tiny.batch(bridge.media_token)
+    bridge.keep_texts(batch, to_continue=True)
+    assert bridge.frozen_text._kept == {}
+    assert len(bridge.generate(batch, 2, end_token=-1)) == 3

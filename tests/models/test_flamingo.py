@@ -1,0 +1,222 @@
+"""Documents in, text out; saving, opening, and towers that are not the right ones."""
+
+import json
+
+import pytest
+import safetensors.torch
+import torch
+import vislang
+from PIL import Image as Pillow
+from vislang.document import Absent, Document, Image, MediaError, Video
+from vislang.errors import UserError
+from vislang.models.backbones import TowerError
+from vislang.models.flamingo import Flamingo, FlamingoConfig, FlamingoRecipe
+from vislang.models.flamingo_collate import IGNORED
+from vislang.models.loading import ModelNotFound
+from vislang.prompt import Prompts, Shot
+
+SMALL = FlamingoConfig(gated_layers=[1, 2], latents=4, resampler_width=16, resampler_depth=1, heads=2, head_width=8)
+
+
+@pytest.fixture
+def model(towers) -> Flamingo:
+    torch.manual_seed(1)
+    built = FlamingoRecipe(*towers, bridge=SMALL).build()
+    with torch.no_grad():
+        for block in built.bridge.gated_blocks.values():
+            block.attention_gate.fill_(1.0)
+            block.feed_forward_gate.fill_(1.0)
+            block.scale = 1.0
+    return built.eval()
+
+
+def image(pictures, number: int) -> Image:
+    return Image(pictures / f"{number}.png")
+
+
+def test_collating_lays_prefix_media_and_target_out(model, pictures):
+    documents = [
+        Document(["what color?", image(pictures, 0), " Answer:"], target="red"),
+        Document([image(pictures, 1), "a dog"], target="blue"),
+        Document(["a cat"], target="yes"),
+    ]
+    batch = model.collate(documents)
+    tokens = model.tokenizer
+    ends = [tokens.decode(row[row != IGNORED]) for row in batch.targets]
+    assert ends == [" red</s>", " blue</s>", " yes</s>"]
+    for row in range(3):
+        real = batch.attention_mask[row].bool()
+        assert batch.media_time[row, real].tolist() == sorted(batch.media_time[row, real].tolist())
+        # What is predicted stands one to the left of itself.
+        labelled = (batch.targets[row] != IGNORED).nonzero()[:, 0]
+        following = batch.input_ids[row, labelled[1:]]
+        assert following.tolist() == batch.targets[row, labelled[:-1]].tolist()
+    assert (batch.media_time[:, : batch.prefix] == 0).all()
+    assert batch.media_index.tolist() == [[0], [1], [-1]]
+
+
+def test_an_image_in_several_rows_is_carried_once(model, pictures):
+    batch = model.collate([Document(["a", image(pictures, n % 2)]) for n in range(6)])
+    assert batch.pixels.shape[0] == 2
+    assert batch.media_index[:, 0].tolist() == [0, 1, 0, 1, 0, 1]
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_answers_in_a_batch_equal_answers_alone(model, pictures, kept):
+    documents = [
+        model.prompts.ask(image(pictures, 0), "what color?"),
+        model.prompts.ask(image(pictures, 1), "is it a shape?"),
+        Document([image(pictures, 2), "a cat", image(pictures, 3), " and"]),
+        Document(["a dog and a"]),
+        Document(["what", Absent(), " is it?"]),
+    ]
+    if kept:
+        model.prepare(documents * 2)
+    together = model.generate(documents, max_new_tokens=6)
+    alone = [model.generate([document], max_new_tokens=6)[0] for document in documents]
+    assert together == alone
+    assert len(set(together)) > 1
+
+
+def test_an_image_changes_the_answer_distribution(model, pictures):
+    scores = [
+        model.score([Document(["what color?", image(pictures, n)], target="red")])[0].log_likelihood for n in (0, 1)
+    ]
+    assert scores[0] != scores[1]
+    blind = Document(["what color?", Absent()], target="red")
+    assert model.score([blind])[0].log_likelihood not in scores
+
+
+def test_text_alone_is_what_the_language_model_makes_of_it(model):
+    document = Document(["a cat and a"], target="dog")
+    ids = model.collate([document])
+    logits = model.bridge.lm.lm(ids.input_ids).logits.log_softmax(-1)
+    labelled = ids.targets != IGNORED
+    expected = logits[labelled].gather(1, ids.targets[labelled][:, None]).sum().item()
+    assert model.score([document])[0].log_likelihood == pytest.approx(expected, abs=1e-4)
+
+
+def test_features_are_computed_once(model, pictures, monkeypatch):
+    documents = [Document(["a", image(pictures, n)], target="b") for n in range(4)]
+    encoded = []
+    forward = type(model.vision).forward
+    monkeypatch.setattr(type(model.vision), "forward", lambda self, x: encoded.append(len(x)) or forward(self, x))
+    fresh = model.score(documents)
+    assert model.prepare(documents) == 4
+    assert sum(encoded) == 8
+    assert model.prepare(documents) == 0
+    assert model.score(documents) == fresh
+    assert sum(encoded) == 8, "known features were computed again"
+
+
+def test_an_edited_image_is_encoded_again(model, pictures):
+    model.prepare([Document([image(pictures, 0)])])
+    Pillow.new("RGB", (32, 32), "green").save(pictures / "0.png")
+    assert model.prepare([Document([image(pictures, 0)])]) == 1
+
+
+def test_a_damaged_feature_file_is_computed_again(model, pictures):
+    document = Document(["a", image(pictures, 0)], target="b")
+    model.prepare([document])
+    score = model.score([document])
+    (file,) = model.collate.cache.folder.rglob("*.safetensors")
+    file.write_bytes(file.read_bytes()[:40])
+    assert model.score([document]) == score
+
+
+def test_saving_and_opening(model, pictures, tmp_path):
+    model.prompts = Prompts(question="{image} Q {question} A")
+    model.save(tmp_path / "saved")
+    names = {path.name for path in (tmp_path / "saved").iterdir()}
+    assert {"config.json", "model.safetensors", "tokenizer.json", "README.md"} <= names
+    opened = vislang.load(tmp_path / "saved")
+    assert opened.prompts == model.prompts
+    opened_blocks = opened.bridge.gated_blocks.values()
+    for ours, theirs in zip(opened_blocks, model.bridge.gated_blocks.values(), strict=True):
+        ours.scale = theirs.scale
+    document = Document(["a", image(pictures, 0)], target="b")
+    assert opened.score([document]) == model.score([document])
+
+
+def test_only_what_was_trained_is_saved(model, tmp_path):
+    model.save(tmp_path)
+    saved = safetensors.torch.load_file(tmp_path / "model.safetensors")
+    assert all(name.startswith(("resampler.", "gated_blocks.")) for name in saved)
+    assert sum(t.numel() for t in saved.values()) == sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+@pytest.mark.parametrize("tower", ["language_model", "vision_tower"])
+def test_a_changed_tower_is_refused(model, tmp_path, towers, tower):
+    import shutil
+
+    model.save(tmp_path / "saved")
+    changed = tmp_path / "changed"
+    shutil.copytree(towers[0] if tower == "language_model" else towers[1], changed)
+    weights = safetensors.torch.load_file(changed / "model.safetensors")
+    name = sorted(weights)[0]
+    weights[name] = weights[name] + 1e-3
+    safetensors.torch.save_file(weights, changed / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(TowerError, match="is not the one that this bridge was trained on"):
+        vislang.load(tmp_path / "saved", **{tower: str(changed)})
+
+
+def test_opening_what_is_no_model(tmp_path, towers, model):
+    with pytest.raises(ModelNotFound, match=r"no config\.json"):
+        vislang.load(tmp_path)
+    (tmp_path / "config.json").write_text('{"model": "os.system"}')
+    with pytest.raises(ModelNotFound, match=r"names os\.system"):
+        vislang.load(tmp_path)
+    model.save(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["language_model"]["name"] = "/nowhere/at/all"
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(TowerError, match="/nowhere/at/all"):
+        vislang.load(tmp_path)
+
+
+def test_weights_of_another_bridge_are_refused(model):
+    state = model.trainable_state()
+    state["extra"] = state.pop("resampler.latents")
+    with pytest.raises(UserError, match=r"missing resampler\.latents; unexpected extra"):
+        model.load_trainable_state(state)
+
+
+def test_shots_change_the_answer(model, pictures):
+    plain = model.prompts.ask(image(pictures, 0), "what color?")
+    shots = model.prompts.ask(image(pictures, 0), "what color?", [Shot(image(pictures, 1), "blue", "what color?")])
+    scores = model.score([Document(d.parts, target="red") for d in (plain, shots)])
+    assert scores[0] != scores[1]
+    assert isinstance(model.ask(image(pictures, 0), "what color?", [Shot(image(pictures, 1), "blue")]), str)
+
+
+def test_attention_is_one_map_a_token_and_medium(model, pictures):
+    document = Document([image(pictures, 0), "and", image(pictures, 1), "what color?"], target="red blue")
+    tokens = model.attention(document)
+    assert "".join(token.token for token in tokens) == " red blue"
+    for token in tokens:
+        first, second = token.maps
+        assert first.shape == second.shape == (4, 4)
+        assert first.abs().max() == 0, "an earlier image was looked at"
+        assert second.sum() == pytest.approx(1, abs=1e-5)
+
+
+def test_what_it_does_not_read_is_refused(model):
+    with pytest.raises(MediaError, match="a video, and this model reads text and images"):
+        model.generate([Document([Video(b"x")], name="rec:3")])
+    with pytest.raises(UserError, match="empty"):
+        model.generate([Document([""], name="rec:3")])
+    with pytest.raises(UserError, match=r"rec:3: \d+ tokens, and the language model has positions for 128"):
+        model.generate([Document(["cat and dog " * 100], name="rec:3")])
+
+
+def test_frozen_parameters_do_not_move_in_training(model, pictures):
+    documents = [Document(["a", image(pictures, n)], target="red") for n in range(4)]
+    frozen = {name: p.clone() for name, p in model.named_parameters() if not p.requires_grad}
+    trained = {name: p.clone() for name, p in model.named_parameters() if p.requires_grad}
+    model.train()
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.1)
+    model.losses(model.collate(documents))["text"].backward()
+    optimizer.step()
+    now = dict(model.named_parameters())
+    assert all(torch.equal(now[name], value) for name, value in frozen.items())
+    assert all(not torch.equal(now[name], value) for name, value in trained.items())

@@ -1,0 +1,155 @@
+"""Tiny random models of every family that the tests bridge."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import transformers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast, ViTConfig, ViTModel
+from vislang.models.causal_lm import FrozenCausalLM
+from vislang.models.flamingo import Bridge, FlamingoConfig
+from vislang.models.flamingo_collate import IGNORED, Batch
+
+TYPES = 96
+WORDS = "Question: what color? Answer: red blue Caption: a shape is it the of image of a cat and dog . ? yes no"
+
+SHAPE = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 4, "num_attention_heads": 4}
+SPECIAL = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0, "vocab_size": TYPES}
+FAMILIES = {
+    "llama": transformers.LlamaConfig(**SHAPE, **SPECIAL, num_key_value_heads=2),
+    "gpt_neox": transformers.GPTNeoXConfig(**SHAPE, **SPECIAL),
+    "opt": transformers.OPTConfig(
+        hidden_size=32,
+        ffn_dim=48,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        word_embed_proj_dim=24,
+        max_position_embeddings=64,
+        **SPECIAL,
+    ),
+    "gpt2": transformers.GPT2Config(n_embd=32, n_layer=4, n_head=4, n_positions=64, **SPECIAL),
+    "qwen2": transformers.Qwen2Config(**SHAPE, **SPECIAL, num_key_value_heads=2),
+    "gemma": transformers.GemmaConfig(**SHAPE, **SPECIAL, num_key_value_heads=1, head_dim=8),
+    "gemma2": transformers.Gemma2Config(**SHAPE, **SPECIAL, num_key_value_heads=1, head_dim=8),
+    "gemma3": transformers.Gemma3TextConfig(**SHAPE, **SPECIAL, num_key_value_heads=1, head_dim=8),
+}
+
+
+def language_model(family: str) -> PreTrainedModel:
+    """A random model of a family, the same each time."""
+    torch.manual_seed(7)
+    return AutoModelForCausalLM.from_config(FAMILIES[family]).eval()
+
+
+def bridge(lm: PreTrainedModel, opened: bool = False, **config) -> Bridge:
+    """A small bridge on a language model, its gates shut or well open."""
+    torch.manual_seed(8)
+    settings = {
+        "gated_layers": [1, 3],
+        "latents": 4,
+        "resampler_width": 16,
+        "resampler_depth": 2,
+        "heads": 2,
+        "head_width": 8,
+        **config,
+    }
+    embedding = lm.get_input_embeddings().weight
+    built = Bridge(FlamingoConfig(**settings), FrozenCausalLM(lm), 20, embedding[5].detach())
+    if opened:
+        with torch.no_grad():
+            for block in built.gated_blocks.values():
+                block.attention_gate.fill_(0.8)
+                block.feed_forward_gate.fill_(-0.5)
+    return built
+
+
+def batch(media_token: int, prefix: int = 5) -> Batch:
+    """Three texts of unequal length: with a medium, with another, and with one taken away."""
+    generator = torch.Generator().manual_seed(9)
+    suffix = 4
+    input_ids = torch.randint(3, TYPES, (3, prefix + suffix), generator=generator)
+    attention_mask = torch.ones_like(input_ids)
+    if prefix:
+        attention_mask[1, :2] = 0
+    attention_mask[2, -1] = 0
+    input_ids[:, prefix] = media_token
+    media_time = torch.zeros_like(input_ids)
+    media_time[:, prefix:] = 1
+    targets = torch.full_like(input_ids, IGNORED)
+    targets[:, prefix + 1 : prefix + 3] = 7
+    return Batch(
+        input_ids,
+        attention_mask,
+        media_time,
+        targets,
+        torch.tensor([[0], [1], [-1]]),
+        prefix,
+        features=torch.randn(2, 9, 20, generator=generator),
+    )
+
+
+def save_towers(folder: Path) -> tuple[str, str]:
+    """Write a language model with its tokenizer, and an image encoder, as transformers does."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    special = ["<pad>", "<s>", "</s>"]
+    trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=special, initial_alphabet=alphabet, show_progress=False)
+    tokenizer.train_from_iterator([WORDS] * 20, trainer)
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>", eos_token="</s>")
+    torch.manual_seed(3)
+    config = transformers.LlamaConfig(
+        **{**SHAPE, "num_hidden_layers": 3}, **{**SPECIAL, "vocab_size": len(fast)}, max_position_embeddings=128
+    )
+    language, vision = folder / "language", folder / "vision"
+    AutoModelForCausalLM.from_config(config).save_pretrained(language)
+    fast.save_pretrained(language)
+    ViTModel(
+        ViTConfig(
+            hidden_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            intermediate_size=32,
+            image_size=32,
+            patch_size=8,
+        ),
+        add_pooling_layer=False,
+    ).save_pretrained(vision)
+    (vision / "preprocessor_config.json").write_text(
+        '{"image_processor_type": "ViTImageProcessor", "size": {"height": 32, "width": 32}, '
+        '"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}'
+    )
+    return str(language), str(vision)
+
+
+def write_recipe(path: Path, language: str, vision: str, **train) -> Path:
+    """A recipe for the tiny towers and ``my.jsonl``."""
+    settings = {
+        "steps": 12,
+        "batch_size": 4,
+        "lr": 0.003,
+        "checkpoint_every": 4,
+        "eval_every": 6,
+        "eval_examples": 4,
+        "lr_scale": {"gates": 20},
+        **train,
+    }
+    lines = "\n".join(f"  {key}: {value}" for key, value in settings.items())
+    path.write_text(
+        f"""model:
+  class_path: vislang.models.flamingo.FlamingoRecipe
+  init_args:
+    language_model: {language}
+    vision_tower: {vision}
+    bridge: {{gated_layers: [1, 2], latents: 4, resampler_width: 16, resampler_depth: 1, heads: 2, head_width: 8}}
+data: {path.parent / "my.jsonl"}
+hold_out: 0.2
+train:
+{lines}
+""",
+        encoding="utf-8",
+    )
+    return path
