@@ -1,3 +1,4 @@
+import contextlib
 import io
 import struct
 import zlib
@@ -7,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image as Pillow
+
 from vislang import Document, Image, Video
 from vislang.document import Absent, MediaError
 
@@ -80,10 +82,8 @@ def test_what_is_no_image_is_refused(content):
 @given(st.binary(max_size=400))
 def test_arbitrary_bytes_never_end_in_another_error(content):
     for start in (b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0", b"GIF89a", b"BM", b"II*\x00"):
-        try:
+        with contextlib.suppress(MediaError):
             Image(start + content).decode()
-        except MediaError:
-            pass
 
 
 def test_a_missing_file_and_a_folder_are_told_apart(tmp_path):

@@ -1,4 +1,5 @@
 import pytest
+
 from vislang import Image
 from vislang.errors import UserError
 from vislang.prompt import Prompts, Shot
@@ -8,13 +9,16 @@ PICTURE, OTHER = Image(b"1"), Image(b"2")
 
 def test_question_and_caption():
     prompts = Prompts()
-    assert prompts.ask(PICTURE, " what? ").parts == ("Question: what? Answer:", PICTURE)
+    assert prompts.ask(PICTURE, " what? ").parts == ("Question: what?\n", PICTURE, " Answer:")
     assert prompts.ask(PICTURE).parts == ("Caption:", PICTURE)
 
 
 def test_shots_stand_before_the_question_in_their_order():
     parts = Prompts().ask(PICTURE, "q2?", [Shot(OTHER, " a1 ", "q1?")]).parts
-    assert parts == ("Question: q1? Answer:", OTHER, " a1\n\n", "Question: q2? Answer:", PICTURE)
+    assert parts == (
+        *("Question: q1?\n", OTHER, " Answer:", " a1\n\n"),
+        *("Question: q2?\n", PICTURE, " Answer:"),
+    )
 
 
 def test_a_question_may_hold_braces():

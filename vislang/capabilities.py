@@ -25,6 +25,10 @@ class Trainable(Protocol):
         """Compute whatever is computed once for these documents; returns for how many media it was."""
         ...
 
+    def fit(self, lessons: Sequence[Document]) -> None:
+        """Measure on the prepared lessons what is measured and not learned; once, before the first step."""
+        ...
+
     def collate(self, documents: Sequence[Document]) -> Any:
         """Documents to one batch of tensors."""
         ...

@@ -20,6 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # The towers' own progress bars and advice say nothing to a user of vislang.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TQDM_DISABLE", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
         return options.run(options, rest)

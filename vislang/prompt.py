@@ -36,7 +36,7 @@ class Prompts:
         UserError: a template has other placeholders than these.
     """
 
-    question: str = "Question: {question} Answer:{image}"
+    question: str = "Question: {question}\n{image} Answer:"
     caption: str = "Caption:{image}"
     separator: str = "\n\n"
 

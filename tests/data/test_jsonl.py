@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image as Pillow
+
 from vislang import Image, Video
 from vislang.data.jsonl import DataError, read_jsonl
 

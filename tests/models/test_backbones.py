@@ -3,6 +3,7 @@
 import pytest
 import torch
 from PIL import Image as Pillow
+
 from vislang.models.backbones import (
     EFFICIENTNET_LITE0,
     PACKAGED,

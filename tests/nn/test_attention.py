@@ -1,6 +1,7 @@
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+
 from vislang.nn.attention import CrossAttention, attend_to_latest
 
 

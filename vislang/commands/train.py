@@ -81,6 +81,8 @@ def run_recipe(
     with reporting("encoding images") as report:
         prompts = [example.prompt(model.prompts) for example in (*watched, *test)]
         model.prepare([*lessons, *prompts], report)
+    if not resume:
+        model.fit(lessons)
     prepared = time.perf_counter()
 
     def evaluate() -> dict[str, float]:

@@ -29,6 +29,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.utils import logging as transformers_logging
 
 from vislang.cache import cache_folder
 from vislang.errors import UserError
@@ -204,6 +205,10 @@ class TransformersVision(VisionTower):
             positions = (pixels.shape[-2] // patch) * (pixels.shape[-1] // patch)
             features = features[:, features.shape[1] - positions :]
         return features
+
+
+# transformers draws bars of its own while it loads; a second of loading needs none.
+transformers_logging.disable_progress_bar()
 
 
 def load_language_tower(name: str, dtype: torch.dtype = torch.float32) -> LanguageTower:

@@ -48,6 +48,8 @@ class PerceiverResampler(nn.Module):
     """Features of a medium, however many, become a fixed number of latents (section 3.1.1, figure 5).
 
     Learned latents attend to the features and to themselves: keys and values come from both, laid end to end.
+    Features are standardised first, channel by channel, by what :meth:`standardise` measured (nothing, at first):
+    what all images share would otherwise drown what tells them apart.
 
     Args:
         features_width: width of the vision tower's features.
@@ -69,11 +71,21 @@ class PerceiverResampler(nn.Module):
         expansion: int = 4,
     ):
         super().__init__()
-        self.project = nn.Identity() if features_width == width else nn.Linear(features_width, width)
+        self.register_buffer("features_mean", torch.zeros(features_width))
+        self.register_buffer("features_deviation", torch.ones(features_width))
+        self.project = nn.Identity() if features_width == width else _small_linear(features_width, width)
         # Small beside what they gather, so that images differ in the latents from the first step.
         self.latents = nn.Parameter(0.02 * torch.randn(latents, width))
         self.layers = nn.ModuleList(ResamplerLayer(width, heads, head_width, expansion) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
+
+    @torch.no_grad()
+    def standardise(self, features: Float[Tensor, "media positions features_width"]) -> None:
+        """Measure mean and deviation of each channel, over media and positions."""
+        self.features_mean.copy_(features.mean(dim=(0, 1)))
+        # A channel that hardly ever moves must not be blown up to noise.
+        deviation = features.std(dim=(0, 1))
+        self.features_deviation.copy_(deviation.clamp(min=1e-2 * float(deviation.mean()) + 1e-6))
 
     def forward(
         self,
@@ -83,11 +95,21 @@ class PerceiverResampler(nn.Module):
         """Resample each medium. A list given as ``weights`` receives each layer's attention over positions:
         (media, heads, latents, positions), the share that latents give to each other left out.
         """
-        features = self.project(features)
+        features = self.project((features - self.features_mean) / self.features_deviation)
         latents = self.latents.expand(len(features), -1, -1)
         for layer in self.layers:
             latents = layer(features, latents, weights)
         return self.norm(latents)
+
+
+def _small_linear(width_in: int, width_out: int) -> nn.Linear:
+    """A linear map that starts a tenth of the usual size: its output is normalised next, so that only the
+    direction of its rows counts, and from a small start they turn ten times as fast."""
+    linear = nn.Linear(width_in, width_out)
+    with torch.no_grad():
+        linear.weight.mul_(0.1)
+        linear.bias.zero_()
+    return linear
 
 
 class ResamplerLayer(nn.Module):
@@ -508,6 +530,20 @@ class Flamingo(nn.Module):
                 progress(start + len(part), len(missing))
         return len(missing)
 
+    def fit(self, lessons: Sequence[Document], media: int = 1000) -> None:
+        """Measure on the training images what is not learned: mean and deviation of each channel of features.
+
+        Args:
+            lessons: the training documents, prepared.
+            media: images to measure on, evenly spread over the lessons.
+        """
+        images = {m.content_hash: m for d in lessons for m in d.media if isinstance(m, Image)}
+        chosen = list(images.values())[:: max(1, len(images) // media)]
+        if chosen:
+            batches = self._batches([Document([image]) for image in chosen], 64)
+            features = [batch.features for batch in batches if batch.features is not None]
+            self.bridge.resampler.standardise(torch.cat(features))
+
     def _read_repeated(self, documents: Sequence[Document], chunk: int) -> None:
         words = (tuple(part if isinstance(part, str) else None for part in d.parts) for d in documents)
         texts = list(zip(words, (d.target for d in documents), strict=True))
@@ -593,8 +629,8 @@ class Flamingo(nn.Module):
         return self.bridge.gates()
 
     def trainable_state(self) -> dict[str, Tensor]:
-        """Every parameter that trains, by name; the towers are not among them."""
-        return {name: parameter.detach() for name, parameter in self._trainable()}
+        """Every parameter that trains and what was measured on the training images, by name; no towers."""
+        return {name: value.detach() for name, value in self._state()}
 
     def load_trainable_state(self, state: dict[str, Tensor]) -> None:
         """Restore what :meth:`trainable_state` gave.
@@ -602,7 +638,7 @@ class Flamingo(nn.Module):
         Raises:
             UserError: keys are missing or unexpected, or shapes differ; the message lists them.
         """
-        own = dict(self._trainable())
+        own = dict(self._state())
         faults = [f"missing {name}" for name in own if name not in state]
         faults += [f"unexpected {name}" for name in state if name not in own]
         faults += [
@@ -661,6 +697,11 @@ class Flamingo(nn.Module):
 
     def _trainable(self) -> Iterator[tuple[str, nn.Parameter]]:
         return ((name, p) for name, p in self.bridge.named_parameters() if p.requires_grad)
+
+    def _state(self) -> Iterator[tuple[str, Tensor]]:
+        yield from self._trainable()
+        for name, measured in self.bridge.resampler.named_buffers():
+            yield f"resampler.{name}", measured
 
     def _batches(self, documents: Sequence[Document], batch_size: int) -> Iterator[Batch]:
         for start in range(0, len(documents), batch_size):

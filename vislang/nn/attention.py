@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 
@@ -105,8 +105,8 @@ def _open_blind_rows(mask: Bool[Tensor, "*batch queries context"]) -> Bool[Tenso
 
 
 def attend_to_latest(
-    media_time: torch.Tensor, media_count: int, latents: int
-) -> Bool[Tensor, "batch tokens media*latents"]:
+    media_time: Int[Tensor, "batch tokens"], media_count: int, latents: int
+) -> Bool[Tensor, "batch tokens row_latents"]:
     """Flamingo's mask: each token sees only the latest medium before it (section 3.1.3, figure 7).
 
     Args:

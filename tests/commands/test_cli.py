@@ -1,0 +1,140 @@
+"""The command line as a careless user meets it."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from vislang.cli import main
+from vislang.commands.ask import parse_shot
+from vislang.errors import UserError
+
+
+@pytest.fixture
+def trained(recipe, pictures, tmp_path):
+    assert main(["train", str(recipe), "--out", str(tmp_path / "run")]) == 0
+    return tmp_path / "run"
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys; from vislang.cli import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "print(sorted({'torch', 'transformers', 'numpy', 'PIL', 'rich', 'jsonargparse'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip().endswith("[]"), done.stdout
+
+
+def test_train_eval_ask(trained, pictures, capsys):
+    metrics = json.loads((trained / "metrics.json").read_text())
+    assert {"task", "n", "accuracy", "accuracy_low", "accuracy_high", "blind_accuracy"} <= set(metrics)
+    assert {"majority_accuracy", "train_seconds", "total_seconds"} <= set(metrics)
+    capsys.readouterr()
+    assert main(["eval", str(trained / "model"), "--data", str(pictures / "my.jsonl"), "--json"]) == 0
+    score = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
+    assert score["n"] == 24
+    assert score["accuracy_low"] <= score["accuracy"] <= score["accuracy_high"]
+    assert score["reference_perplexity"] >= 1
+    assert main(["eval", str(trained / "model"), "--data", str(pictures / "my.jsonl"), "--limit", "5"]) == 0
+    assert "of 5 answers" in capsys.readouterr().out
+    picture = str(pictures / "0.png")
+    assert main(["ask", str(trained / "model"), picture, "what color?", "--shot", picture, "what color? red"]) == 0
+    assert capsys.readouterr().out.strip() != ""
+
+
+def test_dry_run_writes_nothing(recipe, pictures, tmp_path, capsys):
+    before = sorted(tmp_path.rglob("*"))
+    assert main(["train", str(recipe), "--dry-run", "--out", str(tmp_path / "run")]) == 0
+    assert sorted(tmp_path.rglob("*")) == before
+    assert "losses text" in capsys.readouterr().out
+
+
+def test_a_users_file_in_another_form_trains(recipe, pictures, tmp_path):
+    lines = [json.dumps({"image": f"{n}.png", "text": f"a {'blue' if n % 2 else 'red'} shape"}) for n in range(24)]
+    lines += [json.dumps({"parts": [{"image": "0.png"}, " or ", {"image": "1.png"}, "?"], "target": "red"})]
+    (pictures / "captions.jsonl").write_text("\n".join(lines))
+    out = tmp_path / "captions"
+    data = str(pictures / "captions.jsonl")
+    assert main(["train", str(recipe), "--data", data, "--out", str(out), "--train.steps", "4"]) == 0
+    assert json.loads((out / "run.json").read_text())["recipe"]["data"] == data
+    assert main(["eval", str(out / "model"), "--data", data]) == 0
+    assert main(["ask", str(out / "model"), str(pictures / "0.png")]) == 0
+
+
+def test_data_check_lists_every_bad_record(pictures, capsys):
+    file = pictures / "bad.jsonl"
+    file.write_text('{"image": "0.png", "text": "x"}\n{"image": "none.png", "text": "x"}\n{"image": "0.png"}\n')
+    assert main(["data", "check", str(file)]) == 1
+    shown = capsys.readouterr().out
+    assert f"{file}:2: " in shown
+    assert f"{file}:3: " in shown
+    assert "1 good records, 2 bad" in shown
+    assert main(["data", "check", str(file), "--json"]) == 1
+    assert [problem["line"] for problem in json.loads(capsys.readouterr().out)["bad"]] == [2, 3]
+    assert main(["data", "check", str(pictures / "my.jsonl")]) == 0
+
+
+def test_train_refuses_bad_records_until_told_to_skip_them(recipe, pictures, tmp_path, capsys):
+    file = pictures / "bad.jsonl"
+    file.write_text((pictures / "my.jsonl").read_text() + '{"image": "none.png", "text": "x"}\n')
+    arguments = ["train", str(recipe), "--data", str(file), "--out", str(tmp_path / "run"), "--train.steps=2"]
+    assert main(arguments) == 2
+    assert "bad.jsonl:25: " in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+    assert main([*arguments, "--skip-bad-records"]) == 0
+    assert "left out 1 bad record" in capsys.readouterr().out
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["bad_records"] == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "none.yaml"], "none.yaml: no such recipe"),
+        (["train", "RECIPE", "--train.lrr=1"], "lrr"),
+        (["train", "RECIPE", "--train.lr=fast"], "fast"),
+        (["train", "RECIPE", "--train.steps=0"], "train.steps is 0"),
+        (["train", "RECIPE", "--train.lr_scale={doors: 2}"], "doors"),
+        (["train", "RECIPE", "--data", "none.jsonl"], "none.jsonl: neither a file nor a task"),
+        (["train", "RECIPE", "--model.language_model=nothing/here"], "nothing/here"),
+        (["train", "RECIPE", "--model.bridge.gated_layers=[99]"], "gated_layers [99]"),
+        (["ask", "none", "none.png", "what?"], "none.png: no such file"),
+        (["eval", "none", "--task", "easy-vqa"], "none: no such folder"),
+        (["data", "check", "none.jsonl"], "none.jsonl: cannot be read"),
+    ],
+)
+def test_mistakes_get_a_message_and_no_traceback(arguments, message, recipe, pictures, capsys):
+    status = main([str(recipe) if a == "RECIPE" else a for a in arguments])
+    assert status == 2
+    assert message in capsys.readouterr().err
+
+
+def test_unknown_arguments_are_refused(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["doctor", "--fast"])
+    assert stopped.value.code == 2
+
+
+def test_doctor_finds_the_assets(capsys):
+    assert main(["doctor"]) == 0
+    shown = capsys.readouterr().out
+    assert "torch " in shown
+    assert "missing" not in shown
+
+
+def test_torch_is_a_cpu_build_without_cuda_packages():
+    import importlib.metadata
+
+    import torch
+
+    assert torch.version.cuda is None
+    assert not [d.name for d in importlib.metadata.distributions() if d.name.startswith("nvidia-")]
+
+
+def test_what_a_shot_says():
+    assert parse_shot("a.png", "what shape is it? circle", "q?").question == "what shape is it?"
+    assert parse_shot("a.png", "circle", "q?").question == "q?"
+    assert parse_shot("a.png", "circle", None).question is None
+    with pytest.raises(UserError, match="no answer"):
+        parse_shot("a.png", "what?", "q?")

@@ -1,0 +1,37 @@
+"""It learns: a tiny bridge tells two colours apart, and cannot when it is blind."""
+
+import torch
+from vislang.data.jsonl import read_jsonl
+from vislang.evaluate.answering import answer
+from vislang.models.flamingo import FlamingoConfig, FlamingoRecipe
+from vislang.train.config import TrainConfig
+from vislang.train.log import read_metrics
+from vislang.train.loop import train
+
+
+class Silent:
+    def step(self, step, row):
+        pass
+
+    def evaluated(self, step, row):
+        pass
+
+
+def test_it_learns_what_it_sees(towers, pictures, tmp_path):
+    torch.manual_seed(0)
+    bridge = FlamingoConfig(gated_layers=[1, 2], latents=4, resampler_width=16, resampler_depth=1, heads=2, head_width=8)
+    model = FlamingoRecipe(*towers, bridge=bridge).build()
+    examples = read_jsonl(pictures / "my.jsonl").examples
+    lessons = [example.lesson(model.prompts) for example in examples[:16]]
+    model.prepare(lessons)
+    model.fit(lessons)
+    config = TrainConfig(steps=150, batch_size=8, lr=3e-3, lr_scale={"gates": 20}, checkpoint_every=150)
+    outcome = train(model, lessons, config, tmp_path, Silent())
+    assert (outcome.steps, outcome.interrupted) == (150, False)
+    losses = [row["loss"] for row in read_metrics(tmp_path / "metrics.jsonl")]
+    assert losses[-1] < 0.1 * losses[0]
+    unseen = examples[16:]
+    assert answer(model, unseen).accuracy.value == 1
+    assert answer(model, unseen, blind=True).accuracy.value <= 0.5
+    gates = read_metrics(tmp_path / "metrics.jsonl")[-1]
+    assert any(abs(gates[name]) > 0.01 for name in gates if name.startswith("gate/"))

@@ -1,0 +1,129 @@
+"""A run that is killed, interrupted or led astray: real processes, real signals."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from tests import tiny
+from vislang.train.checkpoint import list_checkpoints
+from vislang.train.log import MetricsLog, read_metrics
+
+
+def start(recipe: Path, out: Path, *more: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", "vislang.cli", "train", str(recipe), *more, "--out", str(out)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def finish(process: subprocess.Popen, status: int = 0) -> str:
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == status, output
+    return output
+
+
+def steps(folder: Path) -> dict[int, dict]:
+    """What each step logged, but for the time it took."""
+    rows = [row for row in read_metrics(folder / "metrics.jsonl") if "loss" in row]
+    assert [row["step"] for row in rows] == list(range(1, len(rows) + 1))
+    return {row["step"]: {k: v for k, v in row.items() if k != "seconds"} for row in rows}
+
+
+def wait_for_step(process: subprocess.Popen, folder: Path, step: int) -> None:
+    metrics = folder / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while not metrics.exists() or metrics.read_text().count('"loss"') < step:
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+@pytest.fixture
+def long_recipe(towers, pictures) -> Path:
+    return tiny.write_recipe(pictures / "long.yaml", *towers, steps=300, checkpoint_every=20, eval_every=1000)
+
+
+def test_killed_at_a_random_step_and_resumed_it_goes_on_bit_for_bit(long_recipe, tmp_path):
+    whole = tmp_path / "whole"
+    finish(start(long_recipe, whole))
+    for attempt in range(2):
+        killed = tmp_path / f"killed-{attempt}"
+        process = start(long_recipe, killed)
+        wait_for_step(process, killed, random.Random().randint(21, 250))
+        process.kill()
+        process.communicate()
+        before = len(steps(killed))
+        assert 21 <= before < 300
+        finish(start(long_recipe, killed, "--resume", str(killed)))
+        assert steps(killed) == steps(whole)
+        weights = "model/model.safetensors"
+        assert (killed / weights).read_bytes() == (whole / weights).read_bytes()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_saves_and_ends_cleanly(long_recipe, tmp_path, number):
+    folder = tmp_path / "run"
+    process = start(long_recipe, folder)
+    wait_for_step(process, folder, 25)
+    process.send_signal(number)
+    output = finish(process, status=130)
+    assert "Traceback" not in output
+    assert f"--resume {folder}" in output.replace("\n", "")
+    done = max(steps(folder))
+    assert list_checkpoints(folder / "checkpoints")[-1].name == f"step-{done:08d}"
+    assert (folder / "model" / "model.safetensors").is_file()
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_checkpoint(towers, pictures, tmp_path):
+    recipe = tiny.write_recipe(
+        pictures / "wild.yaml", *towers, steps=50, checkpoint_every=1, lr=1e30, warmup_steps=0, clip_norm=1e30
+    )
+    folder = tmp_path / "run"
+    output = finish(start(recipe, folder), status=2)
+    assert "Traceback" not in output
+    flat = " ".join(output.split())
+    done = len(steps(folder))
+    assert f"step {done + 1}: " in flat
+    assert "my.jsonl:" in flat, "the records are not named"
+    assert list_checkpoints(folder / "checkpoints")[-1].name == f"step-{done:08d}"
+    assert all(value == value for value in (row["loss"] for row in steps(folder).values()))
+
+
+def test_resuming_another_run_is_refused(recipe, pictures, tmp_path):
+    folder = tmp_path / "run"
+    finish(start(recipe, folder))
+    output = finish(start(recipe, folder, "--resume", str(folder), "--train.lr=0.5"), status=2)
+    assert "lr was 0.003, is 0.5" in " ".join(output.split())
+    output = finish(start(recipe, tmp_path / "none", "--resume", str(tmp_path / "none")), status=2)
+    assert "no checkpoint in it" in " ".join(output.split())
+
+
+def test_a_new_run_never_overwrites_an_old_one(recipe, pictures, tmp_path):
+    folder = tmp_path / "run"
+    finish(start(recipe, folder))
+    first = (folder / "metrics.jsonl").read_text()
+    finish(start(recipe, folder, "--train.steps=4"))
+    assert (tmp_path / "run.1" / "metrics.jsonl").read_text() == first
+    assert len(steps(folder)) == 4
+
+
+def test_a_line_that_a_kill_cut_short_is_dropped(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "loss": 1.5}\n{"step": 3, "lo')
+    assert [row["step"] for row in read_metrics(path)] == [1, 2]
+    log = MetricsLog(path, steps_done=1)
+    log.write({"step": 2, "loss": 1.25})
+    log.close()
+    assert [json.loads(line) for line in path.read_text().splitlines()] == [
+        {"step": 1, "loss": 2.0},
+        {"step": 2, "loss": 1.25},
+    ]
