@@ -108,7 +108,11 @@ def save_towers(folder: Path) -> tuple[str, str]:
         **{**SHAPE, "num_hidden_layers": 3}, **{**SPECIAL, "vocab_size": len(fast)}, max_position_embeddings=128
     )
     language, vision = folder / "language", folder / "vision"
-    AutoModelForCausalLM.from_config(config).save_pretrained(language)
+    lm = AutoModelForCausalLM.from_config(config)
+    with torch.no_grad():
+        # A fresh head is too quiet to prefer any token, whatever enters it.
+        lm.lm_head.weight.mul_(40)
+    lm.save_pretrained(language)
     fast.save_pretrained(language)
     ViTModel(
         ViTConfig(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,10 @@ from rich.progress import (
 from vislang.capabilities import Progress as Report
 
 console = Console(highlight=False)
+"""Where results go."""
+
+aside = Console(highlight=False, stderr=True)
+"""Where progress goes, so that results can be piped."""
 
 
 def columns() -> list:
@@ -39,8 +44,8 @@ def columns() -> list:
 def reporting(what: str, every: float = 10.0) -> Iterator[Report]:
     """A function to call with (done, total): it moves a bar, or prints a line every so many seconds."""
     started = time.monotonic()
-    if console.is_terminal:
-        with Progress(*columns(), console=console, transient=True) as bars:
+    if aside.is_terminal:
+        with Progress(*columns(), console=aside, transient=True) as bars:
             task = bars.add_task(what, total=None, note="")
             yield lambda done, total: bars.update(task, completed=done, total=total)
         return
@@ -48,10 +53,10 @@ def reporting(what: str, every: float = 10.0) -> Iterator[Report]:
 
     def report(done: int, total: int) -> None:
         now = time.monotonic()
-        if now - last[0] >= every or done >= total:
+        if now - last[0] >= every:
             last[0] = now
             left = (now - started) / max(done, 1) * (total - done)
-            print(f"{what}: {done}/{total}, {_clock(left)} left", flush=True)
+            print(f"{what}: {done}/{total}, {_clock(left)} left", file=sys.stderr, flush=True)
 
     yield report
 

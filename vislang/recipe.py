@@ -60,7 +60,7 @@ def read_recipe(path: Path, overrides: list[str]) -> tuple[Recipe, dict[str, Any
     parser.add_argument("--recipe", action="config")
     try:
         values = parser.parse_args([f"--recipe={path}", *overrides])
-        recipe = parser.instantiate_classes(values)
+        recipe = parser.instantiate(values)
     except (ArgumentError, ValueError, TypeError) as error:
         raise RecipeError(f"{path}: {_plain(error)}") from None
     del recipe["recipe"], values["recipe"]

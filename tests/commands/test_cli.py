@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+
 from vislang.cli import main
 from vislang.commands.ask import parse_shot
 from vislang.errors import UserError

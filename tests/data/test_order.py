@@ -3,6 +3,7 @@ from itertools import islice
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from vislang.data.order import ShuffledForever
 
 

@@ -4,6 +4,7 @@ import re
 import shutil
 
 import pytest
+
 from vislang.cli import main
 
 CHROMIUM = shutil.which("chromium")

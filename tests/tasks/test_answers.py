@@ -1,6 +1,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from vislang.data.example import Example
 from vislang.tasks.answers import accuracy, guesses, normalize, proportion
 
@@ -44,7 +45,13 @@ def test_no_trials_no_share():
 
 
 def test_guesses_are_learnt_from_the_training_split_only():
-    train = [example("a?", "yes"), example("a?", "yes"), example("b?", "red"), example("b?", "red"), example("b?", "no")]
+    train = [
+        example("a?", "yes"),
+        example("a?", "yes"),
+        example("b?", "red"),
+        example("b?", "red"),
+        example("b?", "no"),
+    ]
     train += [example("a?", "yes")]
     test = [example("a?", "yes"), example("b?", "red"), example("new?", "yes"), example("b?", "no")]
     guessed = guesses(train, test)

@@ -2,6 +2,7 @@ import json
 
 import pytest
 from PIL import Image as Pillow
+
 from vislang.data.jsonl import DataError
 from vislang.data.split import hold_out
 from vislang.errors import UserError

@@ -1,5 +1,6 @@
 import pytest
 import torch
+
 from vislang.train.checkpoint import CheckpointError, list_checkpoints, load_checkpoint, save_checkpoint
 
 

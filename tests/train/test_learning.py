@@ -1,6 +1,7 @@
 """It learns: a tiny bridge tells two colours apart, and cannot when it is blind."""
 
 import torch
+
 from vislang.data.jsonl import read_jsonl
 from vislang.evaluate.answering import answer
 from vislang.models.flamingo import FlamingoConfig, FlamingoRecipe
@@ -19,7 +20,9 @@ class Silent:
 
 def test_it_learns_what_it_sees(towers, pictures, tmp_path):
     torch.manual_seed(0)
-    bridge = FlamingoConfig(gated_layers=[1, 2], latents=4, resampler_width=16, resampler_depth=1, heads=2, head_width=8)
+    bridge = FlamingoConfig(
+        gated_layers=[1, 2], latents=4, resampler_width=16, resampler_depth=1, heads=2, head_width=8
+    )
     model = FlamingoRecipe(*towers, bridge=bridge).build()
     examples = read_jsonl(pictures / "my.jsonl").examples
     lessons = [example.lesson(model.prompts) for example in examples[:16]]

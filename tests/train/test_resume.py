@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from tests import tiny
 from vislang.train.checkpoint import list_checkpoints
 from vislang.train.log import MetricsLog, read_metrics

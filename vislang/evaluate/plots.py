@@ -58,7 +58,7 @@ def gates_plot(rows: Sequence[dict[str, Any]]) -> str:
             )
     axes.axhline(0, color="#999", linewidth=0.7)
     if names:
-        axes.legend(fontsize=7, frameon=False, ncols=2)
+        figure.legend(loc="outside right center", fontsize=7, frameon=False)
     return _svg(figure)
 
 

@@ -116,7 +116,9 @@ class VisionTower(nn.Module):
         """Pixels as the tower was trained to see them."""
         raise NotImplementedError
 
-    def forward(self, pixels: Float[Tensor, "images channels height width"]) -> Float[Tensor, "images positions width"]:
+    def forward(
+        self, pixels: Float[Tensor, "images channels height width"]
+    ) -> Float[Tensor, "images positions features_width"]:
         """Features of each image, row by row from the top left; global tokens left out."""
         raise NotImplementedError
 
@@ -159,7 +161,9 @@ class EfficientNetLite0(VisionTower):
         return (pixels.view(*side, 3).permute(2, 0, 1).float() - 127) / 128
 
     @torch.no_grad()
-    def forward(self, pixels: Float[Tensor, "images channels height width"]) -> Float[Tensor, "images positions width"]:
+    def forward(
+        self, pixels: Float[Tensor, "images channels height width"]
+    ) -> Float[Tensor, "images positions features_width"]:
         """Features of each image, row by row from the top left."""
         features = self.network.extract_features(pixels.contiguous(memory_format=torch.channels_last))
         return features.flatten(2).transpose(1, 2).contiguous()
@@ -176,12 +180,14 @@ class TransformersVision(VisionTower):
 
     def __init__(self, name: str, folder: str, image_size: int | None = None):
         super().__init__()
-        model = AutoModel.from_pretrained(folder, dtype=torch.float32)
+        model, loading = AutoModel.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
         # Contrastive models come as a pair; only the image half serves here.
         self.network = getattr(model, "vision_model", model)
         self.processor = AutoImageProcessor.from_pretrained(folder, backend="pil")
         self.name = name
-        self.fingerprint = fingerprint(self.network.state_dict())
+        # What the folder has no weights for (a pooler, say) was drawn at random and takes no part in features.
+        state = model.state_dict()
+        self.fingerprint = fingerprint({k: state[k] for k in state if k not in set(loading["missing_keys"])})
         self.image_size = image_size or self.network.config.image_size
         self.requires_grad_(False).eval()
         side = self.image_size
@@ -195,7 +201,9 @@ class TransformersVision(VisionTower):
         return processed["pixel_values"][0]
 
     @torch.no_grad()
-    def forward(self, pixels: Float[Tensor, "images channels height width"]) -> Float[Tensor, "images positions width"]:
+    def forward(
+        self, pixels: Float[Tensor, "images channels height width"]
+    ) -> Float[Tensor, "images positions features_width"]:
         """Features of each image, row by row from the top left; class and register tokens left out."""
         features = self.network(pixel_values=pixels).last_hidden_state
         if features.ndim == 4:

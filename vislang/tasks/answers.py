@@ -53,7 +53,8 @@ def proportion(successes: int, n: int) -> Proportion:
     share = successes / n
     middle = (share + z * z / (2 * n)) / (1 + z * z / n)
     spread = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return Proportion(share, max(0.0, middle - spread), min(1.0, middle + spread), n)
+    # At 0 and 1 the ends equal the share, but for the last bit.
+    return Proportion(share, max(0.0, min(share, middle - spread)), min(1.0, max(share, middle + spread)), n)
 
 
 def accuracy(predictions: Sequence[str], examples: Sequence[Example]) -> Proportion:
