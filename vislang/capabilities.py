@@ -98,6 +98,8 @@ class Score:
 class Attends(Protocol):
     """Shows where it looked."""
 
+    prompts: Prompts
+
     def attention(self, document: Document, max_new_tokens: int = 20) -> list[TokenAttention]:
         """What is answered, token by token, and where each token looked."""
         ...

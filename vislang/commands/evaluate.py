@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 
-from vislang.capabilities import Generates, Scores
+from vislang.capabilities import Generates, Scores, Trainable
 from vislang.console import console, reporting
 from vislang.evaluate.answering import answer, perplexity
 from vislang.models.loading import load
@@ -25,6 +25,7 @@ def evaluate(source: str, data: str, limit: int, seed: int, skip_bad_records: bo
     model = load(source)
     assert isinstance(model, Generates)
     assert isinstance(model, Scores)
+    assert isinstance(model, Trainable)
     with reporting("encoding images") as report:
         model.prepare([example.prompt(model.prompts) for example in examples], report)
     with reporting("answering") as report:

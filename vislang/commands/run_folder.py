@@ -20,14 +20,15 @@ def fresh_folder(folder: Path) -> Path | None:
     Returns:
         Where the earlier run is now, or None where there was none.
     """
-    moved = None
-    if folder.exists() and any(folder.iterdir()):
-        number = 1
-        while (moved := folder.with_name(f"{folder.name}.{number}")).exists():
-            number += 1
-        os.replace(folder, moved)
-    folder.mkdir(parents=True, exist_ok=True)
-    return moved
+    if not folder.exists() or not any(folder.iterdir()):
+        folder.mkdir(parents=True, exist_ok=True)
+        return None
+    number = 1
+    while (aside := folder.with_name(f"{folder.name}.{number}")).exists():
+        number += 1
+    os.replace(folder, aside)
+    folder.mkdir()
+    return aside
 
 
 def versions() -> dict[str, str]:

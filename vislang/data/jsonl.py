@@ -26,7 +26,7 @@ FORMS = (
     '"target"}'
 )
 
-MEDIA = {"image": Image, "video": Video, "audio": Audio}
+MEDIA: dict[str, type[Image] | type[Video] | type[Audio]] = {"image": Image, "video": Video, "audio": Audio}
 
 
 class DataError(UserError):

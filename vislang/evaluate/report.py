@@ -16,6 +16,7 @@ from PIL import Image as Pillow
 
 from vislang.capabilities import Attends, Progress
 from vislang.data.example import Example
+from vislang.document import Image
 from vislang.evaluate.answering import Answered
 from vislang.evaluate.plots import gates_plot, line_plot
 from vislang.train.log import read_metrics
@@ -49,7 +50,7 @@ def write_report(
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     right, wrong = choose(examples, answered)
-    cards = {"right": [], "wrong": []}
+    cards: dict[str, list[dict[str, Any]]] = {"right": [], "wrong": []}
     for kind, places in (("right", right), ("wrong", wrong)):
         for place in places:
             cards[kind].append(_card(model, examples[place], answered.predictions[place]))
@@ -87,7 +88,8 @@ def choose(examples: Sequence[Example], answered: Answered) -> tuple[list[int], 
 
     def spread(places: list[int], count: int) -> list[int]:
         seen: set[tuple] = set()
-        first, rest = [], []
+        first: list[int] = []
+        rest: list[int] = []
         for place in places:
             key = (examples[place].question, answered.predictions[place])
             (rest if key in seen else first).append(place)
@@ -106,7 +108,7 @@ def _card(model: Attends, example: Example, prediction: str) -> dict[str, Any]:
     """One answer of the gallery: its picture, and the same under each token's attention."""
     document = example.prompt(model.prompts)
     tokens = model.attention(document, max_new_tokens=20)
-    pictures = [medium.decode() for medium in document.media]
+    pictures = [medium.decode() for medium in document.media if isinstance(medium, Image)]
     return {
         "question": example.question or "caption",
         "prediction": prediction or "(nothing)",

@@ -60,6 +60,9 @@ class PerceiverResampler(nn.Module):
         expansion: inner width of the feed-forward, in widths.
     """
 
+    features_mean: Tensor
+    features_deviation: Tensor
+
     def __init__(
         self,
         features_width: int,
@@ -288,6 +291,12 @@ class Bridge(nn.Module):
         """Indices of the language model's layers with a gated block before them, lowest first."""
         return [int(name) for name in self.gated_blocks]
 
+    def block(self, layer: int) -> GatedCrossAttentionBlock:
+        """The gated block before a layer."""
+        block = self.gated_blocks[str(layer)]
+        assert isinstance(block, GatedCrossAttentionBlock)
+        return block
+
     @property
     def media_token(self) -> int:
         """The media token's id: one beyond the language model's vocabulary."""
@@ -303,7 +312,7 @@ class Bridge(nn.Module):
         self, latents: Float[Tensor, "media latents width"], media_index: Int[Tensor, "batch row_media"]
     ) -> MediaKeysValues:
         """Project resampled media for every gated layer."""
-        by_layer = {int(name): block.attention.keys_values(latents) for name, block in self.gated_blocks.items()}
+        by_layer = {layer: self.block(layer).attention.keys_values(latents) for layer in self.gated_layers}
         return MediaKeysValues(by_layer, media_index)
 
     def steps(
@@ -321,7 +330,7 @@ class Bridge(nn.Module):
         reached = None if self.config.gate_all_text else (media_time > 0)[..., None]
 
         def before(layer: int) -> Step:
-            block = self.gated_blocks[str(layer)]
+            block = self.block(layer)
 
             def step(hidden: Tensor) -> Tensor:
                 if looking is not None:
@@ -342,7 +351,7 @@ class Bridge(nn.Module):
         log_likelihoods, _ = self.token_log_likelihoods(batch)
         return {"text": -log_likelihoods.mean()}
 
-    def token_log_likelihoods(self, batch: Batch) -> tuple[Float[Tensor, " targets"], Int[Tensor, " targets"]]:
+    def token_log_likelihoods(self, batch: Batch) -> tuple[Float[Tensor, "targets"], Int[Tensor, "targets"]]:
         """Log-probability of each target, in nats, and the row that it stands in.
 
         Only what can change is computed with gradients: the tokens from the first medium on, from the first
@@ -407,7 +416,7 @@ class Bridge(nn.Module):
         media = self.media_keys_values(latents, batch.media_index)
         looking: dict[int, Tensor] = {}
         self._read_through(batch, media, looking)
-        opening = torch.stack([self.gated_blocks[str(i)].attention_gate.tanh().abs() for i in looking])
+        opening = torch.stack([self.block(layer).attention_gate.tanh().abs() for layer in looking])
         weights = torch.stack([heads.mean(dim=1) for heads in looking.values()])
         weights = torch.einsum("g,gbtl->btl", opening / opening.sum().clamp(min=1e-12), weights)
         weights = weights.unflatten(-1, (media.row_media, media.latents))
@@ -417,8 +426,11 @@ class Bridge(nn.Module):
         """tanh of every gate: how far each gated block is open, 0 for shut."""
         return {
             f"gate/{layer}/{part}": gate.tanh().item()
-            for layer, block in self.gated_blocks.items()
-            for part, gate in (("attention", block.attention_gate), ("feed_forward", block.feed_forward_gate))
+            for layer in self.gated_layers
+            for part, gate in (
+                ("attention", self.block(layer).attention_gate),
+                ("feed_forward", self.block(layer).feed_forward_gate),
+            )
         }
 
     def _media(self, batch: Batch) -> MediaKeysValues:
@@ -709,7 +721,7 @@ class Flamingo(nn.Module):
 
     def _with_features(self, batch: Batch) -> Batch:
         """The batch on the model's device, its pixels (if it still has any) encoded."""
-        moved = {
+        moved: dict[str, Any] = {
             part.name: value.to(self.device)
             for part in dataclasses.fields(batch)
             if isinstance(value := getattr(batch, part.name), Tensor)

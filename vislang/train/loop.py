@@ -174,7 +174,7 @@ def _optimizer(groups: dict[str, list[tuple[str, Tensor]]], config: TrainConfig)
 
 def _batches(model: Trainable, lessons: Sequence[Document], config: TrainConfig, done: int):
     order = ShuffledForever(len(lessons), config.seed, start=done * config.batch_size)
-    loader = DataLoader(
+    loader: DataLoader = DataLoader(
         lessons,  # type: ignore[arg-type]  # a sequence is a map-style data set
         batch_size=config.batch_size,
         sampler=order,
@@ -219,6 +219,7 @@ def _random_state() -> dict[str, Any]:
     """The state of every generator that a step may draw from, in types that are safe to read back."""
     version, internal, gauss = random.getstate()
     name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
+    assert isinstance(keys, np.ndarray)
     return {
         "torch": torch.get_rng_state(),
         "python": [version, list(internal), gauss],
