@@ -351,8 +351,8 @@ class Bridge(nn.Module):
         log_likelihoods, _ = self.token_log_likelihoods(batch)
         return {"text": -log_likelihoods.mean()}
 
-    def token_log_likelihoods(self, batch: Batch) -> tuple[Float[Tensor, "targets"], Int[Tensor, "targets"]]:
-        """Log-probability of each target, in nats, and the row that it stands in.
+    def token_log_likelihoods(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Log-probability of each target, in nats, and the row that it stands in, both (targets,).
 
         Only what can change is computed with gradients: the tokens from the first medium on, from the first
         gated layer up; and logits only where there is a target.
