@@ -43,19 +43,23 @@ def columns() -> list:
 @contextmanager
 def reporting(what: str, every: float = 10.0) -> Iterator[Report]:
     """A function to call with (done, total): it moves a bar, or prints a line every so many seconds."""
-    started = time.monotonic()
     if aside.is_terminal:
         with Progress(*columns(), console=aside, transient=True) as bars:
             task = bars.add_task(what, total=None, note="")
             yield lambda done, total: bars.update(task, completed=done, total=total)
         return
-    last = [started]
+    first: list[tuple[float, int]] = []
+    last = time.monotonic()
 
     def report(done: int, total: int) -> None:
+        nonlocal last
         now = time.monotonic()
-        if now - last[0] >= every:
-            last[0] = now
-            left = (now - started) / max(done, 1) * (total - done)
+        if not first:
+            first.append((now, done))
+        if now - last >= every:
+            last = now
+            begun, before = first[0]
+            left = (now - begun) / max(done - before, 1) * (total - done)
             print(f"{what}: {done}/{total}, {_clock(left)} left", file=sys.stderr, flush=True)
 
     yield report

@@ -68,3 +68,12 @@ def test_what_cannot_be_split_is_told(file, tmp_path):
         split_data("easy-vqua", None, 0.1)
     with pytest.raises(UserError, match="hold_out is 1"):
         split_data(str(file), None, 1.0)
+
+
+def test_the_side_does_not_depend_on_where_the_files_lie(file, tmp_path_factory):
+    import shutil
+
+    elsewhere = tmp_path_factory.mktemp("moved") / "copy"
+    shutil.copytree(file.parent, elsewhere)
+    here, there = (split_data(str(path), None, 0.3) for path in (file, elsewhere / file.name))
+    assert [e.target for e in here.validation] == [e.target for e in there.validation]

@@ -18,7 +18,7 @@ RECIPE = Path(__file__).with_name("demo.yaml")
 def demo(folder: Path, overrides: list[str]) -> int:
     """Train the demo's bridge, score it, ask it six questions; returns the exit status."""
     recipe, values = read_recipe(RECIPE, overrides)
-    console.print("[bold]A frozen vision tower and a frozen language model, and a bridge between them to train.[/bold]")
+    console.print("[bold]Two frozen towers, one for images and one for language, and a bridge to train.[/bold]")
     run = run_recipe(recipe, values, folder)
     if run is None:
         return 130

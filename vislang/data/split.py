@@ -13,8 +13,8 @@ from vislang.errors import UserError
 def hold_out(examples: Sequence[Example], share: float) -> tuple[list[Example], list[Example]]:
     """Split examples into those to learn from and those held out; examples that share a medium stay together.
 
-    The side of an example depends on its first medium alone, so that it stays the same when records are
-    added or reordered.
+    The side of an example depends on the content of its first medium alone (without one, on its target), so
+    that it stays the same when records are added or reordered, or the files lie elsewhere.
 
     Args:
         examples: all of them.
@@ -38,4 +38,4 @@ def hold_out(examples: Sequence[Example], share: float) -> tuple[list[Example], 
 
 def _key(example: Example) -> str:
     media = [example.image] if example.parts is None else [p for p in example.parts if isinstance(p, Medium)]
-    return media[0].name if media and media[0] is not None else example.name
+    return media[0].content_hash if media and media[0] is not None else example.target

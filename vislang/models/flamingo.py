@@ -533,6 +533,8 @@ class Flamingo(nn.Module):
             return 0
         images = {medium.content_hash: medium for d in documents for medium in d.media if isinstance(medium, Image)}
         missing = [(mark, image) for mark, image in images.items() if mark not in cache]
+        if progress is not None and missing:
+            progress(0, len(missing))
         for start in range(0, len(missing), chunk):
             part = missing[start : start + chunk]
             pixels = torch.stack([self.vision.preprocess(image.decode()) for _, image in part])
