@@ -107,7 +107,8 @@ def _demo(options: argparse.Namespace, overrides: list[str]) -> int:
 
 
 def _train(options: argparse.Namespace, overrides: list[str]) -> int:
-    from vislang.commands.train import run_recipe
+    from vislang.commands.train import figures, run_recipe
+    from vislang.console import console
     from vislang.recipe import read_recipe
 
     if options.data is not None:
@@ -119,9 +120,6 @@ def _train(options: argparse.Namespace, overrides: list[str]) -> int:
     run = run_recipe(recipe, values, folder, resume=options.resume is not None, dry_run=options.dry_run)
     if run is None:
         return 0 if options.dry_run else 130
-    from vislang.commands.demo import figures
-    from vislang.console import console
-
     console.print(figures(run.metrics))
     return 0
 

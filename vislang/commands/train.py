@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import random
 import time
 from collections.abc import Sequence
@@ -10,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rich.table import Table
 
 from vislang.capabilities import Generates, Trainable
 from vislang.commands.run_folder import circumstances, fresh_folder, write_json
 from vislang.console import TrainingMonitor, console, reporting
 from vislang.data.example import Example
 from vislang.evaluate.answering import Answered, answer
-from vislang.evaluate.report import write_report
 from vislang.recipe import Recipe
 from vislang.tasks.answers import guesses
 from vislang.tasks.data_sets import Split, split_data
@@ -99,10 +100,33 @@ def run_recipe(
     metrics["prepare_seconds"] = round(prepared - started, 1)
     metrics["total_seconds"] = round(time.perf_counter() - started, 1)
     write_json(folder / "metrics.json", metrics)
-    with reporting("drawing the report") as report:
-        write_report(folder, model, test, answered, report)
-    console.print(f"[bold]{folder / 'report.html'}[/bold] shows the run; the model is in {folder / 'model'}")
+    console.print(f"the model is in {folder / 'model'}")
+    _report(folder, model, test, answered)
     return Run(model, split, test, answered, metrics)
+
+
+def figures(metrics: dict[str, Any]) -> Table:
+    """The result as a table."""
+    table = Table(title=f"{metrics['task']}, {metrics['n']:,} test questions", title_justify="left")
+    table.add_column("who answers")
+    table.add_column("accuracy", justify="right")
+    table.add_column("95 % interval", justify="right")
+    table.add_row(
+        "[bold]the bridge[/bold]",
+        f"[bold]{100 * metrics['accuracy']:.1f} %[/bold]",
+        f"{100 * metrics['accuracy_low']:.1f} to {100 * metrics['accuracy_high']:.1f}",
+    )
+    for what, key in (
+        ("the same model, images taken away (blind)", "blind_accuracy"),
+        ("most frequent answer to each question", "majority_by_question_accuracy"),
+        ("most frequent answer", "majority_accuracy"),
+        ("chance", "chance_accuracy"),
+    ):
+        table.add_row(what, f"{100 * metrics[key]:.1f} %", "")
+    table.caption = (
+        f"{metrics['train_seconds'] / 60:.1f} minutes of training, {metrics['total_seconds'] / 60:.1f} in all"
+    )
+    return table
 
 
 def _score(
@@ -126,6 +150,17 @@ def _score(
         "steps": outcome.steps,
         "train_seconds": round(outcome.seconds, 1),
     }, answered
+
+
+def _report(folder: Path, model: Any, test: Sequence[Example], answered: Answered) -> None:
+    if any(importlib.util.find_spec(package) is None for package in ("jinja2", "matplotlib")):
+        console.print("no report was drawn; for the next one: pip install 'vislang[report]'")
+        return
+    from vislang.evaluate.report import write_report
+
+    with reporting("drawing the report") as report:
+        write_report(folder, model, test, answered, report)
+    console.print(f"[bold]{folder / 'report.html'}[/bold] shows the run")
 
 
 def _try_one_step(model: Trainable, lessons: Sequence, recipe: Recipe) -> None:

@@ -140,8 +140,13 @@ class EfficientNetLite0(VisionTower):
 
     def __init__(self, weights: Path, image_size: int = 224):
         super().__init__()
-        from efficientnet_lite_pytorch import EfficientNet
-
+        try:
+            from efficientnet_lite_pytorch import EfficientNet
+        except ModuleNotFoundError:
+            raise TowerError(
+                f"vision tower {EFFICIENTNET_LITE0!r}: its weights are here, its code is not. "
+                "Run: pip install 'vislang[demo]'"
+            ) from None
         if image_size % 32 or image_size <= 0:
             raise TowerError(f"image_size {image_size}: {EFFICIENTNET_LITE0} takes a multiple of 32.")
         self.name = EFFICIENTNET_LITE0
@@ -227,11 +232,17 @@ def load_language_tower(name: str, dtype: torch.dtype = torch.float32) -> Langua
     """
     packaged = PACKAGED.get(name)
     folder = name
-    if not Path(name).is_dir() and packaged is not None and (weights := packaged.find()) is not None:
-        folder = str(_converted_gguf(weights))
     try:
+        if not Path(name).is_dir() and packaged is not None and (weights := packaged.find()) is not None:
+            folder = str(_converted_gguf(weights))
         lm = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
         tokenizer = AutoTokenizer.from_pretrained(folder)
+    except ImportError as error:
+        needed = (str(error).strip().splitlines() or [""])[0]
+        raise TowerError(
+            f"language model {name!r}: a package to open it with is missing ({needed}). "
+            "Run: pip install 'vislang[demo]'"
+        ) from None
     except (OSError, ValueError) as error:
         raise _not_found("language model", name, error) from error
     marks = fingerprint(lm.state_dict())
