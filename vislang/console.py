@@ -70,13 +70,12 @@ class TrainingMonitor:
 
     Args:
         steps: in all.
-        done: before this start.
         log_every: steps between lines where there is no terminal.
     """
 
-    def __init__(self, steps: int, done: int = 0, log_every: int = 10):
+    def __init__(self, steps: int, log_every: int = 10):
         self._steps = steps
-        self._begun_at = done
+        self._first_step: int | None = None
         self._log_every = log_every
         self._started = time.monotonic()
         self._smooth: float | None = None
@@ -86,7 +85,7 @@ class TrainingMonitor:
         if console.is_terminal:
             self._bars = Progress(*columns(), console=console)
             self._bars.start()
-            self._task = self._bars.add_task("training", total=self._steps, completed=self._begun_at, note="")
+            self._task = self._bars.add_task("training", total=self._steps, note="")
         return self
 
     def __exit__(self, *exception: Any) -> None:
@@ -95,12 +94,15 @@ class TrainingMonitor:
 
     def step(self, step: int, row: dict[str, Any]) -> None:
         """After each step."""
+        if self._first_step is None:
+            # A resumed run does not start at 1, and its first step pays for what later ones find done.
+            self._first_step, self._started = step, time.monotonic()
         loss = row["loss"]
         self._smooth = loss if self._smooth is None else 0.9 * self._smooth + 0.1 * loss
         if self._bars is not None:
             self._bars.update(self._task, completed=step, note=f"loss {self._smooth:.3f}")
         elif step % self._log_every == 0 or step == self._steps:
-            rate = (time.monotonic() - self._started) / (step - self._begun_at)
+            rate = (time.monotonic() - self._started) / max(step - self._first_step, 1)
             left = rate * (self._steps - step)
             print(
                 f"step {step}/{self._steps}  loss {self._smooth:.3f}  {1000 * rate:.0f} ms/step  ETA {_clock(left)}",

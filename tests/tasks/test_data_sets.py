@@ -77,3 +77,12 @@ def test_the_side_does_not_depend_on_where_the_files_lie(file, tmp_path_factory)
     shutil.copytree(file.parent, elsewhere)
     here, there = (split_data(str(path), None, 0.3) for path in (file, elsewhere / file.name))
     assert [e.target for e in here.validation] == [e.target for e in there.validation]
+
+
+def test_a_tiny_file_still_has_something_to_be_scored_on(file):
+    file.write_text("\n".join(file.read_text().splitlines()[:4]))
+    split = split_data(str(file), None, 0.05)
+    assert (len(split.train), len(split.test)) == (2, 2)
+    file.write_text(file.read_text().splitlines()[0])
+    with pytest.raises(DataError, match="nothing left to score on"):
+        split_data(str(file), None, 0.05)

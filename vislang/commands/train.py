@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import random
 import time
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ from vislang.evaluate.answering import Answered, answer
 from vislang.recipe import Recipe
 from vislang.tasks.answers import guesses
 from vislang.tasks.data_sets import Split, split_data
+from vislang.train.checkpoint import CheckpointError
 from vislang.train.loop import Outcome, train
 
 
@@ -75,7 +77,9 @@ def run_recipe(
     if dry_run:
         _try_one_step(model, lessons[: recipe.train.batch_size], recipe)
         return None
-    if not resume and (moved := fresh_folder(folder)) is not None:
+    if resume:
+        _same_recipe(folder, values)
+    elif (moved := fresh_folder(folder)) is not None:
         console.print(f"the earlier run in {folder} was moved to {moved}")
     if not resume:
         write_json(folder / "run.json", {"recipe": values, **circumstances(), "bad_records": len(split.problems)})
@@ -89,8 +93,7 @@ def run_recipe(
     def evaluate() -> dict[str, float]:
         return {"accuracy": answer(model, watched).accuracy.value}
 
-    done = 0
-    with TrainingMonitor(recipe.train.steps, done, recipe.train.log_every) as monitor:
+    with TrainingMonitor(recipe.train.steps, recipe.train.log_every) as monitor:
         outcome = train(model, lessons, recipe.train, folder, monitor, evaluate if watched else None, resume)
     model.save(folder / "model")
     if outcome.interrupted:
@@ -150,6 +153,21 @@ def _score(
         "steps": outcome.steps,
         "train_seconds": round(outcome.seconds, 1),
     }, answered
+
+
+def _same_recipe(folder: Path, values: dict[str, Any]) -> None:
+    """Refuse to resume a run with another model or other data; the loop looks at the training settings itself."""
+    path = folder / "run.json"
+    if not path.is_file():
+        raise CheckpointError(f"{folder}: no run to resume in it (no run.json).")
+    recorded = json.loads(path.read_text(encoding="utf-8"))["recipe"]
+    now = json.loads(json.dumps(values, default=str))
+    changed = [name for name in ("model", "data", "hold_out", "limit") if recorded.get(name) != now.get(name)]
+    if changed:
+        raise CheckpointError(
+            f"{folder} is a run with another {' and another '.join(changed)} (see its run.json). Resume with the "
+            "same recipe and options, or start a new run in another folder."
+        )
 
 
 def _report(folder: Path, model: Any, test: Sequence[Example], answered: Answered) -> None:

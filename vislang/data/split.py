@@ -13,29 +13,31 @@ from vislang.errors import UserError
 def hold_out(examples: Sequence[Example], share: float) -> tuple[list[Example], list[Example]]:
     """Split examples into those to learn from and those held out; examples that share a medium stay together.
 
-    The side of an example depends on the content of its first medium alone (without one, on its target), so
-    that it stays the same when records are added or reordered, or the files lie elsewhere.
+    The media with the lowest hashes of their content are held out, so that the split stays the same when
+    records are reordered or the files lie elsewhere, and nearly the same when records are added.
 
     Args:
         examples: all of them.
-        share: of the media to hold out, 0 to below 1.
+        share: of the media to hold out, 0 to below 1; above 0 at least one is, if there are two.
 
     Raises:
         UserError: ``share`` is out of range.
     """
     if not 0 <= share < 1:
         raise UserError(f"hold_out is {share}; it must be at least 0 and below 1.")
-    learn: list[Example] = []
-    held: list[Example] = []
-    sides: dict[str, bool] = {}
-    for example in examples:
-        key = _key(example)
-        if key not in sides:
-            sides[key] = int(hashlib.sha256(key.encode()).hexdigest()[:8], 16) < share * 16**8
-        (held if sides[key] else learn).append(example)
-    return learn, held
+    keys = [_key(example) for example in examples]
+    ordered = sorted(set(keys))
+    count = min(len(ordered) - 1, max(1, round(share * len(ordered)))) if share and ordered else 0
+    held = set(ordered[:count])
+    return (
+        [example for example, key in zip(examples, keys, strict=True) if key not in held],
+        [example for example, key in zip(examples, keys, strict=True) if key in held],
+    )
 
 
 def _key(example: Example) -> str:
+    """What decides the side of an example: the hash of its first medium, or without one, of its target."""
     media = [example.image] if example.parts is None else [p for p in example.parts if isinstance(p, Medium)]
-    return media[0].content_hash if media and media[0] is not None else example.target
+    if media and media[0] is not None:
+        return media[0].content_hash
+    return hashlib.sha256(example.target.encode()).hexdigest()

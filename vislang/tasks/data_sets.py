@@ -53,6 +53,8 @@ def split_data(
         test = evaluation_examples(eval_data, skip_bad_records, problems, progress)
     if not train:
         raise DataError(f"{data}: nothing left to learn from; lower hold_out or add records.")
+    if not test and not validation:
+        raise DataError(f"{data}: nothing left to score on; raise hold_out, or name a file as eval_data.")
     return Split(train, validation, test or validation, problems)
 
 
