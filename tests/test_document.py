@@ -59,11 +59,14 @@ def test_a_truncated_image_is_refused_by_name(tmp_path):
 
 
 def test_a_bomb_is_refused_by_its_header():
-    # A header that announces 60,000 x 60,000 pixels, and nothing behind it.
-    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
-    chunk = struct.pack(">I", len(header)) + b"IHDR" + header + struct.pack(">I", zlib.crc32(b"IHDR" + header))
-    with pytest.raises(MediaError, match="over the limit"):
-        Image(b"\x89PNG\r\n\x1a\n" + chunk).decode()
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    for side in (8_000, 60_000):
+        # The header announces far more pixels than the data behind it hold.
+        header = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0))
+        with pytest.raises(MediaError, match="over the limit"):
+            Image(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0" * 99))).decode()
 
 
 def test_the_pixel_limit_holds_exactly():

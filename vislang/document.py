@@ -89,15 +89,18 @@ class Image(Medium):
         Raises:
             MediaError: missing, empty, of no known format, truncated, or too large.
         """
+        data = self.read()
+        with warnings.catch_warnings():
+            # Our own limit is stricter than the one Pillow warns at, and a damaged EXIF block is no user's concern.
+            warnings.simplefilter("ignore")
+            return self._decode(data, max_pixels)
+
+    def _decode(self, data: bytes, max_pixels: int) -> PIL.Image.Image:
         from PIL import Image as Pillow
         from PIL import ImageOps, UnidentifiedImageError
 
-        data = self.read()
         try:
-            with warnings.catch_warnings():
-                # Our own limit below is stricter than the one Pillow warns at.
-                warnings.simplefilter("ignore", Pillow.DecompressionBombWarning)
-                opened = Pillow.open(io.BytesIO(data), formats=FORMATS)
+            opened = Pillow.open(io.BytesIO(data), formats=FORMATS)
         except UnidentifiedImageError:
             raise MediaError(
                 f"{self.name}: not an image of a known format. Convert it to one of {', '.join(FORMATS)}."
