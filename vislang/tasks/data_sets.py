@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from vislang.capabilities import Progress
 from vislang.data.example import Example
 from vislang.data.jsonl import DataError, Problem, read_jsonl
 from vislang.data.split import hold_out
 from vislang.tasks import easy_vqa
-
-Report = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -36,7 +34,7 @@ def split_data(
     eval_data: str | None,
     share: float,
     skip_bad_records: bool = False,
-    progress: Report | None = None,
+    progress: Progress | None = None,
 ) -> Split:
     """Read a data set and split it.
 
@@ -62,7 +60,7 @@ def evaluation_examples(
     data: str,
     skip_bad_records: bool = False,
     problems: list[Problem] | None = None,
-    progress: Report | None = None,
+    progress: Progress | None = None,
 ) -> list[Example]:
     """What to score a model on: a task's test split, or all of a file."""
     if data == easy_vqa.NAME:
@@ -70,7 +68,7 @@ def evaluation_examples(
     return _file(data, skip_bad_records, [] if problems is None else problems, progress)
 
 
-def _file(data: str, skip: bool, problems: list[Problem], progress: Report | None) -> list[Example]:
+def _file(data: str, skip: bool, problems: list[Problem], progress: Progress | None) -> list[Example]:
     if not Path(data).is_file():
         raise DataError(f"{data}: neither a file nor a task; the tasks are: {easy_vqa.NAME}.")
     records = read_jsonl(data, progress=progress)
