@@ -9,15 +9,15 @@ PICTURE, OTHER = Image(b"1"), Image(b"2")
 
 def test_question_and_caption():
     prompts = Prompts()
-    assert prompts.ask(PICTURE, " what? ").parts == ("Question: what?\n", PICTURE, " Answer:")
-    assert prompts.ask(PICTURE).parts == ("Caption:", PICTURE)
+    assert prompts.ask(PICTURE, " what? ").parts == (PICTURE, "Question: what? Answer:")
+    assert prompts.ask(PICTURE).parts == (PICTURE, "Caption:")
 
 
 def test_shots_stand_before_the_question_in_their_order():
     parts = Prompts().ask(PICTURE, "q2?", [Shot(OTHER, " a1 ", "q1?")]).parts
     assert parts == (
-        *("Question: q1?\n", OTHER, " Answer:", " a1\n\n"),
-        *("Question: q2?\n", PICTURE, " Answer:"),
+        *(OTHER, "Question: q1? Answer:", " a1\n\n"),
+        *(PICTURE, "Question: q2? Answer:"),
     )
 
 

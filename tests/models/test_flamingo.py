@@ -223,3 +223,28 @@ def test_frozen_parameters_do_not_move_in_training(model, pictures):
     now = dict(model.named_parameters())
     assert all(torch.equal(now[name], value) for name, value in frozen.items())
     assert all(not torch.equal(now[name], value) for name, value in trained.items())
+
+
+def test_bfloat16_is_near_float32_and_is_remembered(towers, pictures, tmp_path):
+    """What trains stays float32; the arithmetic around it is coarser, not another."""
+    document = Document([image(pictures, 0), "what color?"], target="red")
+    scores, gradients = [], []
+    for dtype in ("float32", "bfloat16"):
+        torch.manual_seed(1)
+        built = FlamingoRecipe(*towers, dtype=dtype, bridge=SMALL).build()
+        for block in built.bridge.gated_blocks.values():
+            torch.nn.init.ones_(block.attention_gate)
+        built.prepare([document] * 2)
+        built.losses(built.collate([document]))["text"].backward()
+        gradients.append(built.bridge.gated_blocks["1"].attention.to_queries.weight.grad)
+        scores.append(built.score([document])[0].log_likelihood)
+    assert gradients[1].dtype == torch.float32
+    assert torch.nn.functional.cosine_similarity(*(g.flatten() for g in gradients), dim=0) > 0.99
+    assert scores[0] != scores[1]
+    assert scores[1] == pytest.approx(scores[0], rel=0.02)
+    built.save(tmp_path / "saved")
+    opened = vislang.load(tmp_path / "saved")
+    assert opened.dtype == torch.bfloat16
+    assert opened.score([document])[0].log_likelihood == scores[1]
+    assert len(opened.generate([document, document], max_new_tokens=3)) == 2
+    assert opened.attention(document)

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import safetensors.torch
 import torch
@@ -510,6 +510,14 @@ class Flamingo(nn.Module):
         """Where the bridge is."""
         return self.bridge.media_embedding.device
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """The arithmetic of language model and bridge; what trains is kept in float32 all the same."""
+        return self.bridge.lm.lm.dtype
+
+    def _arithmetic(self) -> torch.autocast:
+        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
+
     def prepare(self, documents: Sequence[Document], progress: Progress | None = None, chunk: int = 32) -> int:
         """Compute once what these documents will ask for again and again.
 
@@ -568,11 +576,14 @@ class Flamingo(nn.Module):
             group.sort(key=lambda d: sum(len(part) for part in d.parts if isinstance(part, str)))
             for start in range(0, len(group), chunk):
                 batch = self._with_features(self.collate(group[start : start + chunk]))
-                self.bridge.keep_texts(batch, to_continue)
+                with self._arithmetic():
+                    self.bridge.keep_texts(batch, to_continue)
 
     def losses(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
         """Mean cross-entropy over the targets, in nats."""
-        return self.bridge.losses(self._with_features(batch))
+        batch = self._with_features(batch)
+        with self._arithmetic():
+            return self.bridge.losses(batch)
 
     def score(self, documents: Sequence[Document], batch_size: int = 64) -> list[Score]:
         """How likely each document's target is, its end included.
@@ -585,7 +596,7 @@ class Flamingo(nn.Module):
                 raise UserError(f"{document.name or 'a document'}: has no target to score.")
         scores = []
         for batch in self._batches(documents, batch_size):
-            with torch.no_grad():
+            with torch.no_grad(), self._arithmetic():
                 log_likelihoods, rows = self.bridge.token_log_likelihoods(batch)
             for row in range(len(batch.input_ids)):
                 own = log_likelihoods[rows == row]
@@ -601,7 +612,8 @@ class Flamingo(nn.Module):
         """
         texts: list[str] = []
         for batch in self._batches([document.without_target() for document in documents], batch_size):
-            tokens = self.bridge.generate(batch, max_new_tokens, self.tokenizer.eos_token_id)
+            with self._arithmetic():
+                tokens = self.bridge.generate(batch, max_new_tokens, self.tokenizer.eos_token_id)
             texts += [self.tokenizer.decode(row, skip_special_tokens=True).strip() for row in tokens]
         return texts
 
@@ -620,7 +632,8 @@ class Flamingo(nn.Module):
         if answer is None:
             answer = self.generate([document], max_new_tokens)[0]
         batch = self._with_features(self.collate([replace(document, target=answer)]))
-        maps = self.bridge.attention_maps(batch)[0]
+        with self._arithmetic():
+            maps = self.bridge.attention_maps(batch)[0]
         side = round(maps.shape[-1] ** 0.5)
         shown = []
         for column in (batch.targets[0] != IGNORED).nonzero()[:, 0].tolist():
@@ -674,6 +687,7 @@ class Flamingo(nn.Module):
             "model": f"{type(self).__module__}.{type(self).__name__}",
             "bridge": dataclasses.asdict(self.bridge.config),
             "prompts": dataclasses.asdict(self.prompts),
+            "dtype": str(self.dtype).removeprefix("torch."),
             "language_model": {"name": _portable(self.language_name), "fingerprint": self.language_fingerprint},
             "vision_tower": {
                 "name": _portable(self.vision.name),
@@ -701,7 +715,9 @@ class Flamingo(nn.Module):
             UserError: the weights do not fit the config.
         """
         config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        language = load_language_tower(language_model or config["language_model"]["name"])
+        language = load_language_tower(
+            language_model or config["language_model"]["name"], getattr(torch, config["dtype"])
+        )
         _same_tower("language model", language.name, language.fingerprint, config["language_model"])
         vision = load_vision_tower(vision_tower or config["vision_tower"]["name"], config["vision_tower"]["image_size"])
         _same_tower("vision tower", vision.name, vision.fingerprint, config["vision_tower"])
@@ -755,6 +771,7 @@ class FlamingoRecipe(ModelRecipe):
         language_model: a folder, a packaged name or a Hub id; see :mod:`vislang.models.backbones`.
         vision_tower: likewise.
         image_size: side of the square that images are resized to; None takes the tower's own.
+        dtype: arithmetic of language model and bridge. What trains is kept, and updated, in float32.
         bridge: shape of what trains.
         prompts: the words around media.
     """
@@ -762,6 +779,7 @@ class FlamingoRecipe(ModelRecipe):
     language_model: str = SMOLLM2
     vision_tower: str = EFFICIENTNET_LITE0
     image_size: int | None = None
+    dtype: Literal["float32", "bfloat16"] = "float32"
     bridge: FlamingoConfig = field(default_factory=FlamingoConfig)
     prompts: Prompts = field(default_factory=Prompts)
 
@@ -771,7 +789,7 @@ class FlamingoRecipe(ModelRecipe):
         Raises:
             TowerError: a tower was not found.
         """
-        language = load_language_tower(self.language_model)
+        language = load_language_tower(self.language_model, getattr(torch, self.dtype))
         vision = load_vision_tower(self.vision_tower, self.image_size)
         return Flamingo(self.bridge, language, vision, self.prompts)
 
