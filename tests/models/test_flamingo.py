@@ -225,6 +225,14 @@ def test_frozen_parameters_do_not_move_in_training(model, pictures):
     assert all(not torch.equal(now[name], value) for name, value in trained.items())
 
 
+@pytest.mark.parametrize("native", [True, False])
+def test_auto_takes_what_the_machine_multiplies_in_hardware(towers, monkeypatch, native):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": native})
+    built = FlamingoRecipe(*towers, dtype="auto", bridge=SMALL).build()
+    assert built.dtype == (torch.bfloat16 if native else torch.float32)
+
+
 def test_bfloat16_is_near_float32_and_is_remembered(towers, pictures, tmp_path):
     """What trains stays float32; the arithmetic around it is coarser, not another."""
     document = Document([image(pictures, 0), "what color?"], target="red")

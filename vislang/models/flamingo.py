@@ -32,6 +32,7 @@ from vislang.models.backbones import (
     LanguageTower,
     TowerError,
     VisionTower,
+    fastest_dtype,
     load_language_tower,
     load_vision_tower,
 )
@@ -771,7 +772,8 @@ class FlamingoRecipe(ModelRecipe):
         language_model: a folder, a packaged name or a Hub id; see :mod:`vislang.models.backbones`.
         vision_tower: likewise.
         image_size: side of the square that images are resized to; None takes the tower's own.
-        dtype: arithmetic of language model and bridge. What trains is kept, and updated, in float32.
+        dtype: arithmetic of language model and bridge; ``auto`` takes bfloat16 where the machine multiplies it in
+            hardware. What trains is kept, and updated, in float32.
         bridge: shape of what trains.
         prompts: the words around media.
     """
@@ -779,7 +781,7 @@ class FlamingoRecipe(ModelRecipe):
     language_model: str = SMOLLM2
     vision_tower: str = EFFICIENTNET_LITE0
     image_size: int | None = None
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Literal["float32", "bfloat16", "auto"] = "float32"
     bridge: FlamingoConfig = field(default_factory=FlamingoConfig)
     prompts: Prompts = field(default_factory=Prompts)
 
@@ -789,7 +791,8 @@ class FlamingoRecipe(ModelRecipe):
         Raises:
             TowerError: a tower was not found.
         """
-        language = load_language_tower(self.language_model, getattr(torch, self.dtype))
+        dtype = fastest_dtype() if self.dtype == "auto" else getattr(torch, self.dtype)
+        language = load_language_tower(self.language_model, dtype)
         vision = load_vision_tower(self.vision_tower, self.image_size)
         return Flamingo(self.bridge, language, vision, self.prompts)
 
