@@ -84,6 +84,39 @@ class CrossAttention(nn.Module):
         return projected.unflatten(-1, (self.heads, self.head_width)).transpose(1, 2)
 
 
+class SelfAttention(nn.Module):
+    """Multi-head attention of a sequence to itself (Vaswani et al. 2017, section 3.2.2), with biases.
+
+    Args:
+        width: width of the sequence.
+        heads: number of attention heads; must divide the width.
+        dropout: share of the attention weights that is dropped in training.
+    """
+
+    def __init__(self, width: int, heads: int, dropout: float = 0.0):
+        super().__init__()
+        self.heads = heads
+        self.dropout = dropout
+        self.to_queries_keys_values = nn.Linear(width, 3 * width)
+        self.to_output = nn.Linear(width, width)
+
+    def forward(
+        self, x: Float[Tensor, "batch tokens width"], bias: Float[Tensor, "#batch #heads #tokens tokens"] | None = None
+    ) -> Float[Tensor, "batch tokens width"]:
+        """Attend. ``bias`` is added to the scaled products of queries and keys; minus infinity hides a token."""
+        projected = self.to_queries_keys_values(x).unflatten(-1, (3, self.heads, -1))
+        queries, keys, values = projected.permute(2, 0, 3, 1, 4)
+        attended = F.scaled_dot_product_attention(
+            queries, keys, values, attn_mask=bias, dropout_p=self.dropout if self.training else 0.0
+        )
+        return self.to_output(attended.transpose(1, 2).flatten(2))
+
+
+def hide(padding: Bool[Tensor, "batch tokens"], dtype: torch.dtype) -> Float[Tensor, "batch 1 1 tokens"]:
+    """An attention bias that hides padding (True) from every query."""
+    return torch.zeros(padding.shape, dtype=dtype, device=padding.device).masked_fill(padding, -torch.inf)[:, None, None]
+
+
 def _open_blind_rows(mask: Bool[Tensor, "*batch queries context"]) -> Bool[Tensor, "*batch queries context"]:
     """Let a query that may look nowhere look everywhere: a softmax over nothing would be NaN.
 

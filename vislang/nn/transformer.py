@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from vislang.nn.attention import SelfAttention
+
+ACTIVATIONS = {"gelu": F.gelu, "relu": F.relu}
 
 
 class FeedForward(nn.Sequential):
@@ -25,3 +33,91 @@ class FeedForward(nn.Sequential):
     def forward(self, x: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch width"]:
         """Map each position on its own; the residual connection is the caller's."""
         return super().forward(x)
+
+
+class DropPath(nn.Module):
+    """Stochastic depth: in training, a sample's whole branch is dropped with this probability, and the others
+    are scaled up (Huang et al. 2016, section 3)."""
+
+    def __init__(self, probability: float = 0.0):
+        super().__init__()
+        self.probability = probability
+
+    def forward(self, branch: Float[Tensor, "batch *rest"]) -> Float[Tensor, "batch *rest"]:
+        """The branch of some samples set to zero."""
+        if not self.training or self.probability == 0.0:
+            return branch
+        kept = 1 - self.probability
+        coins = torch.rand(len(branch), *[1] * (branch.ndim - 1), device=branch.device) < kept
+        return branch * coins / kept
+
+
+class EncoderBlock(nn.Module):
+    """Self-attention, then a feed-forward, each with a residual connection.
+
+    Normalised after each addition, as in the original transformer, or before each branch, as in ViT. It gives
+    two things: its output, and what its feed-forward put out before that was added, which data2vec regresses.
+
+    Args:
+        width: width of the sequence.
+        heads: number of attention heads.
+        hidden: inner width of the feed-forward.
+        norm_first: normalise before the branches rather than after the additions.
+        eps: of the layer norms.
+        affine: whether the layer norms have weights.
+        activation: of the feed-forward.
+        layer_scale: initial factor, one a channel, on each branch (Touvron et al. 2021); None for no such factors.
+        dropout: on the output of each branch.
+        attention_dropout: on the attention weights.
+        activation_dropout: on the hidden units of the feed-forward.
+        drop_path: probability of dropping a branch.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        hidden: int,
+        norm_first: bool = False,
+        eps: float = 1e-5,
+        affine: bool = True,
+        activation: Literal["gelu", "relu"] = "gelu",
+        layer_scale: float | None = None,
+        dropout: float = 0.0,
+        attention_dropout: float = 0.0,
+        activation_dropout: float = 0.0,
+        drop_path: float = 0.0,
+    ):
+        super().__init__()
+        self.norm_first = norm_first
+        self.activation = ACTIVATIONS[activation]
+        self.attention = SelfAttention(width, heads, attention_dropout)
+        self.attention_norm = nn.LayerNorm(width, eps, affine)
+        self.widen = nn.Linear(width, hidden)
+        self.narrow = nn.Linear(hidden, width)
+        self.feed_forward_norm = nn.LayerNorm(width, eps, affine)
+        scale = None if layer_scale is None else torch.full((width,), layer_scale)
+        self.attention_scale = None if scale is None else nn.Parameter(scale.clone())
+        self.feed_forward_scale = None if scale is None else nn.Parameter(scale.clone())
+        self.dropout = nn.Dropout(dropout)
+        self.activation_dropout = nn.Dropout(activation_dropout)
+        self.drop_path = DropPath(drop_path)
+
+    def forward(
+        self, x: Float[Tensor, "batch tokens width"], bias: Float[Tensor, "#batch #heads #tokens tokens"] | None = None
+    ) -> tuple[Float[Tensor, "batch tokens width"], Float[Tensor, "batch tokens width"]]:
+        """The block's output, and its feed-forward's output before the residual connection and any dropout."""
+        if self.norm_first:
+            x = x + self._branch(self.attention(self.attention_norm(x), bias), self.attention_scale)
+            result = self._feed_forward(self.feed_forward_norm(x))
+            return x + self._branch(result, None), result
+        x = self.attention_norm(x + self._branch(self.attention(x, bias), self.attention_scale))
+        result = self._feed_forward(x)
+        return self.feed_forward_norm(x + self._branch(result, None)), result
+
+    def _feed_forward(self, x: Tensor) -> Tensor:
+        result = self.narrow(self.activation_dropout(self.activation(self.widen(x))))
+        return result if self.feed_forward_scale is None else self.feed_forward_scale * result
+
+    def _branch(self, branch: Tensor, scale: Tensor | None) -> Tensor:
+        return self.drop_path(self.dropout(branch if scale is None else scale * branch))

@@ -1,0 +1,620 @@
+"""data2vec checkpoints of fairseq (examples/data2vec), both generations, by their own key names.
+
+Two things are told here: what fairseq's configuration means in our terms, and which of our parameters each of its
+keys is. Everything else (loading, verifying gradients, verifying the teacher) follows from those two.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vislang.errors import UserError
+from vislang.models.data2vec import (
+    AlibiConfig,
+    Data2Vec,
+    DecoderConfig,
+    EncoderConfig,
+    FrontEndConfig,
+    ImageConfig,
+    Modalities,
+    Norm,
+    ObjectiveConfig,
+    SpeechConfig,
+    TeacherConfig,
+    TextConfig,
+)
+
+TEXT_LAYOUT = 3.0
+"""The value of fairseq's ``version`` keys: the layout of transformer checkpoints that is read here."""
+
+
+class ConversionError(UserError):
+    """A configuration or a checkpoint that cannot be converted; the message lists why."""
+
+
+class Settings:
+    """A fairseq configuration that knows what was asked of it, and what it may not say."""
+
+    def __init__(self, values: Mapping[str, Any], where: str = ""):
+        self.values, self.where = values, where
+
+    def get(self, name: str, default: Any) -> Any:
+        """A setting, or fairseq's own default where the configuration is silent or says null."""
+        value = self.values.get(name)
+        return default if value is None else value
+
+    def part(self, name: str) -> Settings:
+        """A nested configuration."""
+        value = self.values.get(name)
+        if not isinstance(value, Mapping):
+            raise ConversionError(f"configuration: {self.where}{name} is missing.")
+        return Settings(value, f"{self.where}{name}.")
+
+    def need(self, name: str) -> Any:
+        """A setting that has no default."""
+        if self.values.get(name) is None:
+            raise ConversionError(f"configuration: {self.where}{name} is missing.")
+        return self.values[name]
+
+    def refuse(self, **expected: Any) -> None:
+        """Refuse settings that are not what they must be, since nothing here does what they ask for."""
+        for name, value in expected.items():
+            found = self.values.get(name)
+            if found is not None and found != value:
+                raise ConversionError(f"configuration: {self.where}{name} {found!r} is not supported, only {value!r}.")
+
+
+def build(config: Mapping[str, Any]) -> Data2Vec:
+    """The model that a fairseq configuration describes, with fresh weights.
+
+    Args:
+        config: fairseq's fields by their own names, and ``model``: ``data2vec_text``, ``data2vec_vision``,
+            ``data2vec_audio`` or ``data2vec_multi``. Text also needs ``vocab_size`` and ``pad``.
+
+    Raises:
+        ConversionError: a field is missing, or asks for something that is not supported.
+    """
+    settings = Settings(config)
+    model = settings.need("model")
+    builders = {
+        "data2vec_text": _text_v1,
+        "data2vec_vision": _image_v1,
+        "data2vec_audio": _speech_v1,
+        "data2vec_multi": _v2,
+    }
+    if model not in builders:
+        raise ConversionError(f"configuration: model {model!r} is none of {', '.join(builders)}.")
+    return builders[model](settings)
+
+
+# ------------------------------------------------------------------------------- what the configuration means
+
+
+def _objective(settings: Settings, top_k: int, layer: bool, **more: Any) -> ObjectiveConfig:
+    layer_norms: list[Norm] = []
+    for norm in ("batch", "instance", "group", "layer"):
+        if settings.get(f"{norm}_norm_target_layer", layer if norm == "layer" else False):
+            layer_norms.append(norm)
+    mean_norms: list[Norm] = []
+    for norm in ("layer", "instance"):
+        if settings.get(f"{norm}_norm_targets", False):
+            mean_norms.append(norm)
+    return ObjectiveConfig(
+        top_k=settings.get("average_top_k_layers", top_k),
+        layer_norms=layer_norms,
+        mean_norms=mean_norms,
+        beta=settings.get("loss_beta", 0.0),
+        **more,
+    )
+
+
+def _teacher(settings: Settings, decay: float, anneal_steps: int = 0, **more: Any) -> TeacherConfig:
+    start = settings.get("ema_decay", decay)
+    return TeacherConfig(
+        decay=start,
+        end_decay=settings.get("ema_end_decay", start),
+        anneal_steps=settings.get("ema_anneal_end_step", anneal_steps),
+        **more,
+    )
+
+
+def _text_v1(settings: Settings) -> Data2Vec:
+    transformer = settings.part("transformer")
+    transformer.refuse(adaptive_input=False, char_inputs=False, base_layers=0, no_decoder_final_norm=False)
+    shape = transformer.part("encoder")
+    shape.refuse(embed_path=None, layers_to_keep=None)
+    norm_first = shape.get("normalize_before", False)
+    encoder = EncoderConfig(
+        width=shape.get("embed_dim", 768),
+        depth=shape.get("layers", 12),
+        heads=shape.get("attention_heads", 12),
+        hidden=shape.get("ffn_embed_dim", 3072),
+        norm_first=norm_first,
+        final_norm=norm_first and not transformer.get("no_encoder_final_norm", False),
+        activation=transformer.get("activation_fn", "gelu"),
+        dropout=transformer.get("dropout", 0.1),
+        attention_dropout=transformer.get("attention_dropout", 0.1),
+        activation_dropout=transformer.get("activation_dropout", 0.0),
+    )
+    text = TextConfig(
+        vocabulary_size=settings.need("vocab_size"),
+        padding_id=settings.need("pad"),
+        mask_id=settings.get("mask", settings.need("vocab_size") - 1),
+        head_layers=settings.get("head_layers", 1),
+        **_embedding(transformer, shape.get("learned_pos", True)),
+    )
+    scale = settings.get("loss_scale", -1.0)
+    copied = ("front_ends.text.local",) if settings.get("ema_transformer_layers_only", True) else ()
+    return Data2Vec(
+        encoder,
+        Modalities(text=text),
+        _objective(settings, 8, False, scale=scale if scale > 0 else None),
+        _teacher(settings, 0.999, scope="all", copied=copied),
+    )
+
+
+def _embedding(settings: Settings, learned: bool) -> dict[str, Any]:
+    absent = settings.get("no_token_positional_embeddings", False)
+    return {
+        "max_length": settings.get("max_source_positions", 512),
+        "positions": "none" if absent else "learned" if learned else "sinusoidal",
+        "embedding_norm": settings.get("layernorm_embedding", True),
+        "scale_embedding": not settings.get("no_scale_embedding", True),
+    }
+
+
+def _image_v1(settings: Settings) -> Data2Vec:
+    settings.refuse(shared_rel_pos_bias=True)
+    width, initial = settings.get("embed_dim", 768), settings.get("layer_scale_init_value", 1e-4)
+    encoder = EncoderConfig(
+        width=width,
+        depth=settings.get("depth", 12),
+        heads=settings.get("num_heads", 12),
+        # The original builds its blocks without passing mlp_ratio on: the ratio is always 4.
+        hidden=4 * width,
+        norm_first=True,
+        final_norm=True,
+        layer_scale=initial if initial > 0 else None,
+        attention_dropout=settings.get("attention_dropout", 0.0),
+        drop_path=(0.0, settings.get("drop_path", 0.0)),
+    )
+    image = ImageConfig(
+        size=settings.get("image_size", 224),
+        patch=settings.get("patch_size", 16),
+        channels=settings.get("in_channels", 3),
+    )
+    # Here no scale means 1 / sqrt(width), and 0 means none at all.
+    scale = settings.values.get("loss_scale")
+    return Data2Vec(
+        encoder,
+        Modalities(image=image),
+        _objective(
+            settings,
+            8,
+            True,
+            scale=scale if scale is None or scale > 0 else 1.0,
+            end_of_block=settings.get("end_of_block_targets", True),
+        ),
+        _teacher(settings, 0.9998, scope="context" if settings.get("ema_transformer_only", True) else "all"),
+    )
+
+
+def _speech_v1(settings: Settings) -> Data2Vec:
+    settings.refuse(layer_type="transformer")
+    norm_first = settings.get("layer_norm_first", False)
+    encoder = EncoderConfig(
+        width=settings.get("encoder_embed_dim", 768),
+        depth=settings.get("encoder_layers", 12),
+        heads=settings.get("encoder_attention_heads", 12),
+        hidden=settings.get("encoder_ffn_embed_dim", 3072),
+        norm_first=norm_first,
+        final_norm=norm_first,
+        activation=settings.get("activation_fn", "gelu"),
+        dropout=settings.get("dropout", 0.1),
+        attention_dropout=settings.get("attention_dropout", 0.1),
+        activation_dropout=settings.get("activation_dropout", 0.0),
+    )
+    speech = SpeechConfig(
+        convolutions=_convolutions(settings, "conv_feature_layers"),
+        convolution_norm=_extractor_norm(settings),
+        convolution_bias=settings.get("conv_bias", False),
+        position_kernel=settings.get("conv_pos", 128),
+        position_groups=settings.get("conv_pos_groups", 16),
+        position_depth=settings.get("pos_conv_depth", 1),
+        norm=not norm_first,
+        local_gradient=settings.get("feature_grad_mult", 1.0),
+    )
+    layers_only = settings.get("ema_layers_only", False)
+    scope = "context" if layers_only or settings.get("ema_transformer_only", True) else "all"
+    return Data2Vec(
+        encoder,
+        Modalities(speech=speech),
+        _objective(settings, 8, False, scale=settings.values.get("loss_scale")),
+        _teacher(settings, 0.999, scope=scope, copied=("front_ends.speech.positions",) if layers_only else ()),
+    )
+
+
+def _convolutions(settings: Settings, name: str) -> list[tuple[int, int, int]]:
+    """fairseq writes layers as a Python expression: lists of tuples, added and multiplied."""
+    written = settings.get(name, "[(512, 10, 5)] + [(512, 3, 2)] * 4 + [(512,2,2)] + [(512,2,2)]")
+
+    def value(node: ast.expr) -> Any:
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+            return value(node.left) + value(node.right)
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult):
+            return value(node.left) * value(node.right)
+        return ast.literal_eval(node)
+
+    try:
+        layers = [tuple(int(number) for number in layer) for layer in value(ast.parse(written, mode="eval").body)]
+    except (ValueError, TypeError, SyntaxError):
+        layers = []
+    if not layers or any(len(layer) != 3 for layer in layers):
+        raise ConversionError(f"configuration: {settings.where}{name} {written!r} is no list of (width, kernel, stride).")
+    return layers
+
+
+def _extractor_norm(settings: Settings) -> Any:
+    mode = settings.get("extractor_mode", "layer_norm")
+    if mode not in ("layer_norm", "default"):
+        raise ConversionError(f"configuration: extractor_mode {mode!r} is neither 'layer_norm' nor 'default'.")
+    return "layer" if mode == "layer_norm" else "group"
+
+
+def _v2(settings: Settings) -> Data2Vec:
+    settings.refuse(shared_decoder=None, recon_loss=0.0)
+    norm_first = settings.get("layer_norm_first", False)
+    width = settings.get("embed_dim", 768)
+    encoder = EncoderConfig(
+        width=width,
+        depth=settings.get("depth", 8),
+        heads=settings.get("num_heads", 12),
+        hidden=int(width * settings.get("mlp_ratio", 4)),
+        norm_first=norm_first,
+        final_norm=norm_first,
+        eps=settings.get("norm_eps", 1e-6),
+        affine=settings.get("norm_affine", True),
+        dropout=settings.get("encoder_dropout", 0.1),
+        attention_dropout=settings.get("attention_dropout", 0.1),
+        activation_dropout=settings.get("activation_dropout", 0.0),
+        drop_path=(settings.get("start_drop_path_rate", 0.0), settings.get("end_drop_path_rate", 0.0)),
+    )
+    modalities = Modalities()
+    copies_input = []
+    for name in _present(settings):
+        part = settings.part("modalities").part(_THEIRS[name].lower())
+        part.refuse(learned_alibi=False, keep_masked_pct=0.0, transformer_decoder=False)
+        copies_input.append(part.get("ema_local_encoder", False))
+        shared: dict[str, Any] = {
+            "class_tokens": part.get("num_extra_tokens", 0),
+            "prenet_depth": part.get("prenet_depth", 4),
+            "norm": not norm_first,
+            "alibi": _alibi(part, encoder),
+            "decoder": _decoder(part.part("decoder")),
+            "local_gradient": part.get("local_grad_mult", 1.0),
+        }
+        if name == "text":
+            shared["norm"] = not norm_first and shared["prenet_depth"] > 0
+            modalities.text = TextConfig(
+                vocabulary_size=settings.need("vocab_size"),
+                padding_id=settings.need("pad"),
+                mask_id=settings.get("mask", settings.need("vocab_size") - 1),
+                zero_padding=False,
+                **_embedding(part, part.get("learned_pos", True)),
+                **shared,
+            )
+        elif name == "image":
+            modalities.image = ImageConfig(
+                size=part.get("input_size", 224),
+                patch=part.get("patch_size", 16),
+                channels=part.get("in_chans", 3),
+                patch_width=part.get("embed_dim", 768),
+                positions="fixed" if part.get("fixed_positions", True) else "none",
+                **shared,
+            )
+        else:
+            modalities.speech = SpeechConfig(
+                convolutions=_convolutions(part, "feature_encoder_spec"),
+                convolution_norm=_extractor_norm(part),
+                position_kernel=part.get("conv_pos_width", 95),
+                position_groups=part.get("conv_pos_groups", 16),
+                position_depth=part.get("conv_pos_depth", 5),
+                position_norm=part.get("conv_pos_pre_ln", False),
+                zero_padding=False,
+                **shared,
+            )
+    if len(set(copies_input)) > 1:
+        raise ConversionError("configuration: ema_local_encoder must be the same for all modalities.")
+    scope = "encoder" if settings.get("ema_encoder_only", True) else "all" if copies_input[0] else "context"
+    return Data2Vec(
+        encoder,
+        modalities,
+        _objective(
+            settings,
+            8,
+            False,
+            generation="v2",
+            scale=settings.values.get("loss_scale"),
+            end_of_block=settings.get("end_of_block_targets", False),
+            copies=settings.get("clone_batch", 1),
+            class_loss=settings.get("cls_loss", 0.0),
+            weight=settings.get("d2v_loss", 1.0),
+        ),
+        _teacher(settings, 0.999, scope=scope),
+    )
+
+
+_THEIRS = {"text": "TEXT", "image": "IMAGE", "speech": "AUDIO"}
+
+
+def _present(settings: Settings) -> list[str]:
+    """The modalities of a v2 model: the one it names, or else those that its configuration has."""
+    named = settings.values.get("supported_modality")
+    if named is not None:
+        return [ours for ours, theirs in _THEIRS.items() if theirs == named]
+    parts = settings.part("modalities").values
+    return [ours for ours, theirs in _THEIRS.items() if parts.get(theirs.lower()) is not None]
+
+
+def _alibi(part: Settings, encoder: EncoderConfig) -> AlibiConfig | None:
+    if not part.get("use_alibi_encoder", False):
+        return None
+    on_grid = part.get("type", None) == "IMAGE" and part.get("alibi_dims", 2) == 2
+    return AlibiConfig(
+        heads=part.get("num_alibi_heads", encoder.heads),
+        per_layer=part.get("learned_alibi_scale_per_layer", False),
+        per_head=part.get("learned_alibi_scale_per_head", False),
+        learned=part.get("learned_alibi_scale", False),
+        scale=part.get("alibi_scale", 1.0),
+        distance=part.get("alibi_distance", "manhattan") if on_grid else "steps",
+    )
+
+
+def _decoder(part: Settings) -> DecoderConfig:
+    everywhere, gaps = part.get("add_positions_all", False), part.get("add_positions_masked", False)
+    if everywhere and gaps:
+        raise ConversionError(f"configuration: {part.where}add_positions_all and add_positions_masked exclude each other.")
+    return DecoderConfig(
+        width=part.get("decoder_dim", 384),
+        layers=part.get("decoder_layers", 5),
+        kernel=part.get("decoder_kernel", 5),
+        groups=part.get("decoder_groups", 16),
+        residual=part.get("decoder_residual", True),
+        projection_layers=part.get("projection_layers", 1),
+        projection_ratio=part.get("projection_ratio", 2.0),
+        positions="all" if everywhere else "gaps" if gaps else "none",
+    )
+
+
+# ------------------------------------------------------------------------------------------ which key is which
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a key's values stand among ours: a tensor, and of that one of ``parts`` equal slices of its rows."""
+
+    name: str
+    part: int = 0
+    parts: int = 1
+
+    def of(self, tensors: Mapping[str, Tensor]) -> Tensor:
+        """The slice, a view."""
+        whole = tensors[self.name]
+        rows = len(whole) // self.parts if self.parts > 1 else 0
+        return whole if self.parts == 1 else whole[self.part * rows : (self.part + 1) * rows]
+
+
+Keys = dict[str, Place]
+"""fairseq's key -> our place, relative to some module."""
+
+
+def _linear(theirs: str, ours: str, *kinds: str) -> Iterator[tuple[str, Place]]:
+    for kind in kinds or ("weight", "bias"):
+        yield f"{theirs}.{kind}", Place(f"{ours}.{kind}")
+
+
+def _fairseq_block(theirs: str, ours: str) -> Iterator[tuple[str, Place]]:
+    """A TransformerEncoderLayer, or a TransformerSentenceEncoderLayer (v1 text and speech)."""
+    for part, side in enumerate(("q_proj", "k_proj", "v_proj")):
+        for kind in ("weight", "bias"):
+            place = Place(f"{ours}.attention.to_queries_keys_values.{kind}", part, 3)
+            yield f"{theirs}.self_attn.{side}.{kind}", place
+    yield from _linear(f"{theirs}.self_attn.out_proj", f"{ours}.attention.to_output")
+    yield from _linear(f"{theirs}.self_attn_layer_norm", f"{ours}.attention_norm")
+    yield from _linear(f"{theirs}.fc1", f"{ours}.widen")
+    yield from _linear(f"{theirs}.fc2", f"{ours}.narrow")
+    yield from _linear(f"{theirs}.final_layer_norm", f"{ours}.feed_forward_norm")
+
+
+def _beit_block(theirs: str, ours: str, scaled: bool) -> Iterator[tuple[str, Place]]:
+    """A block of v1's vision transformer; its keys have no bias, which attention would not notice."""
+    fused = f"{ours}.attention.to_queries_keys_values"
+    yield f"{theirs}.attn.qkv.weight", Place(f"{fused}.weight")
+    yield f"{theirs}.attn.q_bias", Place(f"{fused}.bias", 0, 3)
+    yield f"{theirs}.attn.v_bias", Place(f"{fused}.bias", 2, 3)
+    yield from _linear(f"{theirs}.attn.proj", f"{ours}.attention.to_output")
+    yield from _linear(f"{theirs}.norm1", f"{ours}.attention_norm")
+    yield from _linear(f"{theirs}.norm2", f"{ours}.feed_forward_norm")
+    yield from _linear(f"{theirs}.mlp.0", f"{ours}.widen")
+    yield from _linear(f"{theirs}.mlp.2", f"{ours}.narrow")
+    if scaled:
+        yield f"{theirs}.gamma_1", Place(f"{ours}.attention_scale")
+        yield f"{theirs}.gamma_2", Place(f"{ours}.feed_forward_scale")
+
+
+def _alt_block(theirs: str, ours: str, affine: bool) -> Iterator[tuple[str, Place]]:
+    """A block of v2."""
+    yield from _linear(f"{theirs}.attn.qkv", f"{ours}.attention.to_queries_keys_values")
+    yield from _linear(f"{theirs}.attn.proj", f"{ours}.attention.to_output")
+    yield from _linear(f"{theirs}.mlp.fc1", f"{ours}.widen")
+    yield from _linear(f"{theirs}.mlp.fc2", f"{ours}.narrow")
+    if affine:
+        yield from _linear(f"{theirs}.norm1", f"{ours}.attention_norm")
+        yield from _linear(f"{theirs}.norm2", f"{ours}.feed_forward_norm")
+
+
+def _embedding_keys(theirs: str, ours: str, config: TextConfig) -> Iterator[tuple[str, Place]]:
+    yield f"{theirs}embed_tokens.weight", Place(f"{ours}.tokens.weight")
+    if config.positions == "learned":
+        yield f"{theirs}embed_positions.weight", Place(f"{ours}.positions.weight")
+    if config.embedding_norm:
+        yield from _linear(f"{theirs}layernorm_embedding", f"{ours}.norm")
+
+
+def _convolution_keys(theirs: str, ours: str, config: SpeechConfig) -> Iterator[tuple[str, Place]]:
+    for index in range(len(config.convolutions)):
+        kinds = ("weight", "bias") if config.convolution_bias else ("weight",)
+        yield from _linear(f"{theirs}.{index}.0", f"{ours}.convolutions.{index}", *kinds)
+        if config.convolution_norm == "layer":
+            yield from _linear(f"{theirs}.{index}.2.1", f"{ours}.norms.{index}")
+        elif index == 0:
+            yield from _linear(f"{theirs}.0.2", f"{ours}.norms.0")
+
+
+def student_keys(model: Data2Vec) -> Keys:
+    """Every key of a checkpoint -> its place in the model."""
+    modalities = model.student.front_ends
+    if model.objective_config.generation == "v2":
+        return dict(_v2_keys(model, "student."))
+    if "text" in modalities:
+        theirs = "encoder.sentence_encoder."
+        keys = {theirs + key: place for key, place in _text_keys(model, "student.").items()}
+        for index in range(0, 2 * _config(model, "text").head_layers, 2):
+            keys |= _linear(f"encoder.regression_head.{index}", f"heads.text.{index}")
+        return keys
+    if "image" in modalities:
+        return _image_keys(model, "student.")
+    keys = _speech_keys(model, "student.")
+    return keys | dict(_linear("final_proj", "heads.speech.0"))
+
+
+def teacher_keys(model: Data2Vec) -> Keys:
+    """Every key of the teacher's parameters -> its place in the model."""
+    if model.objective_config.generation == "v2":
+        keys = dict(_v2_keys(model, "teacher."))
+        if model.teacher_config.scope == "encoder":
+            return {key.removeprefix("blocks."): place for key, place in keys.items()}
+        return keys
+    if "text" in model.student.front_ends:
+        return _text_keys(model, "teacher.")
+    keys = _image_keys(model, "teacher.") if "image" in model.student.front_ends else _speech_keys(model, "teacher.")
+    if model.teacher_config.scope == "all":
+        return keys
+    within = "encoder."
+    return {key.removeprefix(within): place for key, place in keys.items() if key.startswith(within)}
+
+
+def _config(model: Data2Vec, modality: str) -> Any:
+    return model.student.front_end(modality).config
+
+
+def _text_keys(model: Data2Vec, whose: str) -> Keys:
+    keys = dict(_embedding_keys("", f"{whose}front_ends.text.local", _config(model, "text")))
+    for index in range(len(model.student.blocks)):
+        keys |= _fairseq_block(f"layers.{index}", f"{whose}blocks.{index}")
+    if model.student.config.final_norm:
+        keys |= _linear("layer_norm", f"{whose}norm")
+    return keys
+
+
+def _image_keys(model: Data2Vec, whose: str) -> Keys:
+    front = f"{whose}front_ends.image"
+    keys = {
+        "cls_emb": Place(f"{front}.class_tokens"),
+        "mask_emb": Place(f"{front}.mask_token"),
+        **dict(_linear("patch_embed.conv", f"{front}.local.patches")),
+        "encoder.rel_pos_bias.relative_position_bias_table": Place(f"{front}.bias.tables"),
+        "encoder.rel_pos_bias.relative_position_index": Place(f"{front}.bias.index"),
+    }
+    for index in range(len(model.student.blocks)):
+        scaled = model.student.config.layer_scale is not None
+        keys |= _beit_block(f"encoder.blocks.{index}", f"{whose}blocks.{index}", scaled)
+    return keys | dict(_linear("encoder.norm", f"{whose}norm"))
+
+
+def _speech_keys(model: Data2Vec, whose: str) -> Keys:
+    config, front = _config(model, "speech"), f"{whose}front_ends.speech"
+    keys = {
+        "mask_emb": Place(f"{front}.mask_token"),
+        **dict(_convolution_keys("feature_extractor.conv_layers", f"{front}.local", config)),
+        **dict(_linear("layer_norm", f"{front}.project.0")),
+        **dict(_linear("post_extract_proj", f"{front}.project.1")),
+    }
+    if config.position_depth == 1:
+        ours = f"{front}.positions.layers.0"
+        keys["encoder.pos_conv.0.bias"] = Place(f"{ours}.bias")
+        keys["encoder.pos_conv.0.weight_g"] = Place(f"{ours}.parametrizations.weight.original0")
+        keys["encoder.pos_conv.0.weight_v"] = Place(f"{ours}.parametrizations.weight.original1")
+    else:
+        for index in range(config.position_depth):
+            keys |= _linear(f"encoder.pos_conv.{index}.0", f"{front}.positions.layers.{index}")
+    for index in range(len(model.student.blocks)):
+        keys |= _fairseq_block(f"encoder.layers.{index}", f"{whose}blocks.{index}")
+    return keys | dict(_linear("encoder.layer_norm", f"{whose}norm" if config.norm is False else f"{front}.norm"))
+
+
+def _v2_keys(model: Data2Vec, whose: str) -> Iterator[tuple[str, Place]]:
+    student, affine = model.student, model.student.config.affine
+    for index in range(len(student.blocks)):
+        yield from _alt_block(f"blocks.{index}", f"{whose}blocks.{index}", affine)
+    scope = "all" if whose == "student." else model.teacher_config.scope
+    if scope == "encoder":
+        return
+    if student.norm is not None and affine:
+        yield from _linear("norm", f"{whose}norm")
+    for modality in student.front_ends:
+        config: FrontEndConfig = _config(model, modality)
+        theirs, ours = f"modality_encoders.{_THEIRS[modality]}.", f"{whose}front_ends.{modality}"
+        if config.class_tokens:
+            yield f"{theirs}extra_tokens", Place(f"{ours}.class_tokens")
+        if config.alibi is not None:
+            yield f"{theirs}alibi_scale", Place(f"{ours}.bias.scale")
+        if config.norm and affine:
+            yield from _linear(f"{theirs}context_encoder.norm", f"{ours}.norm")
+        for index in range(config.prenet_depth):
+            yield from _alt_block(f"{theirs}context_encoder.blocks.{index}", f"{ours}.prenet.{index}", affine)
+        if isinstance(config, ImageConfig) and config.positions == "fixed":
+            yield f"{theirs}fixed_positional_encoder.positions", Place(f"{ours}.fixed_positions")
+        if isinstance(config, SpeechConfig):
+            conv = f"{theirs}relative_positional_encoder."
+            if config.position_norm:
+                yield from _linear(f"{conv}0", f"{ours}.positions.norm")
+                conv += "1."
+            for index in range(config.position_depth):
+                yield from _linear(f"{conv}{index + 1}.0", f"{ours}.positions.layers.{index}")
+        if scope == "all":
+            yield from _v2_local_keys(f"{theirs}local_encoder", ours, config, student.config.width)
+            if isinstance(config, SpeechConfig):
+                yield from _linear(f"{theirs}project_features.1", f"{ours}.project.0")
+                yield from _linear(f"{theirs}project_features.2", f"{ours}.project.1")
+        if whose == "student.":
+            yield from _decoder_keys(f"{theirs}decoder", f"heads.{modality}", config.decoder)
+
+
+def _v2_local_keys(theirs: str, ours: str, config: FrontEndConfig, width: int) -> Iterator[tuple[str, Place]]:
+    if isinstance(config, TextConfig):
+        yield from _embedding_keys(f"{theirs}.", f"{ours}.local", config)
+    elif isinstance(config, SpeechConfig):
+        yield from _convolution_keys(f"{theirs}.conv_layers", f"{ours}.local", config)
+    elif isinstance(config, ImageConfig) and config.patch_width in (None, width):
+        yield from _linear(f"{theirs}.proj", f"{ours}.local.patches")
+    else:
+        yield from _linear(f"{theirs}.0.proj", f"{ours}.local.patches")
+        yield from _linear(f"{theirs}.1", f"{ours}.local.project")
+
+
+def _decoder_keys(theirs: str, ours: str, config: DecoderConfig | None) -> Iterator[tuple[str, Place]]:
+    assert config is not None
+    for index in range(config.layers):
+        yield from _linear(f"{theirs}.blocks.{index}.0", f"{ours}.layers.{index}")
+    if config.projection_layers == 1:
+        yield from _linear(f"{theirs}.proj", f"{ours}.project.0")
+    else:
+        for index in range(0, 2 * config.projection_layers, 2):
+            yield from _linear(f"{theirs}.proj.{index}", f"{ours}.project.{index}")

@@ -1,0 +1,803 @@
+"""data2vec: one self-supervised objective for text, images and speech (Baevski et al. 2022 and 2023).
+
+Read from the top. A front end turns its modality into a sequence of vectors, and hides part of it. The encoder
+does not know the modality. A teacher, which is the average of the student over time, reads the whole input; the
+student reads what was left of it, and regresses what the teacher's upper layers made of the hidden places.
+
+The two generations differ in how the student sees the gaps:
+
+* **v1** (arXiv 2202.03555): mask tokens fill them, and go through the whole encoder.
+* **v2** (arXiv 2212.07525): the encoder reads only what is visible; a small convolutional decoder fills the gaps
+  in. Several masks of a sample share one reading by the teacher.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from vislang.errors import UserError
+from vislang.nn.attention import hide
+from vislang.nn.averaging import annealed_decay, average_into
+from vislang.nn.embed import (
+    Alibi,
+    ChannelNorm,
+    ConvolutionalPositions,
+    PatchEmbedding,
+    RelativePositionBias,
+    SpeechConvolutions,
+    TokenEmbedding,
+    grid_sinusoids,
+)
+from vislang.nn.transformer import EncoderBlock
+
+# ---------------------------------------------------------------------------------------------- configuration
+
+
+@dataclass
+class EncoderConfig:
+    """The encoder that all modalities share. The defaults are the base model's.
+
+    Attributes:
+        width, depth, heads, hidden: width of the sequence, blocks, attention heads, feed-forward units.
+        norm_first: normalise before each branch (images in v1) or after each addition.
+        final_norm: normalise the last block's output.
+        eps, affine: of the layer norms.
+        activation: of the feed-forward.
+        layer_scale: initial factor on each branch; None for none.
+        dropout, attention_dropout, activation_dropout: see EncoderBlock.
+        drop_path: probability of dropping a branch, of the first and of the last block; it rises between.
+    """
+
+    width: int = 768
+    depth: int = 12
+    heads: int = 12
+    hidden: int = 3072
+    norm_first: bool = False
+    final_norm: bool = False
+    eps: float = 1e-5
+    affine: bool = True
+    activation: Literal["gelu", "relu"] = "gelu"
+    layer_scale: float | None = None
+    dropout: float = 0.0
+    attention_dropout: float = 0.0
+    activation_dropout: float = 0.0
+    drop_path: tuple[float, float] = (0.0, 0.0)
+
+    def blocks(self, depth: int, drop_path: tuple[float, float] = (0.0, 0.0)) -> nn.ModuleList:
+        """So many blocks of this shape."""
+        rates = torch.linspace(*drop_path, depth).tolist()
+        return nn.ModuleList(
+            EncoderBlock(
+                self.width,
+                self.heads,
+                self.hidden,
+                self.norm_first,
+                self.eps,
+                self.affine,
+                self.activation,
+                self.layer_scale,
+                self.dropout,
+                self.attention_dropout,
+                self.activation_dropout,
+                rate,
+            )
+            for rate in rates
+        )
+
+
+@dataclass
+class AlibiConfig:
+    """Attention that falls with distance; see :class:`~vislang.nn.embed.Alibi`. ``heads`` None means all heads."""
+
+    heads: int | None = None
+    per_layer: bool = False
+    per_head: bool = True
+    learned: bool = True
+    scale: float = 1.0
+    distance: Literal["steps", "manhattan", "euclidean"] = "steps"
+
+
+@dataclass
+class DecoderConfig:
+    """v2's decoder (section 3.3): convolutions over the sequence, or over the grid of an image.
+
+    Attributes:
+        width, layers, kernel, groups: of the convolutions.
+        residual: add each layer's input to its output, where the widths agree.
+        projection_layers: linear layers that lead back to the encoder's width.
+        projection_ratio: inner width of those, in decoder widths.
+        positions: where fixed positions are added to the decoder's input: nowhere, at the gaps, everywhere.
+        noise: standard deviation of what fills the gaps.
+    """
+
+    width: int = 768
+    layers: int = 6
+    kernel: int = 3
+    groups: int = 16
+    residual: bool = True
+    projection_layers: int = 1
+    projection_ratio: float = 2.0
+    positions: Literal["none", "gaps", "all"] = "none"
+    noise: float = 0.01
+
+
+@dataclass
+class FrontEndConfig:
+    """What the front ends of all modalities have in common.
+
+    Attributes:
+        class_tokens: learned tokens before the sequence.
+        norm: normalise the sequence before the first block.
+        prenet_depth: blocks of the modality's own, before the shared ones.
+        alibi: bias attention by distance.
+        decoder: fills the gaps in, in v2.
+        head_layers: linear layers that predict, in v1; 0 regresses the encoder's output itself.
+        local_gradient: factor on the gradient into the local features; 0 freezes what computes them.
+    """
+
+    class_tokens: int = 0
+    norm: bool = False
+    prenet_depth: int = 0
+    alibi: AlibiConfig | None = None
+    decoder: DecoderConfig | None = None
+    head_layers: int = 1
+    local_gradient: float = 1.0
+
+
+@dataclass
+class TextConfig(FrontEndConfig):
+    """Byte-level BPE tokens with learned positions, as in RoBERTa."""
+
+    vocabulary_size: int = 50265
+    max_length: int = 512
+    padding_id: int = 1
+    mask_id: int = 50264
+    positions: Literal["learned", "sinusoidal", "none"] = "learned"
+    embedding_norm: bool = True
+    embedding_eps: float = 1e-5
+    scale_embedding: bool = False
+    zero_padding: bool = True
+    head_layers: int = 2
+
+
+@dataclass
+class ImageConfig(FrontEndConfig):
+    """Square patches. Positions are a bias on attention (``relative``, v1), or ``fixed`` sinusoids (v2)."""
+
+    size: int = 224
+    patch: int = 16
+    channels: int = 3
+    patch_width: int | None = None
+    positions: Literal["relative", "fixed", "none"] = "relative"
+    relative_per_layer: bool = False
+    class_tokens: int = 1
+    head_layers: int = 0
+
+
+@dataclass
+class SpeechConfig(FrontEndConfig):
+    """A 16 kHz waveform, frames by strided convolutions, positions by convolutions over the frames."""
+
+    convolutions: Sequence[tuple[int, int, int]] = (
+        (512, 10, 5),
+        *[(512, 3, 2)] * 4,
+        *[(512, 2, 2)] * 2,
+    )
+    convolution_norm: Literal["layer", "group"] = "layer"
+    convolution_bias: bool = False
+    position_kernel: int = 95
+    position_groups: int = 16
+    position_depth: int = 5
+    position_norm: bool = False
+    feature_eps: float = 1e-5
+    zero_padding: bool = True
+    norm: bool = True
+
+
+@dataclass
+class Modalities:
+    """The front ends that a model has; at least one."""
+
+    text: TextConfig | None = None
+    image: ImageConfig | None = None
+    speech: SpeechConfig | None = None
+
+    def present(self) -> dict[str, FrontEndConfig]:
+        """Those that are there, by name."""
+        named: dict[str, FrontEndConfig | None] = {"text": self.text, "image": self.image, "speech": self.speech}
+        return {name: config for name, config in named.items() if config is not None}
+
+
+Norm = Literal["batch", "instance", "group", "layer"]
+
+
+@dataclass
+class ObjectiveConfig:
+    """What is regressed, and how (v1 sections 3.3 and 3.4).
+
+    Attributes:
+        generation: ``v1`` or ``v2``.
+        top_k: number of the teacher's last layers that are averaged.
+        end_of_block: regress the blocks' outputs rather than their feed-forwards' (before the residual).
+        layer_norms: normalisations of each layer's result, in order.
+        mean_norms: normalisations of their mean, in order.
+        beta: of the smooth L1 loss; 0 for the squared error.
+        scale: factor on the loss, which is summed over features; None for 1 / sqrt(width).
+        copies: masks of a sample that share one reading by the teacher (v2).
+        class_loss: weight of predicting the mean target from the class token (v2).
+        weight: of the regression.
+    """
+
+    generation: Literal["v1", "v2"] = "v1"
+    top_k: int = 8
+    end_of_block: bool = False
+    layer_norms: Sequence[Norm] = ("layer",)
+    mean_norms: Sequence[Norm] = ()
+    beta: float = 0.0
+    scale: float | None = None
+    copies: int = 1
+    class_loss: float = 0.0
+    weight: float = 1.0
+
+
+@dataclass
+class TeacherConfig:
+    """What of the teacher is its own, and how it trails the student.
+
+    Attributes:
+        decay, end_decay, anneal_steps: the share of itself that it keeps, annealed in a straight line.
+        scope: ``encoder``: the blocks alone, fed by the student's front end. ``context``: positions, class token
+            and prenet too, fed by the student's local features. ``all``: it reads the input by itself.
+        copied: names of the student's parameters (or what they start with) that are copied, not averaged.
+    """
+
+    decay: float = 0.999
+    end_decay: float = 0.9999
+    anneal_steps: int = 30_000
+    scope: Literal["encoder", "context", "all"] = "context"
+    copied: Sequence[str] = ()
+
+
+# -------------------------------------------------------------------------------------------------- front ends
+
+
+class Hidden(NamedTuple):
+    """A sequence on its way through the encoder.
+
+    Attributes:
+        tokens: class tokens first.
+        padding: True where there is nothing.
+        bias: on the attention of each layer (or of all layers, where there is one).
+    """
+
+    tokens: Float[Tensor, "batch tokens width"]
+    padding: Bool[Tensor, "batch tokens"] | None
+    bias: Float[Tensor, "layers #batch heads tokens tokens"] | None
+
+
+class FrontEnd(nn.Module):
+    """A modality's way into the encoder: local features, then positions, class tokens and blocks of its own."""
+
+    def __init__(self, config: FrontEndConfig, encoder: EncoderConfig, local: nn.Module):
+        super().__init__()
+        width = encoder.width
+        self.config = config
+        self.local: nn.Module | None = local
+        self.fixed_positions: nn.Parameter | None = None
+        self.positions: nn.Module | None = None
+        self.mask_token: nn.Parameter | None = None
+        self.class_tokens = nn.Parameter(0.02 * torch.randn(config.class_tokens, width)) if config.class_tokens else None
+        self.norm = nn.LayerNorm(width, encoder.eps, encoder.affine) if config.norm else None
+        self.prenet = encoder.blocks(config.prenet_depth)
+        self.zero_padding = False
+        self.bias: Alibi | RelativePositionBias | None = None
+        if config.alibi is not None:
+            layers = config.prenet_depth + encoder.depth if config.alibi.per_layer else 1
+            made = config.alibi
+            self.bias = Alibi(
+                made.heads or encoder.heads, layers, made.per_head, made.learned, made.scale, made.distance
+            )
+        self.heads = encoder.heads
+
+    def local_features(self, values: Tensor) -> Float[Tensor, "batch tokens width"]:
+        """What each token, patch or frame is by itself."""
+        assert self.local is not None
+        factor = self.config.local_gradient
+        if factor == 0:
+            with torch.no_grad():
+                return self._project(self.local(values))
+        local = self.local(values)
+        if factor != 1:
+            local = factor * local + (1 - factor) * local.detach()
+        return self._project(local)
+
+    def _project(self, local: Tensor) -> Tensor:
+        return local
+
+    def pad(self, padding: Bool[Tensor, "batch inputs"], tokens: int) -> Bool[Tensor, "batch tokens"]:
+        """Which tokens are padding, where the input's padding is given in its own units."""
+        del tokens
+        return padding
+
+    def forward(
+        self,
+        local: Float[Tensor, "batch tokens width"],
+        padding: Bool[Tensor, "batch tokens"] | None = None,
+        mask: Bool[Tensor, "batch tokens"] | None = None,
+        leave_out: bool = False,
+    ) -> Hidden:
+        """Put positions to the local features, and hide some.
+
+        Args:
+            local: local features.
+            padding: True where there is nothing.
+            mask: True at the places to hide, as many in each row where they are left out.
+            leave_out: take them out of the sequence (v2) rather than put mask tokens there (v1).
+        """
+        tokens = local
+        bias = self._bias(local.shape[1])
+        if self.fixed_positions is not None:
+            tokens = tokens + self.fixed_positions
+        if mask is not None and not leave_out and self.mask_token is not None:
+            tokens = torch.where(mask[..., None], self.mask_token, tokens)
+        if self.zero_padding and padding is not None:
+            tokens = tokens * ~padding[..., None]
+        if self.positions is not None:
+            seen = tokens if mask is None or not leave_out else tokens * ~mask[..., None]
+            tokens = tokens + self.positions(seen)
+        if mask is not None and leave_out:
+            tokens, padding, bias = _visible(mask, tokens, padding, bias)
+        if self.class_tokens is not None:
+            tokens = torch.cat([self.class_tokens.expand(len(tokens), -1, -1), tokens], dim=1)
+            extra = len(self.class_tokens)
+            padding = None if padding is None else F.pad(padding, (extra, 0))
+            if isinstance(self.bias, Alibi):
+                bias = F.pad(bias, (extra, 0, extra, 0))
+        if self.norm is not None:
+            tokens = self.norm(tokens)
+        depth = len(self.prenet)
+        tokens, _ = run_blocks(self.prenet, Hidden(tokens, padding, None if bias is None else bias[:depth] if len(bias) > 1 else bias))
+        return Hidden(tokens, padding, bias[depth:] if bias is not None and len(bias) > 1 else bias)
+
+    def _bias(self, tokens: int) -> Tensor | None:
+        if self.bias is None:
+            return None
+        bias = self.bias(tokens)
+        # Heads that ALiBi does not cover look everywhere alike.
+        return F.pad(bias, (0, 0, 0, 0, 0, self.heads - bias.shape[2]))
+
+
+def _visible(
+    mask: Tensor, tokens: Tensor, padding: Tensor | None, bias: Tensor | None
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Take hidden places out of a sequence, its padding and its attention bias."""
+    kept = (~mask).nonzero()[:, 1].view(len(mask), -1)
+    tokens = tokens.gather(1, kept[..., None].expand(-1, -1, tokens.shape[-1]))
+    padding = None if padding is None else padding.gather(1, kept)
+    if bias is not None:
+        layers, _, heads, _, length = bias.shape
+        rows = kept[None, :, None, :, None].expand(layers, -1, heads, -1, length)
+        bias = bias.expand(-1, len(mask), -1, -1, -1).gather(3, rows)
+        columns = kept[None, :, None, None, :].expand(layers, -1, heads, kept.shape[1], -1)
+        bias = bias.gather(4, columns)
+    return tokens, padding, bias
+
+
+class TextFrontEnd(FrontEnd):
+    """Tokens with absolute positions. What is hidden carries the mask token's id already."""
+
+    def __init__(self, config: TextConfig, encoder: EncoderConfig):
+        local = TokenEmbedding(
+            config.vocabulary_size,
+            encoder.width,
+            config.max_length,
+            config.padding_id,
+            config.positions,
+            config.embedding_norm,
+            config.embedding_eps,
+            scale=config.scale_embedding,
+            zero_padding=config.zero_padding,
+        )
+        super().__init__(config, encoder, local)
+
+
+class ImageFrontEnd(FrontEnd):
+    """Patches of an image, row by row."""
+
+    def __init__(self, config: ImageConfig, encoder: EncoderConfig):
+        super().__init__(config, encoder, PatchEmbedding(config.patch, encoder.width, config.channels, config.patch_width))
+        self.side = config.size // config.patch
+        if config.positions == "fixed":
+            self.fixed_positions = nn.Parameter(grid_sinusoids(self.side, self.side, encoder.width), requires_grad=False)
+        elif config.positions == "relative":
+            layers = encoder.depth if config.relative_per_layer else 1
+            self.bias = RelativePositionBias(self.side, self.side, encoder.heads, layers)
+        if config.decoder is None:
+            self.mask_token = nn.Parameter(0.02 * torch.randn(encoder.width))
+
+
+class SpeechFrontEnd(FrontEnd):
+    """Frames of a waveform."""
+
+    def __init__(self, config: SpeechConfig, encoder: EncoderConfig):
+        local = SpeechConvolutions(config.convolutions, config.convolution_norm, config.convolution_bias)
+        super().__init__(config, encoder, local)
+        channels = config.convolutions[-1][0]
+        self.project: nn.Module | None = nn.Sequential(
+            nn.LayerNorm(channels, config.feature_eps), nn.Linear(channels, encoder.width)
+        )
+        self.positions = ConvolutionalPositions(
+            encoder.width,
+            config.position_kernel,
+            config.position_groups,
+            config.position_depth,
+            config.position_norm,
+        )
+        self.zero_padding = config.zero_padding
+        if config.decoder is None:
+            self.mask_token = nn.Parameter(torch.rand(encoder.width))
+
+    def _project(self, local: Tensor) -> Tensor:
+        assert self.project is not None
+        return self.project(local)
+
+    def pad(self, padding: Bool[Tensor, "batch inputs"], tokens: int) -> Bool[Tensor, "batch tokens"]:
+        """A frame is padding where it is computed from padding, in part or altogether."""
+        assert isinstance(self.local, SpeechConvolutions)
+        real = self.local.frames((~padding).sum(dim=-1))
+        return torch.arange(tokens, device=padding.device) >= real[:, None]
+
+
+FRONT_ENDS = {TextConfig: TextFrontEnd, ImageConfig: ImageFrontEnd, SpeechConfig: SpeechFrontEnd}
+
+
+# ----------------------------------------------------------------------------------------------------- encoder
+
+
+def run_blocks(
+    blocks: nn.ModuleList, hidden: Hidden, keep: int = 0, end_of_block: bool = False
+) -> tuple[Float[Tensor, "batch tokens width"], list[Tensor]]:
+    """Through all blocks; the last ``keep`` of their results too (feed-forward outputs, or block outputs)."""
+    tokens = hidden.tokens
+    shared = None if hidden.padding is None else hide(hidden.padding, tokens.dtype)
+    results: list[Tensor] = []
+    for index, block in enumerate(blocks):
+        bias = shared
+        if hidden.bias is not None:
+            own = hidden.bias[index if len(hidden.bias) > 1 else 0]
+            bias = own if shared is None else own + shared
+        tokens, result = block(tokens, bias)
+        if index >= len(blocks) - keep:
+            results.append(tokens if end_of_block else result)
+    return tokens, results
+
+
+class Encoder(nn.Module):
+    """Front ends, and the blocks that they share.
+
+    Args:
+        config: shape of the blocks.
+        modalities: the front ends.
+    """
+
+    def __init__(self, config: EncoderConfig, modalities: Modalities):
+        super().__init__()
+        self.config = config
+        self.front_ends = nn.ModuleDict(
+            {name: FRONT_ENDS[type(modality)](modality, config) for name, modality in modalities.present().items()}
+        )
+        self.blocks = config.blocks(config.depth, config.drop_path)
+        self.norm = nn.LayerNorm(config.width, config.eps, config.affine) if config.final_norm else None
+
+    def front_end(self, modality: str) -> FrontEnd:
+        """The front end of a modality."""
+        front_end = self.front_ends[modality]
+        assert isinstance(front_end, FrontEnd)
+        return front_end
+
+    def forward(self, hidden: Hidden) -> Float[Tensor, "batch tokens width"]:
+        """Through the shared blocks; class tokens stay in front."""
+        tokens, _ = run_blocks(self.blocks, hidden)
+        return tokens if self.norm is None else self.norm(tokens)
+
+    def features(
+        self, modality: str, values: Tensor, padding: Tensor | None = None
+    ) -> Float[Tensor, "batch tokens width"]:
+        """What the encoder makes of a whole input, without class tokens."""
+        front_end = self.front_end(modality)
+        local = front_end.local_features(values)
+        padding = None if padding is None else front_end.pad(padding, local.shape[1])
+        return self(front_end(local, padding))[:, front_end.config.class_tokens :]
+
+
+# --------------------------------------------------------------------------------------------- v1's, v2's heads
+
+
+def regression_head(width: int, layers: int) -> nn.Sequential:
+    """Linear layers with GELU between; the inner width is twice the outer (fairseq's ``head_layers``)."""
+    widths = [width, *[2 * width] * (layers - 1), width] if layers else []
+    parts: list[nn.Module] = []
+    for index in range(layers):
+        parts += [nn.GELU()] if index else []
+        parts.append(nn.Linear(widths[index], widths[index + 1]))
+    return nn.Sequential(*parts)
+
+
+class ConvolutionalDecoder(nn.Module):
+    """Fills the gaps in from what the encoder made of the visible places (v2, section 3.3).
+
+    Args:
+        config: shape of the decoder.
+        width: of the encoder.
+        side: patches along the side of an image, for convolutions over the grid; None for a sequence.
+    """
+
+    def __init__(self, config: DecoderConfig, width: int, side: int | None = None):
+        super().__init__()
+        self.config = config
+        self.side = side
+        convolution = nn.Conv1d if side is None else nn.Conv2d
+        self.layers = nn.ModuleList(
+            convolution(
+                width if index == 0 else config.width,
+                config.width,
+                config.kernel,
+                padding=config.kernel // 2,
+                groups=config.groups,
+            )
+            for index in range(config.layers)
+        )
+        self.norm = ChannelNorm(config.width, elementwise_affine=False)
+        inner = int(config.width * config.projection_ratio)
+        widths = [config.width, *[inner] * (config.projection_layers - 1), width]
+        parts: list[nn.Module] = []
+        for index in range(config.projection_layers):
+            parts += [nn.GELU()] if index else []
+            parts.append(nn.Linear(widths[index], widths[index + 1]))
+        self.project = nn.Sequential(*parts)
+
+    def forward(
+        self,
+        visible: Float[Tensor, "batch visible width"],
+        mask: Bool[Tensor, "batch tokens"],
+        positions: Float[Tensor, "tokens width"] | None = None,
+    ) -> Float[Tensor, "batch tokens width"]:
+        """Predictions at all places.
+
+        Args:
+            visible: the encoder's output, without class tokens, in the order of the sequence.
+            mask: True at the gaps.
+            positions: fixed positions, where the configuration asks for them.
+        """
+        x = self.config.noise * torch.randn(*mask.shape, visible.shape[-1], device=visible.device, dtype=visible.dtype)
+        x = x.masked_scatter(~mask[..., None], visible)
+        if positions is not None and self.config.positions != "none":
+            x = x + (positions * mask[..., None] if self.config.positions == "gaps" else positions)
+        x = x.transpose(1, 2)
+        if self.side is not None:
+            x = x.unflatten(-1, (self.side, self.side))
+        for layer in self.layers:
+            # An even kernel gives one place too many along each side.
+            size = (slice(None), slice(None), *(slice(n) for n in x.shape[2:]))
+            y = F.gelu(self.norm(layer(x)[size]))
+            x = x + y if self.config.residual and x.shape == y.shape else y
+        return self.project(x.flatten(2).transpose(1, 2))
+
+
+# --------------------------------------------------------------------------------------------------- objective
+
+
+class Masked(NamedTuple):
+    """A batch: a whole input, and what the student is not shown of it.
+
+    Attributes:
+        modality: its name.
+        values: token ids, pixels (batch, channels, height, width) or waveforms (batch, samples).
+        mask: (batch * copies, tokens) True at the places to predict.
+        student_values: what the student reads in place of ``values``: token ids with mask tokens among them.
+        padding: (batch, inputs) True where there is nothing, in the units of ``values``.
+    """
+
+    modality: str
+    values: Tensor
+    mask: Bool[Tensor, "copies tokens"]
+    student_values: Tensor | None = None
+    padding: Tensor | None = None
+
+
+class Objective(NamedTuple):
+    """Everything that the objective computes.
+
+    Attributes:
+        losses: by name, each summed over places (and over features).
+        places: number of predicted places.
+        predictions, targets: at those places.
+        class_predictions, class_targets: of the class loss, where there is one.
+    """
+
+    losses: dict[str, Float[Tensor, ""]]
+    places: int
+    predictions: Float[Tensor, "places width"]
+    targets: Float[Tensor, "places width"]
+    class_predictions: Float[Tensor, "copies width"] | None = None
+    class_targets: Float[Tensor, "copies width"] | None = None
+
+
+def normalise(x: Float[Tensor, "batch tokens width"], norm: Norm) -> Float[Tensor, "batch tokens width"]:
+    """Normalise without weights: each channel over a sample's tokens (``instance``) or over the batch's
+    (``batch``), each token over its channels (``layer``), or a sample as a whole (``group``)."""
+    x = x.float()
+    if norm == "instance":
+        return F.instance_norm(x.transpose(1, 2)).transpose(1, 2)
+    if norm == "batch":
+        return F.batch_norm(x.transpose(1, 2), None, None, training=True).transpose(1, 2)
+    return F.layer_norm(x, x.shape[-1:] if norm == "layer" else x.shape[-2:])
+
+
+def make_targets(results: Sequence[Tensor], config: ObjectiveConfig) -> Float[Tensor, "batch tokens width"]:
+    """Normalise each layer's result, average them, normalise the mean (v1, section 3.3)."""
+    total = torch.zeros((), device=results[0].device)
+    for result in results:
+        for norm in config.layer_norms:
+            result = normalise(result, norm)
+        total = total + result.float()
+    mean = total / len(results)
+    for norm in config.mean_norms:
+        mean = normalise(mean, norm)
+    return mean
+
+
+def spread(x: Float[Tensor, "places width"]) -> Float[Tensor, ""]:
+    """Standard deviation of each channel over places, averaged: near 0, everything looks the same."""
+    return (x.float().var(dim=0) + 1e-6).sqrt().mean()
+
+
+class Data2Vec(nn.Module):
+    """Student, teacher and objective; tensors in, tensors out.
+
+    Args:
+        encoder: shape of the shared encoder.
+        modalities: the front ends.
+        objective: what is regressed.
+        teacher: how the teacher trails.
+
+    Raises:
+        UserError: v2 without a decoder, a class loss without a class token, more layers in a target than there are.
+    """
+
+    def __init__(
+        self,
+        encoder: EncoderConfig,
+        modalities: Modalities,
+        objective: ObjectiveConfig | None = None,
+        teacher: TeacherConfig | None = None,
+    ):
+        super().__init__()
+        self.objective_config = objective or ObjectiveConfig()
+        self.teacher_config = teacher or TeacherConfig()
+        _check(encoder, modalities.present(), self.objective_config)
+        self.student = Encoder(encoder, modalities)
+        self.heads = nn.ModuleDict({name: self._head(name, modality) for name, modality in modalities.present().items()})
+        self.teacher = self._make_teacher()
+        self.updates = 0
+
+    def _head(self, name: str, config: FrontEndConfig) -> nn.Module:
+        width = self.student.config.width
+        if self.objective_config.generation == "v1":
+            return regression_head(width, config.head_layers)
+        assert config.decoder is not None
+        front_end = self.student.front_end(name)
+        return ConvolutionalDecoder(config.decoder, width, front_end.side if isinstance(front_end, ImageFrontEnd) else None)
+
+    def _make_teacher(self) -> Encoder:
+        """The student as it is now, without the parts that the teacher borrows."""
+        teacher = copy.deepcopy(self.student).float().requires_grad_(False).eval()
+        scope = self.teacher_config.scope
+        for front_end in teacher.front_ends.values():
+            front_end.mask_token = None
+            if scope != "all":
+                front_end.local = None
+                if isinstance(front_end, SpeechFrontEnd):
+                    front_end.project = None
+        if scope == "encoder":
+            teacher.front_ends = nn.ModuleDict()
+        return teacher
+
+    def train(self, mode: bool = True) -> Data2Vec:
+        """The teacher never drops anything out."""
+        super().train(mode)
+        self.teacher.eval()
+        return self
+
+    @torch.no_grad()
+    def targets(
+        self, batch: Masked, local: Float[Tensor, "batch tokens width"], padding: Tensor | None
+    ) -> Float[Tensor, "batch tokens width"]:
+        """What the teacher makes of whole inputs; ``local`` are the student's features of the same."""
+        scope = self.teacher_config.scope
+        config = self.objective_config
+        front_end = (self.student if scope == "encoder" else self.teacher).front_end(batch.modality)
+        if scope == "all":
+            local = front_end.local_features(batch.values)
+        hidden = front_end(local.detach(), padding)
+        _, results = run_blocks(self.teacher.blocks, hidden, config.top_k, config.end_of_block)
+        return make_targets([result[:, front_end.config.class_tokens :] for result in results], config)
+
+    def objective(self, batch: Masked) -> Objective:
+        """Predict what was hidden; see :class:`Objective`."""
+        config = self.objective_config
+        front_end = self.student.front_end(batch.modality)
+        local = front_end.local_features(batch.values if batch.student_values is None else batch.student_values)
+        padding = None if batch.padding is None else front_end.pad(batch.padding, local.shape[1])
+        targets = self.targets(batch, local, padding)
+        if config.generation == "v1":
+            encoded = self.student(front_end(local, padding, batch.mask))[:, front_end.config.class_tokens :]
+            predictions = self.heads[batch.modality](encoded[batch.mask])
+            wanted = targets[batch.mask]
+            loss = self._loss(predictions, wanted)
+            return Objective({"regression": loss}, len(wanted), predictions, wanted)
+        return self._v2(batch, front_end, local, padding, targets)
+
+    def _v2(
+        self, batch: Masked, front_end: FrontEnd, local: Tensor, padding: Tensor | None, targets: Tensor
+    ) -> Objective:
+        config = self.objective_config
+        copies = len(batch.mask) // len(local)
+        local = local.repeat_interleave(copies, dim=0)
+        padding = None if padding is None else padding.repeat_interleave(copies, dim=0)
+        encoded = self.student(front_end(local, padding, batch.mask, leave_out=True))
+        extra = front_end.config.class_tokens
+        decoded = self.heads[batch.modality](encoded[:, extra:], batch.mask, front_end.fixed_positions)
+        predictions = decoded[batch.mask]
+        wanted = targets.repeat_interleave(copies, dim=0)[batch.mask]
+        losses = {}
+        class_predictions = class_targets = None
+        if config.class_loss > 0:
+            class_predictions = encoded[:, extra - 1]
+            class_targets = targets.mean(dim=1).repeat_interleave(copies, dim=0)
+            losses["class"] = self._loss(class_predictions, class_targets) * config.class_loss * len(wanted)
+        losses["regression"] = self._loss(predictions, wanted) * config.weight
+        return Objective(losses, len(wanted), predictions, wanted, class_predictions, class_targets)
+
+    def _loss(self, predictions: Tensor, targets: Tensor) -> Float[Tensor, ""]:
+        config = self.objective_config
+        scale = 1 / math.sqrt(targets.shape[-1]) if config.scale is None else config.scale
+        predictions, targets = predictions.float(), targets.float()
+        if config.beta == 0:
+            return scale * F.mse_loss(predictions, targets, reduction="sum")
+        return scale * F.smooth_l1_loss(predictions, targets, reduction="sum", beta=config.beta)
+
+    @property
+    def decay(self) -> float:
+        """The share of itself that the teacher keeps at this update."""
+        config = self.teacher_config
+        return annealed_decay(config.decay, config.end_decay, self.updates, config.anneal_steps)
+
+    def move_teacher(self) -> None:
+        """After an optimizer step: one update more, and the teacher follows."""
+        self.updates += 1
+        copied = tuple(self.teacher_config.copied)
+        average_into(self.teacher, self.student, self.decay, lambda name: name.startswith(copied) if copied else False)
+
+
+def _check(encoder: EncoderConfig, modalities: dict[str, FrontEndConfig], objective: ObjectiveConfig) -> None:
+    if not 1 <= objective.top_k <= encoder.depth:
+        raise UserError(f"objective.top_k is {objective.top_k}; the encoder has {encoder.depth} blocks.")
+    if encoder.width % encoder.heads:
+        raise UserError(f"encoder.width {encoder.width} is no multiple of encoder.heads {encoder.heads}.")
+    if not modalities:
+        raise UserError("modalities: name at least one of text, image and speech.")
+    for name, modality in modalities.items():
+        if objective.generation == "v2" and modality.decoder is None:
+            raise UserError(f"modalities.{name}: data2vec 2.0 needs a decoder.")
+        if objective.class_loss > 0 and modality.class_tokens == 0:
+            raise UserError(f"modalities.{name}: objective.class_loss needs a class token.")
