@@ -22,12 +22,15 @@ from vislang.models.data2vec import (
     EncoderConfig,
     FrontEndConfig,
     ImageConfig,
+    Masked,
     Modalities,
     Norm,
     ObjectiveConfig,
     SpeechConfig,
     TeacherConfig,
     TextConfig,
+    run_blocks,
+    spread,
 )
 
 TEXT_LAYOUT = 3.0
@@ -618,3 +621,148 @@ def _decoder_keys(theirs: str, ours: str, config: DecoderConfig | None) -> Itera
     else:
         for index in range(0, 2 * config.projection_layers, 2):
             yield from _linear(f"{theirs}.proj.{index}", f"{ours}.project.{index}")
+
+
+# --------------------------------------------------------------------------------------------- reading, verifying
+
+
+def load_weights(model: Data2Vec, weights: Mapping[str, Any], lenient: bool = False) -> list[str]:
+    """Fill a model from a checkpoint of fairseq, teacher included.
+
+    Args:
+        model: as :func:`build` made it.
+        weights: a state dict, or a whole checkpoint with one under ``model``.
+        lenient: go on with missing or unexpected keys; what is missing keeps its fresh weights, and a missing
+            teacher becomes a copy of the student.
+
+    Returns:
+        What was passed over.
+
+    Raises:
+        ConversionError: keys are missing or unexpected, or shapes do not fit; the message lists them.
+    """
+    state = dict(weights["model"] if isinstance(weights.get("model"), Mapping) else weights)
+    averages = [key for key in list(state) if key.endswith("_ema")]
+    teacher = state.pop(averages[0]) if averages else None
+    known = student_keys(model)
+    faults = [f"missing {key}" for key in known if key not in state and not _is_index(key)]
+    faults += [f"unexpected {key}" for key in state if key not in known and not _is_nothing(model, key)]
+    moved = teacher_keys(model)
+    if teacher is None:
+        faults.append("missing the teacher (_ema)")
+    else:
+        faults += [f"missing {averages[0]}/{key}" for key in moved if key not in teacher and not _is_index(key)]
+        faults += [f"unexpected {averages[0]}/{key}" for key in teacher if key not in moved and not _is_nothing(model, key)]
+    tensors = _tensors(model)
+    with torch.no_grad():
+        for keys, source in ((known, state), (moved, teacher or {})):
+            for key, place in keys.items():
+                if key in source and not _is_index(key):
+                    target = place.of(tensors)
+                    if source[key].numel() != target.numel():
+                        shapes = f"{tuple(source[key].shape)}, not {tuple(target.shape)}"
+                        raise ConversionError(f"checkpoint: {key} is {shapes}; the configuration is of another model.")
+                    target.copy_(source[key].reshape(target.shape))
+        _silence_key_biases(model)
+    if faults and not lenient:
+        shown = "; ".join(faults[:20]) + (f"; and {len(faults) - 20} more" if len(faults) > 20 else "")
+        raise ConversionError(f"checkpoint: {shown}. To go on all the same: --lenient")
+    if teacher is None:
+        model.reset_teacher()
+    return faults
+
+
+def outputs(model: Data2Vec, inputs: Mapping[str, Any], update: int) -> dict[str, Any]:
+    """Everything that was recorded from the original objective, computed here, by the recorded names.
+
+    Args:
+        model: converted, with no dropout and no noise in effect (evaluation mode).
+        inputs: the recorded inputs.
+        update: number of the update after which the teacher moves.
+    """
+    (modality,) = model.student.front_ends
+    batch = masked_batch(model, modality, inputs)
+    v2 = model.objective_config.generation == "v2"
+    with torch.no_grad():
+        encoded = model.student.features(modality, batch.values, batch.padding)
+        layers = _layers(model, batch)
+    model.zero_grad(set_to_none=True)
+    found = model.objective(batch)
+    total = torch.stack(list(found.losses.values())).sum()
+    total.backward()
+    gradients = {
+        name: torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        for name, parameter in model.named_parameters()
+    }
+    norms = {key: place.of(gradients).norm() for key, place in student_keys(model).items() if place.name in gradients}
+    model.updates = update - 1
+    model.move_teacher()
+    tensors = _tensors(model)
+    teacher = {key: place.of(tensors) for key, place in teacher_keys(model).items()}
+    regression = f"loss_{_THEIRS[modality]}_regression" if v2 else "loss_main" if modality == "text" else "loss_regression"
+    result: dict[str, Any] = {
+        "features" if v2 else "student_features": encoded,
+        **{f"layer_{index}": layer for index, layer in enumerate(layers)},
+        "predictions": found.predictions,
+        "targets": found.targets,
+        regression: found.losses["regression"],
+        "loss": total,
+        "sample_size": found.places,
+        "target_var": spread(found.targets),
+        "pred_var": spread(found.predictions),
+        "grad_norms": norms,
+        "teacher_decay": model.decay,
+        "teacher_after_step": teacher | {"version": torch.tensor([TEXT_LAYOUT])},
+    }
+    if "class" in found.losses:
+        result["loss_cls"] = found.losses["class"]
+        result["class_predictions"], result["class_targets"] = found.class_predictions, found.class_targets
+    return result
+
+
+def masked_batch(model: Data2Vec, modality: str, inputs: Mapping[str, Any]) -> Masked:
+    """The recorded inputs as a batch."""
+    if "target_tokens" in inputs:
+        hidden = inputs["src_tokens"]
+        return Masked(modality, inputs["target_tokens"], hidden == _config(model, modality).mask_id, hidden)
+    values = next(inputs[name] for name in ("source", "images", "waveform") if inputs.get(name) is not None)
+    padding = inputs.get("padding_mask")
+    padding = None if padding is None else padding.bool()
+    return Masked(modality, values, inputs["mask"].bool().flatten(1), padding=padding)
+
+
+def _layers(model: Data2Vec, batch: Masked) -> list[Tensor]:
+    """What each block of the student gives for whole inputs, class tokens left out."""
+    front_end = model.student.front_end(batch.modality)
+    local = front_end.local_features(batch.values)
+    padding = None if batch.padding is None else front_end.pad(batch.padding, local.shape[1])
+    depth = len(model.student.blocks)
+    _, results = run_blocks(
+        model.student.blocks, front_end(local, padding), depth, model.objective_config.end_of_block
+    )
+    return [result[:, front_end.config.class_tokens :] for result in results]
+
+
+def _tensors(model: Data2Vec) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in (*model.named_parameters(), *model.named_buffers())}
+
+
+def _is_index(key: str) -> bool:
+    """Buffers that follow from the configuration."""
+    return key.endswith("relative_position_index")
+
+
+def _is_nothing(model: Data2Vec, key: str) -> bool:
+    """Keys that stand for nothing that is computed: markers of a layout, and v1's vision projection, which the
+    original builds and never applies."""
+    unused = key.startswith("final_proj.") and "image" in model.student.front_ends
+    return unused or key.rpartition(".")[2] in ("version", "_float_tensor")
+
+
+def _silence_key_biases(model: Data2Vec) -> None:
+    """v1's vision blocks have no biases on keys; ours have, and attention does not notice them: set them to zero."""
+    if model.objective_config.generation == "v1" and "image" in model.student.front_ends:
+        for name, parameter in model.named_parameters():
+            if name.endswith("to_queries_keys_values.bias"):
+                width = len(parameter) // 3
+                parameter[width : 2 * width] = 0

@@ -712,6 +712,10 @@ class Data2Vec(nn.Module):
             teacher.front_ends = nn.ModuleDict()
         return teacher
 
+    def reset_teacher(self) -> None:
+        """Make the teacher what the student is now."""
+        self.teacher = self._make_teacher()
+
     def train(self, mode: bool = True) -> Data2Vec:
         """The teacher never drops anything out."""
         super().train(mode)

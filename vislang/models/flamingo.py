@@ -40,7 +40,7 @@ from vislang.models.causal_lm import FrozenCausalLM, Step, positions_of
 from vislang.models.feature_cache import FeatureCache
 from vislang.models.flamingo_collate import IGNORED, Batch, Collator
 from vislang.models.frozen_text import FrozenText, ReadText, add_below, cache_above, stack_entering
-from vislang.nn.attention import CrossAttention, KeysValues, attend_to_latest
+from vislang.nn.attention import CrossAttention, KeysValues, attend_to_latest, kernel_for
 from vislang.nn.transformer import FeedForward
 from vislang.prompt import Prompts, Shot
 
@@ -349,7 +349,8 @@ class Bridge(nn.Module):
 
     def losses(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
         """Mean cross-entropy over the targets, in nats."""
-        log_likelihoods, _ = self.token_log_likelihoods(batch)
+        with kernel_for(batch.input_ids.shape[1], batch.input_ids.device, self.lm.lm.dtype):
+            log_likelihoods, _ = self.token_log_likelihoods(batch)
         return {"text": -log_likelihoods.mean()}
 
     def token_log_likelihoods(self, batch: Batch) -> tuple[Tensor, Tensor]:

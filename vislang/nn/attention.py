@@ -7,12 +7,14 @@ computes them on their own, for the layer that was asked for.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 
 class KeysValues(NamedTuple):
@@ -110,6 +112,16 @@ class SelfAttention(nn.Module):
             queries, keys, values, attn_mask=bias, dropout_p=self.dropout if self.training else 0.0
         )
         return self.to_output(attended.transpose(1, 2).flatten(2))
+
+
+def kernel_for(tokens: int, device: torch.device, dtype: torch.dtype) -> AbstractContextManager:
+    """The attention kernel to train sequences of this length with.
+
+    On a processor, in bfloat16, the backward pass of the fused kernel takes eight times as long as the plain one
+    for sequences of a few dozen tokens (measured: 13.7 ms against 1.7 ms for 32 rows of 9 heads and 16 tokens).
+    """
+    short = device.type == "cpu" and dtype == torch.bfloat16 and tokens <= 128
+    return sdpa_kernel(SDPBackend.MATH) if short else nullcontext()
 
 
 def hide(padding: Bool[Tensor, "batch tokens"], dtype: torch.dtype) -> Float[Tensor, "batch 1 1 tokens"]:

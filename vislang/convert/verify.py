@@ -1,0 +1,72 @@
+"""How far a converted model is from what the original code computed: one number for every recorded output."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vislang.convert.checkpoint import CheckpointUnreadable
+
+TOLERANCE = 1e-4
+"""The largest difference that still counts as agreement."""
+
+
+def read_reference(path: Path | str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The recorded ``inputs`` and ``outputs`` of a file.
+
+    Raises:
+        CheckpointUnreadable: no such file, or it holds anything else.
+    """
+    if not Path(path).is_file():
+        raise CheckpointUnreadable(f"{path}: no such file.")
+    try:
+        content = torch.load(path, weights_only=True)
+    except Exception as error:
+        raise CheckpointUnreadable(f"{path}: cannot be read ({str(error).splitlines()[0]}).") from None
+    if not isinstance(content, dict) or not {"inputs", "outputs"} <= set(content):
+        raise CheckpointUnreadable(f"{path}: has no 'inputs' and 'outputs'.")
+    return content["inputs"], content["outputs"]
+
+
+def differences(recorded: Mapping[str, Any], ours: Mapping[str, Any], relative: bool = False) -> dict[str, float]:
+    """The largest difference of each recorded output, by name; nested names are joined by slashes.
+
+    Activations and parameters differ absolutely; losses, sums and gradient norms relative to their recorded size.
+    An output that ours lacks, or has in another size, differs infinitely. Token sequences differ by 0 or 1.
+
+    Args:
+        recorded: what the original code computed.
+        ours: the same, by the same names.
+        relative: take all differences here relative to the recorded size.
+    """
+    found: dict[str, float] = {}
+    for name, value in recorded.items():
+        other = ours.get(name)
+        if isinstance(value, Mapping):
+            inner = other if isinstance(other, Mapping) else {}
+            sized = relative or name == "grad_norms"
+            found |= {f"{name}/{key}": gap for key, gap in differences(value, inner, sized).items()}
+        elif other is None:
+            found[name] = math.inf
+        else:
+            found[name] = _difference(value, other, relative or name == "loss" or name.startswith("loss_"))
+    return found
+
+
+def _difference(recorded: Any, ours: Any, relative: bool) -> float:
+    if isinstance(recorded, (list, tuple)) and not any(isinstance(item, Tensor) for item in recorded):
+        return float(list(recorded) != list(ours))
+    wanted, got = (torch.as_tensor(value).detach().double().flatten() for value in (recorded, ours))
+    if wanted.shape != got.shape:
+        return math.inf
+    if wanted.numel() == 0:
+        return 0.0
+    gap = (wanted - got).abs().max().item()
+    if relative:
+        gap /= max(wanted.abs().max().item(), torch.finfo(torch.float32).tiny)
+    return gap if math.isfinite(gap) else math.inf
