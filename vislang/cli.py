@@ -95,6 +95,20 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--json", action="store_true", help="one JSON object on standard output")
     check.set_defaults(run=_check)
 
+    convert = verbs.add_parser("convert", help="bring in weights of other code").add_subparsers(
+        metavar="ORIGIN", required=True
+    )
+    fairseq = convert.add_parser("fairseq", help="a data2vec checkpoint of fairseq, either generation")
+    fairseq.add_argument("weights", type=Path, help="checkpoint (.pt)")
+    fairseq.add_argument("--config", type=Path, required=True, help="fairseq's configuration of the model, as JSON")
+    fairseq.add_argument("out", type=Path, help="folder to write")
+    fairseq.add_argument("--lenient", action="store_true", help="go on with missing or unexpected keys")
+    fairseq.set_defaults(run=_convert_fairseq)
+    verify = convert.add_parser("verify", help="compare a converted model with recorded outputs of the original")
+    verify.add_argument("model", type=Path, help="folder of the converted model")
+    verify.add_argument("reference", type=Path, help="recorded inputs and outputs (.pt)")
+    verify.set_defaults(run=_verify)
+
     doctor = verbs.add_parser("doctor", help="what is installed and what is missing")
     doctor.set_defaults(run=_doctor)
     return parser
@@ -147,6 +161,18 @@ def _check(options: argparse.Namespace, rest: list[str]) -> int:
     from vislang.commands.data import check
 
     return check(options.file, options.json)
+
+
+def _convert_fairseq(options: argparse.Namespace, rest: list[str]) -> int:
+    from vislang.commands.convert import convert_fairseq
+
+    return convert_fairseq(options.weights, options.config, options.out, options.lenient)
+
+
+def _verify(options: argparse.Namespace, rest: list[str]) -> int:
+    from vislang.commands.convert import verify
+
+    return verify(options.model, options.reference)
 
 
 def _doctor(options: argparse.Namespace, rest: list[str]) -> int:

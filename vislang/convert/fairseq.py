@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor
 from vislang.errors import UserError
 from vislang.models.data2vec import (
     AlibiConfig,
+    ConvolutionalDecoder,
     Data2Vec,
     DecoderConfig,
     EncoderConfig,
@@ -93,7 +94,9 @@ def build(config: Mapping[str, Any]) -> Data2Vec:
     }
     if model not in builders:
         raise ConversionError(f"configuration: model {model!r} is none of {', '.join(builders)}.")
-    return builders[model](settings)
+    built = builders[model](settings)
+    built.origin = {"format": "fairseq", "config": dict(config)}
+    return built
 
 
 # ------------------------------------------------------------------------------- what the configuration means
@@ -204,8 +207,15 @@ def _image_v1(settings: Settings) -> Data2Vec:
             scale=scale if scale is None or scale > 0 else 1.0,
             end_of_block=settings.get("end_of_block_targets", True),
         ),
-        _teacher(settings, 0.9998, scope="context" if settings.get("ema_transformer_only", True) else "all"),
+        _teacher(settings, 0.9998, **_image_teacher(settings)),
     )
+
+
+def _image_teacher(settings: Settings) -> dict[str, Any]:
+    """Of v1: fed with the student's patches and class token, or a whole model of its own."""
+    if settings.get("ema_transformer_only", True):
+        return {"scope": "context", "copied": ("front_ends.image.class_tokens",)}
+    return {"scope": "all"}
 
 
 def _speech_v1(settings: Settings) -> Data2Vec:
@@ -655,14 +665,9 @@ def load_weights(model: Data2Vec, weights: Mapping[str, Any], lenient: bool = Fa
         faults += [f"unexpected {averages[0]}/{key}" for key in teacher if key not in moved and not _is_nothing(model, key)]
     tensors = _tensors(model)
     with torch.no_grad():
-        for keys, source in ((known, state), (moved, teacher or {})):
-            for key, place in keys.items():
-                if key in source and not _is_index(key):
-                    target = place.of(tensors)
-                    if source[key].numel() != target.numel():
-                        shapes = f"{tuple(source[key].shape)}, not {tuple(target.shape)}"
-                        raise ConversionError(f"checkpoint: {key} is {shapes}; the configuration is of another model.")
-                    target.copy_(source[key].reshape(target.shape))
+        _fill(tensors, known, state)
+        model.copy_to_teacher()
+        _fill(tensors, moved, teacher or {})
         _silence_key_biases(model)
     if faults and not lenient:
         shown = "; ".join(faults[:20]) + (f"; and {len(faults) - 20} more" if len(faults) > 20 else "")
@@ -672,19 +677,35 @@ def load_weights(model: Data2Vec, weights: Mapping[str, Any], lenient: bool = Fa
     return faults
 
 
-def outputs(model: Data2Vec, inputs: Mapping[str, Any], update: int) -> dict[str, Any]:
+def _fill(tensors: Mapping[str, Tensor], keys: Keys, source: Mapping[str, Tensor]) -> None:
+    for key, place in keys.items():
+        if key in source and not _is_index(key):
+            target = place.of(tensors)
+            if source[key].numel() != target.numel():
+                shapes = f"{tuple(source[key].shape)}, not {tuple(target.shape)}"
+                raise ConversionError(f"checkpoint: {key} is {shapes}; the configuration is of another model.")
+            target.copy_(source[key].reshape(target.shape))
+
+
+def outputs(model: Data2Vec, inputs: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
     """Everything that was recorded from the original objective, computed here, by the recorded names.
 
     Args:
-        model: converted, with no dropout and no noise in effect (evaluation mode).
+        model: converted; dropout and decoder noise are switched off, and the teacher moves.
         inputs: the recorded inputs.
-        update: number of the update after which the teacher moves.
+        config: fairseq's configuration; ``teacher_step_at_update`` numbers the update at which the teacher moves.
     """
+    model.eval()
+    for head in model.heads.values():
+        if isinstance(head, ConvolutionalDecoder):
+            head.config = replace(head.config, noise=0.0)
     (modality,) = model.student.front_ends
     batch = masked_batch(model, modality, inputs)
     v2 = model.objective_config.generation == "v2"
     with torch.no_grad():
-        encoded = model.student.features(modality, batch.values, batch.padding)
+        # Text v1 was recorded reading what the student reads, mask tokens and all.
+        read = batch.values if batch.student_values is None else batch.student_values
+        encoded = model.student.features(modality, read, batch.padding)
         layers = _layers(model, batch)
     model.zero_grad(set_to_none=True)
     found = model.objective(batch)
@@ -695,7 +716,7 @@ def outputs(model: Data2Vec, inputs: Mapping[str, Any], update: int) -> dict[str
         for name, parameter in model.named_parameters()
     }
     norms = {key: place.of(gradients).norm() for key, place in student_keys(model).items() if place.name in gradients}
-    model.updates = update - 1
+    model.updates = config.get("teacher_step_at_update", 1) - 1
     model.move_teacher()
     tensors = _tensors(model)
     teacher = {key: place.of(tensors) for key, place in teacher_keys(model).items()}
@@ -724,7 +745,8 @@ def masked_batch(model: Data2Vec, modality: str, inputs: Mapping[str, Any]) -> M
     """The recorded inputs as a batch."""
     if "target_tokens" in inputs:
         hidden = inputs["src_tokens"]
-        return Masked(modality, inputs["target_tokens"], hidden == _config(model, modality).mask_id, hidden)
+        tokens, config = inputs["target_tokens"], _config(model, modality)
+        return Masked(modality, tokens, hidden == config.mask_id, hidden, tokens == config.padding_id)
     values = next(inputs[name] for name in ("source", "images", "waveform") if inputs.get(name) is not None)
     padding = inputs.get("padding_mask")
     padding = None if padding is None else padding.bool()

@@ -33,32 +33,37 @@ def read_reference(path: Path | str) -> tuple[dict[str, Any], dict[str, Any]]:
     return content["inputs"], content["outputs"]
 
 
-def differences(recorded: Mapping[str, Any], ours: Mapping[str, Any], relative: bool = False) -> dict[str, float]:
+def differences(
+    recorded: Mapping[str, Any], ours: Mapping[str, Any], floor: float | None = None
+) -> dict[str, float]:
     """The largest difference of each recorded output, by name; nested names are joined by slashes.
 
-    Activations and parameters differ absolutely; losses, sums and gradient norms relative to their recorded size.
-    An output that ours lacks, or has in another size, differs infinitely. Token sequences differ by 0 or 1.
+    Activations and parameters differ absolutely; losses and gradient norms relative to their recorded size. A norm
+    below a ten-thousandth of the largest is taken relative to that: the gradient of a key's bias, say, is zero but
+    for rounding. An output that ours lacks, or has in another size, differs infinitely. Token sequences differ by
+    0 or 1.
 
     Args:
         recorded: what the original code computed.
         ours: the same, by the same names.
-        relative: take all differences here relative to the recorded size.
+        floor: take all differences here relative to the recorded size, or to this where that is smaller.
     """
     found: dict[str, float] = {}
     for name, value in recorded.items():
         other = ours.get(name)
         if isinstance(value, Mapping):
             inner = other if isinstance(other, Mapping) else {}
-            sized = relative or name == "grad_norms"
-            found |= {f"{name}/{key}": gap for key, gap in differences(value, inner, sized).items()}
+            least = 1e-4 * max(float(norm) for norm in value.values()) if name == "grad_norms" else floor
+            found |= {f"{name}/{key}": gap for key, gap in differences(value, inner, least).items()}
         elif other is None:
             found[name] = math.inf
         else:
-            found[name] = _difference(value, other, relative or name == "loss" or name.startswith("loss_"))
+            is_loss = name == "loss" or name.startswith("loss_")
+            found[name] = _difference(value, other, 0.0 if is_loss else floor)
     return found
 
 
-def _difference(recorded: Any, ours: Any, relative: bool) -> float:
+def _difference(recorded: Any, ours: Any, floor: float | None) -> float:
     if isinstance(recorded, (list, tuple)) and not any(isinstance(item, Tensor) for item in recorded):
         return float(list(recorded) != list(ours))
     wanted, got = (torch.as_tensor(value).detach().double().flatten() for value in (recorded, ours))
@@ -67,6 +72,6 @@ def _difference(recorded: Any, ours: Any, relative: bool) -> float:
     if wanted.numel() == 0:
         return 0.0
     gap = (wanted - got).abs().max().item()
-    if relative:
-        gap /= max(wanted.abs().max().item(), torch.finfo(torch.float32).tiny)
+    if floor is not None:
+        gap /= max(wanted.abs().max().item(), floor, torch.finfo(torch.float32).tiny)
     return gap if math.isfinite(gap) else math.inf

@@ -14,11 +14,15 @@ The two generations differ in how the student sees the gaps:
 from __future__ import annotations
 
 import copy
+import dataclasses
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
+import safetensors.torch
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
@@ -210,6 +214,18 @@ class Modalities:
     text: TextConfig | None = None
     image: ImageConfig | None = None
     speech: SpeechConfig | None = None
+
+    @classmethod
+    def from_values(cls, values: dict[str, Any]) -> Modalities:
+        """From what ``dataclasses.asdict`` gave."""
+        kinds = {"text": TextConfig, "image": ImageConfig, "speech": SpeechConfig}
+        parts = {"alibi": AlibiConfig, "decoder": DecoderConfig}
+        made = {}
+        for name, settings in values.items():
+            if settings is not None:
+                nested = {part: kind(**settings[part]) for part, kind in parts.items() if settings.get(part)}
+                made[name] = kinds[name](**{**settings, **nested})
+        return cls(**made)
 
     def present(self) -> dict[str, FrontEndConfig]:
         """Those that are there, by name."""
@@ -669,6 +685,7 @@ class Data2Vec(nn.Module):
         modalities: the front ends.
         objective: what is regressed.
         teacher: how the teacher trails.
+        origin: where converted weights came from, for the record.
 
     Raises:
         UserError: v2 without a decoder, a class loss without a class token, more layers in a target than there are.
@@ -680,8 +697,11 @@ class Data2Vec(nn.Module):
         modalities: Modalities,
         objective: ObjectiveConfig | None = None,
         teacher: TeacherConfig | None = None,
+        origin: dict[str, Any] | None = None,
     ):
         super().__init__()
+        self.modalities = modalities
+        self.origin = origin
         self.objective_config = objective or ObjectiveConfig()
         self.teacher_config = teacher or TeacherConfig()
         _check(encoder, modalities.present(), self.objective_config)
@@ -789,8 +809,57 @@ class Data2Vec(nn.Module):
     def move_teacher(self) -> None:
         """After an optimizer step: one update more, and the teacher follows."""
         self.updates += 1
-        copied = tuple(self.teacher_config.copied)
-        average_into(self.teacher, self.student, self.decay, lambda name: name.startswith(copied) if copied else False)
+        average_into(self.teacher, self.student, self.decay, self._is_copied)
+
+    @torch.no_grad()
+    def copy_to_teacher(self) -> None:
+        """Bring what is copied rather than averaged up to date."""
+        theirs = dict(self.teacher.named_parameters())
+        for name, parameter in self.student.named_parameters():
+            if name in theirs and self._is_copied(name):
+                theirs[name].copy_(parameter)
+
+    def _is_copied(self, name: str) -> bool:
+        return any(name.startswith(start) for start in self.teacher_config.copied)
+
+    def save(self, folder: Path | str) -> None:
+        """Write config and weights: student, heads and teacher."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        config = {
+            "model": f"{type(self).__module__}.{type(self).__name__}",
+            "encoder": dataclasses.asdict(self.student.config),
+            "modalities": dataclasses.asdict(self.modalities),
+            "objective": dataclasses.asdict(self.objective_config),
+            "teacher": dataclasses.asdict(self.teacher_config),
+            "updates": self.updates,
+            "origin": self.origin,
+        }
+        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        state = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
+        safetensors.torch.save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+
+    @classmethod
+    def load(cls, folder: Path) -> Data2Vec:
+        """Open a folder that :meth:`save` wrote.
+
+        Raises:
+            UserError: the weights do not fit the config.
+        """
+        config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        model = cls(
+            EncoderConfig(**config["encoder"]),
+            Modalities.from_values(config["modalities"]),
+            ObjectiveConfig(**config["objective"]),
+            TeacherConfig(**config["teacher"]),
+            config["origin"],
+        )
+        try:
+            model.load_state_dict(safetensors.torch.load_file(folder / "model.safetensors"))
+        except RuntimeError as error:
+            raise UserError(f"{folder}: its weights do not fit its config. {error}") from None
+        model.updates = config["updates"]
+        return model.eval()
 
 
 def _check(encoder: EncoderConfig, modalities: dict[str, FrontEndConfig], objective: ObjectiveConfig) -> None:

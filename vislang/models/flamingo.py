@@ -635,7 +635,7 @@ class Flamingo(nn.Module):
             answer = self.generate([document], max_new_tokens)[0]
         batch = self._with_features(self.collate([replace(document, target=answer)]))
         with self._arithmetic():
-            maps = self.bridge.attention_maps(batch)[0]
+            maps = self.bridge.attention_maps(batch)[0].float()
         side = round(maps.shape[-1] ** 0.5)
         shown = []
         for column in (batch.targets[0] != IGNORED).nonzero()[:, 0].tolist():

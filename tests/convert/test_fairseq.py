@@ -1,0 +1,155 @@
+"""fairseq's checkpoints: every recorded output of its own code, and files that are not what they should be."""
+
+import json
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+
+from vislang.cli import main
+from vislang.convert import fairseq
+from vislang.convert.checkpoint import CheckpointUnreadable, read_checkpoint
+from vislang.convert.fairseq import ConversionError
+from vislang.models.loading import load
+
+PARITY = Path(__file__).parents[1] / "parity"
+CASES = sorted(folder.name for folder in PARITY.glob("data2vec*"))
+
+
+def convert(case: str, out: Path, weights: Path | None = None, *more: str) -> int:
+    folder = PARITY / case
+    return main(
+        ["convert", "fairseq", str(weights or folder / "weights.pt"), "--config", str(folder / "config.json"), str(out)]
+        + list(more)
+    )
+
+
+def names(recorded, prefix="") -> set[str]:
+    found = set()
+    for name, value in recorded.items():
+        found |= names(value, f"{prefix}{name}/") if isinstance(value, dict) else {prefix + name}
+    return found
+
+
+def test_all_six_cases_are_here():
+    assert len(CASES) == 6
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_recorded_output_is_reproduced(case, tmp_path, capsys):
+    assert convert(case, tmp_path / "out") == 0
+    capsys.readouterr()
+    assert main(["convert", "verify", str(tmp_path / "out"), str(PARITY / case / "reference.pt")]) == 0
+    found = json.loads(capsys.readouterr().out)
+    recorded = torch.load(PARITY / case / "reference.pt", weights_only=True)["outputs"]
+    assert set(found) == names(recorded)
+    assert max(found.values()) < 1e-5
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_verification_notices_any_changed_weight(case, tmp_path, capsys):
+    """One element of one tensor at a time, student's and teacher's; those that nothing depends on are named."""
+    convert(case, tmp_path / "out")
+    reference = str(PARITY / case / "reference.pt")
+    path = tmp_path / "out" / "model.safetensors"
+    from safetensors.torch import load_file, save_file
+
+    whole = load_file(path)
+    generator = torch.Generator().manual_seed(0)
+    chosen = [list(whole)[i] for i in torch.randperm(len(whole), generator=generator)[:6]]
+    for name in chosen:
+        changed = dict(whole)
+        changed[name] = whole[name].clone()
+        changed[name].view(-1)[whole[name].numel() // 2 :] += 0.05
+        save_file(changed, path, metadata={"format": "pt"})
+        assert main(["convert", "verify", str(tmp_path / "out"), reference]) == 1, f"{name} was changed"
+    capsys.readouterr()
+
+
+def test_a_checkpoint_wrapped_in_foreign_objects_opens(tmp_path, monkeypatch):
+    """Released files keep their training configuration as pickled objects of classes that are not installed."""
+    import sys
+    import types
+
+    module = types.ModuleType("omegaconf_of_old")
+    module.Config = type("Config", (), {"__module__": "omegaconf_of_old"})
+    monkeypatch.setitem(sys.modules, "omegaconf_of_old", module)
+    config = module.Config()
+    config.lr = 3
+    weights = torch.load(PARITY / "data2vec_text" / "weights.pt", weights_only=True)
+    torch.save({"cfg": config, "args": None, "model": weights}, tmp_path / "released.pt")
+    monkeypatch.delitem(sys.modules, "omegaconf_of_old")
+    assert convert("data2vec_text", tmp_path / "out", tmp_path / "released.pt") == 0
+    model = load(tmp_path / "out")
+    key = "encoder.sentence_encoder.layers.0.fc1.weight"
+    assert torch.equal(model.student.blocks[0].widen.weight, weights[key])
+
+
+class Hostile:
+    def __init__(self, marker: Path):
+        self.marker = marker
+
+    def __reduce__(self):
+        return (Path.touch, (self.marker,))
+
+
+def test_a_hostile_checkpoint_runs_nothing(tmp_path):
+    torch.save({"model": {"x": torch.zeros(1)}, "cfg": Hostile(tmp_path / "marker")}, tmp_path / "bad.pt")
+    assert list(read_checkpoint(tmp_path / "bad.pt")) == ["model", "cfg"]
+    assert not (tmp_path / "marker").exists()
+    # The same file does touch the marker when it is read plainly.
+    torch.load(tmp_path / "bad.pt", weights_only=False)
+    assert (tmp_path / "marker").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"no checkpoint", pickle.dumps([1, 2])])
+def test_what_is_no_checkpoint_is_refused(tmp_path, content):
+    (tmp_path / "x.pt").write_bytes(content)
+    with pytest.raises(CheckpointUnreadable, match=r"x\.pt"):
+        read_checkpoint(tmp_path / "x.pt")
+
+
+def test_keys_that_are_missing_or_unexpected_are_listed(tmp_path, capsys):
+    weights = torch.load(PARITY / "data2vec_text" / "weights.pt", weights_only=True)
+    gone = "encoder.sentence_encoder.layers.1.fc1.weight"
+    del weights[gone]
+    weights["something.else"] = torch.zeros(2)
+    torch.save(weights, tmp_path / "other.pt")
+    assert convert("data2vec_text", tmp_path / "out", tmp_path / "other.pt") == 2
+    message = capsys.readouterr().err
+    assert f"missing {gone}" in message
+    assert "unexpected something.else" in message
+    assert not (tmp_path / "out").exists()
+    assert convert("data2vec_text", tmp_path / "out", tmp_path / "other.pt", "--lenient") == 0
+    assert (tmp_path / "out" / "config.json").exists()
+
+
+def test_weights_of_another_size_are_refused(tmp_path, capsys):
+    weights = torch.load(PARITY / "data2vec_text" / "weights.pt", weights_only=True)
+    weights["encoder.sentence_encoder.layers.1.fc1.weight"] = torch.zeros(3, 32)
+    torch.save(weights, tmp_path / "other.pt")
+    assert convert("data2vec_text", tmp_path / "out", tmp_path / "other.pt") == 2
+    assert "layers.1.fc1.weight is (3, 32), not (64, 32)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model": "roberta"}, "model 'roberta'"),
+        ({"vocab_size": None}, "vocab_size is missing"),
+        ({"transformer": None}, "transformer is missing"),
+        ({"average_top_k_layers": 9}, "top_k is 9; the encoder has 3"),
+    ],
+)
+def test_configurations_that_cannot_be_built_say_why(change, message):
+    config = json.loads((PARITY / "data2vec_text" / "config.json").read_text())
+    with pytest.raises(ValueError, match=message):
+        fairseq.build(config | change)
+
+
+def test_convolutions_are_read_without_running_them():
+    config = json.loads((PARITY / "data2vec_audio" / "config.json").read_text())
+    assert fairseq.build(config).student.front_end("speech").config.convolutions[0] == (16, 10, 5)
+    with pytest.raises(ConversionError, match="no list of"):
+        fairseq.build(config | {"conv_feature_layers": "__import__('os').getcwd()"})

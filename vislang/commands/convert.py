@@ -1,0 +1,51 @@
+"""``vislang convert``: weights of other code in, and how far they are from what that code computed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from vislang.console import console
+from vislang.convert import fairseq
+from vislang.convert.checkpoint import read_checkpoint
+from vislang.convert.verify import TOLERANCE, differences, read_reference
+from vislang.errors import UserError
+from vislang.models.data2vec import Data2Vec
+from vislang.models.loading import load
+
+
+def convert_fairseq(weights: Path, config: Path, out: Path, lenient: bool) -> int:
+    """Write a model folder from a data2vec checkpoint of fairseq and its configuration; returns the exit status."""
+    model = fairseq.build(_read_json(config))
+    passed_over = fairseq.load_weights(model, read_checkpoint(weights), lenient)
+    for fault in passed_over:
+        console.print(f"passed over: {fault}", markup=False)
+    model.save(out)
+    parameters = sum(parameter.numel() for parameter in model.student.parameters())
+    console.print(f"{out}: {', '.join(model.modalities.present())}, {parameters:,} parameters, and their teacher")
+    return 0
+
+
+def verify(folder: Path, reference: Path) -> int:
+    """Print, as JSON, how far each recorded output is; returns 1 if any is further than 1e-4, else 0."""
+    inputs, recorded = read_reference(reference)
+    model = load(folder)
+    if not isinstance(model, Data2Vec) or not model.origin or model.origin.get("format") != "fairseq":
+        raise UserError(f"{folder}: was not converted from an origin that can be verified.")
+    found = differences(recorded, fairseq.outputs(model, inputs, model.origin["config"]))
+    # Infinity is no JSON: what is missing is null.
+    print(json.dumps({name: gap if gap < float("inf") else None for name, gap in found.items()}, indent=1))
+    return 0 if all(gap <= TOLERANCE for gap in found.values()) else 1
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file.") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: is no JSON file ({error}).") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: holds no JSON object.")
+    return values
