@@ -102,17 +102,20 @@ def build(config: Mapping[str, Any]) -> Data2Vec:
 # ------------------------------------------------------------------------------- what the configuration means
 
 
-def _objective(settings: Settings, top_k: int, layer: bool, **more: Any) -> ObjectiveConfig:
+def _objective(settings: Settings, **more: Any) -> ObjectiveConfig:
     layer_norms: list[Norm] = []
     for norm in ("batch", "instance", "group", "layer"):
-        if settings.get(f"{norm}_norm_target_layer", layer if norm == "layer" else False):
+        if settings.get(f"{norm}_norm_target_layer", False):
             layer_norms.append(norm)
     mean_norms: list[Norm] = []
     for norm in ("layer", "instance"):
         if settings.get(f"{norm}_norm_targets", False):
             mean_norms.append(norm)
+    if settings.need("model") == "data2vec_audio" and not {"batch", "instance"} & set(layer_norms):
+        layer_norms = ["group_across" if norm == "group" else norm for norm in layer_norms]
+        mean_norms = ["instance_across" if norm == "instance" else norm for norm in mean_norms]
     return ObjectiveConfig(
-        top_k=settings.get("average_top_k_layers", top_k),
+        top_k=settings.get("average_top_k_layers", 8),
         layer_norms=layer_norms,
         mean_norms=mean_norms,
         beta=settings.get("loss_beta", 0.0),
@@ -120,12 +123,12 @@ def _objective(settings: Settings, top_k: int, layer: bool, **more: Any) -> Obje
     )
 
 
-def _teacher(settings: Settings, decay: float, anneal_steps: int = 0, **more: Any) -> TeacherConfig:
-    start = settings.get("ema_decay", decay)
+def _teacher(settings: Settings, **more: Any) -> TeacherConfig:
     return TeacherConfig(
-        decay=start,
-        end_decay=settings.get("ema_end_decay", start),
-        anneal_steps=settings.get("ema_anneal_end_step", anneal_steps),
+        decay=settings.get("ema_decay", 0.999),
+        end_decay=settings.get("ema_end_decay", 0.9999),
+        # The original takes the length of the run where nothing is said, which a checkpoint does not tell.
+        anneal_steps=settings.get("ema_anneal_end_step", settings.get("max_update", 0)),
         **more,
     )
 
@@ -156,12 +159,18 @@ def _text_v1(settings: Settings) -> Data2Vec:
         **_embedding(transformer, shape.get("learned_pos", True)),
     )
     scale = settings.get("loss_scale", -1.0)
-    copied = ("front_ends.text.local",) if settings.get("ema_transformer_layers_only", True) else ()
+    copied: tuple[str, ...] = ()
+    if settings.get("ema_transformer_layers_only", True):
+        # The original finds the token embedding's name through the parameters of the positions: where those are
+        # no parameters, it averages the token embedding.
+        copied = ("front_ends.text.local.norm",)
+        if text.positions == "learned":
+            copied += ("front_ends.text.local.tokens", "front_ends.text.local.positions")
     return Data2Vec(
         encoder,
         Modalities(text=text),
-        _objective(settings, 8, False, scale=scale if scale > 0 else None),
-        _teacher(settings, 0.999, scope="all", copied=copied),
+        _objective(settings, scale=scale if scale > 0 else None),
+        _teacher(settings, scope="all", copied=copied),
     )
 
 
@@ -176,7 +185,7 @@ def _embedding(settings: Settings, learned: bool) -> dict[str, Any]:
 
 
 def _image_v1(settings: Settings) -> Data2Vec:
-    settings.refuse(shared_rel_pos_bias=True)
+    settings.refuse(shared_rel_pos_bias=True, ema_transformer_only=True)
     width, initial = settings.get("embed_dim", 768), settings.get("layer_scale_init_value", 1e-4)
     encoder = EncoderConfig(
         width=width,
@@ -202,20 +211,11 @@ def _image_v1(settings: Settings) -> Data2Vec:
         Modalities(image=image),
         _objective(
             settings,
-            8,
-            True,
             scale=scale if scale is None or scale > 0 else 1.0,
             end_of_block=settings.get("end_of_block_targets", True),
         ),
-        _teacher(settings, 0.9998, **_image_teacher(settings)),
+        _teacher(settings, scope="context", copied=("front_ends.image.class_tokens",)),
     )
-
-
-def _image_teacher(settings: Settings) -> dict[str, Any]:
-    """Of v1: fed with the student's patches and class token, or a whole model of its own."""
-    if settings.get("ema_transformer_only", True):
-        return {"scope": "context", "copied": ("front_ends.image.class_tokens",)}
-    return {"scope": "all"}
 
 
 def _speech_v1(settings: Settings) -> Data2Vec:
@@ -240,16 +240,18 @@ def _speech_v1(settings: Settings) -> Data2Vec:
         position_kernel=settings.get("conv_pos", 128),
         position_groups=settings.get("conv_pos_groups", 16),
         position_depth=settings.get("pos_conv_depth", 1),
+        position_weight_norm=settings.get("pos_conv_depth", 1) == 1,
         norm=not norm_first,
         local_gradient=settings.get("feature_grad_mult", 1.0),
     )
-    layers_only = settings.get("ema_layers_only", False)
-    scope = "context" if layers_only or settings.get("ema_transformer_only", True) else "all"
+    layers_only = settings.get("ema_layers_only", True)
+    if not layers_only:
+        settings.refuse(ema_transformer_only=True)
     return Data2Vec(
         encoder,
         Modalities(speech=speech),
-        _objective(settings, 8, False, scale=settings.values.get("loss_scale")),
-        _teacher(settings, 0.999, scope=scope, copied=("front_ends.speech.positions",) if layers_only else ()),
+        _objective(settings, scale=settings.values.get("loss_scale")),
+        _teacher(settings, scope="context", copied=("front_ends.speech.positions",) if layers_only else ()),
     )
 
 
@@ -350,8 +352,6 @@ def _v2(settings: Settings) -> Data2Vec:
         modalities,
         _objective(
             settings,
-            8,
-            False,
             generation="v2",
             scale=settings.values.get("loss_scale"),
             end_of_block=settings.get("end_of_block_targets", False),
@@ -359,7 +359,7 @@ def _v2(settings: Settings) -> Data2Vec:
             class_loss=settings.get("cls_loss", 0.0),
             weight=settings.get("d2v_loss", 1.0),
         ),
-        _teacher(settings, 0.999, scope=scope),
+        _teacher(settings, scope=scope),
     )
 
 
@@ -517,10 +517,7 @@ def teacher_keys(model: Data2Vec) -> Keys:
     if "text" in model.student.front_ends:
         return _text_keys(model, "teacher.")
     keys = _image_keys(model, "teacher.") if "image" in model.student.front_ends else _speech_keys(model, "teacher.")
-    if model.teacher_config.scope == "all":
-        return keys
-    within = "encoder."
-    return {key.removeprefix(within): place for key, place in keys.items() if key.startswith(within)}
+    return {key.removeprefix("encoder."): place for key, place in keys.items() if key.startswith("encoder.")}
 
 
 def _config(model: Data2Vec, modality: str) -> Any:
@@ -559,7 +556,7 @@ def _speech_keys(model: Data2Vec, whose: str) -> Keys:
         **dict(_linear("layer_norm", f"{front}.project.0")),
         **dict(_linear("post_extract_proj", f"{front}.project.1")),
     }
-    if config.position_depth == 1:
+    if config.position_weight_norm:
         ours = f"{front}.positions.layers.0"
         keys["encoder.pos_conv.0.bias"] = Place(f"{ours}.bias")
         keys["encoder.pos_conv.0.weight_g"] = Place(f"{ours}.parametrizations.weight.original0")

@@ -39,7 +39,7 @@ def differences(
     """The largest difference of each recorded output, by name; nested names are joined by slashes.
 
     Activations and parameters differ absolutely; losses and gradient norms relative to their recorded size. A norm
-    below a ten-thousandth of the largest is taken relative to that: the gradient of a key's bias, say, is zero but
+    below a thousandth of the largest is taken relative to that: the gradient of a key's bias, say, is zero but
     for rounding. An output that ours lacks, or has in another size, differs infinitely. Token sequences differ by
     0 or 1.
 
@@ -53,7 +53,7 @@ def differences(
         other = ours.get(name)
         if isinstance(value, Mapping):
             inner = other if isinstance(other, Mapping) else {}
-            least = 1e-4 * max(float(norm) for norm in value.values()) if name == "grad_norms" else floor
+            least = 1e-3 * max(float(norm) for norm in value.values()) if name == "grad_norms" else floor
             found |= {f"{name}/{key}": gap for key, gap in differences(value, inner, least).items()}
         elif other is None:
             found[name] = math.inf

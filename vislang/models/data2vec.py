@@ -74,9 +74,9 @@ class EncoderConfig:
     dropout: float = 0.0
     attention_dropout: float = 0.0
     activation_dropout: float = 0.0
-    drop_path: tuple[float, float] = (0.0, 0.0)
+    drop_path: Sequence[float] = (0.0, 0.0)
 
-    def blocks(self, depth: int, drop_path: tuple[float, float] = (0.0, 0.0)) -> nn.ModuleList:
+    def blocks(self, depth: int, drop_path: Sequence[float] = (0.0, 0.0)) -> nn.ModuleList:
         """So many blocks of this shape."""
         rates = torch.linspace(*drop_path, depth).tolist()
         return nn.ModuleList(
@@ -145,7 +145,7 @@ class FrontEndConfig:
         alibi: bias attention by distance.
         decoder: fills the gaps in, in v2.
         head_layers: linear layers that predict, in v1; 0 regresses the encoder's output itself.
-        local_gradient: factor on the gradient into the local features; 0 freezes what computes them.
+        local_gradient: factor on the gradient into tokens, patches or convolutions; 0 freezes those.
     """
 
     class_tokens: int = 0
@@ -202,6 +202,7 @@ class SpeechConfig(FrontEndConfig):
     position_groups: int = 16
     position_depth: int = 5
     position_norm: bool = False
+    position_weight_norm: bool = False
     feature_eps: float = 1e-5
     zero_padding: bool = True
     norm: bool = True
@@ -233,7 +234,7 @@ class Modalities:
         return {name: config for name, config in named.items() if config is not None}
 
 
-Norm = Literal["batch", "instance", "group", "layer"]
+Norm = Literal["batch", "instance", "group", "layer", "instance_across", "group_across"]
 
 
 @dataclass
@@ -328,11 +329,9 @@ class FrontEnd(nn.Module):
         """What each token, patch or frame is by itself."""
         assert self.local is not None
         factor = self.config.local_gradient
-        if factor == 0:
-            with torch.no_grad():
-                return self._project(self.local(values))
-        local = self.local(values)
-        if factor != 1:
+        with torch.set_grad_enabled(torch.is_grad_enabled() and factor > 0):
+            local = self.local(values)
+        if factor not in (0, 1):
             local = factor * local + (1 - factor) * local.detach()
         return self._project(local)
 
@@ -457,6 +456,7 @@ class SpeechFrontEnd(FrontEnd):
             config.position_groups,
             config.position_depth,
             config.position_norm,
+            config.position_weight_norm,
         )
         self.zero_padding = config.zero_padding
         if config.decoder is None:
@@ -650,8 +650,14 @@ class Objective(NamedTuple):
 
 def normalise(x: Float[Tensor, "batch tokens width"], norm: Norm) -> Float[Tensor, "batch tokens width"]:
     """Normalise without weights: each channel over a sample's tokens (``instance``) or over the batch's
-    (``batch``), each token over its channels (``layer``), or a sample as a whole (``group``)."""
+    (``batch``), each token over its channels (``layer``), or a sample as a whole (``group``).
+
+    ``instance_across`` and ``group_across`` take the batch for time and time for the batch, as fairseq's v1 speech
+    model does where no other normalisation has put its axes in order before.
+    """
     x = x.float()
+    if norm in ("instance_across", "group_across"):
+        return normalise(x.transpose(0, 1), "instance" if norm == "instance_across" else "group").transpose(0, 1)
     if norm == "instance":
         return F.instance_norm(x.transpose(1, 2)).transpose(1, 2)
     if norm == "batch":

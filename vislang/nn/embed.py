@@ -251,21 +251,31 @@ class ConvolutionalPositions(nn.Module):
         width: of the sequence.
         kernel: receptive field of all layers together, in frames.
         groups: of the convolutions.
-        depth: number of layers; a single one has weight normalisation instead of a layer norm, as in wav2vec 2.0.
+        depth: number of layers.
         norm_first: normalise the sequence first.
+        weight_norm: normalise the weights rather than each layer's output, as wav2vec 2.0 does with its one layer.
     """
 
-    def __init__(self, width: int, kernel: int = 95, groups: int = 16, depth: int = 5, norm_first: bool = False):
+    def __init__(
+        self,
+        width: int,
+        kernel: int = 95,
+        groups: int = 16,
+        depth: int = 5,
+        norm_first: bool = False,
+        weight_norm: bool = False,
+    ):
         super().__init__()
         self.norm = nn.LayerNorm(width) if norm_first else None
-        each = max(3, kernel // depth) if depth > 1 else kernel
+        self.weight_norm = weight_norm
+        each = max(3, kernel // depth)
         self.layers = nn.ModuleList(
             nn.Conv1d(width, width, each, padding=each // 2, groups=groups) for _ in range(depth)
         )
-        if depth == 1:
-            nn.init.normal_(self.layers[0].weight, std=math.sqrt(4 / (each * width)))
-            nn.init.zeros_(self.layers[0].bias)
-            nn.utils.parametrizations.weight_norm(self.layers[0], dim=2)
+        for layer in self.layers if weight_norm else ():
+            nn.init.normal_(layer.weight, std=math.sqrt(4 / (each * width)))
+            nn.init.zeros_(layer.bias)
+            nn.utils.parametrizations.weight_norm(layer, dim=2)
 
     def forward(self, x: Float[Tensor, "batch tokens width"]) -> Float[Tensor, "batch tokens width"]:
         """Positions, to be added to the sequence."""
@@ -273,7 +283,7 @@ class ConvolutionalPositions(nn.Module):
         for layer in self.layers:
             # An even kernel gives one frame too many.
             hidden = layer(hidden)[..., : x.shape[1]]
-            if len(self.layers) > 1:
+            if not self.weight_norm:
                 hidden = F.layer_norm(hidden.transpose(1, 2), hidden.shape[1:2]).transpose(1, 2)
             hidden = F.gelu(hidden)
         return hidden.transpose(1, 2)
