@@ -19,10 +19,8 @@ CASES = sorted(folder.name for folder in PARITY.glob("data2vec*"))
 
 def convert(case: str, out: Path, weights: Path | None = None, *more: str) -> int:
     folder = PARITY / case
-    return main(
-        ["convert", "fairseq", str(weights or folder / "weights.pt"), "--config", str(folder / "config.json"), str(out)]
-        + list(more)
-    )
+    source = [str(weights or folder / "weights.pt"), "--config", str(folder / "config.json")]
+    return main(["convert", "fairseq", *source, str(out), *more])
 
 
 def names(recorded, prefix="") -> set[str]:

@@ -24,6 +24,9 @@ class _Inert:
     def __init__(self, *args: Any, **kwargs: Any):
         del args, kwargs
 
+    def __call__(self, *args: Any, **kwargs: Any) -> _Inert:
+        return _Inert()
+
     def __setstate__(self, state: Any) -> None:
         if isinstance(state, dict):
             self.__dict__.update(state)
@@ -74,7 +77,15 @@ def read_checkpoint(path: Path | str) -> Mapping[str, Any]:
     safe = SimpleNamespace(Unpickler=_Unpickler, load=None, __name__="vislang.convert.checkpoint")
     try:
         content = torch.load(path, map_location="cpu", pickle_module=safe, weights_only=False)
-    except (pickle.UnpicklingError, EOFError, RuntimeError, zipfile.BadZipFile, ValueError, AttributeError, TypeError) as error:
+    except (
+        pickle.UnpicklingError,
+        EOFError,
+        RuntimeError,
+        zipfile.BadZipFile,
+        ValueError,
+        AttributeError,
+        TypeError,
+    ) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise CheckpointUnreadable(f"{path}: cannot be read as a checkpoint ({reason}).") from None
     if not isinstance(content, Mapping):

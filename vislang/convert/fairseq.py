@@ -104,11 +104,12 @@ def build(config: Mapping[str, Any]) -> Data2Vec:
 
 def _objective(settings: Settings, **more: Any) -> ObjectiveConfig:
     layer_norms: list[Norm] = []
-    for norm in ("batch", "instance", "group", "layer"):
+    kinds: tuple[Norm, ...] = ("batch", "instance", "group", "layer")
+    for norm in kinds:
         if settings.get(f"{norm}_norm_target_layer", False):
             layer_norms.append(norm)
     mean_norms: list[Norm] = []
-    for norm in ("layer", "instance"):
+    for norm in (kinds[3], kinds[1]):
         if settings.get(f"{norm}_norm_targets", False):
             mean_norms.append(norm)
     if settings.need("model") == "data2vec_audio" and not {"batch", "instance"} & set(layer_norms):
@@ -255,7 +256,7 @@ def _speech_v1(settings: Settings) -> Data2Vec:
     )
 
 
-def _convolutions(settings: Settings, name: str) -> list[tuple[int, int, int]]:
+def _convolutions(settings: Settings, name: str) -> list[tuple[int, ...]]:
     """fairseq writes layers as a Python expression: lists of tuples, added and multiplied."""
     written = settings.get(name, "[(512, 10, 5)] + [(512, 3, 2)] * 4 + [(512,2,2)] + [(512,2,2)]")
 
@@ -271,7 +272,9 @@ def _convolutions(settings: Settings, name: str) -> list[tuple[int, int, int]]:
     except (ValueError, TypeError, SyntaxError):
         layers = []
     if not layers or any(len(layer) != 3 for layer in layers):
-        raise ConversionError(f"configuration: {settings.where}{name} {written!r} is no list of (width, kernel, stride).")
+        raise ConversionError(
+            f"configuration: {settings.where}{name} {written!r} is no list of (width, kernel, stride)."
+        )
     return layers
 
 
@@ -392,7 +395,9 @@ def _alibi(part: Settings, encoder: EncoderConfig) -> AlibiConfig | None:
 def _decoder(part: Settings) -> DecoderConfig:
     everywhere, gaps = part.get("add_positions_all", False), part.get("add_positions_masked", False)
     if everywhere and gaps:
-        raise ConversionError(f"configuration: {part.where}add_positions_all and add_positions_masked exclude each other.")
+        raise ConversionError(
+            f"configuration: {part.where}add_positions_all and add_positions_masked exclude each other."
+        )
     return DecoderConfig(
         width=part.get("decoder_dim", 384),
         layers=part.get("decoder_layers", 5),
@@ -659,7 +664,9 @@ def load_weights(model: Data2Vec, weights: Mapping[str, Any], lenient: bool = Fa
         faults.append("missing the teacher (_ema)")
     else:
         faults += [f"missing {averages[0]}/{key}" for key in moved if key not in teacher and not _is_index(key)]
-        faults += [f"unexpected {averages[0]}/{key}" for key in teacher if key not in moved and not _is_nothing(model, key)]
+        faults += [
+            f"unexpected {averages[0]}/{key}" for key in teacher if key not in moved and not _is_nothing(model, key)
+        ]
     tensors = _tensors(model)
     with torch.no_grad():
         _fill(tensors, known, state)
@@ -717,7 +724,9 @@ def outputs(model: Data2Vec, inputs: Mapping[str, Any], config: Mapping[str, Any
     model.move_teacher()
     tensors = _tensors(model)
     teacher = {key: place.of(tensors) for key, place in teacher_keys(model).items()}
-    regression = f"loss_{_THEIRS[modality]}_regression" if v2 else "loss_main" if modality == "text" else "loss_regression"
+    regression = (
+        f"loss_{_THEIRS[modality]}_regression" if v2 else "loss_main" if modality == "text" else "loss_regression"
+    )
     result: dict[str, Any] = {
         "features" if v2 else "student_features": encoded,
         **{f"layer_{index}": layer for index, layer in enumerate(layers)},
@@ -756,14 +765,12 @@ def _layers(model: Data2Vec, batch: Masked) -> list[Tensor]:
     local = front_end.local_features(batch.values)
     padding = None if batch.padding is None else front_end.pad(batch.padding, local.shape[1])
     depth = len(model.student.blocks)
-    _, results = run_blocks(
-        model.student.blocks, front_end(local, padding), depth, model.objective_config.end_of_block
-    )
+    _, results = run_blocks(model.student.blocks, front_end(local, padding), depth, model.objective_config.end_of_block)
     return [result[:, front_end.config.class_tokens :] for result in results]
 
 
 def _tensors(model: Data2Vec) -> dict[str, Tensor]:
-    return {name: tensor for name, tensor in (*model.named_parameters(), *model.named_buffers())}
+    return dict(model.named_parameters()) | dict(model.named_buffers())
 
 
 def _is_index(key: str) -> bool:

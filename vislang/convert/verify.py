@@ -33,9 +33,7 @@ def read_reference(path: Path | str) -> tuple[dict[str, Any], dict[str, Any]]:
     return content["inputs"], content["outputs"]
 
 
-def differences(
-    recorded: Mapping[str, Any], ours: Mapping[str, Any], floor: float | None = None
-) -> dict[str, float]:
+def differences(recorded: Mapping[str, Any], ours: Mapping[str, Any], floor: float | None = None) -> dict[str, float]:
     """The largest difference of each recorded output, by name; nested names are joined by slashes.
 
     Activations and parameters differ absolutely; losses and gradient norms relative to their recorded size. A norm

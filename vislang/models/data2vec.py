@@ -78,7 +78,7 @@ class EncoderConfig:
 
     def blocks(self, depth: int, drop_path: Sequence[float] = (0.0, 0.0)) -> nn.ModuleList:
         """So many blocks of this shape."""
-        rates = torch.linspace(*drop_path, depth).tolist()
+        rates = torch.linspace(drop_path[0], drop_path[1], depth).tolist()
         return nn.ModuleList(
             EncoderBlock(
                 self.width,
@@ -191,7 +191,7 @@ class ImageConfig(FrontEndConfig):
 class SpeechConfig(FrontEndConfig):
     """A 16 kHz waveform, frames by strided convolutions, positions by convolutions over the frames."""
 
-    convolutions: Sequence[tuple[int, int, int]] = (
+    convolutions: Sequence[Sequence[int]] = (
         (512, 10, 5),
         *[(512, 3, 2)] * 4,
         *[(512, 2, 2)] * 2,
@@ -298,7 +298,7 @@ class Hidden(NamedTuple):
 
     tokens: Float[Tensor, "batch tokens width"]
     padding: Bool[Tensor, "batch tokens"] | None
-    bias: Float[Tensor, "layers #batch heads tokens tokens"] | None
+    bias: Float[Tensor, "layers _ heads tokens tokens"] | None
 
 
 class FrontEnd(nn.Module):
@@ -312,7 +312,9 @@ class FrontEnd(nn.Module):
         self.fixed_positions: nn.Parameter | None = None
         self.positions: nn.Module | None = None
         self.mask_token: nn.Parameter | None = None
-        self.class_tokens = nn.Parameter(0.02 * torch.randn(config.class_tokens, width)) if config.class_tokens else None
+        self.class_tokens = (
+            nn.Parameter(0.02 * torch.randn(config.class_tokens, width)) if config.class_tokens else None
+        )
         self.norm = nn.LayerNorm(width, encoder.eps, encoder.affine) if config.norm else None
         self.prenet = encoder.blocks(config.prenet_depth)
         self.zero_padding = False
@@ -375,12 +377,14 @@ class FrontEnd(nn.Module):
             tokens = torch.cat([self.class_tokens.expand(len(tokens), -1, -1), tokens], dim=1)
             extra = len(self.class_tokens)
             padding = None if padding is None else F.pad(padding, (extra, 0))
-            if isinstance(self.bias, Alibi):
+            if bias is not None and isinstance(self.bias, Alibi):
                 bias = F.pad(bias, (extra, 0, extra, 0))
         if self.norm is not None:
             tokens = self.norm(tokens)
         depth = len(self.prenet)
-        tokens, _ = run_blocks(self.prenet, Hidden(tokens, padding, None if bias is None else bias[:depth] if len(bias) > 1 else bias))
+        tokens, _ = run_blocks(
+            self.prenet, Hidden(tokens, padding, None if bias is None else bias[:depth] if len(bias) > 1 else bias)
+        )
         return Hidden(tokens, padding, bias[depth:] if bias is not None and len(bias) > 1 else bias)
 
     def _bias(self, tokens: int) -> Tensor | None:
@@ -429,10 +433,14 @@ class ImageFrontEnd(FrontEnd):
     """Patches of an image, row by row."""
 
     def __init__(self, config: ImageConfig, encoder: EncoderConfig):
-        super().__init__(config, encoder, PatchEmbedding(config.patch, encoder.width, config.channels, config.patch_width))
+        super().__init__(
+            config, encoder, PatchEmbedding(config.patch, encoder.width, config.channels, config.patch_width)
+        )
         self.side = config.size // config.patch
         if config.positions == "fixed":
-            self.fixed_positions = nn.Parameter(grid_sinusoids(self.side, self.side, encoder.width), requires_grad=False)
+            self.fixed_positions = nn.Parameter(
+                grid_sinusoids(self.side, self.side, encoder.width), requires_grad=False
+            )
         elif config.positions == "relative":
             layers = encoder.depth if config.relative_per_layer else 1
             self.bias = RelativePositionBias(self.side, self.side, encoder.heads, layers)
@@ -712,7 +720,9 @@ class Data2Vec(nn.Module):
         self.teacher_config = teacher or TeacherConfig()
         _check(encoder, modalities.present(), self.objective_config)
         self.student = Encoder(encoder, modalities)
-        self.heads = nn.ModuleDict({name: self._head(name, modality) for name, modality in modalities.present().items()})
+        self.heads = nn.ModuleDict(
+            {name: self._head(name, modality) for name, modality in modalities.present().items()}
+        )
         self.teacher = self._make_teacher()
         self.updates = 0
 
@@ -722,13 +732,16 @@ class Data2Vec(nn.Module):
             return regression_head(width, config.head_layers)
         assert config.decoder is not None
         front_end = self.student.front_end(name)
-        return ConvolutionalDecoder(config.decoder, width, front_end.side if isinstance(front_end, ImageFrontEnd) else None)
+        return ConvolutionalDecoder(
+            config.decoder, width, front_end.side if isinstance(front_end, ImageFrontEnd) else None
+        )
 
     def _make_teacher(self) -> Encoder:
         """The student as it is now, without the parts that the teacher borrows."""
         teacher = copy.deepcopy(self.student).float().requires_grad_(False).eval()
         scope = self.teacher_config.scope
-        for front_end in teacher.front_ends.values():
+        for name in teacher.front_ends:
+            front_end = teacher.front_end(name)
             front_end.mask_token = None
             if scope != "all":
                 front_end.local = None

@@ -126,7 +126,9 @@ def kernel_for(tokens: int, device: torch.device, dtype: torch.dtype) -> Abstrac
 
 def hide(padding: Bool[Tensor, "batch tokens"], dtype: torch.dtype) -> Float[Tensor, "batch 1 1 tokens"]:
     """An attention bias that hides padding (True) from every query."""
-    return torch.zeros(padding.shape, dtype=dtype, device=padding.device).masked_fill(padding, -torch.inf)[:, None, None]
+    return torch.zeros(padding.shape, dtype=dtype, device=padding.device).masked_fill(padding, -torch.inf)[
+        :, None, None
+    ]
 
 
 def _open_blind_rows(mask: Bool[Tensor, "*batch queries context"]) -> Bool[Tensor, "*batch queries context"]:

@@ -29,6 +29,8 @@ class TokenEmbedding(nn.Module):
         zero_padding: set padding to zero at the end.
     """
 
+    waves: Tensor | None
+
     def __init__(
         self,
         vocabulary_size: int,
@@ -49,9 +51,8 @@ class TokenEmbedding(nn.Module):
         self.tokens = nn.Embedding(vocabulary_size, width, padding_id)
         rows = padding_id + 1 + max_length
         self.positions = nn.Embedding(rows, width, padding_id) if positions == "learned" else None
-        self.register_buffer(
-            "waves", sinusoids(rows, width, padding_id) if positions == "sinusoidal" else None, persistent=False
-        )
+        waves = sinusoids(rows, width, padding_id) if positions == "sinusoidal" else None
+        self.register_buffer("waves", waves, persistent=False)
         self.norm = nn.LayerNorm(width, eps) if norm else None
 
     def forward(self, input_ids: Int[Tensor, "batch tokens"]) -> Float[Tensor, "batch tokens width"]:
@@ -204,9 +205,7 @@ class SpeechConvolutions(nn.Module):
         bias: whether the convolutions have biases.
     """
 
-    def __init__(
-        self, layers: Sequence[tuple[int, int, int]], norm: Literal["layer", "group"] = "layer", bias: bool = False
-    ):
+    def __init__(self, layers: Sequence[Sequence[int]], norm: Literal["layer", "group"] = "layer", bias: bool = False):
         super().__init__()
         self.shapes = [tuple(layer) for layer in layers]
         self.convolutions = nn.ModuleList()
@@ -269,11 +268,11 @@ class ConvolutionalPositions(nn.Module):
         self.norm = nn.LayerNorm(width) if norm_first else None
         self.weight_norm = weight_norm
         each = max(3, kernel // depth)
-        self.layers = nn.ModuleList(
-            nn.Conv1d(width, width, each, padding=each // 2, groups=groups) for _ in range(depth)
-        )
-        for layer in self.layers if weight_norm else ():
+        layers = [nn.Conv1d(width, width, each, padding=each // 2, groups=groups) for _ in range(depth)]
+        self.layers = nn.ModuleList(layers)
+        for layer in layers if weight_norm else ():
             nn.init.normal_(layer.weight, std=math.sqrt(4 / (each * width)))
+            assert layer.bias is not None
             nn.init.zeros_(layer.bias)
             nn.utils.parametrizations.weight_norm(layer, dim=2)
 
