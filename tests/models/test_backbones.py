@@ -90,3 +90,27 @@ def test_the_fingerprint_sees_names_types_shapes_and_values():
     marks = {fingerprint(state) for state in (base, *others)}
     assert len(marks) == 5
     assert fingerprint(dict(reversed(base.items()))) == fingerprint(base)
+
+
+@pytest.mark.parametrize("family", ["clip", "siglip"])
+def test_the_image_half_of_a_contrastive_pair_serves(family, tmp_path):
+    """Saved as a pair, as on the Hub; the class token is no position of the grid."""
+    import transformers
+
+    small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    half = {**small, "image_size": 32, "patch_size": 8}
+    config = {
+        "clip": lambda: transformers.CLIPConfig(text_config={**small, "vocab_size": 30}, vision_config=half),
+        "siglip": lambda: transformers.SiglipConfig(text_config={**small, "vocab_size": 30}, vision_config=half),
+    }[family]()
+    pair = transformers.AutoModel.from_config(config)
+    pair.save_pretrained(tmp_path)
+    (tmp_path / "preprocessor_config.json").write_text(
+        '{"image_processor_type": "CLIPImageProcessor", "size": {"height": 32, "width": 32}, "crop_size": 32}'
+    )
+    tower = load_vision_tower(str(tmp_path))
+    pixels = tower.preprocess(Pillow.new("RGB", (64, 40), "red"))[None]
+    features = tower(pixels)
+    assert features.shape == (1, 16, 16)
+    whole = pair.eval().vision_model(pixel_values=pixels).last_hidden_state
+    assert torch.allclose(features, whole[:, -16:], atol=1e-6)
