@@ -41,6 +41,10 @@ class Trainable(Protocol):
         """The named parameters that train, by group; a recipe may give a group its own rate."""
         ...
 
+    def after_step(self) -> None:
+        """What follows an optimizer step: a teacher that moves, say."""
+        ...
+
     def diagnostics(self) -> dict[str, float]:
         """Numbers worth watching while it trains, by name."""
         ...

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from vislang.errors import UserError
 from vislang.models.data2vec import (
     AlibiConfig,
+    Collapsed,
     Data2Vec,
     DecoderConfig,
     EncoderConfig,
@@ -157,7 +158,7 @@ def test_the_teacher_follows_by_an_annealed_average():
     with torch.no_grad():
         built.student.blocks[0].widen.weight.add_(1.0)
     for update in range(1, 13):
-        built.move_teacher()
+        built.after_step()
         decay = 0.99 if update >= 10 else 0.99 - 0.09 * (1 - update / 10)
         assert built.decay == pytest.approx(decay)
         before = decay * before + (1 - decay) * built.student.blocks[0].widen.weight
@@ -170,7 +171,7 @@ def test_what_is_copied_is_not_averaged():
     with torch.no_grad():
         for parameter in built.student.parameters():
             parameter.add_(1.0)
-    built.move_teacher()
+    built.after_step()
     assert torch.equal(built.teacher.front_ends["text"].local.tokens.weight, built.student.front_ends["text"].local.tokens.weight)
     assert not torch.equal(built.teacher.blocks[0].widen.weight, built.student.blocks[0].widen.weight)
 
@@ -202,6 +203,52 @@ def test_a_pre_norm_block_keeps_its_residual_connection():
     assert torch.allclose(out, x + attended + result, atol=1e-6)
 
 
+def test_a_collapse_stops_the_run_with_an_explanation():
+    built = model("v1")
+    built.objective_config.watch_from = 2
+    whole = batch("image", "v1")
+    healthy = built.losses(whole)
+    assert set(built.diagnostics()) == {"target_spread", "prediction_spread", "teacher_decay"}
+    assert healthy["regression"] == pytest.approx(built.objective(whole).losses["regression"].item() / 10)
+    with torch.no_grad():
+        for block in built.teacher.blocks:
+            block.narrow.weight.zero_()
+    built.losses(whole)
+    built.after_step()
+    built.after_step()
+    with torch.no_grad():
+        for block in built.teacher.blocks:
+            block.narrow.weight.zero_()
+    with pytest.raises(Collapsed, match=r"update 2: the targets have collapsed.*teacher\.decay"):
+        built.losses(whole)
+
+
+@pytest.mark.parametrize("generation", ["v1", "v2"])
+def test_a_few_steps_lower_the_loss_and_the_state_goes_on_from_where_it_was(generation):
+    built = model(generation, copies=2 if generation == "v2" else 1).train()
+    whole = batch("image", generation, copies=2 if generation == "v2" else 1)
+    optimizer = torch.optim.AdamW([p for group in built.parameter_groups().values() for _, p in group], lr=3e-3)
+
+    def step(trained):
+        torch.manual_seed(5)
+        loss = trained.losses(whole)["regression"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        trained.after_step()
+        return loss.item()
+
+    curve = [step(built) for _ in range(30)]
+    assert curve[-1] < 0.7 * curve[0]
+    other = model(generation, copies=2 if generation == "v2" else 1)
+    other.load_trainable_state(built.trainable_state())
+    assert (other.updates, other.decay) == (30, built.decay)
+    torch.manual_seed(6)
+    expected = built.losses(whole)["regression"]
+    torch.manual_seed(6)
+    assert other.train().losses(whole)["regression"] == expected
+
+
 def test_spread_is_small_where_everything_looks_the_same():
     assert spread(torch.ones(50, 4)) == pytest.approx(1e-3)
     assert spread(torch.randn(5000, 4)) == pytest.approx(1.0, abs=0.05)
@@ -210,7 +257,7 @@ def test_spread_is_small_where_everything_looks_the_same():
 @pytest.mark.parametrize("generation", ["v1", "v2"])
 def test_saving_and_opening(generation, tmp_path):
     built = model(generation)
-    built.move_teacher()
+    built.after_step()
     built.save(tmp_path / "saved")
     opened = load(tmp_path / "saved")
     assert opened.updates == 1

@@ -721,7 +721,7 @@ def outputs(model: Data2Vec, inputs: Mapping[str, Any], config: Mapping[str, Any
     }
     norms = {key: place.of(gradients).norm() for key, place in student_keys(model).items() if place.name in gradients}
     model.updates = config.get("teacher_step_at_update", 1) - 1
-    model.move_teacher()
+    model.after_step()
     tensors = _tensors(model)
     teacher = {key: place.of(tensors) for key, place in teacher_keys(model).items()}
     regression = (

@@ -252,6 +252,8 @@ class ObjectiveConfig:
         copies: masks of a sample that share one reading by the teacher (v2).
         class_loss: weight of predicting the mean target from the class token (v2).
         weight: of the regression.
+        min_target_spread, min_prediction_spread: below these, from update ``watch_from`` on, the run has collapsed.
+        watch_from: updates during which the spreads may still be small.
     """
 
     generation: Literal["v1", "v2"] = "v1"
@@ -264,6 +266,9 @@ class ObjectiveConfig:
     copies: int = 1
     class_loss: float = 0.0
     weight: float = 1.0
+    min_target_spread: float = 0.1
+    min_prediction_spread: float = 0.01
+    watch_from: int = 5000
 
 
 @dataclass
@@ -691,6 +696,10 @@ def spread(x: Float[Tensor, "places width"]) -> Float[Tensor, ""]:
     return (x.float().var(dim=0) + 1e-6).sqrt().mean()
 
 
+class Collapsed(UserError):
+    """Every input is given the same representation: the easiest way to predict one's own average."""
+
+
 class Data2Vec(nn.Module):
     """Student, teacher and objective; tensors in, tensors out.
 
@@ -725,6 +734,7 @@ class Data2Vec(nn.Module):
         )
         self.teacher = self._make_teacher()
         self.updates = 0
+        self._watched: dict[str, float] = {}
 
     def _head(self, name: str, config: FrontEndConfig) -> nn.Module:
         width = self.student.config.width
@@ -819,14 +829,67 @@ class Data2Vec(nn.Module):
             return scale * F.mse_loss(predictions, targets, reduction="sum")
         return scale * F.smooth_l1_loss(predictions, targets, reduction="sum", beta=config.beta)
 
+    def losses(self, batch: Masked) -> dict[str, Float[Tensor, ""]]:
+        """The objective's losses, a predicted place (v1 section 3.4; fairseq divides by the same number).
+
+        Raises:
+            Collapsed: targets or predictions hardly differ from place to place any more.
+        """
+        found = self.objective(batch)
+        self._watched = {
+            "target_spread": spread(found.targets).item(),
+            "prediction_spread": spread(found.predictions.detach()).item(),
+            "teacher_decay": self.decay,
+        }
+        self._must_not_have_collapsed()
+        return {name: loss / found.places for name, loss in found.losses.items()}
+
+    def _must_not_have_collapsed(self) -> None:
+        config = self.objective_config
+        if self.updates < config.watch_from:
+            return
+        for what, least in (("target", config.min_target_spread), ("prediction", config.min_prediction_spread)):
+            found = self._watched[f"{what}_spread"]
+            if found < least:
+                raise Collapsed(
+                    f"update {self.updates}: the {what}s have collapsed. Their standard deviation over places is "
+                    f"{found:.4f}, below objective.min_{what}_spread {least}: the encoder gives every input nearly the "
+                    "same representation, which is easy to predict and of no use. Usual causes: a learning rate that "
+                    "is too high or warmed up too fast, a teacher that follows too closely (raise teacher.decay), "
+                    "targets that are not normalised, too little that is hidden."
+                )
+
+    def diagnostics(self) -> dict[str, float]:
+        """Of the last batch: how far targets and predictions spread, and the teacher's decay."""
+        return dict(self._watched)
+
+    def parameter_groups(self) -> dict[str, list[tuple[str, Tensor]]]:
+        """What trains: ``matrices`` (weight decay is for these) and ``vectors`` (norms, biases, biases of attention)."""
+        groups: dict[str, list[tuple[str, Tensor]]] = {"matrices": [], "vectors": []}
+        for name, parameter in self.named_parameters():
+            if parameter.requires_grad:
+                is_matrix = parameter.ndim > 1 and ".bias." not in name
+                groups["matrices" if is_matrix else "vectors"].append((name, parameter))
+        return groups
+
+    def trainable_state(self) -> dict[str, Tensor]:
+        """Student, heads and teacher, and the number of updates."""
+        return {**self.state_dict(), "updates": torch.tensor(self.updates)}
+
+    def load_trainable_state(self, state: dict[str, Tensor]) -> None:
+        """Restore what :meth:`trainable_state` gave."""
+        state = dict(state)
+        self.updates = int(state.pop("updates"))
+        self.load_state_dict(state)
+
     @property
     def decay(self) -> float:
         """The share of itself that the teacher keeps at this update."""
         config = self.teacher_config
         return annealed_decay(config.decay, config.end_decay, self.updates, config.anneal_steps)
 
-    def move_teacher(self) -> None:
-        """After an optimizer step: one update more, and the teacher follows."""
+    def after_step(self) -> None:
+        """One update more, and the teacher follows."""
         self.updates += 1
         average_into(self.teacher, self.student, self.decay, self._is_copied)
 

@@ -653,6 +653,9 @@ class Flamingo(nn.Module):
             groups[kind].append((name, parameter))
         return groups
 
+    def after_step(self) -> None:
+        """Nothing follows a step."""
+
     def diagnostics(self) -> dict[str, float]:
         """tanh of every gate."""
         return self.bridge.gates()

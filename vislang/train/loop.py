@@ -123,6 +123,7 @@ def train(
             norm = nn.utils.clip_grad_norm_(parameters, config.clip_norm)
             _must_be_finite(done + 1, {**losses, "gradient norm": norm}, batch.names, checkpoints)
             optimizer.step()
+            model.after_step()
             done += 1
             seconds += time.perf_counter() - started
             row = {

@@ -1,0 +1,82 @@
+"""What is done to a training image so that it never looks the same twice; on Pillow images, in worker processes."""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import dataclass
+
+from PIL import Image, ImageEnhance
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Random resized crop, flip and colour jitter (the recipe of data2vec's and BEiT's pretraining).
+
+    Attributes:
+        size: side of the result in pixels.
+        scale: least and greatest share of the image's area that a crop covers.
+        ratio: least and greatest ratio of its width to its height.
+        flip: probability of a mirror image.
+        brightness, contrast, saturation: each is multiplied by a factor between 1 minus and 1 plus this.
+        hue: turned by at most this share of the colour circle, at most 0.5.
+    """
+
+    size: int = 224
+    scale: tuple[float, float] = (0.2, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    flip: float = 0.5
+    brightness: float = 0.4
+    contrast: float = 0.4
+    saturation: float = 0.4
+    hue: float = 0.0
+
+    def __post_init__(self):
+        if not 0 < self.scale[0] <= self.scale[1] <= 1:
+            raise ValueError(f"augmentation.scale {self.scale}: two shares of the area, the smaller first.")
+        if not 0 < self.ratio[0] <= self.ratio[1]:
+            raise ValueError(f"augmentation.ratio {self.ratio}: two ratios of width to height, the smaller first.")
+        for name, most in (("flip", 1), ("brightness", 1), ("contrast", 1), ("saturation", 1), ("hue", 0.5)):
+            if not 0 <= getattr(self, name) <= most:
+                raise ValueError(f"augmentation.{name} is {getattr(self, name)}; it must lie between 0 and {most}.")
+
+    def __call__(self, image: Image.Image, seed: int) -> Image.Image:
+        """One variant of an RGB image; the same seed gives the same variant."""
+        chance = random.Random(seed)
+        box = self.crop(image.width, image.height, chance)
+        # Cropping and resizing in one pass; a large crop is first reduced by a whole factor, which is much faster.
+        out = image.resize((self.size, self.size), Image.Resampling.BICUBIC, box, reducing_gap=2.0)
+        if chance.random() < self.flip:
+            out = out.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        adjustments = [
+            (ImageEnhance.Brightness, self.brightness),
+            (ImageEnhance.Contrast, self.contrast),
+            (ImageEnhance.Color, self.saturation),
+        ]
+        chance.shuffle(adjustments)
+        for enhance, strength in adjustments:
+            if strength:
+                out = enhance(out).enhance(chance.uniform(1 - strength, 1 + strength))
+        return _turn_hue(out, chance.uniform(-self.hue, self.hue)) if self.hue else out
+
+    def crop(self, width: int, height: int, chance: random.Random) -> tuple[float, float, float, float]:
+        """A box (left, upper, right, lower) within an image of this size.
+
+        Boxes that do not fit are drawn again; after ten, the largest central box of an allowed ratio is taken.
+        """
+        for _ in range(10):
+            area = width * height * chance.uniform(*self.scale)
+            ratio = math.exp(chance.uniform(math.log(self.ratio[0]), math.log(self.ratio[1])))
+            wide, high = math.sqrt(area * ratio), math.sqrt(area / ratio)
+            if wide <= width and high <= height:
+                left, upper = chance.uniform(0, width - wide), chance.uniform(0, height - high)
+                return left, upper, left + wide, upper + high
+        ratio = min(max(width / height, self.ratio[0]), self.ratio[1])
+        wide, high = min(width, height * ratio), min(height, width / ratio)
+        return (width - wide) / 2, (height - high) / 2, (width + wide) / 2, (height + high) / 2
+
+
+def _turn_hue(image: Image.Image, turn: float) -> Image.Image:
+    hue, saturation, value = image.convert("HSV").split()
+    shift = round(turn * 256)
+    return Image.merge("HSV", (hue.point(lambda h: (h + shift) % 256), saturation, value)).convert("RGB")
