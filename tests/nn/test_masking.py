@@ -102,7 +102,13 @@ def test_what_is_kept_comes_in_blocks():
 
 
 @settings(deadline=None, max_examples=60)
-@given(seeds, st.lists(st.integers(2, 120), min_size=1, max_size=5), st.floats(0.05, 1.0), st.integers(1, 12), st.booleans())
+@given(
+    seeds,
+    st.lists(st.integers(2, 120), min_size=1, max_size=5),
+    st.floats(0.05, 1.0),
+    st.integers(1, 12),
+    st.booleans(),
+)
 def test_spans_leave_something_and_hide_something(seed, lengths, rate, span, same):
     real = torch.tensor(lengths)
     mask = span_mask(real, 130, seeded(seed), rate, span, same)

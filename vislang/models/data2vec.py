@@ -864,7 +864,7 @@ class Data2Vec(nn.Module):
         return dict(self._watched)
 
     def parameter_groups(self) -> dict[str, list[tuple[str, Tensor]]]:
-        """What trains: ``matrices`` (weight decay is for these) and ``vectors`` (norms, biases, biases of attention)."""
+        """What trains: ``matrices`` (weight decay is for these) and ``vectors`` (norms and biases)."""
         groups: dict[str, list[tuple[str, Tensor]]] = {"matrices": [], "vectors": []}
         for name, parameter in self.named_parameters():
             if parameter.requires_grad:

@@ -118,7 +118,7 @@ def block_mask(
     return mask
 
 
-def _uniform(generator: torch.Generator, low: float, high: float) -> float:
+def _uniform(generator: torch.Generator, low: float | int, high: float | int) -> float:
     return low + (high - low) * torch.rand((), generator=generator).item()
 
 
@@ -166,7 +166,7 @@ def inverse_block_mask(
 
 
 def span_mask(
-    lengths: Int[Tensor, " batch"],
+    lengths: Int[Tensor, "#batch"],
     frames: int,
     generator: torch.Generator,
     rate: float = 0.65,
