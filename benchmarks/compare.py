@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 
 @dataclass(frozen=True)
@@ -66,11 +66,11 @@ def arguments(description: str) -> argparse.Namespace:
 
 def report(rows: Sequence[Row], path: Path | None) -> None:
     """Print the rows as a table, and write them where asked."""
-    table = Table("", "value", "unit", "goal", "met", "ours", "peer", "rounds")
+    table = Table(Column("", no_wrap=True), Column("value", no_wrap=True), "goal", "met", "ours", "peer", "rounds")
     for row in rows:
         seconds = [f"{1000 * s:.0f} ms" for s in (row.ours_s, row.peer_s)]
         met = "yes" if row.met else "[red]no[/red]"
-        table.add_row(row.name, f"{row.value:.3f}", row.unit, row.goal, met, *seconds, str(row.rounds))
+        table.add_row(row.name, f"{row.value:.3f} {row.unit}", row.goal, met, *seconds, str(row.rounds))
     Console().print(table)
     if path is not None:
         path.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n", encoding="utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import torch
@@ -38,6 +39,17 @@ FAMILIES = {
 }
 
 
+BRIDGE = {
+    "gated_layers": [1, 2],
+    "latents": 4,
+    "resampler_width": 16,
+    "resampler_depth": 1,
+    "heads": 2,
+    "head_width": 8,
+}
+"""The shape of a small bridge."""
+
+
 def language_model(family: str) -> PreTrainedModel:
     """A random model of a family, the same each time."""
     torch.manual_seed(7)
@@ -47,15 +59,7 @@ def language_model(family: str) -> PreTrainedModel:
 def bridge(lm: PreTrainedModel, opened: bool = False, **config) -> Bridge:
     """A small bridge on a language model, its gates shut or well open."""
     torch.manual_seed(8)
-    settings = {
-        "gated_layers": [1, 3],
-        "latents": 4,
-        "resampler_width": 16,
-        "resampler_depth": 2,
-        "heads": 2,
-        "head_width": 8,
-        **config,
-    }
+    settings = {**BRIDGE, "gated_layers": [1, 3], "resampler_depth": 2, **config}
     embedding = lm.get_input_embeddings().weight
     built = Bridge(FlamingoConfig(**settings), FrozenCausalLM(lm), 20, embedding[5].detach())
     if opened:
@@ -151,7 +155,7 @@ def write_recipe(path: Path, language: str, vision: str, **train) -> Path:
   init_args:
     language_model: {language}
     vision_tower: {vision}
-    bridge: {{gated_layers: [1, 2], latents: 4, resampler_width: 16, resampler_depth: 1, heads: 2, head_width: 8}}
+    bridge: {json.dumps(BRIDGE)}
 data: {path.parent / "my.jsonl"}
 hold_out: 0.2
 train:

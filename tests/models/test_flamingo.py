@@ -8,6 +8,7 @@ import torch
 from PIL import Image as Pillow
 
 import vislang
+from tests import tiny
 from vislang.document import Absent, Document, Image, MediaError, Video
 from vislang.errors import UserError
 from vislang.models.backbones import TowerError
@@ -16,7 +17,7 @@ from vislang.models.flamingo_collate import IGNORED
 from vislang.models.loading import ModelNotFound
 from vislang.prompt import Prompts, Shot
 
-SMALL = FlamingoConfig(gated_layers=[1, 2], latents=4, resampler_width=16, resampler_depth=1, heads=2, head_width=8)
+SMALL = FlamingoConfig(**tiny.BRIDGE)
 
 
 @pytest.fixture
