@@ -101,6 +101,14 @@ def test_a_hostile_checkpoint_runs_nothing(tmp_path):
     assert (tmp_path / "marker").exists()
 
 
+def test_files_of_the_time_before_zip_open_too(tmp_path):
+    weights = torch.load(PARITY / "data2vec_text" / "weights.pt", weights_only=True)
+    torch.save({"model": weights}, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    read = read_checkpoint(tmp_path / "old.pt")["model"]
+    assert set(read) == set(weights)
+    assert all(torch.equal(read[key], weights[key]) for key in weights if isinstance(weights[key], torch.Tensor))
+
+
 @pytest.mark.parametrize("content", [b"", b"no checkpoint", pickle.dumps([1, 2])])
 def test_what_is_no_checkpoint_is_refused(tmp_path, content):
     (tmp_path / "x.pt").write_bytes(content)
@@ -144,6 +152,14 @@ def test_configurations_that_cannot_be_built_say_why(change, message):
     config = json.loads((PARITY / "data2vec_text" / "config.json").read_text())
     with pytest.raises(ValueError, match=message):
         fairseq.build(config | change)
+
+
+@pytest.mark.parametrize("verb", [["ask"], ["eval"]])
+def test_an_encoder_is_not_asked_for_words(verb, tmp_path, pictures, capsys):
+    convert("data2vec2_image", tmp_path / "out")
+    rest = [str(pictures / "0.png"), "what?"] if verb == ["ask"] else ["--data", str(pictures / "my.jsonl")]
+    assert main([*verb, str(tmp_path / "out"), *rest]) == 2
+    assert "is a Data2Vec, which generates no text" in capsys.readouterr().err
 
 
 def test_convolutions_are_read_without_running_them():

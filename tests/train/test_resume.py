@@ -132,7 +132,7 @@ def test_a_line_that_a_kill_cut_short_is_dropped(tmp_path):
     ]
 
 
-def test_worker_processes_change_nothing_but_who_prepares_the_batches(recipe, tmp_path):
+def test_worker_processes_change_nothing_but_who_prepares_the_batches(recipe, pictures, tmp_path):
     finish(start(recipe, tmp_path / "alone"))
     finish(start(recipe, tmp_path / "helped", "--train.workers", "2"))
     assert steps(tmp_path / "helped") == steps(tmp_path / "alone")

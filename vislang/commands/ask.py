@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from vislang.document import Image
 from vislang.errors import UserError
-from vislang.models.loading import load
+from vislang.models.loading import load_generating
 from vislang.prompt import Shot
 
 
@@ -17,7 +17,7 @@ def ask(model: str, image: str, question: str | None, shots: Sequence[Sequence[s
     examples = [parse_shot(path, text, question) for path, text in shots]
     for medium in (picture, *(shot.image for shot in examples)):
         medium.decode()
-    print(load(model).ask(picture, question, examples, max_new_tokens))
+    print(load_generating(model).ask(picture, question, examples, max_new_tokens))
     return 0
 
 

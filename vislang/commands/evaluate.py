@@ -8,7 +8,7 @@ import random
 from vislang.capabilities import Generates, Scores, Trainable
 from vislang.console import console, reporting
 from vislang.evaluate.answering import answer, perplexity
-from vislang.models.loading import load
+from vislang.models.loading import load_generating
 from vislang.tasks.data_sets import evaluation_examples
 
 
@@ -22,7 +22,7 @@ def evaluate(source: str, data: str, limit: int, seed: int, skip_bad_records: bo
         examples = evaluation_examples(data, skip_bad_records, problems, report)
     if limit and limit < len(examples):
         examples = random.Random(seed).sample(examples, limit)
-    model = load(source)
+    model = load_generating(source)
     assert isinstance(model, Generates)
     assert isinstance(model, Scores)
     assert isinstance(model, Trainable)

@@ -62,6 +62,10 @@ class _Unpickler(pickle.Unpickler):
         return type(name, (_Inert,), {"__module__": f"{module} (not loaded)"})
 
 
+def _load(file: Any, **options: Any) -> Any:
+    return _Unpickler(file, **options).load()
+
+
 def read_checkpoint(path: Path | str) -> Mapping[str, Any]:
     """Read a file that ``torch.save`` wrote, whatever objects are wrapped around its tensors.
 
@@ -74,7 +78,7 @@ def read_checkpoint(path: Path | str) -> Mapping[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise CheckpointUnreadable(f"{path}: no such file.")
-    safe = SimpleNamespace(Unpickler=_Unpickler, load=None, __name__="vislang.convert.checkpoint")
+    safe = SimpleNamespace(Unpickler=_Unpickler, load=_load, __name__="vislang.convert.checkpoint")
     try:
         content = torch.load(path, map_location="cpu", pickle_module=safe, weights_only=False)
     except (
