@@ -292,6 +292,8 @@ def test_saving_and_opening(generation, tmp_path):
         ({}, Modalities(image=ImageConfig()), ObjectiveConfig("v2", top_k=1), "needs a decoder"),
         ({}, Modalities(text=TextConfig()), ObjectiveConfig(top_k=1, class_loss=1.0), "needs a class token"),
         ({}, Modalities(), ObjectiveConfig(top_k=1), "at least one"),
+        ({}, Modalities(image=ImageConfig(decoder=DECODER)), ObjectiveConfig("v2", top_k=1), "take fixed ones"),
+        ({}, Modalities(image=ImageConfig(class_tokens=0)), ObjectiveConfig(top_k=1), "take fixed ones"),
     ],
 )
 def test_what_cannot_be_is_refused(encoder, modalities, objective, message):

@@ -324,12 +324,10 @@ class FrontEnd(nn.Module):
         self.prenet = encoder.blocks(config.prenet_depth)
         self.zero_padding = False
         self.bias: Alibi | RelativePositionBias | None = None
-        if config.alibi is not None:
-            layers = config.prenet_depth + encoder.depth if config.alibi.per_layer else 1
-            made = config.alibi
-            self.bias = Alibi(
-                made.heads or encoder.heads, layers, made.per_head, made.learned, made.scale, made.distance
-            )
+        if (alibi := config.alibi) is not None:
+            layers = config.prenet_depth + encoder.depth if alibi.per_layer else 1
+            heads = alibi.heads or encoder.heads
+            self.bias = Alibi(heads, layers, alibi.per_head, alibi.learned, alibi.scale, alibi.distance)
         self.heads = encoder.heads
 
     def local_features(self, values: Tensor) -> Float[Tensor, "batch tokens width"]:
@@ -386,11 +384,11 @@ class FrontEnd(nn.Module):
                 bias = F.pad(bias, (extra, 0, extra, 0))
         if self.norm is not None:
             tokens = self.norm(tokens)
-        depth = len(self.prenet)
-        tokens, _ = run_blocks(
-            self.prenet, Hidden(tokens, padding, None if bias is None else bias[:depth] if len(bias) > 1 else bias)
-        )
-        return Hidden(tokens, padding, bias[depth:] if bias is not None and len(bias) > 1 else bias)
+        own = shared = bias
+        if bias is not None and len(bias) > 1:
+            own, shared = bias[: len(self.prenet)], bias[len(self.prenet) :]
+        tokens, _ = run_blocks(self.prenet, Hidden(tokens, padding, own))
+        return Hidden(tokens, padding, shared)
 
     def _bias(self, tokens: int) -> Tensor | None:
         if self.bias is None:
@@ -954,5 +952,11 @@ def _check(encoder: EncoderConfig, modalities: dict[str, FrontEndConfig], object
     for name, modality in modalities.items():
         if objective.generation == "v2" and modality.decoder is None:
             raise UserError(f"modalities.{name}: data2vec 2.0 needs a decoder.")
+        relative = isinstance(modality, ImageConfig) and modality.positions == "relative"
+        if relative and (objective.generation == "v2" or modality.class_tokens != 1):
+            raise UserError(
+                f"modalities.{name}.positions: relative ones go with one class token and with mask tokens (v1); "
+                "take fixed ones."
+            )
         if objective.class_loss > 0 and modality.class_tokens == 0:
             raise UserError(f"modalities.{name}: objective.class_loss needs a class token.")
