@@ -104,6 +104,10 @@ def _parser() -> argparse.ArgumentParser:
     fairseq.add_argument("out", type=Path, help="folder to write")
     fairseq.add_argument("--lenient", action="store_true", help="go on with missing or unexpected keys")
     fairseq.set_defaults(run=_convert_fairseq)
+    encoder = convert.add_parser("transformers", help="a data2vec encoder of transformers: text, vision or audio")
+    encoder.add_argument("source", help="folder, or a Hub id")
+    encoder.add_argument("out", type=Path, help="folder to write")
+    encoder.set_defaults(run=_convert_transformers)
     verify = convert.add_parser("verify", help="compare a converted model with recorded outputs of the original")
     verify.add_argument("model", type=Path, help="folder of the converted model")
     verify.add_argument("reference", type=Path, help="recorded inputs and outputs (.pt)")
@@ -167,6 +171,12 @@ def _convert_fairseq(options: argparse.Namespace, rest: list[str]) -> int:
     from vislang.commands.convert import convert_fairseq
 
     return convert_fairseq(options.weights, options.config, options.out, options.lenient)
+
+
+def _convert_transformers(options: argparse.Namespace, rest: list[str]) -> int:
+    from vislang.commands.convert import convert_transformers
+
+    return convert_transformers(options.source, options.out)
 
 
 def _verify(options: argparse.Namespace, rest: list[str]) -> int:

@@ -10,7 +10,7 @@ import torch
 from vislang.cli import main
 from vislang.convert import fairseq
 from vislang.convert.checkpoint import CheckpointUnreadable, read_checkpoint
-from vislang.convert.fairseq import ConversionError
+from vislang.convert.keys import ConversionError
 from vislang.models.loading import load
 
 PARITY = Path(__file__).parents[1] / "parity"

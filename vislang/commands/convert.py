@@ -21,6 +21,18 @@ def convert_fairseq(weights: Path, config: Path, out: Path, lenient: bool) -> in
     passed_over = fairseq.load_weights(model, read_checkpoint(weights), lenient)
     for fault in passed_over:
         console.print(f"passed over: {fault}", markup=False)
+    return _save(model, out)
+
+
+def convert_transformers(source: str, out: Path) -> int:
+    """Write a model folder from a data2vec encoder of transformers; returns the exit status."""
+    # Importing transformers takes seconds that the other origins need not wait for.
+    from vislang.convert import transformers
+
+    return _save(transformers.convert(source), out)
+
+
+def _save(model: Data2Vec, out: Path) -> int:
     model.save(out)
     parameters = sum(parameter.numel() for parameter in model.student.parameters())
     console.print(f"{out}: {', '.join(model.modalities.present())}, {parameters:,} parameters, and their teacher")

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from vislang.errors import UserError
+from vislang.convert.keys import ConversionError, Keys, Place
 from vislang.models.data2vec import (
     AlibiConfig,
     ConvolutionalDecoder,
@@ -36,10 +36,6 @@ from vislang.models.data2vec import (
 
 TEXT_LAYOUT = 3.0
 """The value of fairseq's ``version`` keys: the layout of transformer checkpoints that is read here."""
-
-
-class ConversionError(UserError):
-    """A configuration or a checkpoint that cannot be converted; the message lists why."""
 
 
 class Settings:
@@ -411,25 +407,6 @@ def _decoder(part: Settings) -> DecoderConfig:
 
 
 # ------------------------------------------------------------------------------------------ which key is which
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a key's values stand among ours: a tensor, and of that one of ``parts`` equal slices of its rows."""
-
-    name: str
-    part: int = 0
-    parts: int = 1
-
-    def of(self, tensors: Mapping[str, Tensor]) -> Tensor:
-        """The slice, a view."""
-        whole = tensors[self.name]
-        rows = len(whole) // self.parts if self.parts > 1 else 0
-        return whole if self.parts == 1 else whole[self.part * rows : (self.part + 1) * rows]
-
-
-Keys = dict[str, Place]
-"""fairseq's key -> our place, relative to some module."""
 
 
 def _linear(theirs: str, ours: str, *kinds: str) -> Iterator[tuple[str, Place]]:
