@@ -29,8 +29,8 @@ class Trainable(Protocol):
         """Measure on the prepared lessons what is measured and not learned; once, before the first step."""
         ...
 
-    def collate(self, documents: Sequence[Document]) -> Any:
-        """Documents to one batch of tensors."""
+    def collate(self, documents: Sequence[Document], seed: int = 0) -> Any:
+        """Documents to one batch of tensors, and ``names`` of the documents; chance follows from the seed alone."""
         ...
 
     def losses(self, batch: Any) -> dict[str, Tensor]:

@@ -138,7 +138,7 @@ def _train(options: argparse.Namespace, overrides: list[str]) -> int:
     run = run_recipe(recipe, values, folder, resume=options.resume is not None, dry_run=options.dry_run)
     if run is None:
         return 0 if options.dry_run else 130
-    console.print(figures(run.metrics))
+    console.print(figures(run))
     return 0
 
 

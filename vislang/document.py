@@ -19,13 +19,27 @@ from typing import TYPE_CHECKING
 from vislang.errors import UserError
 
 if TYPE_CHECKING:
+    import numpy as np
     import PIL.Image
 
 MAX_PIXELS = 40_000_000
 """Images with more pixels are refused before they are decoded."""
 
+MAX_SECONDS = 3600.0
+"""Longer recordings are refused before they are decoded."""
+
+SILENCE = 1e-4
+"""A recording whose every sample is below this share of full scale is silent."""
+
+CLIPPED = 0.01
+"""A share of samples at full scale above which a recording counts as clipped."""
+
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 """Image formats that are decoded; everything else is refused."""
+
+
+WHITE = (255, 255, 255)
+"""What transparent parts of an image are laid over, where nothing else is said."""
 
 
 class MediaError(UserError):
@@ -80,11 +94,12 @@ class Medium:
 class Image(Medium):
     """A still image; of an animation, the first frame."""
 
-    def decode(self, max_pixels: int = MAX_PIXELS) -> PIL.Image.Image:
-        """The image in RGB, upright, transparent parts over white.
+    def decode(self, max_pixels: int = MAX_PIXELS, background: tuple[int, int, int] = WHITE) -> PIL.Image.Image:
+        """The image in RGB, upright.
 
         Args:
             max_pixels: refuse an image with more pixels, by its header, before decoding it.
+            background: what transparent parts are laid over (red, green, blue).
 
         Raises:
             MediaError: missing, empty, of no known format, truncated, or too large.
@@ -93,9 +108,9 @@ class Image(Medium):
         with warnings.catch_warnings():
             # Our own limit is stricter than the one Pillow warns at, and a damaged EXIF block is no user's concern.
             warnings.simplefilter("ignore")
-            return self._decode(data, max_pixels)
+            return self._decode(data, max_pixels, background)
 
-    def _decode(self, data: bytes, max_pixels: int) -> PIL.Image.Image:
+    def _decode(self, data: bytes, max_pixels: int, background: tuple[int, int, int]) -> PIL.Image.Image:
         from PIL import Image as Pillow
         from PIL import ImageOps, UnidentifiedImageError
 
@@ -114,7 +129,7 @@ class Image(Medium):
                 raise MediaError(_too_large(self.name, f"{opened.width} x {opened.height}", max_pixels))
             try:
                 upright = ImageOps.exif_transpose(opened)
-                return _to_rgb(upright)
+                return _to_rgb(upright, background)
             except (OSError, ValueError, SyntaxError, EOFError, IndexError) as error:
                 raise MediaError(
                     f"{self.name}: truncated or damaged image ({error}). Copy it again from its origin."
@@ -126,9 +141,69 @@ class Video(Medium):
     """A moving image. Carried and checked for; a model that reads video decodes it."""
 
 
+class AudioNotice(UserWarning):
+    """Something about a recording that does not keep it from being used; shown once each."""
+
+
 @dataclass(frozen=True)
 class Audio(Medium):
-    """A recording of sound. Carried and checked for; a model that listens decodes it."""
+    """A recording of sound."""
+
+    def decode(self, rate: int = 16_000, max_seconds: float = MAX_SECONDS) -> np.ndarray:
+        """The waveform: (samples,) float32 between -1 and 1, one channel.
+
+        Channels are averaged. Another rate is resampled, and clipped sound used as it is; both with a notice.
+
+        Args:
+            rate: samples a second of the result.
+            max_seconds: refuse a recording that is longer, by its header, before decoding it.
+
+        Raises:
+            MediaError: missing, empty, of no known format, damaged, too long, silent, or with values that are no
+                numbers.
+        """
+        try:
+            import soundfile
+        except ImportError:
+            raise MediaError(
+                f"{self.name}: sound needs soundfile and soxr. Run: pip install 'vislang[audio]'"
+            ) from None
+        try:
+            with soundfile.SoundFile(io.BytesIO(self.read())) as file:
+                if file.frames > max_seconds * file.samplerate:
+                    raise MediaError(
+                        f"{self.name}: {file.frames / file.samplerate:.0f} seconds, over the limit of "
+                        f"{max_seconds:.0f}. Cut it into pieces."
+                    )
+                samples, original = file.read(dtype="float32", always_2d=True), file.samplerate
+        except soundfile.LibsndfileError as error:
+            raise MediaError(
+                f"{self.name}: not a sound of a known format, or damaged ({error.error_string.strip()}) "
+                "Convert it to WAV, FLAC, OGG or MP3."
+            ) from None
+        return self._checked(samples.mean(axis=1), original, rate)
+
+    def _checked(self, samples: np.ndarray, original: int, rate: int) -> np.ndarray:
+        import numpy as np
+
+        if not len(samples):
+            raise MediaError(f"{self.name}: no samples in it. Record it again, or leave it out.")
+        if not np.isfinite(samples).all():
+            raise MediaError(f"{self.name}: some samples are no numbers. Export it again from its origin.")
+        if np.abs(samples).max() < SILENCE:
+            raise MediaError(f"{self.name}: silent. Record it again, or leave it out.")
+        if (np.abs(samples) >= 0.999).mean() > CLIPPED:
+            warnings.warn(
+                f"{self.name}: clipped, more than {CLIPPED:.0%} of its samples are at full scale; used as it is.",
+                AudioNotice,
+                stacklevel=3,
+            )
+        if original != rate:
+            import soxr
+
+            warnings.warn(f"sound at {original:,} Hz is resampled to {rate:,} Hz.", AudioNotice, stacklevel=3)
+            samples = soxr.resample(samples, original, rate)
+        return samples
 
 
 @dataclass(frozen=True)
@@ -186,7 +261,7 @@ def _too_large(name: str, size: str, max_pixels: int) -> str:
     )
 
 
-def _to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
+def _to_rgb(image: PIL.Image.Image, background: tuple[int, int, int]) -> PIL.Image.Image:
     """Convert any mode to RGB without losing what is in it."""
     from PIL import Image as Pillow
 
@@ -199,5 +274,5 @@ def _to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
         image = Pillow.fromarray((values.clip(0, top) / top * 255).astype(np.uint8))
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
-        image = Pillow.alpha_composite(Pillow.new("RGBA", image.size, "white"), image)
+        image = Pillow.alpha_composite(Pillow.new("RGBA", image.size, background), image)
     return image.convert("RGB")

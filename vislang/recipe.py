@@ -18,12 +18,30 @@ class RecipeError(UserError):
 
 
 @dataclass
+class StreamConfig:
+    """One of several things to learn from at once; each step sums their losses.
+
+    Attributes:
+        sources: names of data sets, files or folders.
+        name: what to call the stream in logs.
+        weight: of its loss in the sum.
+        batch_size: examples a step; 0 takes ``train.batch_size``.
+    """
+
+    sources: list[str]
+    name: str
+    weight: float = 1.0
+    batch_size: int = 0
+
+
+@dataclass
 class Recipe:
     """Model, data and training.
 
     Attributes:
         model: the model, as ``class_path`` (a class that is a ModelRecipe) and ``init_args``.
-        data: a task's name (``easy-vqa``) or a JSON Lines file to learn from.
+        data: a task's name (``easy-vqa``) or a JSON Lines file to learn from; for a model that needs no labels also
+            a folder, a text file, the name of a data set (``vislang data fetch`` lists them), or a list of streams.
         eval_data: what to score the trained model on; None takes the task's test split, and for a file
             the share of it that is held out.
         hold_out: share of a file's records that is kept from training, for the accuracy curve and, without
@@ -35,7 +53,7 @@ class Recipe:
     """
 
     model: ModelRecipe
-    data: str = "easy-vqa"
+    data: str | list[StreamConfig] = "easy-vqa"
     eval_data: str | None = None
     hold_out: float = 0.05
     limit: int = 0

@@ -218,7 +218,7 @@ def test_a_collapse_stops_the_run_with_an_explanation():
     built.objective_config.watch_from = 2
     whole = batch("image", "v1")
     healthy = built.losses(whole)
-    assert set(built.diagnostics()) == {"target_spread", "prediction_spread", "teacher_decay"}
+    assert set(built.diagnostics()) == {"target_spread", "prediction_spread", "explained", "teacher_decay"}
     assert healthy["regression"].item() == pytest.approx(built.objective(whole).losses["regression"].item() / 10)
     with torch.no_grad():
         for block in built.teacher.blocks:

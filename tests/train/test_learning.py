@@ -7,7 +7,7 @@ from vislang.evaluate.answering import answer
 from vislang.models.flamingo import FlamingoConfig, FlamingoRecipe
 from vislang.train.config import TrainConfig
 from vislang.train.log import read_metrics
-from vislang.train.loop import train
+from vislang.train.loop import Stream, train
 
 
 class Silent:
@@ -29,7 +29,7 @@ def test_it_learns_what_it_sees(towers, pictures, tmp_path):
     model.prepare(lessons)
     model.fit(lessons)
     config = TrainConfig(steps=150, batch_size=8, lr=3e-3, lr_scale={"gates": 20}, checkpoint_every=150)
-    outcome = train(model, lessons, config, tmp_path, Silent())
+    outcome = train(model, [Stream("text", lessons, 1.0, 8)], config, tmp_path, Silent())
     assert (outcome.steps, outcome.interrupted) == (150, False)
     losses = [row["loss"] for row in read_metrics(tmp_path / "metrics.jsonl")]
     assert losses[-1] < 0.1 * losses[0]

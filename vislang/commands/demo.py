@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rich.table import Table
 
+from vislang.commands.answering import Answering
 from vislang.commands.train import Run, figures, run_recipe
 from vislang.console import console
 from vislang.evaluate.report import choose
@@ -21,7 +22,7 @@ def demo(folder: Path, overrides: list[str]) -> int:
     run = run_recipe(recipe, values, folder)
     if run is None:
         return 130
-    console.print(figures(run.metrics))
+    console.print(figures(run))
     console.print(questions(run))
     return 0
 
@@ -31,9 +32,11 @@ def questions(run: Run, count: int = 6) -> Table:
     table = Table(title="six questions, asked of test images", title_justify="left")
     for heading in ("image", "question", "generated", "true"):
         table.add_column(heading)
-    right, wrong = choose(run.test, run.answered)
+    assert isinstance(run.goal, Answering)
+    assert run.goal.answered is not None
+    right, wrong = choose(run.goal.test, run.goal.answered)
     for place in [*right[: count - min(1, len(wrong))], *wrong[:1]][:count]:
-        example = run.test[place]
+        example = run.goal.test[place]
         assert example.image is not None
         generated = run.model.ask(example.image, example.question)
         table.add_row(Path(example.image.name).name, example.question or "", generated, example.target)

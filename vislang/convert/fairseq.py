@@ -231,6 +231,7 @@ def _speech_v1(settings: Settings) -> Data2Vec:
         activation_dropout=settings.get("activation_dropout", 0.0),
     )
     speech = SpeechConfig(
+        zero_between=False,
         convolutions=_convolutions(settings, "conv_feature_layers"),
         convolution_norm=_extractor_norm(settings),
         convolution_bias=settings.get("conv_bias", False),
@@ -334,6 +335,7 @@ def _v2(settings: Settings) -> Data2Vec:
             )
         else:
             modalities.speech = SpeechConfig(
+                zero_between=False,
                 convolutions=_convolutions(part, "feature_encoder_spec"),
                 convolution_norm=_extractor_norm(part),
                 position_kernel=part.get("conv_pos_width", 95),

@@ -16,7 +16,7 @@ class Example:
 
     Attributes:
         name: where it comes from, such as ``my.jsonl:12``.
-        references: the accepted answers, at least one.
+        references: the accepted answers; none where nothing is asked.
         image: what is asked about; None where ``parts`` says it all.
         question: what is asked; None asks for a caption.
         parts: text and media in full, where no template is to be put around them.
@@ -27,6 +27,11 @@ class Example:
     image: Image | None = None
     question: str | None = None
     parts: tuple[Part, ...] | None = None
+
+    def document(self) -> Document:
+        """The record itself, without question or target."""
+        parts = self.parts if self.parts is not None else (self.image,) if self.image is not None else ()
+        return Document(parts, name=self.name)
 
     @property
     def target(self) -> str:

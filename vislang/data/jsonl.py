@@ -1,10 +1,13 @@
 """A user's own data: JSON Lines, one record a line, media paths relative to the file.
 
-Three forms of a record::
+Forms of a record::
 
     {"image": "a.png", "question": "what is it?", "answer": "a cat"}      or "answers": ["a cat", "cat"]
-    {"image": "a.png", "text": "A cat on a mat."}
+    {"image": "a.png", "text": "A cat on a mat."}                         or "audio"
+    {"image": "a.png", "label": "cat"}                                    or "audio" or "text"
     {"parts": ["Compare ", {"image": "a.png"}, " and ", {"image": "b.png"}], "target": "The first is red."}
+
+and, where nothing has to be answered, the same without "label", "target" or the text beside a medium.
 
 Every record is checked, the media by decoding them, and what is wrong is told by line, with the remedy.
 """
@@ -22,8 +25,8 @@ from vislang.document import MAX_PIXELS, Audio, Image, MediaError, Medium, Part,
 from vislang.errors import UserError
 
 FORMS = (
-    '{"image", "question", "answer" or "answers"}, {"image", "text"} or {"parts": [text or {"image": path} ...], '
-    '"target"}'
+    '{"image", "question", "answer" or "answers"}, {"image" or "audio", "text"}, {"image", "audio" or "text", '
+    '"label"} or {"parts": [text or {"image": path} ...], "target"}'
 )
 
 MEDIA: dict[str, type[Image] | type[Video] | type[Audio]] = {"image": Image, "video": Video, "audio": Audio}
@@ -58,7 +61,10 @@ class Records:
 
 
 def read_jsonl(
-    path: Path | str, max_pixels: int = MAX_PIXELS, progress: Callable[[int, int], None] | None = None
+    path: Path | str,
+    max_pixels: int = MAX_PIXELS,
+    progress: Callable[[int, int], None] | None = None,
+    with_targets: bool = True,
 ) -> Records:
     """Read and check a file; each image is decoded once, however many records name it.
 
@@ -66,6 +72,7 @@ def read_jsonl(
         path: the file.
         max_pixels: images with more pixels are refused.
         progress: called with (bytes read, bytes in all).
+        with_targets: each record must say what is to be answered; otherwise one that does not is good too.
 
     Raises:
         DataError: the file cannot be read, or holds no record at all.
@@ -86,7 +93,7 @@ def read_jsonl(
                 if not raw.strip():
                     continue
                 try:
-                    example = _example(raw, path, number)
+                    example = _example(raw, path, number, with_targets)
                     for medium in _media(example):
                         if medium not in checked:
                             checked[medium] = _fault(medium, max_pixels)
@@ -102,21 +109,32 @@ def read_jsonl(
     return records
 
 
-def _example(raw: bytes, path: Path, number: int) -> Example:
+def _example(raw: bytes, path: Path, number: int, with_targets: bool) -> Example:
     record = _parse(raw)
     name = f"{path}:{number}"
     folder = path.parent
     if "parts" in record:
         parts = tuple(_parts(record["parts"], folder))
-        return Example(name, (_text(record, "target"),), parts=parts)
-    if "image" not in record:
-        raise RecordError(f'no "image" and no "parts". A record is one of {FORMS}.')
-    image = Image(folder / _text(record, "image"))
-    if "question" in record:
-        return Example(name, _answers(record), image, _text(record, "question"))
-    if "text" in record:
-        return Example(name, (_text(record, "text"),), image)
-    raise RecordError(f'"image" with neither "question" nor "text". A record is one of {FORMS}.')
+        targets = (_text(record, "target"),) if with_targets or "target" in record else ()
+        return Example(name, targets, parts=parts)
+    media = [kind for kind in ("image", "audio") if kind in record]
+    if len(media) == 2:
+        raise RecordError(f'both "image" and "audio"; name them in "parts". A record is one of {FORMS}.')
+    if not media and "text" not in record:
+        raise RecordError(f'no "image", "audio", "text" or "parts". A record is one of {FORMS}.')
+    if not media:
+        targets = (_text(record, "label"),) if with_targets or "label" in record else ()
+        return Example(name, targets, parts=(_text(record, "text"),))
+    medium = MEDIA[media[0]](folder / _text(record, media[0]))
+    if isinstance(medium, Image) and "question" in record:
+        return Example(name, _answers(record), medium, _text(record, "question"))
+    stated = [key for key in ("label", "text") if key in record]
+    if not stated and with_targets:
+        raise RecordError(f'"{media[0]}" with nothing to answer. A record is one of {FORMS}.')
+    targets = (_text(record, stated[0]),) if stated else ()
+    if isinstance(medium, Image):
+        return Example(name, targets, medium)
+    return Example(name, targets, parts=(medium,))
 
 
 def _parse(raw: bytes) -> dict[str, Any]:
@@ -182,6 +200,8 @@ def _fault(medium: Medium, max_pixels: int) -> str | None:
     try:
         if isinstance(medium, Image):
             medium.decode(max_pixels)
+        elif isinstance(medium, Audio):
+            medium.decode()
         else:
             medium.read()
     except MediaError as error:

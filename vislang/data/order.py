@@ -1,4 +1,4 @@
-"""In which order training meets its examples: a pure function of a seed and of how many were met.
+"""In which order training meets its examples: a pure function of a seed and of the place in the run.
 
 Nothing of the order needs saving. A run that stops after n examples and goes on later asks for the examples
 from n on, and gets those that it would have met.
@@ -6,31 +6,28 @@ from n on, and gets those that it would have met.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
-from torch.utils.data import Sampler
 
 
-class ShuffledForever(Sampler[int]):
-    """Indices 0 to ``size`` - 1 in a new random order each epoch, without end.
+class Shuffled:
+    """The index of the example at each place of a run: all of them in a random order, then all in another.
 
     Args:
         size: number of examples, at least one.
         seed: of the order.
-        start: number of examples met already.
     """
 
-    def __init__(self, size: int, seed: int, start: int = 0):
+    def __init__(self, size: int, seed: int):
         if size < 1:
             raise ValueError("no examples to shuffle.")
         self.size = size
         self.seed = seed
-        self.start = start
+        self._epoch = -1
+        self._order: list[int] = []
 
-    def __iter__(self) -> Iterator[int]:
-        epoch, skip = divmod(self.start, self.size)
-        while True:
+    def __getitem__(self, place: int) -> int:
+        epoch, within = divmod(place, self.size)
+        if epoch != self._epoch:
             generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
-            yield from torch.randperm(self.size, generator=generator)[skip:].tolist()
-            epoch, skip = epoch + 1, 0
+            self._epoch, self._order = epoch, torch.randperm(self.size, generator=generator).tolist()
+        return self._order[within]

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from typing import TypeVar
 
 from vislang.data.example import Example
-from vislang.document import Medium
+from vislang.document import Document
 from vislang.errors import UserError
 
+Held = TypeVar("Held", Example, Document)
 
-def hold_out(examples: Sequence[Example], share: float) -> tuple[list[Example], list[Example]]:
+
+def hold_out(examples: Sequence[Held], share: float) -> tuple[list[Held], list[Held]]:
     """Split examples into those to learn from and those held out; examples that share a medium stay together.
 
     The media with the lowest hashes of their content are held out, so that the split stays the same when
@@ -35,9 +38,10 @@ def hold_out(examples: Sequence[Example], share: float) -> tuple[list[Example], 
     )
 
 
-def _key(example: Example) -> str:
-    """What decides the side of an example: the hash of its first medium, or without one, of its target."""
-    media = [example.image] if example.parts is None else [p for p in example.parts if isinstance(p, Medium)]
-    if media and media[0] is not None:
-        return media[0].content_hash
-    return hashlib.sha256(example.target.encode()).hexdigest()
+def _key(example: Example | Document) -> str:
+    """What decides the side of an example: the hash of its first medium, or without one, of its text."""
+    document = example if isinstance(example, Document) else example.document()
+    if document.media:
+        return document.media[0].content_hash
+    text = "".join(part for part in document.parts if isinstance(part, str))
+    return hashlib.sha256(text.encode()).hexdigest()

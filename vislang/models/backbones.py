@@ -249,16 +249,6 @@ def load_language_tower(name: str, dtype: torch.dtype = torch.float32) -> Langua
     return LanguageTower(name, marks, FrozenCausalLM(lm.to(dtype)), tokenizer)
 
 
-def fastest_dtype() -> torch.dtype:
-    """bfloat16 where this machine multiplies it in hardware, else float32 (emulated, bfloat16 is slower)."""
-    if torch.cuda.is_available():
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        processor = torch.cpu.get_capabilities()
-        native = any(processor.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
-    return torch.bfloat16 if native else torch.float32
-
-
 def load_vision_tower(name: str, image_size: int | None = None) -> VisionTower:
     """Open a frozen image encoder by folder, packaged name or Hub id.
 

@@ -28,7 +28,10 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from vislang.capabilities import Progress
+from vislang.document import Document
 from vislang.errors import UserError
+from vislang.models.inputs import Inputs
 from vislang.nn.attention import hide
 from vislang.nn.averaging import annealed_decay, average_into
 from vislang.nn.embed import (
@@ -189,7 +192,11 @@ class ImageConfig(FrontEndConfig):
 
 @dataclass
 class SpeechConfig(FrontEndConfig):
-    """A 16 kHz waveform, frames by strided convolutions, positions by convolutions over the frames."""
+    """A 16 kHz waveform, frames by strided convolutions, positions by convolutions over the frames.
+
+    ``zero_between`` keeps padding out of all layers of the positions, so that a recording is read alike alone and in a
+    batch. The originals keep it out of the first layer only; converted models do as they do.
+    """
 
     convolutions: Sequence[Sequence[int]] = (
         (512, 10, 5),
@@ -203,6 +210,7 @@ class SpeechConfig(FrontEndConfig):
     position_depth: int = 5
     position_norm: bool = False
     position_weight_norm: bool = False
+    zero_between: bool = True
     feature_eps: float = 1e-5
     zero_padding: bool = True
     norm: bool = True
@@ -323,6 +331,7 @@ class FrontEnd(nn.Module):
         self.norm = nn.LayerNorm(width, encoder.eps, encoder.affine) if config.norm else None
         self.prenet = encoder.blocks(config.prenet_depth)
         self.zero_padding = False
+        self.zero_between = False
         self.bias: Alibi | RelativePositionBias | None = None
         if (alibi := config.alibi) is not None:
             layers = config.prenet_depth + encoder.depth if alibi.per_layer else 1
@@ -360,7 +369,7 @@ class FrontEnd(nn.Module):
         Args:
             local: local features.
             padding: True where there is nothing.
-            mask: True at the places to hide, as many in each row where they are left out.
+            mask: True at the places to hide.
             leave_out: take them out of the sequence (v2) rather than put mask tokens there (v1).
         """
         tokens = local
@@ -373,7 +382,7 @@ class FrontEnd(nn.Module):
             tokens = tokens * ~padding[..., None]
         if self.positions is not None:
             seen = tokens if mask is None or not leave_out else tokens * ~mask[..., None]
-            tokens = tokens + self.positions(seen)
+            tokens = tokens + self.positions(seen, padding if self.zero_between else None)
         if mask is not None and leave_out:
             tokens, padding, bias = _visible(mask, tokens, padding, bias)
         if self.class_tokens is not None:
@@ -401,10 +410,17 @@ class FrontEnd(nn.Module):
 def _visible(
     mask: Tensor, tokens: Tensor, padding: Tensor | None, bias: Tensor | None
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Take hidden places out of a sequence, its padding and its attention bias."""
-    kept = (~mask).nonzero()[:, 1].view(len(mask), -1)
+    """Take hidden places out of a sequence, its padding and its attention bias.
+
+    A row with fewer visible places than another is filled up with hidden ones, as padding.
+    """
+    counts = (~mask).sum(dim=1)
+    longest = int(counts.max())
+    kept = mask.to(torch.uint8).argsort(dim=1, stable=True)[:, :longest]
+    filling = torch.arange(longest, device=mask.device) >= counts[:, None]
+    if padding is not None or bool(filling.any()):
+        padding = filling if padding is None else padding.gather(1, kept) | filling
     tokens = tokens.gather(1, kept[..., None].expand(-1, -1, tokens.shape[-1]))
-    padding = None if padding is None else padding.gather(1, kept)
     if bias is not None:
         layers, _, heads, _, length = bias.shape
         rows = kept[None, :, None, :, None].expand(layers, -1, heads, -1, length)
@@ -470,6 +486,7 @@ class SpeechFrontEnd(FrontEnd):
             config.position_weight_norm,
         )
         self.zero_padding = config.zero_padding
+        self.zero_between = config.zero_between
         if config.decoder is None:
             self.mask_token = nn.Parameter(torch.rand(encoder.width))
 
@@ -537,13 +554,37 @@ class Encoder(nn.Module):
         return tokens if self.norm is None else self.norm(tokens)
 
     def features(
-        self, modality: str, values: Tensor, padding: Tensor | None = None
+        self, modality: str, values: Tensor, padding: Tensor | None = None, blocks: int | None = None
     ) -> Float[Tensor, "batch tokens width"]:
-        """What the encoder makes of a whole input, without class tokens."""
+        """What the encoder makes of a whole input, without class tokens.
+
+        Args:
+            modality: its name.
+            values: token ids, pixels or waveforms.
+            padding: True where there is nothing, in the units of ``values``.
+            blocks: go through so many of the shared blocks only; None takes all, and the final norm.
+        """
+        return self._features(modality, values, padding, blocks)[0]
+
+    def embed(
+        self, modality: str, values: Tensor, padding: Tensor | None = None, blocks: int | None = None
+    ) -> Float[Tensor, "batch width"]:
+        """One vector an input: the mean of its features; see :meth:`features`."""
+        features, padding = self._features(modality, values, padding, blocks)
+        if padding is None:
+            return features.mean(dim=1)
+        real = ~padding[..., None]
+        return (features * real).sum(dim=1) / real.sum(dim=1)
+
+    def _features(
+        self, modality: str, values: Tensor, padding: Tensor | None, blocks: int | None
+    ) -> tuple[Tensor, Tensor | None]:
         front_end = self.front_end(modality)
         local = front_end.local_features(values)
         padding = None if padding is None else front_end.pad(padding, local.shape[1])
-        return self(front_end(local, padding))[:, front_end.config.class_tokens :]
+        hidden = front_end(local, padding)
+        tokens = self(hidden) if blocks is None else run_blocks(self.blocks[:blocks], hidden)[0]
+        return tokens[:, front_end.config.class_tokens :], padding
 
 
 # --------------------------------------------------------------------------------------------- v1's, v2's heads
@@ -601,12 +642,15 @@ class ConvolutionalDecoder(nn.Module):
         """Predictions at all places.
 
         Args:
-            visible: the encoder's output, without class tokens, in the order of the sequence.
+            visible: the encoder's output, without class tokens, in the order of the sequence; a row with fewer places
+                than another is filled up at its end.
             mask: True at the gaps.
             positions: fixed positions, where the configuration asks for them.
         """
         x = self.config.noise * torch.randn(*mask.shape, visible.shape[-1], device=visible.device, dtype=visible.dtype)
-        x = x.masked_scatter(~mask[..., None], visible)
+        counts = (~mask).sum(dim=1)
+        real = torch.arange(visible.shape[1], device=mask.device) < counts[:, None]
+        x = x.masked_scatter(~mask[..., None], visible[real])
         if positions is not None and self.config.positions != "none":
             x = x + (positions * mask[..., None] if self.config.positions == "gaps" else positions)
         x = x.transpose(1, 2)
@@ -632,6 +676,7 @@ class Masked(NamedTuple):
         mask: (batch * copies, tokens) True at the places to predict.
         student_values: what the student reads in place of ``values``: token ids with mask tokens among them.
         padding: (batch, inputs) True where there is nothing, in the units of ``values``.
+        names: of the documents, for messages.
     """
 
     modality: str
@@ -639,6 +684,7 @@ class Masked(NamedTuple):
     mask: Bool[Tensor, "copies tokens"]
     student_values: Tensor | None = None
     padding: Tensor | None = None
+    names: Sequence[str] = ()
 
 
 class Objective(NamedTuple):
@@ -694,6 +740,13 @@ def spread(x: Float[Tensor, "places width"]) -> Float[Tensor, ""]:
     return (x.float().var(dim=0) + 1e-6).sqrt().mean()
 
 
+def explained(predictions: Float[Tensor, "places width"], targets: Float[Tensor, "places width"]) -> Float[Tensor, ""]:
+    """Share of the targets' variance over places that the predictions account for: 1 is all, 0 is a constant guess."""
+    predictions, targets = predictions.float(), targets.float()
+    left = (targets - predictions).square().sum()
+    return 1 - left / (targets - targets.mean(dim=0)).square().sum().clamp(min=1e-6)
+
+
 class Collapsed(UserError):
     """Every input is given the same representation: the easiest way to predict one's own average."""
 
@@ -722,6 +775,7 @@ class Data2Vec(nn.Module):
     ):
         super().__init__()
         self.modalities = modalities
+        self.inputs = Inputs()
         self.origin = origin
         self.objective_config = objective or ObjectiveConfig()
         self.teacher_config = teacher or TeacherConfig()
@@ -837,6 +891,7 @@ class Data2Vec(nn.Module):
         self._watched = {
             "target_spread": spread(found.targets).item(),
             "prediction_spread": spread(found.predictions.detach()).item(),
+            "explained": explained(found.predictions.detach(), found.targets).item(),
             "teacher_decay": self.decay,
         }
         self._must_not_have_collapsed()
@@ -856,6 +911,47 @@ class Data2Vec(nn.Module):
                     "is too high or warmed up too fast, a teacher that follows too closely (raise teacher.decay), "
                     "targets that are not normalised, too little that is hidden."
                 )
+
+    @torch.inference_mode()
+    def embed(
+        self,
+        documents: Sequence[Document],
+        batch_size: int = 64,
+        blocks: int | None = None,
+        encoder: Literal["student", "teacher"] = "student",
+        progress: Progress | None = None,
+    ) -> Float[Tensor, "documents width"]:
+        """One vector a document: the mean over its tokens, patches or frames of what the encoder makes of them.
+
+        Args:
+            documents: each one text, one image or one recording; all of the same modality.
+            batch_size: documents at a time.
+            blocks: go through so many of the shared blocks only; None takes all.
+            encoder: whose; the teacher can embed only where it has all front ends of its own.
+            progress: called with (documents done, documents in all).
+
+        Raises:
+            MediaError: a medium cannot be used.
+            UserError: the model does not read this modality, or its teacher cannot read by itself.
+        """
+        if encoder == "teacher" and self.teacher_config.scope != "all":
+            raise UserError("this model's teacher reads what the student's front end gives it; embed with the student.")
+        speech = self.modalities.speech
+        if (
+            speech is not None
+            and self.inputs.common_modality(documents) == "speech"
+            and not (speech.zero_between and speech.convolution_norm == "layer")
+        ):
+            # Such a model reads a recording differently when it is padded.
+            batch_size = 1
+        made = []
+        for start in range(0, len(documents), batch_size):
+            whole = self.inputs.read(documents[start : start + batch_size])
+            of = self.student if encoder == "student" else self.teacher
+            made.append(of.embed(whole.modality, whole.values, whole.padding, blocks).float().cpu())
+            if progress is not None:
+                progress(min(start + batch_size, len(documents)), len(documents))
+        return torch.cat(made)
 
     def diagnostics(self) -> dict[str, float]:
         """Of the last batch: how far targets and predictions spread, and the teacher's decay."""
@@ -912,6 +1008,7 @@ class Data2Vec(nn.Module):
             "modalities": dataclasses.asdict(self.modalities),
             "objective": dataclasses.asdict(self.objective_config),
             "teacher": dataclasses.asdict(self.teacher_config),
+            "inputs": self.inputs.save(folder),
             "updates": self.updates,
             "origin": self.origin,
         }
@@ -938,6 +1035,7 @@ class Data2Vec(nn.Module):
             model.load_state_dict(safetensors.torch.load_file(folder / "model.safetensors"))
         except RuntimeError as error:
             raise UserError(f"{folder}: its weights do not fit its config. {error}") from None
+        model.inputs = Inputs.load(folder, config["inputs"])
         model.updates = config["updates"]
         return model.eval()
 

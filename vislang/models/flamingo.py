@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import safetensors.torch
 import torch
@@ -26,13 +26,13 @@ from vislang.cache import cache_folder
 from vislang.capabilities import ModelRecipe, Progress, Score, TokenAttention
 from vislang.document import Document, Image
 from vislang.errors import UserError
+from vislang.models.arithmetic import Precision, autocast, dtype_of
 from vislang.models.backbones import (
     EFFICIENTNET_LITE0,
     SMOLLM2,
     LanguageTower,
     TowerError,
     VisionTower,
-    fastest_dtype,
     load_language_tower,
     load_vision_tower,
 )
@@ -518,7 +518,7 @@ class Flamingo(nn.Module):
         return self.bridge.lm.lm.dtype
 
     def _arithmetic(self) -> torch.autocast:
-        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
+        return autocast(self.device, self.dtype)
 
     def prepare(self, documents: Sequence[Document], progress: Progress | None = None, chunk: int = 32) -> int:
         """Compute once what these documents will ask for again and again.
@@ -785,7 +785,7 @@ class FlamingoRecipe(ModelRecipe):
     language_model: str = SMOLLM2
     vision_tower: str = EFFICIENTNET_LITE0
     image_size: int | None = None
-    dtype: Literal["float32", "bfloat16", "auto"] = "float32"
+    dtype: Precision = "float32"
     bridge: FlamingoConfig = field(default_factory=FlamingoConfig)
     prompts: Prompts = field(default_factory=Prompts)
 
@@ -795,8 +795,7 @@ class FlamingoRecipe(ModelRecipe):
         Raises:
             TowerError: a tower was not found.
         """
-        dtype = fastest_dtype() if self.dtype == "auto" else getattr(torch, self.dtype)
-        language = load_language_tower(self.language_model, dtype)
+        language = load_language_tower(self.language_model, dtype_of(self.dtype))
         vision = load_vision_tower(self.vision_tower, self.image_size)
         return Flamingo(self.bridge, language, vision, self.prompts)
 

@@ -91,8 +91,8 @@ class Collator:
         started = tokenizer("a")["input_ids"]
         self._start = [tokenizer.bos_token_id] if started[0] == tokenizer.bos_token_id else []
 
-    def __call__(self, documents: Sequence[Document]) -> Batch:
-        """Collate.
+    def __call__(self, documents: Sequence[Document], seed: int = 0) -> Batch:
+        """Collate; nothing is left to chance, so the seed changes nothing.
 
         Raises:
             MediaError: a medium cannot be used, or is of a kind that Flamingo does not read.

@@ -8,7 +8,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 
@@ -51,6 +51,12 @@ class TokenEmbedding(nn.Module):
         self.tokens = nn.Embedding(vocabulary_size, width, padding_id)
         rows = padding_id + 1 + max_length
         self.positions = nn.Embedding(rows, width, padding_id) if positions == "learned" else None
+        for table in (self.tokens, self.positions):
+            if table is not None:
+                # As in BERT. torch's own start, 50 times as wide, would hardly move at a transformer's learning rates.
+                nn.init.normal_(table.weight, std=0.02)
+                with torch.no_grad():
+                    table.weight[padding_id] = 0
         waves = sinusoids(rows, width, padding_id) if positions == "sinusoidal" else None
         self.register_buffer("waves", waves, persistent=False)
         self.norm = nn.LayerNorm(width, eps) if norm else None
@@ -196,6 +202,13 @@ def alibi_slopes(heads: int) -> list[float]:
     return slopes
 
 
+def frames(samples: Int[Tensor, "*batch"], layers: Sequence[Sequence[int]]) -> Int[Tensor, "*batch"]:
+    """How many frames so many samples become by convolutions of (channels, kernel, stride); below 1 is none."""
+    for _, kernel, stride in layers:
+        samples = torch.div(samples - kernel, stride, rounding_mode="floor") + 1
+    return samples
+
+
 class SpeechConvolutions(nn.Module):
     """A waveform becomes frames by strided convolutions (wav2vec 2.0, Baevski et al. 2020, section 2).
 
@@ -230,9 +243,7 @@ class SpeechConvolutions(nn.Module):
 
     def frames(self, samples: Int[Tensor, "*batch"]) -> Int[Tensor, "*batch"]:
         """How many frames this many samples become."""
-        for _, kernel, stride in self.shapes:
-            samples = torch.div(samples - kernel, stride, rounding_mode="floor") + 1
-        return samples
+        return frames(samples, self.shapes)
 
 
 class ChannelNorm(nn.LayerNorm):
@@ -276,10 +287,20 @@ class ConvolutionalPositions(nn.Module):
             nn.init.zeros_(layer.bias)
             nn.utils.parametrizations.weight_norm(layer, dim=2)
 
-    def forward(self, x: Float[Tensor, "batch tokens width"]) -> Float[Tensor, "batch tokens width"]:
-        """Positions, to be added to the sequence."""
+    def forward(
+        self, x: Float[Tensor, "batch tokens width"], padding: Bool[Tensor, "batch tokens"] | None = None
+    ) -> Float[Tensor, "batch tokens width"]:
+        """Positions, to be added to the sequence.
+
+        Args:
+            x: the sequence.
+            padding: True where there is nothing; each layer reads zeros there, so that what is padded gets the same
+                positions as alone.
+        """
         hidden = (x if self.norm is None else self.norm(x)).transpose(1, 2)
         for layer in self.layers:
+            if padding is not None:
+                hidden = hidden * ~padding[:, None]
             # An even kernel gives one frame too many.
             hidden = layer(hidden)[..., : x.shape[1]]
             if not self.weight_norm:

@@ -6,7 +6,7 @@ import math
 import random
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,10 +15,10 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from vislang.capabilities import Trainable
-from vislang.data.order import ShuffledForever
+from vislang.data.order import Shuffled
 from vislang.document import Document
 from vislang.errors import UserError
 from vislang.train.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
@@ -44,6 +44,23 @@ class Monitor(Protocol):
 
 
 @dataclass(frozen=True)
+class Stream:
+    """Something to learn from, beside other streams or alone.
+
+    Attributes:
+        name: what to call it in logs, where there are several.
+        lessons: what it holds.
+        weight: of its loss in the sum that a step minimises.
+        batch_size: lessons a step.
+    """
+
+    name: str
+    lessons: Sequence[Document]
+    weight: float
+    batch_size: int
+
+
+@dataclass(frozen=True)
 class Outcome:
     """How a run ended: ``steps`` done, ``seconds`` of training steps in all, whether it was ``interrupted``."""
 
@@ -54,22 +71,24 @@ class Outcome:
 
 def train(
     model: nn.Module,
-    lessons: Sequence[Document],
+    streams: Sequence[Stream],
     config: TrainConfig,
     folder: Path,
     monitor: Monitor,
-    evaluate: Callable[[], dict[str, float]] | None = None,
+    evaluate: Callable[[], dict[str, float]] = dict,
     resume: bool = False,
 ) -> Outcome:
     """Train, log, evaluate and keep checkpoints; go on exactly where a run stopped, if told to.
 
     Args:
         model: a module that is Trainable.
-        lessons: what to learn from, each with a target.
+        streams: what to learn from. An optimizer step minimises the weighted sum over all of them (Flamingo,
+            section 2.4: gradients are accumulated, not taken in turns).
         config: how to train.
         folder: of the run: ``metrics.jsonl`` and ``checkpoints/`` are written into it.
         monitor: is told how it goes.
-        evaluate: scores the model, by name; called every ``eval_every`` steps and at the end.
+        evaluate: scores the model, by name; called every ``eval_every`` steps and at the end. What it draws from
+            torch's generator changes nothing of the training.
         resume: go on from the folder's latest checkpoint.
 
     Returns:
@@ -95,7 +114,7 @@ def train(
         model.load_trainable_state(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         _set_random_state(state["random"])
-    batches = _batches(model, lessons, config, done)
+    batches = _batches(model, streams, config, done)
     log = MetricsLog(folder / "metrics.jsonl", done)
 
     def save() -> None:
@@ -112,38 +131,47 @@ def train(
     with _stop_signals() as stop:
         while done < config.steps and not stop.asked:
             started = time.perf_counter()
-            batch = next(batches)
+            per_stream = next(batches)
             factor = warmup_cosine(done, config.steps, config.warmup_steps, config.final_lr)
             for group in optimizer.param_groups:
                 group["lr"] = config.lr * config.lr_scale.get(group["name"], 1.0) * factor
-            losses = model.losses(batch)
-            loss = torch.stack(list(losses.values())).sum()
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            norm = nn.utils.clip_grad_norm_(parameters, config.clip_norm)
-            _must_be_finite(done + 1, {**losses, "gradient norm": norm}, batch.names, checkpoints)
+            loss = 0.0
+            seen: dict[str, float] = {}
+            for stream, batch in zip(streams, per_stream, strict=True):
+                losses = model.losses(batch)
+                total = torch.stack(list(losses.values())).sum()
+                (stream.weight * total if stream.weight != 1 else total).backward()
+                values = {name: value.item() for name, value in losses.items()}
+                _must_be_finite(done + 1, values, batch.names, checkpoints)
+                loss += stream.weight * total.item()
+                prefix = f"{stream.name}/" if len(streams) > 1 else ""
+                seen |= {f"loss/{prefix}{name}": value for name, value in values.items()}
+                seen |= {f"{prefix}{name}": value for name, value in model.diagnostics().items()}
+            norm = nn.utils.clip_grad_norm_(parameters, config.clip_norm).item()
+            names = [name for batch in per_stream for name in batch.names]
+            _must_be_finite(done + 1, {"gradient norm": norm}, names, checkpoints)
             optimizer.step()
             model.after_step()
             done += 1
             seconds += time.perf_counter() - started
             row = {
                 "step": done,
-                "loss": loss.item(),
-                **{f"loss/{name}": value.item() for name, value in losses.items()},
-                "gradient_norm": norm.item(),
+                "loss": loss,
+                **seen,
+                "gradient_norm": norm,
                 "lr": config.lr * factor,
                 "seconds": round(seconds, 3),
-                **model.diagnostics(),
             }
             log.write(row)
             monitor.step(done, row)
-            if evaluate is not None and config.eval_every and done % config.eval_every == 0:
+            if config.eval_every and done % config.eval_every == 0:
                 _evaluate(model, evaluate, done, log, monitor)
             if done % config.checkpoint_every == 0 or done == config.steps:
                 save()
         if stop.asked and done % config.checkpoint_every:
             save()
-    if evaluate is not None and not stop.asked and (not config.eval_every or done % config.eval_every):
+    if not stop.asked and (not config.eval_every or done % config.eval_every):
         _evaluate(model, evaluate, done, log, monitor)
     log.close()
     model.eval()
@@ -154,10 +182,13 @@ def _evaluate(
     model: nn.Module, evaluate: Callable[[], dict[str, float]], step: int, log: MetricsLog, monitor: Monitor
 ) -> None:
     model.eval()
-    row = {"step": step, **{f"eval/{name}": value for name, value in evaluate().items()}}
+    with torch.random.fork_rng():
+        figures = evaluate()
     model.train()
-    log.write(row)
-    monitor.evaluated(step, row)
+    if figures:
+        row = {"step": step, **{f"eval/{name}": value for name, value in figures.items()}}
+        log.write(row)
+        monitor.evaluated(step, row)
 
 
 def _optimizer(groups: dict[str, list[tuple[str, Tensor]]], config: TrainConfig) -> torch.optim.AdamW:
@@ -173,21 +204,48 @@ def _optimizer(groups: dict[str, list[tuple[str, Tensor]]], config: TrainConfig)
     return torch.optim.AdamW(described, lr=config.lr, betas=config.betas, fused=True)
 
 
-def _batches(model: Trainable, lessons: Sequence[Document], config: TrainConfig, done: int):
-    order = ShuffledForever(len(lessons), config.seed, start=done * config.batch_size)
-    loader: DataLoader = DataLoader(
-        lessons,  # type: ignore[arg-type]  # a sequence is a map-style data set
-        batch_size=config.batch_size,
-        sampler=order,
-        collate_fn=model.collate,
+class _Steps(Dataset):
+    """The batches of each step, one a stream: a pure function of the seed and of the step.
+
+    So a resumed run meets what it would have met, chance in the batches included, whoever prepares them.
+    """
+
+    def __init__(self, collate: Callable[[Sequence[Document], int], Any], streams: Sequence[Stream], seed: int):
+        self.collate = collate
+        self.streams = streams
+        self.seed = seed
+        self.orders = [Shuffled(len(stream.lessons), seed) for stream in streams]
+
+    def __getitem__(self, step: int) -> list[Any]:
+        batches = []
+        for number, (stream, order) in enumerate(zip(self.streams, self.orders, strict=True)):
+            first = step * stream.batch_size
+            lessons = [stream.lessons[order[first + place]] for place in range(stream.batch_size)]
+            chance = (self.seed * 1_000_003 + step) * len(self.streams) + number
+            batches.append(self.collate(lessons, chance))
+        return batches
+
+
+def _batches(model: Trainable, streams: Sequence[Stream], config: TrainConfig, done: int) -> Iterator[list[Any]]:
+    loader = DataLoader(
+        _Steps(model.collate, streams, config.seed),
+        batch_size=None,
+        sampler=range(done, config.steps),
+        collate_fn=_as_it_is,
         num_workers=config.workers,
         persistent_workers=config.workers > 0,
+        # The loader draws a number when it starts; drawn from torch's own generator, a resumed run would differ.
+        generator=torch.Generator(),
     )
     return iter(loader)
 
 
-def _must_be_finite(step: int, values: dict[str, Tensor], names: Sequence[str], checkpoints: Path) -> None:
-    faults = [f"{name} is {value.item()}" for name, value in values.items() if not math.isfinite(value.item())]
+def _as_it_is(batches: list[Any]) -> list[Any]:
+    return batches
+
+
+def _must_be_finite(step: int, values: dict[str, float], names: Sequence[str], checkpoints: Path) -> None:
+    faults = [f"{name} is {value}" for name, value in values.items() if not math.isfinite(value)]
     if faults:
         shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
         raise TrainingDiverged(

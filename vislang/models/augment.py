@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from PIL import Image, ImageEnhance
+
+from vislang.document import WHITE
 
 
 @dataclass(frozen=True)
@@ -14,38 +17,50 @@ class Augmentation:
     """Random resized crop, flip and colour jitter (the recipe of data2vec's and BEiT's pretraining).
 
     Attributes:
-        size: side of the result in pixels.
         scale: least and greatest share of the image's area that a crop covers.
         ratio: least and greatest ratio of its width to its height.
         flip: probability of a mirror image.
         brightness, contrast, saturation: each is multiplied by a factor between 1 minus and 1 plus this.
         hue: turned by at most this share of the colour circle, at most 0.5.
+        background: probability that transparent parts lie over a drawn colour rather than over white; drawings and
+            cut-out photographs that always lie on white teach that white is what surrounds things.
     """
 
-    size: int = 224
-    scale: tuple[float, float] = (0.2, 1.0)
-    ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    flip: float = 0.5
-    brightness: float = 0.4
-    contrast: float = 0.4
-    saturation: float = 0.4
-    hue: float = 0.0
+    scale: Sequence[float | int] = (0.2, 1.0)
+    ratio: Sequence[float | int] = (3 / 4, 4 / 3)
+    flip: float | int = 0.5
+    brightness: float | int = 0.4
+    contrast: float | int = 0.4
+    saturation: float | int = 0.4
+    hue: float | int = 0.0
+    background: float | int = 0.0
 
     def __post_init__(self):
         if not 0 < self.scale[0] <= self.scale[1] <= 1:
             raise ValueError(f"augmentation.scale {self.scale}: two shares of the area, the smaller first.")
         if not 0 < self.ratio[0] <= self.ratio[1]:
             raise ValueError(f"augmentation.ratio {self.ratio}: two ratios of width to height, the smaller first.")
-        for name, most in (("flip", 1), ("brightness", 1), ("contrast", 1), ("saturation", 1), ("hue", 0.5)):
+        for name, most in (
+            ("flip", 1),
+            ("brightness", 1),
+            ("contrast", 1),
+            ("saturation", 1),
+            ("hue", 0.5),
+            ("background", 1),
+        ):
             if not 0 <= getattr(self, name) <= most:
                 raise ValueError(f"augmentation.{name} is {getattr(self, name)}; it must lie between 0 and {most}.")
 
-    def __call__(self, image: Image.Image, seed: int) -> Image.Image:
-        """One variant of an RGB image; the same seed gives the same variant."""
-        chance = random.Random(seed)
+    def draw_background(self, chance: random.Random) -> tuple[int, int, int]:
+        """What to lay transparent parts over, in one variant."""
+        colour = (chance.randrange(256), chance.randrange(256), chance.randrange(256))
+        return colour if chance.random() < self.background else WHITE
+
+    def __call__(self, image: Image.Image, size: int, chance: random.Random) -> Image.Image:
+        """One variant of an RGB image, a square of ``size`` pixels; the same chance gives the same variant."""
         box = self.crop(image.width, image.height, chance)
         # Cropping and resizing in one pass; a large crop is first reduced by a whole factor, which is much faster.
-        out = image.resize((self.size, self.size), Image.Resampling.BICUBIC, box, reducing_gap=2.0)
+        out = image.resize((size, size), Image.Resampling.BICUBIC, box, reducing_gap=2.0)
         if chance.random() < self.flip:
             out = out.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         adjustments = [

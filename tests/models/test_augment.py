@@ -8,9 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from vislang.data.augment import Augmentation
-
-PLAIN = Augmentation(32, flip=0, brightness=0, contrast=0, saturation=0)
+from vislang.models.augment import Augmentation
 
 
 def picture(width: int = 60, height: int = 40) -> Image.Image:
@@ -31,31 +29,39 @@ def test_crops_lie_within_the_image_and_cover_what_they_should(seed, width, heig
 
 
 def test_a_seed_decides_everything():
-    augmentation = Augmentation(32, hue=0.2)
-    first, same, other = (np.asarray(augmentation(picture(), seed)) for seed in (1, 1, 2))
+    augmentation = Augmentation(hue=0.2)
+    first, same, other = (np.asarray(augmentation(picture(), 32, random.Random(seed))) for seed in (1, 1, 2))
     assert first.shape == (32, 32, 3)
     assert (first == same).all()
     assert (first != other).any()
 
 
 def test_with_nothing_to_change_only_the_size_changes():
-    whole = Augmentation(32, (1, 1), (1, 1), 0, 0, 0, 0)
+    whole = Augmentation((1, 1), (1, 1), 0, 0, 0, 0)
     expected = picture(32, 32)
-    assert (np.asarray(whole(expected, 5)) == np.asarray(expected)).all()
+    assert (np.asarray(whole(expected, 32, random.Random(5))) == np.asarray(expected)).all()
 
 
 def test_half_of_the_images_are_mirrored():
-    mirrored = Augmentation(32, (1, 1), (1, 1), 0.5, 0, 0, 0)
+    mirrored = Augmentation((1, 1), (1, 1), 0.5, 0, 0, 0)
     image = picture(32, 32)
-    share = np.mean([(np.asarray(mirrored(image, seed)) != np.asarray(image)).any() for seed in range(400)])
+    variants = [np.asarray(mirrored(image, 32, random.Random(seed))) for seed in range(400)]
+    share = np.mean([(variant != np.asarray(image)).any() for variant in variants])
     assert share == pytest.approx(0.5, abs=0.08)
 
 
 def test_a_full_turn_of_the_hue_passes_through_other_colours():
     red = Image.new("RGB", (8, 8), (255, 0, 0))
-    turned = {Augmentation(8, (1, 1), (1, 1), 0, 0, 0, 0, hue=0.5)(red, seed).getpixel((0, 0)) for seed in range(30)}
+    turning = Augmentation((1, 1), (1, 1), 0, 0, 0, 0, hue=0.5)
+    turned = {turning(red, 8, random.Random(seed)).getpixel((0, 0)) for seed in range(30)}
     assert len(turned) > 20
     assert all(max(colour) >= 250 for colour in turned), "the brightness of a pure colour stays"
+
+
+def test_transparent_parts_lie_over_drawn_colours_as_often_as_told():
+    drawn = [Augmentation(background=0.5).draw_background(random.Random(seed)) for seed in range(400)]
+    assert np.mean([colour == (255, 255, 255) for colour in drawn]) == pytest.approx(0.5, abs=0.08)
+    assert len(set(drawn)) > 150
 
 
 @pytest.mark.parametrize(

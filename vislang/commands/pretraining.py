@@ -1,0 +1,102 @@
+"""The goal of a model that learns without labels: its loss on documents kept from training."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.table import Table
+
+from vislang.capabilities import Trainable
+from vislang.console import reporting
+from vislang.data.jsonl import Problem
+from vislang.data.split import hold_out
+from vislang.document import Document
+from vislang.recipe import Recipe, RecipeError, StreamConfig
+from vislang.tasks.unlabelled import unlabelled
+from vislang.train.loop import Outcome, Stream
+
+
+class Pretraining:
+    """See :class:`~vislang.commands.goal.Goal`.
+
+    Args:
+        model: it is trainable, and needs no labels.
+        recipe: names the data.
+
+    Raises:
+        DataError: nothing to read, or bad records that nobody allowed to skip.
+    """
+
+    def __init__(self, model: Trainable, recipe: Recipe):
+        self.model = model
+        self.streams: list[Stream] = []
+        self.asked: list[Document] = []
+        self.held_out: dict[str, list[Document]] = {}
+        problems: list[Problem] = []
+        named = [StreamConfig([recipe.data], "data")] if isinstance(recipe.data, str) else recipe.data
+        for config in named:
+            documents: list[Document] = []
+            with reporting("checking records") as report:
+                for source in config.sources:
+                    documents += unlabelled(source, problems, report)
+            lessons, held = hold_out(documents, recipe.hold_out)
+            self.held_out[config.name] = held[: recipe.train.eval_examples]
+            size = config.batch_size or recipe.train.batch_size
+            self.streams.append(Stream(config.name, lessons[: recipe.limit or None], config.weight, size))
+        if problems and not recipe.skip_bad_records:
+            shown = "\n".join(f"  {problem.message}" for problem in problems[:10])
+            more = f"\n  and {len(problems) - 10} more" if len(problems) > 10 else ""
+            raise RecipeError(
+                f"{len(problems)} bad records:\n{shown}{more}\nMend them, or pass --skip-bad-records to leave them out."
+            )
+        self.bad_records = len(problems)
+
+    def describe(self) -> str:
+        """Counts of documents, by stream."""
+        counts = [
+            f"{stream.name}: {len(stream.lessons):,} documents to learn from, "
+            f"{len(self.held_out[stream.name]):,} held out"
+            for stream in self.streams
+        ]
+        return "; ".join(counts)
+
+    @torch.no_grad()
+    def watch(self) -> dict[str, float]:
+        """Losses and diagnostics on documents held out, the same parts of them hidden each time."""
+        found: dict[str, float] = {}
+        for stream in self.streams:
+            sums: dict[str, float] = defaultdict(float)
+            held, size = self.held_out[stream.name], stream.batch_size
+            batches = [held[start : start + size] for start in range(0, len(held), size)]
+            for number, documents in enumerate(batches):
+                losses = self.model.losses(self.model.collate(documents, seed=number))
+                seen = {name: value.item() for name, value in losses.items()} | self.model.diagnostics()
+                for name, value in seen.items():
+                    sums[name] += value * len(documents) / len(held)
+            prefix = f"{stream.name}/" if len(self.streams) > 1 else ""
+            found |= {f"{prefix}{name}": value for name, value in sums.items()}
+        return found
+
+    def score(self, outcome: Outcome) -> dict[str, Any]:
+        """The same figures as :meth:`watch`, at the end."""
+        return {
+            "documents": {stream.name: len(stream.lessons) for stream in self.streams},
+            "held_out": self.watch(),
+            "steps": outcome.steps,
+            "train_seconds": round(outcome.seconds, 1),
+        }
+
+    def table(self, metrics: dict[str, Any]) -> Table:
+        """The held-out figures."""
+        table = Table(title="on documents kept from training", title_justify="left")
+        table.add_column("what")
+        table.add_column("value", justify="right")
+        for name, value in metrics["held_out"].items():
+            table.add_row(name.replace("_", " "), f"{value:.4f}")
+        return table
+
+    def report(self, folder: Path) -> None:
+        """Nothing yet."""

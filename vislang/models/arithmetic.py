@@ -1,0 +1,30 @@
+"""In which precision a model calculates."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+
+Precision = Literal["float32", "bfloat16", "auto"]
+"""``auto`` takes bfloat16 where the machine multiplies it in hardware."""
+
+
+def fastest_dtype() -> torch.dtype:
+    """bfloat16 where this machine multiplies it in hardware, else float32 (emulated, bfloat16 is slower)."""
+    if torch.cuda.is_available():
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        processor = torch.cpu.get_capabilities()
+        native = any(processor.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+    return torch.bfloat16 if native else torch.float32
+
+
+def dtype_of(precision: Precision) -> torch.dtype:
+    """The number type that a recipe's word means on this machine."""
+    return fastest_dtype() if precision == "auto" else getattr(torch, precision)
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
+    """Multiply matrices in ``dtype``; weights stay as they are."""
+    return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
