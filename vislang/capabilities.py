@@ -82,6 +82,24 @@ class Generates(Protocol):
 
 
 @runtime_checkable
+class Embeds(Protocol):
+    """Gives each document a vector."""
+
+    def embed(self, documents: Sequence[Document], batch_size: int = 64, *, progress: Progress | None = None) -> Tensor:
+        """(documents, width)."""
+        ...
+
+
+@runtime_checkable
+class Labels(Protocol):
+    """Says what documents are."""
+
+    def label(self, documents: Sequence[Document], batch_size: int = 64, progress: Progress | None = None) -> list[str]:
+        """One text a document: its class, its number, the tags of its words, or its transcript."""
+        ...
+
+
+@runtime_checkable
 class Scores(Protocol):
     """Tells how likely given texts are."""
 

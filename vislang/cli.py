@@ -89,6 +89,22 @@ def _parser() -> argparse.ArgumentParser:
     ask.add_argument("--max-new-tokens", type=int, default=20, metavar="N", help="longest answer")
     ask.set_defaults(run=_ask)
 
+    embed = verbs.add_parser("embed", help="a vector for each file, in a Parquet table")
+    embed.add_argument("model", help="folder of a data2vec model, or a Hub id")
+    embed.add_argument("files", nargs="+", help="files, folders, JSON Lines files or names of data sets")
+    embed.add_argument("-o", "--out", type=Path, default=Path("embeddings.parquet"), help="table to write")
+    embed.add_argument("--batch-size", type=int, default=64, metavar="N", help="files at a time")
+    embed.add_argument("--skip-bad-records", action="store_true", help="leave bad files out")
+    embed.set_defaults(run=_embed)
+
+    probe = verbs.add_parser("probe", help="what frozen representations know: a linear probe and nearest neighbours")
+    probe.add_argument("models", nargs="+", metavar="model", help="folders of data2vec models")
+    probe.add_argument("--task", required=True, help="a probe's name, or a JSON Lines file with labels")
+    probe.add_argument("--encoder", choices=["student", "teacher"], default="student", help="whose features")
+    probe.add_argument("--baselines", action="store_true", help="raw inputs and the most frequent label too")
+    probe.add_argument("--json", action="store_true", help="one JSON object on standard output")
+    probe.set_defaults(run=_probe)
+
     data = verbs.add_parser("data", help="look after data").add_subparsers(metavar="VERB", required=True)
     check = data.add_parser("check", help="list every bad record of a JSON Lines file")
     check.add_argument("file", help="JSON Lines file")
@@ -164,6 +180,18 @@ def _ask(options: argparse.Namespace, rest: list[str]) -> int:
     from vislang.commands.ask import ask
 
     return ask(options.model, options.image, options.question, options.shot, options.max_new_tokens)
+
+
+def _embed(options: argparse.Namespace, rest: list[str]) -> int:
+    from vislang.commands.embed import embed
+
+    return embed(options.model, options.files, options.out, options.skip_bad_records, options.batch_size)
+
+
+def _probe(options: argparse.Namespace, rest: list[str]) -> int:
+    from vislang.commands.probe import run_probes
+
+    return run_probes(options.models, options.task, options.encoder, options.baselines, options.json)
 
 
 def _check(options: argparse.Namespace, rest: list[str]) -> int:

@@ -20,7 +20,9 @@ DECODER = DecoderConfig(width=16, layers=1, kernel=3, groups=2)
 MODALITIES = {
     "text": TextConfig(vocabulary_size=300, max_length=12, decoder=DECODER),
     "image": ImageConfig(size=32, patch=4, positions="fixed", decoder=DECODER),
-    "speech": SpeechConfig(convolutions=[(8, 10, 5), (8, 8, 8)], position_kernel=5, position_groups=2, decoder=DECODER),
+    "speech": SpeechConfig(
+        convolutions=[(16, 20, 10), (16, 20, 20)], position_kernel=5, position_groups=2, decoder=DECODER
+    ),
 }
 
 

@@ -12,9 +12,10 @@ from typing import Any
 import torch
 from rich.table import Table
 
-from vislang.capabilities import Generates, Trainable
+from vislang.capabilities import Generates, Labels, Trainable
 from vislang.commands.answering import Answering
 from vislang.commands.goal import Goal
+from vislang.commands.labelling import Labelling
 from vislang.commands.pretraining import Pretraining
 from vislang.commands.run_folder import circumstances, fresh_folder, write_json
 from vislang.console import TrainingMonitor, console, reporting
@@ -97,7 +98,9 @@ def run_recipe(
 
 def goal_of(model: Any, recipe: Recipe) -> Goal:
     """What a run of this model is for, with its data read."""
-    return Answering(model, recipe) if isinstance(model, Generates) else Pretraining(model, recipe)
+    if isinstance(model, Generates):
+        return Answering(model, recipe)
+    return Labelling(model, recipe) if isinstance(model, Labels) else Pretraining(model, recipe)
 
 
 def figures(run: Run) -> Table:

@@ -28,7 +28,7 @@ def hold_out(examples: Sequence[Held], share: float) -> tuple[list[Held], list[H
     """
     if not 0 <= share < 1:
         raise UserError(f"hold_out is {share}; it must be at least 0 and below 1.")
-    keys = [_key(example) for example in examples]
+    keys = [key_of(example) for example in examples]
     ordered = sorted(set(keys))
     count = min(len(ordered) - 1, max(1, round(share * len(ordered)))) if share and ordered else 0
     held = set(ordered[:count])
@@ -38,7 +38,7 @@ def hold_out(examples: Sequence[Held], share: float) -> tuple[list[Held], list[H
     )
 
 
-def _key(example: Example | Document) -> str:
+def key_of(example: Example | Document) -> str:
     """What decides the side of an example: the hash of its first medium, or without one, of its text."""
     document = example if isinstance(example, Document) else example.document()
     if document.media:

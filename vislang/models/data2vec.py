@@ -576,6 +576,13 @@ class Encoder(nn.Module):
         real = ~padding[..., None]
         return (features * real).sum(dim=1) / real.sum(dim=1)
 
+    def first(self, modality: str, values: Tensor, padding: Tensor | None = None) -> Float[Tensor, "batch width"]:
+        """What the encoder makes of the first token: a class token, or the start token of text."""
+        front_end = self.front_end(modality)
+        local = front_end.local_features(values)
+        padding = None if padding is None else front_end.pad(padding, local.shape[1])
+        return self(front_end(local, padding))[:, 0]
+
     def _features(
         self, modality: str, values: Tensor, padding: Tensor | None, blocks: int | None
     ) -> tuple[Tensor, Tensor | None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 
@@ -41,19 +41,26 @@ def unlabelled(source: str, problems: list[Problem], progress: Progress | None =
         records = read_jsonl(path, progress=progress, with_targets=False)
         problems += records.problems
         documents = [example.document() for example in records.examples]
+    elif path.suffix.lower() in KINDS and path.is_file():
+        documents = list(_media_files([path], problems, None))
     elif path.suffix in PROSE and path.is_file():
         documents = list(_prose(path))
     else:
         raise DataError(
             f"{source}: no data set, folder, .jsonl or .txt file. The data sets are: {', '.join(sorted(SETS))}."
         )
-    if not documents:
+    if not documents and not problems:
         raise DataError(f"{source}: nothing usable in it. Wanted: {', '.join([*KINDS, *PROSE])}, or a .jsonl file.")
     return documents
 
 
 def _folder(folder: Path, problems: list[Problem], progress: Progress | None) -> Iterator[Document]:
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in (*KINDS, *PROSE))
+    yield from _media_files(
+        sorted(p for p in folder.rglob("*") if p.suffix.lower() in (*KINDS, *PROSE)), problems, progress
+    )
+
+
+def _media_files(files: Sequence[Path], problems: list[Problem], progress: Progress | None) -> Iterator[Document]:
     for number, file in enumerate(files, start=1):
         if progress is not None:
             progress(number, len(files))
@@ -106,6 +113,8 @@ def _prose_of_english() -> list[Document]:
 
 SETS: dict[str, Callable[[], list[Document]]] = {
     "emoji": lambda: _media(drawing.image for drawing in emoji.drawings()),
+    "emoji-google": lambda: _media(drawing.image for drawing in emoji.drawings() if drawing.vendor == "google"),
+    "emoji-twitter": lambda: _media(drawing.image for drawing in emoji.drawings() if drawing.vendor == "twitter"),
     "openclipart": lambda: _media(drawing.image for drawing in openclipart.clip_art()),
     "stamps": lambda: _media(stamp.image for stamp in stamps.stamps() if stamp.image is not None),
     "spoken-stamps": lambda: _media(sound for stamp in stamps.stamps() for sound in stamp.spoken.values()),

@@ -99,12 +99,6 @@ def train(
         CheckpointError: nothing to resume, or the run was configured otherwise.
     """
     assert isinstance(model, Trainable)
-    groups = model.parameter_groups()
-    unknown = set(config.lr_scale) - set(groups)
-    if unknown:
-        raise UserError(f"train.lr_scale names {sorted(unknown)}; this model's groups are {sorted(groups)}.")
-    optimizer = _optimizer(groups, config)
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     checkpoints = folder / "checkpoints"
     done, seconds = 0, 0.0
     if resume:
@@ -112,6 +106,13 @@ def train(
         _same_run(state["config"], config, checkpoints)
         done, seconds = state["step"], state["seconds"]
         model.load_trainable_state(state["model"])
+    groups = model.parameter_groups()
+    unknown = set(config.lr_scale) - set(groups)
+    if unknown:
+        raise UserError(f"train.lr_scale names {sorted(unknown)}; this model's groups are {sorted(groups)}.")
+    optimizer = _optimizer(groups, config)
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    if resume:
         optimizer.load_state_dict(state["optimizer"])
         _set_random_state(state["random"])
     batches = _batches(model, streams, config, done)

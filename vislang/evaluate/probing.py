@@ -1,0 +1,98 @@
+"""What a frozen representation knows: a linear probe and nearest neighbours, with intervals.
+
+Everything that is chosen (the strength of the penalty, the depth at which features are taken) is chosen inside the
+training part, on groups of it held out; the test part is looked at once.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import Normalizer, StandardScaler
+
+from vislang.tasks.answers import Proportion, proportion
+from vislang.tasks.probes import Probe
+
+PENALTIES = (1e-3, 1e-2, 1e-1)
+"""Inverse strengths of the linear probe's penalty that are tried."""
+
+NEIGHBOURS = (1, 5, 20)
+"""Numbers of neighbours that are tried."""
+
+
+@dataclass(frozen=True)
+class Probed:
+    """What a probe found.
+
+    Attributes:
+        accuracy: over all test items, with its 95 % interval.
+        right: which of them, in order.
+        features: name of the features that were chosen, in each fold.
+    """
+
+    accuracy: Proportion
+    right: list[bool]
+    features: list[str]
+
+
+def probe(features: Mapping[str, np.ndarray], task: Probe, kind: str = "linear") -> Probed:
+    """Cross-validated accuracy of a probe on frozen features.
+
+    Args:
+        features: by name (of a depth, say), each (items, width), in the order of the task's items.
+        task: labels, groups, and which items may be trained on and tested on.
+        kind: ``linear`` (logistic regression on standardised features) or ``knn`` (by cosine).
+    """
+    labels = np.array([item.label for item in task.items])
+    right = np.zeros(len(labels), dtype=bool)
+    tested = np.zeros(len(labels), dtype=bool)
+    chosen: list[str] = []
+    for train, test in task.folds():
+        inner_train, inner_test = task.inner(train)
+        best = max(
+            ((name, setting) for name in features for setting in (PENALTIES if kind == "linear" else NEIGHBOURS)),
+            key=lambda pair: _fit_score(features[pair[0]], labels, inner_train, inner_test, kind, pair[1]),
+        )
+        chosen.append(best[0])
+        classifier = _classifier(kind, best[1])
+        predicted = _fit(classifier, features[best[0]][train], labels[train]).predict(features[best[0]][test])
+        right[test] = predicted == labels[test]
+        tested[test] = True
+    outcome = right[tested].tolist()
+    return Probed(proportion(sum(outcome), len(outcome)), outcome, chosen)
+
+
+def majority(task: Probe) -> Probed:
+    """The same folds, always guessing the most frequent label of the training part."""
+    labels = np.array([item.label for item in task.items])
+    outcome: list[bool] = []
+    for train, test in task.folds():
+        names, counts = np.unique(labels[train], return_counts=True)
+        outcome += (labels[test] == names[counts.argmax()]).tolist()
+    return Probed(proportion(sum(outcome), len(outcome)), outcome, [])
+
+
+def _classifier(kind: str, setting: float | int):
+    if kind == "linear":
+        return make_pipeline(StandardScaler(), LogisticRegression(C=setting, max_iter=100))
+    return make_pipeline(Normalizer(), KNeighborsClassifier(int(setting), weights="distance"))
+
+
+def _fit(classifier, features: np.ndarray, labels: np.ndarray):
+    with warnings.catch_warnings():
+        # A probe that is stopped early is a regularised one; the penalty is chosen with that in it.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return classifier.fit(features, labels)
+
+
+def _fit_score(
+    features: np.ndarray, labels: np.ndarray, train: np.ndarray, test: np.ndarray, kind: str, setting: float
+) -> float:
+    return float(_fit(_classifier(kind, setting), features[train], labels[train]).score(features[test], labels[test]))

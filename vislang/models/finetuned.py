@@ -1,0 +1,449 @@
+"""Fine-tuning: a pretrained encoder of one modality, and a head that is trained with it for a task."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import safetensors.torch
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from vislang.capabilities import ModelRecipe, Progress
+from vislang.document import Document
+from vislang.errors import UserError
+from vislang.models.data2vec import Data2Vec, Encoder, EncoderConfig, Modalities
+from vislang.models.inputs import Inputs, Whole, padded, words
+from vislang.models.loading import load
+
+Kind = Literal["classification", "regression", "tagging", "ctc"]
+
+BLANK = "<blank>"
+"""CTC's symbol for nothing new (Graves et al. 2006, section 3.1); the first of a transcript's symbols."""
+
+NO_TAG = -100
+
+
+@dataclass
+class HeadConfig:
+    """What stands on the encoder.
+
+    Attributes:
+        kind: ``classification`` of the whole into one label; ``regression`` to a number; ``tagging``, a label for each
+            word of a text; ``ctc``, a transcript of speech.
+        pooling: how a whole becomes one vector: the ``mean`` over its tokens, patches or frames, or the ``first`` token
+            (of text, the start token).
+        dropout: before the last layer.
+    """
+
+    kind: Kind = "classification"
+    pooling: Literal["mean", "first"] = "mean"
+    dropout: float = 0.1
+
+
+class Labelled(NamedTuple):
+    """A batch with its labels.
+
+    Attributes:
+        whole: the inputs.
+        targets: class of each input; or its number; or (batch, tokens) a class at the first token of each word and
+            NO_TAG elsewhere; or (batch, symbols) a transcript, padded with blanks.
+        lengths: of the transcripts.
+        names: of the documents.
+    """
+
+    whole: Whole
+    targets: Tensor
+    lengths: Int[Tensor, "..."] | None
+    names: list[str]
+
+
+class FineTuned(nn.Module):
+    """An encoder with a head; Trainable, and it Labels.
+
+    Args:
+        encoder: shape of the blocks.
+        modalities: the one front end.
+        inputs: how documents are read.
+        head: what is predicted.
+        labels: names of the classes, of the tags, or the symbols of transcripts (BLANK first); empty until
+            :meth:`fit`, and for regression.
+        frozen: train the head alone.
+    """
+
+    def __init__(
+        self,
+        encoder: EncoderConfig,
+        modalities: Modalities,
+        inputs: Inputs,
+        head: HeadConfig,
+        labels: Sequence[str] = (),
+        frozen: bool = False,
+    ):
+        super().__init__()
+        (self.modality,) = modalities.present()
+        self.modalities = modalities
+        self.inputs = inputs
+        self.head_config = head
+        self.frozen = frozen
+        self.encoder = Encoder(encoder, modalities)
+        self.encoder.requires_grad_(not frozen)
+        self.dropout = nn.Dropout(head.dropout)
+        self.labels: list[str] = []
+        self.head: nn.Linear | None = None
+        # What a number is measured in: the head predicts (number - mean) / deviation.
+        self.register_buffer("scale", torch.tensor([0.0, 1.0]))
+        if labels or head.kind == "regression":
+            self._set_labels(labels)
+        self.collate = Collator(self)
+
+    def _set_labels(self, labels: Sequence[str]) -> None:
+        self.labels = list(labels)
+        width = self.encoder.config.width
+        self.head = nn.Linear(width, max(1, len(self.labels)))
+        nn.init.normal_(self.head.weight, std=0.02)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(
+        self, values: Tensor, padding: Bool[Tensor, "batch inputs"] | None = None
+    ) -> Float[Tensor, "batch ... labels"]:
+        """Logits: one row an input, or one a token (``tagging``) or frame (``ctc``)."""
+        assert self.head is not None
+        encoder = self.encoder
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            if self.head_config.kind in ("tagging", "ctc"):
+                hidden = encoder.features(self.modality, values, padding)
+            elif self.head_config.pooling == "mean":
+                hidden = encoder.embed(self.modality, values, padding)
+            else:
+                hidden = encoder.first(self.modality, values, padding)
+        return self.head(self.dropout(hidden))
+
+    def prepare(self, documents: Sequence[Document], progress: Progress | None = None) -> int:
+        """Nothing is computed beforehand: the encoder trains."""
+        return 0
+
+    def fit(self, lessons: Sequence[Document]) -> None:
+        """Find the labels in the lessons' targets; for numbers, their mean and deviation.
+
+        Raises:
+            UserError: a target does not fit the task, or all are the same.
+        """
+        targets = [_target(lesson) for lesson in lessons]
+        kind = self.head_config.kind
+        if kind == "regression":
+            numbers = torch.tensor([number(lesson) for lesson in lessons])
+            self.scale = torch.stack([numbers.mean(), numbers.std().clamp(min=1e-6)])
+            self._set_labels([])
+            return
+        if kind == "classification":
+            labels = sorted(set(targets))
+        elif kind == "tagging":
+            labels = sorted({tag for lesson in lessons for tag in tags(lesson)})
+        else:
+            labels = [BLANK, *sorted({symbol for target in targets for symbol in transcript(target)})]
+        if len(labels) < 2:
+            raise UserError(f"the lessons know one label only ({', '.join(labels)}): there is nothing to learn.")
+        self._set_labels(labels)
+
+    def losses(self, batch: Labelled) -> dict[str, Float[Tensor, ""]]:
+        """Cross-entropy, squared error (in units of the numbers' deviation) or CTC, a mean over the batch."""
+        logits = self(batch.whole.values, batch.whole.padding).float()
+        kind = self.head_config.kind
+        if kind == "classification":
+            return {"cross_entropy": F.cross_entropy(logits, batch.targets)}
+        if kind == "regression":
+            wanted = (batch.targets - self.scale[0]) / self.scale[1]
+            return {"squared_error": F.mse_loss(logits[:, 0], wanted)}
+        if kind == "tagging":
+            return {"cross_entropy": F.cross_entropy(logits.flatten(0, 1), batch.targets.flatten())}
+        assert batch.lengths is not None
+        frames = self._frames(batch.whole, logits.shape[1])
+        short = (frames < batch.lengths).nonzero()
+        if len(short):
+            first = int(short[0])
+            raise UserError(
+                f"{batch.names[first]}: {int(batch.lengths[first])} symbols in {int(frames[first])} frames of sound: "
+                "the transcript does not belong to this recording. Mend it, or leave it out."
+            )
+        log_probabilities = logits.log_softmax(dim=-1).transpose(0, 1)
+        loss = F.ctc_loss(log_probabilities, batch.targets, frames, batch.lengths, zero_infinity=True)
+        return {"ctc": loss}
+
+    def _frames(self, whole: Whole, most: int) -> Int[Tensor, "..."]:
+        if whole.padding is None:
+            return torch.full((len(whole.values),), most)
+        return (~self.encoder.front_end(self.modality).pad(whole.padding, most)).sum(dim=1)
+
+    @torch.inference_mode()
+    def label(self, documents: Sequence[Document], batch_size: int = 64, progress: Progress | None = None) -> list[str]:
+        """What each document is: a label, a number, a tag for each word, or a transcript.
+
+        Raises:
+            UserError: a document is not of the model's modality.
+        """
+        training = self.training
+        self.eval()
+        found: list[str] = []
+        for start in range(0, len(documents), batch_size):
+            part = documents[start : start + batch_size]
+            if self.head_config.kind == "tagging":
+                rows = [self.collate.tokens_of_words(document) for document in part]
+                values, padding = padded([ids for ids, _ in rows], self.collate.text.padding_id)
+                logits = self(values, padding)
+                for (_, places), row in zip(rows, logits, strict=True):
+                    found.append(" ".join(self.labels[n] for n in row[places].argmax(dim=-1).tolist()))
+            else:
+                whole = self.inputs.read(part)
+                found += self._read_off(whole, self(whole.values, whole.padding))
+            if progress is not None:
+                progress(len(found), len(documents))
+        self.train(training)
+        return found
+
+    def _read_off(self, whole: Whole, logits: Tensor) -> list[str]:
+        if self.head_config.kind == "classification":
+            return [self.labels[n] for n in logits.argmax(dim=-1).tolist()]
+        if self.head_config.kind == "regression":
+            return [f"{value:.6g}" for value in (logits[:, 0].float() * self.scale[1] + self.scale[0]).tolist()]
+        frames = self._frames(whole, logits.shape[1]).tolist()
+        read = []
+        for row, length in zip(logits.argmax(dim=-1), frames, strict=True):
+            # Repetitions first, then blanks: what is said twice has a blank between.
+            symbols = row[:length].unique_consecutive().tolist()
+            read.append("".join(self.labels[n] for n in symbols if n != 0))
+        return read
+
+    def parameter_groups(self) -> dict[str, list[tuple[str, Tensor]]]:
+        """What trains: ``matrices`` and ``vectors`` of the encoder, and the ``head``."""
+        groups: dict[str, list[tuple[str, Tensor]]] = {}
+        for name, parameter in self.named_parameters():
+            if not parameter.requires_grad:
+                continue
+            matrix = parameter.ndim > 1 and ".bias." not in name
+            what = "head" if name.startswith("head.") else "matrices" if matrix else "vectors"
+            groups.setdefault(what, []).append((name, parameter))
+        return groups
+
+    def after_step(self) -> None:
+        """Nothing follows a step."""
+
+    def diagnostics(self) -> dict[str, float]:
+        """Nothing besides the loss."""
+        return {}
+
+    def trainable_state(self) -> dict[str, Tensor]:
+        """All weights, and the labels as the bytes of a JSON list."""
+        labels = torch.frombuffer(bytearray(json.dumps(self.labels).encode()), dtype=torch.uint8)
+        return {**self.state_dict(), "labels": labels}
+
+    def load_trainable_state(self, state: dict[str, Tensor]) -> None:
+        """Restore what :meth:`trainable_state` gave."""
+        state = dict(state)
+        self._set_labels(json.loads(bytes(state.pop("labels").tolist())))
+        self.load_state_dict(state)
+
+    def save(self, folder: Path | str) -> None:
+        """Write config, weights and, for text, the tokenizer."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        config = {
+            "model": f"{type(self).__module__}.{type(self).__name__}",
+            "encoder": dataclasses.asdict(self.encoder.config),
+            "modalities": dataclasses.asdict(self.modalities),
+            "inputs": self.inputs.save(folder),
+            "head": dataclasses.asdict(self.head_config),
+            "labels": self.labels,
+        }
+        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        state = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
+        safetensors.torch.save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+
+    @classmethod
+    def load(cls, folder: Path) -> FineTuned:
+        """Open a folder that :meth:`save` wrote.
+
+        Raises:
+            UserError: the weights do not fit the config.
+        """
+        config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        model = cls(
+            EncoderConfig(**config["encoder"]),
+            Modalities.from_values(config["modalities"]),
+            Inputs.load(folder, config["inputs"]),
+            HeadConfig(**config["head"]),
+            config["labels"],
+        )
+        try:
+            model.load_state_dict(safetensors.torch.load_file(folder / "model.safetensors"))
+        except RuntimeError as error:
+            raise UserError(f"{folder}: its weights do not fit its config. {error}") from None
+        return model.eval()
+
+
+class Collator:
+    """Turns Documents with targets into a :class:`Labelled` batch.
+
+    Args:
+        model: whose labels and inputs are used, as they are when a batch is made.
+    """
+
+    def __init__(self, model: FineTuned):
+        self._model = model
+
+    @property
+    def text(self):
+        """The text input of a model that has one."""
+        assert self._model.inputs.text is not None
+        return self._model.inputs.text
+
+    def __call__(self, documents: Sequence[Document], seed: int = 0) -> Labelled:
+        """Collate; nothing is left to chance.
+
+        Raises:
+            UserError: a document without a target, or with one that does not fit the task.
+        """
+        kind = self._model.head_config.kind
+        names = [document.name for document in documents]
+        if kind == "tagging":
+            return self._tagged(documents, names)
+        whole = self._model.inputs.read([document.without_target() for document in documents])
+        if kind == "regression":
+            return Labelled(whole, torch.tensor([number(document) for document in documents]), None, names)
+        place = {label: index for index, label in enumerate(self._model.labels)}
+        if kind == "classification":
+            classes = [self._class(place, _target(d), d.name) for d in documents]
+            return Labelled(whole, torch.tensor(classes), None, names)
+        rows = [
+            torch.tensor([self._class(place, symbol, d.name) for symbol in transcript(_target(d))]) for d in documents
+        ]
+        targets, _ = padded(rows, 0)
+        return Labelled(whole, targets, torch.tensor([len(row) for row in rows]), names)
+
+    def _tagged(self, documents: Sequence[Document], names: list[str]) -> Labelled:
+        place = {label: index for index, label in enumerate(self._model.labels)}
+        rows, targets = [], []
+        for document in documents:
+            ids, places = self.tokens_of_words(document)
+            wanted = torch.full((len(ids),), NO_TAG)
+            classes = [self._class(place, tag, document.name) for tag in tags(document)][: len(places)]
+            wanted[places] = torch.tensor(classes)
+            rows.append(ids)
+            targets.append(wanted)
+        values, padding = padded(rows, self.text.padding_id)
+        return Labelled(Whole("text", values, padding), padded(targets, NO_TAG)[0], None, names)
+
+    def tokens_of_words(self, document: Document) -> tuple[Tensor, list[int]]:
+        """Token ids of a text, and the place of the first token of each word; words over the length are cut off."""
+        ids: list[int] = []
+        places: list[int] = []
+        for number, word in enumerate(words(document).split()):
+            tokens = self.text.tokens(word if number == 0 else f" {word}")
+            if len(ids) + len(tokens) > self.text.max_length - 2:
+                break
+            places.append(len(ids) + 1)
+            ids += tokens
+        return self.text.framed(ids), places
+
+    @staticmethod
+    def _class(place: dict[str, int], label: str, name: str) -> int:
+        if label not in place:
+            raise UserError(f"{name or 'a document'}: the label {label!r} does not occur in the training data.")
+        return place[label]
+
+
+def _target(document: Document) -> str:
+    if document.target is None:
+        raise UserError(f"{document.name or 'a document'}: has no label. Give it one, or leave it out.")
+    return document.target.strip()
+
+
+def number(document: Document) -> float:
+    """A target that is a number.
+
+    Raises:
+        UserError: it is none.
+    """
+    try:
+        value = float(_target(document))
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise UserError(f"{document.name or 'a document'}: {document.target!r} is no number. Mend the label.")
+    return value
+
+
+def tags(document: Document) -> list[str]:
+    """A target that gives each word of a text a tag, separated by spaces.
+
+    Raises:
+        UserError: there are more or fewer tags than words.
+    """
+    found, wanted = _target(document).split(), len(words(document).split())
+    if len(found) != wanted:
+        raise UserError(f"{document.name or 'a document'}: {len(found)} tags for {wanted} words. Give each word one.")
+    return found
+
+
+def transcript(text: str) -> str:
+    """A transcript as it is learned: lower case, single spaces."""
+    return " ".join(text.lower().split())
+
+
+@dataclass
+class FineTuneRecipe(ModelRecipe):
+    """What a recipe says of a fine-tuned model.
+
+    Attributes:
+        start_from: folder of a data2vec model; its student is fine-tuned.
+        modality: which, where the model has several.
+        head: what is predicted.
+        frozen: train the head alone.
+        dropout, drop_path: of the encoder while it is fine-tuned; None leaves the pretrained model's.
+    """
+
+    start_from: str = ""
+    modality: Literal["text", "image", "speech"] | None = None
+    head: HeadConfig = field(default_factory=HeadConfig)
+    frozen: bool = False
+    dropout: float | None = None
+    drop_path: float | None = None
+
+    def build(self) -> FineTuned:
+        """The pretrained encoder under a fresh head.
+
+        Raises:
+            UserError: ``start_from`` is no data2vec model, or the head does not go with the modality.
+        """
+        if not self.start_from:
+            raise UserError("start_from: name the folder of a pretrained data2vec model.")
+        start = load(self.start_from)
+        if not isinstance(start, Data2Vec):
+            raise UserError(f"start_from {self.start_from}: is a {type(start).__name__}, not a data2vec model.")
+        present = start.modalities.present()
+        modality: str | None = self.modality or (next(iter(present)) if len(present) == 1 else None)
+        if modality not in present:
+            raise UserError(f"modality: {self.start_from} reads {' and '.join(present)}; name one of them.")
+        needs = {"tagging": "text", "ctc": "speech"}.get(self.head.kind)
+        if needs is not None and modality != needs:
+            raise UserError(f"head.kind {self.head.kind} is for {needs}, and this model reads {modality}.")
+        encoder = dataclasses.replace(start.student.config)
+        if self.dropout is not None:
+            encoder.dropout = encoder.attention_dropout = self.dropout
+        if self.drop_path is not None:
+            encoder.drop_path = (0.0, self.drop_path)
+        inputs = Inputs(**{modality: getattr(start.inputs, modality)})
+        if getattr(inputs, modality) is None:
+            raise UserError(f"{self.start_from}: knows no way to read {modality} (it was converted without one).")
+        modalities = Modalities(**{modality: present[modality]})  # type: ignore[arg-type]
+        model = FineTuned(encoder, modalities, inputs, self.head, (), self.frozen)
+        known = model.encoder.state_dict()
+        model.encoder.load_state_dict({k: v for k, v in start.student.state_dict().items() if k in known})
+        return model
