@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,6 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TQDM_DISABLE", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    warnings.showwarning = _notice  # type: ignore[assignment]  # it passes over what it does not need
     try:
         return options.run(options, rest)
     except KeyboardInterrupt:
@@ -34,6 +36,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"vislang: {error}", file=sys.stderr)
         return 2
+
+
+def _notice(message: Warning | str, category: type[Warning], filename: str, lineno: int, *rest: object) -> None:
+    """Our own notices in a line of their own; others' warnings, which say nothing to a user, not at all."""
+    if category.__module__.startswith("vislang."):
+        print(f"note: {message}", file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:

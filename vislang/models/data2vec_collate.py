@@ -179,7 +179,7 @@ class Collator:
         assert isinstance(config, SpeechConfig)
         rows = []
         for document in documents:
-            samples = recording(document).decode(speech.rate)
+            samples = speech.samples(recording(document))
             room = int(masking.max_seconds * speech.rate)
             first = _draw(len(samples) - room + 1, generator)
             samples = samples[first : first + room]

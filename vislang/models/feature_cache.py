@@ -1,4 +1,4 @@
-"""Features of frozen towers on disk: an image is encoded once, by whichever run meets it first."""
+"""What is computed once, on disk: features of frozen towers, and waveforms at a model's rate."""
 
 from __future__ import annotations
 
@@ -7,16 +7,15 @@ import tempfile
 from pathlib import Path
 
 import safetensors.torch
-from jaxtyping import Float
 from safetensors import SafetensorError
 from torch import Tensor
 
 
 class FeatureCache:
-    """Features by the content of the image, for one tower at one image size.
+    """Tensors by the content of the medium that they were made from: features of one tower at one image size, say.
 
     Args:
-        folder: where to keep them; a folder of its own for each tower and size.
+        folder: where to keep them; a folder of its own for each tower and size, or for each rate.
     """
 
     def __init__(self, folder: Path):
@@ -25,8 +24,8 @@ class FeatureCache:
     def __contains__(self, content_hash: str) -> bool:
         return self._path(content_hash).is_file()
 
-    def get(self, content_hash: str) -> Float[Tensor, "positions width"] | None:
-        """The features of an image, or None where they are not known; a damaged file counts as unknown."""
+    def get(self, content_hash: str) -> Tensor | None:
+        """What was made of a medium, or None where they are not known; a damaged file counts as unknown."""
         path = self._path(content_hash)
         try:
             return safetensors.torch.load(path.read_bytes())["features"]
@@ -36,8 +35,8 @@ class FeatureCache:
             path.unlink(missing_ok=True)
             return None
 
-    def put(self, content_hash: str, features: Float[Tensor, "positions width"]) -> None:
-        """Keep the features of an image; a reader sees the whole file or none."""
+    def put(self, content_hash: str, features: Tensor) -> None:
+        """Keep what was made of a medium; a reader sees the whole file or none."""
         path = self._path(content_hash)
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, unfinished = tempfile.mkstemp(dir=path.parent, prefix=".unfinished-")

@@ -16,8 +16,10 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from vislang.cache import cache_folder
 from vislang.document import Audio, Document, Image
 from vislang.errors import UserError
+from vislang.models.feature_cache import FeatureCache
 
 TOKENIZER_FILE = "tokenizer.json"
 START, PADDING, END, UNKNOWN, MASK = "<s>", "<pad>", "</s>", "<unk>", "<mask>"
@@ -79,6 +81,19 @@ class SpeechInput:
 
     rate: int = 16_000
     normalise: bool = True
+
+    @property
+    def decoded(self) -> FeatureCache:
+        """Recordings at this rate that were decoded before, as 16-bit samples."""
+        return FeatureCache(cache_folder("waveforms", str(self.rate)))
+
+    def samples(self, sound: Audio) -> np.ndarray:
+        """A recording at this rate, decoded and resampled once and for all; see :meth:`Audio.decode`."""
+        known = self.decoded.get(sound.content_hash)
+        if known is None:
+            known = torch.from_numpy((sound.decode(self.rate).clip(-1, 1) * 32767).round().astype(np.int16))
+            self.decoded.put(sound.content_hash, known)
+        return known.numpy().astype(np.float32) / 32767
 
     def __call__(self, samples: np.ndarray) -> Float[Tensor, "..."]:
         """A waveform at the rate, as float32."""
@@ -229,7 +244,7 @@ class Inputs:
             return Whole("image", torch.stack([self.image(picture(document).decode()) for document in documents]), None)
         if modality == "speech":
             assert self.speech is not None
-            waves = [self.speech(recording(document).decode(self.speech.rate)) for document in documents]
+            waves = [self.speech(self.speech.samples(recording(document))) for document in documents]
             return Whole("speech", *padded(waves, 0.0))
         assert self.text is not None
         return Whole("text", *padded([self.text(words(d), d.name) for d in documents], self.text.padding_id))

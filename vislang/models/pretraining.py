@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vislang.capabilities import ModelRecipe, Progress
-from vislang.document import Document
+from vislang.document import Audio, Document
 from vislang.errors import UserError
 from vislang.models.arithmetic import Precision, autocast, dtype_of
 from vislang.models.augment import Augmentation
@@ -225,8 +225,17 @@ class Pretraining(nn.Module):
         self.dtype = dtype
 
     def prepare(self, documents: Sequence[Document], progress: Progress | None = None) -> int:
-        """Nothing is computed beforehand: all that is read is trained."""
-        return 0
+        """Decode recordings that no run has decoded yet; returns how many those were."""
+        speech = self.collate.inputs.speech
+        if speech is None:
+            return 0
+        sounds = [medium for document in documents for medium in document.media if isinstance(medium, Audio)]
+        missing = [sound for sound in sounds if sound.content_hash not in speech.decoded]
+        for number, sound in enumerate(missing, start=1):
+            speech.samples(sound)
+            if progress is not None:
+                progress(number, len(missing))
+        return len(missing)
 
     def fit(self, lessons: Sequence[Document]) -> None:
         """Learn a vocabulary from the lessons, where there is text and no tokenizer was given.
