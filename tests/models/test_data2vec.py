@@ -107,11 +107,13 @@ def test_masks_of_a_sample_share_one_reading_by_the_teacher(monkeypatch):
     built = model("v2", copies=3)
     readings = []
     forward = built.teacher.blocks[0].forward
-    monkeypatch.setattr(built.teacher.blocks[0], "forward", lambda x, bias: readings.append(len(x)) or forward(x, bias))
+    monkeypatch.setattr(
+        built.teacher.blocks[0], "forward", lambda x, *more: readings.append(len(x)) or forward(x, *more)
+    )
     encoded = []
     student = built.student.blocks[0].forward
     monkeypatch.setattr(
-        built.student.blocks[0], "forward", lambda x, bias: encoded.append(tuple(x.shape[:2])) or student(x, bias)
+        built.student.blocks[0], "forward", lambda x, *more: encoded.append(tuple(x.shape[:2])) or student(x, *more)
     )
     assert len(built.objective(batch("image", "v2", copies=3)).targets) == 2 * 3 * 5
     assert readings == [2]

@@ -25,7 +25,7 @@ from typing import Any, Literal, NamedTuple
 import safetensors.torch
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from vislang.capabilities import Progress
@@ -44,6 +44,7 @@ from vislang.nn.embed import (
     TokenEmbedding,
     grid_sinusoids,
 )
+from vislang.nn.linear import Linear
 from vislang.nn.transformer import EncoderBlock
 
 # ---------------------------------------------------------------------------------------------- configuration
@@ -508,9 +509,16 @@ FRONT_ENDS = {TextConfig: TextFrontEnd, ImageConfig: ImageFrontEnd, SpeechConfig
 
 
 def run_blocks(
-    blocks: nn.ModuleList, hidden: Hidden, keep: int = 0, end_of_block: bool = False
-) -> tuple[Float[Tensor, "batch tokens width"], list[Tensor]]:
-    """Through all blocks; the last ``keep`` of their results too (feed-forward outputs, or block outputs)."""
+    blocks: nn.ModuleList,
+    hidden: Hidden,
+    keep: int = 0,
+    end_of_block: bool = False,
+    places: Int[Tensor, " places"] | None = None,
+) -> tuple[Float[Tensor, "*chosen width"], list[Tensor]]:
+    """Through all blocks; the last ``keep`` of their results too (feed-forward outputs, or block outputs).
+
+    With ``places``, indices into batch and tokens laid end to end, all that is given back is (places, width).
+    """
     tokens = hidden.tokens
     shared = None if hidden.padding is None else hide(hidden.padding, tokens.dtype)
     results: list[Tensor] = []
@@ -519,9 +527,11 @@ def run_blocks(
         if hidden.bias is not None:
             own = hidden.bias[index if len(hidden.bias) > 1 else 0]
             bias = own if shared is None else own + shared
-        tokens, result = block(tokens, bias)
+        last = index == len(blocks) - 1
+        tokens, result = block(tokens, bias, places if last else None)
         if index >= len(blocks) - keep:
-            results.append(tokens if end_of_block else result)
+            kept = tokens if end_of_block else result
+            results.append(kept if last or places is None else kept.flatten(0, 1)[places])
     return tokens, results
 
 
@@ -548,9 +558,9 @@ class Encoder(nn.Module):
         assert isinstance(front_end, FrontEnd)
         return front_end
 
-    def forward(self, hidden: Hidden) -> Float[Tensor, "batch tokens width"]:
-        """Through the shared blocks; class tokens stay in front."""
-        tokens, _ = run_blocks(self.blocks, hidden)
+    def forward(self, hidden: Hidden, places: Int[Tensor, " places"] | None = None) -> Float[Tensor, "*chosen width"]:
+        """Through the shared blocks; class tokens stay in front. With ``places``, see :func:`run_blocks`."""
+        tokens, _ = run_blocks(self.blocks, hidden, places=places)
         return tokens if self.norm is None else self.norm(tokens)
 
     def features(
@@ -603,7 +613,7 @@ def regression_head(width: int, layers: int) -> nn.Sequential:
     parts: list[nn.Module] = []
     for index in range(layers):
         parts += [nn.GELU()] if index else []
-        parts.append(nn.Linear(widths[index], widths[index + 1]))
+        parts.append(Linear(widths[index], widths[index + 1]))
     return nn.Sequential(*parts)
 
 
@@ -637,7 +647,7 @@ class ConvolutionalDecoder(nn.Module):
         parts: list[nn.Module] = []
         for index in range(config.projection_layers):
             parts += [nn.GELU()] if index else []
-            parts.append(nn.Linear(widths[index], widths[index + 1]))
+            parts.append(Linear(widths[index], widths[index + 1]))
         self.project = nn.Sequential(*parts)
 
     def forward(
@@ -712,9 +722,10 @@ class Objective(NamedTuple):
     class_targets: Float[Tensor, "copies width"] | None = None
 
 
-def normalise(x: Float[Tensor, "batch tokens width"], norm: Norm) -> Float[Tensor, "batch tokens width"]:
+def normalise(x: Float[Tensor, "*batch width"], norm: Norm) -> Float[Tensor, "*batch width"]:
     """Normalise without weights: each channel over a sample's tokens (``instance``) or over the batch's
-    (``batch``), each token over its channels (``layer``), or a sample as a whole (``group``).
+    (``batch``), each token over its channels (``layer``), or a sample as a whole (``group``). All but ``layer``
+    want (batch, tokens, width).
 
     ``instance_across`` and ``group_across`` take the batch for time and time for the batch, as fairseq's v1 speech
     model does where no other normalisation has put its axes in order before.
@@ -729,7 +740,7 @@ def normalise(x: Float[Tensor, "batch tokens width"], norm: Norm) -> Float[Tenso
     return F.layer_norm(x, x.shape[-1:] if norm == "layer" else x.shape[-2:])
 
 
-def make_targets(results: Sequence[Tensor], config: ObjectiveConfig) -> Float[Tensor, "batch tokens width"]:
+def make_targets(results: Sequence[Tensor], config: ObjectiveConfig) -> Float[Tensor, "*batch width"]:
     """Normalise each layer's result, average them, normalise the mean (v1, section 3.3)."""
     total = torch.zeros((), device=results[0].device)
     for result in results:
@@ -832,17 +843,30 @@ class Data2Vec(nn.Module):
 
     @torch.no_grad()
     def targets(
-        self, batch: Masked, local: Float[Tensor, "batch tokens width"], padding: Tensor | None
-    ) -> Float[Tensor, "batch tokens width"]:
-        """What the teacher makes of whole inputs; ``local`` are the student's features of the same."""
+        self,
+        batch: Masked,
+        local: Float[Tensor, "batch tokens width"],
+        padding: Tensor | None,
+        places: Int[Tensor, " places"] | None = None,
+    ) -> Float[Tensor, "*chosen width"]:
+        """What the teacher makes of whole inputs; ``local`` are the student's features of the same.
+
+        With ``places``, indices into batch and tokens (class tokens included) laid end to end, of these alone.
+        """
         scope = self.teacher_config.scope
         config = self.objective_config
         front_end = (self.student if scope == "encoder" else self.teacher).front_end(batch.modality)
         if scope == "all":
             local = front_end.local_features(batch.values)
         hidden = front_end(local.detach(), padding)
-        _, results = run_blocks(self.teacher.blocks, hidden, config.top_k, config.end_of_block)
-        return make_targets([result[:, front_end.config.class_tokens :] for result in results], config)
+        # Only where no norm looks beyond its own token do other places not matter.
+        early = places if set(config.layer_norms) | set(config.mean_norms) <= {"layer"} else None
+        _, results = run_blocks(self.teacher.blocks, hidden, config.top_k, config.end_of_block, early)
+        if early is not None:
+            return make_targets(results, config)
+        extra = front_end.config.class_tokens
+        targets = make_targets([result[:, extra:] for result in results], config)
+        return targets if places is None else F.pad(targets, (0, 0, extra, 0)).flatten(0, 1)[places]
 
     def objective(self, batch: Masked) -> Objective:
         """Predict what was hidden; see :class:`Objective`."""
@@ -850,14 +874,13 @@ class Data2Vec(nn.Module):
         front_end = self.student.front_end(batch.modality)
         local = front_end.local_features(batch.values if batch.student_values is None else batch.student_values)
         padding = None if batch.padding is None else front_end.pad(batch.padding, local.shape[1])
-        targets = self.targets(batch, local, padding)
         if config.generation == "v1":
-            encoded = self.student(front_end(local, padding, batch.mask))[:, front_end.config.class_tokens :]
-            predictions = self.heads[batch.modality](encoded[batch.mask])
-            wanted = targets[batch.mask]
+            places = F.pad(batch.mask, (front_end.config.class_tokens, 0)).flatten().nonzero()[:, 0]
+            wanted = self.targets(batch, local, padding, places)
+            predictions = self.heads[batch.modality](self.student(front_end(local, padding, batch.mask), places))
             loss = self._loss(predictions, wanted)
             return Objective({"regression": loss}, len(wanted), predictions, wanted)
-        return self._v2(batch, front_end, local, padding, targets)
+        return self._v2(batch, front_end, local, padding, self.targets(batch, local, padding))
 
     def _v2(
         self, batch: Masked, front_end: FrontEnd, local: Tensor, padding: Tensor | None, targets: Tensor

@@ -16,6 +16,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from vislang.nn.linear import Linear
+
 
 class KeysValues(NamedTuple):
     """What is attended to, ready for any number of queries: compute once, use often."""
@@ -99,19 +101,26 @@ class SelfAttention(nn.Module):
         super().__init__()
         self.heads = heads
         self.dropout = dropout
-        self.to_queries_keys_values = nn.Linear(width, 3 * width)
-        self.to_output = nn.Linear(width, width)
+        self.to_queries_keys_values = Linear(width, 3 * width)
+        self.to_output = Linear(width, width)
 
     def forward(
-        self, x: Float[Tensor, "batch tokens width"], bias: Float[Tensor, "#batch #heads #tokens tokens"] | None = None
-    ) -> Float[Tensor, "batch tokens width"]:
-        """Attend. ``bias`` is added to the scaled products of queries and keys; minus infinity hides a token."""
-        projected = self.to_queries_keys_values(x).unflatten(-1, (3, self.heads, -1))
-        queries, keys, values = projected.permute(2, 0, 3, 1, 4)
+        self,
+        x: Float[Tensor, "batch tokens width"],
+        bias: Float[Tensor, "#batch #heads #tokens tokens"] | None = None,
+        places: Int[Tensor, " places"] | None = None,
+    ) -> Float[Tensor, "*chosen width"]:
+        """Attend. ``bias`` is added to the scaled products of queries and keys; minus infinity hides a token.
+
+        With ``places``, indices into batch and tokens laid end to end, the result is for these alone.
+        """
+        projected = self.to_queries_keys_values(x).chunk(3, dim=-1)
+        queries, keys, values = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in projected)
         attended = F.scaled_dot_product_attention(
             queries, keys, values, attn_mask=bias, dropout_p=self.dropout if self.training else 0.0
         )
-        return self.to_output(attended.transpose(1, 2).flatten(2))
+        attended = attended.transpose(1, 2).flatten(2)
+        return self.to_output(attended if places is None else attended.flatten(0, 1)[places])
 
 
 def kernel_for(tokens: int, device: torch.device, dtype: torch.dtype) -> AbstractContextManager:

@@ -7,10 +7,11 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from vislang.nn.attention import SelfAttention
+from vislang.nn.linear import Linear
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "relu": F.relu}
 
@@ -44,13 +45,16 @@ class DropPath(nn.Module):
         super().__init__()
         self.probability = probability
 
-    def forward(self, branch: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch ..."]:
-        """The branch of some samples set to zero."""
+    def forward(
+        self, branch: Float[Tensor, "rows ..."], samples: Int[Tensor, " rows"] | None = None
+    ) -> Float[Tensor, "rows ..."]:
+        """The branch of some samples set to zero; ``samples`` tells whose each row is, where rows are places."""
         if not self.training or self.probability == 0.0:
             return branch
         kept = 1 - self.probability
-        coins = torch.rand(len(branch), *[1] * (branch.ndim - 1), device=branch.device) < kept
-        return branch * coins / kept
+        count = len(branch) if samples is None else int(samples.max()) + 1
+        coins = torch.rand(count, *[1] * (branch.ndim - 1), device=branch.device) < kept
+        return branch * (coins if samples is None else coins[samples]) / kept
 
 
 class EncoderBlock(nn.Module):
@@ -94,8 +98,8 @@ class EncoderBlock(nn.Module):
         self.activation = ACTIVATIONS[activation]
         self.attention = SelfAttention(width, heads, attention_dropout)
         self.attention_norm = nn.LayerNorm(width, eps, affine)
-        self.widen = nn.Linear(width, hidden)
-        self.narrow = nn.Linear(hidden, width)
+        self.widen = Linear(width, hidden)
+        self.narrow = Linear(hidden, width)
         self.feed_forward_norm = nn.LayerNorm(width, eps, affine)
         scale = None if layer_scale is None else torch.full((width,), layer_scale)
         self.attention_scale = None if scale is None else nn.Parameter(scale.clone())
@@ -105,20 +109,30 @@ class EncoderBlock(nn.Module):
         self.drop_path = DropPath(drop_path)
 
     def forward(
-        self, x: Float[Tensor, "batch tokens width"], bias: Float[Tensor, "#batch #heads #tokens tokens"] | None = None
-    ) -> tuple[Float[Tensor, "batch tokens width"], Float[Tensor, "batch tokens width"]]:
-        """The block's output, and its feed-forward's output before the residual connection and any dropout."""
+        self,
+        x: Float[Tensor, "batch tokens width"],
+        bias: Float[Tensor, "#batch #heads #tokens tokens"] | None = None,
+        places: Int[Tensor, " places"] | None = None,
+    ) -> tuple[Float[Tensor, "*chosen width"], Float[Tensor, "*chosen width"]]:
+        """The block's output, and its feed-forward's output before the residual connection and any dropout.
+
+        With ``places``, indices into batch and tokens laid end to end, both are of these places alone, (places,
+        width): what the last block makes of places that nobody asks for need not be computed.
+        """
+        samples = None if places is None else places // x.shape[1]
+        attended = self.attention(self.attention_norm(x) if self.norm_first else x, bias, places)
+        x = x if places is None else x.flatten(0, 1)[places]
+        x = x + self._branch(attended, self.attention_scale, samples)
         if self.norm_first:
-            x = x + self._branch(self.attention(self.attention_norm(x), bias), self.attention_scale)
             result = self._feed_forward(self.feed_forward_norm(x))
-            return x + self._branch(result, None), result
-        x = self.attention_norm(x + self._branch(self.attention(x, bias), self.attention_scale))
+            return x + self._branch(result, None, samples), result
+        x = self.attention_norm(x)
         result = self._feed_forward(x)
-        return self.feed_forward_norm(x + self._branch(result, None)), result
+        return self.feed_forward_norm(x + self._branch(result, None, samples)), result
 
     def _feed_forward(self, x: Tensor) -> Tensor:
         result = self.narrow(self.activation_dropout(self.activation(self.widen(x))))
         return result if self.feed_forward_scale is None else self.feed_forward_scale * result
 
-    def _branch(self, branch: Tensor, scale: Tensor | None) -> Tensor:
-        return self.drop_path(self.dropout(branch if scale is None else scale * branch))
+    def _branch(self, branch: Tensor, scale: Tensor | None, samples: Tensor | None) -> Tensor:
+        return self.drop_path(self.dropout(branch if scale is None else scale * branch), samples)
