@@ -231,7 +231,7 @@ def _speech_v1(settings: Settings) -> Data2Vec:
         activation_dropout=settings.get("activation_dropout", 0.0),
     )
     speech = SpeechConfig(
-        zero_between=False,
+        strict_padding=False,
         convolutions=_convolutions(settings, "conv_feature_layers"),
         convolution_norm=_extractor_norm(settings),
         convolution_bias=settings.get("conv_bias", False),
@@ -317,6 +317,7 @@ def _v2(settings: Settings) -> Data2Vec:
         if name == "text":
             shared["norm"] = not norm_first and shared["prenet_depth"] > 0
             modalities.text = TextConfig(
+                strict_padding=False,
                 vocabulary_size=settings.need("vocab_size"),
                 padding_id=settings.need("pad"),
                 mask_id=settings.get("mask", settings.need("vocab_size") - 1),
@@ -335,7 +336,7 @@ def _v2(settings: Settings) -> Data2Vec:
             )
         else:
             modalities.speech = SpeechConfig(
-                zero_between=False,
+                strict_padding=False,
                 convolutions=_convolutions(part, "feature_encoder_spec"),
                 convolution_norm=_extractor_norm(part),
                 position_kernel=part.get("conv_pos_width", 95),

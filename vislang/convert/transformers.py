@@ -192,7 +192,7 @@ def _speech(config: Any) -> tuple[Data2Vec, Keys]:
     if config.feat_extract_activation != "gelu":
         raise ConversionError("configuration: feat_extract_activation must be gelu.")
     speech = SpeechConfig(
-        zero_between=False,
+        strict_padding=False,
         convolutions=list(zip(config.conv_dim, config.conv_kernel, config.conv_stride, strict=True)),
         convolution_bias=config.conv_bias,
         position_kernel=config.conv_pos_kernel_size * config.num_conv_pos_embeddings,

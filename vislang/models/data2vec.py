@@ -150,6 +150,9 @@ class FrontEndConfig:
         decoder: fills the gaps in, in v2.
         head_layers: linear layers that predict, in v1; 0 regresses the encoder's output itself.
         local_gradient: factor on the gradient into tokens, patches or convolutions; 0 freezes those.
+        strict_padding: padding leaves no trace, so that an input is read alike alone and in a batch: every layer of
+            convolutional positions reads zeros there, and v2's encoder leaves it out. The originals keep it out of the
+            first layer only, and let v2's decoder see what the encoder made of it; converted models do as they do.
     """
 
     class_tokens: int = 0
@@ -159,6 +162,7 @@ class FrontEndConfig:
     decoder: DecoderConfig | None = None
     head_layers: int = 1
     local_gradient: float = 1.0
+    strict_padding: bool = True
 
 
 @dataclass
@@ -193,11 +197,7 @@ class ImageConfig(FrontEndConfig):
 
 @dataclass
 class SpeechConfig(FrontEndConfig):
-    """A 16 kHz waveform, frames by strided convolutions, positions by convolutions over the frames.
-
-    ``zero_between`` keeps padding out of all layers of the positions, so that a recording is read alike alone and in a
-    batch. The originals keep it out of the first layer only; converted models do as they do.
-    """
+    """A 16 kHz waveform, frames by strided convolutions, positions by convolutions over the frames."""
 
     convolutions: Sequence[Sequence[int]] = (
         (512, 10, 5),
@@ -211,7 +211,6 @@ class SpeechConfig(FrontEndConfig):
     position_depth: int = 5
     position_norm: bool = False
     position_weight_norm: bool = False
-    zero_between: bool = True
     feature_eps: float = 1e-5
     zero_padding: bool = True
     norm: bool = True
@@ -332,7 +331,6 @@ class FrontEnd(nn.Module):
         self.norm = nn.LayerNorm(width, encoder.eps, encoder.affine) if config.norm else None
         self.prenet = encoder.blocks(config.prenet_depth)
         self.zero_padding = False
-        self.zero_between = False
         self.bias: Alibi | RelativePositionBias | None = None
         if (alibi := config.alibi) is not None:
             layers = config.prenet_depth + encoder.depth if alibi.per_layer else 1
@@ -383,9 +381,10 @@ class FrontEnd(nn.Module):
             tokens = tokens * ~padding[..., None]
         if self.positions is not None:
             seen = tokens if mask is None or not leave_out else tokens * ~mask[..., None]
-            tokens = tokens + self.positions(seen, padding if self.zero_between else None)
+            tokens = tokens + self.positions(seen, padding if self.config.strict_padding else None)
         if mask is not None and leave_out:
-            tokens, padding, bias = _visible(mask, tokens, padding, bias)
+            left_out = mask if padding is None or not self.config.strict_padding else mask | padding
+            tokens, padding, bias = _visible(left_out, tokens, padding, bias)
         if self.class_tokens is not None:
             tokens = torch.cat([self.class_tokens.expand(len(tokens), -1, -1), tokens], dim=1)
             extra = len(self.class_tokens)
@@ -413,7 +412,7 @@ def _visible(
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """Take hidden places out of a sequence, its padding and its attention bias.
 
-    A row with fewer visible places than another is filled up with hidden ones, as padding.
+    A row with fewer visible places than another is filled up with others, as padding.
     """
     counts = (~mask).sum(dim=1)
     longest = int(counts.max())
@@ -487,7 +486,6 @@ class SpeechFrontEnd(FrontEnd):
             config.position_weight_norm,
         )
         self.zero_padding = config.zero_padding
-        self.zero_between = config.zero_between
         if config.decoder is None:
             self.mask_token = nn.Parameter(torch.rand(encoder.width))
 
@@ -513,7 +511,7 @@ def run_blocks(
     hidden: Hidden,
     keep: int = 0,
     end_of_block: bool = False,
-    places: Int[Tensor, " places"] | None = None,
+    places: Int[Tensor, "..."] | None = None,
 ) -> tuple[Float[Tensor, "*chosen width"], list[Tensor]]:
     """Through all blocks; the last ``keep`` of their results too (feed-forward outputs, or block outputs).
 
@@ -558,7 +556,7 @@ class Encoder(nn.Module):
         assert isinstance(front_end, FrontEnd)
         return front_end
 
-    def forward(self, hidden: Hidden, places: Int[Tensor, " places"] | None = None) -> Float[Tensor, "*chosen width"]:
+    def forward(self, hidden: Hidden, places: Int[Tensor, "..."] | None = None) -> Float[Tensor, "*chosen width"]:
         """Through the shared blocks; class tokens stay in front. With ``places``, see :func:`run_blocks`."""
         tokens, _ = run_blocks(self.blocks, hidden, places=places)
         return tokens if self.norm is None else self.norm(tokens)
@@ -847,7 +845,7 @@ class Data2Vec(nn.Module):
         batch: Masked,
         local: Float[Tensor, "batch tokens width"],
         padding: Tensor | None,
-        places: Int[Tensor, " places"] | None = None,
+        places: Int[Tensor, "..."] | None = None,
     ) -> Float[Tensor, "*chosen width"]:
         """What the teacher makes of whole inputs; ``local`` are the student's features of the same.
 
@@ -891,7 +889,8 @@ class Data2Vec(nn.Module):
         padding = None if padding is None else padding.repeat_interleave(copies, dim=0)
         encoded = self.student(front_end(local, padding, batch.mask, leave_out=True))
         extra = front_end.config.class_tokens
-        decoded = self.heads[batch.modality](encoded[:, extra:], batch.mask, front_end.fixed_positions)
+        gaps = batch.mask if padding is None or not front_end.config.strict_padding else batch.mask | padding
+        decoded = self.heads[batch.modality](encoded[:, extra:], gaps, front_end.fixed_positions)
         predictions = decoded[batch.mask]
         wanted = targets.repeat_interleave(copies, dim=0)[batch.mask]
         losses = {}
@@ -970,7 +969,7 @@ class Data2Vec(nn.Module):
         if (
             speech is not None
             and self.inputs.common_modality(documents) == "speech"
-            and not (speech.zero_between and speech.convolution_norm == "layer")
+            and not (speech.strict_padding and speech.convolution_norm == "layer")
         ):
             # Such a model reads a recording differently when it is padded.
             batch_size = 1
