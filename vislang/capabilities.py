@@ -69,6 +69,10 @@ class ModelRecipe(ABC):
     def build(self) -> Any:
         """The untrained model."""
 
+    @abstractmethod
+    def open(self, folder: Path) -> Any:
+        """The trained model of a run, from the folder that its ``save`` wrote, as the run had it."""
+
 
 @runtime_checkable
 class Generates(Protocol):
@@ -88,6 +92,33 @@ class Embeds(Protocol):
     def embed(self, documents: Sequence[Document], batch_size: int = 64, *, progress: Progress | None = None) -> Tensor:
         """(documents, width)."""
         ...
+
+
+@runtime_checkable
+class Reveals(Protocol):
+    """Shows what was hidden from it, and what it made of the gaps."""
+
+    def reveal(self, documents: Sequence[Document], seed: int = 0) -> list[Revealed]:
+        """One a document; chance follows from the seed."""
+        ...
+
+
+@dataclass(frozen=True)
+class Revealed:
+    """A document with gaps.
+
+    Attributes:
+        modality: ``text``, ``image`` or ``speech``.
+        mask: (rows, columns) of an image's patches, or (1, places) of a sequence: True where something was hidden.
+        agreement: likewise, how much of what is particular about each hidden place was predicted: 1 is all, 0 is no
+            more than by the mean of all targets; NaN where nothing was hidden.
+        tokens: of a text.
+    """
+
+    modality: str
+    mask: Tensor
+    agreement: Tensor
+    tokens: list[str]
 
 
 @runtime_checkable

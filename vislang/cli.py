@@ -97,6 +97,10 @@ def _parser() -> argparse.ArgumentParser:
     ask.add_argument("--max-new-tokens", type=int, default=20, metavar="N", help="longest answer")
     ask.set_defaults(run=_ask)
 
+    report = verbs.add_parser("report", help="draw the page of a run once more")
+    report.add_argument("run_folder", type=Path, help="folder of the run")
+    report.set_defaults(run=_report)
+
     embed = verbs.add_parser("embed", help="a vector for each file, in a Parquet table")
     embed.add_argument("model", help="folder of a data2vec model, or a Hub id")
     embed.add_argument("files", nargs="+", help="files, folders, JSON Lines files or names of data sets")
@@ -188,6 +192,12 @@ def _ask(options: argparse.Namespace, rest: list[str]) -> int:
     from vislang.commands.ask import ask
 
     return ask(options.model, options.image, options.question, options.shot, options.max_new_tokens)
+
+
+def _report(options: argparse.Namespace, rest: list[str]) -> int:
+    from vislang.commands.report import report
+
+    return report(options.run_folder)
 
 
 def _embed(options: argparse.Namespace, rest: list[str]) -> int:

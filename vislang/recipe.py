@@ -82,7 +82,21 @@ def read_recipe(path: Path, overrides: list[str]) -> tuple[Recipe, dict[str, Any
     except (ArgumentError, ValueError, TypeError) as error:
         raise RecipeError(f"{path}: {_plain(error)}") from None
     del recipe["recipe"], values["recipe"]
-    return Recipe(**vars(recipe)), _as_dict(values)
+    return Recipe(**vars(recipe)), _as_plain(values)
+
+
+def recipe_of(values: dict[str, Any]) -> Recipe:
+    """The recipe that a run recorded, from its plain values.
+
+    Raises:
+        RecipeError: a value does not fit; the run was made by another version, say.
+    """
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(Recipe, as_group=False)
+    try:
+        return Recipe(**vars(parser.instantiate(parser.parse_object(values))))
+    except (ArgumentError, ValueError, TypeError) as error:
+        raise RecipeError(f"the recorded recipe cannot be read: {_plain(error)}") from None
 
 
 def _plain(error: Exception) -> str:
@@ -90,5 +104,7 @@ def _plain(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
-def _as_dict(values: Namespace) -> dict[str, Any]:
-    return {key: _as_dict(value) if isinstance(value, Namespace) else value for key, value in vars(values).items()}
+def _as_plain(value: Any) -> Any:
+    if isinstance(value, Namespace):
+        return {key: _as_plain(inner) for key, inner in vars(value).items()}
+    return [_as_plain(inner) for inner in value] if isinstance(value, list) else value

@@ -1,5 +1,7 @@
 """Pretraining from Documents: batches that follow from a seed, both generations by one switch, resumed bit for bit."""
 
+import re
+
 import numpy as np
 import pytest
 import soundfile
@@ -239,3 +241,36 @@ def test_a_dry_run_writes_nothing(pretraining, tmp_path, generation, capsys):
     assert main([*arguments, f"--model.generation={generation}", "--model.choices.beta=0"]) == 0
     assert "regression" in capsys.readouterr().out
     assert not (tmp_path / "run").exists()
+
+
+def test_the_report_shows_gaps_agreement_curves_and_neighbours(pretraining, tmp_path, capsys):
+    run = tmp_path / "run"
+    assert main(["train", str(pretraining), "--out", str(run)]) == 0
+    page = (run / "report.html").read_text(encoding="utf-8")
+    assert "pictures: what is hidden" in page
+    assert "prose: nearest neighbours" in page
+    assert page.count('alt="gaps of') == 2, "one for each picture held out"
+    assert page.count("<svg") == 4
+    assert 'class="hidden"' in page
+    assert re.findall(r'src="(?!data:)', page) == []
+    (run / "report.html").unlink()
+    assert main(["report", str(run)]) == 0
+    assert (run / "report.html").read_text(encoding="utf-8") == page, "drawn again, it is the same page"
+    assert main(["report", str(tmp_path / "none")]) == 2
+    assert "no run.json" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("modality", MODALITIES)
+def test_what_is_revealed_is_what_was_hidden(documents, modality):
+    torch.manual_seed(0)
+    model = recipe("v2", modality).build()
+    model.fit(documents[modality])
+    model.eval()
+    torch.manual_seed(1)
+    shown = model.reveal(documents[modality][:3], seed=4)
+    mask = model.collate(documents[modality][:3], 4).mask[::2]
+    for revealed, hidden in zip(shown, mask, strict=True):
+        assert torch.equal(revealed.mask.flatten(), hidden)
+        assert torch.equal(revealed.agreement.isnan(), ~revealed.mask)
+        assert (revealed.agreement[revealed.mask] <= 1).all()
+    assert shown[0].mask.shape == ((8, 8) if modality == "image" else (1, mask.shape[1]))

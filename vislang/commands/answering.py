@@ -97,7 +97,9 @@ class Answering:
         """Curves, and a gallery of answers."""
         from vislang.evaluate.report import write_report
 
-        assert self.answered is not None
+        if self.answered is None:
+            with reporting("answering") as report:
+                self.answered = answer(self.model, self.test, progress=report)
         with reporting("drawing the report") as report:
             write_report(folder, self.model, self.test, self.answered, report)
 

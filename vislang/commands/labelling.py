@@ -78,7 +78,10 @@ class Labelling:
         return table
 
     def report(self, folder: Path) -> None:
-        """Curves, and what was mistaken for what."""
+        """Curves, and the figures."""
+        from vislang.evaluate.labelling_report import write_labelling_report
+
+        write_labelling_report(folder)
 
 
 def lesson(example: Example) -> Document:

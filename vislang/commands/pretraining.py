@@ -99,4 +99,9 @@ class Pretraining:
         return table
 
     def report(self, folder: Path) -> None:
-        """Nothing yet."""
+        """Curves, gaps and what was predicted of them, nearest neighbours."""
+        from vislang.evaluate.pretraining_report import write_pretraining_report
+
+        pools = {stream.name: stream.lessons for stream in self.streams}
+        with reporting("drawing the report") as report:
+            write_pretraining_report(folder, self.model, self.held_out, pools, report)

@@ -33,8 +33,12 @@ def line_plot(series: dict[str, list[tuple[float, float]]], label: str, smooth: 
             mean = np.convolve(values, np.ones(window) / window, mode="valid")
             axes.plot(steps, values, color="#9bb8d3", linewidth=0.7)
             axes.plot(steps[window - 1 :], mean, color="#1f4e79", linewidth=1.8)
+        elif len(series) > 1:
+            axes.plot(steps, values, linewidth=1.6, label=name)
         else:
-            axes.plot(steps, values, marker="o", markersize=3.5, color="#1f4e79", label=name)
+            axes.plot(steps, values, marker="o" if len(values) < 50 else None, markersize=3.5, color="#1f4e79")
+    if len(series) > 1:
+        axes.legend(fontsize=8, frameon=False)
     return _svg(figure)
 
 

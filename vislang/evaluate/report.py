@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
-from markupsafe import Markup
 from PIL import Image as Pillow
 
 from vislang.capabilities import Attends, Progress
 from vislang.data.example import Example
 from vislang.document import Image
 from vislang.evaluate.answering import Answered
+from vislang.evaluate.page import THUMBNAIL, circumstances, data_url, square, template
 from vislang.evaluate.plots import gates_plot, line_plot
 from vislang.train.log import read_metrics
-
-THUMBNAIL = 160
-"""Side of a picture in the gallery, in pixels."""
 
 RIGHT_SHOWN, WRONG_SHOWN = 12, 12
 
@@ -57,7 +51,7 @@ def write_report(
             if progress is not None:
                 progress(len(cards["right"]) + len(cards["wrong"]), len(right) + len(wrong))
     steps = [row for row in rows if "loss" in row]
-    page = _page().render(
+    page = template("report").render(
         metrics=metrics,
         table=_table(metrics),
         loss=line_plot({"loss": [(r["step"], r["loss"]) for r in steps]}, "loss (nats per token)", smooth=True),
@@ -73,10 +67,8 @@ def write_report(
         wrong=cards["wrong"],
         wrong_count=answered.correct.count(False),
         right_count=answered.correct.count(True),
-        configuration=json.dumps(run["recipe"], indent=2, default=str),
-        versions=run["versions"],
-        seed=run["recipe"]["train"]["seed"],
         threads=run["threads"],
+        **circumstances(run),
     )
     path = folder / "report.html"
     path.write_text(page, encoding="utf-8")
@@ -113,16 +105,12 @@ def _card(model: Attends, example: Example, prediction: str) -> dict[str, Any]:
         "question": example.question or "caption",
         "prediction": prediction or "(nothing)",
         "references": ", ".join(dict.fromkeys(example.references)),
-        "image": _data_url(_square(pictures[-1])),
+        "image": data_url(square(pictures[-1])),
         "tokens": [
-            {"text": token.token.strip() or "␣", "image": _data_url(_overlay(pictures[-1], token.maps[-1].numpy()))}
+            {"text": token.token.strip() or "␣", "image": data_url(_overlay(pictures[-1], token.maps[-1].numpy()))}
             for token in tokens
         ],
     }
-
-
-def _square(picture: Pillow.Image) -> Pillow.Image:
-    return picture.resize((THUMBNAIL, THUMBNAIL), Pillow.Resampling.BICUBIC)
 
 
 def _overlay(picture: Pillow.Image, grid: np.ndarray) -> Pillow.Image:
@@ -135,15 +123,9 @@ def _overlay(picture: Pillow.Image, grid: np.ndarray) -> Pillow.Image:
         Pillow.fromarray(share.astype(np.float32)).resize((THUMBNAIL, THUMBNAIL), Pillow.Resampling.BICUBIC)
     ).clip(0, 1)[..., None]
     colour = colormaps["viridis"](smooth[..., 0])[..., :3] * 255
-    base = np.asarray(_square(picture), dtype=np.float32)
+    base = np.asarray(square(picture), dtype=np.float32)
     mixed = base * (1 - 0.75 * smooth) + colour * 0.75 * smooth
     return Pillow.fromarray(mixed.round().astype(np.uint8))
-
-
-def _data_url(picture: Pillow.Image) -> str:
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def _table(metrics: dict[str, Any]) -> list[tuple[str, str]]:
@@ -162,10 +144,3 @@ def _table(metrics: dict[str, Any]) -> list[tuple[str, str]]:
         ("most frequent training answer", percent(100 * metrics["majority_accuracy"])),
         ("chance", percent(100 * metrics["chance_accuracy"])),
     ]
-
-
-def _page() -> jinja2.Template:
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    environment.filters["raw_svg"] = lambda svg: Markup(svg)
-    source = Path(__file__).with_name("report.html.jinja").read_text(encoding="utf-8")
-    return environment.from_string(source)

@@ -447,3 +447,7 @@ class FineTuneRecipe(ModelRecipe):
         known = model.encoder.state_dict()
         model.encoder.load_state_dict({k: v for k, v in start.student.state_dict().items() if k in known})
         return model
+
+    def open(self, folder: Path) -> FineTuned:
+        """A trained model."""
+        return FineTuned.load(folder)

@@ -799,6 +799,10 @@ class FlamingoRecipe(ModelRecipe):
         vision = load_vision_tower(self.vision_tower, self.image_size)
         return Flamingo(self.bridge, language, vision, self.prompts)
 
+    def open(self, folder: Path) -> Flamingo:
+        """A trained Flamingo."""
+        return Flamingo.load(folder)
+
 
 def _portable(name: str) -> str:
     """A tower's name as another process can use it: a local folder by its full path."""

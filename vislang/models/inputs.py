@@ -122,12 +122,12 @@ class TextInput:
         self.max_length = max_length
         self.start, self.end, self.padding_id, self.mask_id = (int(id) for id in ids if id is not None)
 
-    def __call__(self, text: str, name: str = "") -> Int[Tensor, "..."]:
-        """Token ids; what is over the length is cut off, with a notice."""
+    def __call__(self, text: str) -> Int[Tensor, "..."]:
+        """Token ids; what is over the length is cut off, with a notice that is the same for all texts."""
         ids = self.tokens(text)
         if len(ids) > self.max_length - 2:
             warnings.warn(
-                f"{name or 'a text'}: {len(ids)} tokens, cut to the {self.max_length - 2} that the model reads.",
+                f"texts over {self.max_length - 2} tokens are cut to what the model reads.",
                 TooLong,
                 stacklevel=2,
             )
@@ -247,7 +247,7 @@ class Inputs:
             waves = [self.speech(self.speech.samples(recording(document))) for document in documents]
             return Whole("speech", *padded(waves, 0.0))
         assert self.text is not None
-        return Whole("text", *padded([self.text(words(d), d.name) for d in documents], self.text.padding_id))
+        return Whole("text", *padded([self.text(words(d)) for d in documents], self.text.padding_id))
 
     def save(self, folder: Path) -> dict[str, Any]:
         """Write the tokenizer, and return what belongs in the model's config."""

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vislang.capabilities import ModelRecipe, Progress
+from vislang.capabilities import ModelRecipe, Progress, Revealed
 from vislang.document import Audio, Document
 from vislang.errors import UserError
 from vislang.models.arithmetic import Precision, autocast, dtype_of
@@ -148,8 +148,16 @@ class Data2VecRecipe(ModelRecipe):
         if start is not None:
             _take_over(model, start)
         model.inputs = self._inputs(modalities, None if start is None else start.inputs)
-        collate = Collator(model.inputs, modalities, self.masking, self.generation, objective.copies, self.augmentation)
-        return Pretraining(model, collate, dtype_of(self.dtype))
+        return Pretraining(model, self._collate(model), dtype_of(self.dtype))
+
+    def open(self, folder: Path) -> Pretraining:
+        """A pretrained model with the batches of this recipe."""
+        model = Data2Vec.load(folder)
+        return Pretraining(model, self._collate(model), dtype_of(self.dtype)).eval()
+
+    def _collate(self, model: Data2Vec) -> Collator:
+        copies = model.objective_config.copies
+        return Collator(model.inputs, model.modalities, self.masking, self.generation, copies, self.augmentation)
 
     def _start(self) -> Data2Vec | None:
         if self.start_from is None:
@@ -256,6 +264,41 @@ class Pretraining(nn.Module):
         """See :meth:`Data2Vec.losses`."""
         with autocast(batch.values.device, self.dtype):
             return self.model.losses(batch)
+
+    @torch.no_grad()
+    def reveal(self, documents: Sequence[Document], seed: int = 0) -> list[Revealed]:
+        """What is hidden of each document, and how well the student predicted it; of several masks, the first."""
+        plain = Collator(**{**vars(self.collate), "augmentation": None})
+        whole = plain(documents, seed)
+        with torch.random.fork_rng():
+            # v2's decoder fills gaps with noise.
+            torch.manual_seed(seed)
+            found = self.model.objective(whole)
+        centre = found.targets.mean(dim=0)
+        left = (found.targets - found.predictions).square().sum(dim=-1)
+        agreement = torch.full(whole.mask.shape, torch.nan)
+        agreement[whole.mask] = 1 - left / (found.targets - centre).square().sum(dim=-1)
+        copies = len(whole.mask) // len(documents)
+        revealed = []
+        for number in range(len(documents)):
+            mask, agreed = whole.mask[number * copies], agreement[number * copies]
+            tokens: list[str] = []
+            rows = 1
+            if whole.modality == "image":
+                assert self.model.modalities.image is not None
+                rows = self.model.modalities.image.size // self.model.modalities.image.patch
+            elif whole.modality == "text":
+                assert self.collate.inputs.text is not None
+                ids = whole.values[number].tolist()
+                tokens = [self.collate.inputs.text.tokenizer.decode([i], skip_special_tokens=False) for i in ids]
+            revealed.append(Revealed(whole.modality, mask.view(rows, -1), agreed.view(rows, -1), tokens))
+        return revealed
+
+    def embed(
+        self, documents: Sequence[Document], batch_size: int = 64, *, progress: Progress | None = None
+    ) -> Float[Tensor, "documents width"]:
+        """See :meth:`Data2Vec.embed`."""
+        return self.model.embed(documents, batch_size, progress=progress)
 
     def parameter_groups(self) -> dict[str, list[tuple[str, Tensor]]]:
         """See :meth:`Data2Vec.parameter_groups`."""
