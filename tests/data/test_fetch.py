@@ -208,7 +208,6 @@ def test_english_is_cleaned_and_said_once(cache):
         "Fox \\Fox\\ (f[o^]ks), n. [AS.]\n   A {canine} animal, known for its cunning.\n"
         "Hen\n   A female bird of the domestic kind.\n"
     )
-    terms = "API\n   Application Program {Interface}, they say.\n"
     gloss = "02118333 05 n 01 red_fox 0 000 | the common Old World fox; having reddish-brown fur  \n"
     place(
         ENGLISH,
