@@ -301,3 +301,16 @@ def test_saving_and_opening(generation, tmp_path):
 def test_what_cannot_be_is_refused(encoder, modalities, objective, message):
     with pytest.raises(UserError, match=message):
         Data2Vec(EncoderConfig(**{**ENCODER, **encoder}), modalities, objective)
+
+
+def test_targets_of_some_places_are_those_of_the_whole():
+    """Layer norms look at one place, and leave the rest uncomputed; an instance norm needs every place."""
+    for layer_norms in (("layer",), ("instance", "layer")):
+        built, given = model("v1"), batch("image", "v1")
+        built.objective_config.layer_norms = layer_norms
+        local = built.student.front_end("image").local_features(given.values)
+        whole = built.targets(given, local, None)
+        places = torch.tensor([3, 18, 33])
+        chosen = built.targets(given, local, None, places)
+        # A class token comes before each row's sixteen patches.
+        assert torch.allclose(chosen, torch.stack([whole[0, 2], whole[1, 0], whole[1, 15]]), atol=1e-5)

@@ -475,7 +475,7 @@ class SpeechFrontEnd(FrontEnd):
         super().__init__(config, encoder, local)
         channels = config.convolutions[-1][0]
         self.project: nn.Module | None = nn.Sequential(
-            nn.LayerNorm(channels, config.feature_eps), nn.Linear(channels, encoder.width)
+            nn.LayerNorm(channels, config.feature_eps), Linear(channels, encoder.width)
         )
         self.positions = ConvolutionalPositions(
             encoder.width,
@@ -511,7 +511,7 @@ def run_blocks(
     hidden: Hidden,
     keep: int = 0,
     end_of_block: bool = False,
-    places: Int[Tensor, "..."] | None = None,
+    places: Int[Tensor, "_"] | None = None,
 ) -> tuple[Float[Tensor, "*chosen width"], list[Tensor]]:
     """Through all blocks; the last ``keep`` of their results too (feed-forward outputs, or block outputs).
 
@@ -556,7 +556,7 @@ class Encoder(nn.Module):
         assert isinstance(front_end, FrontEnd)
         return front_end
 
-    def forward(self, hidden: Hidden, places: Int[Tensor, "..."] | None = None) -> Float[Tensor, "*chosen width"]:
+    def forward(self, hidden: Hidden, places: Int[Tensor, "_"] | None = None) -> Float[Tensor, "*chosen width"]:
         """Through the shared blocks; class tokens stay in front. With ``places``, see :func:`run_blocks`."""
         tokens, _ = run_blocks(self.blocks, hidden, places=places)
         return tokens if self.norm is None else self.norm(tokens)
@@ -845,7 +845,7 @@ class Data2Vec(nn.Module):
         batch: Masked,
         local: Float[Tensor, "batch tokens width"],
         padding: Tensor | None,
-        places: Int[Tensor, "..."] | None = None,
+        places: Int[Tensor, "_"] | None = None,
     ) -> Float[Tensor, "*chosen width"]:
         """What the teacher makes of whole inputs; ``local`` are the student's features of the same.
 

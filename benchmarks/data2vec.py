@@ -1,0 +1,246 @@
+"""data2vec's training step against the plainest one on transformers, v2 against v1, and the machine's use.
+
+A step is: the teacher reads, the student reads, the loss goes back, AdamW steps, the teacher follows. The peer is what
+one would write first with transformers: a deep copy as the teacher, all hidden states of both, a loop over parameters.
+Both start from the same weights, read the same masked inputs in float32 without dropout, and regress the same targets
+(ends of blocks). Their losses are compared before anything is timed: equal in the first step; in the second, after both
+optimizers and both averages have moved, equal but for what transformers trains beside (token types, decayed norms).
+Gradients are clipped by neither.
+
+    python benchmarks/data2vec.py [--quick] [--json FILE]
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import tempfile
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from compare import Row, arguments, compare, report
+from torch import Tensor, nn
+from transformers import (
+    Data2VecTextConfig,
+    Data2VecTextModel,
+    Data2VecVisionConfig,
+    Data2VecVisionModel,
+    PreTrainedModel,
+)
+
+from vislang.convert.transformers import convert
+from vislang.models.data2vec import (
+    Data2Vec,
+    DecoderConfig,
+    EncoderConfig,
+    ImageConfig,
+    Masked,
+    Modalities,
+    ObjectiveConfig,
+    TeacherConfig,
+)
+from vislang.nn.averaging import average_into
+from vislang.nn.masking import block_mask, inverse_block_mask, mask_tokens
+
+IMAGES, TEXTS, TOKENS = 8, 8, 128
+COPIES, IMAGES_V2 = 16, 2
+PATCHES, HIDDEN = 196, 118
+DECAY, LR = 0.999, 1e-5
+
+
+def image_batch(generator: torch.Generator) -> Masked:
+    """Eight images, 60 % hidden in blocks."""
+    mask = torch.stack([block_mask(14, 14, HIDDEN, generator).flatten() for _ in range(IMAGES)])
+    return Masked("image", torch.randn(IMAGES, 3, 224, 224, generator=generator), mask)
+
+
+def text_batch(generator: torch.Generator, mask_id: int) -> Masked:
+    """Eight texts of 128 tokens without padding, 15 % to predict."""
+    tokens = torch.randint(4, 50_000, (TEXTS, TOKENS), generator=generator)
+    masked = mask_tokens(tokens, torch.ones_like(tokens, dtype=torch.bool), mask_id, 50_000, generator)
+    return Masked("text", tokens, masked.mask, masked.input_ids)
+
+
+def ours(model: Data2Vec, batch: Masked) -> Callable[[], float]:
+    """vislang's step, as its training loop takes it."""
+    model.train()
+    decays = {"matrices": 0.01, "vectors": 0.0}
+    groups = [
+        {"params": [parameter for _, parameter in named], "weight_decay": decays[name]}
+        for name, named in model.parameter_groups().items()
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=LR, fused=True)
+
+    def step() -> float:
+        loss = torch.stack(list(model.losses(batch).values())).sum()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        model.after_step()
+        return loss.item()
+
+    return step
+
+
+def plain(student: PreTrainedModel, head: nn.Module, batch: Masked, top_k: int, beta: float) -> Callable[[], float]:
+    """The same step, written down with transformers."""
+    teacher = copy.deepcopy(student).requires_grad_(False).eval()
+    student.train()
+    optimizer = torch.optim.AdamW([*student.parameters(), *head.parameters()], lr=LR)
+
+    def read(values: Tensor) -> Tensor:
+        if batch.modality == "image":
+            return student(values, bool_masked_pos=batch.mask).last_hidden_state[:, 1:]
+        return student(batch.student_values).last_hidden_state
+
+    def step() -> float:
+        with torch.no_grad():
+            states = teacher(batch.values, output_hidden_states=True).hidden_states[-top_k:]
+            targets = sum(F.layer_norm(state, state.shape[-1:]) for state in states) / top_k
+            targets = targets[:, -batch.mask.shape[1] :][batch.mask]
+        predictions = head(read(batch.values)[batch.mask])
+        loss = F.smooth_l1_loss(predictions, targets, beta=beta, reduction="sum")
+        loss = loss / math.sqrt(targets.shape[-1]) / len(targets)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        with torch.no_grad():
+            for trailing, parameter in zip(teacher.parameters(), student.parameters(), strict=True):
+                trailing.mul_(DECAY).add_(parameter, alpha=1 - DECAY)
+        return loss.item()
+
+    return step
+
+
+def image_peer() -> PreTrainedModel:
+    """ViT-B with the shared relative positions of the original's pretraining."""
+    config = Data2VecVisionConfig(use_mask_token=True, use_shared_relative_position_bias=True, drop_path_rate=0.0)
+    return Data2VecVisionModel(config, add_pooling_layer=False)
+
+
+def text_peer() -> PreTrainedModel:
+    """The base model for text."""
+    config = Data2VecTextConfig(
+        vocab_size=50_265, max_position_embeddings=514, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0
+    )
+    return Data2VecTextModel(config, add_pooling_layer=False)
+
+
+def converted(theirs: PreTrainedModel) -> Data2Vec:
+    """The same weights in vislang."""
+    with tempfile.TemporaryDirectory() as folder:
+        theirs.save_pretrained(folder)
+        return convert(folder)
+
+
+def step_against_transformers(kind: str, rounds: int) -> tuple[Row, Callable[[], float], Data2Vec]:
+    """One row, and our step and model for further use.
+
+    Raises:
+        AssertionError: the two compute different losses.
+    """
+    torch.manual_seed(0)
+    theirs = image_peer() if kind == "image" else text_peer()
+    model = converted(theirs)
+    width = model.student.config.width
+    if kind == "image":
+        head: nn.Module = nn.Linear(width, width)
+    else:
+        head = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+    model.heads[kind] = copy.deepcopy(head)
+    model.objective_config.end_of_block = True
+    model.teacher_config = TeacherConfig(DECAY, DECAY, 0, model.teacher_config.scope)
+    generator = torch.Generator().manual_seed(0)
+    batch = image_batch(generator) if kind == "image" else text_batch(generator, 50_264)
+    step = ours(model, batch)
+    config = model.objective_config
+    peer = plain(theirs, head, batch, config.top_k, config.beta)
+    for number, tolerance in ((1, 1e-5), (2, 1e-3)):
+        losses = step(), peer()
+        print(f"{kind}, step {number}: loss {losses[0]:.5f} here, {losses[1]:.5f} with transformers")
+        assert math.isclose(*losses, rel_tol=tolerance), "two different computations"
+    return compare(f"{kind} v1 to transformers", step, peer, 0.8, rounds, warmup=1), step, model
+
+
+def averaging_against_loop(model: Data2Vec, rounds: int) -> Row:
+    """The teacher's step alone, against a loop over its parameters."""
+    students = dict(model.student.named_parameters())
+    pairs = [(mine, students[name]) for name, mine in model.teacher.named_parameters()]
+
+    @torch.no_grad()
+    def loop() -> None:
+        for trailing, parameter in pairs:
+            trailing.mul_(DECAY).add_(parameter, alpha=1 - DECAY)
+
+    return compare(
+        "teacher's average to a loop", lambda: average_into(model.teacher, model.student, DECAY), loop, 0.8, 5 * rounds
+    )
+
+
+def second_generation() -> Callable[[], float]:
+    """A step of v2 at ViT-B's size: 80 % hidden, sixteen masks of an image, decoder of 6 layers of width 768."""
+    model = Data2Vec(
+        EncoderConfig(depth=10),
+        Modalities(image=ImageConfig(positions="fixed", prenet_depth=2, norm=True, decoder=DecoderConfig())),
+        ObjectiveConfig("v2", top_k=10, layer_norms=("instance",), mean_norms=("layer",), class_loss=0.01),
+        TeacherConfig(0.9998, 0.99999, 100_000, "all"),
+    )
+    generator = torch.Generator().manual_seed(0)
+    mask = inverse_block_mask(IMAGES_V2 * COPIES, 14, 14, 0.8, generator).flatten(1)
+    return ours(model, Masked("image", torch.randn(IMAGES_V2, 3, 224, 224, generator=generator), mask))
+
+
+def v2_against_v1(step_v1: Callable[[], float], rounds: int) -> Row:
+    """Masked samples a second, v2 over v1."""
+    row = compare("", second_generation(), step_v1, math.inf, rounds, warmup=1)
+    ratio = (IMAGES_V2 * COPIES / row.ours_s) / (IMAGES / row.peer_s)
+    name = f"image v2 ({IMAGES_V2} x {COPIES}) to v1 ({IMAGES})"
+    return Row(name, ratio, "in samples/s", ">= 3", ratio >= 3, row.ours_s, row.peer_s, rounds)
+
+
+def needed_operations(width: int = 768, depth: int = 12, hidden: int = 3072, images: int = IMAGES) -> float:
+    """Floating-point operations of a v1 image step, two a multiply-add; forward pass n, with its gradients 3 n.
+
+    A block needs the keys and values of every token (2 w^2 each), and for every token that matters its query and its
+    output (2 w^2), two products with all t tokens (2 t w), and the feed-forward (2 w h). In the last block only hidden
+    places matter. Counted are the teacher's reading, the student's three times, the patches (the student's, whose
+    input needs no gradient: 2 n) and the head on hidden places. Norms, activations and the optimizer count nothing.
+    """
+    tokens = PATCHES + 1
+    of_asked = 2 * width**2 + 2 * tokens * width + 2 * width * hidden
+    reading = depth * tokens * 2 * width**2 + ((depth - 1) * tokens + HIDDEN) * of_asked
+    patches = PATCHES * 3 * 16**2 * width
+    return 2.0 * images * (4 * reading + 2 * patches + 3 * HIDDEN * width**2)
+
+
+def share_of_machine(step: Callable[[], float], rounds: int, size: int = 4096) -> Row:
+    """The rate of needed operations, over that of one large ``torch.matmul``, in turn with it."""
+    left, right = torch.randn(size, size), torch.randn(size, size)
+    product = torch.empty(size, size)
+
+    def multiply() -> None:
+        torch.matmul(left, right, out=product)
+
+    row = compare("", step, multiply, math.inf, rounds, warmup=1)
+    rates = needed_operations() / row.ours_s, 2.0 * size**3 / row.peer_s
+    print(f"image v1 step {rates[0] / 1e9:.0f} GFLOP/s, torch.matmul {rates[1] / 1e9:.0f} GFLOP/s")
+    share = rates[0] / rates[1]
+    return Row(
+        "image v1, rate of needed sums", share, "of matmul", ">= 0.6", share >= 0.6, row.ours_s, row.peer_s, rounds
+    )
+
+
+def main() -> None:
+    """Print the table."""
+    options = arguments(__doc__ or "")
+    torch.set_num_threads(2)
+    rounds = 2 if options.quick else 7
+    text, *_ = step_against_transformers("text", rounds)
+    images, step, model = step_against_transformers("image", rounds)
+    rows = [text, images, share_of_machine(step, rounds), v2_against_v1(step, rounds)]
+    report([*rows, averaging_against_loop(model, rounds)], options.json)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+"""The faster product gives the same numbers, forward and backward."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from vislang.nn.linear import Linear
+from vislang.nn.transformer import DropPath, EncoderBlock
+
+
+@pytest.mark.parametrize("shape", [(7,), (70, 7), (4, 33, 7), (2, 3, 7)])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("expanded", [True, False])
+def test_values_and_gradients_are_those_of_torch(shape, bias, expanded):
+    torch.manual_seed(0)
+    ours = Linear(7, 5, bias)
+    x = torch.randn(shape, requires_grad=True)
+    found = ours(x)
+    wanted = F.linear(x, ours.weight, ours.bias)
+    assert torch.allclose(found, wanted, atol=1e-6)
+    gradient = torch.ones(()).expand(wanted.shape) if expanded else torch.randn_like(wanted)
+    leaves = [x, *ours.parameters()]
+    others = torch.autograd.grad(wanted, leaves, gradient)
+    for mine, other in zip(torch.autograd.grad(found, leaves, gradient), others, strict=True):
+        assert torch.allclose(mine, other, atol=1e-5)
+
+
+def test_strided_inputs_and_frozen_weights():
+    torch.manual_seed(0)
+    ours = Linear(7, 5).requires_grad_(False)
+    x = torch.randn(7, 80, requires_grad=True)
+    (found,) = torch.autograd.grad(ours(x.t()).square().sum(), x)
+    (wanted,) = torch.autograd.grad(F.linear(x.t(), ours.weight, ours.bias).square().sum(), x)
+    assert torch.allclose(found, wanted, atol=1e-5)
+
+
+def test_autocast_and_other_formats_are_torchs():
+    layer = Linear(8, 8)
+    x = torch.randn(100, 8)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(layer(x), F.linear(x, layer.weight, layer.bias))
+        assert layer(x).dtype == torch.bfloat16
+    assert torch.equal(layer.double()(x.double()), F.linear(x.double(), layer.weight, layer.bias))
+    assert isinstance(layer, nn.Linear)
+
+
+@pytest.mark.parametrize("norm_first", [True, False])
+def test_a_block_for_some_places_is_the_block_at_those_places(norm_first):
+    torch.manual_seed(0)
+    block = EncoderBlock(8, 2, 16, norm_first, layer_scale=0.5)
+    x, bias = torch.randn(3, 5, 8, requires_grad=True), torch.randn(1, 2, 5, 5)
+    places = torch.tensor([1, 4, 5, 14])
+    whole = [part.flatten(0, 1)[places] for part in block(x, bias)]
+    chosen = block(x, bias, places)
+    for one, other in zip(chosen, whole, strict=True):
+        assert torch.allclose(one, other, atol=1e-6)
+    gradients = [torch.autograd.grad(output.square().sum(), x)[0] for output, _ in (chosen, whole)]
+    assert torch.allclose(*gradients, atol=1e-5)
+
+
+def test_places_of_a_sample_are_dropped_together():
+    torch.manual_seed(0)
+    samples = torch.arange(40).repeat_interleave(3)
+    kept = DropPath(0.5).train()(torch.ones(120, 4), samples).view(40, 12)
+    assert set(kept.unique().tolist()) == {0.0, 2.0}
+    assert bool((kept == kept[:, :1]).all())
