@@ -104,7 +104,7 @@ def test_frozen_trains_the_head_alone(pretrained):
         model.fit([Document(["x"], target="a")])
     assert {name for name, group in model.parameter_groups().items() if group} == set()
     model._set_labels(["a", "b"])
-    assert [name for name, _ in model.parameter_groups()["head"]] == ["head.weight", "head.bias"]
+    assert [name for name, _ in model.parameter_groups()["head"]] == ["head.output.weight", "head.output.bias"]
 
 
 def test_tags_stand_at_first_tokens_and_long_texts_are_cut(pretrained):
