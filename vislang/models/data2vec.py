@@ -180,8 +180,8 @@ class TextConfig(FrontEndConfig):
 class ImageConfig(FrontEndConfig):
     """Square patches.
 
-    Positions are a bias on attention (``relative``, v1), ``fixed`` sinusoids (v2), or ``absolute``: one learned vector a
-    patch, as in ViT (Dosovitskiy et al. 2021). Class tokens are learned themselves and need no position.
+    Positions are a bias on attention (``relative``, v1), ``fixed`` sinusoids (v2), or ``absolute``: a learned vector
+    for each patch, as in ViT (Dosovitskiy et al. 2021). Class tokens are learned themselves and need no position.
     """
 
     size: int = 224

@@ -189,7 +189,7 @@ class SpeakerHead(Head):
         statistics = torch.stack([torch.cat([row.mean(dim=0), row.std(dim=0)]) for row in rows])
         return self.output(self.vector(statistics))
 
-    def _lengths(self, padding: Bool[Tensor, "batch frames"]) -> Int[Tensor, "batch"]:
+    def _lengths(self, padding: Bool[Tensor, "batch frames"]) -> Int[Tensor, "..."]:
         # As in transformers, which forgets the dilation here: a few frames that saw padding count.
         return frames((~padding).sum(dim=1), [(width, kernel, 1) for width, kernel, _ in self.config.convolutions])
 
