@@ -137,7 +137,7 @@ def _parser() -> argparse.ArgumentParser:
     fairseq.add_argument("out", type=Path, help="folder to write")
     fairseq.add_argument("--lenient", action="store_true", help="go on with missing or unexpected keys")
     fairseq.set_defaults(run=_convert_fairseq)
-    encoder = convert.add_parser("transformers", help="a data2vec encoder of transformers: text, vision or audio")
+    encoder = convert.add_parser("transformers", help="a data2vec model of transformers, with or without a head")
     encoder.add_argument("source", help="folder, or a Hub id")
     encoder.add_argument("out", type=Path, help="folder to write")
     encoder.set_defaults(run=_convert_transformers)
@@ -145,6 +145,17 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("model", type=Path, help="folder of the converted model")
     verify.add_argument("reference", type=Path, help="recorded inputs and outputs (.pt)")
     verify.set_defaults(run=_verify)
+
+    export = verbs.add_parser("export", help="write a model for other libraries").add_subparsers(
+        metavar="LIBRARY", required=True
+    )
+    to_transformers = export.add_parser("transformers", help="a data2vec model, for transformers' Auto classes")
+    to_transformers.add_argument("model", help="folder of a data2vec model, or a Hub id")
+    to_transformers.add_argument("out", type=Path, help="folder to write")
+    to_transformers.add_argument(
+        "--modality", choices=["text", "image", "speech"], help="which, where it reads several"
+    )
+    to_transformers.set_defaults(run=_export_transformers)
 
     doctor = verbs.add_parser("doctor", help="what is installed and what is missing")
     doctor.set_defaults(run=_doctor)
@@ -234,6 +245,12 @@ def _convert_transformers(options: argparse.Namespace, rest: list[str]) -> int:
     from vislang.commands.convert import convert_transformers
 
     return convert_transformers(options.source, options.out)
+
+
+def _export_transformers(options: argparse.Namespace, rest: list[str]) -> int:
+    from vislang.commands.export import export_transformers
+
+    return export_transformers(options.model, options.out, options.modality)
 
 
 def _verify(options: argparse.Namespace, rest: list[str]) -> int:

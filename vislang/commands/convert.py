@@ -12,6 +12,7 @@ from vislang.convert.checkpoint import read_checkpoint
 from vislang.convert.verify import TOLERANCE, differences, read_reference
 from vislang.errors import UserError
 from vislang.models.data2vec import Data2Vec
+from vislang.models.finetuned import FineTuned
 from vislang.models.loading import load
 
 
@@ -25,17 +26,22 @@ def convert_fairseq(weights: Path, config: Path, out: Path, lenient: bool) -> in
 
 
 def convert_transformers(source: str, out: Path) -> int:
-    """Write a model folder from a data2vec encoder of transformers; returns the exit status."""
+    """Write a model folder from a data2vec model of transformers; returns the exit status."""
     # Importing transformers takes seconds that the other origins need not wait for.
     from vislang.convert import transformers
 
     return _save(transformers.convert(source), out)
 
 
-def _save(model: Data2Vec, out: Path) -> int:
+def _save(model: Data2Vec | FineTuned, out: Path) -> int:
     model.save(out)
-    parameters = sum(parameter.numel() for parameter in model.student.parameters())
-    console.print(f"{out}: {', '.join(model.modalities.present())}, {parameters:,} parameters, and their teacher")
+    read = ", ".join(model.modalities.present())
+    if isinstance(model, FineTuned):
+        parameters = sum(parameter.numel() for parameter in model.parameters())
+        console.print(f"{out}: {read}, {parameters:,} parameters, with a head for {model.head_config.kind}")
+    else:
+        parameters = sum(parameter.numel() for parameter in model.student.parameters())
+        console.print(f"{out}: {read}, {parameters:,} parameters, and their teacher")
     return 0
 
 

@@ -1,23 +1,43 @@
-"""data2vec encoders of transformers: Data2VecText, Data2VecVision and Data2VecAudio, base models.
+"""data2vec models of transformers come in: Data2VecText, Data2VecVision and Data2VecAudio, with and without heads.
 
-transformers keeps the encoder alone. What it lacks is made anew: the teacher starts as a copy of the student, and the
-head that predicts starts fresh.
+transformers keeps the encoder alone. What a model that pretrains needs besides is made anew: the teacher starts as a
+copy of the student, and the head that predicts starts fresh. :mod:`~vislang.convert.transformers_export` is the way
+back.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from torch import Tensor
-from transformers import AutoConfig, AutoModel
+from transformers import AutoConfig
+from transformers.utils import cached_file
 
-from vislang.convert.keys import ConversionError, Keys, Place
+from vislang.convert.keys import ConversionError, Keys
+from vislang.convert.transformers_names import (
+    CLASS_OF,
+    ENCODER_SETTINGS,
+    ENCODERS,
+    FRONT_END_SETTINGS,
+    KIND_OF,
+    MASK_TOKENS,
+    MODALITIES,
+    PREFIXES,
+    Modality,
+    fold,
+    keys,
+    tensors,
+    to_ours,
+)
 from vislang.models.data2vec import (
     Data2Vec,
     EncoderConfig,
+    FrontEndConfig,
     ImageConfig,
     Modalities,
     ObjectiveConfig,
@@ -25,207 +45,271 @@ from vislang.models.data2vec import (
     TeacherConfig,
     TextConfig,
 )
+from vislang.models.finetuned import BLANK, FineTuned
+from vislang.models.heads import HeadConfig
+from vislang.models.inputs import TOKENIZER_FILE, ImageInput, Inputs, SpeechInput, TextInput
 
 
-def convert(source: Path | str) -> Data2Vec:
-    """Open a data2vec encoder of transformers, by folder or Hub id; what heads it has are left out.
+def convert(source: Path | str) -> Data2Vec | FineTuned:
+    """Open a data2vec model of transformers, by folder or Hub id; with a head, it becomes a fine-tuned one.
 
     Raises:
-        ConversionError: nothing there, another kind of model, or a setting that is not supported.
+        ConversionError: nothing there, another kind of model, a setting that is not supported, or tensors that are
+            missing or unexpected; the message lists them.
     """
-    try:
-        config = AutoConfig.from_pretrained(source)
-        if config.model_type not in ("data2vec-text", "data2vec-vision", "data2vec-audio"):
-            raise ConversionError(f"{source}: is a {config.model_type}; only data2vec text, vision and audio convert.")
-        theirs = AutoModel.from_pretrained(source, dtype=torch.float32)
-    except (OSError, ValueError) as error:
-        if isinstance(error, ConversionError):
-            raise
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ConversionError(f"{source}: no model of transformers ({reason}).") from None
-    model, keys = {"text": _text, "vision": _image, "audio": _speech}[config.model_type.removeprefix("data2vec-")](
-        config
-    )
-    fill(model, keys, theirs.state_dict())
+    config = _config(source)
+    modality = MODALITIES[config.model_type]
+    architecture = (config.architectures or [ENCODERS[modality]])[0]
+    if architecture not in (ENCODERS[modality], *CLASS_OF.values()):
+        raise ConversionError(f"{source}: is a {architecture}, which is not supported; supported are {_supported()}.")
+    encoder, front_end = {"text": _text, "image": _image, "speech": _speech}[modality](config)
+    modalities = Modalities(**{modality: front_end})  # type: ignore[arg-type]  # of its own kind
+    inputs = _inputs(source, modality, front_end)
+    origin = {"format": "transformers", "architecture": architecture}
+    theirs = _open(source, architecture)
+    if architecture in KIND_OF:
+        head, labels = _head(source, config, architecture, encoder)
+        tuned = FineTuned(encoder, modalities, inputs, head, labels, origin=origin)
+        assert tuned.head is not None
+        own = dict(tuned.head.named_parameters(remove_duplicate=False))
+        _fill(theirs, tensors(tuned.encoder, own), keys(tuned.encoder, modality, own, head.kind), config, modality)
+        return tuned.eval()
+    model = Data2Vec(encoder, modalities, _objective(modality, encoder.depth), _TEACHERS[modality], origin)
+    model.inputs = inputs
+    _fill(theirs, tensors(model.student, None), keys(model.student, modality, None, None), config, modality)
     model.reset_teacher()
-    model.origin = {"format": "transformers", "model_type": config.model_type}
     return model.eval()
 
 
-def fill(model: Data2Vec, keys: Keys, state: Mapping[str, Tensor]) -> None:
-    """Copy every key of a state dict to its place.
+def _supported() -> str:
+    return ", ".join([*ENCODERS.values(), *KIND_OF])
 
-    Raises:
-        ConversionError: keys are missing or unexpected; the message lists them.
-    """
-    unused = ("pooler.", "embeddings.position_ids", "embeddings.token_type", "relative_position_index")
-    faults = [f"missing {key}" for key in keys if key not in state]
-    faults += [f"unexpected {key}" for key in state if key not in keys and not any(part in key for part in unused)]
+
+def _config(source: Path | str) -> Any:
+    try:
+        config = AutoConfig.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        raise ConversionError(f"{source}: no model of transformers ({_first_line(error)}).") from None
+    if config.model_type not in MODALITIES:
+        raise ConversionError(f"{source}: is a {config.model_type}; only data2vec text, vision and audio convert.")
+    return config
+
+
+def _open(source: Path | str, architecture: str) -> dict[str, Tensor]:
+    """The tensors of a model, as its class reads them from its files."""
+    try:
+        model, info = getattr(transformers, architecture).from_pretrained(
+            source, dtype=torch.float32, output_loading_info=True
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ConversionError(f"{source}: no model of transformers ({_first_line(error)}).") from None
+    # transformers fills what is missing with random numbers, and drops what it does not know.
+    _refuse(
+        [f"missing {key}" for key in sorted(info["missing_keys"]) if not _is_pooler(key)]
+        + [f"unexpected {key}" for key in sorted(info["unexpected_keys"])]
+    )
+    return model.state_dict()
+
+
+def _is_pooler(key: str) -> bool:
+    """Of an encoder of text alone: a layer that only the next sentence's prediction would train, and nobody does."""
+    return key.startswith("pooler.")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _refuse(faults: list[str]) -> None:
     if faults:
-        raise ConversionError("weights: " + "; ".join(faults[:20]))
-    tensors = dict(model.named_parameters())
+        more = f"; and {len(faults) - 20} more" if len(faults) > 20 else ""
+        raise ConversionError("weights: " + "; ".join(faults[:20]) + more)
+
+
+def _fill(state: Mapping[str, Tensor], ours: Mapping[str, Tensor], names: Keys, config: Any, modality: str) -> None:
+    """Copy every tensor to its place."""
+    prefix = PREFIXES[modality] if any(key.startswith(PREFIXES[modality]) for key in state) else ""
+    state = fold(state, modality, prefix)
+    if not _has_mask_token(config):
+        names = {key: place for key, place in names.items() if key.removeprefix(prefix) not in MASK_TOKENS}
+    _refuse(
+        [f"missing {key}" for key in names if key not in state]
+        + [f"unexpected {key}" for key in state if key not in names and not _is_pooler(key)]
+    )
     with torch.no_grad():
-        for name, tensor in tensors.items():
+        for name, tensor in ours.items():
             if name.endswith("to_queries_keys_values.bias"):
                 tensor.zero_()
-        for key, place in keys.items():
-            target = place.of(tensors)
+        for key, place in names.items():
+            target = place.of(ours)
             target.copy_(state[key].reshape(target.shape))
-        types = state.get("embeddings.token_type_embeddings.weight")
-        if types is not None:
-            # Every token is of the first type: what that adds belongs to the positions just as well.
-            tensors["student.front_ends.text.local.positions.weight"].add_(types[0])
 
 
-def _shape(config: Any, **more: Any) -> EncoderConfig:
+def _has_mask_token(config: Any) -> bool:
+    if config.model_type == "data2vec-vision":
+        return config.use_mask_token
+    return config.model_type == "data2vec-audio" and (config.mask_time_prob > 0 or config.mask_feature_prob > 0)
+
+
+# --------------------------------------------------------------------------------------------------- encoders
+
+
+def _shared(config: Any, modality: Modality) -> dict[str, Any]:
     if config.hidden_act not in ("gelu", "relu"):
         raise ConversionError(f"configuration: hidden_act {config.hidden_act!r} is not supported, only gelu and relu.")
-    return EncoderConfig(
-        width=config.hidden_size,
-        depth=config.num_hidden_layers,
-        heads=config.num_attention_heads,
-        hidden=config.intermediate_size,
-        eps=config.layer_norm_eps,
-        activation=config.hidden_act,
-        **more,
-    )
+    values = to_ours(config, ENCODER_SETTINGS[modality])
+    # A rate of 0 may be written as a whole number.
+    return {name: float(value) if "dropout" in name else value for name, value in values.items()}
 
 
-def _objective(depth: int, **more: Any) -> ObjectiveConfig:
-    return ObjectiveConfig(top_k=min(more.pop("top_k"), depth), **more)
-
-
-def _pair(theirs: str, ours: str) -> Iterator[tuple[str, Place]]:
-    for kind in ("weight", "bias"):
-        yield f"{theirs}.{kind}", Place(f"{ours}.{kind}")
-
-
-def _attention(names: tuple[str, str, str], ours: str, silent_keys: bool = False) -> Iterator[tuple[str, Place]]:
-    for part, name in enumerate(names):
-        for kind in ("weight",) if silent_keys and part == 1 else ("weight", "bias"):
-            yield f"{name}.{kind}", Place(f"{ours}.attention.to_queries_keys_values.{kind}", part, 3)
-
-
-def _text(config: Any) -> tuple[Data2Vec, Keys]:
+def _text(config: Any) -> tuple[EncoderConfig, TextConfig]:
+    for setting in ("is_decoder", "add_cross_attention"):
+        if getattr(config, setting):
+            raise ConversionError(f"configuration: {setting} is not supported; an encoder reads in both directions.")
     text = TextConfig(
-        vocabulary_size=config.vocab_size,
+        **to_ours(config, FRONT_END_SETTINGS["text"]),
         max_length=config.max_position_embeddings - config.pad_token_id - 1,
-        padding_id=config.pad_token_id,
         mask_id=config.vocab_size - 1,
         embedding_eps=config.layer_norm_eps,
         zero_padding=False,
     )
-    model = Data2Vec(
-        _shape(config),
-        Modalities(text=text),
-        _objective(config.num_hidden_layers, top_k=10, beta=4.0),
-        TeacherConfig(scope="all", copied=("front_ends.text.local",)),
-    )
-    local = "student.front_ends.text.local"
-    keys = {
-        "embeddings.word_embeddings.weight": Place(f"{local}.tokens.weight"),
-        "embeddings.position_embeddings.weight": Place(f"{local}.positions.weight"),
-        **dict(_pair("embeddings.LayerNorm", f"{local}.norm")),
+    return EncoderConfig(**_shared(config, "text")), text
+
+
+def _image(config: Any) -> tuple[EncoderConfig, ImageConfig]:
+    kinds = {
+        "use_absolute_position_embeddings": "absolute",
+        "use_relative_position_bias": "relative",
+        "use_shared_relative_position_bias": "relative",
     }
-    for index in range(config.num_hidden_layers):
-        theirs, ours = f"encoder.layer.{index}", f"student.blocks.{index}"
-        inner = f"{theirs}.attention.self."
-        keys |= _attention((f"{inner}query", f"{inner}key", f"{inner}value"), ours)
-        keys |= _pair(f"{theirs}.attention.output.dense", f"{ours}.attention.to_output")
-        keys |= _pair(f"{theirs}.attention.output.LayerNorm", f"{ours}.attention_norm")
-        keys |= _pair(f"{theirs}.intermediate.dense", f"{ours}.widen")
-        keys |= _pair(f"{theirs}.output.dense", f"{ours}.narrow")
-        keys |= _pair(f"{theirs}.output.LayerNorm", f"{ours}.feed_forward_norm")
-    return model, keys
-
-
-def _image(config: Any) -> tuple[Data2Vec, Keys]:
-    if config.use_absolute_position_embeddings:
-        raise ConversionError("configuration: use_absolute_position_embeddings is not supported.")
-    per_layer, shared = config.use_relative_position_bias, config.use_shared_relative_position_bias
-    if per_layer and shared:
-        raise ConversionError("configuration: relative position biases are either shared or not, not both.")
-    image = ImageConfig(
-        size=config.image_size,
-        patch=config.patch_size,
-        channels=config.num_channels,
-        positions="relative" if per_layer or shared else "none",
-        relative_per_layer=per_layer,
+    on = [name for name in kinds if getattr(config, name)]
+    if len(on) > 1:
+        raise ConversionError(f"configuration: {' and '.join(on)} do not go together; positions are of one kind.")
+    for name in ("image_size", "patch_size"):
+        if not isinstance(getattr(config, name), int):
+            raise ConversionError(f"configuration: {name} {getattr(config, name)} must be one number, of a square.")
+    image = ImageConfig(**to_ours(config, FRONT_END_SETTINGS["image"]), positions=kinds[on[0]] if on else "none")  # type: ignore[arg-type]
+    encoder = EncoderConfig(
+        **_shared(config, "image"),
+        norm_first=True,
+        final_norm=not config.use_mean_pooling,
+        layer_scale=float(config.layer_scale_init_value) if config.layer_scale_init_value > 0 else None,
+        drop_path=(0.0, float(config.drop_path_rate)),
     )
-    scale = config.layer_scale_init_value
-    model = Data2Vec(
-        _shape(config, norm_first=True, final_norm=not config.use_mean_pooling, layer_scale=scale or None),
-        Modalities(image=image),
-        _objective(config.num_hidden_layers, top_k=6, beta=2.0, end_of_block=True),
-        TeacherConfig(0.9998, 0.9998, scope="context", copied=("front_ends.image.class_tokens",)),
-    )
-    front = "student.front_ends.image"
-    keys: Keys = {"embeddings.cls_token": Place(f"{front}.class_tokens")}
-    keys |= _pair("embeddings.patch_embeddings.projection", f"{front}.local.patches")
-    if config.use_mask_token:
-        keys["embeddings.mask_token"] = Place(f"{front}.mask_token")
-    table = "relative_position_bias.relative_position_bias_table"
-    if shared:
-        keys[f"encoder.{table}"] = Place(f"{front}.bias.tables")
-    for index in range(config.num_hidden_layers):
-        theirs, ours = f"encoder.layer.{index}", f"student.blocks.{index}"
-        inner = f"{theirs}.attention.attention."
-        keys |= _attention((f"{inner}query", f"{inner}key", f"{inner}value"), ours, silent_keys=True)
-        keys |= _pair(f"{theirs}.attention.output.dense", f"{ours}.attention.to_output")
-        keys |= _pair(f"{theirs}.layernorm_before", f"{ours}.attention_norm")
-        keys |= _pair(f"{theirs}.layernorm_after", f"{ours}.feed_forward_norm")
-        keys |= _pair(f"{theirs}.intermediate.dense", f"{ours}.widen")
-        keys |= _pair(f"{theirs}.output.dense", f"{ours}.narrow")
-        if scale:
-            keys[f"{theirs}.lambda_1"] = Place(f"{ours}.attention_scale")
-            keys[f"{theirs}.lambda_2"] = Place(f"{ours}.feed_forward_scale")
-        if per_layer:
-            keys[f"{inner}{table}"] = Place(f"{front}.bias.tables", index, config.num_hidden_layers)
-    if not config.use_mean_pooling:
-        keys |= _pair("layernorm", "student.norm")
-    return model, keys
+    return encoder, image
 
 
-def _speech(config: Any) -> tuple[Data2Vec, Keys]:
+def _speech(config: Any) -> tuple[EncoderConfig, SpeechConfig]:
     if config.add_adapter:
         raise ConversionError("configuration: add_adapter is not supported.")
     if config.feat_extract_activation != "gelu":
         raise ConversionError("configuration: feat_extract_activation must be gelu.")
+    if config.num_conv_pos_embeddings < 1 or config.conv_pos_kernel_size < 3:
+        raise ConversionError(
+            "configuration: num_conv_pos_embeddings must be at least 1 and conv_pos_kernel_size at least 3."
+        )
     speech = SpeechConfig(
+        **to_ours(config, FRONT_END_SETTINGS["speech"]),
         strict_padding=False,
         convolutions=list(zip(config.conv_dim, config.conv_kernel, config.conv_stride, strict=True)),
-        convolution_bias=config.conv_bias,
         position_kernel=config.conv_pos_kernel_size * config.num_conv_pos_embeddings,
-        position_groups=config.num_conv_pos_embedding_groups,
-        position_depth=config.num_conv_pos_embeddings,
         feature_eps=config.layer_norm_eps,
     )
-    model = Data2Vec(
-        _shape(config),
-        Modalities(speech=speech),
-        _objective(config.num_hidden_layers, top_k=8, layer_norms=("instance",)),
-        TeacherConfig(scope="context", copied=("front_ends.speech.positions",)),
-    )
-    front = "student.front_ends.speech"
-    keys: Keys = {"masked_spec_embed": Place(f"{front}.mask_token")}
-    for index in range(len(config.conv_dim)):
-        theirs = f"feature_extractor.conv_layers.{index}"
-        keys[f"{theirs}.conv.weight"] = Place(f"{front}.local.convolutions.{index}.weight")
-        if config.conv_bias:
-            keys[f"{theirs}.conv.bias"] = Place(f"{front}.local.convolutions.{index}.bias")
-        keys |= _pair(f"{theirs}.layer_norm", f"{front}.local.norms.{index}")
-    keys |= _pair("feature_projection.layer_norm", f"{front}.project.0")
-    keys |= _pair("feature_projection.projection", f"{front}.project.1")
-    for index in range(config.num_conv_pos_embeddings):
-        keys |= _pair(f"encoder.pos_conv_embed.layers.{index}.conv", f"{front}.positions.layers.{index}")
-    keys |= _pair("encoder.layer_norm", f"{front}.norm")
-    for index in range(config.num_hidden_layers):
-        theirs, ours = f"encoder.layers.{index}", f"student.blocks.{index}"
-        inner = f"{theirs}.attention."
-        keys |= _attention((f"{inner}q_proj", f"{inner}k_proj", f"{inner}v_proj"), ours)
-        keys |= _pair(f"{inner}out_proj", f"{ours}.attention.to_output")
-        keys |= _pair(f"{theirs}.layer_norm", f"{ours}.attention_norm")
-        keys |= _pair(f"{theirs}.feed_forward.intermediate_dense", f"{ours}.widen")
-        keys |= _pair(f"{theirs}.feed_forward.output_dense", f"{ours}.narrow")
-        keys |= _pair(f"{theirs}.final_layer_norm", f"{ours}.feed_forward_norm")
-    return model, keys
+    return EncoderConfig(**_shared(config, "speech")), speech
+
+
+_TEACHERS = {
+    "text": TeacherConfig(scope="all", copied=("front_ends.text.local",)),
+    "image": TeacherConfig(0.9998, 0.9998, scope="context", copied=("front_ends.image.class_tokens",)),
+    "speech": TeacherConfig(scope="context", copied=("front_ends.speech.positions",)),
+}
+
+
+def _objective(modality: Modality, depth: int) -> ObjectiveConfig:
+    """The first paper's, of the modality."""
+    if modality == "text":
+        return ObjectiveConfig(top_k=min(10, depth), beta=4.0)
+    if modality == "image":
+        return ObjectiveConfig(top_k=min(6, depth), beta=2.0, end_of_block=True)
+    return ObjectiveConfig(top_k=min(8, depth), layer_norms=("instance",))
+
+
+# ------------------------------------------------------------------------------------------------------ heads
+
+
+def _head(source: Path | str, config: Any, architecture: str, encoder: EncoderConfig) -> tuple[HeadConfig, list[str]]:
+    kind = KIND_OF[architecture]
+    labels = [config.id2label[n] for n in range(config.num_labels)]
+    if not labels:
+        raise ConversionError("configuration: num_labels is 0; a head needs labels.")
+    if kind == "classification" and not architecture.startswith("Data2VecAudio"):
+        if config.problem_type == "multi_label_classification":
+            raise ConversionError("configuration: problem_type multi_label_classification is not supported.")
+        if config.problem_type == "regression" or (config.problem_type is None and config.num_labels == 1):
+            if config.num_labels > 1:
+                raise ConversionError(f"configuration: a regression to {config.num_labels} numbers is not supported.")
+            kind, labels = "regression", []
+    if architecture.startswith("Data2VecText"):
+        dropout = config.hidden_dropout_prob
+        if kind in ("classification", "regression", "tagging") and config.classifier_dropout is not None:
+            dropout = config.classifier_dropout
+        head = HeadConfig(kind, "first", float(dropout), inner=encoder.width, activation="tanh")
+        if kind == "answering" and config.num_labels != 2:
+            raise ConversionError(
+                f"configuration: num_labels is {config.num_labels}; an answer has a start and an end."
+            )
+        if kind in ("tagging", "answering", "language"):
+            head = HeadConfig(kind, dropout=float(dropout) if kind == "tagging" else 0.0)
+        if kind == "language":
+            head.tied = config.tie_word_embeddings
+        return head, labels if kind in ("classification", "tagging") else []
+    if architecture.startswith("Data2VecVision"):
+        mean = config.use_mean_pooling
+        return HeadConfig(kind, "mean" if mean else "first", 0.0, norm=mean), labels
+    if kind == "ctc":
+        return HeadConfig(kind, dropout=float(config.final_dropout)), _symbols(source, config)
+    head = HeadConfig(kind, dropout=0.0, layer_sum=config.use_weighted_layer_sum)
+    if kind == "classification":
+        head.inner = config.classifier_proj_size
+    if kind == "speaker":
+        head.inner = config.xvector_output_dim
+        head.convolutions = list(zip(config.tdnn_dim, config.tdnn_kernel, config.tdnn_dilation, strict=True))
+    return head, labels
+
+
+def _symbols(source: Path | str, config: Any) -> list[str]:
+    """What a recogniser of speech can write, from its vocabulary; where it has none, numbers stand for symbols."""
+    if config.pad_token_id != 0:
+        raise ConversionError(f"configuration: pad_token_id is {config.pad_token_id}; CTC's blank must be symbol 0.")
+    file = _file(source, "vocab.json")
+    numbers = {} if file is None else json.loads(file.read_text(encoding="utf-8"))
+    symbols = {number: " " if symbol == "|" else symbol for symbol, number in numbers.items()}
+    return [BLANK, *(symbols.get(n, f"<{n}>") for n in range(1, config.vocab_size))]
+
+
+# ----------------------------------------------------------------------------------------------------- inputs
+
+
+def _inputs(source: Path | str, modality: Modality, front_end: FrontEndConfig) -> Inputs:
+    """How documents are read, as far as files beside the model tell."""
+    if isinstance(front_end, TextConfig):
+        file = _file(source, TOKENIZER_FILE)
+        if file is None:
+            return Inputs()
+        text = TextInput.load(file, front_end.max_length)
+        front_end.mask_id = text.mask_id
+        return Inputs(text=text)
+    file = _file(source, "preprocessor_config.json")
+    if file is None:
+        return Inputs()
+    values = json.loads(file.read_text(encoding="utf-8"))
+    if isinstance(front_end, ImageConfig):
+        if not values.get("do_normalize", True) or not {"image_mean", "image_std"} <= set(values):
+            return Inputs()
+        return Inputs(image=ImageInput(front_end.size, values["image_mean"], values["image_std"]))
+    return Inputs(speech=SpeechInput(values.get("sampling_rate", 16_000), values.get("do_normalize", True)))
+
+
+def _file(source: Path | str, name: str) -> Path | None:
+    found = cached_file(source, name, _raise_exceptions_for_missing_entries=False)
+    return None if found is None else Path(found)

@@ -183,13 +183,17 @@ class TextConfig(FrontEndConfig):
 
 @dataclass
 class ImageConfig(FrontEndConfig):
-    """Square patches. Positions are a bias on attention (``relative``, v1), or ``fixed`` sinusoids (v2)."""
+    """Square patches.
+
+    Positions are a bias on attention (``relative``, v1), ``fixed`` sinusoids (v2), or ``absolute``: a learned vector
+    for each patch, as in ViT (Dosovitskiy et al. 2021). Class tokens are learned themselves and need no position.
+    """
 
     size: int = 224
     patch: int = 16
     channels: int = 3
     patch_width: int | None = None
-    positions: Literal["relative", "fixed", "none"] = "relative"
+    positions: Literal["relative", "fixed", "absolute", "none"] = "relative"
     relative_per_layer: bool = False
     class_tokens: int = 1
     head_layers: int = 0
@@ -323,6 +327,7 @@ class FrontEnd(nn.Module):
         self.config = config
         self.local: nn.Module | None = local
         self.fixed_positions: nn.Parameter | None = None
+        self.absolute_positions: nn.Parameter | None = None
         self.positions: nn.Module | None = None
         self.mask_token: nn.Parameter | None = None
         self.class_tokens = (
@@ -373,10 +378,11 @@ class FrontEnd(nn.Module):
         """
         tokens = local
         bias = self._bias(local.shape[1])
-        if self.fixed_positions is not None:
-            tokens = tokens + self.fixed_positions
         if mask is not None and not leave_out and self.mask_token is not None:
             tokens = torch.where(mask[..., None], self.mask_token, tokens)
+        for positions in (self.fixed_positions, self.absolute_positions):
+            if positions is not None:
+                tokens = tokens + positions
         if self.zero_padding and padding is not None:
             tokens = tokens * ~padding[..., None]
         if self.positions is not None:
@@ -460,8 +466,10 @@ class ImageFrontEnd(FrontEnd):
             self.fixed_positions = nn.Parameter(
                 grid_sinusoids(self.side, self.side, encoder.width), requires_grad=False
             )
+        elif config.positions == "absolute":
+            self.absolute_positions = nn.Parameter(0.02 * torch.randn(self.side**2, encoder.width))
         elif config.positions == "relative":
-            layers = encoder.depth if config.relative_per_layer else 1
+            layers = config.prenet_depth + encoder.depth if config.relative_per_layer else 1
             self.bias = RelativePositionBias(self.side, self.side, encoder.heads, layers)
         if config.decoder is None:
             self.mask_token = nn.Parameter(0.02 * torch.randn(encoder.width))
@@ -511,7 +519,7 @@ def run_blocks(
     hidden: Hidden,
     keep: int = 0,
     end_of_block: bool = False,
-    places: Int[Tensor, "_"] | None = None,
+    places: Int[Tensor, "..."] | None = None,
 ) -> tuple[Float[Tensor, "*chosen width"], list[Tensor]]:
     """Through all blocks; the last ``keep`` of their results too (feed-forward outputs, or block outputs).
 
@@ -556,7 +564,7 @@ class Encoder(nn.Module):
         assert isinstance(front_end, FrontEnd)
         return front_end
 
-    def forward(self, hidden: Hidden, places: Int[Tensor, "_"] | None = None) -> Float[Tensor, "*chosen width"]:
+    def forward(self, hidden: Hidden, places: Int[Tensor, "..."] | None = None) -> Float[Tensor, "*chosen width"]:
         """Through the shared blocks; class tokens stay in front. With ``places``, see :func:`run_blocks`."""
         tokens, _ = run_blocks(self.blocks, hidden, places=places)
         return tokens if self.norm is None else self.norm(tokens)
@@ -583,13 +591,6 @@ class Encoder(nn.Module):
             return features.mean(dim=1)
         real = ~padding[..., None]
         return (features * real).sum(dim=1) / real.sum(dim=1)
-
-    def first(self, modality: str, values: Tensor, padding: Tensor | None = None) -> Float[Tensor, "batch width"]:
-        """What the encoder makes of the first token: a class token, or the start token of text."""
-        front_end = self.front_end(modality)
-        local = front_end.local_features(values)
-        padding = None if padding is None else front_end.pad(padding, local.shape[1])
-        return self(front_end(local, padding))[:, 0]
 
     def _features(
         self, modality: str, values: Tensor, padding: Tensor | None, blocks: int | None
@@ -845,7 +846,7 @@ class Data2Vec(nn.Module):
         batch: Masked,
         local: Float[Tensor, "batch tokens width"],
         padding: Tensor | None,
-        places: Int[Tensor, "_"] | None = None,
+        places: Int[Tensor, "..."] | None = None,
     ) -> Float[Tensor, "*chosen width"]:
         """What the teacher makes of whole inputs; ``local`` are the student's features of the same.
 

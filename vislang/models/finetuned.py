@@ -19,33 +19,19 @@ from torch import Tensor, nn
 from vislang.capabilities import ModelRecipe, Progress
 from vislang.document import Document
 from vislang.errors import UserError
-from vislang.models.data2vec import Data2Vec, Encoder, EncoderConfig, Modalities
+from vislang.models.data2vec import Data2Vec, Encoder, EncoderConfig, Modalities, run_blocks
+from vislang.models.heads import Encoded, Head, HeadConfig, SpeakerHead, make_head, outputs_without_labels
 from vislang.models.inputs import Inputs, Whole, padded, words
 from vislang.models.loading import load
-
-Kind = Literal["classification", "regression", "tagging", "ctc"]
+from vislang.nn.embed import TokenEmbedding
 
 BLANK = "<blank>"
 """CTC's symbol for nothing new (Graves et al. 2006, section 3.1); the first of a transcript's symbols."""
 
 NO_TAG = -100
 
-
-@dataclass
-class HeadConfig:
-    """What stands on the encoder.
-
-    Attributes:
-        kind: ``classification`` of the whole into one label; ``regression`` to a number; ``tagging``, a label for each
-            word of a text; ``ctc``, a transcript of speech.
-        pooling: how a whole becomes one vector: the ``mean`` over its tokens, patches or frames, or the ``first`` token
-            (of text, the start token).
-        dropout: before the last layer.
-    """
-
-    kind: Kind = "classification"
-    pooling: Literal["mean", "first"] = "mean"
-    dropout: float = 0.1
+TRAINED = ("classification", "regression", "tagging", "ctc")
+"""The heads that are trained here; the others come with converted weights."""
 
 
 class Labelled(NamedTuple):
@@ -74,8 +60,12 @@ class FineTuned(nn.Module):
         inputs: how documents are read.
         head: what is predicted.
         labels: names of the classes, of the tags, or the symbols of transcripts (BLANK first); empty until
-            :meth:`fit`, and for regression.
+            :meth:`fit`, and where the head's outputs need no names.
         frozen: train the head alone.
+        origin: where converted weights came from, for the record.
+
+    Raises:
+        UserError: the head does not go with the modality.
     """
 
     def __init__(
@@ -86,45 +76,63 @@ class FineTuned(nn.Module):
         head: HeadConfig,
         labels: Sequence[str] = (),
         frozen: bool = False,
+        origin: dict[str, Any] | None = None,
     ):
         super().__init__()
         (self.modality,) = modalities.present()
+        self.origin = origin
         self.modalities = modalities
         self.inputs = inputs
         self.head_config = head
         self.frozen = frozen
         self.encoder = Encoder(encoder, modalities)
         self.encoder.requires_grad_(not frozen)
-        self.dropout = nn.Dropout(head.dropout)
         self.labels: list[str] = []
-        self.head: nn.Linear | None = None
+        self.head: Head | None = None
         # What a number is measured in: the head predicts (number - mean) / deviation.
         self.register_buffer("scale", torch.tensor([0.0, 1.0]))
-        if labels or head.kind == "regression":
+        self._own_outputs = outputs_without_labels(head, modalities)
+        if labels or self._own_outputs:
             self._set_labels(labels)
         self.collate = Collator(self)
 
     def _set_labels(self, labels: Sequence[str]) -> None:
         self.labels = list(labels)
-        width = self.encoder.config.width
-        self.head = nn.Linear(width, max(1, len(self.labels)))
-        nn.init.normal_(self.head.weight, std=0.02)
-        nn.init.zeros_(self.head.bias)
+        self.head = make_head(self.head_config, self.encoder.config, self._own_outputs or len(self.labels))
+        if self.head_config.kind == "language" and self.head_config.tied:
+            local = self.encoder.front_end("text").local
+            assert isinstance(local, TokenEmbedding)
+            self.head.output.weight = local.tokens.weight
 
     def forward(
-        self, values: Tensor, padding: Bool[Tensor, "batch inputs"] | None = None
-    ) -> Float[Tensor, "batch ... labels"]:
-        """Logits: one row an input, or one a token (``tagging``) or frame (``ctc``)."""
+        self, values: Tensor, padding: Bool[Tensor, "... inputs"] | None = None
+    ) -> Float[Tensor, "batch ... outputs"]:
+        """Logits.
+
+        Args:
+            values: token ids, pixels or waveforms; to choose among texts, (batch, choices, tokens).
+            padding: True where there is nothing, in the units of ``values``.
+
+        Returns:
+            One row an input; or one a token or frame (``tagging``, ``ctc``, ``language``; ``answering``: of start and
+            end); of ``choice``, one a set of choices; of ``speaker``, see :class:`~vislang.models.heads.SpeakerHead`.
+        """
         assert self.head is not None
+        if self.head_config.kind == "choice":
+            flat = self.head(self._encode(values.flatten(0, 1), None if padding is None else padding.flatten(0, 1)))
+            return flat.view(values.shape[:2])
+        return self.head(self._encode(values, padding))
+
+    def _encode(self, values: Tensor, padding: Tensor | None) -> Encoded:
         encoder = self.encoder
+        front_end = encoder.front_end(self.modality)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            if self.head_config.kind in ("tagging", "ctc"):
-                hidden = encoder.features(self.modality, values, padding)
-            elif self.head_config.pooling == "mean":
-                hidden = encoder.embed(self.modality, values, padding)
-            else:
-                hidden = encoder.first(self.modality, values, padding)
-        return self.head(self.dropout(hidden))
+            local = front_end.local_features(values)
+            hidden = front_end(local, None if padding is None else front_end.pad(padding, local.shape[1]))
+            keep = len(encoder.blocks) if self.head_config.layer_sum else 0
+            tokens, layers = run_blocks(encoder.blocks, hidden, keep, end_of_block=True)
+            tokens = tokens if encoder.norm is None else encoder.norm(tokens)
+        return Encoded(tokens, hidden.padding, front_end.config.class_tokens, [hidden.tokens, *layers])
 
     def prepare(self, documents: Sequence[Document], progress: Progress | None = None) -> int:
         """Nothing is computed beforehand: the encoder trains."""
@@ -187,8 +195,10 @@ class FineTuned(nn.Module):
         """What each document is: a label, a number, a tag for each word, or a transcript.
 
         Raises:
-            UserError: a document is not of the model's modality.
+            UserError: a document is not of the model's modality, or the head gives logits only.
         """
+        if self.head_config.kind not in (*TRAINED, "speaker"):
+            raise UserError(f"a {self.head_config.kind} head gives logits, no labels: call the model on tensors.")
         training = self.training
         self.eval()
         found: list[str] = []
@@ -209,7 +219,9 @@ class FineTuned(nn.Module):
         return found
 
     def _read_off(self, whole: Whole, logits: Tensor) -> list[str]:
-        if self.head_config.kind == "classification":
+        if isinstance(self.head, SpeakerHead):
+            logits = self.head.similarities(logits)
+        if self.head_config.kind in ("classification", "speaker"):
             return [self.labels[n] for n in logits.argmax(dim=-1).tolist()]
         if self.head_config.kind == "regression":
             return [f"{value:.6g}" for value in (logits[:, 0].float() * self.scale[1] + self.scale[0]).tolist()]
@@ -261,10 +273,11 @@ class FineTuned(nn.Module):
             "inputs": self.inputs.save(folder),
             "head": dataclasses.asdict(self.head_config),
             "labels": self.labels,
+            "origin": self.origin,
         }
         (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        state = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
-        safetensors.torch.save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+        # This knows tensors that are shared, as those of a tied head are.
+        safetensors.torch.save_model(self, str(folder / "model.safetensors"), metadata={"format": "pt"})
 
     @classmethod
     def load(cls, folder: Path) -> FineTuned:
@@ -280,9 +293,10 @@ class FineTuned(nn.Module):
             Inputs.load(folder, config["inputs"]),
             HeadConfig(**config["head"]),
             config["labels"],
+            origin=config["origin"],
         )
         try:
-            model.load_state_dict(safetensors.torch.load_file(folder / "model.safetensors"))
+            safetensors.torch.load_model(model, folder / "model.safetensors")
         except RuntimeError as error:
             raise UserError(f"{folder}: its weights do not fit its config. {error}") from None
         return model.eval()
@@ -431,6 +445,10 @@ class FineTuneRecipe(ModelRecipe):
         modality: str | None = self.modality or (next(iter(present)) if len(present) == 1 else None)
         if modality not in present:
             raise UserError(f"modality: {self.start_from} reads {' and '.join(present)}; name one of them.")
+        if self.head.kind not in TRAINED:
+            raise UserError(
+                f"head.kind {self.head.kind} comes with converted weights; trained are {', '.join(TRAINED)}."
+            )
         needs = {"tagging": "text", "ctc": "speech"}.get(self.head.kind)
         if needs is not None and modality != needs:
             raise UserError(f"head.kind {self.head.kind} is for {needs}, and this model reads {modality}.")

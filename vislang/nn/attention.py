@@ -108,7 +108,7 @@ class SelfAttention(nn.Module):
         self,
         x: Float[Tensor, "batch tokens width"],
         bias: Float[Tensor, "#batch #heads #tokens tokens"] | None = None,
-        places: Int[Tensor, "_"] | None = None,
+        places: Int[Tensor, "..."] | None = None,
     ) -> Float[Tensor, "*chosen width"]:
         """Attend. ``bias`` is added to the scaled products of queries and keys; minus infinity hides a token.
 

@@ -46,7 +46,7 @@ class DropPath(nn.Module):
         self.probability = probability
 
     def forward(
-        self, branch: Float[Tensor, "rows ..."], samples: Int[Tensor, "_"] | None = None
+        self, branch: Float[Tensor, "rows ..."], samples: Int[Tensor, "..."] | None = None
     ) -> Float[Tensor, "rows ..."]:
         """The branch of some samples set to zero; ``samples`` tells whose each row is, where rows are places."""
         if not self.training or self.probability == 0.0:
@@ -112,7 +112,7 @@ class EncoderBlock(nn.Module):
         self,
         x: Float[Tensor, "batch tokens width"],
         bias: Float[Tensor, "#batch #heads #tokens tokens"] | None = None,
-        places: Int[Tensor, "_"] | None = None,
+        places: Int[Tensor, "..."] | None = None,
     ) -> tuple[Float[Tensor, "*chosen width"], Float[Tensor, "*chosen width"]]:
         """The block's output, and its feed-forward's output before the residual connection and any dropout.
 
