@@ -299,3 +299,23 @@ def test_saving_and_opening(generation, tmp_path):
 def test_what_cannot_be_is_refused(encoder, modalities, objective, message):
     with pytest.raises(UserError, match=message):
         Data2Vec(EncoderConfig(**{**ENCODER, **encoder}), modalities, objective)
+
+
+@pytest.mark.parametrize("positions", ["fixed", "absolute"])
+def test_a_masked_patch_keeps_its_position(positions):
+    image = ImageConfig(size=24, patch=6, positions=positions)
+    built = Data2Vec(EncoderConfig(**ENCODER), Modalities(image=image), ObjectiveConfig("v1", top_k=2)).eval()
+    found = built.objective(batch("image", "v1"))
+    assert found.predictions[:5].std(dim=0).min() > 1e-4
+    found.losses["regression"].backward()
+    learned = built.student.front_end("image").absolute_positions
+    assert (learned is not None and learned.grad.abs().sum() > 0) == (positions == "absolute")
+
+
+def test_own_blocks_have_biases_of_their_own():
+    image = ImageConfig(size=24, patch=6, prenet_depth=2, relative_per_layer=True)
+    built = Data2Vec(EncoderConfig(**ENCODER), Modalities(image=image), ObjectiveConfig("v1", top_k=2)).eval()
+    front_end = built.student.front_end("image")
+    assert front_end.bias.tables.shape[0] == 5
+    built.student.features("image", torch.randn(1, 3, 24, 24)).square().sum().backward()
+    assert bool((front_end.bias.tables.grad.abs().sum(dim=(1, 2)) > 0).all())
