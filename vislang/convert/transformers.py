@@ -113,7 +113,7 @@ def _open(source: Path | str, architecture: str) -> dict[str, Tensor]:
 
 
 def _is_pooler(key: str) -> bool:
-    """Of an encoder of text alone: a layer that only the next sentence's prediction would train, and nobody does."""
+    """Of an encoder of text alone: a layer behind the hidden states, which data2vec never trained."""
     return key.startswith("pooler.")
 
 
