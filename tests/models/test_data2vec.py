@@ -314,3 +314,23 @@ def test_targets_of_some_places_are_those_of_the_whole():
         chosen = built.targets(given, local, None, places)
         # A class token comes before each row's sixteen patches.
         assert torch.allclose(chosen, torch.stack([whole[0, 2], whole[1, 0], whole[1, 15]]), atol=1e-5)
+
+
+@pytest.mark.parametrize("positions", ["fixed", "absolute"])
+def test_a_masked_patch_keeps_its_position(positions):
+    image = ImageConfig(size=24, patch=6, positions=positions)
+    built = Data2Vec(EncoderConfig(**ENCODER), Modalities(image=image), ObjectiveConfig("v1", top_k=2)).eval()
+    found = built.objective(batch("image", "v1"))
+    assert found.predictions[:5].std(dim=0).min() > 1e-4
+    found.losses["regression"].backward()
+    learned = built.student.front_end("image").absolute_positions
+    assert (learned is not None and learned.grad.abs().sum() > 0) == (positions == "absolute")
+
+
+def test_own_blocks_have_biases_of_their_own():
+    image = ImageConfig(size=24, patch=6, prenet_depth=2, relative_per_layer=True)
+    built = Data2Vec(EncoderConfig(**ENCODER), Modalities(image=image), ObjectiveConfig("v1", top_k=2)).eval()
+    front_end = built.student.front_end("image")
+    assert front_end.bias.tables.shape[0] == 5
+    built.student.features("image", torch.randn(1, 3, 24, 24)).square().sum().backward()
+    assert bool((front_end.bias.tables.grad.abs().sum(dim=(1, 2)) > 0).all())

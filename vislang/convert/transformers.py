@@ -14,9 +14,10 @@ from typing import Any
 
 import torch
 import transformers
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError
 from torch import Tensor
 from transformers import AutoConfig
-from transformers.utils import cached_file
 
 from vislang.convert.keys import ConversionError, Keys
 from vislang.convert.transformers_names import (
@@ -112,7 +113,7 @@ def _open(source: Path | str, architecture: str) -> dict[str, Tensor]:
 
 
 def _is_pooler(key: str) -> bool:
-    """Of an encoder of text alone: a layer that only the next sentence's prediction would train, and nobody does."""
+    """Of an encoder of text alone: a layer behind the hidden states, which data2vec never trained."""
     return key.startswith("pooler.")
 
 
@@ -311,5 +312,10 @@ def _inputs(source: Path | str, modality: Modality, front_end: FrontEndConfig) -
 
 
 def _file(source: Path | str, name: str) -> Path | None:
-    found = cached_file(source, name, _raise_exceptions_for_missing_entries=False)
-    return None if found is None else Path(found)
+    if Path(source).is_dir():
+        file = Path(source) / name
+        return file if file.is_file() else None
+    try:
+        return Path(hf_hub_download(str(source), name))
+    except EntryNotFoundError:
+        return None

@@ -304,7 +304,7 @@ def _head_settings(model: FineTuned, head: HeadConfig, modality: Modality) -> di
     if labels and head.kind != "ctc":
         settings["id2label"] = dict(enumerate(labels))
         settings["label2id"] = {label: n for n, label in enumerate(labels)}
-    elif head.kind in ("regression", "choice"):
+    elif head.kind == "regression":
         settings["num_labels"] = 1
     if modality == "text" and head.kind in ("classification", "regression", "tagging"):
         settings["classifier_dropout"] = head.dropout

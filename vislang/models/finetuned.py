@@ -20,7 +20,7 @@ from vislang.capabilities import ModelRecipe, Progress
 from vislang.document import Document
 from vislang.errors import UserError
 from vislang.models.data2vec import Data2Vec, Encoder, EncoderConfig, Modalities, run_blocks
-from vislang.models.heads import Encoded, Head, HeadConfig, SpeakerHead, make_head, outputs_without_labels
+from vislang.models.heads import Encoded, Head, HeadConfig, SpeakerHead, make_head, must_fit, outputs_without_labels
 from vislang.models.inputs import Inputs, Whole, padded, words
 from vislang.models.loading import load
 from vislang.nn.embed import TokenEmbedding
@@ -79,7 +79,8 @@ class FineTuned(nn.Module):
         origin: dict[str, Any] | None = None,
     ):
         super().__init__()
-        (self.modality,) = modalities.present()
+        ((self.modality, front_end),) = modalities.present().items()
+        must_fit(head, self.modality, front_end)
         self.origin = origin
         self.modalities = modalities
         self.inputs = inputs
@@ -91,7 +92,7 @@ class FineTuned(nn.Module):
         self.head: Head | None = None
         # What a number is measured in: the head predicts (number - mean) / deviation.
         self.register_buffer("scale", torch.tensor([0.0, 1.0]))
-        self._own_outputs = outputs_without_labels(head, modalities)
+        self._own_outputs = outputs_without_labels(head, front_end)
         if labels or self._own_outputs:
             self._set_labels(labels)
         self.collate = Collator(self)

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from vislang.errors import UserError
-from vislang.models.data2vec import EncoderConfig, Modalities, TextConfig
+from vislang.models.data2vec import EncoderConfig, FrontEndConfig, TextConfig
 from vislang.nn.embed import frames
 
 Kind = Literal["classification", "regression", "tagging", "ctc", "language", "answering", "choice", "speaker"]
@@ -213,18 +213,23 @@ NEEDS = {"ctc": "speech", "speaker": "speech", "language": "text", "answering": 
 """The modality of heads that are for one only."""
 
 
-def outputs_without_labels(config: HeadConfig, modalities: Modalities) -> int | None:
-    """How many logits a head has whose labels need no names; None where the labels tell.
+def must_fit(config: HeadConfig, modality: str, front_end: FrontEndConfig) -> None:
+    """Check that a head can stand on an encoder of this modality.
 
     Raises:
-        UserError: the head does not go with the modality.
+        UserError: it cannot.
     """
-    (modality,) = modalities.present()
     if config.kind in NEEDS and modality != NEEDS[config.kind]:
         raise UserError(f"head.kind {config.kind} is for {NEEDS[config.kind]}, and this model reads {modality}.")
+    if config.pooling == "first" and modality != "text" and front_end.class_tokens == 0:
+        raise UserError(f"head.pooling first: this model of {modality} has no class token; take the mean.")
+
+
+def outputs_without_labels(config: HeadConfig, front_end: FrontEndConfig) -> int | None:
+    """How many logits a head has whose labels need no names; None where the labels tell."""
     if config.kind == "language":
-        assert isinstance(modalities.text, TextConfig)
-        return modalities.text.vocabulary_size
+        assert isinstance(front_end, TextConfig)
+        return front_end.vocabulary_size
     return {"regression": 1, "choice": 1, "answering": 2}.get(config.kind)
 
 
