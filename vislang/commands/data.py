@@ -7,7 +7,7 @@ import json
 from rich.table import Table
 
 from vislang.console import console, reporting
-from vislang.data.fetch import DATA_SETS, MANIFEST
+from vislang.data.fetch import DATA_SETS
 from vislang.data.fetch import fetch as fetch_set
 from vislang.data.jsonl import DataError, read_jsonl
 
@@ -33,7 +33,7 @@ def fetch(name: str | None, any_version: bool) -> int:
         for heading in ("set", "what", "licence", "MB", "here"):
             table.add_column(heading)
         for data_set in DATA_SETS.values():
-            here = "yes" if (data_set.folder / MANIFEST).is_file() else "no"
+            here = "yes" if data_set.is_here else "no"
             table.add_row(data_set.name, data_set.about, data_set.licence, str(data_set.megabytes), here)
         console.print(table)
         return 0

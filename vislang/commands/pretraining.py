@@ -10,12 +10,13 @@ import torch
 from rich.table import Table
 
 from vislang.capabilities import Trainable
-from vislang.console import reporting
+from vislang.console import console, reporting
+from vislang.data.fetch import fetch
 from vislang.data.jsonl import Problem
 from vislang.data.split import hold_out
 from vislang.document import Document
 from vislang.recipe import Recipe, RecipeError, StreamConfig
-from vislang.tasks.unlabelled import unlabelled
+from vislang.tasks.unlabelled import SETS, unlabelled
 from vislang.train.loop import Outcome, Stream
 
 
@@ -39,6 +40,9 @@ class Pretraining:
         named = [StreamConfig([recipe.data], "data")] if isinstance(recipe.data, str) else recipe.data
         for config in named:
             documents: list[Document] = []
+            for source in config.sources:
+                if source in SETS and not SETS[source].data_set.is_here:
+                    fetch(SETS[source].data_set, say=console.print)
             with reporting("checking records") as report:
                 for source in config.sources:
                     documents += unlabelled(source, problems, report)

