@@ -7,7 +7,7 @@ training part, on groups of it held out; the test part is looked at once.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,7 +57,7 @@ def probe(features: Mapping[str, np.ndarray], task: Probe, kind: str = "linear")
     for train, test in task.folds():
         inner_train, inner_test = task.inner(train)
         best = max(
-            ((name, setting) for name in features for setting in (PENALTIES if kind == "linear" else NEIGHBOURS)),
+            ((name, setting) for name in features for setting in _settings(kind, len(inner_train))),
             key=lambda pair: _fit_score(features[pair[0]], labels, inner_train, inner_test, kind, pair[1]),
         )
         chosen.append(best[0])
@@ -77,6 +77,13 @@ def majority(task: Probe) -> Probed:
         names, counts = np.unique(labels[train], return_counts=True)
         outcome += (labels[test] == names[counts.argmax()]).tolist()
     return Probed(proportion(sum(outcome), len(outcome)), outcome, [])
+
+
+def _settings(kind: str, examples: int) -> Sequence[float]:
+    """What is tried; no more neighbours than there are examples to learn from."""
+    if kind == "linear":
+        return PENALTIES
+    return [number for number in NEIGHBOURS if number <= examples]
 
 
 def _classifier(kind: str, setting: float | int):

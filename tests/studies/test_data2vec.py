@@ -1,0 +1,60 @@
+"""The study: both generations at the same time, every checkpoint probed, nothing done twice."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image as Pillow
+
+from vislang.studies import data2vec as study
+
+RECIPE = """
+model:
+  class_path: vislang.models.pretraining.Data2VecRecipe
+  init_args:
+    encoder: {{width: 16, depth: 2, heads: 2, hidden: 32}}
+    modalities:
+      image: {{size: 32, patch: 8, decoder: {{width: 16, layers: 1, groups: 2}}, positions: fixed}}
+    choices: {{top_k: 2, copies: 2, decay: 0.9, end_decay: 0.9, anneal_steps: 4}}
+data: [{{sources: [{folder}], name: pictures}}]
+train: {{steps: 12, batch_size: 4}}
+"""
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    chance = np.random.default_rng(0)
+    rows = []
+    for n in range(30):
+        noise = chance.normal(0, 30, (16, 16, 3)) + ((200, 40, 40) if n % 2 else (40, 40, 200))
+        Pillow.fromarray(noise.clip(0, 255).astype(np.uint8)).save(folder / f"{n:02}.png")
+        rows.append({"image": f"pictures/{n:02}.png", "label": "red" if n % 2 else "blue"})
+    (tmp_path / "labels.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "recipe.yaml").write_text(RECIPE.format(folder=folder))
+    return study.Study(tmp_path / "recipe.yaml", (str(tmp_path / "labels.jsonl"),))
+
+
+def test_a_study_probes_every_checkpoint_once_and_goes_on_where_it_stopped(tiny, tmp_path, capsys):
+    out, runs = tmp_path / "out", tmp_path / "runs"
+    study.run_study(tiny, [0], out, runs)
+    rows = json.loads((out / "results.json").read_text())["rows"]
+    for generation in ("v1", "v2"):
+        steps = [row["step"] for row in rows if row["who"] == generation and row["kind"] == "linear"]
+        assert len(steps) == len(set(steps)) >= study.POINTS - 1
+        before = [row for row in rows if row["who"] == f"{generation}, before training"]
+        assert [row["seconds"] for row in before] == [0.0, 0.0]
+    assert {"pixels, 16 x 16", "EfficientNet-Lite0, ImageNet labels", "most frequent label"} <= {r["who"] for r in rows}
+    assert all(row["low"] <= row["accuracy"] <= row["high"] for row in rows)
+    assert (out / "curves.png").is_file()
+    # Once more: nothing is trained or probed again, and a second seed is added to what is there.
+    before = (runs / "v1-0" / "metrics.json").stat().st_mtime_ns
+    capsys.readouterr()
+    study.run_study(tiny, [0, 1], out, runs)
+    shown = capsys.readouterr().out
+    assert "seed 0" not in shown
+    assert "seed 1" in shown
+    assert (runs / "v1-0" / "metrics.json").stat().st_mtime_ns == before
+    again = json.loads((out / "results.json").read_text())["rows"]
+    assert again[: len(rows)] == rows

@@ -1,0 +1,1 @@
+"""Claims of the field as experiments that anyone can run again."""
