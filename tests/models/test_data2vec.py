@@ -22,6 +22,7 @@ from vislang.models.data2vec import (
     TextConfig,
     make_targets,
     normalise,
+    part_means,
     spread,
 )
 from vislang.models.loading import load
@@ -140,6 +141,25 @@ def test_padding_changes_nothing():
     padding = F.pad(torch.zeros(1, 300, dtype=torch.bool), (0, 90), value=True)
     alone = built.student.features("speech", wave)
     assert torch.allclose(built.student.features("speech", longer, padding)[:, : alone.shape[1]], alone, atol=1e-4)
+
+
+def test_vectors_are_means_of_features_at_each_depth_and_in_each_part():
+    built = model("v2")
+    tokens = torch.randint(5, 30, (2, 9))
+    tokens[1, 6:] = 1
+    one, last = built.student.embed("text", tokens, tokens == 1, [1, 3])
+    features = built.student.features("text", tokens, tokens == 1)
+    torch.testing.assert_close(last, torch.stack([features[0].mean(0), features[1, :6].mean(0)]))
+    assert not torch.allclose(one, last)
+    (thirds,) = built.student.embed("text", tokens, tokens == 1, [3], parts=3)
+    by_hand = [torch.cat([part.mean(0) for part in row.chunk(3)]) for row in (features[0], features[1, :6])]
+    torch.testing.assert_close(thirds, torch.stack(by_hand))
+
+
+def test_parts_of_a_short_sequence_share_tokens():
+    features = torch.arange(4.0).view(1, 4, 1)
+    assert part_means(features, None, 3).tolist() == [[0.5, 1.5, 2.5]]
+    assert part_means(features[:, :1], None, 3).tolist() == [[0.0, 0.0, 0.0]]
 
 
 def test_targets_are_normalised_in_the_order_that_is_told():

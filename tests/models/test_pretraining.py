@@ -124,7 +124,7 @@ def test_one_encoder_serves_three_streams_and_embeds_what_each_is(documents, tmp
         vectors = opened.embed(kind, batch_size=5)
         assert vectors.shape == (12, 16)
         assert torch.allclose(vectors, model.model.eval().embed(kind, batch_size=12), atol=1e-4)
-        assert not torch.allclose(opened.embed(kind, blocks=1), vectors)
+        assert not torch.allclose(opened.embed_at(kind, [1])[1], vectors)
     with pytest.raises(UserError, match=r"is image in a batch of text"):
         model.collate([documents["text"][0], documents["image"][0]])
 

@@ -13,6 +13,7 @@ from vislang.nn.embed import (
     TokenEmbedding,
     alibi_slopes,
     grid_sinusoids,
+    mel_filters,
 )
 
 
@@ -76,3 +77,32 @@ def test_the_average_copies_what_does_not_train():
 
 def test_the_decay_rises_in_a_straight_line_and_stays():
     assert [annealed_decay(0.8, 1.0, n, 4) for n in (0, 2, 4, 9)] == pytest.approx([0.8, 0.9, 1.0, 1.0])
+
+
+def test_mel_filters_pass_their_own_band():
+    rate, length = 16_000, 400
+    filters = mel_filters(80, length, rate)
+    spectrum = torch.fft.rfft(filters, 4096).abs()
+    peaks = spectrum.argmax(dim=1) * rate / 4096
+    cosines, sines = peaks[::2], peaks[1::2]
+    assert (cosines.diff() > 0).all()
+    # The lowest bands are as wide as they are high, so their sines and cosines lean apart.
+    assert (cosines - sines)[5:].abs().max() < 20
+    # Evenly spaced on the mel scale: the steps in hertz grow with the frequency.
+    assert peaks[0] < 120
+    assert 7000 < peaks[-1] < 8000
+    steps = cosines.diff()
+    assert steps[-5:].mean() > 4 * steps[:5].mean()
+    torch.testing.assert_close(filters.norm(dim=1), torch.ones(80))
+    # A cosine and a sine of one band hear a tone whatever its phase.
+    tone = torch.sin(2 * math.pi * cosines[20] * torch.arange(length) / rate + torch.arange(8)[:, None])
+    heard = (tone @ filters[40:42].T).norm(dim=1)
+    assert heard.std() / heard.mean() < 0.05
+
+
+def test_a_front_end_may_start_from_mel_filters():
+    drawn, mel = SpeechConvolutions([(8, 40, 10)]), SpeechConvolutions([(8, 40, 10)], mel_rate=16_000)
+    assert torch.equal(mel.convolutions[0].weight[:, 0], mel_filters(8, 40, 16_000))
+    assert not torch.equal(drawn.convolutions[0].weight, mel.convolutions[0].weight)
+    mel(torch.randn(1, 100)).sum().backward()
+    assert mel.convolutions[0].weight.grad is not None

@@ -33,13 +33,15 @@ def tiny(tmp_path):
         rows.append({"image": f"pictures/{n:02}.png", "label": "red" if n % 2 else "blue"})
     (tmp_path / "labels.jsonl").write_text("\n".join(map(json.dumps, rows)))
     (tmp_path / "recipe.yaml").write_text(RECIPE.format(folder=folder))
-    return study.Study(tmp_path / "recipe.yaml", (str(tmp_path / "labels.jsonl"),))
+    return study.Study(tmp_path / "recipe.yaml", (str(tmp_path / "labels.jsonl"),), ("v2", "v1"))
 
 
 def test_a_study_probes_every_checkpoint_once_and_goes_on_where_it_stopped(tiny, tmp_path, capsys):
     out, runs = tmp_path / "out", tmp_path / "runs"
     study.run_study(tiny, [0], out, runs)
-    rows = json.loads((out / "results.json").read_text())["rows"]
+    results = json.loads((out / "results.json").read_text())
+    rows = results["rows"]
+    assert [point["step"] for point in results["training"]["v2, seed 0"]] == list(range(1, 13))
     for generation in ("v1", "v2"):
         steps = [row["step"] for row in rows if row["who"] == generation and row["kind"] == "linear"]
         assert len(steps) == len(set(steps)) >= study.POINTS - 1
@@ -53,8 +55,8 @@ def test_a_study_probes_every_checkpoint_once_and_goes_on_where_it_stopped(tiny,
     capsys.readouterr()
     study.run_study(tiny, [0, 1], out, runs)
     shown = capsys.readouterr().out
-    assert "seed 0" not in shown
-    assert "seed 1" in shown
+    assert "seed 0, step" not in shown
+    assert "seed 1, step" in shown
     assert (runs / "v1-0" / "metrics.json").stat().st_mtime_ns == before
     again = json.loads((out / "results.json").read_text())["rows"]
     assert again[: len(rows)] == rows

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from rich.table import Table
 
-from vislang.capabilities import Embeds
+from vislang.capabilities import Embeds, Progress
 from vislang.console import console, reporting
 from vislang.data.jsonl import DataError
+from vislang.document import Audio, Document
 from vislang.errors import UserError
 from vislang.evaluate import baselines
 from vislang.evaluate.probing import Probed, majority, probe
@@ -19,7 +22,9 @@ from vislang.models.loading import load
 from vislang.tasks.probes import PROBES, Probe, from_file
 
 
-def run_probes(sources: list[str], task_name: str, encoder: str, with_baselines: bool, as_json: bool) -> int:
+def run_probes(
+    sources: list[str], task_name: str, encoder: Literal["student", "teacher"], with_baselines: bool, as_json: bool
+) -> int:
     """Probe models on a task, print the figures, return 0.
 
     Args:
@@ -37,17 +42,12 @@ def run_probes(sources: list[str], task_name: str, encoder: str, with_baselines:
         if not isinstance(model, Data2Vec):
             kind = "gives no vectors" if not isinstance(model, Embeds) else "has no depths to choose from"
             raise UserError(f"{source}: is a {type(model).__name__}, which {kind}; give a data2vec model.")
-        features = {}
-        depth = len(model.student.blocks)
-        # Which depth is best is chosen inside the training part; the lower half never was.
-        for blocks in sorted({depth, depth - 1, (depth + 1) // 2}):
-            with reporting(f"embedding, {blocks} blocks") as report:
-                vectors = model.embed(documents, blocks=blocks, encoder=encoder, progress=report)  # type: ignore[arg-type]
-            features[str(blocks)] = vectors.numpy()
-        rows[source] = _both(features, task)
+        with reporting("embedding") as report:
+            features = frozen_features(model, documents, encoder, report)
+        rows[source] = both_probes(features, task)
     if with_baselines:
         for name, raw in baselines.raw_features(documents).items():
-            rows[name] = _both({name: raw}, task)
+            rows[name] = both_probes({name: raw}, task)
         rows["most frequent label"] = {"linear": majority(task)}
     if as_json:
         print(
@@ -67,7 +67,25 @@ def task_of(name: str) -> Probe:
     raise DataError(f"{name}: neither a file nor a probe; the probes are: {', '.join(PROBES)}.")
 
 
-def _both(features: dict[str, np.ndarray], task: Probe) -> dict[str, Probed]:
+def frozen_features(
+    model: Data2Vec,
+    documents: Sequence[Document],
+    encoder: Literal["student", "teacher"] = "student",
+    progress: Progress | None = None,
+) -> dict[str, np.ndarray]:
+    """What a model makes of documents, at the depths among which a probe chooses (the lower half never was best).
+
+    Of recordings each third is averaged apart, as it is for the baseline: the order of sounds makes a word.
+    """
+    depth = len(model.student.blocks)
+    depths = sorted({(depth + 1) // 2, max(1, depth - 1), depth})
+    parts = 3 if isinstance(documents[0].parts[0], Audio) else 1
+    vectors = model.embed_at(documents, depths, encoder=encoder, parts=parts, progress=progress)
+    return {f"{blocks} blocks": made.numpy() for blocks, made in vectors.items()}
+
+
+def both_probes(features: dict[str, np.ndarray], task: Probe) -> dict[str, Probed]:
+    """The linear probe and the nearest neighbours."""
     return {"linear": probe(features, task), "neighbours": probe(features, task, "knn")}
 
 

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from vislang.capabilities import Progress
 from vislang.document import Document
 from vislang.errors import UserError
-from vislang.models.inputs import Inputs
+from vislang.models.inputs import SAMPLE_RATE, Inputs
 from vislang.nn.attention import hide
 from vislang.nn.averaging import annealed_decay, average_into
 from vislang.nn.embed import (
@@ -201,7 +201,11 @@ class ImageConfig(FrontEndConfig):
 
 @dataclass
 class SpeechConfig(FrontEndConfig):
-    """A 16 kHz waveform, frames by strided convolutions, positions by convolutions over the frames."""
+    """A 16 kHz waveform, frames by strided convolutions, positions by convolutions over the frames.
+
+    ``first_filters``: what the first convolution starts from. With little data, ``mel`` (band-pass filters, see
+    :func:`~vislang.nn.embed.mel_filters`) spares the model from finding out first that sound is made of tones.
+    """
 
     convolutions: Sequence[Sequence[int]] = (
         (512, 10, 5),
@@ -210,6 +214,7 @@ class SpeechConfig(FrontEndConfig):
     )
     convolution_norm: Literal["layer", "group"] = "layer"
     convolution_bias: bool = False
+    first_filters: Literal["noise", "mel"] = "noise"
     position_kernel: int = 95
     position_groups: int = 16
     position_depth: int = 5
@@ -479,7 +484,12 @@ class SpeechFrontEnd(FrontEnd):
     """Frames of a waveform."""
 
     def __init__(self, config: SpeechConfig, encoder: EncoderConfig):
-        local = SpeechConvolutions(config.convolutions, config.convolution_norm, config.convolution_bias)
+        local = SpeechConvolutions(
+            config.convolutions,
+            config.convolution_norm,
+            config.convolution_bias,
+            SAMPLE_RATE if config.first_filters == "mel" else 0,
+        )
         super().__init__(config, encoder, local)
         channels = config.convolutions[-1][0]
         self.project: nn.Module | None = nn.Sequential(
@@ -570,7 +580,7 @@ class Encoder(nn.Module):
         return tokens if self.norm is None else self.norm(tokens)
 
     def features(
-        self, modality: str, values: Tensor, padding: Tensor | None = None, blocks: int | None = None
+        self, modality: str, values: Tensor, padding: Tensor | None = None
     ) -> Float[Tensor, "batch tokens width"]:
         """What the encoder makes of a whole input, without class tokens.
 
@@ -578,29 +588,51 @@ class Encoder(nn.Module):
             modality: its name.
             values: token ids, pixels or waveforms.
             padding: True where there is nothing, in the units of ``values``.
-            blocks: go through so many of the shared blocks only; None takes all, and the final norm.
         """
-        return self._features(modality, values, padding, blocks)[0]
+        hidden = self._enter(modality, values, padding)
+        return self(hidden)[:, self.front_end(modality).config.class_tokens :]
 
     def embed(
-        self, modality: str, values: Tensor, padding: Tensor | None = None, blocks: int | None = None
-    ) -> Float[Tensor, "batch width"]:
-        """One vector an input: the mean of its features; see :meth:`features`."""
-        features, padding = self._features(modality, values, padding, blocks)
-        if padding is None:
-            return features.mean(dim=1)
-        real = ~padding[..., None]
-        return (features * real).sum(dim=1) / real.sum(dim=1)
+        self, modality: str, values: Tensor, padding: Tensor | None, depths: Sequence[int], parts: int = 1
+    ) -> list[Float[Tensor, "batch vector"]]:
+        """One vector an input and a depth: the mean of its features.
 
-    def _features(
-        self, modality: str, values: Tensor, padding: Tensor | None, blocks: int | None
-    ) -> tuple[Tensor, Tensor | None]:
+        Args:
+            modality, values, padding: see :meth:`features`.
+            depths: after how many of the shared blocks; after all of them comes the final norm.
+            parts: cut a sequence into so many equal parts, and give their means end to end: (batch, parts * width).
+        """
+        hidden = self._enter(modality, values, padding)
+        last, results = run_blocks(self.blocks[: max(depths)], hidden, keep=max(depths), end_of_block=True)
+        if max(depths) == len(self.blocks) and self.norm is not None:
+            results[-1] = self.norm(last)
+        extra = self.front_end(modality).config.class_tokens
+        real = None if hidden.padding is None else ~hidden.padding[:, extra:]
+        return [part_means(results[depth - 1][:, extra:], real, parts) for depth in depths]
+
+    def _enter(self, modality: str, values: Tensor, padding: Tensor | None) -> Hidden:
         front_end = self.front_end(modality)
         local = front_end.local_features(values)
-        padding = None if padding is None else front_end.pad(padding, local.shape[1])
-        hidden = front_end(local, padding)
-        tokens = self(hidden) if blocks is None else run_blocks(self.blocks[:blocks], hidden)[0]
-        return tokens[:, front_end.config.class_tokens :], padding
+        return front_end(local, None if padding is None else front_end.pad(padding, local.shape[1]))
+
+
+def part_means(
+    features: Float[Tensor, "batch tokens width"], real: Bool[Tensor, "batch tokens"] | None, parts: int = 1
+) -> Float[Tensor, "batch vector"]:
+    """Mean features of each of so many equal parts of a sequence, end to end: (batch, parts * width).
+
+    ``real`` is False at padding, which stands at the end. A sequence shorter than the parts lends a token to several.
+    """
+    batch, tokens, _ = features.shape
+    lengths = torch.full((batch,), tokens, device=features.device) if real is None else real.sum(dim=1)
+    place = torch.arange(tokens, device=features.device)
+    means = []
+    for part in range(parts):
+        first = lengths * part // parts
+        end = -(-lengths * (part + 1) // parts)
+        inside = ((place >= first[:, None]) & (place < end[:, None]))[..., None]
+        means.append((features * inside).sum(dim=1) / inside.sum(dim=1))
+    return torch.cat(means, dim=1)
 
 
 # --------------------------------------------------------------------------------------------- v1's, v2's heads
@@ -942,22 +974,39 @@ class Data2Vec(nn.Module):
                     "targets that are not normalised, too little that is hidden."
                 )
 
-    @torch.inference_mode()
     def embed(
         self,
         documents: Sequence[Document],
         batch_size: int = 64,
-        blocks: int | None = None,
         encoder: Literal["student", "teacher"] = "student",
         progress: Progress | None = None,
     ) -> Float[Tensor, "documents width"]:
         """One vector a document: the mean over its tokens, patches or frames of what the encoder makes of them.
 
+        Args and errors are those of :meth:`embed_at`.
+        """
+        depth = len(self.student.blocks)
+        return self.embed_at(documents, [depth], batch_size, encoder, progress=progress)[depth]
+
+    @torch.inference_mode()
+    def embed_at(
+        self,
+        documents: Sequence[Document],
+        depths: Sequence[int],
+        batch_size: int = 64,
+        encoder: Literal["student", "teacher"] = "student",
+        parts: int = 1,
+        progress: Progress | None = None,
+    ) -> dict[int, Float[Tensor, "documents vector"]]:
+        """Vectors of documents after several depths, in one reading.
+
         Args:
             documents: each one text, one image or one recording; all of the same modality.
+            depths: after how many of the shared blocks, from 1 to all of them.
             batch_size: documents at a time.
-            blocks: go through so many of the shared blocks only; None takes all.
             encoder: whose; the teacher can embed only where it has all front ends of its own.
+            parts: cut each sequence into so many equal parts and give the mean of each, end to end: what is said first
+                and what is said last then stay apart.
             progress: called with (documents done, documents in all).
 
         Raises:
@@ -966,6 +1015,7 @@ class Data2Vec(nn.Module):
         """
         if encoder == "teacher" and self.teacher_config.scope != "all":
             raise UserError("this model's teacher reads what the student's front end gives it; embed with the student.")
+        of = self.student if encoder == "student" else self.teacher
         speech = self.modalities.speech
         if (
             speech is not None
@@ -974,14 +1024,15 @@ class Data2Vec(nn.Module):
         ):
             # Such a model reads a recording differently when it is padded.
             batch_size = 1
-        made = []
+        made: dict[int, list[Tensor]] = {depth: [] for depth in depths}
         for start in range(0, len(documents), batch_size):
             whole = self.inputs.read(documents[start : start + batch_size])
-            of = self.student if encoder == "student" else self.teacher
-            made.append(of.embed(whole.modality, whole.values, whole.padding, blocks).float().cpu())
+            vectors = of.embed(whole.modality, whole.values, whole.padding, depths, parts)
+            for depth, vector in zip(depths, vectors, strict=True):
+                made[depth].append(vector.float().cpu())
             if progress is not None:
                 progress(min(start + batch_size, len(documents)), len(documents))
-        return torch.cat(made)
+        return {depth: torch.cat(rows) for depth, rows in made.items()}
 
     def diagnostics(self) -> dict[str, float]:
         """Of the last batch: how far targets and predictions spread, and the teacher's decay."""

@@ -22,6 +22,9 @@ from vislang.errors import UserError
 from vislang.models.feature_cache import FeatureCache
 
 TOKENIZER_FILE = "tokenizer.json"
+SAMPLE_RATE = 16_000
+"""Samples a second that speech models read."""
+
 START, PADDING, END, UNKNOWN, MASK = "<s>", "<pad>", "</s>", "<unk>", "<mask>"
 
 
@@ -79,7 +82,7 @@ class SpeechInput:
         normalise: bring each recording to mean 0 and deviation 1, as data2vec's released models expect.
     """
 
-    rate: int = 16_000
+    rate: int = SAMPLE_RATE
     normalise: bool = True
 
     @property

@@ -116,9 +116,10 @@ class SelfAttention(nn.Module):
         """
         projected = self.to_queries_keys_values(x).chunk(3, dim=-1)
         queries, keys, values = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in projected)
-        attended = F.scaled_dot_product_attention(
-            queries, keys, values, attn_mask=bias, dropout_p=self.dropout if self.training else 0.0
-        )
+        with kernel_for(keys.shape[2], keys.device, keys.dtype):
+            attended = F.scaled_dot_product_attention(
+                queries, keys, values, attn_mask=bias, dropout_p=self.dropout if self.training else 0.0
+            )
         attended = attended.transpose(1, 2).flatten(2)
         return self.to_output(attended if places is None else attended.flatten(0, 1)[places])
 

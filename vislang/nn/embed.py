@@ -216,9 +216,17 @@ class SpeechConvolutions(nn.Module):
         layers: (channels, kernel, stride) of each convolution.
         norm: ``layer`` normalises each layer's channels; ``group`` only the first layer's, each over time.
         bias: whether the convolutions have biases.
+        mel_rate: samples a second, where the first layer's filters start as :func:`mel_filters` rather than as noise;
+            0 for noise.
     """
 
-    def __init__(self, layers: Sequence[Sequence[int]], norm: Literal["layer", "group"] = "layer", bias: bool = False):
+    def __init__(
+        self,
+        layers: Sequence[Sequence[int]],
+        norm: Literal["layer", "group"] = "layer",
+        bias: bool = False,
+        mel_rate: int = 0,
+    ):
         super().__init__()
         self.shapes = [tuple(layer) for layer in layers]
         self.convolutions = nn.ModuleList()
@@ -227,6 +235,8 @@ class SpeechConvolutions(nn.Module):
         for index, (width, kernel, stride) in enumerate(self.shapes):
             convolution = nn.Conv1d(width_in, width, kernel, stride, bias=bias)
             nn.init.kaiming_normal_(convolution.weight)
+            if index == 0 and mel_rate:
+                convolution.weight.data = mel_filters(width, kernel, mel_rate)[:, None]
             self.convolutions.append(convolution)
             if norm == "layer":
                 self.norms.append(ChannelNorm(width))
@@ -244,6 +254,31 @@ class SpeechConvolutions(nn.Module):
     def frames(self, samples: Int[Tensor, "*batch"]) -> Int[Tensor, "*batch"]:
         """How many frames this many samples become."""
         return frames(samples, self.shapes)
+
+
+def mel_filters(count: int, length: int, rate: int) -> Float[Tensor, "count length"]:
+    """Band-pass filters of norm 1, evenly spaced on the mel scale, in pairs of a cosine and a sine.
+
+    Each is a Gaussian window on a tone, as wide in frequency as its neighbours are apart. A network that starts with
+    such filters need not find out first that a waveform is made of tones (Ravanelli and Bengio 2018, section 2, who
+    learn nothing but the edges of the bands; here every sample of a filter goes on to be learned).
+
+    Args:
+        count: of filters; an odd one out is a cosine.
+        length: in samples.
+        rate: samples a second.
+    """
+    bands = (count + 1) // 2
+    lowest, highest = (2595 * math.log10(1 + hertz / 700) for hertz in (60.0, 0.49 * rate))
+    mels = torch.linspace(lowest, highest, bands + 2)
+    edges = 700 * (10 ** (mels / 2595) - 1)
+    # A window shorter than its filter: what is narrower than that in frequency is widened.
+    width = (edges[2:] - edges[:-2]).clamp(min=2 * rate / length) / 2
+    seconds = (torch.arange(length) - (length - 1) / 2) / rate
+    window = torch.exp(-0.5 * (2 * math.pi * seconds * width[:, None] / 2.355) ** 2)
+    phase = 2 * math.pi * seconds * edges[1:-1, None]
+    pairs = torch.stack([window * phase.cos(), window * phase.sin()], dim=1).flatten(0, 1)[:count]
+    return pairs / pairs.norm(dim=1, keepdim=True)
 
 
 class ChannelNorm(nn.LayerNorm):

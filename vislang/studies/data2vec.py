@@ -1,11 +1,12 @@
-"""Does data2vec learn anything on a small machine, and does its second generation learn it sooner?
+"""Does data2vec learn anything on a small machine? Does its second generation learn sooner? Can modalities share?
 
     python -m vislang.studies.data2vec pictures --seeds 0 1 2 --out docs/runs/data2vec-pictures
 
 Each run is one of a recipe, by generation and seed; v1 takes as many steps as fit into v2's time, measured on a few
-steps of both. Checkpoints are probed, so that accuracy is known over minutes of training. Whatever was done already is
-not done again: the study can be stopped and started. Baselines are the same encoder before any step (one a seed), raw
-inputs, the most frequent label and, for pictures, a tower trained on ImageNet with labels.
+steps of both. The first probe of a study is read at checkpoints, so that accuracy is known over minutes of training;
+all are read at the end. Baselines are the same encoder before any step (one a seed), raw inputs, the most frequent
+label and, for pictures, a tower trained on ImageNet with labels. Whatever was done already is not done again: a study
+can be stopped and started.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import argparse
 import json
 import shutil
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -23,37 +24,41 @@ from typing import Any
 import numpy as np
 import torch
 
-from vislang.commands.probe import task_of
+from vislang.commands.probe import both_probes, frozen_features, task_of
 from vislang.commands.run_folder import circumstances, write_json
 from vislang.commands.train import run_recipe
 from vislang.console import console
 from vislang.document import Document, Image
 from vislang.evaluate.baselines import raw_features
-from vislang.evaluate.probing import Probed, majority, probe
+from vislang.evaluate.probing import Probed, majority
 from vislang.models.backbones import EFFICIENTNET_LITE0, load_vision_tower
 from vislang.models.data2vec import Data2Vec
 from vislang.models.pretraining import Pretraining
 from vislang.recipe import read_recipe
-from vislang.tasks.probes import Probe
+from vislang.studies.data2vec_figure import draw
 from vislang.train.checkpoint import FILE, list_checkpoints
 from vislang.train.log import read_metrics
 
 
 @dataclass(frozen=True)
 class Study:
-    """A recipe and the probes that tell what its model knows."""
+    """A recipe, the probes that tell what its model knows, and the generations that are compared."""
 
     recipe: Path
     probes: tuple[str, ...]
+    generations: tuple[str, ...] = ("v2",)
 
+
+PICTURES = ("emoji-groups", "stamp-categories", "clip-art-categories")
+PROSE = ("emoji-names", "stamp-captions")
+RECORDINGS = ("spoken-stamps-fr", "spoken-letters")
 
 STUDIES = {
-    "pictures": Study(Path("recipes/data2vec-image.yaml"), ("emoji-groups", "stamp-categories", "clip-art-categories")),
-    "prose": Study(Path("recipes/data2vec-text.yaml"), ("emoji-names", "stamp-captions")),
-    "recordings": Study(Path("recipes/data2vec-speech.yaml"), ("spoken-letters", "spoken-stamps-fr")),
+    "pictures": Study(Path("recipes/data2vec-image.yaml"), PICTURES, ("v2", "v1")),
+    "prose": Study(Path("recipes/data2vec-text.yaml"), PROSE),
+    "recordings": Study(Path("recipes/data2vec-speech.yaml"), RECORDINGS),
+    "shared": Study(Path("recipes/data2vec-shared.yaml"), (*PICTURES, *PROSE, *RECORDINGS)),
 }
-
-GENERATIONS = ("v2", "v1")
 
 POINTS = 6
 """Checkpoints of a run that are probed."""
@@ -62,7 +67,50 @@ MEASURED = 12
 """Steps on which a generation's pace is measured."""
 
 
-def run_study(study: Study, seeds: Sequence[int], out: Path, runs: Path) -> None:
+class Results:
+    """``results.json`` of a study: rows of accuracies, and what each run logged; written whole after each addition."""
+
+    def __init__(self, path: Path, recipe: Path):
+        self.path = path
+        kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        self.rows: list[dict[str, Any]] = kept.get("rows", [])
+        self.training: dict[str, list[dict[str, float]]] = kept.get("training", {})
+        self.recipe = recipe
+
+    def known(self, **wanted: Any) -> bool:
+        """Whether there is such a row."""
+        return any(all(row.get(key) == value for key, value in wanted.items()) for row in self.rows)
+
+    def add(self, found: dict[str, Probed], **what: Any) -> None:
+        """A row a kind of probe."""
+        for kind, probed in found.items():
+            accuracy = probed.accuracy
+            figures = {"accuracy": accuracy.value, "low": accuracy.low, "high": accuracy.high, "items": accuracy.n}
+            self.rows.append({**what, "kind": kind, **{k: round(v, 5) for k, v in figures.items()}})
+        self.write()
+
+    def log(self, run: str, metrics: Sequence[dict[str, Any]], points: int = 40) -> None:
+        """The curves of a run, thinned: each point the mean over its share of the steps."""
+        steps = [row for row in metrics if "loss" in row]
+        names = [n for n in steps[0] if n.rpartition("/")[2] in ("loss", "explained") or n.endswith("_spread")]
+        groups = [steps[len(steps) * n // points : len(steps) * (n + 1) // points] for n in range(points)]
+        self.training[run] = [
+            {"step": group[-1]["step"], "seconds": round(group[-1]["seconds"], 1)}
+            | {name: round(statistics.fmean(row[name] for row in group), 4) for name in names}
+            for group in groups
+            if group
+        ]
+        self.write()
+
+    def write(self) -> None:
+        """Put it on disk."""
+        write_json(
+            self.path,
+            {"recipe": str(self.recipe), **circumstances(), "training": self.training, "rows": self.rows},
+        )
+
+
+def run_study(study: Study, seeds: Sequence[int], out: Path, runs: Path, threads: int = 0) -> None:
     """Train what is not trained yet, probe what is not probed yet, write ``results.json`` after each step of that.
 
     Args:
@@ -70,44 +118,37 @@ def run_study(study: Study, seeds: Sequence[int], out: Path, runs: Path) -> None
         seeds: of the runs.
         out: folder of the results.
         runs: folder of the runs, which are not kept with the results.
+        threads: CPU threads; 0 leaves torch's choice.
     """
     out.mkdir(parents=True, exist_ok=True)
-    path = out / "results.json"
-    rows: list[dict[str, Any]] = json.loads(path.read_text())["rows"] if path.is_file() else []
+    if threads:
+        torch.set_num_threads(threads)
+    results = Results(out / "results.json", study.recipe)
     tasks = {name: task_of(name) for name in study.probes}
-
-    def known(**wanted: Any) -> bool:
-        return any(all(row.get(key) == value for key, value in wanted.items()) for row in rows)
-
-    def add(found: dict[str, Probed], **what: Any) -> None:
-        for kind, probed in found.items():
-            accuracy = probed.accuracy
-            rows.append({**what, "kind": kind, "accuracy": accuracy.value, "low": accuracy.low, "high": accuracy.high})
-        write_json(path, {"recipe": str(study.recipe), **circumstances(), "rows": rows})
-
-    for name, task in tasks.items():
-        if not known(probe=name, who="most frequent label"):
-            add({"linear": majority(task)}, probe=name, who="most frequent label")
-            documents = [item.document for item in task.items]
-            for who, features in {**raw_features(documents), **_tower(documents)}.items():
-                add(_both({who: features}, task), probe=name, who=who)
-                console.print(f"{name}: {who} done")
     for seed in seeds:
-        for generation in GENERATIONS:
+        for generation in study.generations:
             folder = _trained(study, generation, seed, runs)
-            seconds = {row["step"]: row["seconds"] for row in read_metrics(folder / "metrics.jsonl") if "loss" in row}
+            metrics = read_metrics(folder / "metrics.jsonl")
+            results.log(f"{generation}, seed {seed}", metrics)
+            seconds = {row["step"]: row["seconds"] for row in metrics if "loss" in row}
+            last = max(seconds)
             recipe, _ = read_recipe(study.recipe, _overrides(generation, seed, []))
             for step, model in _states(recipe.model, folder, seed):
-                for name, task in tasks.items():
-                    what: dict[str, Any] = {
-                        "probe": name,
-                        "who": generation if step else f"{generation}, before training",
-                    }
-                    what |= {"seed": seed, "step": step, "seconds": seconds.get(step, 0.0)}
-                    if not known(**what):
-                        add(_both(_features(model, task), task), **what)
-                        console.print(f"{name}: {what['who']}, seed {seed}, step {step} done")
-    draw(path, out)
+                who = generation if step else f"{generation}, before training"
+                for name in study.probes if step in (0, last) else study.probes[:1]:
+                    what = {"probe": name, "who": who, "seed": seed, "step": step, "seconds": seconds.get(step, 0.0)}
+                    if not results.known(**what):
+                        documents = [item.document for item in tasks[name].items]
+                        results.add(both_probes(frozen_features(model, documents), tasks[name]), **what)
+                        console.print(f"{name}: {who}, seed {seed}, step {step} done")
+    for name, task in tasks.items():
+        if not results.known(probe=name, who="most frequent label"):
+            results.add({"linear": majority(task)}, probe=name, who="most frequent label")
+            documents = [item.document for item in task.items]
+            for who, features in {**raw_features(documents), **_tower(documents)}.items():
+                results.add(both_probes({who: features}, task), probe=name, who=who)
+                console.print(f"{name}: {who} done")
+    draw(results.rows, study.probes[0], out / "curves.png")
 
 
 def _overrides(generation: str, seed: int, more: Sequence[str]) -> list[str]:
@@ -148,7 +189,7 @@ def _pace(study: Study, generation: str, runs: Path) -> float:
     return statistics.median(later - earlier for earlier, later in pairwise(marks))
 
 
-def _states(recipe: Any, folder: Path, seed: int):
+def _states(recipe: Any, folder: Path, seed: int) -> Iterator[tuple[int, Data2Vec]]:
     """(step, model) of a run: before training, then at each checkpoint."""
     torch.manual_seed(seed)
     built: Pretraining = recipe.build()
@@ -158,16 +199,6 @@ def _states(recipe: Any, folder: Path, seed: int):
     for step, state in [(0, fresh), *((state["step"], state["model"]) for state in states)]:
         built.load_trainable_state(state)
         yield step, built.model.eval()
-
-
-def _features(model: Data2Vec, task: Probe) -> dict[str, np.ndarray]:
-    documents = [item.document for item in task.items]
-    depth = len(model.student.blocks)
-    return {str(blocks): model.embed(documents, blocks=blocks).numpy() for blocks in (depth // 2, depth - 1, depth)}
-
-
-def _both(features: dict[str, np.ndarray], task: Probe) -> dict[str, Probed]:
-    return {"linear": probe(features, task), "neighbours": probe(features, task, "knn")}
 
 
 @torch.inference_mode()
@@ -184,50 +215,6 @@ def _tower(documents: Sequence[Document]) -> dict[str, np.ndarray]:
     return {"EfficientNet-Lite0, ImageNet labels": torch.cat(made).numpy()}
 
 
-def draw(results: Path, out: Path) -> None:
-    """Accuracy of the linear probe over minutes of training, a panel a probe: ``curves.png``."""
-    from matplotlib.figure import Figure
-
-    rows = [row for row in json.loads(results.read_text())["rows"] if row["kind"] == "linear"]
-    names = list(dict.fromkeys(row["probe"] for row in rows))
-    figure = Figure(figsize=(4.6 * len(names), 3.6), layout="constrained")
-    panels = figure.subplots(1, len(names), squeeze=False)[0]
-    colours = {"v1": "#b3591e", "v2": "#1f4e79"}
-    for axes, name in zip(panels, names, strict=True):
-        here = [row for row in rows if row["probe"] == name]
-        for row in here:
-            if "seed" not in row:
-                axes.axhline(100 * row["accuracy"], linewidth=1, linestyle="--", color="#888")
-                axes.annotate(
-                    row["who"],
-                    (0.99, 100 * row["accuracy"]),
-                    xycoords=("axes fraction", "data"),
-                    fontsize=7,
-                    ha="right",
-                    va="bottom",
-                    color="#555",
-                )
-        for generation, colour in colours.items():
-            of = [row for row in here if row["who"].startswith(generation)]
-            for seed in sorted({row["seed"] for row in of}):
-                points = sorted((row["seconds"] / 60, 100 * row["accuracy"]) for row in of if row["seed"] == seed)
-                axes.plot(
-                    *zip(*points, strict=True),
-                    marker="o",
-                    markersize=3,
-                    linewidth=1.3,
-                    color=colour,
-                    label=generation if seed == min(row["seed"] for row in of) else None,
-                )
-        axes.set_title(name, fontsize=10)
-        axes.set_xlabel("minutes of training")
-        axes.set_ylabel("linear probe, accuracy (%)")
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(alpha=0.25)
-        axes.legend(frameon=False, fontsize=8)
-    figure.savefig(out / "curves.png", dpi=130)
-
-
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -235,8 +222,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--runs", type=Path, default=Path("runs/studies"))
+    parser.add_argument("--threads", type=int, default=0)
     options = parser.parse_args()
-    run_study(STUDIES[options.study], options.seeds, options.out, options.runs / options.study)
+    run_study(STUDIES[options.study], options.seeds, options.out, options.runs / options.study, options.threads)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,45 @@
+"""The figure of a data2vec study: accuracy over minutes of training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+COLOURS = {"v1": "#b3591e", "v2": "#1f4e79"}
+
+
+def draw(rows: Sequence[dict[str, Any]], probe: str, path: Path) -> None:
+    """Draw a linear probe's accuracy over time, a line a run; baselines are dashed."""
+    here = [row for row in rows if row["probe"] == probe and row["kind"] == "linear"]
+    figure = Figure(figsize=(6.4, 4.0), layout="constrained")
+    axes = figure.subplots()
+    for row in here:
+        if "seed" not in row:
+            height = 100 * row["accuracy"]
+            axes.axhline(height, linewidth=1, linestyle="--", color="#888")
+            axes.annotate(
+                row["who"],
+                (1.0, height),
+                xycoords=("axes fraction", "data"),
+                xytext=(-2, 2),
+                textcoords="offset points",
+                fontsize=8,
+                ha="right",
+                color="#555",
+            )
+    for generation, colour in COLOURS.items():
+        of = [row for row in here if row["who"].startswith(generation)]
+        for seed in sorted({row["seed"] for row in of}):
+            points = sorted((row["seconds"] / 60, 100 * row["accuracy"]) for row in of if row["seed"] == seed)
+            label = generation if seed == min(row["seed"] for row in of) else None
+            axes.plot(*zip(*points, strict=True), marker="o", markersize=3, linewidth=1.3, color=colour, label=label)
+    axes.set_title(probe, fontsize=10)
+    axes.set_xlabel("minutes of training")
+    axes.set_ylabel("linear probe, accuracy (%)")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25)
+    axes.legend(frameon=False, fontsize=8, loc="upper left")
+    figure.savefig(path, dpi=130)
