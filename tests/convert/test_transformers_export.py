@@ -267,6 +267,7 @@ def test_a_scaled_embedding_is_no_longer_tied(tmp_path):
         ("image", {"norm_first": True}, {"norm": True}, "norm: for images"),
         ("speech", {}, {"norm": False}, "norm: for speech"),
         ("speech", {}, {"convolution_norm": "group"}, "convolution_norm"),
+        ("speech", {}, {"log_mel": True}, "log_mel"),
         ("speech", {}, {"position_norm": True}, "position_norm"),
         ("speech", {}, {"position_weight_norm": True}, "position_weight_norm"),
         ("speech", {}, {"feature_eps": 1e-3}, "feature_eps"),

@@ -177,6 +177,8 @@ def _refuse(encoder: Encoder, config: FrontEndConfig) -> None:
     if isinstance(config, SpeechConfig):
         if not config.norm:
             faults.append("norm: for speech, transformers normalises before the first block")
+        if config.log_mel:
+            faults.append("log_mel: in transformers, convolutions read the waveform itself")
         if config.convolution_norm != "layer":
             faults.append("convolution_norm group: transformers normalises each convolution's channels (layer)")
         if config.position_norm:

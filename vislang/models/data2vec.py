@@ -203,8 +203,9 @@ class ImageConfig(FrontEndConfig):
 class SpeechConfig(FrontEndConfig):
     """A 16 kHz waveform, frames by strided convolutions, positions by convolutions over the frames.
 
-    ``first_filters``: what the first convolution starts from. With little data, ``mel`` (band-pass filters, see
-    :func:`~vislang.nn.embed.mel_filters`) spares the model from finding out first that sound is made of tones.
+    With ``log_mel`` the first layer is not learned: its channels are log energies in mel bands (see
+    :class:`~vislang.nn.embed.MelEnergies`). That is no part of the papers; with hours of sound rather than hundreds of
+    hours, it spares the model from finding out first that sound is made of tones.
     """
 
     convolutions: Sequence[Sequence[int]] = (
@@ -214,7 +215,7 @@ class SpeechConfig(FrontEndConfig):
     )
     convolution_norm: Literal["layer", "group"] = "layer"
     convolution_bias: bool = False
-    first_filters: Literal["noise", "mel"] = "noise"
+    log_mel: bool = False
     position_kernel: int = 95
     position_groups: int = 16
     position_depth: int = 5
@@ -488,7 +489,7 @@ class SpeechFrontEnd(FrontEnd):
             config.convolutions,
             config.convolution_norm,
             config.convolution_bias,
-            SAMPLE_RATE if config.first_filters == "mel" else 0,
+            SAMPLE_RATE if config.log_mel else 0,
         )
         super().__init__(config, encoder, local)
         channels = config.convolutions[-1][0]

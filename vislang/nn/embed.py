@@ -216,8 +216,7 @@ class SpeechConvolutions(nn.Module):
         layers: (channels, kernel, stride) of each convolution.
         norm: ``layer`` normalises each layer's channels; ``group`` only the first layer's, each over time.
         bias: whether the convolutions have biases.
-        mel_rate: samples a second, where the first layer's filters start as :func:`mel_filters` rather than as noise;
-            0 for noise.
+        mel_rate: samples a second, where the first layer is not learned but :class:`MelEnergies`; 0 where it is.
     """
 
     def __init__(
@@ -231,12 +230,14 @@ class SpeechConvolutions(nn.Module):
         self.shapes = [tuple(layer) for layer in layers]
         self.convolutions = nn.ModuleList()
         self.norms = nn.ModuleList()
+        self.mel: MelEnergies | None = None
         width_in = 1
-        for index, (width, kernel, stride) in enumerate(self.shapes):
+        if mel_rate:
+            width_in, length, stride = self.shapes[0]
+            self.mel = MelEnergies(width_in, length, stride, mel_rate)
+        for index, (width, kernel, stride) in enumerate(self.shapes[1:] if mel_rate else self.shapes):
             convolution = nn.Conv1d(width_in, width, kernel, stride, bias=bias)
             nn.init.kaiming_normal_(convolution.weight)
-            if index == 0 and mel_rate:
-                convolution.weight.data = mel_filters(width, kernel, mel_rate)[:, None]
             self.convolutions.append(convolution)
             if norm == "layer":
                 self.norms.append(ChannelNorm(width))
@@ -247,6 +248,8 @@ class SpeechConvolutions(nn.Module):
     def forward(self, waveform: Float[Tensor, "batch samples"]) -> Float[Tensor, "batch frames channels"]:
         """Frames, 20 ms apart at 16 kHz with the usual layers."""
         hidden = waveform[:, None]
+        if self.mel is not None:
+            hidden = self.mel(hidden)
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
             hidden = F.gelu(norm(convolution(hidden)))
         return hidden.transpose(1, 2)
@@ -256,29 +259,42 @@ class SpeechConvolutions(nn.Module):
         return frames(samples, self.shapes)
 
 
-def mel_filters(count: int, length: int, rate: int) -> Float[Tensor, "count length"]:
-    """Band-pass filters of norm 1, evenly spaced on the mel scale, in pairs of a cosine and a sine.
+class MelEnergies(nn.Module):
+    """Log energies in bands that are evenly spaced on the mel scale. Nothing here is learned.
 
-    Each is a Gaussian window on a tone, as wide in frequency as its neighbours are apart. A network that starts with
-    such filters need not find out first that a waveform is made of tones (Ravanelli and Bengio 2018, section 2, who
-    learn nothing but the edges of the bands; here every sample of a filter goes on to be learned).
+    A band's energy is the squared length of its answer to a cosine and a sine under a Gaussian window, as wide in
+    frequency as its neighbours are apart; so a tone's phase leaves no trace.
 
     Args:
-        count: of filters; an odd one out is a cosine.
-        length: in samples.
+        bands: number of bands, from 60 Hz to just below half the rate.
+        length: of the window, in samples.
+        stride: samples from one frame to the next.
         rate: samples a second.
     """
-    bands = (count + 1) // 2
-    lowest, highest = (2595 * math.log10(1 + hertz / 700) for hertz in (60.0, 0.49 * rate))
-    mels = torch.linspace(lowest, highest, bands + 2)
-    edges = 700 * (10 ** (mels / 2595) - 1)
-    # A window shorter than its filter: what is narrower than that in frequency is widened.
-    width = (edges[2:] - edges[:-2]).clamp(min=2 * rate / length) / 2
-    seconds = (torch.arange(length) - (length - 1) / 2) / rate
-    window = torch.exp(-0.5 * (2 * math.pi * seconds * width[:, None] / 2.355) ** 2)
-    phase = 2 * math.pi * seconds * edges[1:-1, None]
-    pairs = torch.stack([window * phase.cos(), window * phase.sin()], dim=1).flatten(0, 1)[:count]
-    return pairs / pairs.norm(dim=1, keepdim=True)
+
+    filters: Tensor
+
+    def __init__(self, bands: int, length: int, stride: int, rate: int):
+        super().__init__()
+        self.stride = stride
+        lowest, highest = (2595 * math.log10(1 + hertz / 700) for hertz in (60.0, 0.49 * rate))
+        edges = 700 * (10 ** (torch.linspace(lowest, highest, bands + 2) / 2595) - 1)
+        # What is narrower in frequency than the window allows is widened.
+        width = (edges[2:] - edges[:-2]).clamp(min=2 * rate / length) / 2
+        seconds = (torch.arange(length) - (length - 1) / 2) / rate
+        window = torch.exp(-0.5 * (2 * math.pi * seconds * width[:, None] / 2.355) ** 2)
+        phase = 2 * math.pi * seconds * edges[1:-1, None]
+        pairs = torch.stack([window * phase.cos(), window * phase.sin()], dim=1).flatten(0, 1)
+        filters = (pairs / pairs.norm(dim=1, keepdim=True))[:, None]
+        self.register_buffer("filters", filters, persistent=False)
+
+    def forward(self, waveform: Float[Tensor, "batch 1 samples"]) -> Float[Tensor, "batch bands frames"]:
+        """Of waveforms of deviation 1; what is quieter by 40 dB or more is silence."""
+        with torch.autocast(waveform.device.type, enabled=False):
+            answers = F.conv1d(waveform.float(), self.filters, stride=self.stride)
+            energies = answers.square().unflatten(1, (-1, 2)).sum(dim=2)
+            # Some unit of deviation, for speech.
+            return (energies + 1e-4).log() / 4
 
 
 class ChannelNorm(nn.LayerNorm):

@@ -1,0 +1,49 @@
+"""Every recipe that comes with vislang can be read, and what it describes can be built."""
+
+from pathlib import Path
+
+import pytest
+
+from vislang.models.pretraining import Data2VecRecipe
+from vislang.recipe import read_recipe
+
+RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml"))
+PRETRAINING = {path.stem.removeprefix("data2vec-"): path for path in RECIPES if "data2vec" in path.stem}
+del PRETRAINING["finetune"]
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_a_recipe_can_be_read(path):
+    recipe, _ = read_recipe(path, [])
+    assert recipe.train.steps > 0
+
+
+@pytest.mark.parametrize("generation", ["v1", "v2"])
+@pytest.mark.parametrize("name", PRETRAINING)
+def test_one_switch_changes_the_generation(name, generation):
+    recipe, _ = read_recipe(PRETRAINING[name], [f"--model.generation={generation}"])
+    assert isinstance(recipe.model, Data2VecRecipe)
+    model = recipe.model.build().model
+    assert model.objective_config.generation == generation
+    assert all((config.decoder is None) == (generation == "v1") for config in model.modalities.present().values())
+
+
+def test_the_shared_encoder_learns_each_stream_as_the_encoders_of_one_do():
+    """So that what differs between them is the sharing alone."""
+    shared, _ = read_recipe(PRETRAINING["shared"], [])
+    assert isinstance(shared.model, Data2VecRecipe)
+    streams = {stream.name: stream for stream in shared.data}
+    for name in ("image", "text", "speech"):
+        alone, _ = read_recipe(PRETRAINING[name], [])
+        assert isinstance(alone.model, Data2VecRecipe)
+        (stream,) = alone.data
+        assert streams[stream.name].sources == stream.sources
+        assert streams[stream.name].batch_size == (stream.batch_size or alone.train.batch_size)
+        for what in ("encoder", "choices", "dtype", "generation"):
+            assert getattr(shared.model, what) == getattr(alone.model, what), what
+        assert getattr(shared.model.modalities, name) == getattr(alone.model.modalities, name)
+        assert getattr(shared.model.masking, name) == getattr(alone.model.masking, name)
+        for what in ("steps", "lr", "warmup_steps", "clip_norm", "weight_decay"):
+            assert getattr(shared.train, what) == getattr(alone.train, what), what
+    image, _ = read_recipe(PRETRAINING["image"], [])
+    assert image.model.augmentation == shared.model.augmentation
