@@ -162,6 +162,40 @@ def test_parts_of_a_short_sequence_share_tokens():
     assert part_means(features[:, :1], None, 3).tolist() == [[0.0, 0.0, 0.0]]
 
 
+@pytest.mark.parametrize("norm", ["instance", "group", "batch"])
+def test_padding_counts_in_no_norm(norm):
+    x = 3 * torch.randn(2, 6, 5) + 2
+    real = torch.ones(2, 6, dtype=torch.bool)
+    torch.testing.assert_close(normalise(x, norm, real), normalise(x, norm), atol=1e-5, rtol=1e-4)
+    if norm == "batch":
+        real[:, 4:] = False
+        alone = normalise(x[:, :4], norm)
+    else:
+        real[1, 4:] = False
+        alone = torch.cat([normalise(x[:1], norm)[:, :4], normalise(x[1:, :4], norm)])
+    torch.testing.assert_close(normalise(x, norm, real)[:, :4], alone, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["text", "speech"])
+def test_targets_do_not_tell_how_much_padding_there_is(kind):
+    built = model("v2")
+    if kind == "text":
+        values, padded = torch.randint(5, 30, (1, 9)), 1
+    else:
+        values, padded = torch.randn(1, 300), 0
+    longer = F.pad(values, (0, 60 if kind == "speech" else 4), value=padded)
+    padding = torch.zeros(longer.shape, dtype=torch.bool)
+    padding[:, values.shape[1] :] = True
+
+    def targets(values, padding):
+        local = built.student.front_end(kind).local_features(values)
+        inner = None if padding is None else built.student.front_end(kind).pad(padding, local.shape[1])
+        return built.targets(Masked(kind, values, torch.zeros(1, 1, dtype=torch.bool), padding=padding), local, inner)
+
+    alone = targets(values, None)
+    torch.testing.assert_close(targets(longer, padding)[:, : alone.shape[1]], alone, atol=1e-4, rtol=1e-3)
+
+
 def test_targets_are_normalised_in_the_order_that_is_told():
     results = [torch.randn(2, 7, 5) for _ in range(2)]
     config = ObjectiveConfig(top_k=2, layer_norms=["instance"], mean_norms=["layer"])

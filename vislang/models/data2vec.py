@@ -151,8 +151,9 @@ class FrontEndConfig:
         head_layers: linear layers that predict, in v1; 0 regresses the encoder's output itself.
         local_gradient: factor on the gradient into tokens, patches or convolutions; 0 freezes those.
         strict_padding: padding leaves no trace, so that an input is read alike alone and in a batch: every layer of
-            convolutional positions reads zeros there, and v2's encoder leaves it out. The originals keep it out of the
-            first layer only, and let v2's decoder see what the encoder made of it; converted models do as they do.
+            convolutional positions reads zeros there, v2's encoder leaves it out, and the norms of targets do not count
+            it. The originals keep it out of the first layer only, let v2's decoder see what the encoder made of it, and
+            normalise over it too, so that a target tells how much padding there is; converted models do as they do.
     """
 
     class_tokens: int = 0
@@ -754,34 +755,52 @@ class Objective(NamedTuple):
     class_targets: Float[Tensor, "copies width"] | None = None
 
 
-def normalise(x: Float[Tensor, "*batch width"], norm: Norm) -> Float[Tensor, "*batch width"]:
+def normalise(
+    x: Float[Tensor, "*batch width"], norm: Norm, real: Bool[Tensor, "batch tokens"] | None = None
+) -> Float[Tensor, "*batch width"]:
     """Normalise without weights: each channel over a sample's tokens (``instance``) or over the batch's
     (``batch``), each token over its channels (``layer``), or a sample as a whole (``group``). All but ``layer``
     want (batch, tokens, width).
 
     ``instance_across`` and ``group_across`` take the batch for time and time for the batch, as fairseq's v1 speech
     model does where no other normalisation has put its axes in order before.
+
+    With ``real``, what is False there (padding) counts in no mean and no variance.
     """
     x = x.float()
     if norm in ("instance_across", "group_across"):
         return normalise(x.transpose(0, 1), "instance" if norm == "instance_across" else "group").transpose(0, 1)
+    if norm == "layer":
+        return F.layer_norm(x, x.shape[-1:])
+    if real is not None:
+        return _standardise(x, {"instance": (1,), "batch": (0, 1), "group": (1, 2)}[norm], real)
     if norm == "instance":
         return F.instance_norm(x.transpose(1, 2)).transpose(1, 2)
     if norm == "batch":
         return F.batch_norm(x.transpose(1, 2), None, None, training=True).transpose(1, 2)
-    return F.layer_norm(x, x.shape[-1:] if norm == "layer" else x.shape[-2:])
+    return F.layer_norm(x, x.shape[-2:])
 
 
-def make_targets(results: Sequence[Tensor], config: ObjectiveConfig) -> Float[Tensor, "*batch width"]:
-    """Normalise each layer's result, average them, normalise the mean (v1, section 3.3)."""
+def _standardise(x: Tensor, over: tuple[int, ...], real: Tensor, eps: float = 1e-5) -> Tensor:
+    """Mean 0 and variance 1 over these dimensions, of what is real."""
+    counted = real[..., None].expand_as(x)
+    count = counted.sum(over, keepdim=True)
+    centred = x - (x * counted).sum(over, keepdim=True) / count
+    return centred * ((centred.square() * counted).sum(over, keepdim=True) / count + eps).rsqrt()
+
+
+def make_targets(
+    results: Sequence[Tensor], config: ObjectiveConfig, real: Bool[Tensor, "batch tokens"] | None = None
+) -> Float[Tensor, "*batch width"]:
+    """Normalise each layer's result, average them, normalise the mean (v1, section 3.3); see :func:`normalise`."""
     total = torch.zeros((), device=results[0].device)
     for result in results:
         for norm in config.layer_norms:
-            result = normalise(result, norm)
+            result = normalise(result, norm, real)
         total = total + result.float()
     mean = total / len(results)
     for norm in config.mean_norms:
-        mean = normalise(mean, norm)
+        mean = normalise(mean, norm, real)
     return mean
 
 
@@ -897,7 +916,8 @@ class Data2Vec(nn.Module):
         if early is not None:
             return make_targets(results, config)
         extra = front_end.config.class_tokens
-        targets = make_targets([result[:, extra:] for result in results], config)
+        real = None if padding is None or not front_end.config.strict_padding else ~padding
+        targets = make_targets([result[:, extra:] for result in results], config, real)
         return targets if places is None else F.pad(targets, (0, 0, extra, 0)).flatten(0, 1)[places]
 
     def objective(self, batch: Masked) -> Objective:

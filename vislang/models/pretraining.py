@@ -41,6 +41,7 @@ class Choice(NamedTuple):
     """What a paper chose for one modality; see ObjectiveConfig and TeacherConfig."""
 
     top_k: int
+    end_of_block: bool
     layer_norms: tuple[Norm, ...]
     mean_norms: tuple[Norm, ...]
     beta: float
@@ -54,12 +55,12 @@ class Choice(NamedTuple):
 
 # The papers' appendices, completed from fairseq's released configurations (see docs/data2vec.md).
 PAPERS: dict[tuple[str, str], Choice] = {
-    ("v1", "text"): Choice(10, ("layer",), (), 4.0, 1, 0.0, 0.999, 0.9999, 100_000, "all"),
-    ("v1", "image"): Choice(6, ("layer",), (), 2.0, 1, 0.0, 0.9998, 0.9998, 1, "encoder"),
-    ("v1", "speech"): Choice(8, ("instance",), (), 0.0, 1, 0.0, 0.999, 0.9999, 30_000, "encoder"),
-    ("v2", "text"): Choice(12, ("instance",), (), 0.0, 8, 0.0, 0.9999, 0.99999, 100_000, "encoder"),
-    ("v2", "image"): Choice(10, ("instance",), ("layer",), 0.0, 16, 0.01, 0.9998, 0.99999, 100_000, "all"),
-    ("v2", "speech"): Choice(8, ("instance",), (), 0.0, 8, 0.0, 0.999, 0.99999, 75_000, "context"),
+    ("v1", "text"): Choice(10, False, ("layer",), (), 4.0, 1, 0.0, 0.999, 0.9999, 100_000, "all"),
+    ("v1", "image"): Choice(6, True, ("layer",), (), 2.0, 1, 0.0, 0.9998, 0.9998, 1, "encoder"),
+    ("v1", "speech"): Choice(8, False, ("instance",), (), 0.0, 1, 0.0, 0.999, 0.9999, 30_000, "encoder"),
+    ("v2", "text"): Choice(12, False, ("instance",), (), 0.0, 8, 0.0, 0.9999, 0.99999, 100_000, "encoder"),
+    ("v2", "image"): Choice(10, False, ("instance",), ("layer",), 0.0, 16, 0.01, 0.9998, 0.99999, 100_000, "all"),
+    ("v2", "speech"): Choice(8, False, ("instance",), (), 0.0, 8, 0.0, 0.999, 0.99999, 75_000, "context"),
 }
 
 DECODERS = {
@@ -77,6 +78,7 @@ class Choices:
     """
 
     top_k: int | None = None
+    end_of_block: bool | None = None
     layer_norms: list[Norm] | None = None
     mean_norms: list[Norm] | None = None
     beta: float | None = None
@@ -132,7 +134,7 @@ class Data2VecRecipe(ModelRecipe):
         objective = ObjectiveConfig(
             self.generation,
             chosen.top_k,
-            False,
+            chosen.end_of_block,
             chosen.layer_norms,
             chosen.mean_norms,
             chosen.beta,
