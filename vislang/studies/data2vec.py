@@ -36,6 +36,7 @@ from vislang.models.data2vec import Data2Vec
 from vislang.models.pretraining import Pretraining
 from vislang.recipe import read_recipe
 from vislang.studies.data2vec_figure import draw
+from vislang.studies.data2vec_table import markdown
 from vislang.train.checkpoint import FILE, list_checkpoints
 from vislang.train.log import read_metrics
 
@@ -149,6 +150,7 @@ def run_study(study: Study, seeds: Sequence[int], out: Path, runs: Path, threads
                 results.add(both_probes({who: features}, task), probe=name, who=who)
                 console.print(f"{name}: {who} done")
     draw(results.rows, study.probes[0], out / "curves.png")
+    (out / "table.md").write_text(markdown(results.rows), encoding="utf-8")
 
 
 def _overrides(generation: str, seed: int, more: Sequence[str]) -> list[str]:

@@ -41,8 +41,8 @@ class Proportion:
         return f"{100 * self.value:.1f} % ({100 * self.low:.1f} to {100 * self.high:.1f})"
 
 
-def proportion(successes: int, n: int) -> Proportion:
-    """A share and its interval.
+def proportion(successes: float, n: int) -> Proportion:
+    """A share and its interval; a mean number of successes, over seeds say, need not be whole.
 
     Raises:
         ValueError: no trials.

@@ -1,0 +1,63 @@
+"""A data2vec study as a table: what each representation knows at the end of training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from vislang.tasks.answers import Proportion, proportion
+
+
+@dataclass(frozen=True)
+class Line:
+    """One representation on one probe, over its seeds.
+
+    Attributes:
+        accuracy: mean over seeds, with the 95 % interval that so many test items allow; seeds share the items, so more
+            of them do not narrow it.
+        seeds: accuracy of each seed; empty where nothing was drawn by chance.
+    """
+
+    accuracy: Proportion
+    seeds: tuple[float, ...]
+
+    def __str__(self) -> str:
+        spread = f", seeds {100 * min(self.seeds):.1f} to {100 * max(self.seeds):.1f}" if self.seeds else ""
+        figure = self.accuracy
+        return f"{100 * figure.value:.1f} ({100 * figure.low:.1f} to {100 * figure.high:.1f}{spread})"
+
+
+def last_lines(rows: Sequence[dict[str, Any]], kind: str) -> dict[str, dict[str, Line]]:
+    """By probe, then by representation: figures of the last step of each run; ``kind`` is linear or neighbours."""
+    found: dict[str, dict[str, dict[int | None, dict[str, Any]]]] = {}
+    for row in rows:
+        if row["kind"] == kind:
+            by_seed = found.setdefault(row["probe"], {}).setdefault(row["who"], {})
+            known = by_seed.get(row.get("seed"))
+            if known is None or row["step"] > known["step"]:
+                by_seed[row.get("seed")] = row
+    return {
+        probe: {who: _line(list(by_seed.values())) for who, by_seed in whos.items()} for probe, whos in found.items()
+    }
+
+
+def _line(rows: Sequence[dict[str, Any]]) -> Line:
+    items = rows[0]["items"]
+    mean = sum(row["accuracy"] for row in rows) / len(rows)
+    seeds = tuple(row["accuracy"] for row in rows) if "seed" in rows[0] else ()
+    return Line(proportion(mean * items, items), seeds)
+
+
+def markdown(rows: Sequence[dict[str, Any]]) -> str:
+    """One table a probe, the best first."""
+    linear, neighbours = last_lines(rows, "linear"), last_lines(rows, "neighbours")
+    parts = []
+    for probe, whos in linear.items():
+        items = next(iter(whos.values())).accuracy.n
+        lines = [f"| {probe}, {items:,} test items | linear probe | nearest neighbours |", "|---|---|---|"]
+        for who, line in sorted(whos.items(), key=lambda pair: -pair[1].accuracy.value):
+            other = neighbours.get(probe, {}).get(who)
+            lines.append(f"| {who} | {line} | {other or ''} |")
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts) + "\n"
