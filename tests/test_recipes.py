@@ -38,9 +38,15 @@ def test_the_shared_encoder_learns_each_stream_as_the_encoders_of_one_do():
         assert isinstance(alone.model, Data2VecRecipe)
         (stream,) = alone.data
         assert streams[stream.name].sources == stream.sources
-        assert streams[stream.name].batch_size == (stream.batch_size or alone.train.batch_size)
-        for what in ("encoder", "choices", "dtype", "generation"):
+        sizes = [
+            of.batch_size or recipe.train.batch_size for of, recipe in ((streams[stream.name], shared), (stream, alone))
+        ]
+        assert sizes[0] == sizes[1]
+        for what in ("encoder", "dtype", "generation"):
             assert getattr(shared.model, what) == getattr(alone.model, what), what
+        ours, theirs = shared.model.build().model, alone.model.build().model
+        assert ours.objective_config == theirs.objective_config
+        assert ours.teacher_config == theirs.teacher_config
         assert getattr(shared.model.modalities, name) == getattr(alone.model.modalities, name)
         assert getattr(shared.model.masking, name) == getattr(alone.model.masking, name)
         for what in ("steps", "lr", "warmup_steps", "clip_norm", "weight_decay"):
