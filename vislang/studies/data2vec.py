@@ -34,7 +34,7 @@ from vislang.evaluate.probing import Probed, majority
 from vislang.models.backbones import EFFICIENTNET_LITE0, load_vision_tower
 from vislang.models.data2vec import Data2Vec
 from vislang.models.pretraining import Pretraining
-from vislang.recipe import read_recipe
+from vislang.recipe import Recipe, read_recipe
 from vislang.studies.data2vec_figure import draw
 from vislang.studies.data2vec_table import markdown
 from vislang.train.checkpoint import FILE, list_checkpoints
@@ -43,11 +43,12 @@ from vislang.train.log import read_metrics
 
 @dataclass(frozen=True)
 class Study:
-    """A recipe, the probes that tell what its model knows, and the generations that are compared."""
+    """A recipe, what is changed of it, the probes that tell what its model knows, the generations that are compared."""
 
     recipe: Path
     probes: tuple[str, ...]
     generations: tuple[str, ...] = ("v2",)
+    changes: tuple[str, ...] = ()
 
 
 PICTURES = ("emoji-groups", "stamp-categories", "clip-art-categories")
@@ -58,6 +59,11 @@ STUDIES = {
     "pictures": Study(Path("recipes/data2vec-image.yaml"), PICTURES, ("v2", "v1")),
     "prose": Study(Path("recipes/data2vec-text.yaml"), PROSE),
     "recordings": Study(Path("recipes/data2vec-speech.yaml"), RECORDINGS),
+    "recordings-long": Study(
+        Path("recipes/data2vec-speech.yaml"),
+        RECORDINGS,
+        changes=("--train.steps=7000", "--model.choices.anneal_steps=5000", "--model.choices.end_decay=0.9995"),
+    ),
     "shared": Study(Path("recipes/data2vec-shared.yaml"), (*PICTURES, *PROSE, *RECORDINGS)),
 }
 
@@ -133,7 +139,7 @@ def run_study(study: Study, seeds: Sequence[int], out: Path, runs: Path, threads
             results.log(f"{generation}, seed {seed}", metrics)
             seconds = {row["step"]: row["seconds"] for row in metrics if "loss" in row}
             last = max(seconds)
-            recipe, _ = read_recipe(study.recipe, _overrides(generation, seed, []))
+            recipe, _ = _read(study, generation, seed)
             for step, model in _states(recipe.model, folder, seed):
                 who = generation if step else f"{generation}, before training"
                 for name in study.probes if step in (0, last) else study.probes[:1]:
@@ -153,8 +159,11 @@ def run_study(study: Study, seeds: Sequence[int], out: Path, runs: Path, threads
     (out / "table.md").write_text(markdown(results.rows), encoding="utf-8")
 
 
-def _overrides(generation: str, seed: int, more: Sequence[str]) -> list[str]:
-    return [f"--model.generation={generation}", f"--train.seed={seed}", *more]
+def _read(study: Study, generation: str, seed: int, *more: str) -> tuple[Recipe, dict[str, Any]]:
+    """The study's recipe for one run."""
+    return read_recipe(
+        study.recipe, [*study.changes, f"--model.generation={generation}", f"--train.seed={seed}", *more]
+    )
 
 
 def _trained(study: Study, generation: str, seed: int, runs: Path) -> Path:
@@ -162,17 +171,24 @@ def _trained(study: Study, generation: str, seed: int, runs: Path) -> Path:
     folder = runs / f"{generation}-{seed}"
     if (folder / "metrics.json").is_file():
         return folder
-    plain, _ = read_recipe(study.recipe, [])
+    plain, _ = _read(study, generation, seed)
     steps = plain.train.steps
     if generation == "v1":
         steps = max(POINTS, int(steps * _pace(study, "v2", runs) / _pace(study, "v1", runs)))
-    more = [f"--train.steps={steps}", f"--train.checkpoint_every={-(-steps // POINTS)}", "--train.keep_checkpoints=99"]
     # The teacher's annealing and the warm-up span the same share of a run, however many its steps are.
     share = steps / plain.train.steps
     anneal = plain.model.choices.anneal_steps  # type: ignore[attr-defined]
-    more += [f"--model.choices.anneal_steps={round(anneal * share)}"]
-    more += [f"--train.warmup_steps={max(1, round(plain.train.warmup_steps * share))}", "--train.eval_every=0"]
-    recipe, values = read_recipe(study.recipe, _overrides(generation, seed, more))
+    recipe, values = _read(
+        study,
+        generation,
+        seed,
+        f"--train.steps={steps}",
+        f"--train.checkpoint_every={-(-steps // POINTS)}",
+        "--train.keep_checkpoints=99",
+        f"--model.choices.anneal_steps={round(anneal * share)}",
+        f"--train.warmup_steps={max(1, round(plain.train.warmup_steps * share))}",
+        "--train.eval_every=0",
+    )
     resume = bool(list_checkpoints(folder / "checkpoints"))
     if run_recipe(recipe, values, folder, resume=resume) is None:
         raise KeyboardInterrupt
@@ -183,8 +199,9 @@ def _pace(study: Study, generation: str, runs: Path) -> float:
     """Seconds a step, measured once for all seeds."""
     folder = runs / f"pace-{generation}"
     if not (folder / "metrics.json").is_file():
-        more = [f"--train.steps={MEASURED}", "--train.eval_every=0", "--train.eval_examples=8"]
-        recipe, values = read_recipe(study.recipe, _overrides(generation, 0, more))
+        recipe, values = _read(
+            study, generation, 0, f"--train.steps={MEASURED}", "--train.eval_every=0", "--train.eval_examples=8"
+        )
         run_recipe(recipe, values, folder)
         shutil.rmtree(folder / "checkpoints")
     marks = [row["seconds"] for row in read_metrics(folder / "metrics.jsonl") if "loss" in row]
