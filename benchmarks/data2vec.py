@@ -14,12 +14,15 @@ from __future__ import annotations
 
 import copy
 import math
+import random
 import tempfile
 from collections.abc import Callable
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from compare import Row, arguments, compare, report
+from PIL import Image, ImageEnhance, ImageOps
 from torch import Tensor, nn
 from transformers import (
     Data2VecTextConfig,
@@ -30,6 +33,7 @@ from transformers import (
 )
 
 from vislang.convert.transformers import convert
+from vislang.models.augment import Augmentation
 from vislang.models.data2vec import (
     Data2Vec,
     DecoderConfig,
@@ -40,6 +44,7 @@ from vislang.models.data2vec import (
     ObjectiveConfig,
     TeacherConfig,
 )
+from vislang.nn.attention import SelfAttention
 from vislang.nn.averaging import average_into
 from vislang.nn.masking import block_mask, inverse_block_mask, mask_tokens
 
@@ -231,6 +236,51 @@ def share_of_machine(step: Callable[[], float], rounds: int, size: int = 4096) -
     )
 
 
+def augmentation_against_plain_pillow(rounds: int, size: int = 224, count: int = 8) -> Row:
+    """Random resized crop, mirror, colours and hue of a photograph of three megapixels, against each step by itself."""
+    chance = np.random.default_rng(0)
+    photograph = Image.fromarray(chance.integers(0, 256, (1500, 2000, 3), dtype=np.uint8))
+    augmentation = Augmentation(hue=0.1)
+
+    def whole() -> None:
+        for seed in range(count):
+            augmentation(photograph, size, random.Random(seed))
+
+    def plain() -> None:
+        for seed in range(count):
+            draw = random.Random(seed)
+            box = tuple(round(edge) for edge in augmentation.crop(*photograph.size, draw))
+            out = photograph.crop(box).resize((size, size), Image.Resampling.BICUBIC)
+            if draw.random() < 0.5:
+                out = ImageOps.mirror(out)
+            for enhance in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
+                out = enhance(out).enhance(draw.uniform(0.6, 1.4))
+            pixels = np.asarray(out.convert("HSV")).copy()
+            pixels[..., 0] += np.uint8(round(draw.uniform(-0.1, 0.1) * 256) % 256)
+            Image.fromarray(pixels, "HSV").convert("RGB")
+
+    return compare(f"augmentation of {count} photographs to plain Pillow", whole, plain, 1.0, 5 * rounds)
+
+
+def short_attention_in_bfloat16(rounds: int, rows: int = 128, tokens: int = 16, width: int = 192) -> Row:
+    """Self-attention as a small v2 step has it, there and back, against the kernel that torch would choose."""
+    attention = SelfAttention(width, 6)
+    x = torch.randn(rows, tokens, width, requires_grad=True)
+
+    def chosen() -> None:
+        with torch.autocast("cpu", torch.bfloat16):
+            attention(x).sum().backward()
+
+    def fused() -> None:
+        with torch.autocast("cpu", torch.bfloat16):
+            parts = attention.to_queries_keys_values(x).chunk(3, dim=-1)
+            queries, keys, values = (part.unflatten(-1, (6, -1)).transpose(1, 2) for part in parts)
+            attended = F.scaled_dot_product_attention(queries, keys, values)
+            attention.to_output(attended.transpose(1, 2).flatten(2)).sum().backward()
+
+    return compare(f"attention, {rows} x {tokens} in bfloat16, to torch's choice", chosen, fused, 0.8, 10 * rounds)
+
+
 def main() -> None:
     """Print the table."""
     options = arguments(__doc__ or "")
@@ -239,7 +289,12 @@ def main() -> None:
     text, *_ = step_against_transformers("text", rounds)
     images, step, model = step_against_transformers("image", rounds)
     rows = [text, images, share_of_machine(step, rounds), v2_against_v1(step, rounds)]
-    report([*rows, averaging_against_loop(model, rounds)], options.json)
+    rows += [
+        averaging_against_loop(model, rounds),
+        short_attention_in_bfloat16(rounds),
+        augmentation_against_plain_pillow(rounds),
+    ]
+    report(rows, options.json)
 
 
 if __name__ == "__main__":
