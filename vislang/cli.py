@@ -141,6 +141,12 @@ def _parser() -> argparse.ArgumentParser:
     encoder.add_argument("source", help="folder, or a Hub id")
     encoder.add_argument("out", type=Path, help="folder to write")
     encoder.set_defaults(run=_convert_transformers)
+    old_vilbert = convert.add_parser("vilbert", help="ViLBERT: vilbert-multi-task, vilbert_beta or MMF")
+    old_vilbert.add_argument("weights", type=Path, help="checkpoint (.bin, .pt, .tar)")
+    old_vilbert.add_argument("--config", type=Path, required=True, help="the original's configuration, as JSON")
+    old_vilbert.add_argument("out", type=Path, help="folder to write")
+    old_vilbert.add_argument("--lenient", action="store_true", help="go on with missing or unexpected keys")
+    old_vilbert.set_defaults(run=_convert_vilbert)
     verify = convert.add_parser("verify", help="compare a converted model with recorded outputs of the original")
     verify.add_argument("model", type=Path, help="folder of the converted model")
     verify.add_argument("reference", type=Path, help="recorded inputs and outputs (.pt)")
@@ -239,6 +245,12 @@ def _convert_fairseq(options: argparse.Namespace, rest: list[str]) -> int:
     from vislang.commands.convert import convert_fairseq
 
     return convert_fairseq(options.weights, options.config, options.out, options.lenient)
+
+
+def _convert_vilbert(options: argparse.Namespace, rest: list[str]) -> int:
+    from vislang.commands.convert import convert_vilbert
+
+    return convert_vilbert(options.weights, options.config, options.out, options.lenient)
 
 
 def _convert_transformers(options: argparse.Namespace, rest: list[str]) -> int:

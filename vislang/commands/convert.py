@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vislang.console import console
-from vislang.convert import fairseq
+from vislang.convert import fairseq, vilbert
 from vislang.convert.checkpoint import read_checkpoint
 from vislang.convert.verify import TOLERANCE, differences, read_reference
 from vislang.errors import UserError
@@ -23,6 +23,18 @@ def convert_fairseq(weights: Path, config: Path, out: Path, lenient: bool) -> in
     for fault in passed_over:
         console.print(f"passed over: {fault}", markup=False)
     return _save(model, out)
+
+
+def convert_vilbert(weights: Path, config: Path, out: Path, lenient: bool) -> int:
+    """Write a model folder from a checkpoint of ViLBERT and its configuration; returns the exit status."""
+    state = vilbert.canonical(read_checkpoint(weights))
+    model = vilbert.build(_read_json(config), state)
+    for passed_over in vilbert.load_weights(model, state, lenient):
+        console.print(f"passed over: {passed_over}", markup=False)
+    model.save(out)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    console.print(f"{out}: {parameters:,} parameters, heads: {', '.join(model.heads) or 'those of pretraining'}")
+    return 0
 
 
 def convert_transformers(source: str, out: Path) -> int:
@@ -47,11 +59,16 @@ def _save(model: Data2Vec | FineTuned, out: Path) -> int:
 
 def verify(folder: Path, reference: Path) -> int:
     """Print, as JSON, how far each recorded output is; returns 1 if any is further than 1e-4, else 0."""
-    inputs, recorded = read_reference(reference)
+    inputs, recorded, labels = read_reference(reference)
     model = load(folder)
-    if not isinstance(model, Data2Vec) or not model.origin or model.origin.get("format") != "fairseq":
+    origin = (getattr(model, "origin", None) or {}).get("format")
+    if origin == "fairseq":
+        ours = fairseq.outputs(model, inputs, model.origin["config"])
+    elif origin == "vilbert":
+        ours = vilbert.outputs(model, inputs, labels)
+    else:
         raise UserError(f"{folder}: was not converted from an origin that can be verified.")
-    found = differences(recorded, fairseq.outputs(model, inputs, model.origin["config"]))
+    found = differences(recorded, ours)
     # Infinity is no JSON: what is missing is null.
     print(json.dumps({name: gap if gap < float("inf") else None for name, gap in found.items()}, indent=1))
     return 0 if all(gap <= TOLERANCE for gap in found.values()) else 1

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vislang.convert.keys import ConversionError, Keys, Place
+from vislang.convert.keys import ConversionError, Keys, Place, fill, linear
+from vislang.convert.settings import Settings
 from vislang.models.data2vec import (
     AlibiConfig,
     ConvolutionalDecoder,
@@ -36,38 +37,6 @@ from vislang.models.data2vec import (
 
 TEXT_LAYOUT = 3.0
 """The value of fairseq's ``version`` keys: the layout of transformer checkpoints that is read here."""
-
-
-class Settings:
-    """A fairseq configuration that knows what was asked of it, and what it may not say."""
-
-    def __init__(self, values: Mapping[str, Any], where: str = ""):
-        self.values, self.where = values, where
-
-    def get(self, name: str, default: Any) -> Any:
-        """A setting, or fairseq's own default where the configuration is silent or says null."""
-        value = self.values.get(name)
-        return default if value is None else value
-
-    def part(self, name: str) -> Settings:
-        """A nested configuration."""
-        value = self.values.get(name)
-        if not isinstance(value, Mapping):
-            raise ConversionError(f"configuration: {self.where}{name} is missing.")
-        return Settings(value, f"{self.where}{name}.")
-
-    def need(self, name: str) -> Any:
-        """A setting that has no default."""
-        if self.values.get(name) is None:
-            raise ConversionError(f"configuration: {self.where}{name} is missing.")
-        return self.values[name]
-
-    def refuse(self, **expected: Any) -> None:
-        """Refuse settings that are not what they must be, since nothing here does what they ask for."""
-        for name, value in expected.items():
-            found = self.values.get(name)
-            if found is not None and found != value:
-                raise ConversionError(f"configuration: {self.where}{name} {found!r} is not supported, only {value!r}.")
 
 
 def build(config: Mapping[str, Any]) -> Data2Vec:
@@ -412,22 +381,17 @@ def _decoder(part: Settings) -> DecoderConfig:
 # ------------------------------------------------------------------------------------------ which key is which
 
 
-def _linear(theirs: str, ours: str, *kinds: str) -> Iterator[tuple[str, Place]]:
-    for kind in kinds or ("weight", "bias"):
-        yield f"{theirs}.{kind}", Place(f"{ours}.{kind}")
-
-
 def _fairseq_block(theirs: str, ours: str) -> Iterator[tuple[str, Place]]:
     """A TransformerEncoderLayer, or a TransformerSentenceEncoderLayer (v1 text and speech)."""
     for part, side in enumerate(("q_proj", "k_proj", "v_proj")):
         for kind in ("weight", "bias"):
             place = Place(f"{ours}.attention.to_queries_keys_values.{kind}", part, 3)
             yield f"{theirs}.self_attn.{side}.{kind}", place
-    yield from _linear(f"{theirs}.self_attn.out_proj", f"{ours}.attention.to_output")
-    yield from _linear(f"{theirs}.self_attn_layer_norm", f"{ours}.attention_norm")
-    yield from _linear(f"{theirs}.fc1", f"{ours}.widen")
-    yield from _linear(f"{theirs}.fc2", f"{ours}.narrow")
-    yield from _linear(f"{theirs}.final_layer_norm", f"{ours}.feed_forward_norm")
+    yield from linear(f"{theirs}.self_attn.out_proj", f"{ours}.attention.to_output")
+    yield from linear(f"{theirs}.self_attn_layer_norm", f"{ours}.attention_norm")
+    yield from linear(f"{theirs}.fc1", f"{ours}.widen")
+    yield from linear(f"{theirs}.fc2", f"{ours}.narrow")
+    yield from linear(f"{theirs}.final_layer_norm", f"{ours}.feed_forward_norm")
 
 
 def _beit_block(theirs: str, ours: str, scaled: bool) -> Iterator[tuple[str, Place]]:
@@ -436,11 +400,11 @@ def _beit_block(theirs: str, ours: str, scaled: bool) -> Iterator[tuple[str, Pla
     yield f"{theirs}.attn.qkv.weight", Place(f"{fused}.weight")
     yield f"{theirs}.attn.q_bias", Place(f"{fused}.bias", 0, 3)
     yield f"{theirs}.attn.v_bias", Place(f"{fused}.bias", 2, 3)
-    yield from _linear(f"{theirs}.attn.proj", f"{ours}.attention.to_output")
-    yield from _linear(f"{theirs}.norm1", f"{ours}.attention_norm")
-    yield from _linear(f"{theirs}.norm2", f"{ours}.feed_forward_norm")
-    yield from _linear(f"{theirs}.mlp.0", f"{ours}.widen")
-    yield from _linear(f"{theirs}.mlp.2", f"{ours}.narrow")
+    yield from linear(f"{theirs}.attn.proj", f"{ours}.attention.to_output")
+    yield from linear(f"{theirs}.norm1", f"{ours}.attention_norm")
+    yield from linear(f"{theirs}.norm2", f"{ours}.feed_forward_norm")
+    yield from linear(f"{theirs}.mlp.0", f"{ours}.widen")
+    yield from linear(f"{theirs}.mlp.2", f"{ours}.narrow")
     if scaled:
         yield f"{theirs}.gamma_1", Place(f"{ours}.attention_scale")
         yield f"{theirs}.gamma_2", Place(f"{ours}.feed_forward_scale")
@@ -448,13 +412,13 @@ def _beit_block(theirs: str, ours: str, scaled: bool) -> Iterator[tuple[str, Pla
 
 def _alt_block(theirs: str, ours: str, affine: bool) -> Iterator[tuple[str, Place]]:
     """A block of v2."""
-    yield from _linear(f"{theirs}.attn.qkv", f"{ours}.attention.to_queries_keys_values")
-    yield from _linear(f"{theirs}.attn.proj", f"{ours}.attention.to_output")
-    yield from _linear(f"{theirs}.mlp.fc1", f"{ours}.widen")
-    yield from _linear(f"{theirs}.mlp.fc2", f"{ours}.narrow")
+    yield from linear(f"{theirs}.attn.qkv", f"{ours}.attention.to_queries_keys_values")
+    yield from linear(f"{theirs}.attn.proj", f"{ours}.attention.to_output")
+    yield from linear(f"{theirs}.mlp.fc1", f"{ours}.widen")
+    yield from linear(f"{theirs}.mlp.fc2", f"{ours}.narrow")
     if affine:
-        yield from _linear(f"{theirs}.norm1", f"{ours}.attention_norm")
-        yield from _linear(f"{theirs}.norm2", f"{ours}.feed_forward_norm")
+        yield from linear(f"{theirs}.norm1", f"{ours}.attention_norm")
+        yield from linear(f"{theirs}.norm2", f"{ours}.feed_forward_norm")
 
 
 def _embedding_keys(theirs: str, ours: str, config: TextConfig) -> Iterator[tuple[str, Place]]:
@@ -462,17 +426,17 @@ def _embedding_keys(theirs: str, ours: str, config: TextConfig) -> Iterator[tupl
     if config.positions == "learned":
         yield f"{theirs}embed_positions.weight", Place(f"{ours}.positions.weight")
     if config.embedding_norm:
-        yield from _linear(f"{theirs}layernorm_embedding", f"{ours}.norm")
+        yield from linear(f"{theirs}layernorm_embedding", f"{ours}.norm")
 
 
 def _convolution_keys(theirs: str, ours: str, config: SpeechConfig) -> Iterator[tuple[str, Place]]:
     for index in range(len(config.convolutions)):
         kinds = ("weight", "bias") if config.convolution_bias else ("weight",)
-        yield from _linear(f"{theirs}.{index}.0", f"{ours}.convolutions.{index}", *kinds)
+        yield from linear(f"{theirs}.{index}.0", f"{ours}.convolutions.{index}", *kinds)
         if config.convolution_norm == "layer":
-            yield from _linear(f"{theirs}.{index}.2.1", f"{ours}.norms.{index}")
+            yield from linear(f"{theirs}.{index}.2.1", f"{ours}.norms.{index}")
         elif index == 0:
-            yield from _linear(f"{theirs}.0.2", f"{ours}.norms.0")
+            yield from linear(f"{theirs}.0.2", f"{ours}.norms.0")
 
 
 def student_keys(model: Data2Vec) -> Keys:
@@ -484,12 +448,12 @@ def student_keys(model: Data2Vec) -> Keys:
         theirs = "encoder.sentence_encoder."
         keys = {theirs + key: place for key, place in _text_keys(model, "student.").items()}
         for index in range(0, 2 * _config(model, "text").head_layers, 2):
-            keys |= _linear(f"encoder.regression_head.{index}", f"heads.text.{index}")
+            keys |= linear(f"encoder.regression_head.{index}", f"heads.text.{index}")
         return keys
     if "image" in modalities:
         return _image_keys(model, "student.")
     keys = _speech_keys(model, "student.")
-    return keys | dict(_linear("final_proj", "heads.speech.0"))
+    return keys | dict(linear("final_proj", "heads.speech.0"))
 
 
 def teacher_keys(model: Data2Vec) -> Keys:
@@ -514,7 +478,7 @@ def _text_keys(model: Data2Vec, whose: str) -> Keys:
     for index in range(len(model.student.blocks)):
         keys |= _fairseq_block(f"layers.{index}", f"{whose}blocks.{index}")
     if model.student.config.final_norm:
-        keys |= _linear("layer_norm", f"{whose}norm")
+        keys |= linear("layer_norm", f"{whose}norm")
     return keys
 
 
@@ -523,14 +487,14 @@ def _image_keys(model: Data2Vec, whose: str) -> Keys:
     keys = {
         "cls_emb": Place(f"{front}.class_tokens"),
         "mask_emb": Place(f"{front}.mask_token"),
-        **dict(_linear("patch_embed.conv", f"{front}.local.patches")),
+        **dict(linear("patch_embed.conv", f"{front}.local.patches")),
         "encoder.rel_pos_bias.relative_position_bias_table": Place(f"{front}.bias.tables"),
         "encoder.rel_pos_bias.relative_position_index": Place(f"{front}.bias.index"),
     }
     for index in range(len(model.student.blocks)):
         scaled = model.student.config.layer_scale is not None
         keys |= _beit_block(f"encoder.blocks.{index}", f"{whose}blocks.{index}", scaled)
-    return keys | dict(_linear("encoder.norm", f"{whose}norm"))
+    return keys | dict(linear("encoder.norm", f"{whose}norm"))
 
 
 def _speech_keys(model: Data2Vec, whose: str) -> Keys:
@@ -538,8 +502,8 @@ def _speech_keys(model: Data2Vec, whose: str) -> Keys:
     keys = {
         "mask_emb": Place(f"{front}.mask_token"),
         **dict(_convolution_keys("feature_extractor.conv_layers", f"{front}.local", config)),
-        **dict(_linear("layer_norm", f"{front}.project.0")),
-        **dict(_linear("post_extract_proj", f"{front}.project.1")),
+        **dict(linear("layer_norm", f"{front}.project.0")),
+        **dict(linear("post_extract_proj", f"{front}.project.1")),
     }
     if config.position_weight_norm:
         ours = f"{front}.positions.layers.0"
@@ -548,10 +512,10 @@ def _speech_keys(model: Data2Vec, whose: str) -> Keys:
         keys["encoder.pos_conv.0.weight_v"] = Place(f"{ours}.parametrizations.weight.original1")
     else:
         for index in range(config.position_depth):
-            keys |= _linear(f"encoder.pos_conv.{index}.0", f"{front}.positions.layers.{index}")
+            keys |= linear(f"encoder.pos_conv.{index}.0", f"{front}.positions.layers.{index}")
     for index in range(len(model.student.blocks)):
         keys |= _fairseq_block(f"encoder.layers.{index}", f"{whose}blocks.{index}")
-    return keys | dict(_linear("encoder.layer_norm", f"{whose}norm" if config.norm is False else f"{front}.norm"))
+    return keys | dict(linear("encoder.layer_norm", f"{whose}norm" if config.norm is False else f"{front}.norm"))
 
 
 def _v2_keys(model: Data2Vec, whose: str) -> Iterator[tuple[str, Place]]:
@@ -562,7 +526,7 @@ def _v2_keys(model: Data2Vec, whose: str) -> Iterator[tuple[str, Place]]:
     if scope == "encoder":
         return
     if student.norm is not None and affine:
-        yield from _linear("norm", f"{whose}norm")
+        yield from linear("norm", f"{whose}norm")
     for modality in student.front_ends:
         config: FrontEndConfig = _config(model, modality)
         theirs, ours = f"modality_encoders.{_THEIRS[modality]}.", f"{whose}front_ends.{modality}"
@@ -571,7 +535,7 @@ def _v2_keys(model: Data2Vec, whose: str) -> Iterator[tuple[str, Place]]:
         if config.alibi is not None:
             yield f"{theirs}alibi_scale", Place(f"{ours}.bias.scale")
         if config.norm and affine:
-            yield from _linear(f"{theirs}context_encoder.norm", f"{ours}.norm")
+            yield from linear(f"{theirs}context_encoder.norm", f"{ours}.norm")
         for index in range(config.prenet_depth):
             yield from _alt_block(f"{theirs}context_encoder.blocks.{index}", f"{ours}.prenet.{index}", affine)
         if isinstance(config, ImageConfig) and config.positions == "fixed":
@@ -579,15 +543,15 @@ def _v2_keys(model: Data2Vec, whose: str) -> Iterator[tuple[str, Place]]:
         if isinstance(config, SpeechConfig):
             conv = f"{theirs}relative_positional_encoder."
             if config.position_norm:
-                yield from _linear(f"{conv}0", f"{ours}.positions.norm")
+                yield from linear(f"{conv}0", f"{ours}.positions.norm")
                 conv += "1."
             for index in range(config.position_depth):
-                yield from _linear(f"{conv}{index + 1}.0", f"{ours}.positions.layers.{index}")
+                yield from linear(f"{conv}{index + 1}.0", f"{ours}.positions.layers.{index}")
         if scope == "all":
             yield from _v2_local_keys(f"{theirs}local_encoder", ours, config, student.config.width)
             if isinstance(config, SpeechConfig):
-                yield from _linear(f"{theirs}project_features.1", f"{ours}.project.0")
-                yield from _linear(f"{theirs}project_features.2", f"{ours}.project.1")
+                yield from linear(f"{theirs}project_features.1", f"{ours}.project.0")
+                yield from linear(f"{theirs}project_features.2", f"{ours}.project.1")
         if whose == "student.":
             yield from _decoder_keys(f"{theirs}decoder", f"heads.{modality}", config.decoder)
 
@@ -598,21 +562,21 @@ def _v2_local_keys(theirs: str, ours: str, config: FrontEndConfig, width: int) -
     elif isinstance(config, SpeechConfig):
         yield from _convolution_keys(f"{theirs}.conv_layers", f"{ours}.local", config)
     elif isinstance(config, ImageConfig) and config.patch_width in (None, width):
-        yield from _linear(f"{theirs}.proj", f"{ours}.local.patches")
+        yield from linear(f"{theirs}.proj", f"{ours}.local.patches")
     else:
-        yield from _linear(f"{theirs}.0.proj", f"{ours}.local.patches")
-        yield from _linear(f"{theirs}.1", f"{ours}.local.project")
+        yield from linear(f"{theirs}.0.proj", f"{ours}.local.patches")
+        yield from linear(f"{theirs}.1", f"{ours}.local.project")
 
 
 def _decoder_keys(theirs: str, ours: str, config: DecoderConfig | None) -> Iterator[tuple[str, Place]]:
     assert config is not None
     for index in range(config.layers):
-        yield from _linear(f"{theirs}.blocks.{index}.0", f"{ours}.layers.{index}")
+        yield from linear(f"{theirs}.blocks.{index}.0", f"{ours}.layers.{index}")
     if config.projection_layers == 1:
-        yield from _linear(f"{theirs}.proj", f"{ours}.project.0")
+        yield from linear(f"{theirs}.proj", f"{ours}.project.0")
     else:
         for index in range(0, 2 * config.projection_layers, 2):
-            yield from _linear(f"{theirs}.proj.{index}", f"{ours}.project.{index}")
+            yield from linear(f"{theirs}.proj.{index}", f"{ours}.project.{index}")
 
 
 # --------------------------------------------------------------------------------------------- reading, verifying
@@ -649,9 +613,9 @@ def load_weights(model: Data2Vec, weights: Mapping[str, Any], lenient: bool = Fa
         ]
     tensors = _tensors(model)
     with torch.no_grad():
-        _fill(tensors, known, state)
+        fill(tensors, known, _without_indices(state))
         model.copy_to_teacher()
-        _fill(tensors, moved, teacher or {})
+        fill(tensors, moved, _without_indices(teacher or {}))
         _silence_key_biases(model)
     if faults and not lenient:
         shown = "; ".join(faults[:20]) + (f"; and {len(faults) - 20} more" if len(faults) > 20 else "")
@@ -659,16 +623,6 @@ def load_weights(model: Data2Vec, weights: Mapping[str, Any], lenient: bool = Fa
     if teacher is None:
         model.reset_teacher()
     return faults
-
-
-def _fill(tensors: Mapping[str, Tensor], keys: Keys, source: Mapping[str, Tensor]) -> None:
-    for key, place in keys.items():
-        if key in source and not _is_index(key):
-            target = place.of(tensors)
-            if source[key].numel() != target.numel():
-                shapes = f"{tuple(source[key].shape)}, not {tuple(target.shape)}"
-                raise ConversionError(f"checkpoint: {key} is {shapes}; the configuration is of another model.")
-            target.copy_(source[key].reshape(target.shape))
 
 
 def outputs(model: Data2Vec, inputs: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
@@ -756,6 +710,10 @@ def _tensors(model: Data2Vec) -> dict[str, Tensor]:
 def _is_index(key: str) -> bool:
     """Buffers that follow from the configuration."""
     return key.endswith("relative_position_index")
+
+
+def _without_indices(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {key: value for key, value in state.items() if not _is_index(key)}
 
 
 def _is_nothing(model: Data2Vec, key: str) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -31,3 +31,24 @@ class Place:
 
 Keys = dict[str, Place]
 """Their key -> our place."""
+
+
+def linear(theirs: str, ours: str, *kinds: str) -> Iterator[tuple[str, Place]]:
+    """The keys of a linear map or a norm: weight and bias, or those kinds that are named."""
+    for kind in kinds or ("weight", "bias"):
+        yield f"{theirs}.{kind}", Place(f"{ours}.{kind}")
+
+
+def fill(tensors: Mapping[str, Tensor], keys: Keys, source: Mapping[str, Tensor]) -> None:
+    """Copy what a source has of the keys into our tensors; call it without gradients.
+
+    Raises:
+        ConversionError: a size does not fit.
+    """
+    for key, place in keys.items():
+        if key in source:
+            target = place.of(tensors)
+            if source[key].numel() != target.numel():
+                shapes = f"{tuple(source[key].shape)}, not {tuple(target.shape)}"
+                raise ConversionError(f"checkpoint: {key} is {shapes}; the configuration is of another model.")
+            target.copy_(source[key].reshape(target.shape))

@@ -16,8 +16,8 @@ TOLERANCE = 1e-4
 """The largest difference that still counts as agreement."""
 
 
-def read_reference(path: Path | str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The recorded ``inputs`` and ``outputs`` of a file.
+def read_reference(path: Path | str) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any] | None]:
+    """What was recorded in a file: inputs, outputs (losses and norms of gradients among them), labels if any.
 
     Raises:
         CheckpointUnreadable: no such file, or it holds anything else.
@@ -30,7 +30,8 @@ def read_reference(path: Path | str) -> tuple[dict[str, Any], dict[str, Any]]:
         raise CheckpointUnreadable(f"{path}: cannot be read ({str(error).splitlines()[0]}).") from None
     if not isinstance(content, dict) or not {"inputs", "outputs"} <= set(content):
         raise CheckpointUnreadable(f"{path}: has no 'inputs' and 'outputs'.")
-    return content["inputs"], content["outputs"]
+    more = {name: content[name] for name in ("losses", "grad_norms") if name in content}
+    return content["inputs"], content["outputs"] | more, content.get("labels")
 
 
 def differences(recorded: Mapping[str, Any], ours: Mapping[str, Any], floor: float | None = None) -> dict[str, float]:
@@ -51,7 +52,11 @@ def differences(recorded: Mapping[str, Any], ours: Mapping[str, Any], floor: flo
         other = ours.get(name)
         if isinstance(value, Mapping):
             inner = other if isinstance(other, Mapping) else {}
-            least = 1e-3 * max(float(norm) for norm in value.values()) if name == "grad_norms" else floor
+            least = floor
+            if name == "grad_norms":
+                least = 1e-3 * max(float(norm) for norm in value.values())
+            elif name == "losses":
+                least = 0.0
             found |= {f"{name}/{key}": gap for key, gap in differences(value, inner, least).items()}
         elif other is None:
             found[name] = math.inf

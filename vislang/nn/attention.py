@@ -109,13 +109,19 @@ class SelfAttention(nn.Module):
         x: Float[Tensor, "batch tokens width"],
         bias: Float[Tensor, "#batch #heads #tokens tokens"] | None = None,
         places: Int[Tensor, "..."] | None = None,
+        gains: tuple[Float[Tensor, "batch width"], Float[Tensor, "batch width"]] | None = None,
     ) -> Float[Tensor, "*chosen width"]:
         """Attend. ``bias`` is added to the scaled products of queries and keys; minus infinity hides a token.
 
-        With ``places``, indices into batch and tokens laid end to end, the result is for these alone.
+        With ``places``, indices into batch and tokens laid end to end, the result is for these alone. ``gains``
+        multiply a sample's queries and its keys.
         """
-        projected = self.to_queries_keys_values(x).chunk(3, dim=-1)
-        queries, keys, values = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in projected)
+        queries, keys, values = self.to_queries_keys_values(x).chunk(3, dim=-1)
+        if gains is not None:
+            queries, keys = queries * gains[0][:, None], keys * gains[1][:, None]
+        queries, keys, values = (
+            part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (queries, keys, values)
+        )
         with kernel_for(keys.shape[2], keys.device, keys.dtype):
             attended = F.scaled_dot_product_attention(
                 queries, keys, values, attn_mask=bias, dropout_p=self.dropout if self.training else 0.0

@@ -113,14 +113,17 @@ class EncoderBlock(nn.Module):
         x: Float[Tensor, "batch tokens width"],
         bias: Float[Tensor, "#batch #heads #tokens tokens"] | None = None,
         places: Int[Tensor, "..."] | None = None,
+        gains: tuple[Float[Tensor, "batch width"], Float[Tensor, "batch width"]] | None = None,
     ) -> tuple[Float[Tensor, "*chosen width"], Float[Tensor, "*chosen width"]]:
         """The block's output, and its feed-forward's output before the residual connection and any dropout.
+
+        ``bias`` and ``gains`` are the attention's, see SelfAttention.
 
         With ``places``, indices into batch and tokens laid end to end, both are of these places alone, (places,
         width): what the last block makes of places that nobody asks for need not be computed.
         """
         samples = None if places is None else places // x.shape[1]
-        attended = self.attention(self.attention_norm(x) if self.norm_first else x, bias, places)
+        attended = self.attention(self.attention_norm(x) if self.norm_first else x, bias, places, gains)
         x = x if places is None else x.flatten(0, 1)[places]
         x = x + self._branch(attended, self.attention_scale, samples)
         if self.norm_first:

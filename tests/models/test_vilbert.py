@@ -1,0 +1,173 @@
+"""Two streams: sizes of the original, what depends on what, masks, losses where nothing was hidden."""
+
+import pytest
+import torch
+
+from vislang.errors import UserError
+from vislang.models.vilbert import (
+    PretrainingLabels,
+    TextStreamConfig,
+    ViLBERT,
+    ViLBERTConfig,
+    VisionStreamConfig,
+    original_heads,
+    preset,
+    pretraining_losses,
+)
+
+TEXT = {"vocabulary_size": 50, "max_length": 16, "width": 16, "heads": 2, "hidden": 32, "depth": 3}
+VISION = {"feature_width": 10, "classes": 7, "width": 24, "heads": 2, "hidden": 24, "depth": 2}
+
+
+def config(**more) -> ViLBERTConfig:
+    streams = TextStreamConfig(**TEXT), VisionStreamConfig(**VISION)
+    return ViLBERTConfig(*streams, **{"meetings": ((1, 0), (2, 1)), "width": 32, "heads": 4, **more})
+
+
+def model(**more) -> ViLBERT:
+    torch.manual_seed(0)
+    return ViLBERT(config(**more), original_heads(32)).eval()
+
+
+def inputs(batch: int = 2, tokens: int = 6, regions: int = 5):
+    ids = torch.randint(1, 50, (batch, tokens))
+    return (ids, torch.zeros_like(ids)), (torch.randn(batch, regions, 10), torch.rand(batch, regions, 5))
+
+
+# Parameters of the original's models, without task tokens: for pretraining, and with the heads of 12-in-1.
+ORIGINAL = {
+    "base-2": (160_782_973, 178_752_443),
+    "base-4": (205_413_501, 223_382_971),
+    "base-6": (250_044_029, 268_013_499),
+    "base-8": (294_674_557, 312_644_027),
+    "large-2": (396_672_381, 414_642_107),
+    "large-4": (451_270_013, 469_239_739),
+    "large-6": (505_867_645, 523_837_371),
+}
+
+
+@pytest.mark.parametrize("name", ORIGINAL)
+def test_presets_have_the_parameters_of_the_original(name):
+    made = preset(name)
+    # In each co-attentional block the original builds two maps that it never applies; here they do not exist.
+    unused = len(made.meetings) * sum((made.width + 1) * stream.width for stream in (made.text, made.vision))
+    with torch.device("meta"):
+        for heads, wanted in zip(({}, original_heads()), ORIGINAL[name], strict=True):
+            assert unused + sum(p.numel() for p in ViLBERT(made, heads).parameters()) == wanted
+
+
+def test_a_preset_that_does_not_exist_is_named():
+    with pytest.raises(UserError, match=r"base-3: no such preset; there are base-2"):
+        preset("base-3")
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"meetings": ((2, 0), (1, 1))}, "must not fall"),
+        ({"meetings": ((1, 0), (4, 1))}, "the text stream has 3 layers"),
+        ({"width": 30}, "no multiple of 4 heads"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_named(more, message):
+    with pytest.raises(UserError, match=message):
+        config(**more)
+
+
+def test_what_is_read_alone_is_read_once_for_many_pairs():
+    """Every text with every image, from one reading of each, equals each pair read by itself."""
+    built = model()
+    text, vision = inputs(batch=3)
+    read, seen = built.streams.read_text(*text), built.streams.read_regions(*vision)
+    rows, columns = torch.arange(3).repeat_interleave(3), torch.arange(3).repeat(3)
+    together = built.streams.join(read._replace(tokens=read.tokens[rows]), seen._replace(tokens=seen.tokens[columns]))
+    for pair, (row, column) in enumerate(zip(rows.tolist(), columns.tolist(), strict=True)):
+        alone = built.streams.join(
+            built.streams.read_text(*(part[row : row + 1] for part in text)),
+            built.streams.read_regions(*(part[column : column + 1] for part in vision)),
+        )
+        torch.testing.assert_close(together.pooled_text[pair], alone.pooled_text[0], atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(together.vision[pair], alone.vision[0], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_padding_changes_nothing(dynamic):
+    built = model(dynamic_attention=dynamic)
+    text, vision = inputs()
+    alone = built.streams.join(built.streams.read_text(*text), built.streams.read_regions(*vision))
+    longer = [torch.nn.functional.pad(part, (0, 3)) for part in text]
+    more = [torch.nn.functional.pad(part, (0, 0, 0, 2), value=9.0) for part in vision]
+    padding = torch.arange(9).expand(2, -1) >= 6, torch.arange(7).expand(2, -1) >= 5
+    padded = built.streams.join(
+        built.streams.read_text(*longer, padding[0]), built.streams.read_regions(*more, padding[1])
+    )
+    torch.testing.assert_close(padded.text[:, :6], alone.text, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(padded.vision[:, :5], alone.vision, atol=1e-5, rtol=1e-4)
+    scores = built.predict("region", padded)[..., 0]
+    assert (scores.argmax(dim=1) < 5).all()
+
+
+def test_the_streams_meet_only_by_co_attention():
+    text, vision = inputs()
+    other = (torch.randn_like(vision[0]), vision[1])
+    for meets in (True, False):
+        built = model(co_attention=meets)
+        read = built.streams.read_text(*text)
+        found = [built.streams.join(read, built.streams.read_regions(*seen)).text for seen in (vision, other)]
+        assert torch.allclose(*found) != meets
+
+
+def test_shown_weights_are_the_weights_that_are_used():
+    torch.manual_seed(0)
+    block = model().streams.meetings[0]
+    text, vision = torch.randn(2, 6, 16), torch.randn(2, 5, 24)
+    hidden = torch.zeros(2, 1, 1, 5)
+    hidden[1, ..., 3:] = -torch.inf
+    over_regions, over_tokens = block.weights(text, vision, None, hidden)
+    assert over_regions[1, ..., 3:].max() == 0
+    torch.testing.assert_close(over_tokens.sum(-1), torch.ones(2, 4, 5))
+    values = block.vision.project(vision)[2]
+    attended = block.text.to_output((over_regions @ values).transpose(1, 2).flatten(2))
+    x = block.text.attention_norm(text + attended)
+    by_hand = block.text.feed_forward_norm(x + block.text.narrow(block.text.activation(block.text.widen(x))))
+    torch.testing.assert_close(block(text, vision, None, hidden)[0], by_hand)
+
+
+def labels(hidden: bool) -> PretrainingLabels:
+    words, regions = torch.full((2, 6), -1), torch.zeros(2, 5, dtype=torch.bool)
+    if hidden:
+        words[0, 2], words[1, 4], regions[1, 1] = 7, 9, True
+    return PretrainingLabels(words, regions, torch.rand(2, 5, 7).softmax(-1), torch.tensor([True, False]))
+
+
+def test_losses_are_those_of_their_definitions():
+    built = model()
+    text, vision = inputs()
+    encoded = built.streams.join(built.streams.read_text(*text), built.streams.read_regions(*vision))
+    wanted = labels(hidden=True)
+    found = pretraining_losses(built, encoded, wanted)
+    words = built.word_logits(encoded.text).log_softmax(-1)
+    torch.testing.assert_close(found["words"], -(words[0, 2, 7] + words[1, 4, 9]) / 2)
+    target, guess = wanted.region_classes[1, 1], built.region_logits(encoded.vision)[1, 1].softmax(-1)
+    torch.testing.assert_close(found["regions"], (target * (target / guess).log()).sum())
+    aligned = built.alignment_logits(built.fuse(encoded)).log_softmax(-1)
+    torch.testing.assert_close(found["alignment"], -(aligned[0, 0] + aligned[1, 1]) / 2)
+
+
+def test_where_nothing_was_hidden_losses_and_gradients_are_zero_and_no_nan():
+    built = model()
+    text, vision = inputs()
+    encoded = built.streams.join(built.streams.read_text(*text), built.streams.read_regions(*vision))
+    found = pretraining_losses(built, encoded, labels(hidden=False))
+    assert found["words"] == found["regions"] == 0
+    (found["words"] + found["regions"]).backward()
+    assert all(p.grad is None or p.grad.abs().max() == 0 for p in built.parameters())
+
+
+def test_pairs_of_rows_share_a_prediction():
+    built = model()
+    text, vision = inputs(batch=4)
+    encoded = built.streams.join(built.streams.read_text(*text), built.streams.read_regions(*vision))
+    assert built.predict("pairs", encoded).shape == (2, 2)
+    assert built.predict("answers", encoded).shape == (4, 3129)
+    assert built.predict("token", encoded).shape == (4, 6, 1)

@@ -1,0 +1,338 @@
+"""ViLBERT checkpoints of vilbert-multi-task, of vilbert_beta and of MMF, by their own key names.
+
+As for every origin, two things are told: what the configuration means in our terms, and which of our parameters each
+key is. The heads are read off the keys that a checkpoint has, so that any number of answers fits.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vislang.convert.keys import ConversionError, Keys, Place, fill, linear
+from vislang.convert.settings import Settings
+from vislang.models.vilbert import (
+    Encoded,
+    HeadConfig,
+    PretrainingLabels,
+    TextStreamConfig,
+    ViLBERT,
+    ViLBERTConfig,
+    VisionStreamConfig,
+    pretraining_losses,
+)
+
+HEADS = {
+    "vil_prediction": ("answers", "fused"),
+    "vil_prediction_gqa": ("answers-gqa", "fused"),
+    "vil_binary_prediction": ("pairs", "pairs"),
+    "vil_logit": ("match", "fused"),
+    "vil_tri_prediction": ("entailment", "fused"),
+    "vision_logit": ("region", "regions"),
+    "linguisic_logit": ("token", "tokens"),
+    "classifier": ("classes", "fused"),
+}
+"""Their name of a head -> ours, and what it reads; ``classifier`` is MMF's."""
+
+_UNUSED = re.compile(r"\.biOutput\.q_dense[12]\.|\.position_ids$")
+"""Maps that the original builds in each co-attentional block and never applies, and an index of MMF's."""
+
+
+def streams_of(config: Mapping[str, Any]) -> ViLBERTConfig:
+    """What a configuration of the original means in our terms.
+
+    Raises:
+        ConversionError: a field is missing, or asks for something that is not supported.
+    """
+    settings = Settings(config)
+    if settings.get("model", "bert") not in ("bert", "vilbert", "roberta"):
+        raise ConversionError(f"configuration: model {config['model']!r} is no ViLBERT.")
+    activations = {"gelu": "gelu", "relu": "relu"}
+    for name in ("hidden_act", "v_hidden_act"):
+        if settings.get(name, "gelu") not in activations:
+            raise ConversionError(f"configuration: {name} {config[name]!r} is not supported, only gelu and relu.")
+    fusions = {"mul": "product", "sum": "sum"}
+    fusion = settings.get("fusion_method", "mul")
+    if fusion not in fusions:
+        raise ConversionError(f"configuration: fusion_method {fusion!r} is not supported, only mul and sum.")
+    text = TextStreamConfig(
+        vocabulary_size=settings.need("vocab_size"),
+        max_length=settings.get("max_position_embeddings", 512),
+        segments=settings.get("type_vocab_size", 2),
+        task_tokens=20 if settings.get("task_specific_tokens", False) else 0,
+        width=settings.get("hidden_size", 768),
+        depth=settings.get("num_hidden_layers", 12),
+        heads=settings.get("num_attention_heads", 12),
+        hidden=settings.get("intermediate_size", 3072),
+        activation=settings.get("hidden_act", "gelu"),
+        dropout=settings.get("hidden_dropout_prob", 0.1),
+        attention_dropout=settings.get("attention_probs_dropout_prob", 0.1),
+    )
+    vision = VisionStreamConfig(
+        feature_width=settings.get("v_feature_size", 2048),
+        classes=settings.get("v_target_size", 1601),
+        width=settings.get("v_hidden_size", 768),
+        depth=settings.get("v_num_hidden_layers", 3),
+        heads=settings.get("v_num_attention_heads", 12),
+        hidden=settings.get("v_intermediate_size", 3072),
+        activation=settings.get("v_hidden_act", "gelu"),
+        dropout=settings.get("v_hidden_dropout_prob", 0.1),
+        attention_dropout=settings.get("v_attention_probs_dropout_prob", 0.1),
+    )
+    text_places, vision_places = settings.need("t_biattention_id"), settings.need("v_biattention_id")
+    if len(text_places) != len(vision_places):
+        raise ConversionError(
+            f"configuration: t_biattention_id and v_biattention_id name {len(text_places)} and {len(vision_places)} "
+            "places; they go in pairs."
+        )
+    return ViLBERTConfig(
+        text,
+        vision,
+        list(zip(text_places, vision_places, strict=True)),
+        settings.get("with_coattention", True),
+        settings.get("bi_hidden_size", 1024),
+        settings.get("bi_num_attention_heads", 16),
+        fusions[fusion],  # type: ignore[arg-type]
+        settings.get("dynamic_attention", False),
+        # The original's head for regions asks for v_hidden_act, and takes hidden_act.
+        region_activation=text.activation,
+    )
+
+
+def canonical(weights: Mapping[str, Any]) -> dict[str, Tensor]:
+    """A checkpoint's tensors by the key names of vilbert-multi-task.
+
+    Wrappers' prefixes are taken off (``module.``, MMF's ``model.``), TensorFlow's names of norms translated, and
+    weights that are stored as direction and length (vilbert_beta's classifiers) multiplied out.
+    """
+    for inner in ("model_state_dict", "state_dict", "model"):
+        if isinstance(weights.get(inner), Mapping):
+            weights = weights[inner]
+    state: dict[str, Tensor] = {}
+    for key, value in weights.items():
+        if isinstance(value, Tensor):
+            key = re.sub(r"^((module|model)\.)+", "", key)
+            key = re.sub(r"\.gamma$", ".weight", key)
+            state[re.sub(r"\.beta$", ".bias", key)] = value
+    for key in [key for key in state if key.endswith(".weight_g")]:
+        name = key.removesuffix("_g")
+        length, direction = state.pop(key), state.pop(f"{name}_v")
+        state[name] = direction * (length / direction.norm())
+    return state
+
+
+def build(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> ViLBERT:
+    """The model that a configuration and a checkpoint's keys describe, with fresh weights.
+
+    Args:
+        config: the original's fields by their own names.
+        state: from :func:`canonical`.
+
+    Raises:
+        ConversionError: see :func:`streams_of`.
+    """
+    heads, layouts = {}, {}
+    for theirs, (ours, kind) in HEADS.items():
+        layers = _layers(theirs, state)
+        if not layers:
+            continue
+        layouts[ours] = layers
+        heads[ours] = HeadConfig(kind, len(state[f"{layers[-1]}.weight"]))  # type: ignore[arg-type]
+        if len(layers) > 1:
+            # vilbert_beta's classifiers are two maps; the others have a norm between.
+            plain = len(layers) == 2
+            heads[ours].hidden = len(state[f"{layers[0]}.weight"])
+            heads[ours].activation, heads[ours].norm = ("relu", False) if plain else ("gelu", True)
+            heads[ours].dropout = 0.5 if plain else 0.0
+    pretraining = any(key.startswith("cls.") for key in state)
+    origin = {"format": "vilbert", "config": dict(config), "heads": layouts}
+    return ViLBERT(streams_of(config), heads, pretraining, origin)
+
+
+def _layers(head: str, state: Mapping[str, Tensor]) -> list[str]:
+    """The maps and norms of a head, by their names, in order."""
+    arrangements = (
+        [head],
+        [f"{head}.logit_fc.{n}" for n in (0, 2, 3)],
+        [f"{head}.main.{n}" for n in (0, 3)],
+        [f"{head}.0.dense", f"{head}.0.LayerNorm", f"{head}.1"],
+    )
+    for names in arrangements:
+        if all(f"{name}.weight" in state for name in names):
+            return names
+    return []
+
+
+# ------------------------------------------------------------------------------------------ which key is which
+
+
+def _attention(theirs: tuple[str, str, str], ours: str) -> Iterator[tuple[str, Place]]:
+    """Queries, keys and values of their own, which are one map here."""
+    for part, name in enumerate(theirs):
+        for kind in ("weight", "bias"):
+            yield f"{name}.{kind}", Place(f"{ours}.to_queries_keys_values.{kind}", part, 3)
+
+
+def _block(theirs: str, ours: str) -> Iterator[tuple[str, Place]]:
+    inside = f"{theirs}.attention.self"
+    yield from _attention((f"{inside}.query", f"{inside}.key", f"{inside}.value"), f"{ours}.attention")
+    yield from linear(f"{theirs}.attention.output.dense", f"{ours}.attention.to_output")
+    yield from linear(f"{theirs}.attention.output.LayerNorm", f"{ours}.attention_norm")
+    yield from linear(f"{theirs}.intermediate.dense", f"{ours}.widen")
+    yield from linear(f"{theirs}.output.dense", f"{ours}.narrow")
+    yield from linear(f"{theirs}.output.LayerNorm", f"{ours}.feed_forward_norm")
+
+
+def _meeting(theirs: str, ours: str) -> Iterator[tuple[str, Place]]:
+    for number, letter, stream in ((1, "v", "vision"), (2, "t", "text")):
+        inside = f"{theirs}.biattention"
+        side = f"{ours}.{stream}"
+        yield from _attention((f"{inside}.query{number}", f"{inside}.key{number}", f"{inside}.value{number}"), side)
+        yield from linear(f"{theirs}.biOutput.dense{number}", f"{side}.to_output")
+        yield from linear(f"{theirs}.biOutput.LayerNorm{number}", f"{side}.attention_norm")
+        yield from linear(f"{theirs}.{letter}_intermediate.dense", f"{side}.widen")
+        yield from linear(f"{theirs}.{letter}_output.dense", f"{side}.narrow")
+        yield from linear(f"{theirs}.{letter}_output.LayerNorm", f"{side}.feed_forward_norm")
+
+
+def keys(model: ViLBERT) -> Keys:
+    """Their key -> our place, of a model that :func:`build` made."""
+    return dict(_keys(model))
+
+
+def _keys(model: ViLBERT) -> Iterator[tuple[str, Place]]:
+    config = model.config
+    embedding = "streams.text_embedding"
+    for theirs, ours in (("word", "words"), ("position", "positions"), ("token_type", "segments")):
+        yield from linear(f"bert.embeddings.{theirs}_embeddings", f"{embedding}.{ours}", "weight")
+    if config.text.task_tokens:
+        yield from linear("bert.embeddings.task_embeddings", f"{embedding}.tasks", "weight")
+    yield from linear("bert.embeddings.LayerNorm", f"{embedding}.norm")
+    regions = "streams.region_embedding"
+    yield from linear("bert.v_embeddings.image_embeddings", f"{regions}.features")
+    yield from linear("bert.v_embeddings.image_location_embeddings", f"{regions}.boxes")
+    yield from linear("bert.v_embeddings.LayerNorm", f"{regions}.norm")
+    for index in range(config.text.depth):
+        yield from _block(f"bert.encoder.layer.{index}", f"streams.text_blocks.{index}")
+    for index in range(config.vision.depth):
+        layer = f"bert.encoder.v_layer.{index}"
+        yield from _block(layer, f"streams.vision_blocks.{index}")
+        if config.dynamic_attention:
+            for part, side in enumerate("qk"):
+                for kind in ("weight", "bias"):
+                    place = Place(f"streams.gains.{index}.{kind}", part, 2)
+                    yield f"{layer}.attention.self.dyLinear_{side}.{kind}", place
+    for index in range(len(model.streams.meetings)):
+        yield from _meeting(f"bert.encoder.c_layer.{index}", f"streams.meetings.{index}")
+    yield from linear("bert.t_pooler.dense", "streams.pool_text")
+    yield from linear("bert.v_pooler.dense", "streams.pool_vision")
+    if model.pretraining is not None:
+        yield "cls.predictions.bias", Place("pretraining.word_bias")
+        yield from linear("cls.predictions.transform.dense", "pretraining.words.0")
+        yield from linear("cls.predictions.transform.LayerNorm", "pretraining.words.2")
+        yield from linear("cls.imagePredictions.transform.dense", "pretraining.regions.0")
+        yield from linear("cls.imagePredictions.transform.LayerNorm", "pretraining.regions.2")
+        yield from linear("cls.imagePredictions.decoder", "pretraining.regions.3")
+        yield from linear("cls.bi_seq_relationship", "pretraining.alignment")
+    assert model.origin is not None
+    for name, theirs in model.origin["heads"].items():
+        head = model.heads[name]
+        # A head of several layers has activations between those that have weights.
+        layers = [f".{place}" for place, layer in head.named_children() if any(True for _ in layer.parameters())]
+        for their, our in zip(theirs, layers or [""], strict=True):
+            yield from linear(their, f"heads.{name}{our}")
+
+
+def load_weights(model: ViLBERT, state: Mapping[str, Tensor], lenient: bool = False) -> list[str]:
+    """Fill a model from a checkpoint.
+
+    Args:
+        model: as :func:`build` made it from this state.
+        state: from :func:`canonical`.
+        lenient: go on with missing or unexpected keys; what is missing keeps its fresh weights.
+
+    Returns:
+        What was passed over: keys that the original never uses, and with ``lenient`` all faults.
+
+    Raises:
+        ConversionError: keys are missing or unexpected, or shapes do not fit; the message lists them.
+    """
+    known = keys(model)
+    tied, words = "cls.predictions.decoder.weight", "bert.embeddings.word_embeddings.weight"
+    faults = [f"missing {key}" for key in known if key not in state]
+    unused = []
+    for key in state:
+        if _UNUSED.search(key) or (key.startswith("bert.encoder.c_layer.") and not model.config.co_attention):
+            unused.append(f"unused {key}")
+        elif key not in known and key != tied:
+            faults.append(f"unexpected {key}")
+    if tied in state and words in state and not torch.equal(state[tied], state[words]):
+        faults.append(f"{tied} is not the word embedding, to which it should be tied")
+    if faults and not lenient:
+        shown = "; ".join(faults[:20]) + (f"; and {len(faults) - 20} more" if len(faults) > 20 else "")
+        raise ConversionError(f"checkpoint: {shown}. To go on all the same: --lenient")
+    with torch.no_grad():
+        fill(dict(model.named_parameters()), known, state)
+    return unused + faults
+
+
+# ------------------------------------------------------------------------------------------------ verification
+
+
+def outputs(model: ViLBERT, inputs: Mapping[str, Any], labels: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Everything that was recorded from the original model, computed here, by the recorded names.
+
+    Args:
+        model: converted; dropout is switched off.
+        inputs: the recorded inputs.
+        labels: those of pretraining, where its losses were recorded; gradients are those of their sum.
+    """
+    model.eval()
+    encoded = _encode(model, inputs)
+    fused = model.fuse(encoded)
+    found: dict[str, Any] = {}
+    if model.pretraining is not None:
+        found["linguisic_prediction"] = found["prediction_scores_t"] = model.word_logits(encoded.text)
+        found["vision_prediction"] = found["prediction_scores_v"] = model.region_logits(encoded.vision)
+        found["seq_relationship_score"] = model.alignment_logits(fused)
+    for theirs, (ours, kind) in HEADS.items():
+        # An odd batch makes no pairs; the original gives the alignment in their place.
+        if ours in model.heads and (kind != "pairs" or len(fused) % 2 == 0):
+            found[theirs] = model.predict(ours, encoded, fused)
+    if len(fused) % 2 and "seq_relationship_score" in found:
+        found["vil_binary_prediction"] = found["seq_relationship_score"]
+    if labels is not None:
+        losses = pretraining_losses(model, encoded, _labels(labels))
+        model.zero_grad(set_to_none=True)
+        torch.stack(list(losses.values())).sum().backward()
+        gradients = {
+            name: torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            for name, parameter in model.named_parameters()
+        }
+        found["losses"] = {"lm": losses["words"], "img_kl": losses["regions"], "align": losses["alignment"]}
+        found["grad_norms"] = {key: place.of(gradients).norm() for key, place in keys(model).items()}
+    return found
+
+
+def _encode(model: ViLBERT, inputs: Mapping[str, Any]) -> Encoded:
+    ids = inputs["input_txt"] if "input_txt" in inputs else inputs["input_ids"]
+    features = inputs["input_imgs"] if "input_imgs" in inputs else inputs["image_feat"]
+    tasks = inputs["task_ids"].flatten() if model.config.text.task_tokens else None
+    text = model.streams.read_text(ids, inputs["token_type_ids"], inputs["attention_mask"] == 0, tasks)
+    vision = model.streams.read_regions(features, inputs["image_loc"], inputs["image_attention_mask"] == 0)
+    return model.streams.join(text, vision)
+
+
+def _labels(labels: Mapping[str, Any]) -> PretrainingLabels:
+    """The original has no label for the first region, which stands for the whole image."""
+    return PretrainingLabels(
+        labels["masked_lm_labels"],
+        F.pad(labels["image_label"] == 1, (1, 0)),
+        F.pad(labels["image_target"], (0, 0, 1, 0)),
+        labels["next_sentence_label"] == 0,
+    )

@@ -1,0 +1,651 @@
+"""ViLBERT: a stream for text, a stream for vision, and co-attention between them (Lu et al. 2019, arXiv 1908.02265).
+
+Read from the top. Each stream is a transformer of its own width. Between some of their layers stands a co-attentional
+block: the queries of one stream meet keys and values of the other. What a stream does before the first such block
+depends on its own input alone, and is computed once an item (:meth:`TwoStreams.read_text`,
+:meth:`TwoStreams.read_regions`), however many pairs the item is part of.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import safetensors.torch
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from vislang.errors import UserError
+from vislang.nn.attention import hide
+from vislang.nn.linear import Linear
+from vislang.nn.transformer import ACTIVATIONS, EncoderBlock
+
+EPS = 1e-12
+"""Of all layer norms, as in BERT."""
+
+# ---------------------------------------------------------------------------------------------- configuration
+
+
+@dataclass
+class TextStreamConfig:
+    """BERT's encoder (Devlin et al. 2019). The defaults are the base model's.
+
+    Attributes:
+        vocabulary_size, max_length, segments: of the embeddings.
+        task_tokens: tasks that have a token of their own, which goes in behind the first (12-in-1, section 3.2).
+        width, depth, heads, hidden: of the blocks.
+        activation: of their feed-forwards.
+        dropout, attention_dropout: rates.
+    """
+
+    vocabulary_size: int = 30522
+    max_length: int = 512
+    segments: int = 2
+    task_tokens: int = 0
+    width: int = 768
+    depth: int = 12
+    heads: int = 12
+    hidden: int = 3072
+    activation: Literal["gelu", "relu"] = "gelu"
+    dropout: float = 0.1
+    attention_dropout: float = 0.1
+
+
+@dataclass
+class VisionStreamConfig:
+    """Regions of an image as tokens.
+
+    Attributes:
+        feature_width: of a region's features.
+        classes: what a masked region's distribution is predicted over.
+        width, depth, heads, hidden: of the blocks. The original's feed-forwards are no wider than its stream.
+        activation: of their feed-forwards.
+        dropout, attention_dropout: rates.
+    """
+
+    feature_width: int = 2048
+    classes: int = 1601
+    width: int = 1024
+    depth: int = 6
+    heads: int = 8
+    hidden: int = 1024
+    activation: Literal["gelu", "relu"] = "gelu"
+    dropout: float = 0.1
+    attention_dropout: float = 0.1
+
+
+@dataclass
+class ViLBERTConfig:
+    """Two streams and where they meet. The defaults are the original's base model with six co-attentional blocks.
+
+    Attributes:
+        text, vision: the streams.
+        meetings: for each co-attentional block, how many text layers and how many vision layers come before it.
+        co_attention: False leaves the blocks out, and the streams never meet before their pooled outputs do.
+        width, heads: of the co-attention; the width is also that of the pooled outputs.
+        fusion: how the pooled outputs of the streams become one.
+        dynamic_attention: text scales the queries and keys of vision layers (12-in-1's code).
+        region_activation: in the head that predicts classes of regions; None takes the vision stream's.
+    """
+
+    text: TextStreamConfig = field(default_factory=TextStreamConfig)
+    vision: VisionStreamConfig = field(default_factory=VisionStreamConfig)
+    meetings: Sequence[Sequence[int]] = tuple((6 + n, n) for n in range(6))
+    co_attention: bool = True
+    width: int = 1024
+    heads: int = 8
+    fusion: Literal["product", "sum"] = "product"
+    dynamic_attention: bool = False
+    region_activation: Literal["gelu", "relu"] | None = None
+
+    def __post_init__(self):
+        self.meetings = tuple((int(text), int(vision)) for text, vision in self.meetings)
+        depths = (self.text.depth, self.vision.depth)
+        for side, name in enumerate(("text", "vision")):
+            places = [meeting[side] for meeting in self.meetings]
+            if places != sorted(places) or any(not 0 <= place <= depths[side] for place in places):
+                raise UserError(
+                    f"meetings: {places} {name} layers before the co-attentional blocks; they must not fall, and the "
+                    f"{name} stream has {depths[side]} layers."
+                )
+        shapes = {"text": self.text, "vision": self.vision, "co-attention": self}
+        for name, shape in shapes.items():
+            if shape.width % shape.heads:  # type: ignore[attr-defined]
+                raise UserError(f"{name}: width {shape.width} is no multiple of {shape.heads} heads.")  # type: ignore[attr-defined]
+
+    @classmethod
+    def from_values(cls, values: Mapping[str, Any]) -> ViLBERTConfig:
+        """From what ``dataclasses.asdict`` gave."""
+        streams = {"text": TextStreamConfig(**values["text"]), "vision": VisionStreamConfig(**values["vision"])}
+        return cls(**{**values, **streams})
+
+
+def preset(name: str) -> ViLBERTConfig:
+    """A configuration of the original code: ``base`` or ``large``, and its number of co-attentional blocks.
+
+    Args:
+        name: ``base-2``, ``base-4``, ``base-6``, ``base-8``, ``large-2``, ``large-4`` or ``large-6``.
+
+    Raises:
+        UserError: another name.
+    """
+    sizes = {"base": (2, 4, 6, 8), "large": (2, 4, 6)}
+    known = {f"{size}-{blocks}": (size, blocks) for size, all_blocks in sizes.items() for blocks in all_blocks}
+    if name not in known:
+        raise UserError(f"{name}: no such preset; there are {', '.join(known)}.")
+    size, blocks = known[name]
+    text = TextStreamConfig() if size == "base" else TextStreamConfig(width=1024, depth=24, heads=16, hidden=4096)
+    first = text.depth - blocks
+    return ViLBERTConfig(text, VisionStreamConfig(depth=blocks), tuple((first + n, n) for n in range(blocks)))
+
+
+# ------------------------------------------------------------------------------------------------- embeddings
+
+
+class TextEmbedding(nn.Module):
+    """Word, position and segment, added and normalised; a task's token may stand behind the first."""
+
+    def __init__(self, config: TextStreamConfig):
+        super().__init__()
+        self.words = nn.Embedding(config.vocabulary_size, config.width, padding_idx=0)
+        self.positions = nn.Embedding(config.max_length, config.width)
+        self.segments = nn.Embedding(config.segments, config.width)
+        self.tasks = nn.Embedding(config.task_tokens, config.width) if config.task_tokens else None
+        self.norm = nn.LayerNorm(config.width, EPS)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(
+        self,
+        ids: Int[Tensor, "batch tokens"],
+        segments: Int[Tensor, "batch tokens"],
+        tasks: Int[Tensor, "..."] | None = None,
+    ) -> Float[Tensor, "batch tokens_ width"]:
+        """Embed; with task tokens the sequence is longer by one."""
+        x = self.words(ids) + self.positions.weight[: ids.shape[1]] + self.segments(segments)
+        if self.tasks is not None:
+            assert tasks is not None
+            x = torch.cat([x[:, :1], self.tasks(tasks)[:, None], x[:, 1:]], dim=1)
+        return self.dropout(self.norm(x))
+
+
+class RegionEmbedding(nn.Module):
+    """A region's features and its box, each mapped, added and normalised (section 2.2, "Image representations")."""
+
+    def __init__(self, config: VisionStreamConfig):
+        super().__init__()
+        self.features = Linear(config.feature_width, config.width)
+        self.boxes = nn.Linear(5, config.width)
+        self.norm = nn.LayerNorm(config.width, EPS)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(
+        self, features: Float[Tensor, "batch regions feature_width"], boxes: Float[Tensor, "batch regions 5"]
+    ) -> Float[Tensor, "batch regions width"]:
+        """Embed. A box is (left, top, right, bottom, area), in shares of the image."""
+        return self.dropout(self.norm(self.features(features) + self.boxes(boxes)))
+
+
+# ------------------------------------------------------------------------------------------------ co-attention
+
+
+class CoAttentionStream(nn.Module):
+    """One stream's side of a co-attentional block: it asks the other stream, then maps each token on its own."""
+
+    def __init__(self, stream: TextStreamConfig | VisionStreamConfig, width: int, heads: int, attention_dropout: float):
+        super().__init__()
+        self.heads = heads
+        self.attention_dropout = attention_dropout
+        self.to_queries_keys_values = Linear(stream.width, 3 * width)
+        self.to_output = Linear(width, stream.width)
+        self.attention_norm = nn.LayerNorm(stream.width, EPS)
+        self.activation = ACTIVATIONS[stream.activation]
+        self.widen = Linear(stream.width, stream.hidden)
+        self.narrow = Linear(stream.hidden, stream.width)
+        self.feed_forward_norm = nn.LayerNorm(stream.width, EPS)
+        self.dropout = nn.Dropout(stream.dropout)
+
+    def project(self, x: Float[Tensor, "batch length width"]) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values: (batch, heads, length, head width)."""
+        queries, keys, values = self.to_queries_keys_values(x).chunk(3, dim=-1)
+        split = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (queries, keys, values))
+        return tuple(split)
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch length width"],
+        queries: Float[Tensor, "batch heads length head_width"],
+        keys: Float[Tensor, "batch heads others head_width"],
+        values: Float[Tensor, "batch heads others head_width"],
+        hidden: Float[Tensor, "batch 1 1 others"] | None,
+    ) -> Float[Tensor, "batch length width"]:
+        """Own queries, the other stream's keys and values; ``hidden`` is minus infinity at its padding."""
+        dropout = self.attention_dropout if self.training else 0.0
+        attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=hidden, dropout_p=dropout)
+        attended = self.to_output(attended.transpose(1, 2).flatten(2))
+        x = self.attention_norm(x + self.dropout(attended))
+        mapped = self.narrow(self.activation(self.widen(x)))
+        return self.feed_forward_norm(x + self.dropout(mapped))
+
+
+class CoAttentionBlock(nn.Module):
+    """The co-attentional transformer layer (section 2.2, figure 2b)."""
+
+    def __init__(self, config: ViLBERTConfig):
+        super().__init__()
+        # The rate is that of the stream that is looked at, as in the original.
+        self.text = CoAttentionStream(config.text, config.width, config.heads, config.vision.attention_dropout)
+        self.vision = CoAttentionStream(config.vision, config.width, config.heads, config.text.attention_dropout)
+
+    def forward(
+        self,
+        text: Float[Tensor, "batch tokens text_width"],
+        vision: Float[Tensor, "batch regions vision_width"],
+        hidden_text: Float[Tensor, "batch 1 1 tokens"] | None,
+        hidden_vision: Float[Tensor, "batch 1 1 regions"] | None,
+    ) -> tuple[Float[Tensor, "batch tokens text_width"], Float[Tensor, "batch regions vision_width"]]:
+        """Both streams at once: each asks what the other was before the block."""
+        of_text, of_vision = self.text.project(text), self.vision.project(vision)
+        return (
+            self.text(text, of_text[0], of_vision[1], of_vision[2], hidden_vision),
+            self.vision(vision, of_vision[0], of_text[1], of_text[2], hidden_text),
+        )
+
+    def weights(
+        self,
+        text: Float[Tensor, "batch tokens text_width"],
+        vision: Float[Tensor, "batch regions vision_width"],
+        hidden_text: Float[Tensor, "batch 1 1 tokens"] | None,
+        hidden_vision: Float[Tensor, "batch 1 1 regions"] | None,
+    ) -> tuple[Float[Tensor, "batch heads tokens regions"], Float[Tensor, "batch heads regions tokens"]]:
+        """The attention that :meth:`forward` uses, written out: of text over regions, of regions over text."""
+
+        def softmax(queries: Tensor, keys: Tensor, hidden: Tensor | None) -> Tensor:
+            scores = queries @ keys.transpose(-1, -2) / math.sqrt(queries.shape[-1])
+            return (scores if hidden is None else scores + hidden).softmax(dim=-1)
+
+        of_text, of_vision = self.text.project(text), self.vision.project(vision)
+        return (
+            softmax(of_text[0], of_vision[1], hidden_vision),
+            softmax(of_vision[0], of_text[1], hidden_text),
+        )
+
+
+# ------------------------------------------------------------------------------------------------- two streams
+
+
+class Stream(NamedTuple):
+    """A stream on its way: hidden states, and True where they are padding."""
+
+    tokens: Float[Tensor, "batch length width"]
+    padding: Bool[Tensor, "batch length"] | None
+
+
+class Encoded(NamedTuple):
+    """What both streams came to.
+
+    Attributes:
+        text, vision: hidden states of tokens and of regions.
+        pooled_text, pooled_vision: of the first token, and of the first region, which stands for the whole image.
+        vision_padding: True where there is no region.
+    """
+
+    text: Float[Tensor, "batch tokens text_width"]
+    vision: Float[Tensor, "batch regions vision_width"]
+    pooled_text: Float[Tensor, "batch width"]
+    pooled_vision: Float[Tensor, "batch width"]
+    vision_padding: Bool[Tensor, "batch regions"] | None
+
+
+class TwoStreams(nn.Module):
+    """Both streams, from embeddings to pooled outputs."""
+
+    def __init__(self, config: ViLBERTConfig):
+        super().__init__()
+        self.config = config
+        self.text_embedding = TextEmbedding(config.text)
+        self.region_embedding = RegionEmbedding(config.vision)
+        self.text_blocks = _blocks(config.text)
+        self.vision_blocks = _blocks(config.vision)
+        self.meetings = nn.ModuleList(CoAttentionBlock(config) for _ in config.meetings if config.co_attention)
+        # 12-in-1's dynamic attention: gains on the queries and on the keys of each vision layer.
+        gains = config.vision.depth if config.dynamic_attention else 0
+        self.gains = nn.ModuleList(Linear(config.text.width, 2 * config.vision.width) for _ in range(gains))
+        self.pool_text = Linear(config.text.width, config.width)
+        self.pool_vision = Linear(config.vision.width, config.width)
+
+    def read_text(
+        self,
+        ids: Int[Tensor, "batch tokens"],
+        segments: Int[Tensor, "batch tokens"],
+        padding: Bool[Tensor, "batch tokens"] | None = None,
+        tasks: Int[Tensor, "..."] | None = None,
+    ) -> Stream:
+        """The text stream up to the first co-attentional block: a function of the text alone."""
+        tokens = self.text_embedding(ids, segments, tasks)
+        if padding is not None and self.text_embedding.tasks is not None:
+            padding = torch.cat([padding[:, :1], torch.zeros_like(padding[:, :1]), padding[:, 1:]], dim=1)
+        return self._text(Stream(tokens, padding), 0, self._alone[0])
+
+    def read_regions(
+        self,
+        features: Float[Tensor, "batch regions feature_width"],
+        boxes: Float[Tensor, "batch regions 5"],
+        padding: Bool[Tensor, "batch regions"] | None = None,
+    ) -> Stream:
+        """The vision stream up to the first co-attentional block: a function of the image alone.
+
+        With dynamic attention no vision layer is one, and this is the embedding.
+        """
+        stream = Stream(self.region_embedding(features, boxes), padding)
+        return stream if self.gains else self._vision(stream, 0, self._alone[1], None)
+
+    def join(self, text: Stream, vision: Stream) -> Encoded:
+        """From the first co-attentional block to the end; rows of the two are pairs."""
+        text_from, vision_from = self._alone
+        if self.gains:
+            vision_from = 0
+        for number, (text_until, vision_until) in enumerate(self.config.meetings):
+            text = self._text(text, text_from, text_until)
+            vision = self._vision(vision, vision_from, vision_until, text)
+            if self.meetings:
+                tokens, regions = self.meetings[number](text.tokens, vision.tokens, _hidden(text), _hidden(vision))
+                text, vision = text._replace(tokens=tokens), vision._replace(tokens=regions)
+            text_from, vision_from = text_until, vision_until
+        # Vision first, as in the original: with dynamic attention its layers look at the text as it is by then.
+        vision = self._vision(vision, vision_from, self.config.vision.depth, text)
+        text = self._text(text, text_from, self.config.text.depth)
+        return Encoded(
+            text.tokens,
+            vision.tokens,
+            self.pool_text(text.tokens[:, 0]).relu(),
+            self.pool_vision(vision.tokens[:, 0]).relu(),
+            vision.padding,
+        )
+
+    @property
+    def _alone(self) -> tuple[int, int]:
+        """Layers before the first co-attentional block."""
+        if not self.config.meetings:
+            return self.config.text.depth, self.config.vision.depth
+        text, vision = self.config.meetings[0]
+        return text, vision
+
+    def _text(self, stream: Stream, first: int, end: int) -> Stream:
+        tokens = stream.tokens
+        for block in self.text_blocks[first:end]:
+            tokens, _ = block(tokens, _hidden(stream))
+        return stream._replace(tokens=tokens)
+
+    def _vision(self, stream: Stream, first: int, end: int, text: Stream | None) -> Stream:
+        tokens = stream.tokens
+        for index in range(first, end):
+            gains = None
+            if self.gains:
+                assert text is not None
+                gains = (1 + self.gains[index](_mean(text)).sigmoid()).chunk(2, dim=-1)
+            tokens, _ = self.vision_blocks[index](tokens, _hidden(stream), gains=gains)
+        return stream._replace(tokens=tokens)
+
+
+def _blocks(config: TextStreamConfig | VisionStreamConfig) -> nn.ModuleList:
+    return nn.ModuleList(
+        EncoderBlock(
+            config.width,
+            config.heads,
+            config.hidden,
+            eps=EPS,
+            activation=config.activation,
+            dropout=config.dropout,
+            attention_dropout=config.attention_dropout,
+        )
+        for _ in range(config.depth)
+    )
+
+
+def _hidden(stream: Stream) -> Float[Tensor, "batch 1 1 length"] | None:
+    return None if stream.padding is None else hide(stream.padding, stream.tokens.dtype)
+
+
+def _mean(stream: Stream) -> Float[Tensor, "batch width"]:
+    if stream.padding is None:
+        return stream.tokens.mean(dim=1)
+    real = ~stream.padding[..., None]
+    return (stream.tokens * real).sum(dim=1) / real.sum(dim=1)
+
+
+# ------------------------------------------------------------------------------------------------------- heads
+
+
+@dataclass
+class HeadConfig:
+    """What is read from the streams for a task.
+
+    Attributes:
+        kind: ``fused``: the fused pooled outputs; ``pairs``: those of two neighbouring rows side by side (NLVR2: one
+            text, two images); ``regions``, ``tokens``: each region or token.
+        outputs: how many numbers.
+        hidden: units of a layer between; 0 for none.
+        activation: of these.
+        norm: whether they are normalised.
+        dropout: rate at which they are dropped.
+    """
+
+    kind: Literal["fused", "pairs", "regions", "tokens"]
+    outputs: int
+    hidden: int = 0
+    activation: Literal["gelu", "relu"] = "gelu"
+    norm: bool = True
+    dropout: float = 0.0
+
+
+def original_heads(width: int = 1024) -> dict[str, HeadConfig]:
+    """The heads of 12-in-1 (Lu et al. 2020, arXiv 1912.02315, section 3.3) for co-attention of this width."""
+    return {
+        "answers": HeadConfig("fused", 3129, 2 * width),
+        "answers-gqa": HeadConfig("fused", 1533, 2 * width),
+        "pairs": HeadConfig("pairs", 2, 2 * width),
+        "match": HeadConfig("fused", 1),
+        "entailment": HeadConfig("fused", 3),
+        "region": HeadConfig("regions", 1),
+        "token": HeadConfig("tokens", 1),
+    }
+
+
+def task_head(config: HeadConfig, streams: ViLBERTConfig) -> nn.Module:
+    """A fresh head."""
+    width = {
+        "fused": streams.width,
+        "pairs": 2 * streams.width,
+        "regions": streams.vision.width,
+        "tokens": streams.text.width,
+    }[config.kind]
+    if not config.hidden:
+        return Linear(width, config.outputs)
+    layers: list[nn.Module] = [Linear(width, config.hidden), _activation(config.activation)]
+    layers += [nn.LayerNorm(config.hidden, EPS)] if config.norm else []
+    layers += [nn.Dropout(config.dropout)] if config.dropout else []
+    return nn.Sequential(*layers, Linear(config.hidden, config.outputs))
+
+
+def _activation(name: Literal["gelu", "relu"]) -> nn.Module:
+    return nn.GELU() if name == "gelu" else nn.ReLU()
+
+
+class PretrainingHeads(nn.Module):
+    """What pretraining predicts (section 2.3): hidden words, the classes of hidden regions, whether the two belong
+    together. The last map to words is the word embedding's, as in BERT."""
+
+    def __init__(self, config: ViLBERTConfig):
+        super().__init__()
+        text, vision = config.text, config.vision
+        self.words = _transform(text.width, text.activation)
+        self.word_bias = nn.Parameter(torch.zeros(text.vocabulary_size))
+        self.regions = nn.Sequential(
+            *_transform(vision.width, config.region_activation or vision.activation),
+            Linear(vision.width, vision.classes),
+        )
+        self.alignment = Linear(config.width, 2)
+
+
+def _transform(width: int, activation: Literal["gelu", "relu"]) -> nn.Sequential:
+    return nn.Sequential(Linear(width, width), _activation(activation), nn.LayerNorm(width, EPS))
+
+
+class ViLBERT(nn.Module):
+    """Two streams and heads; tensors in, tensors out.
+
+    Args:
+        config: of the streams.
+        heads: task heads, by name.
+        pretraining: whether the heads of pretraining are there.
+        origin: where converted weights came from, for the record.
+    """
+
+    def __init__(
+        self,
+        config: ViLBERTConfig,
+        heads: Mapping[str, HeadConfig] | None = None,
+        pretraining: bool = True,
+        origin: dict[str, Any] | None = None,
+    ):
+        super().__init__()
+        self.config = config
+        self.head_configs = dict(heads or {})
+        self.origin = origin
+        self.streams = TwoStreams(config)
+        self.pretraining = PretrainingHeads(config) if pretraining else None
+        self.heads = nn.ModuleDict({name: task_head(made, config) for name, made in self.head_configs.items()})
+        # The original drops a tenth here, whatever the rates of the streams.
+        self.dropout = nn.Dropout(0.1)
+        self.apply(_initialise)
+
+    def fuse(self, encoded: Encoded) -> Float[Tensor, "batch width"]:
+        """One vector a pair (section 2.3, "Vision-and-language alignment")."""
+        left, right = encoded.pooled_text, encoded.pooled_vision
+        return self.dropout(left * right if self.config.fusion == "product" else left + right)
+
+    def predict(
+        self, name: str, encoded: Encoded, fused: Float[Tensor, "batch width"] | None = None
+    ) -> Float[Tensor, "..."]:
+        """What a head makes of encoded pairs.
+
+        Args:
+            name: of the head.
+            encoded: pairs.
+            fused: what :meth:`fuse` gave, where several heads share it.
+
+        Returns:
+            (batch, outputs); of ``pairs`` (batch / 2, outputs); of ``regions`` and ``tokens`` (batch, length, outputs).
+        """
+        kind = self.head_configs[name].kind
+        if kind == "regions":
+            scores = self.heads[name](self.dropout(encoded.vision))
+            # So far down that padding is never the best region; the original's number.
+            return scores if encoded.vision_padding is None else scores - 10_000 * encoded.vision_padding[..., None]
+        if kind == "tokens":
+            return self.heads[name](self.dropout(encoded.text))
+        fused = self.fuse(encoded) if fused is None else fused
+        return self.heads[name](fused.unflatten(0, (-1, 2)).flatten(1) if kind == "pairs" else fused)
+
+    def word_logits(self, text: Float[Tensor, "*places text_width"]) -> Float[Tensor, "*places vocabulary"]:
+        """Which word a token is; give only the tokens that are asked for, the map to words is the widest there is."""
+        assert self.pretraining is not None
+        return F.linear(
+            self.pretraining.words(text), self.streams.text_embedding.words.weight, self.pretraining.word_bias
+        )
+
+    def region_logits(self, vision: Float[Tensor, "*places vision_width"]) -> Float[Tensor, "*places classes"]:
+        """Which class a region is of."""
+        assert self.pretraining is not None
+        return self.pretraining.regions(vision)
+
+    def alignment_logits(self, fused: Float[Tensor, "batch width"]) -> Float[Tensor, "batch 2"]:
+        """Whether text and image belong together: the first says yes, as in the original."""
+        assert self.pretraining is not None
+        return self.pretraining.alignment(fused)
+
+    def save(self, folder: Path | str) -> None:
+        """Write config and weights."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        config = {
+            "model": f"{type(self).__module__}.{type(self).__name__}",
+            "streams": dataclasses.asdict(self.config),
+            "heads": {name: dataclasses.asdict(made) for name, made in self.head_configs.items()},
+            "pretraining": self.pretraining is not None,
+            "origin": self.origin,
+        }
+        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        state = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
+        safetensors.torch.save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+
+    @classmethod
+    def load(cls, folder: Path) -> ViLBERT:
+        """Open a folder that :meth:`save` wrote.
+
+        Raises:
+            UserError: the weights do not fit the config.
+        """
+        config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        model = cls(
+            ViLBERTConfig.from_values(config["streams"]),
+            {name: HeadConfig(**values) for name, values in config["heads"].items()},
+            config["pretraining"],
+            config["origin"],
+        )
+        try:
+            model.load_state_dict(safetensors.torch.load_file(folder / "model.safetensors"))
+        except RuntimeError as error:
+            raise UserError(f"{folder}: its weights do not fit its config. {error}") from None
+        return model.eval()
+
+
+def _initialise(module: nn.Module) -> None:
+    """As BERT: weights by a normal distribution of deviation 0.02, biases 0."""
+    if isinstance(module, nn.Linear | nn.Embedding):
+        nn.init.normal_(module.weight, std=0.02)
+    if isinstance(module, nn.Linear) and module.bias is not None:
+        nn.init.zeros_(module.bias)
+
+
+# ------------------------------------------------------------------------------------------------- pretraining
+
+
+class PretrainingLabels(NamedTuple):
+    """What is to be predicted.
+
+    Attributes:
+        words: the ids of hidden words, -1 elsewhere.
+        regions: True at hidden regions.
+        region_classes: the distribution over classes of each region.
+        aligned: whether text and image of a row belong together.
+    """
+
+    words: Int[Tensor, "batch tokens"]
+    regions: Bool[Tensor, "batch regions"]
+    region_classes: Float[Tensor, "batch regions classes"]
+    aligned: Bool[Tensor, "..."]
+
+
+def pretraining_losses(model: ViLBERT, encoded: Encoded, labels: PretrainingLabels) -> dict[str, Float[Tensor, ""]]:
+    """The three losses (section 2.3): ``words``, ``regions``, ``alignment``.
+
+    Words and regions are means over what was hidden; where nothing was, the loss is 0, and has a gradient of 0.
+    """
+    chosen = labels.words >= 0
+    words = F.cross_entropy(model.word_logits(encoded.text[chosen]), labels.words[chosen], reduction="sum")
+    found = model.region_logits(encoded.vision[labels.regions]).log_softmax(dim=-1)
+    regions = F.kl_div(found, labels.region_classes[labels.regions], reduction="sum")
+    alignment = F.cross_entropy(model.alignment_logits(model.fuse(encoded)), (~labels.aligned).long())
+    return {
+        "words": words / chosen.sum().clamp(min=1),
+        "regions": regions / labels.regions.sum().clamp(min=1),
+        "alignment": alignment,
+    }
