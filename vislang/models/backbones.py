@@ -105,12 +105,14 @@ class VisionTower(nn.Module):
         fingerprint: SHA-256 over its weights.
         image_size: side of the square that images are resized to, in pixels.
         width: width of a feature.
+        classes: number of classes that :meth:`classify` tells apart; 0 for a tower that has none.
     """
 
     name: str
     fingerprint: str
     image_size: int
     width: int
+    classes: int = 0
 
     def preprocess(self, image: Pillow.Image) -> Float[Tensor, "channels height width"]:
         """Pixels as the tower was trained to see them."""
@@ -120,6 +122,12 @@ class VisionTower(nn.Module):
         self, pixels: Float[Tensor, "images channels height width"]
     ) -> Float[Tensor, "images positions features_width"]:
         """Features of each image, row by row from the top left; global tokens left out."""
+        raise NotImplementedError
+
+    def classify(
+        self, features: Float[Tensor, "images positions features_width"]
+    ) -> Float[Tensor, "images positions classes"]:
+        """The distribution over classes that the tower reads off each position's features."""
         raise NotImplementedError
 
     def train(self, mode: bool = True) -> VisionTower:
@@ -152,6 +160,7 @@ class EfficientNetLite0(VisionTower):
         self.name = EFFICIENTNET_LITE0
         self.image_size = image_size
         self.width = 1280
+        self.classes = 1000
         self.network = EfficientNet.from_name(EFFICIENTNET_LITE0, image_size=image_size)
         self.network.load_state_dict(torch.load(weights, weights_only=True))
         self.fingerprint = fingerprint(self.network.state_dict())
@@ -172,6 +181,13 @@ class EfficientNetLite0(VisionTower):
         """Features of each image, row by row from the top left."""
         features = self.network.extract_features(pixels.contiguous(memory_format=torch.channels_last))
         return features.flatten(2).transpose(1, 2).contiguous()
+
+    @torch.no_grad()
+    def classify(
+        self, features: Float[Tensor, "images positions features_width"]
+    ) -> Float[Tensor, "images positions classes"]:
+        """ImageNet's classes, as the last layer, which has learned to read the mean position, reads each."""
+        return self.network._fc(features).softmax(dim=-1)
 
 
 class TransformersVision(VisionTower):
