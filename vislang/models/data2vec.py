@@ -15,14 +15,12 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import safetensors.torch
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
@@ -32,6 +30,7 @@ from vislang.capabilities import Progress
 from vislang.document import Document
 from vislang.errors import UserError
 from vislang.models.inputs import SAMPLE_RATE, Inputs
+from vislang.models.saved import fill_model, read_config, write_model
 from vislang.nn.attention import hide
 from vislang.nn.averaging import annealed_decay, average_into
 from vislang.nn.embed import (
@@ -1104,8 +1103,7 @@ class Data2Vec(nn.Module):
         """Write config and weights: student, heads and teacher."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        config = {
-            "model": f"{type(self).__module__}.{type(self).__name__}",
+        settings = {
             "encoder": dataclasses.asdict(self.student.config),
             "modalities": dataclasses.asdict(self.modalities),
             "objective": dataclasses.asdict(self.objective_config),
@@ -1114,9 +1112,7 @@ class Data2Vec(nn.Module):
             "updates": self.updates,
             "origin": self.origin,
         }
-        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        state = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
-        safetensors.torch.save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+        write_model(folder, self, settings)
 
     @classmethod
     def load(cls, folder: Path) -> Data2Vec:
@@ -1125,7 +1121,7 @@ class Data2Vec(nn.Module):
         Raises:
             UserError: the weights do not fit the config.
         """
-        config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = read_config(folder)
         model = cls(
             EncoderConfig(**config["encoder"]),
             Modalities.from_values(config["modalities"]),
@@ -1133,10 +1129,7 @@ class Data2Vec(nn.Module):
             TeacherConfig(**config["teacher"]),
             config["origin"],
         )
-        try:
-            model.load_state_dict(safetensors.torch.load_file(folder / "model.safetensors"))
-        except RuntimeError as error:
-            raise UserError(f"{folder}: its weights do not fit its config. {error}") from None
+        fill_model(model, folder)
         model.inputs = Inputs.load(folder, config["inputs"])
         model.updates = config["updates"]
         return model.eval()

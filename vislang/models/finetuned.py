@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import safetensors.torch
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
@@ -23,6 +22,7 @@ from vislang.models.data2vec import Data2Vec, Encoder, EncoderConfig, Modalities
 from vislang.models.heads import Encoded, Head, HeadConfig, SpeakerHead, make_head, must_fit, outputs_without_labels
 from vislang.models.inputs import Inputs, Whole, padded, words
 from vislang.models.loading import load
+from vislang.models.saved import fill_model, read_config, write_model
 from vislang.nn.embed import TokenEmbedding
 
 BLANK = "<blank>"
@@ -267,8 +267,7 @@ class FineTuned(nn.Module):
         """Write config, weights and, for text, the tokenizer."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        config = {
-            "model": f"{type(self).__module__}.{type(self).__name__}",
+        settings = {
             "encoder": dataclasses.asdict(self.encoder.config),
             "modalities": dataclasses.asdict(self.modalities),
             "inputs": self.inputs.save(folder),
@@ -276,9 +275,7 @@ class FineTuned(nn.Module):
             "labels": self.labels,
             "origin": self.origin,
         }
-        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        # This knows tensors that are shared, as those of a tied head are.
-        safetensors.torch.save_model(self, str(folder / "model.safetensors"), metadata={"format": "pt"})
+        write_model(folder, self, settings)
 
     @classmethod
     def load(cls, folder: Path) -> FineTuned:
@@ -287,7 +284,7 @@ class FineTuned(nn.Module):
         Raises:
             UserError: the weights do not fit the config.
         """
-        config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = read_config(folder)
         model = cls(
             EncoderConfig(**config["encoder"]),
             Modalities.from_values(config["modalities"]),
@@ -296,10 +293,7 @@ class FineTuned(nn.Module):
             config["labels"],
             origin=config["origin"],
         )
-        try:
-            safetensors.torch.load_model(model, folder / "model.safetensors")
-        except RuntimeError as error:
-            raise UserError(f"{folder}: its weights do not fit its config. {error}") from None
+        fill_model(model, folder)
         return model.eval()
 
 

@@ -8,7 +8,6 @@ any causal language model and any vision tower. Only resampler and gated blocks 
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -40,6 +39,7 @@ from vislang.models.causal_lm import FrozenCausalLM, Step, positions_of
 from vislang.models.feature_cache import FeatureCache
 from vislang.models.flamingo_collate import IGNORED, Batch, Collator
 from vislang.models.frozen_text import FrozenText, ReadText, add_below, cache_above, stack_entering
+from vislang.models.saved import read_config, write_model
 from vislang.nn.attention import CrossAttention, KeysValues, attend_to_latest, kernel_for
 from vislang.nn.transformer import FeedForward
 from vislang.prompt import Prompts, Shot
@@ -687,9 +687,7 @@ class Flamingo(nn.Module):
     def save(self, folder: Path | str) -> None:
         """Write config, trained weights, tokenizer and a model card; the towers are referred to by hash."""
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        config = {
-            "model": f"{type(self).__module__}.{type(self).__name__}",
+        settings = {
             "bridge": dataclasses.asdict(self.bridge.config),
             "prompts": dataclasses.asdict(self.prompts),
             "dtype": str(self.dtype).removeprefix("torch."),
@@ -700,9 +698,7 @@ class Flamingo(nn.Module):
                 "image_size": self.vision.image_size,
             },
         }
-        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        state = {name: tensor.cpu().contiguous() for name, tensor in self.trainable_state().items()}
-        safetensors.torch.save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+        write_model(folder, self, settings, self.trainable_state())
         self.tokenizer.save_pretrained(folder)
         (folder / "README.md").write_text(self._card(), encoding="utf-8")
 
@@ -719,7 +715,7 @@ class Flamingo(nn.Module):
             TowerError: a tower was not found, or its weights are not those that the bridge was trained on.
             UserError: the weights do not fit the config.
         """
-        config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = read_config(folder)
         language = load_language_tower(
             language_model or config["language_model"]["name"], getattr(torch, config["dtype"])
         )

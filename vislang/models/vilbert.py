@@ -9,20 +9,19 @@ depends on its own input alone, and is computed once an item (:meth:`TwoStreams.
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import safetensors.torch
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from vislang.errors import UserError
+from vislang.models.saved import fill_model, read_config, write_model
 from vislang.nn.attention import hide
 from vislang.nn.linear import Linear
 from vislang.nn.transformer import ACTIVATIONS, EncoderBlock
@@ -573,18 +572,13 @@ class ViLBERT(nn.Module):
 
     def save(self, folder: Path | str) -> None:
         """Write config and weights."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        config = {
-            "model": f"{type(self).__module__}.{type(self).__name__}",
+        settings = {
             "streams": dataclasses.asdict(self.config),
             "heads": {name: dataclasses.asdict(made) for name, made in self.head_configs.items()},
             "pretraining": self.pretraining is not None,
             "origin": self.origin,
         }
-        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        state = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
-        safetensors.torch.save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+        write_model(folder, self, settings)
 
     @classmethod
     def load(cls, folder: Path) -> ViLBERT:
@@ -593,17 +587,14 @@ class ViLBERT(nn.Module):
         Raises:
             UserError: the weights do not fit the config.
         """
-        config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = read_config(folder)
         model = cls(
             ViLBERTConfig.from_values(config["streams"]),
             {name: HeadConfig(**values) for name, values in config["heads"].items()},
             config["pretraining"],
             config["origin"],
         )
-        try:
-            model.load_state_dict(safetensors.torch.load_file(folder / "model.safetensors"))
-        except RuntimeError as error:
-            raise UserError(f"{folder}: its weights do not fit its config. {error}") from None
+        fill_model(model, folder)
         return model.eval()
 
 
