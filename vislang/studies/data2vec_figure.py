@@ -41,5 +41,5 @@ def draw(rows: Sequence[dict[str, Any]], probe: str, path: Path) -> None:
     axes.set_ylabel("linear probe, accuracy (%)")
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)
-    axes.legend(frameon=False, fontsize=8, loc="upper left")
+    axes.legend(frameon=False, fontsize=8, loc="lower right")
     figure.savefig(path, dpi=130)
