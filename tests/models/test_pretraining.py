@@ -43,7 +43,15 @@ def documents(tmp_path_factory) -> dict[str, list[Document]]:
 
 
 def recipe(generation: str, *modalities: str, **more) -> Data2VecRecipe:
-    choices = {"top_k": 2, "copies": 2, "layer_norms": ["layer"], "mean_norms": [], "beta": 0.0, "class_loss": 0.0}
+    choices = {
+        "top_k": 2,
+        "copies": 2,
+        "end_of_block": False,
+        "layer_norms": ["layer"],
+        "mean_norms": [],
+        "beta": 0.0,
+        "class_loss": 0.0,
+    }
     choices |= {"decay": 0.9, "end_decay": 0.9, "anneal_steps": 1, "scope": "all"}
     return Data2VecRecipe(
         generation,
@@ -164,8 +172,8 @@ model:
     modalities:
       image: {{size: 32, patch: 8, decoder: {{width: 16, layers: 1, groups: 2}}, positions: fixed}}
       text: {{vocabulary_size: 300, max_length: 12, decoder: {{width: 16, layers: 1, groups: 2}}}}
-    choices: {{top_k: 2, copies: 2, mean_norms: [], class_loss: 0.0, decay: 0.9, end_decay: 0.9, anneal_steps: 1,
-      scope: all}}
+    choices: {{top_k: 2, end_of_block: false, copies: 2, mean_norms: [], class_loss: 0.0, decay: 0.9, end_decay: 0.9,
+      anneal_steps: 1, scope: all}}
     augmentation: {{}}
 data:
   - {{sources: [{media}], name: pictures}}
