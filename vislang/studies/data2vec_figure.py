@@ -36,10 +36,11 @@ def draw(rows: Sequence[dict[str, Any]], probe: str, path: Path) -> None:
             points = sorted((row["seconds"] / 60, 100 * row["accuracy"]) for row in of if row["seed"] == seed)
             label = generation if seed == min(row["seed"] for row in of) else None
             axes.plot(*zip(*points, strict=True), marker="o", markersize=3, linewidth=1.3, color=colour, label=label)
-    axes.set_title(probe, fontsize=10)
+    axes.set_title(probe, fontsize=10, loc="left")
     axes.set_xlabel("minutes of training")
     axes.set_ylabel("linear probe, accuracy (%)")
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)
-    axes.legend(frameon=False, fontsize=8, loc="lower right")
+    # Above the axes: within them there is hardly a place without a line.
+    axes.legend(frameon=False, fontsize=8, ncols=2, loc="lower right", bbox_to_anchor=(1, 1))
     figure.savefig(path, dpi=130)

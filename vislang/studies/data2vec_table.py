@@ -23,7 +23,7 @@ class Line:
     seeds: tuple[float, ...]
 
     def __str__(self) -> str:
-        spread = f", seeds {100 * min(self.seeds):.1f} to {100 * max(self.seeds):.1f}" if self.seeds else ""
+        spread = f", seeds {100 * min(self.seeds):.1f} to {100 * max(self.seeds):.1f}" if len(self.seeds) > 1 else ""
         figure = self.accuracy
         return f"{100 * figure.value:.1f} ({100 * figure.low:.1f} to {100 * figure.high:.1f}{spread})"
 
