@@ -71,6 +71,9 @@ def report(rows: Sequence[Row], path: Path | None) -> None:
         seconds = [f"{1000 * s:.0f} ms" for s in (row.ours_s, row.peer_s)]
         met = "yes" if row.met else "[red]no[/red]"
         table.add_row(row.name, f"{row.value:.3f} {row.unit}", row.goal, met, *seconds, str(row.rounds))
-    Console().print(table)
+    # Where output is no terminal, columns would be squeezed away.
+    console = Console()
+    console.width = max(console.width, 120)
+    console.print(table)
     if path is not None:
         path.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n", encoding="utf-8")
