@@ -10,27 +10,32 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
-from vislang.document import Document
+from vislang.case import Case, Decision
+from vislang.document import Document, Image
 from vislang.prompt import Prompts
 
 Progress = Callable[[int, int], None]
 """Called with (done, of how many) while something long runs."""
 
 
+Lesson = Document | Case
+"""What a model learns from: most learn from documents, those that decide from cases."""
+
+
 @runtime_checkable
 class Trainable(Protocol):
-    """Can be trained by :mod:`vislang.train`."""
+    """Can be trained by :mod:`vislang.train`. A model takes one kind of lessons; which, is its own."""
 
-    def prepare(self, documents: Sequence[Document], progress: Progress | None = None) -> int:
+    def prepare(self, documents: Sequence[Any], progress: Progress | None = None) -> int:
         """Compute whatever is computed once for these documents; returns for how many media it was."""
         ...
 
-    def fit(self, lessons: Sequence[Document]) -> None:
+    def fit(self, lessons: Sequence[Any]) -> None:
         """Measure on the prepared lessons what is measured and not learned; once, before the first step."""
         ...
 
-    def collate(self, documents: Sequence[Document], seed: int = 0) -> Any:
-        """Documents to one batch of tensors, and ``names`` of the documents; chance follows from the seed alone."""
+    def collate(self, documents: Sequence[Any], seed: int = 0) -> Any:
+        """Lessons to one batch of tensors, and ``names`` of the documents; chance follows from the seed alone."""
         ...
 
     def losses(self, batch: Any) -> dict[str, Tensor]:
@@ -127,6 +132,30 @@ class Labels(Protocol):
 
     def label(self, documents: Sequence[Document], batch_size: int = 64, progress: Progress | None = None) -> list[str]:
         """One text a document: its class, its number, the tags of its words, or its transcript."""
+        ...
+
+
+@runtime_checkable
+class Decides(Protocol):
+    """Decides cases: answers, chooses, points, labels or measures."""
+
+    def decide(self, cases: Sequence[Case], batch_size: int = 64, progress: Progress | None = None) -> list[Decision]:
+        """One decision a case."""
+        ...
+
+
+@runtime_checkable
+class Matches(Protocol):
+    """Tells how well images and texts go together."""
+
+    def match_all(
+        self,
+        images: Sequence[Image],
+        texts: Sequence[str],
+        candidates: Tensor | None = None,
+        progress: Progress | None = None,
+    ) -> Tensor:
+        """(images, texts) scores, the higher the better; minus infinity where a pair is no candidate (a mask)."""
         ...
 
 

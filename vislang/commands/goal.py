@@ -7,7 +7,6 @@ from typing import Any, Protocol
 
 from rich.table import Table
 
-from vislang.document import Document
 from vislang.train.loop import Outcome, Stream
 
 
@@ -21,7 +20,7 @@ class Goal(Protocol):
     """
 
     streams: list[Stream]
-    asked: list[Document]
+    asked: list[Any]
     bad_records: int
 
     def describe(self) -> str:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.table import Table
 
-from vislang.capabilities import Trainable
+from vislang.capabilities import Progress, Trainable
 from vislang.console import console, reporting
 from vislang.data.fetch import fetch
 from vislang.data.jsonl import Problem
 from vislang.data.split import hold_out
 from vislang.document import Document
 from vislang.recipe import Recipe, RecipeError, StreamConfig
-from vislang.tasks.unlabelled import SETS, unlabelled
+from vislang.tasks.captioned import Source as Pairs
+from vislang.tasks.unlabelled import SETS, Source, unlabelled
 from vislang.train.loop import Outcome, Stream
 
 
@@ -26,14 +28,23 @@ class Pretraining:
     Args:
         model: it is trainable, and needs no labels.
         recipe: names the data.
+        read: documents of a source; see :func:`~vislang.tasks.unlabelled.unlabelled`.
+        sets: data sets by name, which are fetched where they are not here.
 
     Raises:
         DataError: nothing to read, or bad records that nobody allowed to skip.
     """
 
-    def __init__(self, model: Trainable, recipe: Recipe):
+    def __init__(
+        self,
+        model: Trainable,
+        recipe: Recipe,
+        read: Callable[[str, list[Problem], Progress | None], list[Document]] = unlabelled,
+        sets: Mapping[str, Source | Pairs] = SETS,
+    ):
         self.model = model
         self.streams: list[Stream] = []
+        self.learned: dict[str, list[Document]] = {}
         self.asked: list[Document] = []
         self.held_out: dict[str, list[Document]] = {}
         problems: list[Problem] = []
@@ -41,15 +52,16 @@ class Pretraining:
         for config in named:
             documents: list[Document] = []
             for source in config.sources:
-                if source in SETS and not SETS[source].data_set.is_here:
-                    fetch(SETS[source].data_set, say=console.print)
+                if source in sets and not sets[source].data_set.is_here:
+                    fetch(sets[source].data_set, say=console.print)
             with reporting("checking records") as report:
                 for source in config.sources:
-                    documents += unlabelled(source, problems, report)
+                    documents += read(source, problems, report)
             lessons, held = hold_out(documents, recipe.hold_out)
             self.held_out[config.name] = held[: recipe.train.eval_examples]
             size = config.batch_size or recipe.train.batch_size
-            self.streams.append(Stream(config.name, lessons[: recipe.limit or None], config.weight, size))
+            self.learned[config.name] = lessons[: recipe.limit or None]
+            self.streams.append(Stream(config.name, self.learned[config.name], config.weight, size))
         if problems and not recipe.skip_bad_records:
             shown = "\n".join(f"  {problem.message}" for problem in problems[:10])
             more = f"\n  and {len(problems) - 10} more" if len(problems) > 10 else ""
@@ -106,6 +118,5 @@ class Pretraining:
         """Curves, gaps and what was predicted of them, nearest neighbours."""
         from vislang.evaluate.pretraining_report import write_pretraining_report
 
-        pools = {stream.name: stream.lessons for stream in self.streams}
         with reporting("drawing the report") as report:
-            write_pretraining_report(folder, self.model, self.held_out, pools, report)
+            write_pretraining_report(folder, self.model, self.held_out, self.learned, report)

@@ -12,10 +12,12 @@ from typing import Any
 import torch
 from rich.table import Table
 
-from vislang.capabilities import Generates, Labels, Trainable
+from vislang.capabilities import Decides, Generates, Labels, Matches, Trainable
 from vislang.commands.answering import Answering
+from vislang.commands.deciding import Deciding
 from vislang.commands.goal import Goal
 from vislang.commands.labelling import Labelling
+from vislang.commands.matching import Matching
 from vislang.commands.pretraining import Pretraining
 from vislang.commands.run_folder import circumstances, fresh_folder, write_json
 from vislang.console import TrainingMonitor, console, reporting
@@ -100,6 +102,10 @@ def goal_of(model: Any, recipe: Recipe) -> Goal:
     """What a run of this model is for, with its data read."""
     if isinstance(model, Generates):
         return Answering(model, recipe)
+    if isinstance(model, Decides):
+        return Deciding(model, recipe)
+    if isinstance(model, Matches):
+        return Matching(model, recipe)
     return Labelling(model, recipe) if isinstance(model, Labels) else Pretraining(model, recipe)
 
 

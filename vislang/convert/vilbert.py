@@ -21,6 +21,7 @@ from vislang.models.vilbert import (
     HeadConfig,
     PretrainingLabels,
     TextStreamConfig,
+    TwoStreams,
     ViLBERT,
     ViLBERTConfig,
     VisionStreamConfig,
@@ -227,6 +228,7 @@ def _keys(model: ViLBERT) -> Iterator[tuple[str, Place]]:
                 for kind in ("weight", "bias"):
                     place = Place(f"streams.gains.{index}.{kind}", part, 2)
                     yield f"{layer}.attention.self.dyLinear_{side}.{kind}", place
+    assert isinstance(model.streams, TwoStreams)
     for index in range(len(model.streams.meetings)):
         yield from _meeting(f"bert.encoder.c_layer.{index}", f"streams.meetings.{index}")
     yield from linear("bert.t_pooler.dense", "streams.pool_text")
@@ -323,6 +325,7 @@ def _encode(model: ViLBERT, inputs: Mapping[str, Any]) -> Encoded:
     ids = inputs["input_txt"] if "input_txt" in inputs else inputs["input_ids"]
     features = inputs["input_imgs"] if "input_imgs" in inputs else inputs["image_feat"]
     tasks = inputs["task_ids"].flatten() if model.config.text.task_tokens else None
+    assert isinstance(model.streams, TwoStreams)
     text = model.streams.read_text(ids, inputs["token_type_ids"], inputs["attention_mask"] == 0, tasks)
     vision = model.streams.read_regions(features, inputs["image_loc"], inputs["image_attention_mask"] == 0)
     return model.streams.join(text, vision)

@@ -110,12 +110,12 @@ def read_jsonl(
 
 
 def _example(raw: bytes, path: Path, number: int, with_targets: bool) -> Example:
-    record = _parse(raw)
+    record = parse_record(raw)
     name = f"{path}:{number}"
     folder = path.parent
     if "parts" in record:
         parts = tuple(_parts(record["parts"], folder))
-        targets = (_text(record, "target"),) if with_targets or "target" in record else ()
+        targets = (text_of(record, "target"),) if with_targets or "target" in record else ()
         return Example(name, targets, parts=parts)
     media = [kind for kind in ("image", "audio") if kind in record]
     if len(media) == 2:
@@ -123,21 +123,26 @@ def _example(raw: bytes, path: Path, number: int, with_targets: bool) -> Example
     if not media and "text" not in record:
         raise RecordError(f'no "image", "audio", "text" or "parts". A record is one of {FORMS}.')
     if not media:
-        targets = (_text(record, "label"),) if with_targets or "label" in record else ()
-        return Example(name, targets, parts=(_text(record, "text"),))
-    medium = MEDIA[media[0]](folder / _text(record, media[0]))
+        targets = (text_of(record, "label"),) if with_targets or "label" in record else ()
+        return Example(name, targets, parts=(text_of(record, "text"),))
+    medium = MEDIA[media[0]](folder / text_of(record, media[0]))
     if isinstance(medium, Image) and "question" in record:
-        return Example(name, _answers(record), medium, _text(record, "question"))
+        return Example(name, answers_of(record), medium, text_of(record, "question"))
     stated = [key for key in ("label", "text") if key in record]
     if not stated and with_targets:
         raise RecordError(f'"{media[0]}" with nothing to answer. A record is one of {FORMS}.')
-    targets = (_text(record, stated[0]),) if stated else ()
+    targets = (text_of(record, stated[0]),) if stated else ()
     if isinstance(medium, Image):
         return Example(name, targets, medium)
     return Example(name, targets, parts=(medium,))
 
 
-def _parse(raw: bytes) -> dict[str, Any]:
+def parse_record(raw: bytes, forms: str = FORMS) -> dict[str, Any]:
+    """A line as a JSON object.
+
+    Raises:
+        RecordError: it is none; ``forms`` says what is wanted.
+    """
     try:
         line = raw.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -147,14 +152,18 @@ def _parse(raw: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise RecordError(f"not JSON ({error}). Write one whole JSON object a line.") from None
     if not isinstance(record, dict):
-        raise RecordError(f"a JSON {type(record).__name__}, not an object. A record is one of {FORMS}.")
+        raise RecordError(f"a JSON {type(record).__name__}, not an object. A record is one of {forms}.")
     return record
 
 
-def _text(record: dict[str, Any], key: str) -> str:
-    """A field that must be text with something in it."""
+def text_of(record: dict[str, Any], key: str, forms: str = FORMS) -> str:
+    """A field that must be text with something in it.
+
+    Raises:
+        RecordError: it is missing, empty, or no text.
+    """
     if key not in record:
-        raise RecordError(f'no "{key}". A record is one of {FORMS}.')
+        raise RecordError(f'no "{key}". A record is one of {forms}.')
     value = record[key]
     if not isinstance(value, str):
         raise RecordError(f'"{key}" is {_kind(value)}, not text. Put it in quotes.')
@@ -165,13 +174,18 @@ def _text(record: dict[str, Any], key: str) -> str:
     return value
 
 
-def _answers(record: dict[str, Any]) -> tuple[str, ...]:
+def answers_of(record: dict[str, Any], forms: str = FORMS) -> tuple[str, ...]:
+    """``answer``, or the list ``answers``.
+
+    Raises:
+        RecordError: neither is there, or they hold no text.
+    """
     if "answers" not in record:
-        return (_text(record, "answer"),)
+        return (text_of(record, "answer", forms),)
     answers = record["answers"]
     if not isinstance(answers, list) or not answers:
         raise RecordError('"answers" is not a list with something in it. Write "answers": ["one", ...].')
-    return tuple(_text({"answers": answer}, "answers") for answer in answers)
+    return tuple(text_of({"answers": answer}, "answers") for answer in answers)
 
 
 def _parts(parts: Any, folder: Path) -> Iterator[Part]:
@@ -181,7 +195,7 @@ def _parts(parts: Any, folder: Path) -> Iterator[Part]:
         if isinstance(part, str):
             yield part
         elif isinstance(part, dict) and len(part) == 1 and (kind := next(iter(part))) in MEDIA:
-            yield MEDIA[kind](folder / _text(part, kind))
+            yield MEDIA[kind](folder / text_of(part, kind))
         else:
             raise RecordError(
                 f'part {place} of "parts" is {json.dumps(part)[:60]}, neither text nor one of '

@@ -6,11 +6,12 @@ import hashlib
 from collections.abc import Sequence
 from typing import TypeVar
 
+from vislang.case import Case
 from vislang.data.example import Example
 from vislang.document import Document
 from vislang.errors import UserError
 
-Held = TypeVar("Held", Example, Document)
+Held = TypeVar("Held", Example, Document, Case)
 
 
 def hold_out(examples: Sequence[Held], share: float) -> tuple[list[Held], list[Held]]:
@@ -38,8 +39,13 @@ def hold_out(examples: Sequence[Held], share: float) -> tuple[list[Held], list[H
     )
 
 
-def key_of(example: Example | Document) -> str:
-    """What decides the side of an example: the hash of its first medium, or without one, of its text."""
+def key_of(example: Example | Document | Case) -> str:
+    """What decides the side of an example: the hash of its first medium, or without one, of its text; of a case with a
+    group, the hash of that."""
+    if isinstance(example, Case):
+        if example.group:
+            return hashlib.sha256(example.group.encode()).hexdigest()
+        example = example.options[0]
     document = example if isinstance(example, Document) else example.document()
     if document.media:
         return document.media[0].content_hash

@@ -1,9 +1,10 @@
-"""What is computed once, on disk: features of frozen towers, and waveforms at a model's rate."""
+"""What is computed once, on disk: features and regions by frozen towers, and waveforms at a model's rate."""
 
 from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import safetensors.torch
@@ -25,23 +26,32 @@ class FeatureCache:
         return self._path(content_hash).is_file()
 
     def get(self, content_hash: str) -> Tensor | None:
-        """What was made of a medium, or None where they are not known; a damaged file counts as unknown."""
+        """What was made of a medium, or None where it is not known; a damaged file counts as unknown."""
+        known = self.get_named(content_hash)
+        return None if known is None else known["features"]
+
+    def put(self, content_hash: str, features: Tensor) -> None:
+        """Keep what was made of a medium; a reader sees the whole file or none."""
+        self.put_named(content_hash, {"features": features})
+
+    def get_named(self, content_hash: str) -> dict[str, Tensor] | None:
+        """Like :meth:`get`, where several tensors were made of a medium."""
         path = self._path(content_hash)
         try:
-            return safetensors.torch.load(path.read_bytes())["features"]
+            return safetensors.torch.load(path.read_bytes())
         except FileNotFoundError:
             return None
         except SafetensorError:
             path.unlink(missing_ok=True)
             return None
 
-    def put(self, content_hash: str, features: Tensor) -> None:
-        """Keep what was made of a medium; a reader sees the whole file or none."""
+    def put_named(self, content_hash: str, tensors: Mapping[str, Tensor]) -> None:
+        """Like :meth:`put`, for several tensors."""
         path = self._path(content_hash)
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, unfinished = tempfile.mkstemp(dir=path.parent, prefix=".unfinished-")
         with os.fdopen(handle, "wb") as file:
-            file.write(safetensors.torch.save({"features": features.contiguous()}))
+            file.write(safetensors.torch.save({name: tensor.contiguous() for name, tensor in tensors.items()}))
         os.replace(unfinished, path)
 
     def _path(self, content_hash: str) -> Path:

@@ -64,6 +64,8 @@ class VisionStreamConfig:
     Attributes:
         feature_width: of a region's features.
         classes: what a masked region's distribution is predicted over.
+        images: the most images of a document, told apart by a learned vector each (a path's views, as in VLN-BERT);
+            1 for no such vectors.
         width, depth, heads, hidden: of the blocks. The original's feed-forwards are no wider than its stream.
         activation: of their feed-forwards.
         dropout, attention_dropout: rates.
@@ -71,6 +73,7 @@ class VisionStreamConfig:
 
     feature_width: int = 2048
     classes: int = 1601
+    images: int = 1
     width: int = 1024
     depth: int = 6
     heads: int = 8
@@ -92,6 +95,8 @@ class ViLBERTConfig:
         fusion: how the pooled outputs of the streams become one.
         dynamic_attention: text scales the queries and keys of vision layers (12-in-1's code).
         region_activation: in the head that predicts classes of regions; None takes the vision stream's.
+        single_stream: one BERT reads tokens and regions side by side: the ablation. Of the vision stream only what is
+            said of features and classes counts, and nothing of the meetings.
     """
 
     text: TextStreamConfig = field(default_factory=TextStreamConfig)
@@ -103,6 +108,7 @@ class ViLBERTConfig:
     fusion: Literal["product", "sum"] = "product"
     dynamic_attention: bool = False
     region_activation: Literal["gelu", "relu"] | None = None
+    single_stream: bool = False
 
     def __post_init__(self):
         self.meetings = tuple((int(text), int(vision)) for text, vision in self.meetings)
@@ -114,6 +120,11 @@ class ViLBERTConfig:
                     f"meetings: {places} {name} layers before the co-attentional blocks; they must not fall, and the "
                     f"{name} stream has {depths[side]} layers."
                 )
+        if self.single_stream and not self.text.width == self.vision.width == self.width:
+            raise UserError(
+                f"single_stream: has one width; text has {self.text.width}, vision {self.vision.width}, and the pooled "
+                f"output {self.width}."
+            )
         shapes = {"text": self.text, "vision": self.vision, "co-attention": self}
         for name, shape in shapes.items():
             if shape.width % shape.heads:  # type: ignore[attr-defined]
@@ -181,14 +192,21 @@ class RegionEmbedding(nn.Module):
         super().__init__()
         self.features = Linear(config.feature_width, config.width)
         self.boxes = nn.Linear(5, config.width)
+        self.images = nn.Embedding(config.images, config.width) if config.images > 1 else None
         self.norm = nn.LayerNorm(config.width, EPS)
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(
-        self, features: Float[Tensor, "batch regions feature_width"], boxes: Float[Tensor, "batch regions 5"]
+        self,
+        features: Float[Tensor, "batch regions feature_width"],
+        boxes: Float[Tensor, "batch regions 5"],
+        steps: Int[Tensor, "batch regions"] | None = None,
     ) -> Float[Tensor, "batch regions width"]:
-        """Embed. A box is (left, top, right, bottom, area), in shares of the image."""
-        return self.dropout(self.norm(self.features(features) + self.boxes(boxes)))
+        """Embed. A box is (left, top, right, bottom, area), in shares of the image; ``steps`` tells whose it is."""
+        x = self.features(features) + self.boxes(boxes)
+        if self.images is not None and steps is not None:
+            x = x + self.images(steps)
+        return self.dropout(self.norm(x))
 
 
 # ------------------------------------------------------------------------------------------------ co-attention
@@ -291,14 +309,15 @@ class Encoded(NamedTuple):
 
     Attributes:
         text, vision: hidden states of tokens and of regions.
-        pooled_text, pooled_vision: of the first token, and of the first region, which stands for the whole image.
+        pooled_text, pooled_vision: of the first token, and of the first region, which stands for the whole image; a
+            single stream pools the first token alone.
         vision_padding: True where there is no region.
     """
 
     text: Float[Tensor, "batch tokens text_width"]
     vision: Float[Tensor, "batch regions vision_width"]
     pooled_text: Float[Tensor, "batch width"]
-    pooled_vision: Float[Tensor, "batch width"]
+    pooled_vision: Float[Tensor, "batch width"] | None
     vision_padding: Bool[Tensor, "batch regions"] | None
 
 
@@ -337,12 +356,13 @@ class TwoStreams(nn.Module):
         features: Float[Tensor, "batch regions feature_width"],
         boxes: Float[Tensor, "batch regions 5"],
         padding: Bool[Tensor, "batch regions"] | None = None,
+        steps: Int[Tensor, "batch regions"] | None = None,
     ) -> Stream:
         """The vision stream up to the first co-attentional block: a function of the image alone.
 
         With dynamic attention no vision layer is one, and this is the embedding.
         """
-        stream = Stream(self.region_embedding(features, boxes), padding)
+        stream = Stream(self.region_embedding(features, boxes, steps), padding)
         return stream if self.gains else self._vision(stream, 0, self._alone[1], None)
 
     def join(self, text: Stream, vision: Stream) -> Encoded:
@@ -391,6 +411,55 @@ class TwoStreams(nn.Module):
                 gains = (1 + self.gains[index](_mean(text)).sigmoid()).chunk(2, dim=-1)
             tokens, _ = self.vision_blocks[index](tokens, _hidden(stream), gains=gains)
         return stream._replace(tokens=tokens)
+
+
+class SingleStream(nn.Module):
+    """The ablation (section 4.1, "Single-Stream"): tokens and regions side by side in one BERT.
+
+    The text stream's config shapes it; widths are all the same. Its pooled output is of the first token, by tanh, as in
+    BERT. Alone, a text and an image are no more than embedded.
+    """
+
+    def __init__(self, config: ViLBERTConfig):
+        super().__init__()
+        self.config = config
+        self.text_embedding = TextEmbedding(config.text)
+        self.region_embedding = RegionEmbedding(config.vision)
+        self.blocks = _blocks(config.text)
+        self.pool = Linear(config.text.width, config.width)
+
+    def read_text(
+        self,
+        ids: Int[Tensor, "batch tokens"],
+        segments: Int[Tensor, "batch tokens"],
+        padding: Bool[Tensor, "batch tokens"] | None = None,
+    ) -> Stream:
+        """Embed texts."""
+        return Stream(self.text_embedding(ids, segments), padding)
+
+    def read_regions(
+        self,
+        features: Float[Tensor, "batch regions feature_width"],
+        boxes: Float[Tensor, "batch regions 5"],
+        padding: Bool[Tensor, "batch regions"] | None = None,
+        steps: Int[Tensor, "batch regions"] | None = None,
+    ) -> Stream:
+        """Embed regions."""
+        return Stream(self.region_embedding(features, boxes, steps), padding)
+
+    def join(self, text: Stream, vision: Stream) -> Encoded:
+        """All layers, over both; rows of the two are pairs."""
+        padding = None
+        if text.padding is not None or vision.padding is not None:
+            sides = (side.tokens.new_zeros(side.tokens.shape[:2], dtype=torch.bool) for side in (text, vision))
+            known = (side.padding for side in (text, vision))
+            padding = torch.cat([none if p is None else p for none, p in zip(sides, known, strict=True)], dim=1)
+        both = Stream(torch.cat([text.tokens, vision.tokens], dim=1), padding)
+        tokens, hidden = both.tokens, _hidden(both)
+        for block in self.blocks:
+            tokens, _ = block(tokens, hidden)
+        length = text.tokens.shape[1]
+        return Encoded(tokens[:, :length], tokens[:, length:], self.pool(tokens[:, 0]).tanh(), None, vision.padding)
 
 
 def _blocks(config: TextStreamConfig | VisionStreamConfig) -> nn.ModuleList:
@@ -518,16 +587,26 @@ class ViLBERT(nn.Module):
         self.config = config
         self.head_configs = dict(heads or {})
         self.origin = origin
-        self.streams = TwoStreams(config)
+        self.streams: TwoStreams | SingleStream = SingleStream(config) if config.single_stream else TwoStreams(config)
         self.pretraining = PretrainingHeads(config) if pretraining else None
         self.heads = nn.ModuleDict({name: task_head(made, config) for name, made in self.head_configs.items()})
         # The original drops a tenth here, whatever the rates of the streams.
         self.dropout = nn.Dropout(0.1)
-        self.apply(_initialise)
+        self.apply(self.initialise)
+
+    @staticmethod
+    def initialise(module: nn.Module) -> None:
+        """As BERT: weights by a normal distribution of deviation 0.02, biases 0."""
+        if isinstance(module, nn.Linear | nn.Embedding):
+            nn.init.normal_(module.weight, std=0.02)
+        if isinstance(module, nn.Linear) and module.bias is not None:
+            nn.init.zeros_(module.bias)
 
     def fuse(self, encoded: Encoded) -> Float[Tensor, "batch width"]:
         """One vector a pair (section 2.3, "Vision-and-language alignment")."""
         left, right = encoded.pooled_text, encoded.pooled_vision
+        if right is None:
+            return self.dropout(left)
         return self.dropout(left * right if self.config.fusion == "product" else left + right)
 
     def predict(
@@ -570,15 +649,28 @@ class ViLBERT(nn.Module):
         assert self.pretraining is not None
         return self.pretraining.alignment(fused)
 
-    def save(self, folder: Path | str) -> None:
-        """Write config and weights."""
-        settings = {
+    def settings(self) -> dict[str, Any]:
+        """What :meth:`from_settings` needs to build it again."""
+        return {
             "streams": dataclasses.asdict(self.config),
             "heads": {name: dataclasses.asdict(made) for name, made in self.head_configs.items()},
             "pretraining": self.pretraining is not None,
             "origin": self.origin,
         }
-        write_model(folder, self, settings)
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any]) -> ViLBERT:
+        """A fresh model of the same shape."""
+        return cls(
+            ViLBERTConfig.from_values(settings["streams"]),
+            {name: HeadConfig(**values) for name, values in settings["heads"].items()},
+            settings["pretraining"],
+            settings["origin"],
+        )
+
+    def save(self, folder: Path | str) -> None:
+        """Write config and weights."""
+        write_model(folder, self, self.settings())
 
     @classmethod
     def load(cls, folder: Path) -> ViLBERT:
@@ -587,23 +679,9 @@ class ViLBERT(nn.Module):
         Raises:
             UserError: the weights do not fit the config.
         """
-        config = read_config(folder)
-        model = cls(
-            ViLBERTConfig.from_values(config["streams"]),
-            {name: HeadConfig(**values) for name, values in config["heads"].items()},
-            config["pretraining"],
-            config["origin"],
-        )
+        model = cls.from_settings(read_config(folder))
         fill_model(model, folder)
         return model.eval()
-
-
-def _initialise(module: nn.Module) -> None:
-    """As BERT: weights by a normal distribution of deviation 0.02, biases 0."""
-    if isinstance(module, nn.Linear | nn.Embedding):
-        nn.init.normal_(module.weight, std=0.02)
-    if isinstance(module, nn.Linear) and module.bias is not None:
-        nn.init.zeros_(module.bias)
 
 
 # ------------------------------------------------------------------------------------------------- pretraining

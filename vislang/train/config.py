@@ -25,6 +25,8 @@ class TrainConfig:
         keep_checkpoints: how many of the latest checkpoints stay.
         log_every: steps between lines of progress where output is no terminal.
         seed: of the order of the data and of the new parameters.
+        stop_and_go: rest tasks that have stopped improving, by what is watched of them at each evaluation; see
+            :class:`~vislang.train.schedule.StopAndGo`.
         workers: processes that prepare batches; 0 prepares them in the training process.
         threads: CPU threads; 0 leaves torch's choice.
     """
@@ -44,6 +46,7 @@ class TrainConfig:
     keep_checkpoints: int = 2
     log_every: int = 10
     seed: int = 0
+    stop_and_go: bool = False
     workers: int = 0
     threads: int = 0
 

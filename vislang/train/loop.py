@@ -17,14 +17,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from vislang.capabilities import Trainable
+from vislang.capabilities import Lesson, Trainable
 from vislang.data.order import Shuffled
-from vislang.document import Document
 from vislang.errors import UserError
 from vislang.train.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from vislang.train.config import TrainConfig
 from vislang.train.log import MetricsLog
-from vislang.train.schedule import warmup_cosine
+from vislang.train.schedule import StopAndGo, warmup_cosine
 
 
 class TrainingDiverged(UserError):
@@ -52,12 +51,15 @@ class Stream:
         lessons: what it holds.
         weight: of its loss in the sum that a step minimises.
         batch_size: lessons a step.
+        watched: the name of the figure among those that are evaluated that tells how well it goes, the higher the
+            better; empty where there is none.
     """
 
     name: str
-    lessons: Sequence[Document]
+    lessons: Sequence[Lesson]
     weight: float
     batch_size: int
+    watched: str = ""
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,9 @@ def train(
     if resume:
         optimizer.load_state_dict(state["optimizer"])
         _set_random_state(state["random"])
+    schedule = _stop_and_go(streams, config)
+    if resume:
+        schedule.load_state(state["schedule"])
     batches = _batches(model, streams, config, done)
     log = MetricsLog(folder / "metrics.jsonl", done)
 
@@ -124,6 +129,7 @@ def train(
             "config": asdict(config),
             "model": model.trainable_state(),
             "optimizer": optimizer.state_dict(),
+            "schedule": schedule.state(),
             "random": _random_state(),
         }
         save_checkpoint(checkpoints, done, state, config.keep_checkpoints)
@@ -140,6 +146,8 @@ def train(
             loss = 0.0
             seen: dict[str, float] = {}
             for stream, batch in zip(streams, per_stream, strict=True):
+                if not schedule.takes_part(stream.name, done):
+                    continue
                 losses = model.losses(batch)
                 total = torch.stack(list(losses.values())).sum()
                 (stream.weight * total if stream.weight != 1 else total).backward()
@@ -167,7 +175,9 @@ def train(
             log.write(row)
             monitor.step(done, row)
             if config.eval_every and done % config.eval_every == 0:
-                _evaluate(model, evaluate, done, log, monitor)
+                figures = _evaluate(model, evaluate, done, log, monitor)
+                if config.stop_and_go:
+                    schedule.update({s.name: figures[s.watched] for s in streams if s.watched in figures})
             if done % config.checkpoint_every == 0 or done == config.steps:
                 save()
         if stop.asked and done % config.checkpoint_every:
@@ -181,7 +191,7 @@ def train(
 
 def _evaluate(
     model: nn.Module, evaluate: Callable[[], dict[str, float]], step: int, log: MetricsLog, monitor: Monitor
-) -> None:
+) -> dict[str, float]:
     model.eval()
     with torch.random.fork_rng():
         figures = evaluate()
@@ -190,6 +200,21 @@ def _evaluate(
         row = {"step": step, **{f"eval/{name}": value for name, value in figures.items()}}
         log.write(row)
         monitor.evaluated(step, row)
+    return figures
+
+
+def _stop_and_go(streams: Sequence[Stream], config: TrainConfig) -> StopAndGo:
+    """The schedule of the streams; without ``stop_and_go`` nothing ever rests.
+
+    Raises:
+        UserError: it is asked for, and nothing is watched.
+    """
+    if config.stop_and_go and not (config.eval_every and any(stream.watched for stream in streams)):
+        raise UserError(
+            "train.stop_and_go goes by scores on examples held out: set train.eval_every, and give tasks that have "
+            "such scores."
+        )
+    return StopAndGo([stream.name for stream in streams])
 
 
 def _optimizer(groups: dict[str, list[tuple[str, Tensor]]], config: TrainConfig) -> torch.optim.AdamW:
@@ -211,7 +236,7 @@ class _Steps(Dataset):
     So a resumed run meets what it would have met, chance in the batches included, whoever prepares them.
     """
 
-    def __init__(self, collate: Callable[[Sequence[Document], int], Any], streams: Sequence[Stream], seed: int):
+    def __init__(self, collate: Callable[[Sequence[Lesson], int], Any], streams: Sequence[Stream], seed: int):
         self.collate = collate
         self.streams = streams
         self.seed = seed

@@ -8,8 +8,8 @@ import lmdb
 import numpy as np
 import pytest
 
-from vislang.data.jsonl import DataError
-from vislang.data.region_files import RegionFiles
+from vislang.models.region_files import RegionFiles
+from vislang.pickles import PickleError
 from vislang.regions import RegionError
 
 FEATURES = np.random.default_rng(0).standard_normal((3, 8)).astype(np.float32)
@@ -85,7 +85,7 @@ def test_a_pickle_with_foreign_classes_is_refused_and_not_run(tmp_path, monkeypa
     write_lmdb(tmp_path / "regions.lmdb", {"7": lmdb_record(image_id=Hostile())})
     for path in (tmp_path, tmp_path / "regions.lmdb"):
         files = RegionFiles(path)
-        with pytest.raises(DataError, match=r"7.*it wants (posix|nt)\.mkdir"):
+        with pytest.raises(PickleError, match=r"7.*it wants (posix|nt)\.mkdir"):
             files["7"]
     assert not (tmp_path / "run").exists()
 
@@ -114,18 +114,18 @@ def test_fewer_boxes_than_features_have_rows_are_taken_as_stated(tmp_path):
 
 
 def test_files_that_are_not_there_or_damaged(tmp_path):
-    with pytest.raises(DataError, match="no such file or folder"):
+    with pytest.raises(RegionError, match="no such file or folder"):
         RegionFiles(tmp_path / "nothing")
-    with pytest.raises(DataError, match=r"neither \.npy files nor an LMDB"):
+    with pytest.raises(RegionError, match=r"neither \.npy files nor an LMDB"):
         RegionFiles(tmp_path)
     (tmp_path / "file.lmdb").write_bytes(b"nonsense" * 2000)
-    with pytest.raises(DataError, match="cannot be opened as an LMDB"):
+    with pytest.raises(RegionError, match="cannot be opened as an LMDB"):
         RegionFiles(tmp_path / "file.lmdb")
     np.save(tmp_path / "7.npy", npy_record())
     whole = (tmp_path / "7.npy").read_bytes()
     (tmp_path / "7.npy").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(DataError, match=r"7\.npy.*(damaged|cannot be read)"):
+    with pytest.raises(PickleError, match=r"7\.npy.*(damaged|cannot be read)"):
         RegionFiles(tmp_path)["7"]
     path = write_lmdb(tmp_path / "short.lmdb", {"7": lmdb_record()}, listed=["7", "8"])
-    with pytest.raises(DataError, match="lists image 8 among its keys, and has no record"):
+    with pytest.raises(RegionError, match="lists image 8 among its keys, and has no record"):
         RegionFiles(path)["8"]

@@ -9,7 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from vislang.data.jsonl import DataError
+from vislang.errors import UserError
+
+
+class PickleError(UserError):
+    """A pickle that is damaged, or wants to run code; the message names the file and the record."""
+
 
 _ALLOWED = {
     ("numpy", "ndarray"),
@@ -37,13 +42,13 @@ def read_pickle(data: bytes | io.BufferedIOBase, name: str) -> Any:
         name: of the file and the record, for the message.
 
     Raises:
-        DataError: it is damaged, or wants a class that could run code.
+        PickleError: it is damaged, or wants a class that could run code.
     """
     file = io.BytesIO(data) if isinstance(data, bytes) else data
     try:
         return _Unpickler(file, encoding="latin1").load()
     except (pickle.UnpicklingError, EOFError, ValueError, TypeError, AttributeError, ImportError, IndexError) as error:
-        raise DataError(
+        raise PickleError(
             f"{name}: cannot be read as a pickle of plain values ({error}). Nothing of it was run."
         ) from None
 
@@ -52,13 +57,15 @@ def read_array(path: Path) -> Any:
     """What ``numpy.save`` wrote: an array, or the value that was wrapped in one.
 
     Raises:
-        DataError: no such file, damaged, or it wants a class that could run code.
+        PickleError: no such file, damaged, or it wants a class that could run code.
     """
     try:
         with path.open("rb") as file:
             version = np.lib.format.read_magic(file)
             if version not in ((1, 0), (2, 0)):
-                raise DataError(f"{path}: an .npy file of version {version}, which numpy writes for no array of ours.")
+                raise PickleError(
+                    f"{path}: an .npy file of version {version}, which numpy writes for no array of ours."
+                )
             read_header = (
                 np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
             )
@@ -69,8 +76,8 @@ def read_array(path: Path) -> Any:
             file.seek(0)
             return np.lib.format.read_array(file, allow_pickle=False)
     except FileNotFoundError:
-        raise DataError(f"{path}: no such file.") from None
+        raise PickleError(f"{path}: no such file.") from None
     except (OSError, ValueError, EOFError) as error:
-        if isinstance(error, DataError):
+        if isinstance(error, PickleError):
             raise
-        raise DataError(f"{path}: no .npy file, or a damaged one ({error}).") from None
+        raise PickleError(f"{path}: no .npy file, or a damaged one ({error}).") from None

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from vislang.data.jsonl import DataError
-from vislang.data.pickles import read_array, read_pickle
+from vislang.capabilities import Progress
+from vislang.document import Image
+from vislang.pickles import read_array, read_pickle
 from vislang.regions import RegionError, Regions
 
 INSTALL = "LMDB files need lmdb. Run: pip install 'vislang[data]'"
@@ -28,8 +29,12 @@ class RegionFiles(Mapping[str, Regions]):
     Args:
         path: a folder of ``.npy`` files, or an LMDB (a folder with ``data.mdb``, or a file).
 
+    Attributes:
+        width: of a feature.
+        classes: over how many classes each region's distribution is; 0 where the files have none.
+
     Raises:
-        DataError: there is nothing of the kind at ``path``.
+        RegionError: there is nothing of the kind at ``path``.
     """
 
     def __init__(self, path: Path | str):
@@ -37,14 +42,18 @@ class RegionFiles(Mapping[str, Regions]):
         if self.path.is_dir() and not (self.path / "data.mdb").is_file():
             files = {file.stem: file for file in sorted(self.path.glob("*.npy"))}
             if not files:
-                raise DataError(f"{path}: holds neither .npy files nor an LMDB (data.mdb).")
+                raise RegionError(f"{path}: holds neither .npy files nor an LMDB (data.mdb).")
             self._names = list(files)
             self._read: Callable[[str], Any] = lambda name: read_array(files[name])
         elif self.path.exists():
             self._names, self._read = _open_lmdb(self.path)
         else:
-            raise DataError(f"{path}: no such file or folder. Give a folder of .npy files, or an LMDB.")
+            raise RegionError(f"{path}: no such file or folder. Give a folder of .npy files, or an LMDB.")
         self._known = frozenset(self._names)
+        self.name, self.fingerprint = str(self.path), ""
+        first = self[self._names[0]]
+        self.width = first.features.shape[1]
+        self.classes = 0 if first.classes is None else first.classes.shape[1]
 
     def __getitem__(self, name: str) -> Regions:
         """The regions of an image.
@@ -52,11 +61,35 @@ class RegionFiles(Mapping[str, Regions]):
         Raises:
             KeyError: there is no such image.
             RegionError: its record cannot be used.
-            DataError: its record cannot be read.
+            PickleError: its record cannot be read.
         """
         if name not in self._known:
             raise KeyError(name)
         return regions_of(self._read(name), f"{self.path}, image {name}")
+
+    def read(self, images: Sequence[Image]) -> list[Regions]:
+        """The regions of images, by the names of their files without folder and ending; see RegionReader.
+
+        Raises:
+            RegionError: there is no record of an image, or it cannot be used, or it differs from the first in width.
+        """
+        found = []
+        for image in images:
+            name = Path(image.name).stem
+            if name not in self._known:
+                raise RegionError(f"{self.path}: holds no regions of {name} ({image.name}). Extract them first.")
+            regions = self[name]
+            if regions.features.shape[1] != self.width:
+                raise RegionError(
+                    f"{self.path}, image {name}: features of {regions.features.shape[1]} numbers, and those of "
+                    f"{self._names[0]} have {self.width}. Extract all images with one detector."
+                )
+            found.append(regions)
+        return found
+
+    def prepare(self, images: Sequence[Image], progress: Progress | None = None) -> int:
+        """Nothing to compute."""
+        return 0
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)
@@ -117,11 +150,11 @@ def _open_lmdb(path: Path) -> tuple[list[str], Callable[[str], Any]]:
     try:
         import lmdb
     except ImportError:
-        raise DataError(f"{path}: {INSTALL}") from None
+        raise RegionError(f"{path}: {INSTALL}") from None
     try:
         database = lmdb.open(str(path), subdir=path.is_dir(), readonly=True, lock=False, readahead=False)
     except lmdb.Error as error:
-        raise DataError(f"{path}: cannot be opened as an LMDB ({error}).") from None
+        raise RegionError(f"{path}: cannot be opened as an LMDB ({error}).") from None
 
     def get(key: bytes) -> bytes | None:
         with database.begin(buffers=False) as transaction:
@@ -129,13 +162,13 @@ def _open_lmdb(path: Path) -> tuple[list[str], Callable[[str], Any]]:
 
     listed = get(b"keys")
     if listed is None:
-        raise DataError(f"{path}: an LMDB without the key 'keys', which should list its images.")
+        raise RegionError(f"{path}: an LMDB without the key 'keys', which should list its images.")
     names = [key.decode() if isinstance(key, bytes) else str(key) for key in read_pickle(listed, f"{path}, keys")]
 
     def read(name: str) -> Any:
         record = get(name.encode())
         if record is None:
-            raise DataError(f"{path}: lists image {name} among its keys, and has no record of it.")
+            raise RegionError(f"{path}: lists image {name} among its keys, and has no record of it.")
         return read_pickle(record, f"{path}, image {name}")
 
     return names, read

@@ -1,0 +1,446 @@
+"""ViLBERT on tasks: one head a task on shared streams, one task or many at once (Lu et al. 2020, section 3)."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from vislang.capabilities import ModelRecipe, Progress
+from vislang.case import Answers, Case, Choice, Decision, Label, Place, Value
+from vislang.document import Image
+from vislang.errors import UserError
+from vislang.models.arithmetic import Precision, autocast, dtype_of
+from vislang.models.region_readers import RegionsConfig
+from vislang.models.saved import fill_model, read_config, write_model
+from vislang.models.vilbert import Encoded, HeadConfig, ViLBERT, ViLBERTConfig, task_head
+from vislang.models.vilbert_inputs import PairInputs, Pairs, encode
+from vislang.models.vilbert_matching import match_all
+from vislang.models.vilbert_pretraining import (
+    PretrainedViLBERT,
+    fitted,
+    groups_of,
+    load_state_of,
+    make_inputs,
+    state_of,
+)
+from vislang.models.word_pieces import WordPieces
+from vislang.regions import overlaps
+
+Kind = Literal["answers", "choice", "place", "label", "value"]
+
+KINDS: dict[type, Kind] = {Answers: "answers", Choice: "choice", Place: "place", Label: "label", Value: "value"}
+
+
+@dataclass
+class Task:
+    """What is decided in a task.
+
+    Attributes:
+        kind: see :mod:`vislang.case`.
+        names: answers or labels; empty for the other kinds.
+        images: of a document: 1; 2 that are compared, each read beside the text on its own (NLVR2); more that are one
+            path, read together.
+        mean, deviation: of numbers.
+    """
+
+    kind: Kind
+    names: list[str] = field(default_factory=list)
+    images: int = 1
+    mean: float = 0.0
+    deviation: float = 1.0
+
+    def head(self, width: int) -> HeadConfig:
+        """The head of 12-in-1 for such a task."""
+        if self.kind == "answers":
+            return HeadConfig("fused", len(self.names), 2 * width)
+        if self.kind == "place":
+            return HeadConfig("regions", 1)
+        outputs = len(self.names) if self.kind == "label" else 1
+        return HeadConfig("pairs", outputs, 2 * width) if self.images == 2 else HeadConfig("fused", outputs)
+
+
+@dataclass
+class TaskBatch:
+    """Cases of one task.
+
+    Attributes:
+        task: its name.
+        pairs: of texts and images.
+        options: (cases, most options) which pair an option is; -1 where a case has fewer.
+        targets: answers: (cases, answers) scores; choice: (cases,) index; place: (cases, regions) overlap with the
+            right box, 0 below one half; label: (cases,) index; value: (cases,) standardised. None where unknown.
+        candidates: (cases, regions, 4) boxes in pixels, for places.
+        names: of the cases.
+    """
+
+    task: str
+    pairs: Pairs
+    options: Int[Tensor, "cases options"]
+    targets: Tensor | None
+    candidates: Float[Tensor, "cases regions 4"] | None
+    names: list[str]
+
+
+class TaskCollator:
+    """Cases of one task to a batch. Picklable.
+
+    Args:
+        inputs: how texts and images are prepared.
+        tasks: by name.
+    """
+
+    def __init__(self, inputs: PairInputs, tasks: dict[str, Task]):
+        self.inputs, self.tasks = inputs, tasks
+
+    def __call__(self, cases: Sequence[Case], seed: int = 0) -> TaskBatch:
+        """Collate; nothing is left to chance.
+
+        Raises:
+            UserError: cases of several tasks, or of one that the model does not know.
+            RegionError, MediaError: an image's regions cannot be had.
+        """
+        name = cases[0].task
+        if name not in self.tasks or any(case.task != name for case in cases):
+            found = ", ".join(sorted({case.task for case in cases}))
+            raise UserError(f"{cases[0].name}: tasks {found} in one batch; this model has {', '.join(self.tasks)}.")
+        task = self.tasks[name]
+        rows: list[tuple[tuple[str, ...], tuple[Image, ...]]] = []
+        options = torch.full((len(cases), max(len(case.options) for case in cases)), -1)
+        for number, case in enumerate(cases):
+            for place, document in enumerate(case.options):
+                text, images = self.inputs.texts_of(document), self.inputs.images_of(document)
+                if task.kind == "label" and task.images == 2:
+                    # Two rows side by side; the option is the first of them, counted in pairs of rows.
+                    if len(images) != 2:
+                        raise UserError(f"{case.name}: {len(images)} images; {name} compares two.")
+                    options[number, place] = len(rows) // 2
+                    rows += [(text, (image,)) for image in images]
+                else:
+                    options[number, place] = len(rows)
+                    rows.append((text, images))
+        pairs = self.inputs.read(rows, [case.name for case in cases])
+        targets = None
+        if all(case.target is not None for case in cases):
+            targets = self._targets(task, cases, pairs.features.shape[1])
+        candidates = self._boxes(cases, pairs.features.shape[1]) if task.kind == "place" else None
+        return TaskBatch(name, pairs, options, targets, candidates, [case.name for case in cases])
+
+    def _targets(self, task: Task, cases: Sequence[Case], regions: int) -> Tensor:
+        if task.kind == "answers":
+            place = {answer: number for number, answer in enumerate(task.names)}
+            scores = torch.zeros(len(cases), len(task.names))
+            for number, case in enumerate(cases):
+                assert isinstance(case.target, Answers)
+                for answer, score in case.target.scores.items():
+                    if answer in place:
+                        scores[number, place[answer]] = score
+            return scores
+        if task.kind == "place":
+            rows = torch.zeros(len(cases), regions)
+            for number, case in enumerate(cases):
+                assert isinstance(case.target, Place)
+                boxes = self._regions(case)
+                right = np.array([list(asdict(case.target).values())], dtype=np.float32)
+                overlap = torch.from_numpy(overlaps(boxes, right)[:, 0])
+                rows[number, : len(boxes)] = overlap.where(overlap >= 0.5, 0)
+            return rows
+        if task.kind == "label":
+            place = {label: number for number, label in enumerate(task.names)}
+            labels = [case.target.name if isinstance(case.target, Label) else "" for case in cases]
+            for case, label in zip(cases, labels, strict=True):
+                if label not in place:
+                    raise UserError(f"{case.name}: label {label!r}; this model knows {', '.join(task.names)}.")
+            return torch.tensor([place[label] for label in labels])
+        if task.kind == "choice":
+            return torch.tensor([case.target.index for case in cases if isinstance(case.target, Choice)])
+        numbers = [case.target.number for case in cases if isinstance(case.target, Value)]
+        return (torch.tensor(numbers) - task.mean) / task.deviation
+
+    def _boxes(self, cases: Sequence[Case], regions: int) -> Float[Tensor, "cases regions 4"]:
+        boxes = torch.zeros(len(cases), regions, 4)
+        for number, case in enumerate(cases):
+            found = self._regions(case)
+            boxes[number, : len(found)] = torch.from_numpy(found)
+        return boxes
+
+    def _regions(self, case: Case) -> np.ndarray:
+        """Boxes as the streams see them: the whole image first."""
+        (document,) = case.options
+        (found,) = self.inputs.regions_of(self.inputs.images_of(document)).found
+        return found.with_whole().boxes
+
+
+class ViLBERTForTasks(nn.Module):
+    """ViLBERT with its inputs and a head a task; Trainable, and it Decides and Matches.
+
+    Args:
+        network: the streams.
+        inputs: how texts and images are prepared.
+        tasks: by name; those that are missing are found in the lessons by :meth:`fit`.
+        dtype: of the arithmetic.
+    """
+
+    def __init__(
+        self,
+        network: ViLBERT,
+        inputs: PairInputs,
+        tasks: dict[str, Task] | None = None,
+        dtype: torch.dtype = torch.float32,
+    ):
+        super().__init__()
+        self.network, self.inputs, self.dtype = network, inputs, dtype
+        self.tasks = dict(tasks or {})
+        self.collate = TaskCollator(inputs, self.tasks)
+
+    def prepare(self, cases: Sequence[Case], progress: Progress | None = None) -> int:
+        """Find the regions of images that are not known yet."""
+        return self.inputs.prepare([option for case in cases for option in case.options], progress)
+
+    def fit(self, cases: Sequence[Case]) -> None:
+        """Learn a vocabulary, where none was given, and the answers and labels of each task that is new."""
+        if self.inputs.words is None:
+            texts = {text: None for case in cases for option in case.options for text in self.inputs.texts_of(option)}
+            text = self.network.config.text
+            self.inputs.words = WordPieces.train(
+                list(texts), text.vocabulary_size, text.max_length - (text.task_tokens > 0)
+            )
+        by_task: dict[str, list[Case]] = {}
+        for case in cases:
+            by_task.setdefault(case.task, []).append(case)
+        for name, group in by_task.items():
+            if name not in self.tasks:
+                self._add(name, task_of(name, group))
+
+    def _add(self, name: str, task: Task) -> None:
+        config = task.head(self.network.config.width)
+        self.tasks[name] = self.collate.tasks[name] = task
+        self.network.head_configs[name] = config
+        head = task_head(config, self.network.config)
+        head.apply(self.network.initialise)
+        self.network.heads[name] = head
+
+    def losses(self, batch: TaskBatch) -> dict[str, Float[Tensor, ""]]:
+        """The task's loss, by its name (12-in-1, section 3.3, and its released code).
+
+        ``answers``: binary cross-entropy, summed over answers. ``choice``: cross-entropy over options. ``place``:
+        binary cross-entropy, summed over regions, against their overlap with the right box. ``label``: cross-entropy.
+        ``value``: squared error in standard deviations.
+        """
+        assert batch.targets is not None
+        kind = self.tasks[batch.task].kind
+        scores = self._scores(batch)
+        if kind in ("answers", "place"):
+            weight = (scores > -1000).float() if kind == "place" else None
+            loss = F.binary_cross_entropy_with_logits(scores, batch.targets, weight, reduction="sum") / len(scores)
+        elif kind == "value":
+            loss = F.mse_loss(scores, batch.targets)
+        else:
+            loss = F.cross_entropy(scores, batch.targets)
+        return {batch.task: loss}
+
+    def _scores(self, batch: TaskBatch) -> Float[Tensor, "..."]:
+        """Logits: (cases, answers, options, regions or labels), or (cases,) of numbers."""
+        with autocast(batch.pairs.features.device, self.dtype):
+            found = self.network.predict(batch.task, encode(self.network, batch.pairs)).float()
+        kind = self.tasks[batch.task].kind
+        if kind == "choice":
+            padded = torch.cat([found[:, 0], found.new_full((1,), -torch.inf)])
+            return padded[batch.options]
+        if kind == "place":
+            return found[..., 0]
+        return found[:, 0] if kind == "value" else found
+
+    @torch.inference_mode()
+    def decide(self, cases: Sequence[Case], batch_size: int = 64, progress: Progress | None = None) -> list[Decision]:
+        """Decide each case; those of one task are read together.
+
+        Raises:
+            UserError: a case of a task that the model does not know.
+        """
+        decisions: list[Decision | None] = [None] * len(cases)
+        done = 0
+        for name in dict.fromkeys(case.task for case in cases):
+            numbers = [number for number, case in enumerate(cases) if case.task == name]
+            for start in range(0, len(numbers), batch_size):
+                chunk = numbers[start : start + batch_size]
+                for number, decision in zip(chunk, self._decide([cases[n] for n in chunk]), strict=True):
+                    decisions[number] = decision
+                done += len(chunk)
+                if progress is not None:
+                    progress(done, len(cases))
+        return [decision for decision in decisions if decision is not None]
+
+    def _decide(self, cases: Sequence[Case]) -> list[Decision]:
+        # Targets are not looked at: a label that is new to the model must not keep it from deciding.
+        batch = self.collate([Case(case.name, case.options, None, case.task, case.group) for case in cases])
+        task, scores = self.tasks[batch.task], self._scores(batch)
+        if task.kind == "value":
+            return [Decision(float(score) * task.deviation + task.mean) for score in scores]
+        found = scores.sigmoid() if task.kind in ("answers", "place") else scores.softmax(dim=-1)
+        decisions = []
+        for number, row in enumerate(found):
+            candidates: list[Any] = list(task.names)
+            if task.kind == "choice":
+                candidates = list(range(len(cases[number].options)))
+            elif task.kind == "place":
+                assert batch.candidates is not None
+                candidates = [Place(*box) for box in batch.candidates[number].tolist()]
+            kept = row[: len(candidates)].tolist()
+            best = candidates[int(np.argmax(kept))]
+            decisions.append(Decision(best, tuple(candidates), tuple(kept)))
+        return decisions
+
+    def match_all(
+        self,
+        images: Sequence[Image],
+        texts: Sequence[str],
+        candidates: Bool[Tensor, "images texts"] | None = None,
+        progress: Progress | None = None,
+    ) -> Float[Tensor, "images texts"]:
+        """Score all pairs by the head of a task that chooses; see :func:`~vislang.models.vilbert_matching.match_all`.
+
+        Raises:
+            UserError: the model has no such task.
+        """
+        choosing = [name for name, task in self.tasks.items() if task.kind == "choice"]
+        if not choosing:
+            raise UserError("this model was trained for no task that chooses, so that it cannot rank pairs.")
+
+        def score(encoded: Encoded) -> Tensor:
+            return self.network.predict(choosing[0], encoded)[:, 0]
+
+        return match_all(self.network, self.inputs, score, images, texts, candidates, self.dtype, progress=progress)
+
+    def parameter_groups(self) -> dict[str, list[tuple[str, Tensor]]]:
+        """``matrices`` and ``others``."""
+        return groups_of(self.network)
+
+    def after_step(self) -> None:
+        """Nothing follows a step."""
+
+    def diagnostics(self) -> dict[str, float]:
+        """Nothing beyond the losses."""
+        return {}
+
+    def trainable_state(self) -> dict[str, Tensor]:
+        """Weights, and tokenizer and tasks as bytes."""
+        tasks = json.dumps({name: asdict(task) for name, task in self.tasks.items()}).encode()
+        known = torch.frombuffer(bytearray(tasks), dtype=torch.uint8)
+        return {**state_of(self.network, self.inputs), "tasks": known}
+
+    def load_trainable_state(self, state: dict[str, Tensor]) -> None:
+        """Restore what :meth:`trainable_state` gave."""
+        state = dict(state)
+        for name, values in json.loads(bytes(state.pop("tasks").tolist())).items():
+            if name not in self.tasks:
+                self._add(name, Task(**values))
+        load_state_of(self.network, self.inputs, state)
+
+    def save(self, folder: Path) -> None:
+        """Write weights, config and tokenizer."""
+        folder.mkdir(parents=True, exist_ok=True)
+        settings = {
+            **self.network.settings(),
+            "inputs": self.inputs.save(folder),
+            "tasks": {name: asdict(task) for name, task in self.tasks.items()},
+        }
+        write_model(folder, self, settings)
+
+    @classmethod
+    def load(cls, folder: Path, regions: RegionsConfig | None = None) -> ViLBERTForTasks:
+        """Open a folder that :meth:`save` wrote.
+
+        Raises:
+            TowerError: the source of its regions is missing, or is another one.
+        """
+        config = read_config(folder)
+        tasks = {name: Task(**values) for name, values in config["tasks"].items()}
+        model = cls(ViLBERT.from_settings(config), PairInputs.load(folder, config["inputs"], regions), tasks)
+        fill_model(model, folder)
+        return model.eval()
+
+
+def task_of(name: str, cases: Sequence[Case]) -> Task:
+    """What a task is, by its cases.
+
+    Raises:
+        UserError: targets of several kinds, or none.
+    """
+    kinds = {type(case.target) for case in cases}
+    if len(kinds) != 1 or (kind := KINDS.get(kinds.pop())) is None:
+        raise UserError(f"task {name}: its records have targets of no kind, or of several; each needs one of one kind.")
+    images = max(len(option.media) for case in cases for option in case.options)
+    if kind == "answers":
+        return Task(kind, _answers(cases), images)
+    if kind == "label":
+        return Task(kind, sorted({c.target.name for c in cases if isinstance(c.target, Label)}), images)
+    if kind == "value":
+        numbers = np.array([case.target.number for case in cases if isinstance(case.target, Value)])
+        return Task(kind, [], images, float(numbers.mean()), float(numbers.std()) or 1.0)
+    return Task(kind, [], images)
+
+
+def _answers(cases: Sequence[Case], least: int = 9, most: int = 3129) -> list[str]:
+    """The answers that are right at least nine times, the most frequent ones first; of a small set, all."""
+    counts = Counter(
+        answer
+        for case in cases
+        if isinstance(case.target, Answers)
+        for answer, score in case.target.scores.items()
+        if score > 0
+    )
+    ordered = sorted(counts, key=lambda answer: (-counts[answer], answer))
+    if len(cases) < 10_000:
+        return ordered[:most]
+    return [answer for answer in ordered if counts[answer] >= least][:most]
+
+
+@dataclass
+class ViLBERTRecipe(ModelRecipe):
+    """What a recipe says of ViLBERT on tasks.
+
+    Attributes:
+        streams: widths and depths, where training starts from nothing.
+        regions: where regions come from, likewise.
+        tokenizer: a ``tokenizer.json`` or BERT's ``vocab.txt``; None learns one from the lessons.
+        start_from: folder of a pretrained model; ``streams``, ``regions`` and ``tokenizer`` are then that model's.
+        dtype: of the arithmetic; ``auto`` takes bfloat16 where the machine multiplies it in hardware.
+    """
+
+    streams: ViLBERTConfig = field(default_factory=ViLBERTConfig)
+    regions: RegionsConfig = field(default_factory=RegionsConfig)
+    tokenizer: str | None = None
+    start_from: str | None = None
+    dtype: Precision = "float32"
+
+    def build(self) -> ViLBERTForTasks:
+        """A model whose tasks its lessons will tell.
+
+        Raises:
+            UserError: the settings do not go together, or ``start_from`` is no pretrained model.
+        """
+        if self.start_from is not None:
+            start = PretrainedViLBERT.load(Path(self.start_from))
+            network = ViLBERT(start.network.config, pretraining=False)
+            network.streams.load_state_dict(start.network.streams.state_dict())
+            return ViLBERTForTasks(network, start.inputs, dtype=dtype_of(self.dtype))
+        inputs = make_inputs(self.regions, self.tokenizer, self.streams)
+        return ViLBERTForTasks(
+            ViLBERT(fitted(self.streams, inputs), pretraining=False), inputs, dtype=dtype_of(self.dtype)
+        )
+
+    def open(self, folder: Path) -> ViLBERTForTasks:
+        """A trained model."""
+        made = ViLBERTForTasks.load(folder)
+        made.dtype = dtype_of(self.dtype)
+        return made

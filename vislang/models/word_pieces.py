@@ -1,0 +1,139 @@
+"""BERT's word pieces (Devlin et al. 2019, section 3), from a vocabulary file or learned from texts."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Int
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from torch import Tensor
+
+from vislang.errors import UserError
+from vislang.models.inputs import TooLong
+
+PADDING, UNKNOWN, START, END, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
+FILE = "tokenizer.json"
+
+
+class Pieces(NamedTuple):
+    """Texts as word pieces, padded on the right.
+
+    Attributes:
+        ids: of the pieces.
+        segments: 0, and 1 for the second text of a pair.
+        padding: True where there is nothing; None where nothing is padded.
+    """
+
+    ids: Int[Tensor, "texts tokens"]
+    segments: Int[Tensor, "texts tokens"]
+    padding: Bool[Tensor, "texts tokens"] | None
+
+
+class WordPieces:
+    """Texts to ids: lower case, without accents, between ``[CLS]`` and ``[SEP]``.
+
+    Args:
+        tokenizer: WordPiece with BERT's special tokens, padding being 0.
+        max_length: the most pieces of a text, or of a pair of texts, special ones included.
+
+    Raises:
+        UserError: a special token is missing, or padding is not 0.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, max_length: int):
+        needed = (PADDING, UNKNOWN, START, END, MASK)
+        ids = [tokenizer.token_to_id(token) for token in needed]
+        missing = [token for token, number in zip(needed, ids, strict=True) if number is None]
+        if missing:
+            raise UserError(f"the tokenizer has no {', '.join(missing)}; give one that was made for BERT.")
+        if ids[0] != 0:
+            raise UserError(f"the tokenizer's {PADDING} has the id {ids[0]}; BERT's, and ViLBERT's, is 0.")
+        self.tokenizer, self.max_length = tokenizer, max_length
+        _, _, self.start, self.end, self.mask = (number for number in ids if number is not None)
+
+    @property
+    def size(self) -> int:
+        """How many pieces there are."""
+        return self.tokenizer.get_vocab_size()
+
+    def __call__(self, texts: Sequence[Sequence[str]]) -> Pieces:
+        """Read texts, each one or two strings; of a pair that is too long, the longer loses pieces first."""
+        rows = [self._row(text) for text in texts]
+        longest = max(len(ids) for ids, _ in rows)
+        ids = torch.zeros(len(rows), longest, dtype=torch.long)
+        segments = torch.zeros(len(rows), longest, dtype=torch.long)
+        padding = torch.zeros(len(rows), longest, dtype=torch.bool)
+        for number, (row, first) in enumerate(rows):
+            ids[number, : len(row)] = torch.tensor(row)
+            segments[number, first : len(row)] = 1
+            padding[number, len(row) :] = True
+        return Pieces(ids, segments, padding if padding.any() else None)
+
+    def _row(self, text: Sequence[str]) -> tuple[list[int], int]:
+        """Ids, and where the second text begins."""
+        encoded = [self.tokenizer.encode(part, add_special_tokens=False).ids for part in text]
+        room = self.max_length - 1 - len(encoded)
+        if sum(map(len, encoded)) > room:
+            warnings.warn(f"texts over {room} word pieces are cut to what the model reads.", TooLong, stacklevel=4)
+            while sum(map(len, encoded)) > room:
+                max(encoded, key=len).pop()
+        row = [self.start]
+        first = 0
+        for part in encoded:
+            first = len(row)
+            row += [*part, self.end]
+        return row, first if len(encoded) > 1 else len(row)
+
+    @classmethod
+    def train(cls, texts: Sequence[str], vocabulary_size: int, max_length: int) -> WordPieces:
+        """Learn a vocabulary of at most this size."""
+        tokenizer = _bert(models.WordPiece(unk_token=UNKNOWN))
+        special = [PADDING, UNKNOWN, START, END, MASK]
+        trainer = trainers.WordPieceTrainer(
+            vocab_size=vocabulary_size, special_tokens=special, show_progress=False, continuing_subword_prefix="##"
+        )
+        tokenizer.train_from_iterator(texts, trainer)
+        return cls(tokenizer, max_length)
+
+    @classmethod
+    def load(cls, file: Path, max_length: int) -> WordPieces:
+        """Open a ``tokenizer.json``, or BERT's ``vocab.txt`` (lower case).
+
+        Raises:
+            UserError: no such file, or no tokenizer in it.
+        """
+        try:
+            if file.suffix == ".txt":
+                vocabulary = {line: number for number, line in enumerate(file.read_text("utf-8").splitlines())}
+                return cls(_bert(models.WordPiece(vocabulary, unk_token=UNKNOWN)), max_length)
+            return cls.parse(file.read_text("utf-8"), max_length)
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"{file}: cannot be read ({error}). Give a tokenizer.json or BERT's vocab.txt.") from None
+        except UserError as error:
+            raise UserError(f"{file}: {error}") from None
+
+    @classmethod
+    def parse(cls, content: str, max_length: int) -> WordPieces:
+        """From the content of a ``tokenizer.json``.
+
+        Raises:
+            UserError: it is none.
+        """
+        try:
+            tokenizer = Tokenizer.from_str(content)
+        except Exception as error:
+            # tokenizers raises a plain Exception, whatever is wrong.
+            raise UserError(f"not a tokenizer ({error}). Give a tokenizer.json or BERT's vocab.txt.") from None
+        return cls(tokenizer, max_length)
+
+
+def _bert(model: models.WordPiece) -> Tokenizer:
+    tokenizer = Tokenizer(model)
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    return tokenizer

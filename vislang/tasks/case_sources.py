@@ -1,0 +1,67 @@
+"""Cases by name: a benchmark in its official format, a set that comes by package, or a file of the user's."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from vislang.capabilities import Progress
+from vislang.case import Case
+from vislang.data.jsonl import DataError, Problem
+from vislang.tasks import easy_vqa
+from vislang.tasks.benchmarks import BENCHMARKS
+from vislang.tasks.captioned import PAIRS, captioned
+from vislang.tasks.case_files import read_cases
+from vislang.tasks.retrieval import four_way, karpathy, pairs_of
+from vislang.tasks.vqa import from_examples
+
+
+@dataclass(frozen=True)
+class CaseSet:
+    """A set that comes by package: how its splits are read."""
+
+    read: Callable[[str], list[Case]]
+
+
+CASE_SETS = {easy_vqa.NAME: CaseSet(lambda split: from_examples(easy_vqa.easy_vqa(split)))}
+"""Sets with an official split into ``train`` and ``test``, by name."""
+
+
+def read_source(
+    source: str, task: str, split: str, problems: list[Problem], progress: Progress | None = None
+) -> list[Case]:
+    """The cases of a source, as cases of a task.
+
+    Args:
+        source: the name of a set that comes by package; ``BENCHMARK:FOLDER`` or ``BENCHMARK:FOLDER:SPLIT``;
+            ``pairs:SOURCE`` for pairs of pictures and captions, each a choice among four; or a JSON Lines file.
+        task: what the cases' task is called.
+        split: which split, where the source names none.
+        problems: bad records of a file are added to it, and left out.
+        progress: called with (done, of how many).
+
+    Raises:
+        DataError: there is no such thing, or nothing usable in it.
+    """
+    kind, colon, rest = source.partition(":")
+    if source in CASE_SETS:
+        cases = CASE_SETS[source].read(split)
+    elif kind in BENCHMARKS and colon:
+        folder, _, own = rest.partition(":")
+        cases = BENCHMARKS[kind](Path(folder), own or split).cases
+    elif kind == "pairs" and colon:
+        cases = four_way(captioned(rest, problems, progress))
+    elif kind == "retrieval" and colon:
+        folder, _, own = rest.partition(":")
+        cases = four_way(pairs_of(karpathy(Path(folder), own or split)))
+    elif Path(source).is_file():
+        cases = read_cases(Path(source), problems, progress)
+    else:
+        known = [*CASE_SETS, *(f"{name}:FOLDER" for name in [*BENCHMARKS, "retrieval"])]
+        pairs = ", ".join(f"pairs:{name}" for name in PAIRS)
+        raise DataError(
+            f"{source}: neither a file nor a task. The tasks are: {', '.join(known)}, {pairs}, pairs:FILE.jsonl."
+        )
+    return [dataclasses.replace(case, task=task) for case in cases if case.target is not None]
