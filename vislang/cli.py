@@ -72,10 +72,12 @@ def _parser() -> argparse.ArgumentParser:
     train.set_defaults(run=_train, takes_overrides=True)
 
     evaluate = verbs.add_parser("eval", help="score a model")
-    evaluate.add_argument("model", help="folder of a model, or a Hub id")
-    what = evaluate.add_mutually_exclusive_group(required=True)
-    what.add_argument("--task", choices=["easy-vqa"], help="a benchmark's test split")
-    what.add_argument("--data", help="a JSON Lines file")
+    evaluate.add_argument("model", help="folder of a model, a Hub id, or a benchmark's file of predictions")
+    evaluate.add_argument("--task", help="easy-vqa, retrieval, or a benchmark in its official format (see --data)")
+    evaluate.add_argument("--data", help="a JSON Lines file; with --task, the folder of the benchmark's files")
+    evaluate.add_argument("--split", help="which split of the benchmark, as its files call it (default: val)")
+    evaluate.add_argument("--head", help="which of the model's tasks decides, where several could")
+    evaluate.add_argument("--write", type=Path, metavar="FILE", help="keep each decision, as a JSON line")
     evaluate.add_argument("--limit", type=int, default=0, metavar="N", help="at most N examples, drawn by seed")
     evaluate.add_argument("--seed", type=int, default=0, help="of the draw")
     evaluate.add_argument("--skip-bad-records", action="store_true", help="leave bad records out and count them")
@@ -193,11 +195,11 @@ def _train(options: argparse.Namespace, overrides: list[str]) -> int:
 
 
 def _evaluate(options: argparse.Namespace, rest: list[str]) -> int:
-    from vislang.commands.evaluate import evaluate
+    from vislang.commands.evaluate import Asked, evaluate
 
     return evaluate(
         options.model,
-        options.task or options.data,
+        Asked(options.task, options.data, options.split, options.head, options.write),
         options.limit,
         options.seed,
         options.skip_bad_records,

@@ -34,7 +34,7 @@ class Deciding:
 
     def __init__(self, model: Any, recipe: Recipe):
         self.model = model
-        named = [StreamConfig([recipe.data], "task")] if isinstance(recipe.data, str) else recipe.data
+        named = [StreamConfig([recipe.data], task_name(recipe.data))] if isinstance(recipe.data, str) else recipe.data
         self.streams: list[Stream] = []
         self.asked: list[Case] = []
         self.learned: dict[str, list[Case]] = {}
@@ -125,6 +125,12 @@ class Deciding:
         from vislang.evaluate.labelling_report import write_labelling_report
 
         write_labelling_report(folder)
+
+
+def task_name(source: str) -> str:
+    """What to call the task of a source: the benchmark, the set, or the file without its ending."""
+    kind, colon, _ = source.partition(":")
+    return kind if colon else Path(source).stem
 
 
 def _draw(cases: list[Case], limit: int, chance: random.Random) -> list[Case]:

@@ -1,31 +1,200 @@
-"""``vislang eval``: score a saved model on a task or on a user's file."""
+"""``vislang eval``: score a saved model, or a file of predictions, on a benchmark or on a user's file."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-from vislang.capabilities import Generates, Scores, Trainable
+from vislang.capabilities import Decides, Generates, Matches, Trainable
+from vislang.case import Case, Decision
+from vislang.commands.deciding import decision_table, figures, task_name
 from vislang.console import console, reporting
+from vislang.data.jsonl import DataError, Problem
+from vislang.document import Document
+from vislang.errors import UserError
 from vislang.evaluate.answering import answer, perplexity
-from vislang.models.loading import load_generating
+from vislang.models.loading import load
+from vislang.tasks.benchmarks import BENCHMARKS
+from vislang.tasks.captioned import PAIRS, captioned
+from vislang.tasks.case_sources import CASE_SETS, read_source
 from vislang.tasks.data_sets import evaluation_examples
+from vislang.tasks.decisions import score_decisions
+from vislang.tasks.retrieval import Collection, karpathy, of_documents, recalls
+
+RETRIEVAL = "retrieval"
 
 
-def evaluate(source: str, data: str, limit: int, seed: int, skip_bad_records: bool, as_json: bool) -> int:
+@dataclass(frozen=True)
+class Asked:
+    """What to score on.
+
+    Attributes:
+        task: ``easy-vqa``, ``retrieval``, a benchmark, or None for a file alone.
+        data: folder of a benchmark's files, or a file.
+        split: of a benchmark; None for ``val``, and ``test`` of retrieval.
+        head: which of a model's tasks decides.
+        write: where to keep decisions.
+    """
+
+    task: str | None
+    data: str | None
+    split: str | None = None
+    head: str | None = None
+    write: Path | None = None
+
+    @property
+    def title(self) -> str:
+        """What to call it."""
+        named = [part for part in (self.task, self.data, self.split) if part is not None]
+        return " ".join(named)
+
+
+def evaluate(source: str, asked: Asked, limit: int, seed: int, skip_bad_records: bool, as_json: bool) -> int:
     """Print the score; returns the exit status.
 
     With ``limit`` the examples are drawn by ``seed``, not the first ones of the file, which may be alike.
+
+    Raises:
+        UserError: the model cannot do what is asked, or the data cannot be used.
     """
-    problems: list = []
+    if asked.task is None and asked.data is None:
+        raise UserError("eval: name a --task, a --data file, or both.")
+    if asked.task is not None and asked.task not in (*CASE_SETS, *BENCHMARKS, RETRIEVAL):
+        raise UserError(f"--task {asked.task}: known are {', '.join([*CASE_SETS, RETRIEVAL, *BENCHMARKS])}.")
+    if asked.task in BENCHMARKS:
+        return _benchmark(source, asked, limit, seed, as_json)
+    model = load(source)
+    if asked.task == RETRIEVAL:
+        return _retrieval(model, source, asked, limit, as_json)
+    if isinstance(model, Decides):
+        return _cases(model, source, asked, limit, seed, skip_bad_records, as_json)
+    if not isinstance(model, Generates):
+        raise UserError(f"{source}: is a {type(model).__name__}, which neither generates text nor decides.")
+    return _answering(model, source, asked, limit, seed, skip_bad_records, as_json)
+
+
+def _benchmark(source: str, asked: Asked, limit: int, seed: int, as_json: bool) -> int:
+    assert asked.task is not None
+    kind = BENCHMARKS[asked.task]
+    if asked.data is None:
+        raise UserError(f"--task {asked.task}: name the folder with its files as --data. Wanted: {kind.files}.")
+    benchmark = kind(Path(asked.data), asked.split or "val")
+    if Path(source).is_file():
+        scores = benchmark.score(benchmark.read_predictions(Path(source)))
+        return _show(source, asked, {"n": len(benchmark.cases), **figures(scores)}, as_json)
+    model = load(source)
+    if not isinstance(model, Decides):
+        raise UserError(f"{source}: is a {type(model).__name__}, which decides nothing; give a ViLBERT with a task.")
+    if limit and limit < len(benchmark.cases):
+        benchmark.cases = random.Random(seed).sample(benchmark.cases, limit)
+    decisions = _decided(model, benchmark.cases, asked)
+    scores = benchmark.score({case.id: decision for case, decision in zip(benchmark.cases, decisions, strict=True)})
+    return _show(source, asked, {"n": len(benchmark.cases), **figures(scores)}, as_json)
+
+
+def _cases(
+    model: Decides, source: str, asked: Asked, limit: int, seed: int, skip_bad_records: bool, as_json: bool
+) -> int:
+    problems: list[Problem] = []
+    name = asked.task or asked.data
+    assert name is not None
+    with reporting("checking records") as report:
+        cases = read_source(name, task_name(name), "test", problems, report)
+    if problems and not skip_bad_records:
+        shown = "\n".join(f"  {problem}" for problem in problems[:10])
+        raise DataError(f"{name}: {len(problems)} bad records:\n{shown}\nMend them, or pass --skip-bad-records.")
+    if not cases:
+        raise DataError(f"{name}: no good record in it.")
+    if limit and limit < len(cases):
+        cases = random.Random(seed).sample(cases, limit)
+    scores = score_decisions(cases, _decided(model, cases, asked))
+    return _show(source, asked, {"n": len(cases), "bad_records": len(problems), **figures(scores)}, as_json)
+
+
+def _decided(model: Any, cases: Sequence[Case], asked: Asked) -> list[Decision]:
+    head = model.head_for(cases[0], asked.head)
+    cases = [dataclasses.replace(case, task=head) for case in cases]
+    with reporting("finding regions") as report:
+        model.prepare(cases, report)
+    with reporting("deciding") as report:
+        decisions = model.decide(cases, progress=report)
+    if asked.write is not None:
+        lines = [json.dumps(_line(case, decision)) for case, decision in zip(cases, decisions, strict=True)]
+        asked.write.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return decisions
+
+
+def _line(case: Case, decision: Decision) -> dict[str, Any]:
+    best = decision.best
+    said: Any = dataclasses.astuple(best) if dataclasses.is_dataclass(best) and not isinstance(best, type) else best
+    found = {"id": case.id, "name": case.name, "best": said}
+    if decision.probabilities:
+        found["probability"] = max(decision.probabilities)
+    return found
+
+
+def _retrieval(model: Any, source: str, asked: Asked, limit: int, as_json: bool) -> int:
+    if not isinstance(model, Matches):
+        raise UserError(f"{source}: is a {type(model).__name__}, which matches nothing; give a ViLBERT.")
+    if asked.data is None:
+        raise UserError(
+            f"--task retrieval: name a folder with Karpathy's JSON, a JSON Lines file or one of {', '.join(PAIRS)} "
+            "as --data."
+        )
+    if Path(asked.data).is_dir():
+        collection = karpathy(Path(asked.data), asked.split or "test")
+    else:
+        collection = of_documents(captioned(asked.data, []))
+    if limit and limit < len(collection.images):
+        collection = _first(collection, limit)
+    assert isinstance(model, Trainable)
+    with reporting("finding regions") as report:
+        _prepare_images(model, collection, report)
+    with reporting("matching") as report:
+        scores = model.match_all(collection.images, collection.texts, progress=report)
+    found = figures(recalls(scores.numpy(), collection))
+    return _show(source, asked, {"n": len(collection.images), "texts": len(collection.texts), **found}, as_json)
+
+
+def _prepare_images(model: Any, collection: Collection, report: Any) -> None:
+    model.inputs.prepare([Document([image], name=image.name) for image in collection.images], report)
+
+
+def _first(collection: Collection, limit: int) -> Collection:
+    kept = [number for number, image in enumerate(collection.image_of) if image < limit]
+    return Collection(
+        collection.images[:limit],
+        [collection.texts[number] for number in kept],
+        [collection.image_of[number] for number in kept],
+    )
+
+
+def _show(source: str, asked: Asked, found: dict[str, Any], as_json: bool) -> int:
+    if as_json:
+        print(json.dumps({"model": source, "task": asked.title, **found}))
+        return 0
+    if found.get("bad_records"):
+        console.print(f"left out {found['bad_records']} bad records")
+    kept = {name: value for name, value in found.items() if name not in ("bad_records", "texts")}
+    console.print(decision_table({asked.title: kept}))
+    return 0
+
+
+def _answering(
+    model: Any, source: str, asked: Asked, limit: int, seed: int, skip_bad_records: bool, as_json: bool
+) -> int:
+    data = asked.task or asked.data
+    assert data is not None
+    problems: list[Problem] = []
     with reporting("checking records") as report:
         examples = evaluation_examples(data, skip_bad_records, problems, report)
     if limit and limit < len(examples):
         examples = random.Random(seed).sample(examples, limit)
-    model = load_generating(source)
-    assert isinstance(model, Generates)
-    assert isinstance(model, Scores)
-    assert isinstance(model, Trainable)
     with reporting("encoding images") as report:
         model.prepare([example.prompt(model.prompts) for example in examples], report)
     with reporting("answering") as report:

@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
+from vislang.capabilities import Matches
 from vislang.commands.deciding import decision_table, figures
 from vislang.commands.pretraining import Pretraining
 from vislang.console import reporting
@@ -38,6 +39,7 @@ class Matching(Pretraining):
         tasks = {}
         for name, documents in self.pairs.items():
             collection = of_documents(documents)
+            assert isinstance(self.model, Matches)
             with reporting("matching") as report:
                 scores = self.model.match_all(collection.images, collection.texts, progress=report)
             tasks[name] = {"n": len(documents), **figures(recalls(scores.numpy(), collection))}

@@ -20,6 +20,7 @@ from vislang.case import Answers, Case, Choice, Decision, Label, Place, Value
 from vislang.document import Image
 from vislang.errors import UserError
 from vislang.models.arithmetic import Precision, autocast, dtype_of
+from vislang.models.loading import load
 from vislang.models.region_readers import RegionsConfig
 from vislang.models.saved import fill_model, read_config, write_model
 from vislang.models.vilbert import Encoded, HeadConfig, ViLBERT, ViLBERTConfig, task_head
@@ -200,6 +201,13 @@ class ViLBERTForTasks(nn.Module):
         super().__init__()
         self.network, self.inputs, self.dtype = network, inputs, dtype
         self.tasks = dict(tasks or {})
+        for name, task in self.tasks.items():
+            outputs = network.head_configs[name].outputs
+            if outputs != task.head(network.config.width).outputs:
+                raise UserError(
+                    f"task {name}: {len(task.names)} answers or labels, and its head has {outputs} outputs. Give the "
+                    "vocabulary that it was trained with."
+                )
         self.collate = TaskCollator(inputs, self.tasks)
 
     def prepare(self, cases: Sequence[Case], progress: Progress | None = None) -> int:
@@ -299,6 +307,25 @@ class ViLBERTForTasks(nn.Module):
             best = candidates[int(np.argmax(kept))]
             decisions.append(Decision(best, tuple(candidates), tuple(kept)))
         return decisions
+
+    def head_for(self, case: Case, name: str | None = None) -> str:
+        """Which task decides such a case: the one that is named, the one it is of, or the only one of its kind.
+
+        Raises:
+            UserError: there is none, or there are several.
+        """
+        kind = None if case.target is None else KINDS[type(case.target)]
+        fitting = [known for known, task in self.tasks.items() if kind is None or task.kind == kind]
+        wanted = name or (case.task if case.task in fitting else None)
+        if wanted is None and len(fitting) == 1:
+            (wanted,) = fitting
+        if wanted not in fitting:
+            have = ", ".join(f"{known} ({task.kind})" for known, task in self.tasks.items())
+            raise UserError(
+                f"{wanted or case.task}: a case that wants {kind or 'any kind'}, and this model has {have}. Name one "
+                "with --head."
+            )
+        return wanted
 
     def match_all(
         self,
@@ -413,7 +440,8 @@ class ViLBERTRecipe(ModelRecipe):
         streams: widths and depths, where training starts from nothing.
         regions: where regions come from, likewise.
         tokenizer: a ``tokenizer.json`` or BERT's ``vocab.txt``; None learns one from the lessons.
-        start_from: folder of a pretrained model; ``streams``, ``regions`` and ``tokenizer`` are then that model's.
+        start_from: folder of a model to begin with: of pretraining or tasks, whose streams, regions and tokenizer are
+            then taken, or converted weights, for which ``regions`` and ``tokenizer`` must be named. Heads are fresh.
         dtype: of the arithmetic; ``auto`` takes bfloat16 where the machine multiplies it in hardware.
     """
 
@@ -430,14 +458,32 @@ class ViLBERTRecipe(ModelRecipe):
             UserError: the settings do not go together, or ``start_from`` is no pretrained model.
         """
         if self.start_from is not None:
-            start = PretrainedViLBERT.load(Path(self.start_from))
-            network = ViLBERT(start.network.config, pretraining=False)
-            network.streams.load_state_dict(start.network.streams.state_dict())
-            return ViLBERTForTasks(network, start.inputs, dtype=dtype_of(self.dtype))
+            start = load(self.start_from)
+            if isinstance(start, ViLBERT):
+                known, inputs = start, self._inputs_of(start)
+            elif isinstance(start, PretrainedViLBERT | ViLBERTForTasks):
+                known, inputs = start.network, start.inputs
+            else:
+                raise UserError(f"start_from {self.start_from}: is a {type(start).__name__}, not a ViLBERT.")
+            network = ViLBERT(known.config, pretraining=False)
+            network.streams.load_state_dict(known.streams.state_dict())
+            return ViLBERTForTasks(network, inputs, dtype=dtype_of(self.dtype))
         inputs = make_inputs(self.regions, self.tokenizer, self.streams)
         return ViLBERTForTasks(
             ViLBERT(fitted(self.streams, inputs), pretraining=False), inputs, dtype=dtype_of(self.dtype)
         )
+
+    def _inputs_of(self, start: ViLBERT) -> PairInputs:
+        """Inputs for converted weights, which come without."""
+        if self.tokenizer is None:
+            raise UserError(f"start_from {self.start_from}: are converted weights; name BERT's vocab.txt as tokenizer.")
+        inputs = make_inputs(self.regions, self.tokenizer, start.config)
+        if inputs.regions.width != start.config.vision.feature_width:
+            raise UserError(
+                f"start_from {self.start_from}: reads features of {start.config.vision.feature_width} numbers, and "
+                f"{inputs.regions.name} gives {inputs.regions.width}. Give the detector's region files."
+            )
+        return inputs
 
     def open(self, folder: Path) -> ViLBERTForTasks:
         """A trained model."""

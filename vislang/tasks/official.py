@@ -81,6 +81,18 @@ def read_json(path: Path) -> Any:
         raise DataError(f"{path}: not JSON ({error}). Download it again.") from None
 
 
+def listed(path: Path, content: Any, key: str) -> list[Any]:
+    """The list under a key of a JSON file.
+
+    Raises:
+        DataError: there is none; it is another file, perhaps.
+    """
+    found = content.get(key) if isinstance(content, dict) else None
+    if not isinstance(found, list):
+        raise DataError(f"{path}: has no list {key!r}; give the official file.")
+    return found
+
+
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """The records of a JSON Lines file, or of a JSON list.
 

@@ -17,7 +17,7 @@ from vislang.document import Document
 from vislang.pickles import read_pickle
 from vislang.regions import overlaps
 from vislang.tasks.answers import proportion
-from vislang.tasks.official import Benchmark, Score, complete, each, image_in, one_file, read_json
+from vislang.tasks.official import Benchmark, Score, complete, each, image_in, listed, one_file, read_json
 
 
 class Referring(Benchmark):
@@ -30,8 +30,8 @@ class Referring(Benchmark):
         path = one_file(folder, "refs(*).p")
         instances = one_file(folder, "instances.json")
         content = read_json(instances)
-        boxes = dict(each(instances, content["annotations"], lambda a: (a["id"], a["bbox"])))
-        files = {image["id"]: image["file_name"] for image in content["images"]}
+        boxes = dict(each(instances, listed(instances, content, "annotations"), lambda a: (a["id"], a["bbox"])))
+        files = {image["id"]: image["file_name"] for image in listed(instances, content, "images")}
         references = read_pickle(path.read_bytes(), str(path))
 
         def cases(reference: Mapping[str, Any]) -> list[Case]:

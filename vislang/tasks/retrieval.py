@@ -14,7 +14,7 @@ from vislang.case import Case, Choice
 from vislang.data.jsonl import DataError
 from vislang.document import Document, Image
 from vislang.tasks.answers import Proportion, proportion
-from vislang.tasks.official import each, image_in, one_file, read_json
+from vislang.tasks.official import each, image_in, listed, one_file, read_json
 
 RANKS = (1, 5, 10)
 
@@ -47,7 +47,7 @@ def karpathy(folder: Path, split: str) -> Collection:
         names = [record["filename"], f"{record.get('filepath', '')}/{record['filename']}"]
         return record["split"], image_in(folder, *names), [said["raw"] for said in record["sentences"]]
 
-    records = [made for made in each(path, read_json(path)["images"], read) if made[0] in wanted]
+    records = [made for made in each(path, listed(path, read_json(path), "images"), read) if made[0] in wanted]
     if not records:
         raise DataError(f"{path}: no image of the split {split}.")
     return Collection(

@@ -16,7 +16,7 @@ import numpy as np
 from vislang.case import Answers, Case, Decision
 from vislang.data.example import Example
 from vislang.document import Document
-from vislang.tasks.official import Benchmark, Score, complete, each, image_in, one_file, read_json
+from vislang.tasks.official import Benchmark, Score, complete, each, image_in, listed, one_file, read_json
 
 
 class VQA(Benchmark):
@@ -30,7 +30,11 @@ class VQA(Benchmark):
         self._source = one_file(folder, f"*{split}*annotations.json")
         content = read_json(self._source)
         self._annotations = dict(
-            each(self._source, content["annotations"], lambda record: (str(record["question_id"]), record))
+            each(
+                self._source,
+                listed(self._source, content, "annotations"),
+                lambda record: (str(record["question_id"]), record),
+            )
         )
         questions = read_json(path)
         subtype = questions.get("data_subtype", split)
@@ -44,7 +48,7 @@ class VQA(Benchmark):
             )
             return Case(document.name, (document,), Answers(soft_scores(answers)), self.name, str(image), number)
 
-        self.cases = each(path, questions["questions"], case)
+        self.cases = each(path, listed(path, questions, "questions"), case)
 
     def score(self, decisions: Mapping[str, Decision]) -> Score:
         """``accuracy``, and the same by type of answer."""
