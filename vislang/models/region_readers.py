@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ AT_ONCE = 64
 """Images whose regions are computed together."""
 
 
+@runtime_checkable
 class RegionReader(Protocol):
     """Gives regions of images as documents name them.
 

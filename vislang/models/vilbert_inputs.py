@@ -74,7 +74,7 @@ class PairInputs:
 
     def regions_of(self, images: Sequence[Image]) -> Read:
         """One image's regions behind the whole; of several images each with its whole, one behind the other."""
-        found = [self._checked(regions) for regions in self.regions.read(images)]
+        found = [regions.best(self.config.count) for regions in self.regions.read(images)]
         whole = [regions.with_whole() for regions in found]
         return Read(
             np.concatenate([regions.features for regions in whole]),
@@ -82,9 +82,6 @@ class PairInputs:
             np.concatenate([np.full(len(regions.features), step) for step, regions in enumerate(whole)]),
             found,
         )
-
-    def _checked(self, regions: Regions) -> Regions:
-        return regions.best(self.config.count)
 
     def texts_of(self, document: Document) -> tuple[str, ...]:
         """The one or two texts of a document.
@@ -182,7 +179,17 @@ class PairInputs:
 
 
 def encode(network: ViLBERT, pairs: Pairs) -> Encoded:
-    """Both streams: what each does alone once an item, what they do together once a pair."""
+    """Both streams: what each does alone once an item, what they do together once a pair.
+
+    Raises:
+        UserError: a document has more images than the network tells apart.
+    """
+    most, known = int(pairs.steps.max()) + 1, network.config.vision.images
+    if most > known:
+        raise UserError(
+            f"{pairs.names[0] if pairs.names else 'a document'} or one beside it: {most} images, and this model tells "
+            f"{known} apart. Raise streams.vision.images before training, or give fewer."
+        )
     text = network.streams.read_text(*pairs.text)
     image = network.streams.read_regions(pairs.features, pairs.boxes, pairs.region_padding, pairs.steps)
     return network.streams.join(pick(text, pairs.text_of), pick(image, pairs.image_of))

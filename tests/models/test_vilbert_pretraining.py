@@ -1,0 +1,248 @@
+"""Pretraining on pairs: what is hidden, what a negative is, and that it learns."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image as Pillow
+from PIL import ImageDraw
+
+from vislang.document import Document, Image
+from vislang.errors import UserError
+from vislang.models.loading import load
+from vislang.models.region_readers import RegionsConfig
+from vislang.models.regions import ClusteredRegions, GridRegions
+from vislang.models.vilbert import TextStreamConfig, ViLBERTConfig, VisionStreamConfig
+from vislang.models.vilbert_inputs import encode
+from vislang.models.vilbert_pretraining import PairMasking, PretrainedViLBERT, ViLBERTPretrainingRecipe
+
+COLOURS = ("red", "blue", "green", "black")
+
+
+def small(**more) -> ViLBERTConfig:
+    text = TextStreamConfig(vocabulary_size=60, max_length=16, width=32, depth=2, heads=2, hidden=64, dropout=0.0)
+    vision = VisionStreamConfig(width=32, depth=1, heads=2, hidden=64, dropout=0.0)
+    return ViLBERTConfig(text, vision, **{"meetings": ((1, 0),), "width": 32, "heads": 2, **more})
+
+
+def picture(path, colour, left):
+    made = Pillow.new("RGB", (32, 32), "white")
+    ImageDraw.Draw(made).rectangle([left, 8, left + 8, 24], fill=colour)
+    made.save(path)
+    return Image(path)
+
+
+@pytest.fixture
+def pairs(tmp_path):
+    made = []
+    for number in range(16):
+        colour = COLOURS[number % 4]
+        image = picture(tmp_path / f"{number}.png", colour, number)
+        made.append(Document([image, f"a {colour} shape"], name=f"pair {number}"))
+    return made
+
+
+@pytest.fixture
+def regions(towers, tmp_path, pairs):
+    """A grid of a random tower, with clusters for classes."""
+    config = RegionsConfig(tower=towers[1], image_size=0)
+    source = config.open().source
+    assert isinstance(source, GridRegions)
+    images = [pair.media[0].decode() for pair in pairs]
+    ClusteredRegions.fit(source, images, clusters=4).save(tmp_path / "clusters.safetensors")
+    return RegionsConfig(tower=towers[1], image_size=0, clusters=str(tmp_path / "clusters.safetensors"))
+
+
+def model_of(regions, pairs, masking=None, **more) -> PretrainedViLBERT:
+    torch.manual_seed(0)
+    made = ViLBERTPretrainingRecipe(small(**more), regions, masking or PairMasking()).build()
+    made.fit(pairs)
+    return made
+
+
+def test_a_negative_is_really_another_pictures_caption(regions, pairs):
+    """Of each colour there are four pictures: none may be given its own caption from another of them."""
+    model = model_of(regions, pairs, PairMasking(mismatched=1.0))
+    words = model.inputs.words
+    for seed in range(20):
+        batch = model.collate(pairs, seed)
+        assert not batch.labels.aligned.any()
+        own = words([model.inputs.texts_of(pair) for pair in pairs]).ids
+        hidden = batch.labels.words >= 0
+        shown = batch.pairs.text.ids.where(~hidden, batch.labels.words)
+        assert not (shown == own).all(dim=1).any()
+
+
+def test_where_all_captions_are_one_there_is_no_negative(regions, pairs):
+    same = [Document([pair.media[0], "a shape"], name=pair.name) for pair in pairs]
+    model = model_of(regions, same, PairMasking(mismatched=1.0))
+    assert model.collate(same, 0).labels.aligned.all()
+
+
+def test_hidden_regions_lose_their_features_and_not_their_boxes(regions, pairs):
+    model = model_of(regions, pairs, PairMasking(regions=0.5, mismatched=0.0))
+    whole = [model.inputs.regions_of((pair.media[0],)) for pair in pairs]
+    batch = model.collate(pairs, 3)
+    kept = 0
+    for row, image in enumerate(whole):
+        hidden = batch.labels.regions[row]
+        assert not hidden[0]  # the whole image is no region
+        np.testing.assert_array_equal(batch.pairs.boxes[row].numpy(), image.boxes)
+        features = batch.pairs.features[row].numpy()
+        gone = (features == 0).all(axis=1)
+        assert not gone[~hidden.numpy()].any()
+        kept += int((hidden.numpy() & ~gone).sum())
+        # The feature of the whole image is the mean of what is shown.
+        shown = ~gone[1:]
+        np.testing.assert_allclose(features[0], image.features[1:][shown].mean(axis=0), atol=1e-5)
+    share = kept / int(batch.labels.regions.sum())
+    assert 0.02 < share < 0.25  # a tenth keep them
+
+
+def test_neighbours_that_overlap_a_hidden_region_lose_their_features_too(regions, pairs):
+    model = model_of(regions, pairs, PairMasking(regions=0.2, overlap=0.3, mismatched=0.0))
+    (found,) = model.inputs.regions_of((pairs[0].media[0],)).found
+    doubled = type(found)(found.features, found.boxes * 0 + found.boxes[:1], found.width, found.height, found.classes)
+    model.inputs.regions.read = lambda images: [doubled for _ in images]
+    batch = model.collate(pairs[:8], 1)
+    for row in range(8):
+        gone = (batch.pairs.features[row, 1:] == 0).all(dim=1)
+        # All lie on one place: as soon as one is gone, all are; what is predicted is not more for that.
+        assert gone.all() or not gone.any()
+        assert batch.labels.regions[row].sum() < 16
+
+
+def test_words_are_chosen_as_in_bert(regions, pairs):
+    model = model_of(regions, pairs)
+    chosen = maskable = 0
+    for seed in range(30):
+        batch = model.collate(pairs, seed)
+        rows = batch.labels.aligned
+        chosen += int((batch.labels.words[rows] >= 0).sum())
+        maskable += int(rows.sum()) * 3
+        assert (batch.labels.words[~rows] < 0).all()  # 12-in-1: nothing is predicted where image and text do not belong
+        assert not batch.labels.regions[~rows].any()
+    assert chosen / maskable == pytest.approx(1 / 3, abs=0.01)  # at least one of three words
+    both = model_of(regions, pairs, PairMasking(masked_when_mismatched=True))
+    assert (both.collate(pairs, 0).labels.words >= 0).any(dim=1).all()
+
+
+def test_the_same_seed_gives_the_same_batch(regions, pairs):
+    model = model_of(regions, pairs)
+    one, other, another = (model.collate(pairs, seed) for seed in (5, 5, 6))
+    torch.testing.assert_close(one.pairs.features, other.pairs.features)
+    assert torch.equal(one.pairs.text.ids, other.pairs.text.ids)
+    assert not torch.equal(one.labels.regions, another.labels.regions)
+
+
+def trained(model, batches, lr, *names) -> float:
+    """Minimise the sum of some losses over batches; returns the last."""
+    optimizer = torch.optim.AdamW([p for group in model.parameter_groups().values() for _, p in group], lr=lr)
+    model.train()
+    for batch in batches:
+        losses = model.losses(batch)
+        total = torch.stack([losses[name] for name in names]).sum()
+        optimizer.zero_grad()
+        total.backward()
+        optimizer.step()
+    model.eval()
+    return total.item()
+
+
+@pytest.mark.parametrize("single_stream", [False, True])
+def test_a_hidden_word_is_read_off_the_picture(regions, pairs, single_stream):
+    model = model_of(regions, pairs, PairMasking(words=0.2, regions=0.1, mismatched=0.0), single_stream=single_stream)
+    trained(model, [model.collate(pairs, seed) for seed in range(150)], 2e-3, "words", "regions", "alignment")
+    words = model.inputs.words
+    hidden = model.inputs.read([(("a red shape",), (pair.media[0],)) for pair in pairs], ["x"] * 16)
+    place = hidden.text.ids[0].tolist().index(words.tokenizer.token_to_id("red"))
+    hidden.text.ids[:, place] = words.mask
+    with torch.no_grad():
+        found = model.network.word_logits(encode(model.network, hidden).text[:, place]).argmax(dim=-1)
+    wanted = [words.tokenizer.token_to_id(COLOURS[number % 4]) for number in range(16)]
+    assert (found == torch.tensor(wanted)).float().mean() > 0.8
+
+
+@pytest.mark.parametrize("single_stream", [False, True])
+def test_pairs_that_belong_together_score_above_those_that_do_not(regions, pairs, single_stream):
+    model = model_of(regions, pairs, PairMasking(words=0.0, regions=0.0), single_stream=single_stream)
+    batch = model.collate(pairs, 3)
+    assert trained(model, [batch] * 150, 1e-3, "alignment") < 0.1
+    with torch.no_grad():
+        logits = model.network.alignment_logits(model.network.fuse(encode(model.network, batch.pairs)))
+    assert torch.equal(logits[:, 0] > logits[:, 1], batch.labels.aligned)
+
+
+def test_scores_of_all_pairs_are_those_of_each_pair_alone(regions, pairs):
+    model = model_of(regions, pairs).eval()
+    images = [pair.media[0] for pair in pairs[:5]]
+    texts = ["a red shape", "blue", "a green shape , or a black shape"]
+    scores = model.match_all(images, texts)
+    for row, image in enumerate(images):
+        for column, text in enumerate(texts):
+            pair = model.inputs.read([((text,), (image,))], ["one"])
+            with torch.no_grad():
+                yes, no = model.network.alignment_logits(model.network.fuse(encode(model.network, pair)))[0]
+            assert scores[row, column].item() == pytest.approx((yes - no).item(), abs=1e-5)
+    wanted = torch.zeros(5, 3, dtype=torch.bool)
+    wanted[2, 1] = wanted[4, 0] = True
+    some = model.match_all(images, texts, wanted)
+    torch.testing.assert_close(some[wanted], scores[wanted], atol=1e-5, rtol=0)
+    assert torch.isneginf(some[~wanted]).all()
+
+
+def test_each_item_is_read_once_however_many_pairs_there_are(regions, pairs, monkeypatch):
+    model = model_of(regions, pairs).eval()
+    seen = {"text": 0, "image": 0}
+    streams = model.network.streams
+    read_text, read_regions = streams.read_text, streams.read_regions
+
+    def count_text(ids, *rest):
+        seen["text"] += len(ids)
+        return read_text(ids, *rest)
+
+    def count_regions(features, *rest):
+        seen["image"] += len(features)
+        return read_regions(features, *rest)
+
+    monkeypatch.setattr(streams, "read_text", count_text)
+    monkeypatch.setattr(streams, "read_regions", count_regions)
+    model.match_all([pair.media[0] for pair in pairs], [f"a {colour} shape" for colour in COLOURS])
+    assert seen == {"text": 4, "image": 16}
+
+
+def test_a_saved_model_scores_alike_and_its_state_can_be_restored(regions, pairs, tmp_path):
+    model = model_of(regions, pairs).eval()
+    images, texts = [pair.media[0] for pair in pairs[:3]], ["a red shape", "a blue shape"]
+    before = model.match_all(images, texts)
+    model.save(tmp_path / "model")
+    torch.testing.assert_close(load(tmp_path / "model").match_all(images, texts), before)
+    other = ViLBERTPretrainingRecipe(small(), regions).build()
+    other.load_trainable_state(model.trainable_state())
+    torch.testing.assert_close(other.eval().match_all(images, texts), before)
+
+
+def test_regions_without_classes_are_refused_with_the_remedy(towers):
+    with pytest.raises(UserError, match=r"gives no classes, which masked regions are to predict\. Find clusters"):
+        ViLBERTPretrainingRecipe(small(), RegionsConfig(tower=towers[1], image_size=0)).build()
+
+
+def test_another_source_of_regions_is_refused(regions, pairs, towers, tmp_path):
+    model_of(regions, pairs).save(tmp_path / "model")
+    with pytest.raises(UserError, match="was trained on regions by a source with the hash"):
+        PretrainedViLBERT.load(tmp_path / "model", RegionsConfig(tower=towers[1], image_size=0))
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ((0, 0, "text"), "2 images; pretraining reads one"),
+        (("text",), "reads text beside images"),
+        ((0,), "holds 0 texts"),
+        ((0, "a", "b", "c"), "holds 3 texts"),
+    ],
+)
+def test_documents_that_are_no_pair_are_named(regions, pairs, parts, message):
+    model = model_of(regions, pairs)
+    bad = Document([pairs[0].media[0] if part == 0 else part for part in parts], name="line 7")
+    with pytest.raises(UserError, match=f"line 7: .*{message}"):
+        model.collate([bad], 0)
