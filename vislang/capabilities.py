@@ -10,7 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
-from vislang.case import Case, Decision
+from vislang.case import Case, Decision, Place
 from vislang.document import Document, Image
 from vislang.prompt import Prompts
 
@@ -185,6 +185,45 @@ class Attends(Protocol):
     def attention(self, document: Document, max_new_tokens: int = 20) -> list[TokenAttention]:
         """What is answered, token by token, and where each token looked."""
         ...
+
+
+@runtime_checkable
+class Explains(Protocol):
+    """Shows how text and image looked at each other."""
+
+    def explain(self, case: Case) -> Explained:
+        """The decision of a case of one image, and the co-attention that led there."""
+        ...
+
+
+@dataclass(frozen=True)
+class CoAttention:
+    """What each head of a co-attentional block looked at.
+
+    Attributes:
+        text: (heads, tokens, regions), of each token over the regions.
+        regions: (heads, regions, tokens), of each region over the tokens.
+    """
+
+    text: Tensor
+    regions: Tensor
+
+
+@dataclass(frozen=True)
+class Explained:
+    """A decision and how it came about.
+
+    Attributes:
+        tokens: of the text, as the model reads it.
+        boxes: of the regions, in pixels; the first is the whole image.
+        blocks: the co-attentional blocks, first to last.
+        decision: what was decided.
+    """
+
+    tokens: list[str]
+    boxes: list[Place]
+    blocks: list[CoAttention]
+    decision: Decision
 
 
 @dataclass(frozen=True)

@@ -99,6 +99,14 @@ def _parser() -> argparse.ArgumentParser:
     ask.add_argument("--max-new-tokens", type=int, default=20, metavar="N", help="longest answer")
     ask.set_defaults(run=_ask)
 
+    explain = verbs.add_parser("explain", help="a page: how text and image looked at each other")
+    explain.add_argument("model", help="folder of a ViLBERT with a task, or a Hub id")
+    explain.add_argument("image", help="path of an image")
+    explain.add_argument("text", help="a question, a caption, or what to find")
+    explain.add_argument("--head", help="which of the model's tasks decides, where there are several")
+    explain.add_argument("-o", "--out", type=Path, default=Path("explain.html"), help="page to write")
+    explain.set_defaults(run=_explain)
+
     report = verbs.add_parser("report", help="draw the page of a run once more")
     report.add_argument("run_folder", type=Path, help="folder of the run")
     report.set_defaults(run=_report)
@@ -211,6 +219,12 @@ def _ask(options: argparse.Namespace, rest: list[str]) -> int:
     from vislang.commands.ask import ask
 
     return ask(options.model, options.image, options.question, options.shot, options.max_new_tokens)
+
+
+def _explain(options: argparse.Namespace, rest: list[str]) -> int:
+    from vislang.commands.explain import explain
+
+    return explain(options.model, options.image, options.text, options.head, options.out)
 
 
 def _report(options: argparse.Namespace, rest: list[str]) -> int:

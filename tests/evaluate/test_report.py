@@ -1,14 +1,11 @@
 """The page: its content, and how a real browser shows it."""
 
 import re
-import shutil
 
 import pytest
 
+from tests.browser import browse
 from vislang.cli import main
-
-CHROMIUM = shutil.which("chromium")
-DRIVER = shutil.which("chromedriver")
 
 
 @pytest.fixture
@@ -29,32 +26,10 @@ def test_it_stands_alone(page):
     assert "<script" not in source
 
 
-@pytest.mark.skipif(
-    not (CHROMIUM and DRIVER), reason="no browser; install one: apt-get install chromium chromium-driver"
-)
 def test_a_browser_shows_it_whole(page, tmp_path):
-    from selenium import webdriver
     from selenium.webdriver.common.by import By
 
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for flag in (
-        "--headless=new",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
-        "--no-first-run",
-        "--window-size=1280,2400",
-        f"--user-data-dir={tmp_path / 'profile'}",
-    ):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
-    try:
-        browser.get(page.as_uri())
-        assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+    with browse(page, tmp_path) as browser:
         images = browser.find_elements(By.TAG_NAME, "img")
         assert len(images) >= 2
         for image in images:
@@ -71,7 +46,3 @@ def test_a_browser_shows_it_whole(page, tmp_path):
         assert not configuration.find_element(By.TAG_NAME, "pre").is_displayed()
         configuration.find_element(By.TAG_NAME, "summary").click()
         assert "FlamingoRecipe" in configuration.find_element(By.TAG_NAME, "pre").text
-        wide = "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
-        assert browser.execute_script(wide) <= 0, "the page scrolls sideways"
-    finally:
-        browser.quit()

@@ -365,8 +365,11 @@ class TwoStreams(nn.Module):
         stream = Stream(self.region_embedding(features, boxes, steps), padding)
         return stream if self.gains else self._vision(stream, 0, self._alone[1], None)
 
-    def join(self, text: Stream, vision: Stream) -> Encoded:
-        """From the first co-attentional block to the end; rows of the two are pairs."""
+    def join(self, text: Stream, vision: Stream, watch: list[tuple[Tensor, Tensor]] | None = None) -> Encoded:
+        """From the first co-attentional block to the end; rows of the two are pairs.
+
+        To ``watch`` is added what each co-attentional block looked at; see :meth:`CoAttentionBlock.weights`.
+        """
         text_from, vision_from = self._alone
         if self.gains:
             vision_from = 0
@@ -374,6 +377,10 @@ class TwoStreams(nn.Module):
             text = self._text(text, text_from, text_until)
             vision = self._vision(vision, vision_from, vision_until, text)
             if self.meetings:
+                if watch is not None:
+                    block = self.meetings[number]
+                    assert isinstance(block, CoAttentionBlock)
+                    watch.append(block.weights(text.tokens, vision.tokens, _hidden(text), _hidden(vision)))
                 tokens, regions = self.meetings[number](text.tokens, vision.tokens, _hidden(text), _hidden(vision))
                 text, vision = text._replace(tokens=tokens), vision._replace(tokens=regions)
             text_from, vision_from = text_until, vision_until

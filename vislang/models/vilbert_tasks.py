@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from vislang.capabilities import ModelRecipe, Progress
+from vislang.capabilities import CoAttention, Explained, ModelRecipe, Progress
 from vislang.case import Answers, Case, Choice, Decision, Label, Place, Value
 from vislang.document import Image
 from vislang.errors import UserError
@@ -23,7 +24,7 @@ from vislang.models.arithmetic import Precision, autocast, dtype_of
 from vislang.models.loading import load
 from vislang.models.region_readers import RegionsConfig
 from vislang.models.saved import fill_model, read_config, write_model
-from vislang.models.vilbert import Encoded, HeadConfig, ViLBERT, ViLBERTConfig, task_head
+from vislang.models.vilbert import Encoded, HeadConfig, TwoStreams, ViLBERT, ViLBERTConfig, task_head
 from vislang.models.vilbert_inputs import PairInputs, Pairs, encode
 from vislang.models.vilbert_matching import match_all
 from vislang.models.vilbert_pretraining import (
@@ -290,7 +291,7 @@ class ViLBERTForTasks(nn.Module):
 
     def _decide(self, cases: Sequence[Case]) -> list[Decision]:
         # Targets are not looked at: a label that is new to the model must not keep it from deciding.
-        batch = self.collate([Case(case.name, case.options, None, case.task, case.group) for case in cases])
+        batch = self.collate([dataclasses.replace(case, target=None) for case in cases])
         task, scores = self.tasks[batch.task], self._scores(batch)
         if task.kind == "value":
             return [Decision(float(score) * task.deviation + task.mean) for score in scores]
@@ -307,6 +308,32 @@ class ViLBERTForTasks(nn.Module):
             best = candidates[int(np.argmax(kept))]
             decisions.append(Decision(best, tuple(candidates), tuple(kept)))
         return decisions
+
+    @torch.inference_mode()
+    def explain(self, case: Case) -> Explained:
+        """See :class:`~vislang.capabilities.Explains`.
+
+        Raises:
+            UserError: the case has options or several images, or the model is no pair of streams with co-attention.
+        """
+        streams = self.network.streams
+        if not isinstance(streams, TwoStreams) or not streams.meetings:
+            raise UserError("this model has no co-attention to be shown: it is a single stream, or was built without.")
+        if len(case.options) != 1 or len(case.images) != 1:
+            raise UserError(f"{case.name}: {len(case.options)} options, {len(case.images)} images; show one of each.")
+        batch = self.collate([dataclasses.replace(case, target=None)])
+        pairs = batch.pairs
+        watch: list[tuple[Tensor, Tensor]] = []
+        text = streams.read_text(*pairs.text)
+        streams.join(text, streams.read_regions(pairs.features, pairs.boxes, pairs.region_padding, pairs.steps), watch)
+        assert self.inputs.words is not None
+        (found,) = self.inputs.regions_of(case.images).found
+        return Explained(
+            [self.inputs.words.tokenizer.id_to_token(number) or "" for number in pairs.text.ids[0].tolist()],
+            [Place(*box) for box in found.with_whole().boxes.tolist()],
+            [CoAttention(of_text[0], of_regions[0]) for of_text, of_regions in watch],
+            self._decide([case])[0],
+        )
 
     def head_for(self, case: Case, name: str | None = None) -> str:
         """Which task decides such a case: the one that is named, the one it is of, or the only one of its kind.

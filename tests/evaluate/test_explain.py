@@ -1,0 +1,94 @@
+"""What is shown of co-attention is what was used, and a browser shows the page whole."""
+
+import re
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from tests.browser import browse
+from tests.models.test_vilbert_pretraining import COLOURS, picture
+from tests.models.test_vilbert_tasks import cases_of, model_of
+from vislang.case import Case
+from vislang.cli import main
+from vislang.document import Document
+from vislang.errors import UserError
+
+
+@pytest.fixture
+def images(tmp_path):
+    return [picture(tmp_path / f"{number}.png", COLOURS[number % 4], number) for number in range(16)]
+
+
+@pytest.mark.parametrize("kind", ["answers", "place"])
+def test_the_attention_shown_is_the_attention_used(towers, images, kind, monkeypatch):
+    """The kernel's own inputs are caught on the way to the decision, and the weights computed from them."""
+    cases = cases_of(kind, images)
+    model = model_of(towers, cases).eval()
+    shown = model.explain(cases[3])
+    used = []
+    kernel = F.scaled_dot_product_attention
+
+    def watched(queries, keys, values, attn_mask=None, **rest):
+        if queries.shape[2] != keys.shape[2]:  # one stream looks at the other
+            scores = queries @ keys.transpose(-1, -2) / queries.shape[-1] ** 0.5
+            used.append((scores if attn_mask is None else scores + attn_mask).softmax(dim=-1)[0])
+        return kernel(queries, keys, values, attn_mask=attn_mask, **rest)
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", watched)
+    (decision,) = model.decide([cases[3]])
+    (block,) = shown.blocks
+    assert len(used) == 2
+    torch.testing.assert_close(block.text, used[0], atol=1e-5, rtol=0)
+    torch.testing.assert_close(block.regions, used[1], atol=1e-5, rtol=0)
+    torch.testing.assert_close(block.text.sum(dim=-1), torch.ones(block.text.shape[:2]))
+    assert decision == shown.decision
+    assert shown.tokens[0] == "[CLS]"
+    assert block.text.shape == (2, len(shown.tokens), len(shown.boxes))
+
+
+def test_what_cannot_be_shown_is_refused(towers, images):
+    model = model_of(towers, cases_of("choice", images)).eval()
+    with pytest.raises(UserError, match="choice 0: 3 options, 3 images; show one of each"):
+        model.explain(cases_of("choice", images)[0])
+    single = model_of(towers, cases_of("answers", images), single_stream=True)
+    with pytest.raises(UserError, match="has no co-attention to be shown"):
+        single.explain(Case("x", (Document([images[0], "what?"]),), None, "answers"))
+
+
+@pytest.fixture(params=["answers", "place"])
+def page(towers, images, tmp_path, request):
+    model_of(towers, cases_of(request.param, images)).save(tmp_path / "model")
+    out = tmp_path / "page.html"
+    text = "what <b id='leak'>colour</b>?"
+    assert main(["explain", str(tmp_path / "model"), str(images[0].source), text, "-o", str(out)]) == 0
+    return out
+
+
+def test_the_page_stands_alone_and_a_browser_shows_it(page, tmp_path):
+    source = page.read_text(encoding="utf-8")
+    loaded = re.findall(r'(?:src|href)="([^"]*)"', source)
+    assert all(address.startswith(("data:", "#")) for address in loaded)
+    assert "<script" not in source
+    with browse(page, tmp_path) as browser:
+        text = browser.find_element("tag name", "body").text
+        for expected in ("Co-attentional block 1 of 1", "Words look at regions", "[CLS]", "%"):
+            assert expected in text
+        assert not browser.find_elements("id", "leak"), "a text became markup"
+        drawings = browser.find_elements("css selector", ".strip svg, .overview svg")
+        shown = [svg for svg in drawings if svg.is_displayed()]
+        assert len(shown) >= 6
+        assert all(svg.size["height"] > 50 for svg in shown)
+        assert len(browser.find_elements("css selector", "#decision tr")) >= 4
+
+
+def test_careless_use(towers, images, tmp_path, capsys):
+    model_of(towers, cases_of("answers", images)).save(tmp_path / "model")
+    assert main(["explain", str(tmp_path / "model"), str(tmp_path / "none.png"), "what?"]) == 2
+    assert "no such file" in capsys.readouterr().err
+    picture_path = str(images[0].source)
+    assert main(["explain", str(tmp_path / "model"), picture_path, "what?", "--head", "other"]) == 2
+    assert "this model has answers (answers)" in capsys.readouterr().err
+    assert main(["explain", str(tmp_path / "model"), picture_path, " ", "-o", str(tmp_path / "x.html")]) == 2
+    assert "holds 0 texts" in capsys.readouterr().err
+    assert not (tmp_path / "x.html").exists()

@@ -1,0 +1,106 @@
+"""A page that shows how text and image looked at each other: boxes, the decision, co-attention by block and head."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from PIL import Image as Pillow
+from torch import Tensor
+
+from vislang.capabilities import CoAttention, Explained
+from vislang.case import Place
+from vislang.evaluate.page import data_url, template
+
+SIDE = 448
+"""The longer side of the picture on the page, in pixels."""
+
+SHOWN = 8
+"""Answers, labels or regions that are listed, the most likely first."""
+
+
+def write_explanation(path: Path, picture: Pillow.Image, text: str, explained: Explained, model: str) -> Path:
+    """Write the page.
+
+    Args:
+        path: of the page.
+        picture: the image that was looked at.
+        text: what was asked or said of it.
+        explained: what the model did with both.
+        model: what to call the model.
+    """
+    scale = min(1.0, SIDE / max(picture.size))
+    small = picture.resize((max(1, round(picture.width * scale)), max(1, round(picture.height * scale))))
+    decision = explained.decision
+    ranked = sorted(zip(decision.candidates, decision.probabilities, strict=True), key=lambda pair: -pair[1])
+    names = {box: _name(number) for number, box in reversed(list(enumerate(explained.boxes)))}
+    page = template("explain").render(
+        text=text,
+        model=model,
+        independent=sum(decision.probabilities) > 1.01,
+        picture=data_url(small),
+        width=picture.width,
+        height=picture.height,
+        stroke=max(picture.size) / 400,
+        label=max(picture.size) / 24,
+        many=isinstance(decision.best, Place),
+        boxes=[
+            (box, number, box == decision.best)
+            for number, box in enumerate(explained.boxes)
+            if number or box == decision.best
+        ],
+        decided=[
+            (names[said] if isinstance(said, Place) else str(said), round(100 * share, 1))
+            for said, share in ranked[:SHOWN]
+        ],
+        number=f"{decision.best:.3f}" if isinstance(decision.best, float) else "",
+        blocks=[_block(explained, block) for block in explained.blocks],
+    )
+    path.write_text(page, encoding="utf-8")
+    return path
+
+
+def _name(number: int) -> str:
+    return f"region {number}" if number else "whole image"
+
+
+def _block(explained: Explained, block: CoAttention) -> dict[str, Any]:
+    mean = block.regions.mean(dim=0)
+    return {
+        "mean_text": _over_regions(explained, block.text.mean(dim=0)),
+        "mean_regions": _over_words(explained, mean),
+        "heads": [
+            {"text": _over_regions(explained, text), "regions": _over_words(explained, regions)}
+            for text, regions in zip(block.text, block.regions, strict=True)
+        ],
+        "each_region": [(_name(number), _words(explained, row)) for number, row in enumerate(mean)],
+    }
+
+
+def _over_regions(explained: Explained, weights: Tensor) -> list[tuple[str, list[tuple[Place, float]], float]]:
+    """For each token: how brightly it looks at each region, and its share of the whole image."""
+    rows = []
+    for token, row in zip(explained.tokens, weights.tolist(), strict=True):
+        cells = [
+            (box, round(0.8 * brightness(share, len(row)), 3))
+            for box, share in zip(explained.boxes[1:], row[1:], strict=True)
+        ]
+        rows.append((token, cells, round(100 * row[0], 1)))
+    return rows
+
+
+def _over_words(explained: Explained, weights: Tensor) -> list[list[tuple[str, float, float]]]:
+    """For the whole image, and for all other regions on average."""
+    return [_words(explained, weights[0]), _words(explained, weights[1:].mean(dim=0))]
+
+
+def _words(explained: Explained, row: Tensor) -> list[tuple[str, float, float]]:
+    return [
+        (token, round(brightness(share, len(row)), 3), round(100 * share, 1))
+        for token, share in zip(explained.tokens, row.tolist(), strict=True)
+    ]
+
+
+def brightness(share: float, count: int) -> float:
+    """From 0 to 1: full at four times an equal share, so that attention to nothing in particular looks pale."""
+    return min(1.0, share * count / 4)
