@@ -1,0 +1,220 @@
+"""ViLBERT on the command line: several tasks at once, resting ones, resumption, evaluation, careless use."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.models.test_vilbert_pretraining import COLOURS, picture
+from vislang.cli import main
+from vislang.models.region_readers import RegionsConfig
+from vislang.models.regions import ClusteredRegions
+from vislang.train.log import read_metrics
+
+STREAMS = (
+    "{text: {vocabulary_size: 80, max_length: 16, width: 32, depth: 2, heads: 2, hidden: 64}, "
+    "vision: {width: 32, depth: 1, heads: 2, hidden: 64}, meetings: [[1, 0]], width: 32, heads: 2}"
+)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    answers, boxes, captions = [], [], []
+    for number in range(20):
+        colour = COLOURS[number % 4]
+        picture(tmp_path / f"{number}.png", colour, number)
+        image = f"{number}.png"
+        answers.append({"image": image, "question": "what colour?", "answer": colour})
+        boxes.append({"image": image, "text": f"the {colour} shape", "box": [number, 8, min(number + 9, 32), 25]})
+        captions.append({"image": image, "text": f"a {colour} shape"})
+    for name, records in (("answers", answers), ("boxes", boxes), ("captions", captions)):
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(json.dumps(record) for record in records))
+    return tmp_path
+
+
+def write_recipe(path: Path, kind: str, tower: str, data: str, more: str = "", **train) -> Path:
+    settings = {"steps": 12, "batch_size": 4, "lr": 0.001, "eval_every": 2, "eval_examples": 4, "checkpoint_every": 4}
+    lines = "\n".join(f"  {key}: {value}" for key, value in {**settings, **train}.items())
+    path.write_text(
+        f"""model:
+  class_path: {kind}
+  init_args:
+    streams: {STREAMS}
+    regions: {{tower: {tower}, image_size: 0{more}}}
+data: {data}
+hold_out: 0.2
+train:
+{lines}
+""",
+        encoding="utf-8",
+    )
+    return path
+
+
+TASKS = "vislang.models.vilbert_tasks.ViLBERTRecipe"
+PRETRAINING = "vislang.models.vilbert_pretraining.ViLBERTPretrainingRecipe"
+
+
+@pytest.fixture
+def recipe(folder, towers):
+    data = (
+        f"\n  - {{sources: [{folder / 'answers.jsonl'}], name: answers}}"
+        f"\n  - {{sources: [{folder / 'boxes.jsonl'}], name: boxes, weight: 0.5}}"
+    )
+    return write_recipe(folder / "tasks.yaml", TASKS, towers[1], data, stop_and_go="true")
+
+
+def losses(folder: Path) -> list[dict]:
+    rows = [row for row in read_metrics(folder / "metrics.jsonl") if "loss" in row]
+    return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
+
+
+def test_several_tasks_at_once_and_resting_ones(recipe, folder, capsys):
+    """Six evaluations of a model that has hardly moved: tasks rest, and take part in every fourth step."""
+    run = folder / "run"
+    assert main(["train", str(recipe), "--out", str(run), "--train.lr", "1e-9"]) == 0
+    rows = losses(run)
+    assert all("loss/answers/answers" in row and "loss/boxes/boxes" in row for row in rows[:4])
+    resting = [row for row in rows if "loss/answers/answers" not in row]
+    assert resting
+    assert all((row["step"] - 1) % 4 for row in resting)
+    for row in rows:
+        parts = row.get("loss/answers/answers", 0) + 0.5 * row.get("loss/boxes/boxes", 0)
+        assert row["loss"] == pytest.approx(parts, rel=1e-4)
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert set(metrics["tasks"]) == {"answers", "boxes"}
+    assert "majority accuracy" in metrics["tasks"]["answers"]
+    assert (run / "report.html").is_file()
+    shown = capsys.readouterr().out
+    assert "upper bound" in shown
+
+    # Evaluation finds the head by the kind of what is asked.
+    for file, figure in (("answers", "accuracy"), ("boxes", "upper bound")):
+        arguments = ["eval", str(run / "model"), "--data", str(folder / f"{file}.jsonl"), "--json"]
+        assert main([*arguments, "--write", str(folder / "said.jsonl")]) == 0
+        found = json.loads(capsys.readouterr().out.splitlines()[-1])
+        assert found["n"] == 20
+        assert 0 <= found[figure] <= 1
+        said = [json.loads(line) for line in (folder / "said.jsonl").read_text().splitlines()]
+        assert len(said) == 20
+        assert said[0]["name"].endswith(f"{file}.jsonl:1")
+    assert main(["report", str(run)]) == 0
+
+
+def test_a_resumed_run_goes_on_bit_for_bit_resting_tasks_included(recipe, folder, monkeypatch):
+    whole, cut = folder / "whole", folder / "cut"
+    assert main(["train", str(recipe), "--out", str(whole)]) == 0
+    from vislang.train import loop
+
+    save = loop.save_checkpoint
+
+    def save_and_die(*arguments):
+        save(*arguments)
+        raise RuntimeError("killed")
+
+    monkeypatch.setattr(loop, "save_checkpoint", save_and_die)
+    with pytest.raises(RuntimeError, match="killed"):
+        main(["train", str(recipe), "--out", str(cut)])
+    monkeypatch.setattr(loop, "save_checkpoint", save)
+    assert main(["train", str(recipe), "--resume", str(cut)]) == 0
+    assert losses(cut) == losses(whole)
+
+
+def test_pretraining_then_a_task(folder, towers, tmp_path, capsys):
+    source = RegionsConfig(tower=towers[1], image_size=0).open().source
+    images = [picture(tmp_path / f"{n}.png", COLOURS[n % 4], n).decode() for n in range(20)]
+    ClusteredRegions.fit(source, images, clusters=4).save(folder / "clusters.safetensors")
+    more = f", clusters: {folder / 'clusters.safetensors'}"
+    recipe = write_recipe(folder / "p.yaml", PRETRAINING, towers[1], str(folder / "captions.jsonl"), more)
+    assert main(["train", str(recipe), "--out", str(folder / "pretrained")]) == 0
+    metrics = json.loads((folder / "pretrained" / "metrics.json").read_text())
+    assert {"words", "regions", "alignment"} <= set(metrics["held_out"])
+    assert "R@1, text to image" in metrics["tasks"]["data"]
+    capsys.readouterr()
+    model = str(folder / "pretrained" / "model")
+    assert main(["eval", model, "--task", "retrieval", "--data", str(folder / "captions.jsonl"), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert found["n"] == 20
+    assert found["R@10, image to text"] >= found["R@1, image to text"]
+
+    data = f"pairs:{folder / 'captions.jsonl'}"
+    tuned = write_recipe(folder / "t.yaml", TASKS, towers[1], data)
+    arguments = ["train", str(tuned), "--out", str(folder / "tuned"), "--model.start_from", model]
+    assert main(arguments) == 0
+    assert (
+        main(["eval", str(folder / "tuned" / "model"), "--task", "retrieval", "--data", f"{folder}/captions.jsonl"])
+        == 0
+    )
+    pretrained = str(folder / "pretrained" / "model")
+    assert main(["eval", pretrained, "--data", str(folder / "answers.jsonl")]) == 2
+    assert "neither generates text nor decides" in capsys.readouterr().err
+
+
+def test_a_benchmark_is_evaluated_from_predictions_and_by_a_model(recipe, folder, capsys):
+    records = [{"id": n, "img": f"{n}.png", "label": n % 2, "text": "is it?"} for n in range(4)]
+    (folder / "dev_seen.jsonl").write_text("\n".join(json.dumps(record) for record in records))
+    (folder / "said.csv").write_text("id,proba,label\n0,0.1,0\n1,0.9,1\n2,0.6,1\n3,0.7,1\n")
+    asked = ["--task", "hateful-memes", "--data", str(folder), "--split", "dev_seen", "--json"]
+    assert main(["eval", str(folder / "said.csv"), *asked]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["accuracy"] == 0.75
+    assert found["AUROC"] == 1
+    data = f"hateful-memes:{folder}:dev_seen"
+    assert main(["train", str(recipe), "--data", data, "--out", str(folder / "run"), "--train.stop_and_go=false"]) == 0
+    capsys.readouterr()
+    assert main(["eval", str(folder / "run" / "model"), *asked]) == 0
+    assert 0 <= json.loads(capsys.readouterr().out)["AUROC"] <= 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["MODEL"], "name a --task, a --data file, or both"),
+        (["MODEL", "--task", "unheard-of"], "known are easy-vqa, retrieval, vqa"),
+        (["MODEL", "--task", "vqa"], "name the folder with its files as --data"),
+        (["MODEL", "--task", "vqa", "--data", "nowhere"], "no such folder"),
+        (["MODEL", "--data", "nowhere.jsonl"], "neither a file nor a task"),
+        (["MODEL", "--task", "retrieval"], "name a folder with Karpathy's JSON"),
+        (["MODEL", "--data", "FOLDER/boxes.jsonl"], "and this model has answers (answers)"),
+        (["MODEL", "--data", "FOLDER/answers.jsonl", "--head", "boxes"], "boxes: a case that wants answers"),
+    ],
+)
+def test_careless_evaluation(folder, towers, tmp_path_factory, arguments, message, capsys):
+    recipe = write_recipe(folder / "a.yaml", TASKS, towers[1], str(folder / "answers.jsonl"), steps=1, eval_every=0)
+    assert main(["train", str(recipe), "--out", str(folder / "run")]) == 0
+    capsys.readouterr()
+    made = [a.replace("MODEL", str(folder / "run" / "model")).replace("FOLDER", str(folder)) for a in arguments]
+    assert main(["eval", *made]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["--train.stop_and_go=true", "--train.eval_every=0"], "stop_and_go goes by scores on examples held out"),
+        (["--model.streams.width=33"], "width 33 is no multiple of 2 heads"),
+        (["--model.streams.single_stream=true", "--model.streams.width=64"], "single_stream: has one width"),
+        (["--data=nothing"], "neither a file nor a task"),
+        (["--model.regions.tower=nothing"], "vision tower 'nothing'"),
+        (["--hold_out=0"], "nothing left to score on"),
+    ],
+)
+def test_careless_training(folder, towers, overrides, message, capsys):
+    recipe = write_recipe(folder / "a.yaml", TASKS, towers[1], str(folder / "answers.jsonl"), steps=1)
+    assert main(["train", str(recipe), "--out", str(folder / "run"), *overrides]) == 2
+    assert message in capsys.readouterr().err
+    assert not (folder / "run" / "model").exists()
+
+
+def test_bad_records_are_listed_and_left_out_when_told_to(folder, towers, capsys):
+    file = folder / "answers.jsonl"
+    file.write_text(file.read_text() + '\n{"image": "none.png", "question": "x", "answer": "y"}\n{oh\n')
+    recipe = write_recipe(folder / "a.yaml", TASKS, towers[1], str(file), steps=1)
+    assert main(["train", str(recipe), "--out", str(folder / "run")]) == 2
+    error = capsys.readouterr().err
+    assert "2 bad records" in error
+    assert "answers.jsonl:21" in error
+    assert "answers.jsonl:22" in error
+    assert main(["train", str(recipe), "--out", str(folder / "run"), "--skip-bad-records"]) == 0
+    assert main(["eval", str(folder / "run" / "model"), "--data", str(file)]) == 2
+    assert main(["eval", str(folder / "run" / "model"), "--data", str(file), "--skip-bad-records"]) == 0
