@@ -77,6 +77,8 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--data", help="a JSON Lines file; with --task, the folder of the benchmark's files")
     evaluate.add_argument("--split", help="which split of the benchmark, as its files call it (default: val)")
     evaluate.add_argument("--head", help="which of the model's tasks decides, where several could")
+    evaluate.add_argument("--shortlist", metavar="MODEL", help="of retrieval: a dual encoder that chooses candidates")
+    evaluate.add_argument("--shortlist-size", type=int, default=50, metavar="K", help="candidates of each item")
     evaluate.add_argument("--write", type=Path, metavar="FILE", help="keep each decision, as a JSON line")
     evaluate.add_argument("--limit", type=int, default=0, metavar="N", help="at most N examples, drawn by seed")
     evaluate.add_argument("--seed", type=int, default=0, help="of the draw")
@@ -207,7 +209,15 @@ def _evaluate(options: argparse.Namespace, rest: list[str]) -> int:
 
     return evaluate(
         options.model,
-        Asked(options.task, options.data, options.split, options.head, options.write),
+        Asked(
+            options.task,
+            options.data,
+            options.split,
+            options.head,
+            options.write,
+            options.shortlist,
+            options.shortlist_size,
+        ),
         options.limit,
         options.seed,
         options.skip_bad_records,

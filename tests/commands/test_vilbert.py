@@ -150,6 +150,40 @@ def test_pretraining_then_a_task(folder, towers, tmp_path, capsys):
     assert "neither generates text nor decides" in capsys.readouterr().err
 
 
+def test_a_dual_encoder_ranks_and_shortlists(folder, towers, capsys):
+    recipe = folder / "dual.yaml"
+    side = "{width: 32, depth: 1, heads: 2, hidden: 64}"
+    text = "{vocabulary_size: 80, max_length: 16, width: 32, depth: 1, heads: 2, hidden: 64}"
+    recipe.write_text(
+        f"""model:
+  class_path: vislang.models.dual_encoder.DualEncoderRecipe
+  init_args:
+    encoders: {{text: {text}, vision: {side}, width: 16}}
+    regions: {{tower: {towers[1]}, image_size: 0}}
+    chunk: 4
+data: {folder / "captions.jsonl"}
+hold_out: 0.2
+train: {{steps: 6, batch_size: 8, eval_every: 3, eval_examples: 4, checkpoint_every: 3}}
+"""
+    )
+    assert main(["train", str(recipe), "--out", str(folder / "dual")]) == 0
+    capsys.readouterr()
+    dual, data = str(folder / "dual" / "model"), str(folder / "captions.jsonl")
+    assert main(["eval", dual, "--task", "retrieval", "--data", data, "--json"]) == 0
+    alone = json.loads(capsys.readouterr().out)
+    choosing = write_recipe(folder / "t.yaml", TASKS, towers[1], f"pairs:{data}", steps=1, eval_every=0)
+    assert main(["train", str(choosing), "--out", str(folder / "slow")]) == 0
+    capsys.readouterr()
+    slow = ["eval", str(folder / "slow" / "model"), "--task", "retrieval", "--data", data, "--json"]
+    assert main([*slow, "--shortlist", dual, "--shortlist-size", "1"]) == 0
+    short = json.loads(capsys.readouterr().out)
+    # Of one candidate each, the slower model can find no more than the faster one found.
+    assert short["R@1, text to image"] <= 1
+    assert alone["n"] == short["n"] == 20
+    assert main([*slow, "--shortlist", str(folder)]) == 2
+    assert "no config.json" in capsys.readouterr().err
+
+
 def test_a_benchmark_is_evaluated_from_predictions_and_by_a_model(recipe, folder, capsys):
     records = [{"id": n, "img": f"{n}.png", "label": n % 2, "text": "is it?"} for n in range(4)]
     (folder / "dev_seen.jsonl").write_text("\n".join(json.dumps(record) for record in records))

@@ -190,6 +190,23 @@ def test_scores_of_all_pairs_are_those_of_each_pair_alone(regions, pairs):
     assert torch.isneginf(some[~wanted]).all()
 
 
+def test_pairs_pass_in_chunks_however_many_there_are(regions, pairs, monkeypatch):
+    model = model_of(regions, pairs).eval()
+    join, chunks = model.network.streams.join, []
+
+    def watched(text, vision):
+        chunks.append(len(text.tokens))
+        return join(text, vision)
+
+    monkeypatch.setattr(model.network.streams, "join", watched)
+    told = []
+    images, texts = [pair.media[0] for pair in pairs], [f"shape {n}" for n in range(40)]
+    model.match_all(images, texts, progress=lambda done, wanted: told.append((done, wanted)))
+    assert sum(chunks) == 640
+    assert max(chunks) <= 256
+    assert told[-1] == (640, 640)
+
+
 def test_each_item_is_read_once_however_many_pairs_there_are(regions, pairs, monkeypatch):
     model = model_of(regions, pairs).eval()
     seen = {"text": 0, "image": 0}

@@ -9,7 +9,7 @@ from PIL import Image as Pillow
 from vislang.data.jsonl import DataError
 from vislang.document import Document, Image
 from vislang.tasks.captioned import captioned
-from vislang.tasks.retrieval import Collection, four_way, karpathy, of_documents, pairs_of, recalls
+from vislang.tasks.retrieval import Collection, four_way, karpathy, of_documents, pairs_of, recalls, shortlist
 
 
 def collection(texts, image_of):
@@ -109,3 +109,11 @@ def test_a_file_of_pairs(tmp_path):
         captioned(str(path), [])
     with pytest.raises(DataError, match=r"no data set of pairs, and no file\. The data sets are: emoji-google-names"):
         captioned("nothing", [])
+
+
+def test_a_shortlist_holds_the_best_of_each_image_and_of_each_text():
+    scores = np.array([[0.9, 0.1, 0.2], [0.8, 0.3, 0.4], [0.7, 0.2, 0.1]])
+    chosen = shortlist(scores, 1)
+    # Best images of the texts: 0, 1, 1; best texts of the images: 0 each.
+    assert chosen.tolist() == [[True, False, False], [True, True, True], [True, False, False]]
+    assert shortlist(scores, 50).all()

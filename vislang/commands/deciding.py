@@ -9,12 +9,13 @@ from typing import Any
 from rich.table import Table
 
 from vislang.case import Case, Value
-from vislang.console import reporting
+from vislang.console import console, reporting
+from vislang.data.fetch import fetch
 from vislang.data.jsonl import DataError, Problem
 from vislang.data.split import hold_out
 from vislang.recipe import Recipe, RecipeError, StreamConfig
 from vislang.tasks.answers import Proportion
-from vislang.tasks.case_sources import CASE_SETS, read_source
+from vislang.tasks.case_sources import CASE_SETS, needed, read_source
 from vislang.tasks.decisions import guess_scores, score_decisions
 from vislang.tasks.official import Score
 from vislang.train.loop import Outcome, Stream
@@ -69,6 +70,9 @@ class Deciding:
     ) -> tuple[list[Case], list[Case], list[Case]]:
         everything: list[Case] = []
         test: list[Case] = []
+        for source in config.sources:
+            if (data_set := needed(source)) is not None and not data_set.is_here:
+                fetch(data_set, say=console.print)
         with reporting("checking records") as report:
             for source in config.sources:
                 everything += read_source(source, config.name, "train", problems, report)

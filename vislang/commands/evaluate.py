@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from vislang.capabilities import Decides, Generates, Matches, Trainable
 from vislang.case import Case, Decision
 from vislang.commands.deciding import decision_table, figures, task_name
@@ -24,7 +26,7 @@ from vislang.tasks.captioned import PAIRS, captioned
 from vislang.tasks.case_sources import CASE_SETS, read_source
 from vislang.tasks.data_sets import evaluation_examples
 from vislang.tasks.decisions import score_decisions
-from vislang.tasks.retrieval import Collection, karpathy, of_documents, recalls
+from vislang.tasks.retrieval import Collection, karpathy, of_documents, recalls, shortlist
 
 RETRIEVAL = "retrieval"
 
@@ -39,6 +41,8 @@ class Asked:
         split: of a benchmark; None for ``val``, and ``test`` of retrieval.
         head: which of a model's tasks decides.
         write: where to keep decisions.
+        shortlist: folder of a faster model that chooses which pairs are scored at all.
+        shortlist_size: of how many for each image and each text.
     """
 
     task: str | None
@@ -46,6 +50,8 @@ class Asked:
     split: str | None = None
     head: str | None = None
     write: Path | None = None
+    shortlist: str | None = None
+    shortlist_size: int = 50
 
     @property
     def title(self) -> str:
@@ -155,8 +161,17 @@ def _retrieval(model: Any, source: str, asked: Asked, limit: int, as_json: bool)
     assert isinstance(model, Trainable)
     with reporting("finding regions") as report:
         _prepare_images(model, collection, report)
+    candidates = None
+    if asked.shortlist is not None:
+        faster = load(asked.shortlist)
+        if not isinstance(faster, Matches):
+            raise UserError(f"--shortlist {asked.shortlist}: is a {type(faster).__name__}, which matches nothing.")
+        with reporting("finding regions") as report:
+            _prepare_images(faster, collection, report)
+        rough = faster.match_all(collection.images, collection.texts)
+        candidates = torch.from_numpy(shortlist(rough.numpy(), asked.shortlist_size))
     with reporting("matching") as report:
-        scores = model.match_all(collection.images, collection.texts, progress=report)
+        scores = model.match_all(collection.images, collection.texts, candidates, progress=report)
     found = figures(recalls(scores.numpy(), collection))
     return _show(source, asked, {"n": len(collection.images), "texts": len(collection.texts), **found}, as_json)
 

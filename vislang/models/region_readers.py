@@ -119,7 +119,8 @@ class BoxedRegions:
     Args:
         grid: gives a grid of regions for each image.
         path: a JSON file with ``images`` (``id``, ``file_name``, ``width``, ``height``) and ``annotations``
-            (``image_id`` and ``bbox``: left, top, width, height in pixels).
+            (``image_id`` and ``bbox``: left, top, width, height in pixels). A bare name is looked for in the folder of
+            each image.
 
     Raises:
         RegionError: no such file, or another format.
@@ -129,19 +130,27 @@ class BoxedRegions:
         self.grid, self.path = grid, Path(path)
         self.name, self.fingerprint = f"{grid.name} in the boxes of {path}", grid.fingerprint
         self.width, self.classes = grid.width, grid.classes
-        self._boxes = read_coco_boxes(self.path)
+        self._boxes: dict[Path, dict[str, tuple[float, float, np.ndarray]]] = {}
+        if self.path.parent != Path():
+            self._of(self.path)
+
+    def _of(self, path: Path) -> dict[str, tuple[float, float, np.ndarray]]:
+        if path not in self._boxes:
+            self._boxes[path] = read_coco_boxes(path)
+        return self._boxes[path]
 
     def read(self, images: Sequence[Image]) -> list[Regions]:
         """See :class:`RegionReader`."""
         found = []
         for image, cells in zip(images, self.grid.read(images), strict=True):
             name = Path(image.name).name
-            if name not in self._boxes:
-                raise RegionError(f"{self.path}: holds no box of {name}. Add its annotations.")
-            width, height, boxes = self._boxes[name]
+            path = self.path if self.path.parent != Path() else Path(image.name).parent / self.path
+            if name not in self._of(path):
+                raise RegionError(f"{path}: holds no box of {name}. Add its annotations.")
+            width, height, boxes = self._of(path)[name]
             # The file's pixels may be those of another scale of the image.
             scale = np.array([cells.width / width, cells.height / height] * 2, dtype=np.float32)
-            found.append(pooled(cells, boxes * scale).check(f"{self.path}, image {name}"))
+            found.append(pooled(cells, boxes * scale).check(f"{path}, image {name}"))
         return found
 
     def prepare(self, images: Sequence[Image], progress: Progress | None = None) -> int:
@@ -209,7 +218,8 @@ class RegionsConfig:
         image_size: side of the square that its images are resized to; 0 for the tower's own.
         detector: a detector of transformers, whose queries are taken.
         files: region files; see :class:`~vislang.models.region_files.RegionFiles`.
-        boxes: COCO's JSON of boxes, in which the tower's features are averaged.
+        boxes: COCO's JSON of boxes, in which the tower's features are averaged; a bare name is looked for in the folder
+            of each image.
         count: the most regions of an image, the surest of a detector; the whole image comes on top.
         clusters: a file of centres by :meth:`~vislang.models.regions.ClusteredRegions.save`, where the source has no
             classes of its own.

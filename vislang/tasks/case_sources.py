@@ -9,8 +9,9 @@ from pathlib import Path
 
 from vislang.capabilities import Progress
 from vislang.case import Case
+from vislang.data.fetch import EMOJI, DataSet
 from vislang.data.jsonl import DataError, Problem
-from vislang.tasks import easy_vqa
+from vislang.tasks import easy_vqa, scenes
 from vislang.tasks.benchmarks import BENCHMARKS
 from vislang.tasks.captioned import PAIRS, captioned
 from vislang.tasks.case_files import read_cases
@@ -20,13 +21,25 @@ from vislang.tasks.vqa import from_examples
 
 @dataclass(frozen=True)
 class CaseSet:
-    """A set that comes by package: how its splits are read."""
+    """A set with splits of its own: how they are read, and what has to be fetched for it."""
 
     read: Callable[[str], list[Case]]
+    data_set: DataSet | None = None
 
 
-CASE_SETS = {easy_vqa.NAME: CaseSet(lambda split: from_examples(easy_vqa.easy_vqa(split)))}
-"""Sets with an official split into ``train`` and ``test``, by name."""
+CASE_SETS = {
+    easy_vqa.NAME: CaseSet(lambda split: from_examples(easy_vqa.easy_vqa(split))),
+    scenes.NAME: CaseSet(scenes.scenes, EMOJI),
+}
+"""Sets with a split into ``train`` and ``test`` of their own, by name."""
+
+
+def needed(source: str) -> DataSet | None:
+    """What has to be fetched before a source can be read; None for files, benchmarks, and what pip installs."""
+    if source in CASE_SETS:
+        return CASE_SETS[source].data_set
+    kind, _, rest = source.partition(":")
+    return PAIRS[rest].data_set if kind == "pairs" and rest in PAIRS else None
 
 
 def read_source(

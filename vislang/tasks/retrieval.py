@@ -100,6 +100,21 @@ def recalls(scores: np.ndarray, collection: Collection) -> dict[str, Proportion]
     return found
 
 
+def shortlist(scores: np.ndarray, count: int) -> np.ndarray:
+    """True for each text's best images and each image's best texts, so many of each, by a faster model's scores.
+
+    Args:
+        scores: (images, texts).
+        count: how many.
+    """
+    chosen = np.zeros(scores.shape, dtype=bool)
+    for axis in (0, 1):
+        kept = min(count, scores.shape[axis])
+        best = np.argpartition(-scores, kept - 1, axis=axis).take(range(kept), axis=axis)
+        np.put_along_axis(chosen, best, True, axis=axis)
+    return chosen
+
+
 def rank_of(scores: np.ndarray, right: np.ndarray) -> int:
     """The rank, from 1, of the best of the right ones; ties count as before it, and what was never scored as last."""
     best = scores[right].max()

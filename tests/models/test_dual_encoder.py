@@ -1,0 +1,176 @@
+"""The contrastive pair: its loss by hand, chunks and processes that change nothing, learning, saving."""
+
+import math
+import os
+import socket
+
+import pytest
+import torch
+import torch.multiprocessing as processes
+
+from tests.models.test_vilbert_pretraining import COLOURS, picture
+from vislang.document import Document
+from vislang.models.dual_encoder import (
+    ContrastiveEncoder,
+    DualEncoder,
+    DualEncoderConfig,
+    DualEncoderRecipe,
+    contrastive_loss,
+    gathered,
+)
+from vislang.models.loading import load
+from vislang.models.region_readers import RegionsConfig
+from vislang.models.vilbert import TextStreamConfig, VisionStreamConfig
+
+
+def small() -> DualEncoderConfig:
+    text = TextStreamConfig(vocabulary_size=60, max_length=16, width=32, depth=1, heads=2, hidden=64, dropout=0.0)
+    vision = VisionStreamConfig(width=32, depth=1, heads=2, hidden=64, dropout=0.0, attention_dropout=0.0)
+    text.attention_dropout = 0.0
+    return DualEncoderConfig(text, vision, width=16)
+
+
+@pytest.fixture
+def pairs(tmp_path):
+    return [
+        Document([picture(tmp_path / f"{n}.png", COLOURS[n % 4], n), f"a {COLOURS[n % 4]} shape"], name=str(n))
+        for n in range(16)
+    ]
+
+
+def model_of(towers, pairs, chunk: int = 0) -> ContrastiveEncoder:
+    torch.manual_seed(0)
+    made = DualEncoderRecipe(small(), RegionsConfig(tower=towers[1], image_size=0), chunk=chunk).build()
+    made.fit(pairs)
+    return made
+
+
+def test_the_loss_by_hand():
+    images, texts = torch.eye(2), torch.tensor([[1.0, 0.0], [0.6, 0.8]])
+    losses = contrastive_loss(images, texts, torch.eye(2, dtype=torch.bool), torch.tensor(2.0))
+    # Scores times two: [[2, 1.2], [0, 1.6]].
+    rows = math.log(1 + math.exp(1.2 - 2)), math.log(1 + math.exp(0 - 1.6))
+    columns = math.log(1 + math.exp(0 - 2)), math.log(1 + math.exp(1.2 - 1.6))
+    assert losses["image_to_text"].item() == pytest.approx(sum(rows) / 4)
+    assert losses["text_to_image"].item() == pytest.approx(sum(columns) / 4)
+
+
+def test_what_belongs_to_an_image_too_is_no_negative():
+    """Two images of one text: each finds it, and for the text neither is the other's negative."""
+    images, texts = torch.eye(3), torch.eye(3)[:2]
+    belong = torch.tensor([[True, False], [True, False], [False, True]])
+    losses = contrastive_loss(images, texts, belong, torch.tensor(1.0))
+    # The first text finds its image 0 among 0 and 2 (scores 1 and 0), and image 1 among 1 and 2 (0 and 0).
+    first = math.log(1 + math.exp(-1)) + math.log(2)
+    # The second finds image 2 (score 0) among all three (0, 1 and 0).
+    second = math.log(2 + math.exp(1))
+    assert losses["text_to_image"].item() == pytest.approx((first + second) / 6)
+
+
+def test_chunks_change_neither_loss_nor_gradient(towers, pairs):
+    whole, cut = model_of(towers, pairs).train(), model_of(towers, pairs, chunk=3).train()
+    batch = whole.collate(pairs)
+    results = []
+    for model in (whole, cut):
+        torch.stack(list(model.losses(batch).values())).sum().backward()
+        results.append({name: parameter.grad for name, parameter in model.network.named_parameters()})
+    assert results[0].keys() == results[1].keys()
+    for name, gradient in results[0].items():
+        if gradient is not None:
+            torch.testing.assert_close(gradient, results[1][name], atol=1e-6, rtol=1e-4)
+
+
+def test_chunks_keep_the_inner_states_of_one_chunk_alone(towers, pairs):
+    """What the graph holds between the passes must not grow with the batch."""
+
+    def held(chunk: int) -> int:
+        model = model_of(towers, pairs, chunk).train()
+        kept = 0
+
+        def pack(tensor):
+            nonlocal kept
+            kept += tensor.nbytes if tensor.is_floating_point() and tensor.ndim > 1 else 0
+            return tensor
+
+        batch = model.collate(pairs)
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            model.losses(batch)
+        return kept
+
+    assert held(2) < held(0) / 3
+
+
+def test_it_learns_and_ranks(towers, pairs):
+    model = model_of(towers, pairs).train()
+    batch = model.collate(pairs)
+    assert len(batch.text.ids) == 4  # a caption that several pictures share is read once
+    optimizer = torch.optim.AdamW([p for group in model.parameter_groups().values() for _, p in group], lr=3e-3)
+    for _ in range(60):
+        loss = torch.stack(list(model.losses(batch).values())).sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    model.eval()
+    scores = model.match_all([pair.media[0] for pair in pairs], [f"a {colour} shape" for colour in COLOURS])
+    assert (scores.argmax(dim=1) == torch.arange(16) % 4).float().mean() > 0.9
+    assert 0.01 <= model.diagnostics()["temperature"] < 0.1
+
+
+def test_a_saved_model_embeds_alike(towers, pairs, tmp_path):
+    model = model_of(towers, pairs).eval()
+    documents = [Document([pairs[0].media[0]]), Document(["a red shape"])]
+    before = model.embed(documents)
+    torch.testing.assert_close(before.norm(dim=-1), torch.ones(2))
+    model.save(tmp_path / "model")
+    torch.testing.assert_close(load(tmp_path / "model").embed(documents), before)
+    fresh = DualEncoderRecipe(small(), RegionsConfig(tower=towers[1], image_size=0)).build()
+    fresh.load_trainable_state(model.trainable_state())
+    torch.testing.assert_close(fresh.eval().embed(documents), before)
+
+
+def _items(rank: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(rank)
+    count = 3 + rank
+    images = torch.randn(count, 8, generator=generator)
+    texts = torch.randn(count - 1, 8, generator=generator)
+    belong = torch.zeros(count, count - 1, dtype=torch.bool)
+    belong[torch.arange(count), torch.arange(count) % (count - 1)] = True
+    return images, texts, belong
+
+
+def _on_one_of_two(rank: int, port: int, folder: str) -> None:
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    torch.distributed.init_process_group("gloo", rank=rank, world_size=2)
+    images, texts, belong = _items(rank)
+    images.requires_grad_()
+    losses = contrastive_loss(*gathered(images, texts, belong), torch.tensor(3.0))
+    total = torch.stack(list(losses.values())).sum()
+    total.backward()
+    # Averaged over processes, as distributed training does.
+    torch.save({"loss": total.detach(), "gradient": images.grad / 2}, f"{folder}/{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def test_two_processes_contrast_with_the_items_of_both(tmp_path):
+    """Unequal counts; loss and gradients are those of one process with all items."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    processes.spawn(_on_one_of_two, (port, str(tmp_path)), nprocs=2)
+    parts = [_items(rank) for rank in range(2)]
+    images = torch.cat([part[0] for part in parts]).requires_grad_()
+    belong = torch.block_diag(*(part[2].float() for part in parts)).bool()
+    losses = contrastive_loss(images, torch.cat([part[1] for part in parts]), belong, torch.tensor(3.0))
+    total = torch.stack(list(losses.values())).sum()
+    total.backward()
+    found = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
+    for result in found:
+        torch.testing.assert_close(result["loss"], total.detach())
+    torch.testing.assert_close(torch.cat([result["gradient"] for result in found]), images.grad)
+
+
+def test_the_temperature_has_a_floor():
+    network = DualEncoder(small())
+    with torch.no_grad():
+        network.log_scale.fill_(10.0)
+    assert network.scale.item() == pytest.approx(100)

@@ -1,0 +1,376 @@
+"""A contrastive pair of encoders: one vector for an image, one for a text, near each other where they belong together.
+
+As CLIP (Radford et al. 2021, section 2.3), and as Flamingo's vision encoder was pretrained (Alayrac et al. 2022,
+appendix B.1.3): symmetric cross-entropy over the similarities of a batch, with a learned temperature. An image is what
+a frozen tower gives of its regions, read by a few blocks. Large batches need no more memory than small ones: encoders
+read chunks, and each chunk is read once more when its gradient is asked for (Gao et al. 2021).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+import torch.distributed as distributed
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.distributed.nn.functional import all_gather
+from torch.utils.checkpoint import checkpoint
+
+from vislang.capabilities import ModelRecipe, Progress
+from vislang.document import Document, Image
+from vislang.errors import UserError
+from vislang.models.arithmetic import Precision, autocast, dtype_of
+from vislang.models.region_readers import RegionsConfig
+from vislang.models.saved import fill_model, read_config, write_model
+from vislang.models.vilbert import EPS, RegionEmbedding, TextEmbedding, TextStreamConfig, VisionStreamConfig
+from vislang.models.vilbert_inputs import PairInputs, Pairs
+from vislang.models.word_pieces import WordPieces
+from vislang.nn.attention import hide
+from vislang.nn.linear import Linear
+from vislang.nn.transformer import EncoderBlock
+
+HOTTEST = math.log(100)
+"""The temperature's inverse is kept below 100, as in CLIP."""
+
+
+@dataclass
+class DualEncoderConfig:
+    """Two encoders.
+
+    Attributes:
+        text, vision: their shapes; ``classes`` and ``images`` of the vision side mean nothing here.
+        width: of the vectors.
+    """
+
+    text: TextStreamConfig = field(default_factory=TextStreamConfig)
+    vision: VisionStreamConfig = field(default_factory=VisionStreamConfig)
+    width: int = 256
+
+
+class Encoder(nn.Module):
+    """Blocks that normalise first, over embeddings of either kind; the first place becomes the vector."""
+
+    def __init__(self, config: TextStreamConfig | VisionStreamConfig, width: int):
+        super().__init__()
+        self.blocks = nn.ModuleList(
+            EncoderBlock(
+                config.width,
+                config.heads,
+                config.hidden,
+                norm_first=True,
+                eps=EPS,
+                activation=config.activation,
+                dropout=config.dropout,
+                attention_dropout=config.attention_dropout,
+            )
+            for _ in range(config.depth)
+        )
+        self.norm = nn.LayerNorm(config.width, EPS)
+        self.to_vector = Linear(config.width, width, bias=False)
+
+    def forward(
+        self, x: Float[Tensor, "items places width"], padding: Bool[Tensor, "items places"] | None
+    ) -> Float[Tensor, "items vector"]:
+        """A vector of length 1 each."""
+        hidden = None if padding is None else hide(padding, x.dtype)
+        for block in self.blocks:
+            x, _ = block(x, hidden)
+        return F.normalize(self.to_vector(self.norm(x[:, 0])).float(), dim=-1)
+
+
+class DualEncoder(nn.Module):
+    """Tensors in, vectors out.
+
+    Args:
+        config: of both encoders.
+    """
+
+    def __init__(self, config: DualEncoderConfig):
+        super().__init__()
+        self.config = config
+        self.text_embedding = TextEmbedding(config.text)
+        self.region_embedding = RegionEmbedding(config.vision)
+        self.text = Encoder(config.text, config.width)
+        self.vision = Encoder(config.vision, config.width)
+        self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                nn.init.normal_(module.weight, std=0.02)
+            if isinstance(module, nn.Linear) and module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+    def embed_texts(
+        self, ids: Tensor, segments: Tensor, padding: Bool[Tensor, "texts tokens"] | None
+    ) -> Float[Tensor, "texts vector"]:
+        """A vector for each text."""
+        return self.text(self.text_embedding(ids, segments), padding)
+
+    def embed_images(
+        self, features: Tensor, boxes: Tensor, padding: Bool[Tensor, "images regions"] | None
+    ) -> Float[Tensor, "images vector"]:
+        """A vector for each image, from its regions, the whole first."""
+        return self.vision(self.region_embedding(features, boxes), padding)
+
+    @property
+    def scale(self) -> Float[Tensor, ""]:
+        """What similarities are multiplied by: the inverse of the temperature."""
+        return self.log_scale.clamp(max=HOTTEST).exp()
+
+
+def contrastive_loss(
+    images: Float[Tensor, "images vector"],
+    texts: Float[Tensor, "texts vector"],
+    belong: Bool[Tensor, "images texts"],
+    scale: Float[Tensor, ""],
+) -> dict[str, Float[Tensor, ""]]:
+    """Symmetric InfoNCE: each image finds its text, each text its image.
+
+    Args:
+        images, texts: vectors of length 1.
+        belong: which go together. An image with several texts finds each of them among those of others; what else is
+            its own is no negative.
+        scale: inverse of the temperature.
+
+    Returns:
+        ``image_to_text`` and ``text_to_image``, each half of the mean over pairs.
+    """
+    scores = scale * images @ texts.t()
+    losses = {}
+    for name, matrix, own in (("image_to_text", scores, belong), ("text_to_image", scores.t(), belong.t())):
+        row, column = own.nonzero(as_tuple=True)
+        others = own[row].clone()
+        others[torch.arange(len(row)), column] = False
+        logits = matrix[row].masked_fill(others, -torch.inf)
+        losses[name] = F.cross_entropy(logits, column) / 2
+    return losses
+
+
+class ContrastiveEncoder(nn.Module):
+    """The dual encoder with its inputs; Trainable, and it Matches and Embeds.
+
+    Args:
+        network: the encoders.
+        inputs: how texts and images are prepared.
+        chunk: items that are encoded at a time; a batch may be any multiple, at the price of encoding twice. 0 for all.
+        dtype: of the arithmetic.
+    """
+
+    def __init__(self, network: DualEncoder, inputs: PairInputs, chunk: int = 0, dtype: torch.dtype = torch.float32):
+        super().__init__()
+        self.network, self.inputs, self.chunk, self.dtype = network, inputs, chunk, dtype
+
+    def prepare(self, documents: Sequence[Document], progress: Progress | None = None) -> int:
+        """Find the regions of images that are not known yet."""
+        return self.inputs.prepare(documents, progress)
+
+    def fit(self, lessons: Sequence[Document]) -> None:
+        """Learn a vocabulary, where none was given."""
+        if self.inputs.words is None:
+            text = self.network.config.text
+            texts = {" ".join(self.inputs.texts_of(lesson)): None for lesson in lessons}
+            self.inputs.words = WordPieces.train(list(texts), text.vocabulary_size, text.max_length)
+
+    def collate(self, documents: Sequence[Document], seed: int = 0) -> Pairs:
+        """Pairs of an image and a text; nothing is left to chance."""
+        rows = [(self.inputs.texts_of(document), self.inputs.images_of(document)) for document in documents]
+        return self.inputs.read(rows, [document.name for document in documents])
+
+    def losses(self, batch: Pairs) -> dict[str, Float[Tensor, ""]]:
+        """See :func:`contrastive_loss`. Across processes each contrasts its own pairs with all items."""
+        with autocast(batch.features.device, self.dtype):
+            images = self._encode(self.network.embed_images, batch.features, batch.boxes, batch.region_padding)
+            texts = self._encode(self.network.embed_texts, *batch.text)
+        belong = torch.zeros(len(images), len(texts), dtype=torch.bool, device=images.device)
+        belong[batch.image_of, batch.text_of] = True
+        if distributed.is_initialized() and distributed.get_world_size() > 1:
+            images, texts, belong = gathered(images, texts, belong)
+        return contrastive_loss(images, texts, belong, self.network.scale)
+
+    def _encode(self, encode, *inputs: Tensor | None) -> Float[Tensor, "items vector"]:
+        """Encode in chunks, whose inner states are not kept but computed again for the gradient."""
+        first = inputs[0]
+        assert first is not None
+        if not self.chunk or len(first) <= self.chunk:
+            return encode(*inputs)
+        parts = []
+        for start in range(0, len(first), self.chunk):
+            chunk = [None if each is None else each[start : start + self.chunk] for each in inputs]
+            kept = checkpoint(encode, *chunk, use_reentrant=False) if self.training else encode(*chunk)
+            parts.append(kept)
+        return torch.cat(parts)
+
+    @torch.inference_mode()
+    def embed(
+        self, documents: Sequence[Document], batch_size: int = 64, *, progress: Progress | None = None
+    ) -> Float[Tensor, "documents vector"]:
+        """A vector for each document, which is one image or one text.
+
+        Raises:
+            UserError: a document is neither.
+        """
+        found = []
+        for number, document in enumerate(documents):
+            if document.media:
+                found.append(self.embed_images(self.inputs.images_of(document)))
+            else:
+                found.append(self.embed_texts([" ".join(self.inputs.texts_of(document))]))
+            if progress is not None:
+                progress(number + 1, len(documents))
+        return torch.cat(found)
+
+    @torch.inference_mode()
+    def embed_images(self, images: Sequence[Image], batch_size: int = 64) -> Float[Tensor, "images vector"]:
+        """A vector for each image."""
+        parts = []
+        for start in range(0, len(images), batch_size):
+            read = [self.inputs.regions_of((image,)) for image in images[start : start + batch_size]]
+            pairs = self.inputs.pairs(self.inputs.text([("",)]), read, [0] * len(read), range(len(read)), [])
+            with autocast(pairs.features.device, self.dtype):
+                parts.append(self.network.embed_images(pairs.features, pairs.boxes, pairs.region_padding))
+        return torch.cat(parts)
+
+    @torch.inference_mode()
+    def embed_texts(self, texts: Sequence[str], batch_size: int = 64) -> Float[Tensor, "texts vector"]:
+        """A vector for each text."""
+        parts = []
+        for start in range(0, len(texts), batch_size):
+            pieces = self.inputs.text([(text,) for text in texts[start : start + batch_size]])
+            with autocast(pieces.ids.device, self.dtype):
+                parts.append(self.network.embed_texts(*pieces))
+        return torch.cat(parts)
+
+    @torch.inference_mode()
+    def match_all(
+        self,
+        images: Sequence[Image],
+        texts: Sequence[str],
+        candidates: Bool[Tensor, "images texts"] | None = None,
+        progress: Progress | None = None,
+    ) -> Float[Tensor, "images texts"]:
+        """Similarities of all images and texts; each is encoded once."""
+        scores = self.embed_images(images) @ self.embed_texts(texts).t()
+        if progress is not None:
+            progress(1, 1)
+        return scores if candidates is None else scores.masked_fill(~candidates, -torch.inf)
+
+    def parameter_groups(self) -> dict[str, list[tuple[str, Tensor]]]:
+        """``matrices`` and ``others``: biases, norms, embeddings and the temperature do not decay."""
+        named = list(self.network.named_parameters())
+        matrices = {name for name, parameter in named if parameter.ndim > 1 and "embedding" not in name}
+        return {
+            "matrices": [(name, parameter) for name, parameter in named if name in matrices],
+            "others": [(name, parameter) for name, parameter in named if name not in matrices],
+        }
+
+    def after_step(self) -> None:
+        """Nothing follows a step."""
+
+    def diagnostics(self) -> dict[str, float]:
+        """The temperature."""
+        return {"temperature": 1 / self.network.scale.item()}
+
+    def trainable_state(self) -> dict[str, Tensor]:
+        """Weights, and the tokenizer as the bytes of its file."""
+        state = dict(self.network.state_dict())
+        assert self.inputs.words is not None
+        file = bytearray(self.inputs.words.tokenizer.to_str().encode())
+        return {**state, "tokenizer": torch.frombuffer(file, dtype=torch.uint8)}
+
+    def load_trainable_state(self, state: dict[str, Tensor]) -> None:
+        """Restore what :meth:`trainable_state` gave."""
+        state = dict(state)
+        file = bytes(state.pop("tokenizer").tolist()).decode()
+        self.inputs.words = WordPieces.parse(file, self.network.config.text.max_length)
+        self.network.load_state_dict(state)
+
+    def save(self, folder: Path) -> None:
+        """Write weights, config and tokenizer."""
+        folder.mkdir(parents=True, exist_ok=True)
+        settings = {"encoders": dataclasses.asdict(self.network.config), "inputs": self.inputs.save(folder)}
+        write_model(folder, self, settings)
+
+    @classmethod
+    def load(cls, folder: Path, regions: RegionsConfig | None = None) -> ContrastiveEncoder:
+        """Open a folder that :meth:`save` wrote.
+
+        Raises:
+            TowerError: the source of its regions is missing, or is another one.
+        """
+        config = read_config(folder)
+        shape = config["encoders"]
+        encoders = DualEncoderConfig(
+            TextStreamConfig(**shape["text"]), VisionStreamConfig(**shape["vision"]), shape["width"]
+        )
+        model = cls(DualEncoder(encoders), PairInputs.load(folder, config["inputs"], regions))
+        fill_model(model, folder)
+        return model.eval()
+
+
+def gathered(
+    images: Float[Tensor, "images vector"], texts: Float[Tensor, "texts vector"], belong: Bool[Tensor, "images texts"]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The items of all processes, as many as each has; gradients flow back to where an item came from.
+
+    Texts that two processes share count as two, and so as each other's negatives.
+    """
+    counts = torch.tensor([len(images), len(texts)], device=images.device)
+    all_counts = [torch.zeros_like(counts) for _ in range(distributed.get_world_size())]
+    distributed.all_gather(all_counts, counts)
+    most = torch.stack(all_counts).amax(dim=0)
+    everything = []
+    for side, part in enumerate((images, texts)):
+        padded = F.pad(part, (0, 0, 0, int(most[side]) - len(part)))
+        received = all_gather(padded)
+        everything.append(torch.cat([rows[: int(c[side])] for rows, c in zip(received, all_counts, strict=True)]))
+    own = F.pad(belong.float(), (0, int(most[1]) - len(texts), 0, int(most[0]) - len(images)))
+    blocks = [torch.zeros_like(own) for _ in all_counts]
+    distributed.all_gather(blocks, own)
+    cut = [block[: int(c[0]), : int(c[1])] for block, c in zip(blocks, all_counts, strict=True)]
+    return everything[0], everything[1], torch.block_diag(*cut).bool()
+
+
+@dataclass
+class DualEncoderRecipe(ModelRecipe):
+    """What a recipe says of a dual encoder.
+
+    Attributes:
+        encoders: widths and depths; the vision side's ``feature_width`` is the region source's.
+        regions: where regions come from.
+        tokenizer: a ``tokenizer.json`` or BERT's ``vocab.txt``; None learns one from the texts.
+        chunk: items that are encoded at a time; 0 for the whole batch.
+        dtype: of the arithmetic; ``auto`` takes bfloat16 where the machine multiplies it in hardware.
+    """
+
+    encoders: DualEncoderConfig = field(default_factory=DualEncoderConfig)
+    regions: RegionsConfig = field(default_factory=RegionsConfig)
+    tokenizer: str | None = None
+    chunk: int = 0
+    dtype: Precision = "float32"
+
+    def build(self) -> ContrastiveEncoder:
+        """A model at the start of its training.
+
+        Raises:
+            UserError: the settings do not go together.
+        """
+        text = self.encoders.text
+        words = None
+        if self.tokenizer is not None:
+            words = WordPieces.load(Path(self.tokenizer), text.max_length)
+            if words.size > text.vocabulary_size:
+                raise UserError(f"tokenizer: has {words.size} pieces, and encoders.text.vocabulary_size is less.")
+        inputs = PairInputs(words, self.regions.open(), self.regions)
+        self.encoders.vision.feature_width = inputs.regions.width
+        return ContrastiveEncoder(DualEncoder(self.encoders), inputs, self.chunk, dtype_of(self.dtype))
+
+    def open(self, folder: Path) -> ContrastiveEncoder:
+        """A trained model with the arithmetic of this recipe."""
+        made = ContrastiveEncoder.load(folder)
+        made.chunk, made.dtype = self.chunk, dtype_of(self.dtype)
+        return made
