@@ -139,6 +139,10 @@ class Labels(Protocol):
 class Decides(Protocol):
     """Decides cases: answers, chooses, points, labels or measures."""
 
+    def head_for(self, case: Case, name: str | None = None) -> str:
+        """Which of the model's tasks decides such a case: by name, or the only one that can."""
+        ...
+
     def decide(self, cases: Sequence[Case], batch_size: int = 64, progress: Progress | None = None) -> list[Decision]:
         """One decision a case."""
         ...
@@ -188,7 +192,7 @@ class Attends(Protocol):
 
 
 @runtime_checkable
-class Explains(Protocol):
+class Explains(Decides, Protocol):
     """Shows how text and image looked at each other."""
 
     def explain(self, case: Case) -> Explained:

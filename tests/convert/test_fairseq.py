@@ -159,7 +159,7 @@ def test_an_encoder_is_not_asked_for_words(verb, tmp_path, pictures, capsys):
     convert("data2vec2_image", tmp_path / "out")
     rest = [str(pictures / "0.png"), "what?"] if verb == ["ask"] else ["--data", str(pictures / "my.jsonl")]
     assert main([*verb, str(tmp_path / "out"), *rest]) == 2
-    assert "is a Data2Vec, which generates no text" in capsys.readouterr().err
+    assert "is a Data2Vec, which neither generates text nor decides" in capsys.readouterr().err
 
 
 def test_convolutions_are_read_without_running_them():

@@ -82,6 +82,18 @@ def test_the_page_stands_alone_and_a_browser_shows_it(page, tmp_path):
         assert len(browser.find_elements("css selector", "#decision tr")) >= 4
 
 
+def test_ask_prints_what_was_decided(towers, images, tmp_path, capsys):
+    path = str(images[0].source)
+    model_of(towers, cases_of("answers", images)).save(tmp_path / "model")
+    assert main(["ask", str(tmp_path / "model"), path, "what colour?"]) == 0
+    assert capsys.readouterr().out.strip() in (*COLOURS, "dark")
+    model_of(towers, cases_of("place", images)).save(tmp_path / "pointing")
+    assert main(["ask", str(tmp_path / "pointing"), path, "the shape"]) == 0
+    assert "(left, top, right, bottom)" in capsys.readouterr().out
+    assert main(["ask", str(tmp_path / "model"), path]) == 2
+    assert "decides on an image and a text" in capsys.readouterr().err
+
+
 def test_careless_use(towers, images, tmp_path, capsys):
     model_of(towers, cases_of("answers", images)).save(tmp_path / "model")
     assert main(["explain", str(tmp_path / "model"), str(tmp_path / "none.png"), "what?"]) == 2

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.table import Table
 
-from vislang.case import Case, Value
+from vislang.case import Case, Decision, Place, Value
 from vislang.console import console, reporting
 from vislang.data.fetch import fetch
 from vislang.data.jsonl import DataError, Problem
@@ -129,6 +129,14 @@ class Deciding:
         from vislang.evaluate.labelling_report import write_labelling_report
 
         write_labelling_report(folder)
+
+
+def told(decision: Decision) -> str:
+    """What was decided, for a reader."""
+    best = decision.best
+    if isinstance(best, Place):
+        return f"{best.left:.0f}, {best.top:.0f}, {best.right:.0f}, {best.bottom:.0f} (left, top, right, bottom)"
+    return f"{best:.3f}" if isinstance(best, float) else str(best)
 
 
 def task_name(source: str) -> str:

@@ -6,7 +6,8 @@ import dataclasses
 from pathlib import Path
 
 from vislang.capabilities import Explains
-from vislang.case import Case, Place
+from vislang.case import Case
+from vislang.commands.deciding import told
 from vislang.console import console
 from vislang.document import Document, Image
 from vislang.errors import UserError
@@ -27,12 +28,9 @@ def explain(source: str, image: str, text: str, head: str | None, out: Path) -> 
     if not isinstance(model, Explains):
         raise UserError(f"{source}: is a {type(model).__name__}, which has no co-attention to show; give a ViLBERT.")
     case = Case(image, (Document([picture, text], name=image),))
-    case = dataclasses.replace(case, task=model.head_for(case, head))  # type: ignore[attr-defined]
+    case = dataclasses.replace(case, task=model.head_for(case, head))
     explained = model.explain(case)
     write_explanation(out, decoded, text, explained, f"{source}, task {case.task}")
-    best = explained.decision.best
-    if isinstance(best, Place):
-        best = ", ".join(f"{edge:.0f}" for edge in dataclasses.astuple(best)) + " (left, top, right, bottom)"
-    console.print(f"[bold]{best}[/bold]")
+    console.print(f"[bold]{told(explained.decision)}[/bold]")
     console.print(f"[bold]{out}[/bold] shows why")
     return 0

@@ -7,7 +7,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-from vislang.capabilities import Generates
 from vislang.errors import UserError
 
 
@@ -43,18 +42,6 @@ def load(source: str | Path, **relocated: str) -> Any:
     if not module.startswith("vislang.models."):
         raise ModelNotFound(f"{folder / 'config.json'}: names {module}.{name}, which is no vislang model.")
     return getattr(importlib.import_module(module), name).load(folder, **relocated)
-
-
-def load_generating(source: Path | str, **relocated: str) -> Any:
-    """Like :func:`load`, for models that answer in text.
-
-    Raises:
-        UserError: the model does something else.
-    """
-    model = load(source, **relocated)
-    if not isinstance(model, Generates):
-        raise UserError(f"{source}: is a {type(model).__name__}, which generates no text; give a Flamingo, say.")
-    return model
 
 
 def _from_hub(source: str) -> Path:
