@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,6 +70,12 @@ def _clip_art() -> Iterator[Document]:
             yield pair(drawing.image, " ".join(drawing.keywords))
 
 
+def _half(documents: list[Document], which: int) -> list[Document]:
+    """Every other one, by the hash of what is said, so that the same words are on one side."""
+    digests = [hashlib.sha256(str(document.parts[1]).lower().encode()).digest() for document in documents]
+    return [d for d, digest in zip(documents, digests, strict=True) if digest[0] % 2 == which]
+
+
 def _stamps() -> list[Document]:
     return [pair(s.image, s.captions["en"]) for s in stamps.stamps() if s.image is not None and "en" in s.captions]
 
@@ -78,5 +85,7 @@ PAIRS: dict[str, Source] = {
     "emoji-twitter-names": Source(EMOJI, lambda: _emoji("twitter")),
     "clip-art-titles": Source(OPENCLIPART, lambda: list(_clip_art())),
     "stamp-pictures": Source(STAMPS, _stamps),
+    "stamp-pictures-train": Source(STAMPS, lambda: _half(_stamps(), 0)),
+    "stamp-pictures-test": Source(STAMPS, lambda: _half(_stamps(), 1)),
 }
 """Pairs by name."""
