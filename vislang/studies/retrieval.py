@@ -4,8 +4,8 @@
 
 Each arm learns from the same pictures and captions (emoji by Google's hand, clip art), and ranks what it has not seen:
 half of the stamps, and emoji by Twitter's hand. "Zero-shot" is straight from pretraining; "fine-tuned" has seen the
-other half of the stamps, and chosen one caption of four. The rows with and without pretraining are those that Lu et al. 2019
-mark with a dagger (table 1). Whatever was done already is not done again.
+other half of the stamps, and chosen one caption of four. The rows with and without pretraining are those that Lu et al.
+2019 mark with a dagger (table 1). Whatever was done already is not done again.
 """
 
 from __future__ import annotations
