@@ -26,6 +26,7 @@ from vislang.capabilities import ModelRecipe, Progress
 from vislang.document import Document, Image
 from vislang.errors import UserError
 from vislang.models.arithmetic import Precision, autocast, dtype_of
+from vislang.models.pair_model import PairModel
 from vislang.models.region_readers import RegionsConfig
 from vislang.models.saved import fill_model, read_config, write_model
 from vislang.models.vilbert import EPS, RegionEmbedding, TextEmbedding, TextStreamConfig, VisionStreamConfig
@@ -151,7 +152,7 @@ def contrastive_loss(
     return losses
 
 
-class ContrastiveEncoder(nn.Module):
+class ContrastiveEncoder(PairModel[DualEncoder]):
     """The dual encoder with its inputs; Trainable, and it Matches and Embeds.
 
     Args:
@@ -162,8 +163,13 @@ class ContrastiveEncoder(nn.Module):
     """
 
     def __init__(self, network: DualEncoder, inputs: PairInputs, chunk: int = 0, dtype: torch.dtype = torch.float32):
-        super().__init__()
-        self.network, self.inputs, self.chunk, self.dtype = network, inputs, chunk, dtype
+        super().__init__(network, inputs, dtype)
+        self.chunk = chunk
+
+    @property
+    def longest_text(self) -> int:
+        """See :class:`PairModel`."""
+        return self.network.config.text.max_length
 
     def prepare(self, documents: Sequence[Document], progress: Progress | None = None) -> int:
         """Find the regions of images that are not known yet."""
@@ -259,35 +265,9 @@ class ContrastiveEncoder(nn.Module):
             progress(1, 1)
         return scores if candidates is None else scores.masked_fill(~candidates, -torch.inf)
 
-    def parameter_groups(self) -> dict[str, list[tuple[str, Tensor]]]:
-        """``matrices`` and ``others``: biases, norms, embeddings and the temperature do not decay."""
-        named = list(self.network.named_parameters())
-        matrices = {name for name, parameter in named if parameter.ndim > 1 and "embedding" not in name}
-        return {
-            "matrices": [(name, parameter) for name, parameter in named if name in matrices],
-            "others": [(name, parameter) for name, parameter in named if name not in matrices],
-        }
-
-    def after_step(self) -> None:
-        """Nothing follows a step."""
-
     def diagnostics(self) -> dict[str, float]:
         """The temperature."""
         return {"temperature": 1 / self.network.scale.item()}
-
-    def trainable_state(self) -> dict[str, Tensor]:
-        """Weights, and the tokenizer as the bytes of its file."""
-        state = dict(self.network.state_dict())
-        assert self.inputs.words is not None
-        file = bytearray(self.inputs.words.tokenizer.to_str().encode())
-        return {**state, "tokenizer": torch.frombuffer(file, dtype=torch.uint8)}
-
-    def load_trainable_state(self, state: dict[str, Tensor]) -> None:
-        """Restore what :meth:`trainable_state` gave."""
-        state = dict(state)
-        file = bytes(state.pop("tokenizer").tolist()).decode()
-        self.inputs.words = WordPieces.parse(file, self.network.config.text.max_length)
-        self.network.load_state_dict(state)
 
     def save(self, folder: Path) -> None:
         """Write weights, config and tokenizer."""

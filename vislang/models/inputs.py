@@ -184,12 +184,20 @@ class TextInput:
         Raises:
             UserError: it is none.
         """
-        try:
-            tokenizer = Tokenizer.from_str(content)
-        except Exception as error:
-            # tokenizers raises a plain Exception, whatever is wrong.
-            raise UserError(f"not a tokenizer ({error}). Give the tokenizer.json of the model.") from None
-        return cls(tokenizer, max_length)
+        return cls(parse_tokenizer(content), max_length)
+
+
+def parse_tokenizer(content: str) -> Tokenizer:
+    """A tokenizer from the content of its ``tokenizer.json``.
+
+    Raises:
+        UserError: it is none.
+    """
+    try:
+        return Tokenizer.from_str(content)
+    except Exception as error:
+        # tokenizers raises a plain Exception, whatever is wrong.
+        raise UserError(f"not a tokenizer ({error}). Give the tokenizer.json of the model.") from None
 
 
 @dataclass

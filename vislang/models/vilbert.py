@@ -130,6 +130,11 @@ class ViLBERTConfig:
             if shape.width % shape.heads:  # type: ignore[attr-defined]
                 raise UserError(f"{name}: width {shape.width} is no multiple of {shape.heads} heads.")  # type: ignore[attr-defined]
 
+    @property
+    def longest_text(self) -> int:
+        """The most word pieces that are read; a task's token takes a place of its own."""
+        return self.text.max_length - (self.text.task_tokens > 0)
+
     @classmethod
     def from_values(cls, values: Mapping[str, Any]) -> ViLBERTConfig:
         """From what ``dataclasses.asdict`` gave."""

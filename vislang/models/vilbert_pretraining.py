@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from vislang.capabilities import ModelRecipe, Progress
 from vislang.document import Document, Image
 from vislang.errors import UserError
 from vislang.models.arithmetic import Precision, autocast, dtype_of
+from vislang.models.pair_model import PairModel
 from vislang.models.region_readers import RegionsConfig
 from vislang.models.saved import fill_model, read_config, write_model
 from vislang.models.vilbert import Encoded, PretrainingLabels, ViLBERT, ViLBERTConfig, pretraining_losses
@@ -174,7 +175,7 @@ def _overlapping(boxes: np.ndarray, chosen: Bool[Tensor, "..."], limit: float | 
     return torch.from_numpy(overlaps(boxes, boxes[chosen.numpy()]) > limit).any(dim=1)
 
 
-class PretrainedViLBERT(nn.Module):
+class PretrainedViLBERT(PairModel[ViLBERT]):
     """ViLBERT with its inputs, as pretraining trains it; Trainable, and it Matches.
 
     Args:
@@ -191,9 +192,13 @@ class PretrainedViLBERT(nn.Module):
         masking: PairMasking | None = None,
         dtype: torch.dtype = torch.float32,
     ):
-        super().__init__()
-        self.network, self.inputs, self.dtype = network, inputs, dtype
+        super().__init__(network, inputs, dtype)
         self.collate = PretrainingCollator(inputs, masking or PairMasking())
+
+    @property
+    def longest_text(self) -> int:
+        """See :class:`PairModel`."""
+        return self.network.config.longest_text
 
     def prepare(self, documents: Sequence[Document], progress: Progress | None = None) -> int:
         """Find the regions of images that are not known yet."""
@@ -203,10 +208,8 @@ class PretrainedViLBERT(nn.Module):
         """Learn a vocabulary, where none was given, and which caption belongs to which picture."""
         self.collate.learn_captions(lessons)
         if self.inputs.words is None:
-            config = self.network.config.text
-            self.inputs.words = WordPieces.train(
-                self.collate.captions, config.vocabulary_size, config.max_length - (config.task_tokens > 0)
-            )
+            size = self.network.config.text.vocabulary_size
+            self.inputs.words = WordPieces.train(self.collate.captions, size, self.longest_text)
 
     def losses(self, batch: PretrainingPairs) -> dict[str, Float[Tensor, ""]]:
         """``words``, ``regions`` and ``alignment``; see :func:`~vislang.models.vilbert.pretraining_losses`."""
@@ -229,25 +232,6 @@ class PretrainedViLBERT(nn.Module):
 
         return match_all(self.network, self.inputs, score, images, texts, candidates, self.dtype, progress=progress)
 
-    def parameter_groups(self) -> dict[str, list[tuple[str, Tensor]]]:
-        """``matrices`` (with weight decay) and ``others``."""
-        return groups_of(self.network)
-
-    def after_step(self) -> None:
-        """Nothing follows a step."""
-
-    def diagnostics(self) -> dict[str, float]:
-        """Nothing beyond the losses."""
-        return {}
-
-    def trainable_state(self) -> dict[str, Tensor]:
-        """Weights, and the tokenizer as the bytes of its file."""
-        return state_of(self.network, self.inputs)
-
-    def load_trainable_state(self, state: dict[str, Tensor]) -> None:
-        """Restore what :meth:`trainable_state` gave."""
-        load_state_of(self.network, self.inputs, state)
-
     def save(self, folder: Path) -> None:
         """Write weights, config and tokenizer."""
         folder.mkdir(parents=True, exist_ok=True)
@@ -265,34 +249,6 @@ class PretrainedViLBERT(nn.Module):
         model = cls(ViLBERT.from_settings(config), PairInputs.load(folder, config["inputs"], regions))
         fill_model(model, folder)
         return model.eval()
-
-
-def groups_of(network: nn.Module) -> dict[str, list[tuple[str, Tensor]]]:
-    """``matrices`` and ``others``: biases, norms and embeddings do not decay."""
-    named = [(name, parameter) for name, parameter in network.named_parameters() if parameter.requires_grad]
-    matrices = {name for name, parameter in named if parameter.ndim > 1 and "embedding" not in name}
-    return {
-        "matrices": [(name, parameter) for name, parameter in named if name in matrices],
-        "others": [(name, parameter) for name, parameter in named if name not in matrices],
-    }
-
-
-def state_of(network: nn.Module, inputs: PairInputs) -> dict[str, Tensor]:
-    """Weights, and the tokenizer as the bytes of its file."""
-    state = dict(network.state_dict())
-    if inputs.words is not None:
-        state["tokenizer"] = torch.frombuffer(bytearray(inputs.words.tokenizer.to_str().encode()), dtype=torch.uint8)
-    return state
-
-
-def load_state_of(network: ViLBERT, inputs: PairInputs, state: dict[str, Tensor]) -> None:
-    """Restore what :func:`state_of` gave."""
-    state = dict(state)
-    file = state.pop("tokenizer", None)
-    if file is not None:
-        length = network.config.text.max_length - (network.config.text.task_tokens > 0)
-        inputs.words = WordPieces.parse(bytes(file.tolist()).decode(), length)
-    network.load_state_dict(state)
 
 
 @dataclass
@@ -343,7 +299,7 @@ def make_inputs(regions: RegionsConfig, tokenizer: str | None, streams: ViLBERTC
     """Inputs for streams of these shapes."""
     words = None
     if tokenizer is not None:
-        words = WordPieces.load(Path(tokenizer), streams.text.max_length - (streams.text.task_tokens > 0))
+        words = WordPieces.load(Path(tokenizer), streams.longest_text)
         if words.size > streams.text.vocabulary_size:
             raise UserError(f"tokenizer: has {words.size} pieces, and streams.text.vocabulary_size is less; raise it.")
     return PairInputs(words, regions.open(), regions)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from vislang.capabilities import CoAttention, Explained, ModelRecipe, Progress
 from vislang.case import Answers, Case, Choice, Decision, Label, Place, Value
@@ -22,19 +22,13 @@ from vislang.document import Image
 from vislang.errors import UserError
 from vislang.models.arithmetic import Precision, autocast, dtype_of
 from vislang.models.loading import load
+from vislang.models.pair_model import PairModel
 from vislang.models.region_readers import RegionsConfig
 from vislang.models.saved import fill_model, read_config, write_model
 from vislang.models.vilbert import Encoded, HeadConfig, TwoStreams, ViLBERT, ViLBERTConfig, task_head
 from vislang.models.vilbert_inputs import PairInputs, Pairs, encode
 from vislang.models.vilbert_matching import match_all
-from vislang.models.vilbert_pretraining import (
-    PretrainedViLBERT,
-    fitted,
-    groups_of,
-    load_state_of,
-    make_inputs,
-    state_of,
-)
+from vislang.models.vilbert_pretraining import PretrainedViLBERT, fitted, make_inputs
 from vislang.models.word_pieces import WordPieces
 from vislang.regions import overlaps
 
@@ -182,7 +176,7 @@ class TaskCollator:
         return found.with_whole().boxes
 
 
-class ViLBERTForTasks(nn.Module):
+class ViLBERTForTasks(PairModel[ViLBERT]):
     """ViLBERT with its inputs and a head a task; Trainable, and it Decides and Matches.
 
     Args:
@@ -199,8 +193,7 @@ class ViLBERTForTasks(nn.Module):
         tasks: dict[str, Task] | None = None,
         dtype: torch.dtype = torch.float32,
     ):
-        super().__init__()
-        self.network, self.inputs, self.dtype = network, inputs, dtype
+        super().__init__(network, inputs, dtype)
         self.tasks = dict(tasks or {})
         for name, task in self.tasks.items():
             outputs = network.head_configs[name].outputs
@@ -211,6 +204,11 @@ class ViLBERTForTasks(nn.Module):
                 )
         self.collate = TaskCollator(inputs, self.tasks)
 
+    @property
+    def longest_text(self) -> int:
+        """See :class:`PairModel`."""
+        return self.network.config.longest_text
+
     def prepare(self, cases: Sequence[Case], progress: Progress | None = None) -> int:
         """Find the regions of images that are not known yet."""
         return self.inputs.prepare([option for case in cases for option in case.options], progress)
@@ -219,10 +217,8 @@ class ViLBERTForTasks(nn.Module):
         """Learn a vocabulary, where none was given, and the answers and labels of each task that is new."""
         if self.inputs.words is None:
             texts = {text: None for case in cases for option in case.options for text in self.inputs.texts_of(option)}
-            text = self.network.config.text
-            self.inputs.words = WordPieces.train(
-                list(texts), text.vocabulary_size, text.max_length - (text.task_tokens > 0)
-            )
+            size = self.network.config.text.vocabulary_size
+            self.inputs.words = WordPieces.train(list(texts), size, self.longest_text)
         by_task: dict[str, list[Case]] = {}
         for case in cases:
             by_task.setdefault(case.task, []).append(case)
@@ -375,22 +371,11 @@ class ViLBERTForTasks(nn.Module):
 
         return match_all(self.network, self.inputs, score, images, texts, candidates, self.dtype, progress=progress)
 
-    def parameter_groups(self) -> dict[str, list[tuple[str, Tensor]]]:
-        """``matrices`` and ``others``."""
-        return groups_of(self.network)
-
-    def after_step(self) -> None:
-        """Nothing follows a step."""
-
-    def diagnostics(self) -> dict[str, float]:
-        """Nothing beyond the losses."""
-        return {}
-
     def trainable_state(self) -> dict[str, Tensor]:
         """Weights, and tokenizer and tasks as bytes."""
         tasks = json.dumps({name: asdict(task) for name, task in self.tasks.items()}).encode()
         known = torch.frombuffer(bytearray(tasks), dtype=torch.uint8)
-        return {**state_of(self.network, self.inputs), "tasks": known}
+        return {**super().trainable_state(), "tasks": known}
 
     def load_trainable_state(self, state: dict[str, Tensor]) -> None:
         """Restore what :meth:`trainable_state` gave."""
@@ -398,7 +383,7 @@ class ViLBERTForTasks(nn.Module):
         for name, values in json.loads(bytes(state.pop("tasks").tolist())).items():
             if name not in self.tasks:
                 self._add(name, Task(**values))
-        load_state_of(self.network, self.inputs, state)
+        super().load_trainable_state(state)
 
     def save(self, folder: Path) -> None:
         """Write weights, config and tokenizer."""

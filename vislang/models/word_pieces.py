@@ -13,7 +13,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from torch import Tensor
 
 from vislang.errors import UserError
-from vislang.models.inputs import TooLong
+from vislang.models.inputs import TooLong, parse_tokenizer
 
 PADDING, UNKNOWN, START, END, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
 FILE = "tokenizer.json"
@@ -90,13 +90,21 @@ class WordPieces:
 
     @classmethod
     def train(cls, texts: Sequence[str], vocabulary_size: int, max_length: int) -> WordPieces:
-        """Learn a vocabulary of at most this size."""
-        tokenizer = _bert(models.WordPiece(unk_token=UNKNOWN))
+        """Learn a vocabulary of at most this size, the same one each time."""
+        learner = _bert(models.WordPiece(unk_token=UNKNOWN))
         special = [PADDING, UNKNOWN, START, END, MASK]
+        # The trainer numbers letters within words in an order that changes from run to run, and breaks ties by these
+        # numbers. Named beforehand, they keep theirs.
+        within = [f"##{letter}" for letter in sorted(_letters_within(learner, texts))]
         trainer = trainers.WordPieceTrainer(
-            vocab_size=vocabulary_size, special_tokens=special, show_progress=False, continuing_subword_prefix="##"
+            vocab_size=vocabulary_size,
+            special_tokens=[*special, *within],
+            show_progress=False,
+            continuing_subword_prefix="##",
         )
-        tokenizer.train_from_iterator(texts, trainer)
+        learner.train_from_iterator(texts, trainer)
+        tokenizer = _bert(models.WordPiece(learner.get_vocab(), unk_token=UNKNOWN))
+        tokenizer.add_special_tokens(special)
         return cls(tokenizer, max_length)
 
     @classmethod
@@ -123,12 +131,16 @@ class WordPieces:
         Raises:
             UserError: it is none.
         """
-        try:
-            tokenizer = Tokenizer.from_str(content)
-        except Exception as error:
-            # tokenizers raises a plain Exception, whatever is wrong.
-            raise UserError(f"not a tokenizer ({error}). Give a tokenizer.json or BERT's vocab.txt.") from None
-        return cls(tokenizer, max_length)
+        return cls(parse_tokenizer(content), max_length)
+
+
+def _letters_within(tokenizer: Tokenizer, texts: Sequence[str]) -> set[str]:
+    """Letters that stand behind the first of some word."""
+    found: set[str] = set()
+    for text in texts:
+        for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(tokenizer.normalizer.normalize_str(text)):
+            found.update(word[1:])
+    return found
 
 
 def _bert(model: models.WordPiece) -> Tokenizer:
