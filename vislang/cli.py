@@ -175,6 +175,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     to_transformers.set_defaults(run=_export_transformers)
 
+    plan = verbs.add_parser("plan", help="how large one of the paper's Flamingos is, part by part")
+    plan.add_argument("preset", help="flamingo-3b, flamingo-9b or flamingo-80b")
+    plan.add_argument("--json", action="store_true", help="one JSON object on standard output")
+    plan.set_defaults(run=_plan)
+
     doctor = verbs.add_parser("doctor", help="what is installed and what is missing")
     doctor.set_defaults(run=_doctor)
     return parser
@@ -295,6 +300,12 @@ def _verify(options: argparse.Namespace, rest: list[str]) -> int:
     from vislang.commands.convert import verify
 
     return verify(options.model, options.reference)
+
+
+def _plan(options: argparse.Namespace, rest: list[str]) -> int:
+    from vislang.commands.plan import plan
+
+    return plan(options.preset, options.json)
 
 
 def _doctor(options: argparse.Namespace, rest: list[str]) -> int:
