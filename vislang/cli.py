@@ -159,6 +159,13 @@ def _parser() -> argparse.ArgumentParser:
     old_vilbert.add_argument("out", type=Path, help="folder to write")
     old_vilbert.add_argument("--lenient", action="store_true", help="go on with missing or unexpected keys")
     old_vilbert.set_defaults(run=_convert_vilbert)
+    old_flamingo = convert.add_parser("open-flamingo", help="a checkpoint of OpenFlamingo")
+    old_flamingo.add_argument("weights", type=Path, help="checkpoint (.pt)")
+    old_flamingo.add_argument("--config", type=Path, required=True, help="the original's settings, as JSON")
+    old_flamingo.add_argument("--language-model", required=True, help="folder or Hub id of its language model")
+    old_flamingo.add_argument("out", type=Path, help="folder to write")
+    old_flamingo.add_argument("--lenient", action="store_true", help="go on with missing or unexpected keys")
+    old_flamingo.set_defaults(run=_convert_open_flamingo)
     verify = convert.add_parser("verify", help="compare a converted model with recorded outputs of the original")
     verify.add_argument("model", type=Path, help="folder of the converted model")
     verify.add_argument("reference", type=Path, help="recorded inputs and outputs (.pt)")
@@ -282,6 +289,12 @@ def _convert_vilbert(options: argparse.Namespace, rest: list[str]) -> int:
     from vislang.commands.convert import convert_vilbert
 
     return convert_vilbert(options.weights, options.config, options.out, options.lenient)
+
+
+def _convert_open_flamingo(options: argparse.Namespace, rest: list[str]) -> int:
+    from vislang.commands.convert import convert_open_flamingo
+
+    return convert_open_flamingo(options.weights, options.config, options.language_model, options.out, options.lenient)
 
 
 def _convert_transformers(options: argparse.Namespace, rest: list[str]) -> int:

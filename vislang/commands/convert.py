@@ -37,6 +37,20 @@ def convert_vilbert(weights: Path, config: Path, out: Path, lenient: bool) -> in
     return 0
 
 
+def convert_open_flamingo(weights: Path, config: Path, language_model: str, out: Path, lenient: bool) -> int:
+    """Write a model folder from a checkpoint of OpenFlamingo, for its language model; returns the exit status."""
+    from vislang.convert import open_flamingo
+
+    state = open_flamingo.canonical(read_checkpoint(weights))
+    model = open_flamingo.build(_read_json(config), state, language_model)
+    for passed_over in open_flamingo.load_weights(model, state, lenient):
+        console.print(f"passed over: {passed_over}", markup=False)
+    model.save(out)
+    shape = model.bridge.config
+    console.print(f"{out}: gated layers {shape.gated_layers}, {shape.latents} latents, on {language_model}")
+    return 0
+
+
 def convert_transformers(source: str, out: Path) -> int:
     """Write a model folder from a data2vec model of transformers; returns the exit status."""
     # Importing transformers takes seconds that the other origins need not wait for.
@@ -66,6 +80,10 @@ def verify(folder: Path, reference: Path) -> int:
         ours = fairseq.outputs(model, inputs, model.origin["config"])
     elif origin == "vilbert":
         ours = vilbert.outputs(model, inputs, labels)
+    elif origin == "open-flamingo":
+        from vislang.convert import open_flamingo
+
+        ours = open_flamingo.outputs(model, inputs, recorded)
     else:
         raise UserError(f"{folder}: was not converted from an origin that can be verified.")
     found = differences(recorded, ours)

@@ -240,6 +240,18 @@ class TransformersVision(VisionTower):
 transformers_logging.disable_progress_bar()
 
 
+def load_causal_lm(name: str) -> PreTrainedModel:
+    """Open a causal language model of a folder or a Hub id, in float32, without its tokenizer.
+
+    Raises:
+        TowerError: it was found nowhere, or is no causal language model.
+    """
+    try:
+        return AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32).eval()
+    except (OSError, ValueError) as error:
+        raise _not_found("language model", name, error) from error
+
+
 def load_language_tower(name: str, dtype: torch.dtype = torch.float32) -> LanguageTower:
     """Open a frozen causal language model by folder, packaged name or Hub id.
 

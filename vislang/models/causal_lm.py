@@ -148,6 +148,50 @@ class FrozenCausalLM(nn.Module):
         return head(inputs_embeds=hidden, use_cache=False).logits
 
 
+class CausalLMWithRows(FrozenCausalLM):
+    """A frozen language model some of whose embeddings are others: of tokens that were added to it and trained.
+
+    Where its head is its embedding (tied), those rows count there too.
+
+    Args:
+        lm: the language model.
+        ids: of the tokens; they may lie beyond its vocabulary.
+        rows: their embeddings.
+    """
+
+    row_ids: Tensor
+    rows: Tensor
+
+    def __init__(self, lm: PreTrainedModel, ids: Int[Tensor, "..."], rows: Float[Tensor, "tokens width"]):
+        super().__init__(lm)
+        self.register_buffer("row_ids", ids)
+        self.register_buffer("rows", rows)
+        self.tied = lm.get_output_embeddings().weight is lm.get_input_embeddings().weight
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Number of tokens that have an embedding."""
+        own = super().vocabulary_size
+        return max(own, int(self.row_ids.max()) + 1) if len(self.row_ids) else own
+
+    def embed(self, input_ids: Int[Tensor, "batch tokens"]) -> Float[Tensor, "batch tokens embed_width"]:
+        """Look tokens up, in the rows first."""
+        embeddings = super().embed(input_ids.clamp(max=super().vocabulary_size - 1))
+        for token, row in zip(self.row_ids, self.rows, strict=True):
+            embeddings = torch.where((input_ids == token)[..., None], row.to(embeddings.dtype), embeddings)
+        return embeddings
+
+    def logits(self, hidden: Float[Tensor, "batch tokens head_width"]) -> Float[Tensor, "batch tokens types"]:
+        """The model's own head; where it is tied, with the rows for their tokens."""
+        found = super().logits(hidden)
+        if not self.tied or not len(self.row_ids):
+            return found
+        missing = self.vocabulary_size - found.shape[-1]
+        if missing > 0:
+            found = torch.cat([found, found.new_zeros(*found.shape[:-1], missing)], dim=-1)
+        return found.index_copy(-1, self.row_ids, (hidden @ self.rows.to(hidden.dtype).t()).to(found.dtype))
+
+
 def positions_of(attention_mask: Int[Tensor, "batch tokens"]) -> Int[Tensor, "batch tokens"]:
     """The position of each token in its own text, padding on either side or in between left out."""
     return (attention_mask.cumsum(dim=-1) - 1).clamp(min=0)

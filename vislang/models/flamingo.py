@@ -208,6 +208,7 @@ class FlamingoConfig:
             once a text (see :mod:`vislang.models.frozen_text`).
         train_media_token: train the embedding of the media token too. The layers below the first gate then
             depend on it and are computed, and differentiated, at every step.
+        media_token: its id, where the language model's vocabulary has it already; None puts it beyond that.
     """
 
     gated_layers: list[int] | None = None
@@ -221,6 +222,7 @@ class FlamingoConfig:
     scales: list[float] | None = None
     gate_all_text: bool = False
     train_media_token: bool = False
+    media_token: int | None = None
 
 
 class MediaKeysValues:
@@ -300,8 +302,8 @@ class Bridge(nn.Module):
 
     @property
     def media_token(self) -> int:
-        """The media token's id: one beyond the language model's vocabulary."""
-        return self.lm.vocabulary_size
+        """The media token's id: one beyond the language model's vocabulary, unless it has one of its own."""
+        return self.lm.vocabulary_size if self.config.media_token is None else self.config.media_token
 
     def embed(self, input_ids: Int[Tensor, "batch tokens"]) -> Float[Tensor, "batch tokens embed_width"]:
         """Embed tokens, the media token included."""

@@ -1,0 +1,136 @@
+"""OpenFlamingo's checkpoints: the recorded case, other language models, tied heads, and what does not fit."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests import tiny
+from vislang.cli import main
+from vislang.convert import open_flamingo
+from vislang.models.causal_lm import CausalLMWithRows
+
+CASE = Path(__file__).parents[1] / "parity" / "openflamingo_llama"
+
+
+def convert(out, weights=CASE / "weights.pt", config=CASE / "config.json", lm=CASE / "lm", *more) -> int:
+    arguments = ["convert", "open-flamingo", str(weights), "--config", str(config), "--language-model", str(lm)]
+    return main([*arguments, str(out), *more])
+
+
+def test_the_recorded_case_agrees(tmp_path, capsys):
+    assert convert(tmp_path / "out") == 0
+    capsys.readouterr()
+    assert main(["convert", "verify", str(tmp_path / "out"), str(CASE / "reference.pt")]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert set(found) == {"resampled", "logits", "loss", "greedy"}
+    assert max(found.values()) < 1e-5
+
+
+def changed(tmp_path, key, change=lambda tensor: tensor + 0.05 * torch.randn_like(tensor)):
+    state = torch.load(CASE / "weights.pt", weights_only=True)
+    state[key] = change(state[key])
+    torch.save(state, tmp_path / "weights.pt")
+    return tmp_path / "weights.pt"
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "perceiver.latents",
+        "perceiver.layers.5.0.to_kv.weight",
+        "perceiver.layers.2.1.3.weight",
+        "lang_encoder.model.layers.3.gated_cross_attn_layer.attn_gate",
+        "lang_encoder.model.layers.1.gated_cross_attn_layer.ff.1.weight",
+        "lang_encoder.model.embed_tokens.weight",
+    ],
+)
+def test_a_weight_that_is_changed_shows(tmp_path, key, capsys):
+    if "embed" in key:
+
+        def change(tensor):
+            tensor = tensor.clone()
+            tensor[3:5] += 0.5  # the end of a chunk, and the media token
+            return tensor
+
+        weights = changed(tmp_path, key, change)
+    else:
+        weights = changed(tmp_path, key)
+    assert convert(tmp_path / "out", weights) == 0
+    capsys.readouterr()
+    assert main(["convert", "verify", str(tmp_path / "out"), str(CASE / "reference.pt")]) == 1
+
+
+def test_second_names_and_wrappers_of_released_files(tmp_path, capsys):
+    state = torch.load(CASE / "weights.pt", weights_only=True)
+    wrapped = {f"module.{key}": value for key, value in state.items()}
+    wrapped["module.lang_encoder.gated_cross_attn_layers.1.attn_gate"] = torch.zeros(1)
+    torch.save({"model_state_dict": wrapped, "epoch": 3}, tmp_path / "weights.pt")
+    assert convert(tmp_path / "out", tmp_path / "weights.pt") == 0
+    capsys.readouterr()
+    assert main(["convert", "verify", str(tmp_path / "out"), str(CASE / "reference.pt")]) == 0
+
+
+def test_missing_and_unexpected_keys_are_listed(tmp_path, capsys):
+    state = torch.load(CASE / "weights.pt", weights_only=True)
+    del state["perceiver.norm.bias"]
+    state["perceiver.extra"] = torch.zeros(2)
+    torch.save(state, tmp_path / "weights.pt")
+    assert convert(tmp_path / "out", tmp_path / "weights.pt") == 2
+    error = capsys.readouterr().err
+    assert "missing perceiver.norm.bias; unexpected perceiver.extra" in error
+    assert not (tmp_path / "out").exists()
+    assert main(
+        ["convert", "open-flamingo", str(tmp_path / "weights.pt"), "--config", str(CASE / "config.json"),
+         "--language-model", str(CASE / "lm"), str(tmp_path / "out"), "--lenient"]
+    ) == 0  # fmt: skip
+
+
+def test_a_checkpoint_for_another_language_model_is_refused(tmp_path, capsys):
+    other = tiny.language_model("llama")
+    other.save_pretrained(tmp_path / "lm")
+    # As wide, with as many tokens; every embedding differs, and more than added tokens would.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(open_flamingo, "MOST_ADDED", 10)
+        assert convert(tmp_path / "out", lm=tmp_path / "lm") == 2
+    assert "it was trained on another language model" in capsys.readouterr().err
+    assert convert(tmp_path / "out", lm=tmp_path / "nothing") == 2
+    assert "language model" in capsys.readouterr().err
+
+
+def test_a_folder_whose_language_model_was_exchanged_is_refused(tmp_path, capsys):
+    import shutil
+
+    shutil.copytree(CASE / "lm", tmp_path / "lm")
+    assert convert(tmp_path / "out", lm=tmp_path / "lm") == 0
+    tiny.language_model("llama").save_pretrained(tmp_path / "lm")
+    assert main(["convert", "verify", str(tmp_path / "out"), str(CASE / "reference.pt")]) == 2
+    assert "was converted with a language model of the hash" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("family", ["opt", "gpt2", "gpt_neox", "qwen2"])
+def test_rows_that_were_added_or_trained(family):
+    """An embedding that was replaced enters, and where the head is tied, it is what its token is scored by."""
+    lm = tiny.language_model(family)
+    size, width = lm.get_input_embeddings().weight.shape
+    rows = torch.randn(2, width)
+    extended = CausalLMWithRows(lm, torch.tensor([5, size]), rows)
+    assert extended.vocabulary_size == size + 1
+    ids = torch.tensor([[4, 5, size, 6]])
+    embedded = extended.embed(ids)[0]
+    torch.testing.assert_close(embedded[1:3], rows)
+    torch.testing.assert_close(embedded[[0, 3]], lm.get_input_embeddings().weight[[4, 6]])
+    mask = torch.ones_like(ids)
+    hidden = extended.run(extended.embed(ids), mask, torch.arange(4)[None])
+    logits, plain = extended.logits(hidden), lm.get_output_embeddings()
+    if lm.config.tie_word_embeddings:
+        assert logits.shape[-1] == size + 1
+        if hidden.shape[-1] == width:
+            torch.testing.assert_close(logits[..., [5, size]], hidden @ rows.t(), atol=1e-5, rtol=1e-5)
+    else:
+        assert logits.shape[-1] == size
+    kept = [token for token in range(size) if token != 5]
+    assert plain.weight.shape[0] == size
+    own = super(CausalLMWithRows, extended).logits(hidden)
+    torch.testing.assert_close(logits[..., kept], own[..., kept])

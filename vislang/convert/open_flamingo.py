@@ -1,0 +1,215 @@
+"""OpenFlamingo's checkpoints (Awadalla et al. 2023, arXiv 2308.01390): resampler, gated blocks, trained embeddings.
+
+Their checkpoints leave the frozen language model out, but for its embedding matrix, which grew by the added tokens.
+Layers are named by the language model's own paths, so that which of them are gated is read off the keys.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vislang.convert.keys import ConversionError, Keys, Place, fill
+from vislang.convert.settings import Settings
+from vislang.models.backbones import load_causal_lm
+from vislang.models.flamingo import FlamingoConfig
+from vislang.models.flamingo_collate import IGNORED, Batch
+from vislang.models.old_flamingo import OldFlamingo
+
+GATED = re.compile(r"^lang_encoder\.(?P<path>.+)\.(?P<layer>\d+)\.gated_cross_attn_layer\.")
+ALIAS = re.compile(r"^lang_encoder\.(old_decoder_blocks|gated_cross_attn_layers)\.")
+"""Second names of the same layers, which early checkpoints hold too."""
+
+PATHS = {
+    "model.layers": "Llama",
+    "model.decoder.layers": "OPT",
+    "gpt_neox.layers": "GPT-NeoX and RedPajama",
+    "transformer.blocks": "MPT",
+    "transformer.h": "GPT-J and MPT in transformers",
+}
+"""Where the layers of the language models that were released lie."""
+
+MOST_ADDED = 1000
+"""Embeddings that may differ from the language model's: of added tokens, and of padding up to a round number."""
+
+EMBEDDINGS = ("embed_tokens.weight", "embed_in.weight", "wte.weight")
+
+
+def canonical(state: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The tensors of a checkpoint by their plain names: unwrapped, without ``module.`` and without second names."""
+    inner = state.get("model_state_dict", state)
+    found = {key.removeprefix("module."): value for key, value in inner.items() if isinstance(value, Tensor)}
+    return {key: value for key, value in found.items() if not ALIAS.match(key)}
+
+
+def build(config: Mapping[str, Any], state: Mapping[str, Tensor], language_model: str) -> OldFlamingo:
+    """A model of the checkpoint's shape, its weights not yet filled in.
+
+    Args:
+        config: the original's settings: ``media_token_id``, and what of ``heads``, ``dim_head`` differs from 8 and 64.
+        state: the checkpoint, by :func:`canonical`.
+        language_model: folder or Hub id.
+
+    Raises:
+        ConversionError: the checkpoint holds no bridge, or not one for this language model.
+        TowerError: there is no such language model.
+    """
+    settings = Settings(config)
+    paths = {match["path"] for key in state if (match := GATED.match(key))}
+    layers = sorted({int(match["layer"]) for key in state if (match := GATED.match(key))})
+    if not layers or "perceiver.latents" not in state:
+        raise ConversionError("checkpoint: no gated_cross_attn_layer and no perceiver in it; it is not OpenFlamingo's.")
+    if len(paths) != 1 or (path := paths.pop()) not in PATHS:
+        known = ", ".join(f"{name} ({family})" for name, family in PATHS.items())
+        raise ConversionError(f"checkpoint: gated layers at {paths}; known are {known}.")
+    first = f"lang_encoder.{path}.{layers[0]}.gated_cross_attn_layer"
+    latents, width = state["perceiver.latents"].shape
+    depth = 1 + max(int(key.split(".")[2]) for key in state if key.startswith("perceiver.layers."))
+    heads = settings.get("heads", 8)
+    if any(key.startswith("perceiver.") and key.endswith(("frame_embs", "media_time_embs")) for key in state):
+        raise ConversionError("checkpoint: has embeddings of frames or of media, which are not converted.")
+    shape = FlamingoConfig(
+        gated_layers=layers,
+        latents=latents,
+        resampler_width=width,
+        resampler_depth=depth,
+        heads=heads,
+        head_width=state[f"{first}.attn.to_q.weight"].shape[0] // heads,
+        expansion=state[f"{first}.ff.1.weight"].shape[0] // state[f"{first}.ff.1.weight"].shape[1],
+        scales=[1.0] * len(layers),
+        gate_all_text=True,
+        media_token=settings.need("media_token_id"),
+    )
+    ids, rows = _changed_rows(state, language_model)
+    model = OldFlamingo(
+        shape, language_model, width, ids, rows, {"format": "open-flamingo", "config": dict(config), "path": path}
+    )
+    query_width = state[f"{first}.attn.to_q.weight"].shape[1]
+    if model.bridge.lm.width != query_width:
+        raise ConversionError(
+            f"checkpoint: is for a language model of width {query_width}, and {language_model} has "
+            f"{model.bridge.lm.width}."
+        )
+    return model
+
+
+def _changed_rows(state: Mapping[str, Tensor], language_model: str) -> tuple[Tensor, Tensor]:
+    """Tokens whose embedding in the checkpoint is not the language model's, and these embeddings."""
+    own = load_causal_lm(language_model).get_input_embeddings().weight.detach()
+    names = [key for key in state if key.startswith("lang_encoder.") and key.endswith(EMBEDDINGS)]
+    if not names:
+        return torch.zeros(0, dtype=torch.long), own.new_zeros(0, own.shape[1])
+    trained = state[names[0]].float()
+    if trained.shape[1] != own.shape[1]:
+        raise ConversionError(
+            f"checkpoint: embeddings of width {trained.shape[1]}, and {language_model} has {own.shape[1]}."
+        )
+    shared = min(len(own), len(trained))
+    changed = torch.ones(len(trained), dtype=torch.bool)
+    changed[:shared] = (trained[:shared] != own[:shared].float()).any(dim=1)
+    if changed.sum() > MOST_ADDED:
+        raise ConversionError(
+            f"checkpoint: {int(changed.sum())} embeddings are not those of {language_model}; it was trained on another "
+            "language model."
+        )
+    return changed.nonzero()[:, 0], trained[changed]
+
+
+def load_weights(model: OldFlamingo, state: Mapping[str, Tensor], lenient: bool = False) -> list[str]:
+    """Fill in the weights.
+
+    Returns:
+        What was passed over, by name.
+
+    Raises:
+        ConversionError: keys are missing or unexpected, and ``lenient`` is false; or a size does not fit.
+    """
+    wanted: Keys = dict(keys(model))
+    missing = [key for key in wanted if key not in state]
+    unexpected = [key for key in state if key not in wanted and not key.endswith(EMBEDDINGS)]
+    faults = [f"missing {key}" for key in missing] + [f"unexpected {key}" for key in unexpected]
+    if faults and not lenient:
+        raise ConversionError(
+            f"checkpoint: {'; '.join(faults[:20])}. Pass --lenient to go on without what is missing and unexpected."
+        )
+    with torch.no_grad():
+        fill(model.bridge.state_dict(), wanted, state)
+    return faults
+
+
+def keys(model: OldFlamingo) -> Iterator[tuple[str, Place]]:
+    """Their key -> our place in the bridge."""
+    assert model.origin is not None
+    yield "perceiver.latents", Place("resampler.latents")
+    for layer in range(model.bridge.config.resampler_depth):
+        theirs, ours = f"perceiver.layers.{layer}", f"resampler.layers.{layer}"
+        for side in ("media", "latents"):
+            name = "features" if side == "media" else side
+            for kind in ("weight", "bias"):
+                yield f"{theirs}.0.norm_{side}.{kind}", Place(f"{ours}.norm_{name}.{kind}")
+        yield from _attention(f"{theirs}.0", f"{ours}.attention")
+        yield from _feed_forward(f"{theirs}.1", f"{ours}.feed_forward")
+    for kind in ("weight", "bias"):
+        yield f"perceiver.norm.{kind}", Place(f"resampler.norm.{kind}")
+    for layer in model.bridge.gated_layers:
+        theirs = f"lang_encoder.{model.origin['path']}.{layer}.gated_cross_attn_layer"
+        ours = f"gated_blocks.{layer}"
+        yield f"{theirs}.attn_gate", Place(f"{ours}.attention_gate")
+        yield f"{theirs}.ff_gate", Place(f"{ours}.feed_forward_gate")
+        for kind in ("weight", "bias"):
+            yield f"{theirs}.attn.norm.{kind}", Place(f"{ours}.norm.{kind}")
+        yield from _attention(f"{theirs}.attn", f"{ours}.attention")
+        yield from _feed_forward(f"{theirs}.ff", f"{ours}.feed_forward")
+
+
+def _attention(theirs: str, ours: str) -> Iterator[tuple[str, Place]]:
+    for part, name in (("to_q", "to_queries"), ("to_kv", "to_keys_values"), ("to_out", "to_output")):
+        yield f"{theirs}.{part}.weight", Place(f"{ours}.{name}.weight")
+
+
+def _feed_forward(theirs: str, ours: str) -> Iterator[tuple[str, Place]]:
+    for key in ("0.weight", "0.bias", "1.weight", "3.weight"):
+        yield f"{theirs}.{key}", Place(f"{ours}.{key}")
+
+
+@torch.no_grad()
+def outputs(model: OldFlamingo, inputs: Mapping[str, Any], recorded: Mapping[str, Any]) -> dict[str, Any]:
+    """What the model makes of recorded inputs, by the names of the recording.
+
+    Args:
+        model: converted.
+        inputs: ``vision_features`` (batch, media, frames, positions, width), ``input_ids``, ``attention_mask``,
+            ``labels``.
+        recorded: tells how many tokens were written.
+    """
+    bridge, features = model.bridge, inputs["vision_features"]
+    if features.shape[2] != 1:
+        raise ConversionError("reference: several frames; OpenFlamingo reads one.")
+    latents = bridge.resampler(features.flatten(0, 1).flatten(1, 2))
+    ids, mask = inputs["input_ids"], inputs["attention_mask"]
+    rows, media = features.shape[:2]
+    is_media = ids == bridge.media_token
+    batch = Batch(
+        ids,
+        mask,
+        is_media.cumsum(dim=-1),
+        torch.full_like(ids, IGNORED),
+        torch.arange(rows * media).view(rows, media),
+        0,
+        features.flatten(0, 1).flatten(1, 2),
+    )
+    logits = bridge(batch)
+    found: dict[str, Any] = {"resampled": latents.unflatten(0, (rows, media)), "logits": logits}
+    if "labels" in inputs:
+        labels = inputs["labels"]
+        found["loss"] = F.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORED)
+    if "greedy" in recorded:
+        count = torch.as_tensor(recorded["greedy"]).shape[1] - ids.shape[1]
+        written = bridge.generate(batch, count, end_token=-1)
+        found["greedy"] = torch.cat([ids, torch.tensor(written)], dim=1)
+    return found
