@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from vislang.studies.data2vec_table import last_lines, markdown
+from vislang.studies.data2vec_table import compared, last_lines, markdown
 
 DOCS = Path(__file__).parents[2] / "docs"
 RUNS = sorted(path.parent for path in (DOCS / "runs").glob("data2vec-*/results.json"))
@@ -27,6 +27,11 @@ def test_the_tables_in_the_docs_are_those_of_the_runs(run):
     assert f"runs/{run.name}/curves.png" in page
     for table in markdown(rows).strip().split("\n\n"):
         assert table in page
+
+
+def test_the_comparison_of_one_encoder_with_three_is_that_of_the_runs():
+    separate = [row for name in ("pictures", "prose", "recordings") for row in rows_of(name)]
+    assert compared(rows_of("shared"), separate) in (DOCS / "data2vec.md").read_text()
 
 
 def test_pictures_are_told_apart_better_than_before_training_and_than_by_pixels():

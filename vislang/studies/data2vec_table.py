@@ -61,3 +61,13 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
             lines.append(f"| {who} | {line} | {other or ''} |")
         parts.append("\n".join(lines))
     return "\n\n".join(parts) + "\n"
+
+
+def compared(shared: Sequence[dict[str, Any]], separate: Sequence[dict[str, Any]], who: str = "v2") -> str:
+    """One encoder for all modalities beside encoders of their own: the linear probe of each, by probe."""
+    ours, theirs = last_lines(shared, "linear"), last_lines(separate, "linear")
+    lines = ["| linear probe | one encoder for all | an encoder of its own | one for all, before training |"]
+    lines.append("|---|---|---|---|")
+    for probe, whos in ours.items():
+        lines.append(f"| {probe} | {whos[who]} | {theirs[probe][who]} | {whos[f'{who}, before training']} |")
+    return "\n".join(lines) + "\n"
