@@ -31,6 +31,7 @@ from transformers import (
     Data2VecVisionModel,
     PreTrainedModel,
 )
+from transformers.utils import logging as transformers_logging
 
 from vislang.convert.transformers import convert
 from vislang.models.augment import Augmentation
@@ -284,6 +285,8 @@ def short_attention_in_bfloat16(rounds: int, rows: int = 128, tokens: int = 16, 
 def main() -> None:
     """Print the table."""
     options = arguments(__doc__ or "")
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
     torch.set_num_threads(2)
     rounds = 2 if options.quick else 7
     text, *_ = step_against_transformers("text", rounds)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import random
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -126,9 +128,19 @@ class Deciding:
 
     def report(self, folder: Path) -> None:
         """Curves, and the figures."""
-        from vislang.evaluate.labelling_report import write_labelling_report
+        report_figures(folder)
 
-        write_labelling_report(folder)
+
+def report_figures(folder: Path) -> None:
+    """Write the report of a run whose figures are by task."""
+    from vislang.evaluate.labelling_report import write_labelling_report
+
+    tasks = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["tasks"]
+    rows = [
+        (f"{task}: {name}" if len(tasks) > 1 else name, f"{value} {interval}")
+        for task, name, value, interval in figure_rows(tasks)
+    ]
+    write_labelling_report(folder, rows)
 
 
 def told(decision: Decision) -> str:
@@ -172,6 +184,13 @@ def decision_table(tasks: dict[str, dict[str, float]]) -> Table:
         table.add_column(heading)
     for heading in ("value", "95 % interval"):
         table.add_column(heading, justify="right")
+    for row in figure_rows(tasks):
+        table.add_row(*row)
+    return table
+
+
+def figure_rows(tasks: dict[str, dict[str, float]]) -> Iterator[tuple[str, str, str, str]]:
+    """Task, figure, value and interval."""
     for task, values in tasks.items():
         for name, value in values.items():
             if name == "n" or name.endswith((", low", ", high")):
@@ -179,8 +198,7 @@ def decision_table(tasks: dict[str, dict[str, float]]) -> Table:
             interval = ""
             if f"{name}, low" in values:
                 interval = f"{100 * values[f'{name}, low']:.2f} to {100 * values[f'{name}, high']:.2f}"
-            table.add_row(task, name, shown(name, value), interval)
-    return table
+            yield task, name, shown(name, value), interval
 
 
 def shown(name: str, value: float) -> str:

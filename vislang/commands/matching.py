@@ -8,7 +8,7 @@ from typing import Any
 from rich.table import Table
 
 from vislang.capabilities import Matches
-from vislang.commands.deciding import decision_table, figures
+from vislang.commands.deciding import decision_table, figures, report_figures
 from vislang.commands.pretraining import Pretraining
 from vislang.console import reporting
 from vislang.recipe import Recipe
@@ -51,6 +51,4 @@ class Matching(Pretraining):
 
     def report(self, folder: Path) -> None:
         """Curves, and the figures."""
-        from vislang.evaluate.labelling_report import write_labelling_report
-
-        write_labelling_report(folder)
+        report_figures(folder)

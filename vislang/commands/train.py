@@ -24,6 +24,7 @@ from vislang.console import TrainingMonitor, console, reporting
 from vislang.recipe import Recipe
 from vislang.train.checkpoint import CheckpointError
 from vislang.train.loop import Stream, train
+from vislang.train.memory import keep_freed_memory
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ def run_recipe(
     started = time.perf_counter()
     if recipe.train.threads:
         torch.set_num_threads(recipe.train.threads)
+    keep_freed_memory()
     torch.manual_seed(recipe.train.seed)
     model = recipe.model.build()
     goal = goal_of(model, recipe)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from vislang.evaluate.page import circumstances, template
@@ -10,8 +11,13 @@ from vislang.evaluate.plots import line_plot
 from vislang.train.log import read_metrics
 
 
-def write_labelling_report(folder: Path) -> Path:
-    """Write the report of the run in ``folder``; returns the path of the page."""
+def write_labelling_report(folder: Path, table: Sequence[tuple[str, str]] = ()) -> Path:
+    """Write the report of the run in ``folder``; returns the path of the page.
+
+    Args:
+        folder: of the run.
+        table: figures by name; without any, those of ``metrics.json`` that are fractions.
+    """
     rows = read_metrics(folder / "metrics.jsonl")
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
@@ -23,7 +29,8 @@ def write_labelling_report(folder: Path) -> Path:
         plots.append((f"On examples held out: {what}", line_plot({what: points}, what)))
     page = template("labelling").render(
         metrics=metrics,
-        table=[
+        table=table
+        or [
             (name.replace("_", " "), f"{value:.4f}")
             for name, value in metrics.items()
             if isinstance(value, float) and "seconds" not in name
