@@ -1,6 +1,7 @@
 """The objective: who sees what, what is regressed, and how the teacher follows."""
 
 import json
+import warnings
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ from vislang.models.data2vec import (
     SpeechConfig,
     TeacherConfig,
     TextConfig,
+    TooEasy,
     make_targets,
     normalise,
     part_means,
@@ -286,6 +288,20 @@ def test_a_collapse_stops_the_run_with_an_explanation():
         for block in built.teacher.blocks:
             block.narrow.weight.zero_()
     with pytest.raises(Collapsed, match=r"update 2: the targets have collapsed.*teacher\.decay"):
+        built.losses(whole)
+
+
+def test_targets_that_can_be_had_without_reading_are_pointed_out(monkeypatch):
+    built = model("v1").train()
+    built.objective_config.watch_from = 0
+    whole = batch("image", "v1")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        built.losses(whole)
+    found = built.objective(whole)
+    targets = found.targets + 0.01 * torch.randn_like(found.targets)
+    monkeypatch.setattr(built, "objective", lambda batch: found._replace(predictions=targets))
+    with pytest.warns(TooEasy, match="over 98% of the targets' variance is predicted"):
         built.losses(whole)
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -819,6 +820,14 @@ class Collapsed(UserError):
     """Every input is given the same representation: the easiest way to predict one's own average."""
 
 
+class TooEasy(UserWarning):
+    """Nearly all of the targets is predicted: there is a way to do so without reading."""
+
+
+TOO_EASY = 0.98
+"""A share of the targets' variance above which something other than the content must give them away."""
+
+
 class Data2Vec(nn.Module):
     """Student, teacher and objective; tensors in, tensors out.
 
@@ -993,6 +1002,14 @@ class Data2Vec(nn.Module):
                     "is too high or warmed up too fast, a teacher that follows too closely (raise teacher.decay), "
                     "targets that are not normalised, too little that is hidden."
                 )
+        if self._watched["explained"] > TOO_EASY:
+            # Said once by Python's own rule: the same words from the same line.
+            warnings.warn(
+                f"over {TOO_EASY:.0%} of the targets' variance is predicted, which reading alone cannot do. Usual "
+                "cause: learned positions, which give targets away by place; take positions: none and alibi.",
+                TooEasy,
+                stacklevel=3,
+            )
 
     def embed(
         self,
