@@ -81,7 +81,7 @@ def train(model: ViLBERTForTasks, batches, steps: int, lr: float) -> None:
 def test_each_kind_of_task_is_learned(towers, images, kind):
     cases = cases_of(kind, images)
     model = model_of(towers, cases)
-    train(model, [model.collate(cases)], *((200, 1e-3) if kind == "choice" else (120, 2e-3)))
+    train(model, [model.collate(cases)], 200, 1e-3)
     decisions = model.decide(cases, batch_size=5)
     scores = score_decisions(cases, decisions)
     if kind == "value":
