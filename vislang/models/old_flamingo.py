@@ -27,9 +27,10 @@ class OldFlamingo(nn.Module):
         features_width: of the vision tower that it was trained with.
         ids, rows: tokens whose embeddings were trained, or added to the language model, and these embeddings.
         origin: where the weights came from, for the record.
+        expected: hash of the language model that is meant; None takes any.
 
     Raises:
-        TowerError: there is no such language model.
+        TowerError: there is no such language model, or it is another one.
     """
 
     def __init__(
@@ -40,10 +41,16 @@ class OldFlamingo(nn.Module):
         ids: Tensor,
         rows: Float[Tensor, "tokens width"],
         origin: dict[str, Any] | None = None,
+        expected: str | None = None,
     ):
         super().__init__()
         lm = load_causal_lm(language_model)
         self.language_name, self.fingerprint = language_model, fingerprint(lm.state_dict())
+        if expected is not None and self.fingerprint != expected:
+            raise TowerError(
+                f"language model {language_model}: has the hash {self.fingerprint[:12]}, and the bridge was converted with "
+                f"one of {expected[:12]}. Give the one that it was trained on."
+            )
         self.features_width, self.origin = features_width, origin
         extended = CausalLMWithRows(lm, ids, rows)
         assert config.media_token is not None
@@ -90,12 +97,8 @@ class OldFlamingo(nn.Module):
             state.pop("row_ids"),
             state.pop("rows"),
             config["origin"],
+            known["fingerprint"],
         )
-        if model.fingerprint != known["fingerprint"]:
-            raise TowerError(
-                f"{folder}: was converted with a language model of the hash {known['fingerprint'][:12]}, and "
-                f"{model.language_name} has {model.fingerprint[:12]}. Give the one that it was trained on."
-            )
         own = {name: tensor for name, tensor in model.bridge.state_dict().items() if name in state}
         with torch.no_grad():
             for name, tensor in own.items():
