@@ -48,8 +48,8 @@ class OldFlamingo(nn.Module):
         self.language_name, self.fingerprint = language_model, fingerprint(lm.state_dict())
         if expected is not None and self.fingerprint != expected:
             raise TowerError(
-                f"language model {language_model}: has the hash {self.fingerprint[:12]}, and the bridge was converted with "
-                f"one of {expected[:12]}. Give the one that it was trained on."
+                f"language model {language_model}: has the hash {self.fingerprint[:12]}, and the bridge was converted "
+                f"with one of {expected[:12]}. Give the one that it was trained on."
             )
         self.features_width, self.origin = features_width, origin
         extended = CausalLMWithRows(lm, ids, rows)
