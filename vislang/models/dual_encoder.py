@@ -163,13 +163,8 @@ class ContrastiveEncoder(PairModel[DualEncoder]):
     """
 
     def __init__(self, network: DualEncoder, inputs: PairInputs, chunk: int = 0, dtype: torch.dtype = torch.float32):
-        super().__init__(network, inputs, dtype)
+        super().__init__(network, inputs, network.config.text.max_length, dtype)
         self.chunk = chunk
-
-    @property
-    def longest_text(self) -> int:
-        """See :class:`PairModel`."""
-        return self.network.config.text.max_length
 
     def prepare(self, documents: Sequence[Document], progress: Progress | None = None) -> int:
         """Find the regions of images that are not known yet."""

@@ -19,19 +19,16 @@ class PairModel(nn.Module, Generic[Network]):
     Args:
         network: what trains.
         inputs: how texts and images are prepared.
+        longest_text: the most word pieces that the network reads.
         dtype: of the arithmetic.
     """
 
     network: Network
 
-    def __init__(self, network: Network, inputs: PairInputs, dtype: torch.dtype = torch.float32):
+    def __init__(self, network: Network, inputs: PairInputs, longest_text: int, dtype: torch.dtype = torch.float32):
         super().__init__()
+        self.longest_text = longest_text
         self.network, self.inputs, self.dtype = network, inputs, dtype
-
-    @property
-    def longest_text(self) -> int:
-        """The most word pieces that the network reads."""
-        raise NotImplementedError
 
     def parameter_groups(self) -> dict[str, list[tuple[str, Tensor]]]:
         """``matrices`` and ``others``: biases, norms, embeddings and single numbers do not decay."""

@@ -192,13 +192,8 @@ class PretrainedViLBERT(PairModel[ViLBERT]):
         masking: PairMasking | None = None,
         dtype: torch.dtype = torch.float32,
     ):
-        super().__init__(network, inputs, dtype)
+        super().__init__(network, inputs, network.config.longest_text, dtype)
         self.collate = PretrainingCollator(inputs, masking or PairMasking())
-
-    @property
-    def longest_text(self) -> int:
-        """See :class:`PairModel`."""
-        return self.network.config.longest_text
 
     def prepare(self, documents: Sequence[Document], progress: Progress | None = None) -> int:
         """Find the regions of images that are not known yet."""

@@ -193,7 +193,7 @@ class ViLBERTForTasks(PairModel[ViLBERT]):
         tasks: dict[str, Task] | None = None,
         dtype: torch.dtype = torch.float32,
     ):
-        super().__init__(network, inputs, dtype)
+        super().__init__(network, inputs, network.config.longest_text, dtype)
         self.tasks = dict(tasks or {})
         for name, task in self.tasks.items():
             outputs = network.head_configs[name].outputs
@@ -203,11 +203,6 @@ class ViLBERTForTasks(PairModel[ViLBERT]):
                     "vocabulary that it was trained with."
                 )
         self.collate = TaskCollator(inputs, self.tasks)
-
-    @property
-    def longest_text(self) -> int:
-        """See :class:`PairModel`."""
-        return self.network.config.longest_text
 
     def prepare(self, cases: Sequence[Case], progress: Progress | None = None) -> int:
         """Find the regions of images that are not known yet."""
