@@ -3,29 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from vislang.tasks.answers import Proportion, proportion
-
-
-@dataclass(frozen=True)
-class Line:
-    """One representation on one probe, over its seeds.
-
-    Attributes:
-        accuracy: mean over seeds, with the 95 % interval that so many test items allow; seeds share the items, so more
-            of them do not narrow it.
-        seeds: accuracy of each seed; empty where nothing was drawn by chance.
-    """
-
-    accuracy: Proportion
-    seeds: tuple[float, ...]
-
-    def __str__(self) -> str:
-        spread = f", seeds {100 * min(self.seeds):.1f} to {100 * max(self.seeds):.1f}" if len(self.seeds) > 1 else ""
-        figure = self.accuracy
-        return f"{100 * figure.value:.1f} ({100 * figure.low:.1f} to {100 * figure.high:.1f}{spread})"
+from vislang.studies.line import Line
+from vislang.tasks.answers import proportion
 
 
 def last_lines(rows: Sequence[dict[str, Any]], kind: str) -> dict[str, dict[str, Line]]:

@@ -14,7 +14,6 @@ import argparse
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,52 +22,33 @@ import torch
 from vislang.capabilities import Matches
 from vislang.commands.deciding import figures
 from vislang.commands.run_folder import circumstances, write_json
-from vislang.commands.train import run_recipe
 from vislang.console import console
 from vislang.document import Document
 from vislang.models.loading import load
-from vislang.recipe import read_recipe
-from vislang.studies.data2vec_table import Line
+from vislang.studies.arms import Arm, trained
+from vislang.studies.line import Line
 from vislang.tasks.answers import proportion
 from vislang.tasks.captioned import captioned
 from vislang.tasks.retrieval import RANKS, of_documents, recalls
-from vislang.train.checkpoint import list_checkpoints
-
-
-@dataclass(frozen=True)
-class Arm:
-    """One way of learning.
-
-    Attributes:
-        name: for the table.
-        recipe: what it runs.
-        changes: what is changed of it.
-        start: the arm whose model it begins with.
-    """
-
-    name: str
-    recipe: Path
-    changes: tuple[str, ...] = ()
-    start: str | None = None
-
 
 # One stream of six layers has about the parameters of four, two, and two meetings of both.
 ONE_STREAM = ("--model.streams.single_stream=true", "--model.streams.text.depth=6")
 PRETRAIN, CHOOSE = Path("recipes/vilbert-pretrain.yaml"), Path("recipes/vilbert-retrieval.yaml")
 SHORT = ("--train.steps=1500", "--train.warmup_steps=150", "--eval_limit=64")
+SHORTER = ("--train.steps=400", "--train.warmup_steps=50", "--eval_limit=64")
 
 ARMS = (
     Arm("dual encoder", Path("recipes/dual-encoder.yaml"), ("--eval_limit=64",)),
     Arm("two streams, zero-shot", PRETRAIN, SHORT),
     Arm("one stream, zero-shot", PRETRAIN, (*SHORT, *ONE_STREAM)),
-    Arm("two streams, fine-tuned", CHOOSE, start="two streams, zero-shot"),
-    Arm("one stream, fine-tuned", CHOOSE, start="one stream, zero-shot"),
-    Arm("two streams, fine-tuned, not pretrained", CHOOSE),
-    Arm("one stream, fine-tuned, not pretrained", CHOOSE, ONE_STREAM),
+    Arm("two streams, fine-tuned", CHOOSE, SHORTER, start="two streams, zero-shot"),
+    Arm("one stream, fine-tuned", CHOOSE, SHORTER, start="one stream, zero-shot"),
+    Arm("two streams, fine-tuned, not pretrained", CHOOSE, SHORTER),
+    Arm("one stream, fine-tuned, not pretrained", CHOOSE, (*SHORTER, *ONE_STREAM)),
 )
 
 TESTS = ("stamp-pictures-test", "emoji-twitter-names")
-MOST = 400
+MOST = 300
 """Pairs of a test, chosen by hash."""
 
 
@@ -79,7 +59,7 @@ def run(seeds: Sequence[int], out: Path, runs: Path) -> None:
     rows: list[dict[str, Any]] = json.loads(path.read_text("utf-8"))["rows"] if path.is_file() else []
     for seed in seeds:
         for arm in ARMS:
-            folder = _trained(arm, seed, runs)
+            folder = trained(arm, ARMS, seed, runs)
             for test in TESTS:
                 if any(row["test"] == test and row["who"] == arm.name and row["seed"] == seed for row in rows):
                     continue
@@ -100,21 +80,6 @@ def chosen(test: str) -> list[Document]:
     """At most so many pairs of a test."""
     documents = captioned(test, [])
     return sorted(documents, key=lambda d: hashlib.sha256(str(d.parts[1]).encode()).digest())[:MOST]
-
-
-def _trained(arm: Arm, seed: int, runs: Path) -> Path:
-    """The folder of a finished run; trained, or taken up where it stopped."""
-    folder = runs / f"{arm.name.replace(', ', '-').replace(' ', '-')}-{seed}"
-    if (folder / "metrics.json").is_file():
-        return folder
-    changes = [*arm.changes, f"--train.seed={seed}", "--train.eval_every=0"]
-    if arm.start is not None:
-        (start,) = (other for other in ARMS if other.name == arm.start)
-        changes.append(f"--model.start_from={_trained(start, seed, runs) / 'model'}")
-    recipe, values = read_recipe(arm.recipe, changes)
-    if run_recipe(recipe, values, folder, resume=bool(list_checkpoints(folder / "checkpoints"))) is None:
-        raise KeyboardInterrupt
-    return folder
 
 
 def markdown(rows: Sequence[dict[str, Any]]) -> str:
