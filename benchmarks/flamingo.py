@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from compare import Row, arguments, compare, report
 
 from vislang.models.backbones import SMOLLM2, load_language_tower
-from vislang.models.flamingo import Bridge, FlamingoConfig
+from vislang.models.bridge import Bridge, FlamingoConfig
 from vislang.models.flamingo_collate import IGNORED, Batch
 from vislang.nn.attention import kernel_for
 
@@ -38,7 +38,7 @@ def batch_of(media_token: int, image_first: bool) -> Batch:
         targets,
         torch.arange(ROWS)[:, None],
         place,
-        features=torch.randn(ROWS, 16, 1280),
+        features=torch.randn(ROWS, 1, 16, 1280),
     )
 
 

@@ -16,7 +16,7 @@ def test_question_and_caption():
 def test_shots_stand_before_the_question_in_their_order():
     parts = Prompts().ask(PICTURE, "q2?", [Shot(OTHER, " a1 ", "q1?")]).parts
     assert parts == (
-        *(OTHER, "Question: q1? Answer:", " a1\n\n"),
+        *(OTHER, "Question: q1? Answer:", " a1", EndOfChunk()),
         *(PICTURE, "Question: q2? Answer:"),
     )
 

@@ -10,8 +10,8 @@ import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast, ViTConfig, ViTModel
 
+from vislang.models.bridge import Bridge, FlamingoConfig
 from vislang.models.causal_lm import FrozenCausalLM
-from vislang.models.flamingo import Bridge, FlamingoConfig
 from vislang.models.flamingo_collate import IGNORED, Batch
 
 TYPES = 96
@@ -91,7 +91,7 @@ def batch(media_token: int, prefix: int = 5) -> Batch:
         targets,
         torch.tensor([[0], [1], [-1]]),
         prefix,
-        features=torch.randn(2, 9, 20, generator=generator),
+        features=torch.randn(2, 1, 9, 20, generator=generator),
     )
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 from vislang.errors import UserError
 
@@ -138,7 +138,62 @@ class Image(Medium):
 
 @dataclass(frozen=True)
 class Video(Medium):
-    """A moving image. Carried and checked for; a model that reads video decodes it."""
+    """A moving image without its sound."""
+
+    def decode(
+        self, frames_per_second: float = 1.0, max_frames: int = 32, max_pixels: int = MAX_PIXELS
+    ) -> list[PIL.Image.Image]:
+        """Frames in RGB, in order: one every ``1 / frames_per_second`` seconds, the first among them.
+
+        Of a longer video as many as ``max_frames``, evenly spread over the whole.
+
+        Args:
+            frames_per_second: how often to look.
+            max_frames: the most frames to return, at least one.
+            max_pixels: refuse a video whose frames have more pixels, before decoding one.
+
+        Raises:
+            MediaError: missing, empty, of no known format, damaged, without a single frame, or too large.
+        """
+        try:
+            import av
+        except ImportError:
+            raise MediaError(f"{self.name}: video needs PyAV. Run: pip install 'vislang[video]'") from None
+        try:
+            with av.open(io.BytesIO(self.read()), "r") as container:
+                if not container.streams.video:
+                    raise MediaError(f"{self.name}: no moving image in it. Give a video, or its sound as audio.")
+                stream = container.streams.video[0]
+                if stream.width * stream.height > max_pixels:
+                    raise MediaError(_too_large(self.name, f"{stream.width} x {stream.height}", max_pixels))
+                stream.thread_type = "AUTO"
+                sampled = _every(container.decode(stream), 1 / frames_per_second, max_frames)
+        except av.FFmpegError as error:
+            raise MediaError(
+                f"{self.name}: not a video of a known format, or damaged ({error.strerror}). Convert it to MP4 or WebM."
+            ) from None
+        if not sampled:
+            raise MediaError(f"{self.name}: a video without frames. Record it again, or leave it out.")
+        return sampled
+
+
+def _every(frames: Iterable[Any], seconds: float, most: int) -> list[PIL.Image.Image]:
+    """Of a video's frames one each so many seconds; where that makes too many, every second of them, and so on."""
+    kept: list[tuple[float, PIL.Image.Image]] = []
+    start: float | None = None
+    for number, frame in enumerate(frames):
+        # Some formats tell no times; then a frame counts as a 25th of a second.
+        time = float(frame.time) if frame.time is not None else number / 25
+        start = time if start is None else start
+        if time - start >= len(kept) * seconds - 1e-6:
+            kept.append((time, frame.to_image()))
+            if len(kept) == 2 * most:
+                # The video is long: half of what was kept is dropped, and from here on half as much is.
+                kept, seconds = kept[::2], 2 * seconds
+    if len(kept) > most:
+        spread = [round(place * (len(kept) - 1) / max(1, most - 1)) for place in range(most)]
+        kept = [kept[place] for place in spread]
+    return [image for _, image in kept]
 
 
 class AudioNotice(UserWarning):
@@ -211,7 +266,22 @@ class Absent:
     """The place of a medium that was taken away: text around it stays, there is nothing to look at."""
 
 
-Part = str | Image | Video | Audio | Absent
+@dataclass(frozen=True)
+class Learned:
+    """Text that a model is to learn to say, where it stands: a caption, an answer, the words of a page."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class EndOfChunk:
+    """The end of what belongs together: an example's answer, the text between two images of a page."""
+
+
+Part = str | Image | Video | Audio | Absent | Learned | EndOfChunk
+
+
+Looks = Literal["before", "after", "either"]
 
 
 @dataclass(frozen=True)
@@ -222,6 +292,8 @@ class Document:
         parts: strings and media.
         target: the text that should follow, where one is known: an answer, a caption.
         name: what to call the document in a message, such as its file and line.
+        looks: which medium text goes with: the one before it, the one after it, or, drawn each time it is learned
+            from, either (pages of the web show a picture before or after they speak of it).
 
     Raises:
         TypeError: a part is neither text nor a medium.
@@ -230,8 +302,9 @@ class Document:
     parts: tuple[Part, ...]
     target: str | None = None
     name: str = ""
+    looks: Looks = "before"
 
-    def __init__(self, parts: Iterable[Part], target: str | None = None, name: str = ""):
+    def __init__(self, parts: Iterable[Part], target: str | None = None, name: str = "", looks: Looks = "before"):
         parts = tuple(parts)
         for part in parts:
             if not isinstance(part, Part):
@@ -239,6 +312,7 @@ class Document:
         object.__setattr__(self, "parts", parts)
         object.__setattr__(self, "target", target)
         object.__setattr__(self, "name", name)
+        object.__setattr__(self, "looks", looks)
 
     @property
     def media(self) -> tuple[Medium, ...]:

@@ -12,15 +12,16 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from vislang.document import Document, Image, Part
+from vislang.document import Document, EndOfChunk, Image, Learned, Part, Video
 from vislang.errors import UserError
 
 
 @dataclass(frozen=True)
 class Shot:
-    """An example in the prompt: an image, what was asked of it (if anything), and the answer."""
+    """An example in the prompt: what is looked at (nothing, in an example of words alone), what was asked of it (if
+    anything), and the answer."""
 
-    image: Image
+    image: Image | Video | None
     answer: str
     question: str | None = None
 
@@ -32,7 +33,7 @@ class Prompts:
     Attributes:
         question: asks something of an image.
         caption: asks for the text that goes with an image.
-        separator: stands between an example's answer and what follows it.
+        separator: stands between an example, which ends its chunk, and what follows it.
 
     Raises:
         UserError: a template has other placeholders than these.
@@ -40,7 +41,7 @@ class Prompts:
 
     question: str = "{image}Question: {question} Answer:"
     caption: str = "{image}Caption:"
-    separator: str = "\n\n"
+    separator: str = ""
 
     def __post_init__(self):
         for name, needed in (("question", ["image", "question"]), ("caption", ["image"])):
@@ -50,20 +51,37 @@ class Prompts:
                     f"prompts.{name} {template!r}: needs {' and '.join(f'{{{n}}}' for n in needed)}, once each."
                 )
 
-    def ask(self, image: Part, question: str | None = None, shots: Sequence[Shot] = (), name: str = "") -> Document:
-        """The prompt for one image: its question, or its caption where none is given, after any examples."""
+    def ask(
+        self,
+        image: Part,
+        question: str | None = None,
+        shots: Sequence[Shot] = (),
+        name: str = "",
+        learn_shots: bool = False,
+    ) -> Document:
+        """The prompt for one image: its question, or its caption where none is given, after any examples.
+
+        With ``learn_shots`` the answers of the examples are to be learned too.
+        """
+        return Document([*self.examples(shots, learn_shots), *self._fill(image, question)], name=name)
+
+    def examples(self, shots: Sequence[Shot], learned: bool = False) -> list[Part]:
+        """What stands before a question: examples, each a chunk of its own."""
         parts: list[Part] = []
         for shot in shots:
+            answer = shot.answer.strip()
             parts += self._fill(shot.image, shot.question)
-            parts.append(f" {shot.answer.strip()}{self.separator}")
-        return Document(parts + self._fill(image, question), name=name)
+            parts += [Learned(answer) if learned else f" {answer}", EndOfChunk()]
+            parts += [self.separator] if self.separator else []
+        return parts
 
-    def _fill(self, image: Part, question: str | None) -> list[Part]:
+    def _fill(self, image: Part | None, question: str | None) -> list[Part]:
         template = self.caption if question is None else self.question
         before, after = template.split("{image}")
         asked = "" if question is None else question.strip()
         texts = [before.replace("{question}", asked), after.replace("{question}", asked)]
-        return [part for part in (texts[0], image, texts[1]) if part != ""]
+        parts = [texts[0], image, texts[1]] if image is not None else texts
+        return [part for part in parts if part != ""]
 
 
 def _placeholders(template: str) -> list[str]:

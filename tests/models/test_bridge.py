@@ -8,6 +8,7 @@ import torch
 from tests import tiny
 from vislang.errors import UserError
 from vislang.models.causal_lm import positions_of
+from vislang.models.decoding import Decoding, write_on
 from vislang.models.flamingo_collate import IGNORED, Batch
 
 
@@ -22,6 +23,10 @@ def own_logits(lm, bridge, batch):
         attention_mask=batch.attention_mask,
         position_ids=positions_of(batch.attention_mask),
     ).logits
+
+
+def write(bridge, batch, count, *ends):
+    return [text.tokens for (text,) in write_on(bridge, bridge.read(batch), Decoding(count), frozenset(ends))]
 
 
 @torch.no_grad()
@@ -57,7 +62,7 @@ def test_the_language_model_is_never_changed(lm):
     batch = tiny.batch(bridge.media_token)
     bridge(batch)
     bridge.losses(batch)["text"].backward()
-    bridge.generate(batch, 3, end_token=-1)
+    write(bridge, batch, 3)
     bridge.attention_maps(batch)
     assert state() == before
     assert all(p.grad is None for p in lm.parameters())
@@ -97,7 +102,7 @@ def test_generating_a_batch_equals_each_text_run_through_alone(lm, kept):
     batch = tiny.batch(bridge.media_token)
     if kept:
         bridge.keep_texts(batch, to_continue=True)
-    written = bridge.generate(batch, 5, end_token=-1)
+    written = write(bridge, batch, 5)
     for row, real in enumerate(batch.attention_mask.bool()):
         ids, time = batch.input_ids[row, real][None], batch.media_time[row, real][None]
         alone = []
@@ -116,8 +121,8 @@ def test_generating_a_batch_equals_each_text_run_through_alone(lm, kept):
 def test_generation_stops_at_the_end_token():
     bridge = tiny.bridge(tiny.language_model("llama"), opened=True)
     batch = tiny.batch(bridge.media_token)
-    free = bridge.generate(batch, 5, end_token=-1)
-    stopped = bridge.generate(batch, 5, end_token=free[0][2])
+    free = write(bridge, batch, 5)
+    stopped = write(bridge, batch, 5, free[0][2])
     for without, row in zip(free, stopped, strict=True):
         end = without.index(free[0][2]) if free[0][2] in without else 5
         assert row == without[:end]
@@ -133,7 +138,7 @@ def test_attention_maps_are_shares_and_blind_where_nothing_is():
 
 
 def test_a_trained_media_token_gets_a_gradient():
-    bridge = tiny.bridge(tiny.language_model("gpt2"), opened=True, train_media_token=True)
+    bridge = tiny.bridge(tiny.language_model("gpt2"), opened=True, train_added_tokens=True)
     bridge.losses(tiny.batch(bridge.media_token))["text"].backward()
     assert bridge.media_embedding.grad.abs().max() > 0
 
@@ -162,4 +167,4 @@ def test_a_memory_budget_is_kept():
     batch = tiny.batch(bridge.media_token)
     bridge.keep_texts(batch, to_continue=True)
     assert bridge.frozen_text._kept == {}
-    assert len(bridge.generate(batch, 2, end_token=-1)) == 3
+    assert len(write(bridge, batch, 2)) == 3

@@ -9,10 +9,11 @@ from PIL import Image as Pillow
 
 import vislang
 from tests import tiny
-from vislang.document import Absent, Document, Image, MediaError, Video
+from vislang.document import Absent, Audio, Document, Image, MediaError
 from vislang.errors import UserError
 from vislang.models.backbones import TowerError
-from vislang.models.flamingo import Flamingo, FlamingoConfig, FlamingoRecipe
+from vislang.models.bridge import FlamingoConfig
+from vislang.models.flamingo import Flamingo, FlamingoRecipe
 from vislang.models.flamingo_collate import IGNORED
 from vislang.models.loading import ModelNotFound
 from vislang.prompt import Prompts, Shot
@@ -205,8 +206,8 @@ def test_attention_is_one_map_a_token_and_medium(model, pictures):
 
 
 def test_what_it_does_not_read_is_refused(model):
-    with pytest.raises(MediaError, match="a video, and this model reads text and images"):
-        model.generate([Document([Video(b"x")], name="rec:3")])
+    with pytest.raises(MediaError, match="an? audio, and this model reads text, images and videos"):
+        model.generate([Document([Audio(b"x")], name="rec:3")])
     with pytest.raises(UserError, match="empty"):
         model.generate([Document([""], name="rec:3")])
     with pytest.raises(UserError, match=r"rec:3: \d+ tokens, and the language model has positions for 128"):

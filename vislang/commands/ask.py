@@ -27,6 +27,7 @@ def ask(model: str, image: str, question: str | None, shots: Sequence[Sequence[s
     picture = Image(image)
     examples = [parse_shot(path, text, question) for path, text in shots]
     for medium in (picture, *(shot.image for shot in examples)):
+        assert medium is not None
         medium.decode()
     opened = load(model)
     if isinstance(opened, Decides):

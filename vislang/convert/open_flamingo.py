@@ -17,7 +17,8 @@ from torch import Tensor
 from vislang.convert.keys import ConversionError, Keys, Place, fill
 from vislang.convert.settings import Settings
 from vislang.models.backbones import load_causal_lm
-from vislang.models.flamingo import FlamingoConfig
+from vislang.models.bridge import FlamingoConfig
+from vislang.models.decoding import Decoding, write_on
 from vislang.models.flamingo_collate import IGNORED, Batch
 from vislang.models.old_flamingo import OldFlamingo
 
@@ -190,7 +191,7 @@ def outputs(model: OldFlamingo, inputs: Mapping[str, Any], recorded: Mapping[str
     bridge, features = model.bridge, inputs["vision_features"]
     if features.shape[2] != 1:
         raise ConversionError("reference: several frames; OpenFlamingo reads one.")
-    latents = bridge.resampler(features.flatten(0, 1).flatten(1, 2))
+    latents = bridge.resampler(features.flatten(0, 1))
     ids, mask = inputs["input_ids"], inputs["attention_mask"]
     rows, media = features.shape[:2]
     is_media = ids == bridge.media_token
@@ -201,7 +202,7 @@ def outputs(model: OldFlamingo, inputs: Mapping[str, Any], recorded: Mapping[str
         torch.full_like(ids, IGNORED),
         torch.arange(rows * media).view(rows, media),
         0,
-        features.flatten(0, 1).flatten(1, 2),
+        features=features.flatten(0, 1),
     )
     logits = bridge(batch)
     found: dict[str, Any] = {"resampled": latents.unflatten(0, (rows, media)), "logits": logits}
@@ -210,6 +211,6 @@ def outputs(model: OldFlamingo, inputs: Mapping[str, Any], recorded: Mapping[str
         found["loss"] = F.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORED)
     if "greedy" in recorded:
         count = torch.as_tensor(recorded["greedy"]).shape[1] - ids.shape[1]
-        written = bridge.generate(batch, count, end_token=-1)
-        found["greedy"] = torch.cat([ids, torch.tensor(written)], dim=1)
+        written = write_on(bridge, bridge.read(batch), Decoding(count), frozenset())
+        found["greedy"] = torch.cat([ids, torch.tensor([text.tokens for (text,) in written])], dim=1)
     return found

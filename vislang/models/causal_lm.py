@@ -38,6 +38,7 @@ class FrozenCausalLM(nn.Module):
         self.lm = lm.requires_grad_(False).eval()
         self._layers_path = _find_layers(lm)
         self._decoder_path = self._layers_path.rpartition(".")[0]
+        self._head_path = next(name for name, module in lm.named_modules() if module is lm.get_output_embeddings())
 
     def train(self, mode: bool = True) -> FrozenCausalLM:
         """Stay in evaluation mode: a frozen model drops nothing out."""
@@ -62,6 +63,16 @@ class FrozenCausalLM(nn.Module):
         return getattr(self.lm.config.get_text_config(), "max_position_embeddings", None)
 
     @property
+    def tied(self) -> bool:
+        """Whether the head is the embedding."""
+        return self.lm.get_output_embeddings().weight is self.lm.get_input_embeddings().weight
+
+    @property
+    def head_width(self) -> int:
+        """Width of the decoder's output, which the head reads."""
+        return self.lm.get_output_embeddings().weight.shape[1]
+
+    @property
     def vocabulary_size(self) -> int:
         """Number of rows of the input embedding."""
         return self.lm.get_input_embeddings().weight.shape[0]
@@ -73,7 +84,7 @@ class FrozenCausalLM(nn.Module):
     def run(
         self,
         embeddings: Float[Tensor, "batch tokens embed_width"],
-        attention_mask: Int[Tensor, "batch cached_and_tokens"],
+        attention_mask: Int[Tensor, "batch cached_and_tokens"] | Float[Tensor, "batch 1 tokens cached_and_tokens"],
         position_ids: Int[Tensor, "batch tokens"],
         *,
         before: Mapping[int, Step] | None = None,
@@ -85,7 +96,8 @@ class FrozenCausalLM(nn.Module):
 
         Args:
             embeddings: what enters the lowest layer; with ``enter`` only its shape is read.
-            attention_mask: 1 for real tokens, 0 for padding, over the cached tokens and the new ones.
+            attention_mask: 1 for real tokens, 0 for padding, over the cached tokens and the new ones; or what is to be
+                added to every layer's products of queries and keys, as it is.
             position_ids: the position of each new token in its own text.
             before: what to do to the hidden states before layer i.
             cache: keys and values of earlier tokens; it grows by the layers that run.
@@ -142,9 +154,16 @@ class FrozenCausalLM(nn.Module):
         self.run(self.embed(ids), mask, positions_of(mask), before={layer: measure(layer) for layer in layers})
         return [round(seen[layer], 3) for layer in layers]
 
-    def logits(self, hidden: Float[Tensor, "batch tokens head_width"]) -> Float[Tensor, "batch tokens types"]:
-        """The model's own head over the decoder's output, with whatever scaling or capping it applies."""
+    def logits(
+        self, hidden: Float[Tensor, "batch tokens head_width"], rows: Float[Tensor, "others head_width"] | None = None
+    ) -> Float[Tensor, "batch tokens types"]:
+        """The model's own head over the decoder's output, with whatever scaling or capping it applies.
+
+        With ``rows`` the logits of other tokens: these rows take the place of the head's.
+        """
         head = _with_submodule(self.lm, self._decoder_path, _Given(hidden))
+        if rows is not None:
+            head = _with_submodule(head, self._head_path, _Rows(rows))
         return head(inputs_embeds=hidden, use_cache=False).logits
 
 
@@ -166,7 +185,6 @@ class CausalLMWithRows(FrozenCausalLM):
         super().__init__(lm)
         self.register_buffer("row_ids", ids)
         self.register_buffer("rows", rows)
-        self.tied = lm.get_output_embeddings().weight is lm.get_input_embeddings().weight
 
     @property
     def vocabulary_size(self) -> int:
@@ -181,15 +199,17 @@ class CausalLMWithRows(FrozenCausalLM):
             embeddings = torch.where((input_ids == token)[..., None], row.to(embeddings.dtype), embeddings)
         return embeddings
 
-    def logits(self, hidden: Float[Tensor, "batch tokens head_width"]) -> Float[Tensor, "batch tokens types"]:
-        """The model's own head; where it is tied, with the rows for their tokens."""
-        found = super().logits(hidden)
-        if not self.tied or not len(self.row_ids):
+    def logits(
+        self, hidden: Float[Tensor, "batch tokens head_width"], rows: Float[Tensor, "others head_width"] | None = None
+    ) -> Float[Tensor, "batch tokens types"]:
+        """The model's own head; where it is tied, with the rows of added tokens for these."""
+        found = super().logits(hidden, rows)
+        if rows is not None or not self.tied or not len(self.row_ids):
             return found
         missing = self.vocabulary_size - found.shape[-1]
         if missing > 0:
             found = torch.cat([found, found.new_zeros(*found.shape[:-1], missing)], dim=-1)
-        return found.index_copy(-1, self.row_ids, (hidden @ self.rows.to(hidden.dtype).t()).to(found.dtype))
+        return found.index_copy(-1, self.row_ids, super().logits(hidden, self.rows.to(hidden.dtype)).to(found.dtype))
 
 
 def positions_of(attention_mask: Int[Tensor, "batch tokens"]) -> Int[Tensor, "batch tokens"]:
@@ -261,6 +281,17 @@ class _Preceded(_StandIn):
         if self.step is not None:
             hidden = self.step(hidden)
         return self.layer(hidden, *args, **kwargs)
+
+
+class _Rows(nn.Module):
+    """A head of other tokens."""
+
+    def __init__(self, rows: Tensor):
+        super().__init__()
+        self.rows = rows
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return hidden @ self.rows.to(hidden.dtype).t()
 
 
 class _Given(nn.Module):

@@ -1,8 +1,7 @@
-"""Flamingo: a frozen vision tower and a frozen language model, bridged (Alayrac et al. 2022).
+"""Flamingo: Documents of text, images and videos in, text out (Alayrac et al. 2022).
 
-Read from the top: the resampler turns the features of an image into a few latents; a gated block lets text
-tokens look at those latents, before a layer of the frozen language model; the bridge puts the two between
-any causal language model and any vision tower. Only resampler and gated blocks train.
+The bridge between the two frozen towers is :mod:`vislang.models.bridge`; how Documents become tokens,
+:mod:`vislang.models.flamingo_collate`; how text is written, :mod:`vislang.models.decoding`.
 """
 
 from __future__ import annotations
@@ -16,14 +15,12 @@ from typing import Any
 
 import safetensors.torch
 import torch
-import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
-from transformers import DynamicCache
 
 from vislang.cache import cache_folder
 from vislang.capabilities import ModelRecipe, Progress, Score, TokenAttention
-from vislang.document import Document, Image
+from vislang.document import Document, Image, Medium, Video
 from vislang.errors import UserError
 from vislang.models.arithmetic import Precision, autocast, dtype_of
 from vislang.models.backbones import (
@@ -35,439 +32,20 @@ from vislang.models.backbones import (
     load_language_tower,
     load_vision_tower,
 )
-from vislang.models.causal_lm import FrozenCausalLM, Step, positions_of
+from vislang.models.bridge import Bridge, FlamingoConfig, Reading
+from vislang.models.decoding import Decoding, grow, write_on
 from vislang.models.feature_cache import FeatureCache
-from vislang.models.flamingo_collate import IGNORED, Batch, Collator
-from vislang.models.frozen_text import FrozenText, ReadText, add_below, cache_above, stack_entering
+from vislang.models.flamingo_collate import IGNORED, Batch, CollateConfig, Collator, stack_frames
 from vislang.models.saved import read_config, write_model
-from vislang.nn.attention import CrossAttention, KeysValues, attend_to_latest, kernel_for
-from vislang.nn.transformer import FeedForward
 from vislang.prompt import Prompts, Shot
 
 
-class PerceiverResampler(nn.Module):
-    """Features of a medium, however many, become a fixed number of latents (section 3.1.1, figure 5).
+@dataclass(frozen=True)
+class Completion:
+    """A text that was written, and its log-likelihood in nats."""
 
-    Learned latents attend to the features and to themselves: keys and values come from both, laid end to end.
-    Features are standardised first, channel by channel, by what :meth:`standardise` measured (nothing, at first):
-    what all images share would otherwise drown what tells them apart.
-
-    Args:
-        features_width: width of the vision tower's features.
-        width: width of the latents; features of another width are mapped to it first.
-        latents: number of latents of a medium.
-        depth: number of layers.
-        heads, head_width: shape of the attention.
-        expansion: inner width of the feed-forward, in widths.
-    """
-
-    features_mean: Tensor
-    features_deviation: Tensor
-
-    def __init__(
-        self,
-        features_width: int,
-        width: int,
-        latents: int = 64,
-        depth: int = 6,
-        heads: int = 8,
-        head_width: int = 64,
-        expansion: int = 4,
-    ):
-        super().__init__()
-        self.register_buffer("features_mean", torch.zeros(features_width))
-        self.register_buffer("features_deviation", torch.ones(features_width))
-        self.project = nn.Identity() if features_width == width else _small_linear(features_width, width)
-        # Small beside what they gather, so that images differ in the latents from the first step.
-        self.latents = nn.Parameter(0.02 * torch.randn(latents, width))
-        self.layers = nn.ModuleList(ResamplerLayer(width, heads, head_width, expansion) for _ in range(depth))
-        self.norm = nn.LayerNorm(width)
-
-    @torch.no_grad()
-    def standardise(self, features: Float[Tensor, "media positions features_width"]) -> None:
-        """Measure mean and deviation of each channel, over media and positions."""
-        self.features_mean.copy_(features.mean(dim=(0, 1)))
-        # A channel that hardly ever moves must not be blown up to noise.
-        deviation = features.std(dim=(0, 1))
-        self.features_deviation.copy_(deviation.clamp(min=1e-2 * float(deviation.mean()) + 1e-6))
-
-    def forward(
-        self,
-        features: Float[Tensor, "media positions features_width"],
-        weights: list[Tensor] | None = None,
-    ) -> Float[Tensor, "media latents width"]:
-        """Resample each medium. A list given as ``weights`` receives each layer's attention over positions:
-        (media, heads, latents, positions), the share that latents give to each other left out.
-        """
-        features = self.project((features - self.features_mean) / self.features_deviation)
-        latents = self.latents.expand(len(features), -1, -1)
-        for layer in self.layers:
-            latents = layer(features, latents, weights)
-        return self.norm(latents)
-
-
-def _small_linear(width_in: int, width_out: int) -> nn.Linear:
-    """A linear map that starts a tenth of the usual size: its output is normalised next, so that only the
-    direction of its rows counts, and from a small start they turn ten times as fast."""
-    linear = nn.Linear(width_in, width_out)
-    with torch.no_grad():
-        linear.weight.mul_(0.1)
-        linear.bias.zero_()
-    return linear
-
-
-class ResamplerLayer(nn.Module):
-    """Latents look at features and at each other, then a feed-forward; both with a residual connection."""
-
-    def __init__(self, width: int, heads: int, head_width: int, expansion: int):
-        super().__init__()
-        self.norm_features = nn.LayerNorm(width)
-        self.norm_latents = nn.LayerNorm(width)
-        self.attention = CrossAttention(width, width, heads, head_width)
-        self.feed_forward = FeedForward(width, expansion)
-
-    def forward(
-        self,
-        features: Float[Tensor, "media positions width"],
-        latents: Float[Tensor, "media latents width"],
-        weights: list[Tensor] | None = None,
-    ) -> Float[Tensor, "media latents width"]:
-        """One round of looking."""
-        queries = self.norm_latents(latents)
-        context = self.attention.keys_values(torch.cat([self.norm_features(features), queries], dim=1))
-        if weights is not None:
-            weights.append(self.attention.weights(queries, context)[..., : features.shape[1]])
-        latents = latents + self.attention(queries, context)
-        return latents + self.feed_forward(latents)
-
-
-class GatedCrossAttentionBlock(nn.Module):
-    """Text looks at media before a frozen layer, as much as two gates allow (section 3.1.2, figure 4).
-
-    ``x + s tanh(a) * attend(x, media)``, then ``x + s tanh(f) * feed_forward(x)``. Both gates start at 0, so
-    the language model starts out as it was.
-
-    The scale s is ours (the paper has 1). A language model's hidden states grow from layer to layer, to a root
-    mean square of 8 to 25 in the upper layers of SmolLM2-135M, where a fresh block puts out about 0.1: it would
-    spend its training on growing loud enough to be heard. s lets it speak in the layer's own unit.
-
-    Args:
-        width: width of the language model.
-        media_width: width of the latents.
-        heads, head_width: shape of the attention.
-        expansion: inner width of the feed-forward, in widths.
-        scale: s, the root mean square of the hidden states that enter this layer.
-    """
-
-    def __init__(
-        self,
-        width: int,
-        media_width: int,
-        heads: int = 8,
-        head_width: int = 64,
-        expansion: int = 4,
-        scale: float = 1.0,
-    ):
-        super().__init__()
-        self.scale = scale
-        self.norm = nn.LayerNorm(width)
-        self.attention = CrossAttention(width, media_width, heads, head_width)
-        self.attention_gate = nn.Parameter(torch.zeros(()))
-        self.feed_forward = FeedForward(width, expansion)
-        self.feed_forward_gate = nn.Parameter(torch.zeros(()))
-
-    def forward(
-        self,
-        hidden: Float[Tensor, "batch tokens width"],
-        media: KeysValues,
-        mask: Tensor,
-    ) -> Float[Tensor, "batch tokens width"]:
-        """Let each token look at the media that ``mask`` (batch, tokens, media * latents) opens to it."""
-        attended = self.attention(self.norm(hidden), media, mask)
-        hidden = hidden + self.scale * self.attention_gate.tanh() * attended
-        return hidden + self.scale * self.feed_forward_gate.tanh() * self.feed_forward(hidden)
-
-
-@dataclass
-class FlamingoConfig:
-    """Shape of the bridge. The defaults are OpenFlamingo's; the paper's 3B to 80B have 16 heads of 96.
-
-    Attributes:
-        gated_layers: indices of the language model's layers with a gated block before them; None places
-            one before each layer i with (i + 1) % gate_every == 0.
-        gate_every: see ``gated_layers``.
-        latents: latents of a medium.
-        resampler_width: width of the latents; None takes the vision tower's.
-        resampler_depth: layers of the resampler.
-        heads, head_width: shape of every attention, in the resampler and in the gated blocks.
-        expansion: inner width of every feed-forward, in widths.
-        scales: the unit that each gated block speaks in (see GatedCrossAttentionBlock), in the order of layers;
-            None measures them on the language model, 1 for each is the paper's.
-        gate_all_text: let the gated blocks' feed-forward act on text before the first medium too, as the paper
-            does. Otherwise such text stays exactly what the language model makes of it, which is then computed
-            once a text (see :mod:`vislang.models.frozen_text`).
-        train_media_token: train the embedding of the media token too. The layers below the first gate then
-            depend on it and are computed, and differentiated, at every step.
-        media_token: its id, where the language model's vocabulary has it already; None puts it beyond that.
-    """
-
-    gated_layers: list[int] | None = None
-    gate_every: int = 4
-    latents: int = 64
-    resampler_width: int | None = None
-    resampler_depth: int = 6
-    heads: int = 8
-    head_width: int = 64
-    expansion: int = 4
-    scales: list[float] | None = None
-    gate_all_text: bool = False
-    train_media_token: bool = False
-    media_token: int | None = None
-
-
-class MediaKeysValues:
-    """Keys and values of a batch's media for every gated layer, projected once.
-
-    Args:
-        by_layer: keys and values (media, heads, latents, head width) of each gated layer.
-        media_index: (batch, row media) rows of the media, -1 for none.
-    """
-
-    def __init__(self, by_layer: dict[int, KeysValues], media_index: Int[Tensor, "batch row_media"]):
-        self.row_media = media_index.shape[1]
-        latents = next(iter(by_layer.values())).keys.shape[2]
-        self.latents = latents
-        self.present = (media_index >= 0).repeat_interleave(latents, dim=1)
-        rows = media_index.clamp(min=0)
-        self.by_layer = {
-            layer: KeysValues(*(side[rows].transpose(1, 2).flatten(2, 3) for side in keys_values))
-            for layer, keys_values in by_layer.items()
-        }
-
-    def mask(self, media_time: Int[Tensor, "batch tokens"]) -> Bool[Tensor, "batch tokens row_latents"]:
-        """(batch, tokens, row media * latents): each token may look at its latest medium, if it is there."""
-        latest = attend_to_latest(media_time, self.row_media, self.latents)
-        return latest & self.present[:, None]
-
-
-class Bridge(nn.Module):
-    """Everything of Flamingo that trains, around a frozen causal language model, tensors in and tensors out.
-
-    Args:
-        config: shape of the bridge.
-        lm: the frozen language model.
-        features_width: width of the vision tower's features.
-        media_embedding: (width of the embeddings) what the media token is read as at first.
-
-    Raises:
-        UserError: a gated layer that the language model does not have, or none at all.
-    """
-
-    def __init__(self, config: FlamingoConfig, lm: FrozenCausalLM, features_width: int, media_embedding: Tensor):
-        super().__init__()
-        depth = len(lm.layers)
-        gated = config.gated_layers
-        if gated is None:
-            gated = [i for i in range(depth) if (i + 1) % config.gate_every == 0]
-        if not gated or min(gated) < 0 or max(gated) >= depth or len(set(gated)) != len(gated):
-            raise UserError(
-                f"gated_layers {gated}: name at least one of the language model's layers 0 to {depth - 1}, "
-                "each once (gate_every must not exceed their number)."
-            )
-        self.lm = lm
-        width = config.resampler_width or features_width
-        shape = {"heads": config.heads, "head_width": config.head_width, "expansion": config.expansion}
-        self.resampler = PerceiverResampler(features_width, width, config.latents, config.resampler_depth, **shape)
-        scales = config.scales or lm.residual_scales(sorted(gated))
-        self.gated_blocks = nn.ModuleDict(
-            {
-                str(layer): GatedCrossAttentionBlock(lm.width, width, **shape, scale=scale)
-                for layer, scale in zip(sorted(gated), scales, strict=True)
-            }
-        )
-        self.config = replace(config, gated_layers=sorted(gated), scales=scales)
-        self.media_embedding = nn.Parameter(media_embedding.clone().float(), requires_grad=config.train_media_token)
-        self.frozen_text = FrozenText(lm, self.gated_layers[0])
-
-    @property
-    def gated_layers(self) -> list[int]:
-        """Indices of the language model's layers with a gated block before them, lowest first."""
-        return [int(name) for name in self.gated_blocks]
-
-    def block(self, layer: int) -> GatedCrossAttentionBlock:
-        """The gated block before a layer."""
-        block = self.gated_blocks[str(layer)]
-        assert isinstance(block, GatedCrossAttentionBlock)
-        return block
-
-    @property
-    def media_token(self) -> int:
-        """The media token's id: one beyond the language model's vocabulary, unless it has one of its own."""
-        return self.lm.vocabulary_size if self.config.media_token is None else self.config.media_token
-
-    def embed(self, input_ids: Int[Tensor, "batch tokens"]) -> Float[Tensor, "batch tokens embed_width"]:
-        """Embed tokens, the media token included."""
-        is_media = input_ids == self.media_token
-        embeddings = self.lm.embed(input_ids.masked_fill(is_media, 0))
-        return torch.where(is_media[..., None], self.media_embedding.to(embeddings.dtype), embeddings)
-
-    def media_keys_values(
-        self, latents: Float[Tensor, "media latents width"], media_index: Int[Tensor, "batch row_media"]
-    ) -> MediaKeysValues:
-        """Project resampled media for every gated layer."""
-        by_layer = {layer: self.block(layer).attention.keys_values(latents) for layer in self.gated_layers}
-        return MediaKeysValues(by_layer, media_index)
-
-    def steps(
-        self,
-        media: MediaKeysValues,
-        media_time: Int[Tensor, "batch tokens"],
-        looking: dict[int, Tensor] | None = None,
-    ) -> dict[int, Step]:
-        """What to do before each gated layer, for tokens that stand after ``media_time`` media.
-
-        A dictionary given as ``looking`` receives the attention weights that each gated layer uses:
-        (batch, heads, tokens, row media * latents).
-        """
-        mask = media.mask(media_time)
-        reached = None if self.config.gate_all_text else (media_time > 0)[..., None]
-
-        def before(layer: int) -> Step:
-            block = self.block(layer)
-
-            def step(hidden: Tensor) -> Tensor:
-                if looking is not None:
-                    looking[layer] = block.attention.weights(block.norm(hidden), media.by_layer[layer], mask)
-                gated = block(hidden, media.by_layer[layer], mask)
-                return gated if reached is None else torch.where(reached, gated, hidden)
-
-            return step
-
-        return {layer: before(layer) for layer in self.gated_layers}
-
-    def forward(self, batch: Batch) -> Float[Tensor, "batch tokens types"]:
-        """Logits at every position, straight through: the definition that the shortcuts are tested against."""
-        return self.lm.logits(self._read_through(batch))
-
-    def losses(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
-        """Mean cross-entropy over the targets, in nats."""
-        with kernel_for(batch.input_ids.shape[1], batch.input_ids.device, self.lm.lm.dtype):
-            log_likelihoods, _ = self.token_log_likelihoods(batch)
-        return {"text": -log_likelihoods.mean()}
-
-    def token_log_likelihoods(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Log-probability of each target, in nats, and the row that it stands in, both (targets,).
-
-        Only what can change is computed with gradients: the tokens from the first medium on, from the first
-        gated layer up; and logits only where there is a target.
-        """
-        if self.config.train_media_token:
-            hidden, targets = self._read_through(batch), batch.targets
-        else:
-            hidden, targets = self._read_on(batch)[0], batch.targets[:, batch.prefix :]
-        labelled = targets != IGNORED
-        logits = self.lm.logits(hidden[labelled][None])[0]
-        log_likelihoods = -F.cross_entropy(logits.float(), targets[labelled], reduction="none")
-        return log_likelihoods, labelled.nonzero()[:, 0]
-
-    def keep_texts(self, batch: Batch, to_continue: bool) -> None:
-        """Read the texts of a batch now and keep what they leave behind, for all later batches.
-
-        Nothing is kept while the media token trains, since its embedding then changes with every step.
-        """
-        if not self.config.train_media_token:
-            embeddings = self.embed(batch.input_ids)
-            self.frozen_text.keep(embeddings, batch.input_ids, batch.attention_mask, batch.prefix, to_continue)
-
-    @torch.no_grad()
-    def generate(self, batch: Batch, max_new_tokens: int, end_token: int) -> list[list[int]]:
-        """Continue each row greedily, until it ends or ``max_new_tokens`` were added; the end is left out."""
-        media = self._media(batch)
-        hidden, cache, texts = self._read_on(batch, media, to_continue=True)
-        add_below(cache, texts, batch.prefix, batch.input_ids.shape[1])
-        rows = torch.arange(len(hidden), device=hidden.device)
-        lengths = batch.attention_mask.sum(dim=-1)
-        last = batch.attention_mask[:, batch.prefix :].sum(dim=-1) - 1
-        steps = self.steps(media, batch.media_time[rows, batch.prefix + last][:, None])
-        mask = batch.attention_mask
-        ended = torch.zeros_like(lengths, dtype=torch.bool)
-        written: list[Tensor] = []
-        latest = hidden[rows, last][:, None]
-        for position in range(max_new_tokens):
-            token = self.lm.logits(latest)[:, -1].argmax(dim=-1)
-            ended = ended | (token == end_token)
-            written.append(token.masked_fill(ended, end_token))
-            if bool(ended.all()) or position + 1 == max_new_tokens:
-                break
-            mask = F.pad(mask, (0, 1), value=1)
-            latest = self.lm.run(
-                self.lm.embed(token[:, None]), mask, (lengths + position)[:, None], before=steps, cache=cache
-            )
-        return [[token for token in row if token != end_token] for row in torch.stack(written, dim=1).tolist()]
-
-    @torch.no_grad()
-    def attention_maps(self, batch: Batch) -> Float[Tensor, "batch tokens row_media positions"]:
-        """Where each token looks in each medium of its row, as shares of its attention.
-
-        A token's attention to latents, averaged over heads and over gated layers (each as far as its gate is
-        open), followed through the latents' attention to positions, averaged over the resampler's layers and
-        heads. It shows what was looked at, which is not yet why an answer was given.
-        """
-        reading: list[Tensor] = []
-        latents = self.resampler(batch.features, reading)
-        positions = torch.stack(reading).mean(dim=(0, 2))
-        positions = positions / positions.sum(dim=-1, keepdim=True)
-        media = self.media_keys_values(latents, batch.media_index)
-        looking: dict[int, Tensor] = {}
-        self._read_through(batch, media, looking)
-        opening = torch.stack([self.block(layer).attention_gate.tanh().abs() for layer in looking])
-        weights = torch.stack([heads.mean(dim=1) for heads in looking.values()])
-        weights = torch.einsum("g,gbtl->btl", opening / opening.sum().clamp(min=1e-12), weights)
-        weights = weights.unflatten(-1, (media.row_media, media.latents))
-        return torch.einsum("btml,bmlp->btmp", weights, positions[batch.media_index.clamp(min=0)])
-
-    def gates(self) -> dict[str, float]:
-        """tanh of every gate: how far each gated block is open, 0 for shut."""
-        return {
-            f"gate/{layer}/{part}": gate.tanh().item()
-            for layer in self.gated_layers
-            for part, gate in (
-                ("attention", self.block(layer).attention_gate),
-                ("feed_forward", self.block(layer).feed_forward_gate),
-            )
-        }
-
-    def _media(self, batch: Batch) -> MediaKeysValues:
-        return self.media_keys_values(self.resampler(batch.features), batch.media_index)
-
-    def _read_through(
-        self, batch: Batch, media: MediaKeysValues | None = None, looking: dict[int, Tensor] | None = None
-    ) -> Float[Tensor, "batch tokens head_width"]:
-        """The decoder's output for all columns, every layer run for every token."""
-        return self.lm.run(
-            self.embed(batch.input_ids),
-            batch.attention_mask,
-            positions_of(batch.attention_mask),
-            before=self.steps(media or self._media(batch), batch.media_time, looking),
-        )
-
-    def _read_on(
-        self, batch: Batch, media: MediaKeysValues | None = None, to_continue: bool = False
-    ) -> tuple[Float[Tensor, "batch suffix head_width"], DynamicCache, list[ReadText]]:
-        """The decoder's output for the columns from the first medium on; what text decides is recalled."""
-        prefix = batch.prefix
-        embeddings = self.embed(batch.input_ids)
-        texts = self.frozen_text.read(embeddings, batch.input_ids, batch.attention_mask, prefix, to_continue)
-        cache = cache_above(texts, prefix, self.gated_layers[0])
-        hidden = self.lm.run(
-            embeddings[:, prefix:],
-            batch.attention_mask,
-            positions_of(batch.attention_mask)[:, prefix:],
-            before=self.steps(media or self._media(batch), batch.media_time[:, prefix:]),
-            cache=cache,
-            enter=(self.gated_layers[0], stack_entering(texts, embeddings.shape[1] - prefix)),
-        )
-        return hidden, cache, texts
+    text: str
+    log_likelihood: float
 
 
 class Flamingo(nn.Module):
@@ -478,7 +56,8 @@ class Flamingo(nn.Module):
         language: the frozen language model.
         vision: the frozen vision tower.
         prompts: the words around media that it is trained and asked with.
-        cache_features: keep features of images on disk, so that each is encoded once.
+        collate: how documents are read.
+        cache_features: keep features of media on disk, so that each is encoded once.
     """
 
     def __init__(
@@ -487,6 +66,7 @@ class Flamingo(nn.Module):
         language: LanguageTower,
         vision: VisionTower,
         prompts: Prompts | None = None,
+        collate: CollateConfig | None = None,
         cache_features: bool = True,
     ):
         super().__init__()
@@ -505,8 +85,10 @@ class Flamingo(nn.Module):
             vision,
             cache,
             self.bridge.media_token,
+            self.bridge.chunk_token,
             language.lm.context_length,
             read_prefix_apart=not config.gate_all_text,
+            config=collate or CollateConfig(),
         )
 
     @property
@@ -525,53 +107,61 @@ class Flamingo(nn.Module):
     def prepare(self, documents: Sequence[Document], progress: Progress | None = None, chunk: int = 32) -> int:
         """Compute once what these documents will ask for again and again.
 
-        Images that no run has encoded yet are encoded and kept on disk; texts that occur more than once are
+        Media that no run has encoded yet are encoded and kept on disk; texts that occur more than once are
         read by the language model and kept in memory.
 
         Args:
             documents: those to come, with targets for training and without for generating.
-            progress: called with (images done, images to do).
-            chunk: images, or texts, at a time.
+            progress: called with (media done, media to do).
+            chunk: frames, or texts, at a time.
 
         Returns:
-            The number of images encoded.
+            The number of media encoded.
 
         Raises:
-            MediaError: an image cannot be used; those before it are kept.
+            MediaError: a medium cannot be used; those before it are kept.
         """
         self._read_repeated(documents, chunk)
         cache = self.collate.cache
         if cache is None:
             return 0
-        images = {medium.content_hash: medium for d in documents for medium in d.media if isinstance(medium, Image)}
-        missing = [(mark, image) for mark, image in images.items() if mark not in cache]
+        media = {self.collate.key(medium): medium for d in documents for medium in _seen(d)}
+        missing = [(mark, medium) for mark, medium in media.items() if mark not in cache]
         if progress is not None and missing:
             progress(0, len(missing))
-        for start in range(0, len(missing), chunk):
-            part = missing[start : start + chunk]
-            pixels = torch.stack([self.vision.preprocess(image.decode()) for _, image in part])
-            for (mark, _), features in zip(part, self.vision(pixels.to(self.device)).cpu(), strict=True):
-                cache.put(mark, features)
+        waiting: list[tuple[str, Tensor]] = []
+        for done, (mark, medium) in enumerate(missing, start=1):
+            waiting.append((mark, self.collate.pixels(medium)))
+            if sum(len(pixels) for _, pixels in waiting) >= chunk or done == len(missing):
+                encoded = self.vision(torch.cat([pixels for _, pixels in waiting]).to(self.device)).cpu()
+                for (known, _), features in zip(waiting, encoded.split([len(p) for _, p in waiting]), strict=True):
+                    # An image's features are kept without a dimension of frames, as regions are.
+                    cache.put(known, features if isinstance(media[known], Video) else features[0])
+                waiting = []
             if progress is not None:
-                progress(start + len(part), len(missing))
+                progress(done, len(missing))
         return len(missing)
 
     def fit(self, lessons: Sequence[Document], media: int = 1000) -> None:
-        """Measure on the training images what is not learned: mean and deviation of each channel of features.
+        """Measure on the training media what is not learned: mean and deviation of each channel of features.
 
         Args:
             lessons: the training documents, prepared.
-            media: images to measure on, evenly spread over the lessons.
+            media: media to measure on, evenly spread over the lessons.
         """
-        images = {m.content_hash: m for d in lessons for m in d.media if isinstance(m, Image)}
-        chosen = list(images.values())[:: max(1, len(images) // media)]
-        if chosen:
-            batches = self._batches([Document([image]) for image in chosen], 64)
-            features = [batch.features for batch in batches if batch.features is not None]
-            self.bridge.resampler.standardise(torch.cat(features))
+        known = {medium.content_hash: medium for d in lessons for medium in _seen(d)}
+        chosen = list(known.values())[:: max(1, len(known) // media)]
+        measured = []
+        for start in range(0, len(chosen), 64):
+            batch = self._with_features(self.collate([Document(chosen[start : start + 64])]))
+            assert batch.features is not None
+            frames = torch.ones(len(batch.features), dtype=torch.long) if batch.frames is None else batch.frames
+            measured += [medium[:count].flatten(0, 1) for medium, count in zip(batch.features, frames, strict=True)]
+        if measured:
+            self.bridge.resampler.standardise(torch.cat(measured)[None])
 
     def _read_repeated(self, documents: Sequence[Document], chunk: int) -> None:
-        words = (tuple(part if isinstance(part, str) else None for part in d.parts) for d in documents)
+        words = (tuple(None if isinstance(part, Medium) else part for part in d.parts) for d in documents)
         texts = list(zip(words, (d.target for d in documents), strict=True))
         repeated = {text for text, count in Counter(texts).items() if count > 1}
         chosen = {text: d for text, d in zip(texts, documents, strict=True) if text in repeated}
@@ -580,8 +170,9 @@ class Flamingo(nn.Module):
             group.sort(key=lambda d: sum(len(part) for part in d.parts if isinstance(part, str)))
             for start in range(0, len(group), chunk):
                 batch = self._with_features(self.collate(group[start : start + chunk]))
-                with self._arithmetic():
-                    self.bridge.keep_texts(batch, to_continue)
+                if batch.segments is None:
+                    with self._arithmetic():
+                        self.bridge.keep_texts(batch, to_continue)
 
     def losses(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
         """Mean cross-entropy over the targets, in nats."""
@@ -599,45 +190,186 @@ class Flamingo(nn.Module):
             if document.target is None:
                 raise UserError(f"{document.name or 'a document'}: has no target to score.")
         scores = []
-        for batch in self._batches(documents, batch_size):
-            with torch.no_grad(), self._arithmetic():
-                log_likelihoods, rows = self.bridge.token_log_likelihoods(batch)
-            for row in range(len(batch.input_ids)):
-                own = log_likelihoods[rows == row]
-                scores.append(Score(own.sum().item(), len(own)))
+        for start in range(0, len(documents), batch_size):
+            part = documents[start : start + batch_size]
+            scores += [found for (found,) in self._ranked(part, [[d.target or ""] for d in part], None)]
         return scores
 
-    def generate(self, documents: Sequence[Document], max_new_tokens: int = 20, batch_size: int = 64) -> list[str]:
+    def rank(
+        self,
+        documents: Sequence[Document],
+        options: Sequence[str],
+        batch_size: int = 16,
+        after: Reading | None = None,
+        progress: Progress | None = None,
+    ) -> list[list[Score]]:
+        """How likely each of the given answers is to follow each document, its end included; the document is read once.
+
+        Args:
+            documents: prompts.
+            options: answers.
+            batch_size: documents at a time.
+            after: what was read before them, from :meth:`read`.
+            progress: called with (documents done, of how many).
+        """
+        found: list[list[Score]] = []
+        for start in range(0, len(documents), batch_size):
+            part = [document.without_target() for document in documents[start : start + batch_size]]
+            found += self._ranked(part, [list(options)] * len(part), after)
+            if progress is not None:
+                progress(len(found), len(documents))
+        return found
+
+    def _ranked(
+        self, documents: Sequence[Document], options: Sequence[Sequence[str]], after: Reading | None
+    ) -> list[list[Score]]:
+        """As many options for each document."""
+        said = [
+            [self.collate.answer(document, option) for option in own]
+            for document, own in zip(documents, options, strict=True)
+        ]
+        flat = [tokens for own in said for tokens in own]
+        most = max(len(tokens) for tokens in flat)
+        ids = torch.zeros(len(flat), most, dtype=torch.long)
+        mask = torch.zeros_like(ids)
+        for row, tokens in enumerate(flat):
+            ids[row, : len(tokens)] = torch.tensor(tokens)
+            mask[row, : len(tokens)] = 1
+        reading = self._begun([document.without_target() for document in documents], after)
+        with self._arithmetic():
+            found = self.bridge.log_likelihoods_after(reading, ids.to(self.device), mask.to(self.device)).tolist()
+        scores = [Score(value, len(tokens)) for value, tokens in zip(found, flat, strict=True)]
+        each = len(scores) // len(documents)
+        return [scores[start : start + each] for start in range(0, len(scores), each)]
+
+    def read(self, document: Document, after: Reading | None = None) -> Reading:
+        """Read the beginning that many prompts share, examples say, once for all of them.
+
+        Give the result as ``after`` to :meth:`generate`, :meth:`write` or :meth:`rank`, any number of times.
+        """
+        return self._begun([document], after)
+
+    def _begun(self, documents: Sequence[Document], after: Reading | None) -> Reading:
+        batch = self._with_features(self.collate(documents, begun=after is not None))
+        with torch.no_grad(), self._arithmetic():
+            return self.bridge.read(batch) if after is None else self.bridge.read_on(after, batch)
+
+    def generate(
+        self,
+        documents: Sequence[Document],
+        max_new_tokens: int = 20,
+        batch_size: int = 64,
+        after: Reading | None = None,
+    ) -> list[str]:
         """The text that follows each document, most likely token by most likely token.
 
         Raises:
-            MediaError: an image cannot be used.
+            MediaError: a medium cannot be used.
             UserError: a document is empty or too long for the language model.
         """
-        texts: list[str] = []
-        for batch in self._batches([document.without_target() for document in documents], batch_size):
-            with self._arithmetic():
-                tokens = self.bridge.generate(batch, max_new_tokens, self.tokenizer.eos_token_id)
-            texts += [self.tokenizer.decode(row, skip_special_tokens=True).strip() for row in tokens]
-        return texts
+        written = self.write(documents, Decoding(max_new_tokens), batch_size, after)
+        return [texts[0].text for texts in written]
+
+    def write(
+        self,
+        documents: Sequence[Document],
+        decoding: Decoding,
+        batch_size: int = 64,
+        after: Reading | None = None,
+        progress: Progress | None = None,
+    ) -> list[list[Completion]]:
+        """Texts that follow each document, as many as ``decoding.returns``.
+
+        Args:
+            documents: prompts.
+            decoding: how to write.
+            batch_size: prompts at a time.
+            after: what was read before them, from :meth:`read`.
+            progress: called with (prompts done, of how many).
+
+        Raises:
+            MediaError: a medium cannot be used.
+            UserError: a document is empty or too long for the language model.
+        """
+        found: list[list[Completion]] = []
+        for start in range(0, len(documents), batch_size):
+            part = [document.without_target() for document in documents[start : start + batch_size]]
+            reading = self._begun(part, after)
+            with torch.no_grad(), self._arithmetic():
+                texts = write_on(self.bridge, reading, decoding, self._ends, self._stops(decoding))
+            for own in texts:
+                found.append([Completion(self._text(w.tokens, decoding), w.log_likelihood) for w in own])
+            if progress is not None:
+                progress(len(found), len(documents))
+        return found
+
+    def stream(
+        self, document: Document, decoding: Decoding | None = None, after: Reading | None = None
+    ) -> Iterator[str]:
+        """The text that follows a document, piece by piece, as it is written.
+
+        Raises:
+            UserError: beams were asked for, whose text is not known before its end.
+        """
+        decoding = decoding or Decoding()
+        if decoding.beams > 1 or decoding.returns > 1:
+            raise UserError("a text is streamed one at a time, and without beams.")
+        with torch.no_grad(), self._arithmetic():
+            reading = self._begun([document.without_target()], after)
+            shown, text = "", ""
+            for (written,) in grow(self.bridge, reading, decoding, self._ends, self._stops(decoding)):
+                text = self._text(written.tokens, decoding)
+                # Half a character may be there, or the beginning of what ends the text.
+                sure = text.rstrip("\ufffd")
+                sure = sure[: len(sure) - _begun_stop(sure, decoding.stop)]
+                if len(sure) > len(shown) and sure.startswith(shown):
+                    yield sure[len(shown) :]
+                    shown = sure
+            if text.startswith(shown) and len(text) > len(shown):
+                yield text[len(shown) :]
+
+    @property
+    def _ends(self) -> frozenset[int]:
+        return frozenset({self.tokenizer.eos_token_id, self.collate.chunk_token})
+
+    def _stops(self, decoding: Decoding):
+        if not decoding.stop:
+            return None
+
+        def stops(tokens: list[int]) -> bool:
+            text = self.tokenizer.decode(tokens, skip_special_tokens=True)
+            return any(stop in text for stop in decoding.stop)
+
+        return stops
+
+    def _text(self, tokens: list[int], decoding: Decoding) -> str:
+        text = self.tokenizer.decode(tokens, skip_special_tokens=True)
+        places = [text.index(stop) for stop in decoding.stop if stop in text]
+        return text[: min(places)].strip() if places else text.strip()
 
     def ask(
-        self, image: Image, question: str | None = None, shots: Sequence[Shot] = (), max_new_tokens: int = 20
+        self,
+        image: Image | Video,
+        question: str | None = None,
+        shots: Sequence[Shot] = (),
+        max_new_tokens: int = 20,
     ) -> str:
-        """Answer a question about an image, or caption it where no question is asked, after any examples."""
+        """Answer a question about an image or a video, or caption it where no question is asked, after any examples."""
         return self.generate([self.prompts.ask(image, question, shots)], max_new_tokens)[0]
 
     def attention(self, document: Document, max_new_tokens: int = 20) -> list[TokenAttention]:
         """What is answered, token by token, and where each token looked; see :meth:`Bridge.attention_maps`.
 
-        A token's map is that of the position which predicted it.
+        A token's map is that of the position which predicted it; of a video it is the sum over its frames.
         """
         answer = document.target
         if answer is None:
             answer = self.generate([document], max_new_tokens)[0]
         batch = self._with_features(self.collate([replace(document, target=answer)]))
+        assert batch.features is not None
         with self._arithmetic():
             maps = self.bridge.attention_maps(batch)[0].float()
+        maps = maps.unflatten(-1, batch.features.shape[1:3]).sum(dim=-2)
         side = round(maps.shape[-1] ** 0.5)
         shown = []
         for column in (batch.targets[0] != IGNORED).nonzero()[:, 0].tolist():
@@ -692,6 +424,7 @@ class Flamingo(nn.Module):
         settings = {
             "bridge": dataclasses.asdict(self.bridge.config),
             "prompts": dataclasses.asdict(self.prompts),
+            "collate": dataclasses.asdict(self.collate.config),
             "dtype": str(self.dtype).removeprefix("torch."),
             "language_model": {"name": _portable(self.language_name), "fingerprint": self.language_fingerprint},
             "vision_tower": {
@@ -724,7 +457,8 @@ class Flamingo(nn.Module):
         _same_tower("language model", language.name, language.fingerprint, config["language_model"])
         vision = load_vision_tower(vision_tower or config["vision_tower"]["name"], config["vision_tower"]["image_size"])
         _same_tower("vision tower", vision.name, vision.fingerprint, config["vision_tower"])
-        model = cls(FlamingoConfig(**config["bridge"]), language, vision, Prompts(**config["prompts"]))
+        prompts, collate = Prompts(**config["prompts"]), CollateConfig(**config["collate"])
+        model = cls(FlamingoConfig(**config["bridge"]), language, vision, prompts, collate)
         model.load_trainable_state(safetensors.torch.load_file(folder / "model.safetensors"))
         return model.eval()
 
@@ -736,10 +470,6 @@ class Flamingo(nn.Module):
         for name, measured in self.bridge.resampler.named_buffers():
             yield f"resampler.{name}", measured
 
-    def _batches(self, documents: Sequence[Document], batch_size: int) -> Iterator[Batch]:
-        for start in range(0, len(documents), batch_size):
-            yield self._with_features(self.collate(documents[start : start + batch_size]))
-
     def _with_features(self, batch: Batch) -> Batch:
         """The batch on the model's device, its pixels (if it still has any) encoded."""
         moved: dict[str, Any] = {
@@ -749,7 +479,9 @@ class Flamingo(nn.Module):
         }
         batch = replace(batch, **moved)
         if batch.pixels is not None:
-            batch = replace(batch, features=self.vision(batch.pixels), pixels=None)
+            assert batch.frames is not None
+            features, frames = stack_frames(self.vision(batch.pixels).split(batch.frames.tolist()))
+            batch = replace(batch, features=features, frames=frames, pixels=None)
         return batch
 
     def _card(self) -> str:
@@ -778,6 +510,7 @@ class FlamingoRecipe(ModelRecipe):
             hardware. What trains is kept, and updated, in float32.
         bridge: shape of what trains.
         prompts: the words around media.
+        collate: how documents are read.
     """
 
     language_model: str = SMOLLM2
@@ -786,6 +519,7 @@ class FlamingoRecipe(ModelRecipe):
     dtype: Precision = "float32"
     bridge: FlamingoConfig = field(default_factory=FlamingoConfig)
     prompts: Prompts = field(default_factory=Prompts)
+    collate: CollateConfig = field(default_factory=CollateConfig)
 
     def build(self) -> Flamingo:
         """An untrained Flamingo between the two towers; its gates are shut.
@@ -795,11 +529,22 @@ class FlamingoRecipe(ModelRecipe):
         """
         language = load_language_tower(self.language_model, dtype_of(self.dtype))
         vision = load_vision_tower(self.vision_tower, self.image_size)
-        return Flamingo(self.bridge, language, vision, self.prompts)
+        return Flamingo(self.bridge, language, vision, self.prompts, self.collate)
 
     def open(self, folder: Path) -> Flamingo:
         """A trained Flamingo."""
         return Flamingo.load(folder)
+
+
+def _seen(document: Document) -> list[Image | Video]:
+    """The media of a document that a vision tower can look at."""
+    return [part for part in document.parts if isinstance(part, Image | Video)]
+
+
+def _begun_stop(text: str, stops: Sequence[str]) -> int:
+    """How many of the last characters may be the beginning of a stop."""
+    most = max((len(stop) for stop in stops), default=1) - 1
+    return next((n for n in range(min(most, len(text)), 0, -1) if any(stop.startswith(text[-n:]) for stop in stops)), 0)
 
 
 def _portable(name: str) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from vislang.errors import UserError
-from vislang.models.flamingo import GatedCrossAttentionBlock, PerceiverResampler
+from vislang.models.bridge import GatedCrossAttentionBlock, PerceiverResampler
 
 FEATURES = 1536
 """Width of NFNet-F6's features, and of the resampler."""

@@ -12,8 +12,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vislang.models.backbones import TowerError, fingerprint, load_causal_lm
+from vislang.models.bridge import Bridge, FlamingoConfig
 from vislang.models.causal_lm import CausalLMWithRows
-from vislang.models.flamingo import Bridge, FlamingoConfig
 from vislang.models.flamingo_collate import Batch
 from vislang.models.saved import read_config, write_model
 
