@@ -1,6 +1,7 @@
 import pytest
 
 from vislang import Image
+from vislang.document import EndOfChunk
 from vislang.errors import UserError
 from vislang.prompt import Prompts, Shot
 

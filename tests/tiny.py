@@ -164,3 +164,21 @@ train:
         encoding="utf-8",
     )
     return path
+
+
+def write_video(path: Path, greys: list[int], frames_each: int = 10, rate: int = 10) -> Path:
+    """A film of 64 x 48 in MPEG-4: each grey for so many frames."""
+    import av
+    import numpy as np
+
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=rate)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for grey in greys:
+            for _ in range(frames_each):
+                frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), grey, np.uint8), format="rgb24")
+                for packet in stream.encode(frame):
+                    container.mux(packet)
+        for packet in stream.encode():
+            container.mux(packet)
+    return path

@@ -206,7 +206,7 @@ def test_attention_is_one_map_a_token_and_medium(model, pictures):
 
 
 def test_what_it_does_not_read_is_refused(model):
-    with pytest.raises(MediaError, match="an? audio, and this model reads text, images and videos"):
+    with pytest.raises(MediaError, match=r"an? audio, and this model reads text, images and videos"):
         model.generate([Document([Audio(b"x")], name="rec:3")])
     with pytest.raises(UserError, match="empty"):
         model.generate([Document([""], name="rec:3")])

@@ -1,0 +1,173 @@
+"""Writing on: beams find the most likely text, draws follow the distribution, what is read once serves many."""
+
+import itertools
+
+import pytest
+import torch
+
+from tests import tiny
+from tests.models.test_interleaved import build, image
+from vislang.document import Document
+from vislang.errors import UserError
+from vislang.models.bridge import Bridge
+from vislang.models.decoding import Decoding, top, write_on
+from vislang.prompt import Shot
+
+
+@pytest.fixture
+def model(towers):
+    return build(towers)
+
+
+@pytest.fixture
+def prompts(model, pictures):
+    return [
+        model.prompts.ask(image(pictures, 0), "what color?"),
+        Document([image(pictures, 2), "a cat", image(pictures, 3), " and"]),
+        Document(["a dog and a"]),
+    ]
+
+
+def shots(pictures):
+    return [Shot(image(pictures, n), "blue" if n % 2 else "red", "what color is the shape?") for n in range(4)]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("penalty", [0.0, 1.0])
+def test_enough_beams_find_the_best_of_all_texts(penalty):
+    bridge = tiny.bridge(tiny.language_model("llama"), opened=True)
+    batch = tiny.batch(bridge.media_token)
+    end = 5
+    found = write_on(
+        bridge, bridge.read(batch), Decoding(2, beams=tiny.TYPES, length_penalty=penalty, returns=3), frozenset({end})
+    )
+    reading = bridge.read(batch)
+    first = bridge.logits(reading.hidden)[:, -1].log_softmax(-1)
+    everything = torch.full((3, tiny.TYPES, tiny.TYPES), -torch.inf)
+    for token in range(tiny.TYPES):
+        again = reading.of(torch.arange(3))
+        after = bridge.advance(again, torch.full((3,), token), bridge.steps_after(again))
+        everything[:, token] = first[:, token, None] + bridge.logits(after.hidden)[:, -1].log_softmax(-1)
+    for row in range(3):
+        texts = [([], first[row, end].item(), 1)]
+        for one, two in itertools.product(range(tiny.TYPES), repeat=2):
+            if one != end:
+                texts.append(([one] if two == end else [one, two], everything[row, one, two].item(), 2))
+        texts.sort(key=lambda text: -text[1] / text[2] ** penalty)
+        assert [written.tokens for written in found[row]] == [tokens for tokens, _, _ in texts[:3]]
+        likelihoods = [written.log_likelihood for written in found[row]]
+        assert likelihoods == pytest.approx([value for _, value, _ in texts[:3]], abs=1e-4)
+
+
+@pytest.mark.parametrize("settings", [{}, {"beams": 3}, {"temperature": 1.0, "returns": 2, "seed": 4}])
+def test_prompts_in_a_batch_are_continued_as_each_alone(model, prompts, settings):
+    decoding = Decoding(6, **settings)
+    together = model.write(prompts, decoding)
+    for prompt, texts in zip(prompts, together, strict=True):
+        ((alone),) = model.write([prompt], decoding)
+        assert [text.text for text in alone] == [text.text for text in texts]
+        likelihoods = [text.log_likelihood for text in texts]
+        assert [text.log_likelihood for text in alone] == pytest.approx(likelihoods, abs=1e-3)
+
+
+def test_beams_go_over_media_that_are_not_repeated(model, prompts, monkeypatch):
+    seen = []
+    steps = Bridge.steps
+    monkeypatch.setattr(
+        Bridge,
+        "steps",
+        lambda self, media, *args, **kw: seen.append(len(media.index)) or steps(self, media, *args, **kw),
+    )
+    model.write(prompts, Decoding(4, beams=5))
+    assert set(seen) == {len(prompts)}
+
+
+def test_draws_follow_the_distribution(model, prompts):
+    drawn = [w.text for w in model.write(prompts[:1], Decoding(1, temperature=1.0, returns=4000))[0]]
+    logits = model.bridge.logits(model.read(prompts[0]).hidden)[0, -1].softmax(-1)
+    likely = logits.topk(5)
+    for probability, token in zip(likely.values.tolist(), likely.indices.tolist(), strict=True):
+        share = drawn.count(model.tokenizer.decode([token], skip_special_tokens=True).strip()) / len(drawn)
+        assert share >= probability - 4 * (probability * (1 - probability) / len(drawn)) ** 0.5
+
+
+def test_the_same_seed_draws_the_same_and_another_does_not(model, prompts):
+    def texts(seed):
+        return [[w.text for w in own] for own in model.write(prompts, Decoding(8, temperature=1.0, seed=seed))]
+
+    assert texts(1) == texts(1)
+    assert texts(1) != texts(2)
+
+
+def test_top_k_and_top_p_leave_the_most_likely():
+    logits = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log()
+    assert (top(logits, 2, 1.0) > -torch.inf).tolist() == [[True, True, False, False]]
+    assert (top(logits, 0, 0.79) > -torch.inf).tolist() == [[True, True, False, False]]
+    assert (top(logits, 0, 0.81) > -torch.inf).tolist() == [[True, True, True, False]]
+    assert (top(logits, 0, 0.01) > -torch.inf).tolist() == [[True, False, False, False]]
+    assert torch.equal(top(logits, 9, 1.0), logits)
+
+
+def test_stops_end_a_text_and_are_left_out(model, prompts):
+    (whole,) = model.generate(prompts[:1], 12)
+    stop = whole[3:5]
+    ((stopped,),) = model.write(prompts[:1], Decoding(12, stop=(stop,)))
+    assert stopped.text == whole[: whole.index(stop)].strip()
+
+
+@pytest.mark.parametrize("stop", [(), (" ",)])
+def test_a_streamed_text_is_the_written_one(model, prompts, stop):
+    for prompt in prompts:
+        ((written,),) = model.write([prompt], Decoding(12, stop=stop))
+        pieces = list(model.stream(prompt, Decoding(12, stop=stop)))
+        assert "".join(pieces) == written.text
+    with pytest.raises(UserError, match="one at a time"):
+        list(model.stream(prompts[0], Decoding(beams=2)))
+
+
+@pytest.mark.parametrize("look", ["latest", "all"])
+def test_examples_are_read_once_for_many_questions(towers, pictures, look):
+    model = build(towers, look=look)
+    examples = shots(pictures)
+    asked = [(image(pictures, n), "what color?") for n in (8, 9, 10)]
+    whole = [model.prompts.ask(*each, examples) for each in asked]
+    begun = model.read(Document(model.prompts.examples(examples)))
+    columns = begun.attention_mask.shape[1]
+    queries = [model.prompts.ask(*each) for each in asked]
+    for _ in range(2):
+        assert model.generate(queries, 6, after=begun) == model.generate(whole, 6)
+        assert begun.cache.get_seq_length() == columns
+    ranked = [[s.log_likelihood for s in own] for own in model.rank(queries, ["red", "blue"], after=begun)]
+    plain = [[s.log_likelihood for s in own] for own in model.rank(whole, ["red", "blue"])]
+    torch.testing.assert_close(torch.tensor(ranked), torch.tensor(plain), atol=1e-3, rtol=0)
+    assert "".join(model.stream(queries[0], Decoding(6), begun)) == model.generate(whole[:1], 6)[0]
+
+
+def test_given_answers_are_scored_as_they_would_be_alone(model, prompts):
+    options = ["red", "a red shape and a cat", "blue shape"]
+    for prompt, scores in zip(prompts, model.rank(prompts, options), strict=True):
+        for option, score in zip(options, scores, strict=True):
+            (alone,) = model.score([Document(prompt.parts, target=option)])
+            assert alone.tokens == score.tokens
+            assert score.log_likelihood == pytest.approx(alone.log_likelihood, abs=1e-3)
+            # And as the plain definition has it.
+            batch = model._with_features(model.collate([Document(prompt.parts, target=option)]))
+            through = model.bridge(batch).log_softmax(-1)[batch.targets != -100]
+            targets = batch.targets[batch.targets != -100]
+            assert through.gather(1, targets[:, None]).sum().item() == pytest.approx(score.log_likelihood, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"beams": 0}, "beams is 0"),
+        ({"temperature": -1.0}, "must not be negative"),
+        ({"top_p": 0.0}, "top_p lies above 0"),
+        ({"beams": 2, "temperature": 1.0}, "beams follow the most likely"),
+        ({"returns": 2}, "would be alike"),
+        ({"stop": ("",)}, "empty string"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused(settings, message):
+    with pytest.raises(UserError, match=message):
+        Decoding(**settings)

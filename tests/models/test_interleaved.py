@@ -1,0 +1,270 @@
+"""Text, images and videos in any order: which token goes with which medium, what is learned, and packing."""
+
+import dataclasses
+
+import pytest
+import torch
+
+import vislang
+from tests import tiny
+from vislang.document import Document, EndOfChunk, Image, Learned, Video
+from vislang.errors import UserError
+from vislang.models.bridge import FlamingoConfig, PerceiverResampler
+from vislang.models.flamingo import Flamingo, FlamingoRecipe
+from vislang.models.flamingo_collate import IGNORED, Batch, CollateConfig, PromptNotice
+
+
+def build(towers, collate: CollateConfig | None = None, **bridge) -> Flamingo:
+    """A small Flamingo with its gates open."""
+    torch.manual_seed(1)
+    config = FlamingoConfig(**{**tiny.BRIDGE, **bridge})
+    built = FlamingoRecipe(*towers, bridge=config, collate=collate or CollateConfig()).build()
+    with torch.no_grad():
+        for block in built.bridge.gated_blocks.values():
+            block.attention_gate.fill_(1.0)
+            block.feed_forward_gate.fill_(1.0)
+            block.scale = 1.0
+    return built.eval()
+
+
+def image(pictures, number: int) -> Image:
+    return Image(pictures / f"{number}.png")
+
+
+def page(pictures, *numbers: int, looks="before") -> Document:
+    """A caption after each image, the first words before any."""
+    parts = [Learned("a cat and a dog")]
+    for number in numbers:
+        parts += [EndOfChunk(), image(pictures, number), Learned(f"a {'red' if number % 2 else 'blue'} shape")]
+    return Document([*parts, EndOfChunk()], name="page", looks=looks)
+
+
+def said(model: Flamingo, batch: Batch, row: int = 0) -> list[str]:
+    return [model.tokenizer.decode([token]) for token in batch.targets[row].tolist() if token != IGNORED]
+
+
+def test_words_go_with_the_image_before_them_and_are_learned_once_there_is_one(towers, pictures):
+    model = build(towers)
+    batch = model.collate([page(pictures, 0, 1)])
+    media = (batch.input_ids[0] == model.bridge.media_token).nonzero()[:, 0].tolist()
+    assert len(media) == 2
+    times = batch.media_time[0].tolist()
+    assert times == [0] * media[0] + [1] * (media[1] - media[0]) + [2] * (len(times) - media[1])
+    assert "".join(said(model, batch)) == " a blue shape</s> a red shape</s>"
+    assert batch.targets[0, media[1] - 1] == IGNORED, "an image was to be predicted"
+    assert batch.prefix == media[0]
+
+
+def test_words_go_with_the_image_after_them(towers, pictures):
+    model = build(towers)
+    batch = model.collate([page(pictures, 0, 1, looks="after")])
+    media = (batch.input_ids[0] == model.bridge.media_token).nonzero()[:, 0].tolist()
+    times = batch.media_time[0].tolist()
+    assert batch.prefix == 0
+    assert times == [1] * (media[0] + 1) + [2] * (media[1] - media[0]) + [0] * (len(times) - media[1] - 1)
+    assert "".join(said(model, batch)).startswith(" cat and a dog</s> a blue shape</s>")
+
+
+def test_which_of_the_two_is_drawn_by_seed(towers, pictures):
+    model = build(towers)
+    document = page(pictures, 0, 1, looks="either")
+    times = [model.collate([document], seed).media_time.tolist() for seed in range(20)]
+    assert times == [model.collate([document], seed).media_time.tolist() for seed in range(20)]
+    either = [model.collate([page(pictures, 0, 1, looks=looks)]).media_time.tolist() for looks in ("before", "after")]
+    assert all(time in either for time in times)
+    assert {either.index(time) for time in times} == {0, 1}
+
+
+@pytest.mark.parametrize("look", ["latest", "all"])
+def test_a_token_looks_at_the_latest_medium_or_at_all_before_it(towers, pictures, look):
+    model = build(towers, look=look)
+    document = Document([image(pictures, 0), "and", image(pictures, 1), "what color?"], target="red")
+    (token,) = model.attention(document)
+    first, second = (grid.sum().item() for grid in token.maps)
+    assert first + second == pytest.approx(1, abs=1e-5)
+    assert (first > 0) == (look == "all")
+
+
+@pytest.mark.parametrize("look", ["latest", "all"])
+@pytest.mark.parametrize("added", [False, True])
+def test_packed_documents_do_not_see_each_other(towers, pictures, look, added):
+    plain = build(towers, look=look, train_added_tokens=added)
+    packed = build(towers, CollateConfig(pack=60), look=look, train_added_tokens=added)
+    packed.load_trainable_state(plain.trainable_state())
+    documents = [
+        page(pictures, 0, 1),
+        page(pictures, 2, looks="after"),
+        Document([image(pictures, 3), "what color?"], target="red"),
+        page(pictures, 4),
+        Document(["is it a cat?"], target="no"),
+    ]
+    batch = packed.collate(documents)
+    assert len(batch.input_ids) < len(documents)
+    assert batch.segments is not None
+    results = []
+    for model, of in ((plain, plain.collate(documents)), (packed, batch)):
+        found, _ = model.bridge.token_log_likelihoods(model._with_features(of))
+        trained = [p for p in model.bridge.parameters() if p.requires_grad]
+        gradients = torch.autograd.grad(found.sum(), trained, allow_unused=True)
+        results.append((found.sort().values, [g for g in gradients if g is not None]))
+    (alone, gradients), (together, packed_gradients) = results
+    torch.testing.assert_close(together, alone, atol=2e-5, rtol=0)
+    assert len(gradients) == len(packed_gradients) > 10
+    for ours, theirs in zip(packed_gradients, gradients, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-3)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("family", sorted(tiny.FAMILIES))
+def test_packing_is_exact_on_every_family(family):
+    bridge = tiny.bridge(tiny.language_model(family), opened=True)
+    rows = tiny.batch(bridge.media_token, prefix=0)
+    lengths = rows.attention_mask.sum(dim=-1).tolist()
+    side_by_side = {
+        name: torch.cat([getattr(rows, name)[row, :n] for row, n in enumerate(lengths)])[None]
+        for name in ("input_ids", "attention_mask", "targets")
+    }
+    number = torch.cat([torch.full((n,), row) for row, n in enumerate(lengths)])[None]
+    one = Batch(
+        **side_by_side,
+        media_time=number + 1,
+        media_index=rows.media_index.t(),
+        prefix=0,
+        features=rows.features,
+        segments=number,
+        media_before=number,
+    )
+    assert one.position_ids()[0].tolist() == [n for length in lengths for n in range(length)]
+    expected = torch.cat([bridge(rows)[row, :n] for row, n in enumerate(lengths)])
+    torch.testing.assert_close(bridge(one)[0], expected, atol=1e-5, rtol=0)
+    ours, theirs = bridge.token_log_likelihoods(one)[0], bridge.token_log_likelihoods(rows)[0]
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
+
+
+def test_of_a_long_page_a_window_is_learned(towers, pictures):
+    model = build(towers, CollateConfig(page_tokens=30, page_media=2))
+    long = page(pictures, 0, 1, 2, 3, 4, 5, 6, 7)
+    seen = set()
+    for seed in range(30):
+        batch = model.collate([long], seed)
+        assert batch.input_ids.shape[1] <= 30
+        media = (batch.input_ids == model.bridge.media_token).sum().item()
+        assert media == (batch.media_index >= 0).sum().item() <= 2
+        assert batch.media_time.max() <= 2
+        seen.add(tuple(batch.input_ids[0].tolist()))
+        if media:
+            first = (batch.input_ids[0] == model.bridge.media_token).nonzero()[0].item()
+            assert batch.media_time[0, :first].tolist() == [0] * first
+            assert batch.media_time[0, first] == 1
+    assert len(seen) > 5
+
+
+def test_a_prompt_over_the_context_is_refused_or_loses_its_first_examples(towers, pictures):
+    shots = [vislang.Image(pictures / f"{n}.png") for n in range(20)] * 2
+    parts = [part for shot in shots for part in (shot, "a red shape", EndOfChunk())]
+    prompt = Document([*parts, image(pictures, 20), "a"], name="my.jsonl:3")
+    with pytest.raises(UserError, match=r"my\.jsonl:3: \d+ tokens.*128.*or let the first ones be dropped"):
+        build(towers).collate([prompt])
+    model = build(towers, CollateConfig(too_long="drop"))
+    with pytest.warns(PromptNotice, match=r"my\.jsonl:3: .*the first (\d+) of its examples were left out"):
+        batch = model.collate([prompt])
+    assert batch.input_ids.shape[1] <= 128
+    whole = model.collate([Document([*parts[3:6], image(pictures, 20), "a"])]).input_ids[0]
+    assert batch.input_ids[0, -5:].tolist() == whole[-5:].tolist()
+    with pytest.raises(UserError, match="Shorten it"):
+        model.collate([Document(["cat and dog " * 100])])
+
+
+# Videos
+
+
+def test_a_video_is_frames_with_times(towers, pictures, tmp_path):
+    film = Video(tiny.write_video(tmp_path / "film.mp4", [0, 80, 160, 240]))
+    model = build(towers, frames=8)
+    document = Document([film, "what color?"], target="red")
+    batch = model.collate([document, Document([image(pictures, 0), "a cat"], target="no")])
+    assert batch.frames.tolist() == [4, 1]
+    alone = [model.score([d])[0].log_likelihood for d in (document, Document([image(pictures, 0)], target="no"))]
+    together = model.score([document, Document([image(pictures, 0)], target="no")])
+    assert [score.log_likelihood for score in together] == pytest.approx(alone, abs=1e-4)
+    assert model.prepare([document]) == 1
+    assert model.prepare([document]) == 0
+    assert model.score([document])[0].log_likelihood == pytest.approx(alone[0], abs=1e-5)
+    assert isinstance(model.ask(film, "what color?"), str)
+    (token,) = model.attention(document)
+    assert token.maps[0].shape == (4, 4)
+    assert token.maps[0].sum() == pytest.approx(1, abs=1e-5)
+
+
+def test_a_bridge_for_images_refuses_videos_by_name(towers, tmp_path):
+    film = Video(tiny.write_video(tmp_path / "film.mp4", [0, 80]))
+    with pytest.raises(UserError, match=r"bridge\.frames"):
+        build(towers).score([Document([film], target="red")])
+
+
+@torch.no_grad()
+def test_frames_in_another_order_are_another_video_and_images_are_one_frame():
+    torch.manual_seed(0)
+    resampler = PerceiverResampler(20, 16, latents=3, depth=2, heads=2, head_width=8, frames=4)
+    resampler.times.mul_(50)
+    features = torch.randn(1, 4, 9, 20)
+    assert not torch.allclose(resampler(features), resampler(features.flip(1)), atol=1e-3)
+    padded = torch.cat([features[:, :1], torch.full((1, 3, 9, 20), 99.0)], dim=1)
+    torch.testing.assert_close(resampler(padded, torch.tensor([1])), resampler(features[:, :1]))
+    both = torch.cat([features, padded])
+    alone = torch.cat([resampler(features), resampler(features[:, :1])])
+    torch.testing.assert_close(resampler(both, torch.tensor([4, 1])), alone)
+
+
+def test_times_of_more_frames_than_were_trained_lie_between_theirs():
+    resampler = PerceiverResampler(20, 16, latents=3, depth=1, heads=2, head_width=8, frames=3)
+    spread = resampler._times(5)
+    torch.testing.assert_close(spread[[0, 2, 4]], resampler.times)
+    torch.testing.assert_close(spread[1], resampler.times[:2].mean(dim=0))
+    assert resampler(torch.randn(2, 5, 9, 20)).shape == (2, 3, 16)
+
+
+# Added tokens
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "opt", "gemma2"])
+def test_only_the_rows_of_added_tokens_train(family):
+    lm = tiny.language_model(family)
+    bridge = tiny.bridge(lm, opened=True, train_added_tokens=True)
+    tied = lm.get_output_embeddings().weight is lm.get_input_embeddings().weight
+    assert (bridge.chunk_head is None) == tied
+    batch = tiny.batch(bridge.media_token)
+    batch = dataclasses.replace(batch, targets=batch.targets.clone(), input_ids=batch.input_ids.clone())
+    batch.targets[:2, -1] = bridge.chunk_token
+    batch.input_ids[:2, -2] = bridge.chunk_token
+    assert bridge.logits(torch.zeros(1, 1, bridge.lm.head_width)).shape[-1] == tiny.TYPES + 2
+    bridge.losses(batch)["text"].backward()
+    assert lm.get_input_embeddings().weight.grad is None
+    for row in (bridge.media_embedding, bridge.chunk_embedding, *([] if tied else [bridge.chunk_head])):
+        assert row.grad.abs().max() > 0
+    # The row goes through the same head as the language model's own: with a token's row, it has that token's logit.
+    hidden = torch.randn(1, 3, bridge.lm.head_width)
+    with torch.no_grad():
+        own = lm.get_output_embeddings().weight[9]
+        (bridge.chunk_embedding if tied else bridge.chunk_head).copy_(own)
+        logits = bridge.logits(hidden)
+    torch.testing.assert_close(logits[..., bridge.chunk_token], logits[..., 9], atol=1e-5, rtol=1e-5)
+    assert (logits[..., bridge.media_token] == -torch.inf).all()
+
+
+def test_added_tokens_are_saved_and_end_texts(towers, pictures, tmp_path):
+    model = build(towers, train_added_tokens=True)
+    batch = model.collate([page(pictures, 0, 1)])
+    assert model.bridge.chunk_token in batch.input_ids
+    assert model.bridge.chunk_token in batch.targets
+    prompt = Document([image(pictures, 0), "a cat"])
+    with torch.no_grad():
+        model.bridge.chunk_head.copy_(model.bridge.lm.lm.lm_head.weight[7] * 0)
+    model.save(tmp_path / "saved")
+    opened = vislang.load(tmp_path / "saved")
+    torch.testing.assert_close(opened.bridge.chunk_embedding, model.bridge.chunk_embedding)
+    with torch.no_grad():
+        # A head that always shouts ends the text at once.
+        hidden = model._begun([prompt], None).hidden[0, 0]
+        model.bridge.chunk_head.copy_(100 * hidden / hidden.norm())
+    assert model.generate([prompt]) == [""]
