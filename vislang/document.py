@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -47,18 +48,30 @@ class MediaError(UserError):
 
 
 @dataclass(frozen=True)
+class Slice:
+    """A file inside of another that does not compress it, a tar say: where it lies, and what it is called there."""
+
+    path: Path
+    offset: int
+    size: int
+    name: str
+
+
+@dataclass(frozen=True)
 class Medium:
     """Something to look at or listen to: a path or the encoded bytes.
 
     Args:
-        source: path of a file, or the bytes of one.
+        source: path of a file, a part of one, or the bytes of one.
     """
 
-    source: Path | str | bytes
+    source: Path | str | bytes | Slice
 
     @property
     def name(self) -> str:
         """What to call it in a message."""
+        if isinstance(self.source, Slice):
+            return f"{self.source.path}: {self.source.name}"
         return f"<{len(self.source)} bytes>" if isinstance(self.source, bytes) else str(self.source)
 
     def read(self) -> bytes:
@@ -71,7 +84,7 @@ class Medium:
             data = self.source
         else:
             try:
-                data = Path(self.source).read_bytes()
+                data = _read(self.source)
             except FileNotFoundError:
                 raise MediaError(
                     f"{self.name}: no such file. Check the path; paths in a JSON Lines file are relative to that file."
@@ -88,6 +101,14 @@ class Medium:
     def content_hash(self) -> str:
         """SHA-256 of the encoded bytes: two copies of a file share it, an edited file does not."""
         return hashlib.sha256(self.read()).hexdigest()
+
+
+def _read(source: Path | str | Slice) -> bytes:
+    if not isinstance(source, Slice):
+        return Path(source).read_bytes()
+    with source.path.open("rb") as file:
+        file.seek(source.offset)
+        return file.read(source.size)
 
 
 @dataclass(frozen=True)
@@ -179,6 +200,8 @@ class Video(Medium):
 
 def _every(frames: Iterable[Any], seconds: float, most: int) -> list[PIL.Image.Image]:
     """Of a video's frames one each so many seconds; where that makes too many, every second of them, and so on."""
+    if most == 1:
+        return [frame.to_image() for frame in islice(frames, 1)]
     kept: list[tuple[float, PIL.Image.Image]] = []
     start: float | None = None
     for number, frame in enumerate(frames):

@@ -26,12 +26,14 @@ class StreamConfig:
         name: what to call the stream in logs.
         weight: of its loss in the sum.
         batch_size: examples a step; 0 takes ``train.batch_size``.
+        shots: of a model that writes: examples of the same stream before each question or caption, learned from too.
     """
 
     sources: list[str]
     name: str
     weight: float = 1.0
     batch_size: int = 0
+    shots: int = 0
 
 
 @dataclass

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rich.table import Table
 
 from vislang.console import reporting
-from vislang.data.example import Example
 from vislang.evaluate.answering import Answered, answer
-from vislang.recipe import Recipe, RecipeError
+from vislang.recipe import Recipe
 from vislang.tasks.answers import guesses
 from vislang.tasks.data_sets import split_data
 from vislang.train.loop import Outcome, Stream
+
+T = TypeVar("T")
 
 
 class Answering:
@@ -26,16 +27,15 @@ class Answering:
     """
 
     def __init__(self, model: Any, recipe: Recipe):
-        if not isinstance(recipe.data, str):
-            raise RecipeError("data: a model that answers learns from one task or file; name it.")
+        assert isinstance(recipe.data, str)
         self.model = model
         self.task = recipe.eval_data or recipe.data
         with reporting("checking records") as report:
             split = split_data(recipe.data, recipe.eval_data, recipe.hold_out, recipe.skip_bad_records, report)
         self.bad_records = len(split.problems)
         self.learn = split.train[: recipe.limit or None]
-        self.test = _draw(split.test, recipe.eval_limit, recipe.train.seed)
-        self.watched = _draw(split.validation, recipe.train.eval_examples, recipe.train.seed)
+        self.test = draw(split.test, recipe.eval_limit, recipe.train.seed)
+        self.watched = draw(split.validation, recipe.train.eval_examples, recipe.train.seed)
         lessons = [example.lesson(model.prompts) for example in self.learn]
         self.streams = [Stream("text", lessons, 1.0, recipe.train.batch_size)]
         self.asked = [example.prompt(model.prompts) for example in (*self.watched, *self.test)]
@@ -104,7 +104,7 @@ class Answering:
             write_report(folder, self.model, self.test, self.answered, report)
 
 
-def _draw(examples: list[Example], limit: int, seed: int) -> list[Example]:
+def draw(examples: list[T], limit: int, seed: int) -> list[T]:
     """At most ``limit`` examples (0: all), drawn by seed."""
     if not limit or limit >= len(examples):
         return examples

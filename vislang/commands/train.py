@@ -18,6 +18,7 @@ from vislang.commands.deciding import Deciding
 from vislang.commands.goal import Goal
 from vislang.commands.labelling import Labelling
 from vislang.commands.matching import Matching
+from vislang.commands.mixture import Mixture
 from vislang.commands.pretraining import Pretraining
 from vislang.commands.run_folder import circumstances, fresh_folder, write_json
 from vislang.console import TrainingMonitor, console, reporting
@@ -103,7 +104,7 @@ def run_recipe(
 def goal_of(model: Any, recipe: Recipe) -> Goal:
     """What a run of this model is for, with its data read."""
     if isinstance(model, Generates):
-        return Answering(model, recipe)
+        return Answering(model, recipe) if isinstance(recipe.data, str) else Mixture(model, recipe)
     if isinstance(model, Decides):
         return Deciding(model, recipe)
     if isinstance(model, Matches):

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from vislang.document import Document, Image, Part
+from vislang.document import Document, Image, Part, Video
 from vislang.prompt import Prompts, Shot
 
 
@@ -17,14 +17,14 @@ class Example:
     Attributes:
         name: where it comes from, such as ``my.jsonl:12``.
         references: the accepted answers; none where nothing is asked.
-        image: what is asked about; None where ``parts`` says it all.
+        image: what is asked about, a video perhaps; None where ``parts`` says it all.
         question: what is asked; None asks for a caption.
         parts: text and media in full, where no template is to be put around them.
     """
 
     name: str
     references: tuple[str, ...]
-    image: Image | None = None
+    image: Image | Video | None = None
     question: str | None = None
     parts: tuple[Part, ...] | None = None
 
@@ -45,6 +45,10 @@ class Example:
         assert self.image is not None
         return prompts.ask(self.image, self.question, shots, name=self.name)
 
-    def lesson(self, prompts: Prompts) -> Document:
-        """The document with its target, to learn from."""
-        return Document(self.prompt(prompts).parts, target=self.target, name=self.name)
+    def lesson(self, prompts: Prompts, shots: Sequence[Shot] = ()) -> Document:
+        """The document with its target, to learn from; so are the answers of examples before it."""
+        if self.parts is not None or not shots:
+            return Document(self.prompt(prompts).parts, target=self.target, name=self.name)
+        assert self.image is not None
+        prompt = prompts.ask(self.image, self.question, shots, self.name, learn_shots=True)
+        return Document(prompt.parts, target=self.target, name=self.name)

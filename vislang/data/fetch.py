@@ -184,7 +184,23 @@ ENGLISH = DataSet(
     ),
 )
 
-DATA_SETS = {data_set.name: data_set for data_set in (EMOJI, OPENCLIPART, STAMPS, KLETTRES, ENGLISH)}
+GIMP_MANUAL = DataSet(
+    "gimp-manual",
+    "the manual of an image editor: 685 pages of HTML, 475 of them with images among their text",
+    "GFDL 1.2",
+    50,
+    (
+        Package(
+            "deb",
+            "gimp-help-en",
+            "2.10.34-2",
+            "a2deec76763aaf2fcdd197bac0736cdcb0770ba993d48d233329e1c92b0bfe36",
+            ("usr/share/gimp/2.0/help/en/",),
+        ),
+    ),
+)
+
+DATA_SETS = {data_set.name: data_set for data_set in (EMOJI, OPENCLIPART, STAMPS, KLETTRES, ENGLISH, GIMP_MANUAL)}
 
 
 def fetch(data_set: DataSet, any_version: bool = False, say: Callable[[str], None] = print) -> Path:

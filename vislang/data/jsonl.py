@@ -2,10 +2,11 @@
 
 Forms of a record::
 
-    {"image": "a.png", "question": "what is it?", "answer": "a cat"}      or "answers": ["a cat", "cat"]
-    {"image": "a.png", "text": "A cat on a mat."}                         or "audio"
+    {"image": "a.png", "question": "what is it?", "answer": "a cat"}      or "video", or "answers": ["a cat", "cat"]
+    {"image": "a.png", "text": "A cat on a mat."}                         or "audio" or "video"
     {"image": "a.png", "label": "cat"}                                    or "audio" or "text"
     {"parts": ["Compare ", {"image": "a.png"}, " and ", {"image": "b.png"}], "target": "The first is red."}
+    {"text": "Compare <image> and <image>", "images": ["a.png", "b.png"], "target": "The first is red."}
 
 and, where nothing has to be answered, the same without "label", "target" or the text beside a medium.
 
@@ -25,11 +26,16 @@ from vislang.document import MAX_PIXELS, Audio, Image, MediaError, Medium, Part,
 from vislang.errors import UserError
 
 FORMS = (
-    '{"image", "question", "answer" or "answers"}, {"image" or "audio", "text"}, {"image", "audio" or "text", '
-    '"label"} or {"parts": [text or {"image": path} ...], "target"}'
+    '{"image" or "video", "question", "answer" or "answers"}, {"image", "video" or "audio", "text"}, {"image", "audio" '
+    'or "text", "label"}, {"text" with <image> in it, "images", "target"} or {"parts": [text or {"image": path} ...], '
+    '"target"}'
 )
 
 MEDIA: dict[str, type[Image] | type[Video] | type[Audio]] = {"image": Image, "video": Video, "audio": Audio}
+
+
+PLACE = "<image>"
+"""Where an image stands in a text that comes with a list of images."""
 
 
 class DataError(UserError):
@@ -117,22 +123,26 @@ def _example(raw: bytes, path: Path, number: int, with_targets: bool) -> Example
         parts = tuple(_parts(record["parts"], folder))
         targets = (text_of(record, "target"),) if with_targets or "target" in record else ()
         return Example(name, targets, parts=parts)
-    media = [kind for kind in ("image", "audio") if kind in record]
-    if len(media) == 2:
-        raise RecordError(f'both "image" and "audio"; name them in "parts". A record is one of {FORMS}.')
+    if "images" in record:
+        targets = (text_of(record, "target"),) if with_targets or "target" in record else ()
+        return Example(name, targets, parts=tuple(_with_images(record, folder)))
+    media = [kind for kind in MEDIA if kind in record]
+    if len(media) > 1:
+        both = " and ".join(f'"{kind}"' for kind in media)
+        raise RecordError(f'both {both}; name them in "parts". A record is one of {FORMS}.')
     if not media and "text" not in record:
-        raise RecordError(f'no "image", "audio", "text" or "parts". A record is one of {FORMS}.')
+        raise RecordError(f'no "image", "video", "audio", "text" or "parts". A record is one of {FORMS}.')
     if not media:
         targets = (text_of(record, "label"),) if with_targets or "label" in record else ()
         return Example(name, targets, parts=(text_of(record, "text"),))
     medium = MEDIA[media[0]](folder / text_of(record, media[0]))
-    if isinstance(medium, Image) and "question" in record:
+    if isinstance(medium, Image | Video) and "question" in record:
         return Example(name, answers_of(record), medium, text_of(record, "question"))
     stated = [key for key in ("label", "text") if key in record]
     if not stated and with_targets:
         raise RecordError(f'"{media[0]}" with nothing to answer. A record is one of {FORMS}.')
     targets = (text_of(record, stated[0]),) if stated else ()
-    if isinstance(medium, Image):
+    if isinstance(medium, Image | Video):
         return Example(name, targets, medium)
     return Example(name, targets, parts=(medium,))
 
@@ -203,6 +213,23 @@ def _parts(parts: Any, folder: Path) -> Iterator[Part]:
             )
 
 
+def _with_images(record: dict[str, Any], folder: Path) -> Iterator[Part]:
+    """A text in which ``<image>`` stands for each image, in order."""
+    images, texts = record["images"], text_of(record, "text").split(PLACE)
+    if not isinstance(images, list):
+        raise RecordError('"images" is not a list. Write "images": [path, ...].')
+    if len(texts) - 1 != len(images):
+        raise RecordError(
+            f'"text" has {len(texts) - 1} times {PLACE}, and there are {len(images)} images. Write {PLACE} once for '
+            "each."
+        )
+    for text, image in zip(texts, [None, *images], strict=True):
+        if image is not None:
+            yield Image(folder / text_of({"images": image}, "images"))
+        if text:
+            yield text
+
+
 def _media(example: Example) -> list[Medium]:
     if example.parts is not None:
         return [part for part in example.parts if isinstance(part, Medium)]
@@ -214,10 +241,11 @@ def _fault(medium: Medium, max_pixels: int) -> str | None:
     try:
         if isinstance(medium, Image):
             medium.decode(max_pixels)
-        elif isinstance(medium, Audio):
-            medium.decode()
+        elif isinstance(medium, Video):
+            medium.decode(max_frames=1, max_pixels=max_pixels)
         else:
-            medium.read()
+            assert isinstance(medium, Audio)
+            medium.decode()
     except MediaError as error:
         return str(error)
     except ValueError as error:

@@ -11,7 +11,7 @@ from vislang.data.example import Example
 from vislang.document import Document
 from vislang.errors import UserError
 
-Held = TypeVar("Held", Example, Document, Case)
+Held = TypeVar("Held", bound=Example | Document | Case)
 
 
 def hold_out(examples: Sequence[Held], share: float) -> tuple[list[Held], list[Held]]:

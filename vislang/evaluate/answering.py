@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from vislang.capabilities import Generates, Progress, Scores
 from vislang.data.example import Example
+from vislang.prompt import Shot
 from vislang.tasks.answers import Proportion, accuracy, correct
 
 
@@ -54,6 +55,11 @@ def answer(
             progress(len(predictions), len(prompts))
     right = [correct(p, e) for p, e in zip(predictions, examples, strict=True)]
     return Answered(predictions, right, accuracy(predictions, examples))
+
+
+def shots_of(examples: Sequence[Example]) -> list[Shot]:
+    """Examples as they stand before a question, with the answer that is most often given."""
+    return [Shot(example.image, example.target, example.question) for example in examples if example.image is not None]
 
 
 def perplexity(model: Scores, examples: Sequence[Example], prompts) -> float:

@@ -197,7 +197,7 @@ class GatedCrossAttentionBlock(nn.Module):
         self,
         hidden: Float[Tensor, "batch tokens width"],
         media: KeysValues,
-        mask: Bool[Tensor, "batch #tokens row_latents"] | None,
+        mask: Bool[Tensor, "#batch #tokens row_latents"] | None,
     ) -> Float[Tensor, "batch tokens width"]:
         """Let each token look at the media that ``mask`` opens to it; without a mask, at all that are given."""
         attended = self.attention(self.norm(hidden), media, mask)

@@ -56,7 +56,7 @@ class CrossAttention(nn.Module):
         self,
         queries: Float[Tensor, "batch queries query_width"],
         context: KeysValues,
-        mask: Bool[Tensor, "batch #queries context"] | None = None,
+        mask: Bool[Tensor, "#batch #queries context"] | None = None,
     ) -> Float[Tensor, "batch queries query_width"]:
         """Attend. ``mask`` is True where a query may look; a query that may look nowhere gets zeros."""
         attended = F.scaled_dot_product_attention(
@@ -74,7 +74,7 @@ class CrossAttention(nn.Module):
         self,
         queries: Float[Tensor, "batch queries query_width"],
         context: KeysValues,
-        mask: Bool[Tensor, "batch #queries context"] | None = None,
+        mask: Bool[Tensor, "#batch #queries context"] | None = None,
     ) -> Float[Tensor, "batch heads queries context"]:
         """The attention weights that :meth:`forward` uses, written out: softmax(q k / sqrt(d))."""
         scores = self._split(self.to_queries(queries)) @ context.keys.transpose(-1, -2)

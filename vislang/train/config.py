@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,8 @@ class TrainConfig:
         seed: of the order of the data and of the new parameters.
         stop_and_go: rest tasks that have stopped improving, by what is watched of them at each evaluation; see
             :class:`~vislang.train.schedule.StopAndGo`.
+        mixing: ``sum`` minimises the weighted sum over all streams in each step (Flamingo, section 2.4: gradients are
+            accumulated); ``round-robin`` takes one stream a step, in turn.
         workers: processes that prepare batches; 0 prepares them in the training process.
         threads: CPU threads; 0 leaves torch's choice.
     """
@@ -47,6 +50,7 @@ class TrainConfig:
     log_every: int = 10
     seed: int = 0
     stop_and_go: bool = False
+    mixing: Literal["sum", "round-robin"] = "sum"
     workers: int = 0
     threads: int = 0
 

@@ -85,7 +85,7 @@ def train(
     Args:
         model: a module that is Trainable.
         streams: what to learn from. An optimizer step minimises the weighted sum over all of them (Flamingo,
-            section 2.4: gradients are accumulated, not taken in turns).
+            section 2.4: gradients are accumulated, not taken in turns), unless ``config.mixing`` says otherwise.
         config: how to train.
         folder: of the run: ``metrics.jsonl`` and ``checkpoints/`` are written into it.
         monitor: is told how it goes.
@@ -146,7 +146,7 @@ def train(
             loss = 0.0
             seen: dict[str, float] = {}
             for stream, batch in zip(streams, per_stream, strict=True):
-                if not schedule.takes_part(stream.name, done):
+                if batch is None or not schedule.takes_part(stream.name, done):
                     continue
                 losses = model.losses(batch)
                 total = torch.stack(list(losses.values())).sum()
@@ -158,7 +158,7 @@ def train(
                 seen |= {f"loss/{prefix}{name}": value for name, value in values.items()}
                 seen |= {f"{prefix}{name}": value for name, value in model.diagnostics().items()}
             norm = nn.utils.clip_grad_norm_(parameters, config.clip_norm).item()
-            names = [name for batch in per_stream for name in batch.names]
+            names = [name for batch in per_stream if batch is not None for name in batch.names]
             _must_be_finite(done + 1, {"gradient norm": norm}, names, checkpoints)
             optimizer.step()
             model.after_step()
@@ -231,21 +231,28 @@ def _optimizer(groups: dict[str, list[tuple[str, Tensor]]], config: TrainConfig)
 
 
 class _Steps(Dataset):
-    """The batches of each step, one a stream: a pure function of the seed and of the step.
+    """The batches of each step, one a stream, None for streams whose turn it is not: a pure function of the seed and of
+    the step.
 
     So a resumed run meets what it would have met, chance in the batches included, whoever prepares them.
     """
 
-    def __init__(self, collate: Callable[[Sequence[Lesson], int], Any], streams: Sequence[Stream], seed: int):
+    def __init__(
+        self, collate: Callable[[Sequence[Lesson], int], Any], streams: Sequence[Stream], seed: int, in_turn: bool
+    ):
         self.collate = collate
         self.streams = streams
         self.seed = seed
+        self.in_turn = in_turn
         self.orders = [Shuffled(len(stream.lessons), seed) for stream in streams]
 
     def __getitem__(self, step: int) -> list[Any]:
-        batches = []
+        batches: list[Any] = []
         for number, (stream, order) in enumerate(zip(self.streams, self.orders, strict=True)):
-            first = step * stream.batch_size
+            if self.in_turn and step % len(self.streams) != number:
+                batches.append(None)
+                continue
+            first = (step // len(self.streams) if self.in_turn else step) * stream.batch_size
             lessons = [stream.lessons[order[first + place]] for place in range(stream.batch_size)]
             chance = (self.seed * 1_000_003 + step) * len(self.streams) + number
             batches.append(self.collate(lessons, chance))
@@ -254,7 +261,7 @@ class _Steps(Dataset):
 
 def _batches(model: Trainable, streams: Sequence[Stream], config: TrainConfig, done: int) -> Iterator[list[Any]]:
     loader = DataLoader(
-        _Steps(model.collate, streams, config.seed),
+        _Steps(model.collate, streams, config.seed, config.mixing == "round-robin"),
         batch_size=None,
         sampler=range(done, config.steps),
         collate_fn=_as_it_is,

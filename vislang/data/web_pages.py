@@ -1,0 +1,360 @@
+"""Interleaved pages: text and the images in it, in reading order, from HTML, MMC4 and OBELICS.
+
+A page becomes one Document whose text is to be learned; text between two images is a chunk, and which of the two it
+goes with is drawn while training (Alayrac et al. 2022, appendix A.3.2: web pages show an image before or after they
+speak of it).
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterator, Sequence
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlparse
+
+from vislang.capabilities import Progress
+from vislang.data.jsonl import DataError, Problem, RecordError, parse_record
+from vislang.document import Document, EndOfChunk, Image, Learned, MediaError, Part
+
+SKIPPED = {"script", "style", "head", "nav", "header", "footer", "aside", "noscript", "template", "svg"}
+"""Elements that hold nothing to read."""
+
+VOID = {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"}
+"""Elements that never close."""
+
+INLINE = {
+    *("a", "abbr", "b", "bdi", "bdo", "cite", "code", "dfn", "em", "font", "i", "img", "kbd", "label", "mark", "q"),
+    *("s", "samp", "small", "span", "strong", "sub", "sup", "time", "tt", "u", "var", "wbr"),
+}
+"""Elements that do not break a line."""
+
+ICONS = {"prev", "next", "up", "home", "note", "tip", "warning", "caution", "important", "spacer", "blank"}
+"""File names of drawings that only lead around or draw attention."""
+
+SMALLEST = 24
+"""Images with a shorter side, in pixels, are decoration."""
+
+LEAST_SIMILARITY = 0.24
+"""MMC4's images that are less like their text, by CLIP, are left out (Awadalla et al. 2023, appendix)."""
+
+
+def document_of(parts: Sequence[str | Image], name: str) -> Document:
+    """A page: its text to be learned, an end of chunk after the text that stands before an image, and at the end."""
+    found: list[Part] = []
+    for part in parts:
+        if isinstance(part, Image):
+            if found and isinstance(found[-1], Learned):
+                found.append(EndOfChunk())
+            found.append(part)
+        elif part.strip():
+            if found and isinstance(found[-1], Learned):
+                found[-1] = Learned(f"{found[-1].text}\n{part.strip()}")
+            else:
+                found.append(Learned(part.strip()))
+    if found and isinstance(found[-1], Learned):
+        found.append(EndOfChunk())
+    return Document(found, name=name, looks="either")
+
+
+def html_pages(folder: Path, problems: list[Problem], progress: Progress | None = None) -> list[Document]:
+    """The pages of a folder that show an image: every ``.html`` and ``.htm`` file in it.
+
+    Navigation, scripts and small drawings are left out; descriptions of images (``alt``) are not part of the text.
+
+    Args:
+        folder: of the pages, and of the images that they name by relative paths.
+        problems: images that cannot be used are added to it, and left out of their page.
+        progress: called with (pages done, of how many).
+
+    Raises:
+        DataError: there is no page with an image in it.
+    """
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".html", ".htm"))
+    known: dict[Path, Image | None] = {}
+    pages = []
+    for number, file in enumerate(files, start=1):
+        parser = _PageParser()
+        parser.feed(file.read_text(encoding="utf-8", errors="replace"))
+        parser.close()
+        parts: list[str | Image] = []
+        for part in parser.parts():
+            if isinstance(part, str):
+                parts.append(part)
+                continue
+            path = (file.parent / part.source).resolve()
+            if path not in known:
+                known[path] = _content(path, f"{file}", problems)
+            if (image := known[path]) is not None:
+                parts.append(image)
+        if any(isinstance(part, Image) for part in parts):
+            pages.append(document_of(parts, str(file)))
+        if progress is not None:
+            progress(number, len(files))
+    if not pages:
+        raise DataError(f"{folder}: no page with an image in it. Wanted: .html files that name images beside them.")
+    return pages
+
+
+def described_images(folder: Path) -> list[tuple[Image, str]]:
+    """Images of the pages of a folder with their descriptions (``alt``) of three words or more, each pair once."""
+    found: dict[tuple[str, str], tuple[Image, str]] = {}
+    for file in sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".html", ".htm")):
+        parser = _PageParser()
+        parser.feed(file.read_text(encoding="utf-8", errors="replace"))
+        for part in parser.parts():
+            if isinstance(part, _Shown) and len(part.alt.split()) >= 3:
+                path = (file.parent / part.source).resolve()
+                if (image := _content(path, str(file), [])) is not None:
+                    found[(str(path), part.alt)] = (image, part.alt)
+    return list(found.values())
+
+
+def mmc4(file: Path, problems: list[Problem], progress: Progress | None = None) -> list[Document]:
+    """Pages of MMC4 (Zhu et al. 2023, arXiv 2304.06939): JSON Lines with ``text_list`` and ``image_info``.
+
+    Each image stands before the sentence that it was matched with. It is looked for in ``image_base64``, as
+    OpenFlamingo packs it, or by ``image_name`` beside the file and in ``images/`` there.
+
+    Args:
+        file: the JSON Lines file.
+        problems: bad records are added to it, and left out.
+        progress: called with (bytes read, bytes in all).
+
+    Raises:
+        DataError: the file cannot be read, or no page of it has an image.
+    """
+
+    def page(record: dict[str, Any], name: str) -> Document | None:
+        texts, images = _lists(record, "text_list", "image_info")
+        before: dict[int, list[Image]] = {}
+        for info in images:
+            if not isinstance(info, dict) or not isinstance(info.get("matched_text_index"), int):
+                raise RecordError('an entry of "image_info" has no number as "matched_text_index".')
+            place = info["matched_text_index"]
+            if not 0 <= place < len(texts):
+                raise RecordError(f'"matched_text_index" is {place}, and "text_list" has {len(texts)} texts.')
+            if info.get("matched_sim", 1.0) >= LEAST_SIMILARITY:
+                before.setdefault(place, []).append(_mmc4_image(info, file.parent))
+        if not before:
+            return None
+        parts: list[str | Image] = []
+        for place, text in enumerate(texts):
+            parts += [*before.get(place, []), str(text)]
+        return document_of(parts, name)
+
+    return _records(file, page, problems, progress)
+
+
+def obelics(file: Path, problems: list[Problem], progress: Progress | None = None) -> list[Document]:
+    """Pages of OBELICS (Laurençon et al. 2023, arXiv 2306.16527): ``texts`` and ``images`` of one length, of which one
+    is null at each place; JSON Lines or Parquet.
+
+    The set itself names images by their address; here each is a path relative to the file, or ``{"bytes", "path"}`` as
+    the datasets library keeps images.
+
+    Args:
+        file: ``.jsonl`` or ``.parquet``.
+        problems: bad records are added to it, and left out.
+        progress: called with (bytes, or records, done, of how many).
+
+    Raises:
+        DataError: the file cannot be read, or no page of it has an image.
+    """
+
+    def page(record: dict[str, Any], name: str) -> Document | None:
+        texts, images = _lists(record, "texts", "images")
+        if len(texts) != len(images):
+            raise RecordError(f'"texts" has {len(texts)} entries and "images" {len(images)}; they stand side by side.')
+        parts: list[str | Image] = []
+        for place, (text, image) in enumerate(zip(texts, images, strict=True), start=1):
+            if (text is None) == (image is None):
+                raise RecordError(f"at place {place} there is both a text and an image, or neither.")
+            parts.append(str(text) if image is None else _obelics_image(image, file.parent))
+        return document_of(parts, name) if any(isinstance(part, Image) for part in parts) else None
+
+    if file.suffix == ".parquet":
+        return _parquet(file, page, problems, progress)
+    return _records(file, page, problems, progress)
+
+
+def _records(file: Path, page: Any, problems: list[Problem], progress: Progress | None) -> list[Document]:
+    pages: list[Document] = []
+    try:
+        size, read = file.stat().st_size, 0
+        with file.open("rb") as lines:
+            for number, raw in enumerate(lines, start=1):
+                read += len(raw)
+                if raw.strip():
+                    _add(pages, page, lambda raw=raw: parse_record(raw, "an object"), file, number, problems)
+                if progress is not None:
+                    progress(read, size)
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read ({error.strerror}). Give a JSON Lines file.") from None
+    return _some(pages, file, problems)
+
+
+def _parquet(file: Path, page: Any, problems: list[Problem], progress: Progress | None) -> list[Document]:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise DataError(f"{file}: Parquet needs pyarrow. Run: pip install 'vislang[eval]'") from None
+    try:
+        table = pyarrow.parquet.ParquetFile(file)
+        names = set(table.schema_arrow.names)
+        if not {"texts", "images"} <= names:
+            raise DataError(f"{file}: has the columns {', '.join(sorted(names))}; wanted are texts and images.")
+        pages: list[Document] = []
+        number, total = 0, table.metadata.num_rows
+        for batch in table.iter_batches(64, columns=["texts", "images"]):
+            for record in batch.to_pylist():
+                number += 1
+                _add(pages, page, lambda record=record: record, file, number, problems)
+            if progress is not None:
+                progress(number, total)
+    except (OSError, pyarrow.ArrowException) as error:
+        raise DataError(f"{file}: cannot be read as Parquet ({error}). Copy it again from its origin.") from None
+    return _some(pages, file, problems)
+
+
+def _add(pages: list[Document], page: Any, record: Any, file: Path, number: int, problems: list[Problem]) -> None:
+    try:
+        made = page(record(), f"{file}:{number}")
+        for image in () if made is None else made.media:
+            image.decode()
+    except (RecordError, MediaError) as error:
+        problems.append(Problem(str(file), number, str(error)))
+        return
+    if made is not None:
+        pages.append(made)
+
+
+def _some(pages: list[Document], file: Path, problems: list[Problem]) -> list[Document]:
+    if not pages and not problems:
+        raise DataError(f"{file}: no page with an image in it.")
+    return pages
+
+
+def _lists(record: dict[str, Any], *keys: str) -> list[list[Any]]:
+    for key in keys:
+        if not isinstance(record.get(key), list):
+            raise RecordError(f'no list "{key}". A page has {" and ".join(keys)}.')
+    return [record[key] for key in keys]
+
+
+def _mmc4_image(info: dict[str, Any], folder: Path) -> Image:
+    if "image_base64" in info:
+        try:
+            return Image(base64.b64decode(info["image_base64"], validate=True))
+        except (binascii.Error, TypeError, ValueError):
+            raise RecordError('"image_base64" is not base64. Pack the image again.') from None
+    name = info.get("image_name")
+    if not isinstance(name, str):
+        raise RecordError('an entry of "image_info" has neither "image_base64" nor "image_name".')
+    beside, inside = folder / name, folder / "images" / name
+    return Image(inside if inside.is_file() else beside)
+
+
+def _obelics_image(image: Any, folder: Path) -> Image:
+    if isinstance(image, dict):
+        data, path = image.get("bytes"), image.get("path")
+        if isinstance(data, bytes):
+            return Image(data)
+        image = path
+    if not isinstance(image, str):
+        raise RecordError("an image is neither a path nor bytes.")
+    if urlparse(image).scheme in ("http", "https"):
+        raise RecordError(f"{image} is an address. Download the images, and write their paths in its place.")
+    return Image(folder / image)
+
+
+def _content(path: Path, page: str, problems: list[Problem]) -> Image | None:
+    """The image of a page, unless it is an icon or cannot be used."""
+    if path.stem.lower() in ICONS:
+        return None
+    image = Image(path)
+    try:
+        width, height = image.decode().size
+    except MediaError as error:
+        problems.append(Problem(page, 0, str(error)))
+        return None
+    return image if min(width, height) >= SMALLEST else None
+
+
+class _Shown:
+    """An image of a page: where it lies, and its description."""
+
+    def __init__(self, source: str, alt: str):
+        self.source, self.alt = source, alt
+
+
+class _PageParser(HTMLParser):
+    """Collects lines of text and images, leaving out what only leads around."""
+
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self._found: list[str | _Shown] = []
+        self._line: list[str] = []
+        self._open: list[str] = []
+        self._skipping = 0
+        """How many elements are open from the outermost skipped one on; 0 outside of any."""
+
+    def parts(self) -> Iterator[str | _Shown]:
+        """Lines and images, in order."""
+        self._end_line()
+        yield from self._found
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        named = {name: value or "" for name, value in attrs}
+        if tag == "img" and not self._skipping:
+            self._image(named)
+        if tag in VOID:
+            if tag not in INLINE:
+                self._end_line()
+            return
+        if (
+            self._skipping
+            or tag in SKIPPED
+            or any(name.startswith("nav") for name in named.get("class", "").lower().split())
+        ):
+            self._skipping += 1
+        elif tag not in INLINE:
+            self._end_line()
+        self._open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.handle_endtag(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in self._open:
+            return
+        # What was left open inside of it ends too.
+        while self._open:
+            closed = self._open.pop()
+            self._skipping = max(0, self._skipping - 1)
+            if closed == tag:
+                break
+        if not self._skipping and tag not in INLINE:
+            self._end_line()
+
+    def handle_data(self, data: str) -> None:
+        if not self._skipping:
+            self._line.append(data)
+
+    def _image(self, named: dict[str, str]) -> None:
+        source = named.get("src", "")
+        if not source or urlparse(source).scheme:
+            return
+        self._end_line()
+        self._found.append(_Shown(unquote(urlparse(source).path), " ".join(named.get("alt", "").split())))
+
+    def _end_line(self) -> None:
+        line = " ".join("".join(self._line).split())
+        self._line = []
+        if line:
+            self._found.append(line)
