@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image as Pillow
 
+from tests import tiny
 from vislang import Image, Video
 from vislang.data.jsonl import DataError, read_jsonl
 
@@ -14,7 +15,8 @@ def folder(tmp_path):
     Pillow.new("RGB", (8, 8), "red").save(tmp_path / "good.png")
     (tmp_path / "notes.png").write_text("not an image")
     (tmp_path / "cut.png").write_bytes((tmp_path / "good.png").read_bytes()[:-30])
-    (tmp_path / "clip.mp4").write_bytes(b"video")
+    tiny.write_video(tmp_path / "clip.mp4", [0, 200])
+    (tmp_path / "broken.mp4").write_bytes(b"video")
     return tmp_path
 
 
@@ -24,16 +26,23 @@ def read(folder, *lines: str | bytes, **options):
     return read_jsonl(path, **options)
 
 
-def test_the_three_forms(folder):
+def test_the_forms(folder):
     records = read(
         folder,
         '{"image": "good.png", "question": "what?", "answer": "red"}',
         '{"image": "good.png", "question": "what?", "answers": ["red", "blue", "blue"]}',
         '{"image": "good.png", "text": "A square."}',
         '{"parts": ["see ", {"image": "good.png"}, {"video": "clip.mp4"}], "target": "both"}',
+        '{"video": "clip.mp4", "question": "what?", "answer": "a film"}',
+        '{"video": "clip.mp4", "text": "A film."}',
+        '{"text": "<image> and <image>: what?", "images": ["good.png", "good.png"], "target": "both"}',
     )
     assert records.problems == []
-    first, second, third, fourth = records.examples
+    first, second, third, fourth, fifth, sixth, seventh = records.examples
+    assert (fifth.image, fifth.question) == (Video(folder / "clip.mp4"), "what?")
+    assert (sixth.image, sixth.question, sixth.target) == (Video(folder / "clip.mp4"), None, "A film.")
+    good = Image(folder / "good.png")
+    assert seventh.parts == (good, " and ", good, ": what?")
     assert (first.image, first.question, first.references) == (Image(folder / "good.png"), "what?", ("red",))
     assert second.target == "blue"
     assert (third.question, third.target) == (None, "A square.")
@@ -56,6 +65,13 @@ BAD = {
     "an empty one among answers": ('{"image": "good.png", "question": "q", "answers": ["a", ""]}', "is empty"),
     "a number": ('{"image": "good.png", "question": "q", "answer": 3}', '"answer" is a number'),
     "null": ('{"image": null, "text": "x"}', '"image" is null'),
+    "more places than images": (
+        '{"text": "<image> <image>", "images": ["good.png"], "target": "x"}',
+        "2 times <image>",
+    ),
+    "more images than places": ('{"text": "x", "images": ["good.png"], "target": "x"}', "0 times <image>"),
+    "no list of images": ('{"text": "<image>", "images": "good.png", "target": "x"}', "not a list"),
+    "a broken video": ('{"video": "broken.mp4", "text": "x"}', "not a video of a known format"),
     "no target": ('{"parts": ["x"]}', 'no "target"'),
     "a strange part": ('{"parts": [{"picture": "good.png"}], "target": "x"}', 'part 1 of "parts"'),
     "no parts": ('{"parts": [], "target": "x"}', '"parts" is not a list with'),

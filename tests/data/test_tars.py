@@ -1,0 +1,80 @@
+"""Pairs in tar files."""
+
+import gzip
+import io
+import json
+import tarfile
+
+import pytest
+
+from tests import tiny
+from tests.data.test_web_pages import png
+from vislang.data.jsonl import DataError
+from vislang.data.tars import read_tar
+from vislang.document import Image, Video
+
+
+def write(path, files):
+    with tarfile.open(path, "w") as tar:
+        for name, data in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    return path
+
+
+def test_pairs_of_images_and_videos(tmp_path):
+    film = tiny.write_video(tmp_path / "film.mp4", [0, 200]).read_bytes()
+    files = {
+        "a/0001.png": png("red"),
+        "a/0001.txt": b"a red\nsquare ",
+        "0002.mp4": film,
+        "0002.json": json.dumps({"caption": "a film", "url": "x"}).encode(),
+    }
+    path = write(tmp_path / "x.tar", files)
+    problems, done = [], []
+    first, second = read_tar(path, problems, lambda *p: done.append(p))
+    assert (first.references, second.references) == (("a red square",), ("a film",))
+    assert isinstance(first.image, Image)
+    assert first.image.decode().getpixel((3, 3)) == (255, 0, 0)
+    assert first.image.content_hash == Image(png("red")).content_hash
+    assert isinstance(second.image, Video)
+    assert len(second.image.decode()) == 2
+    assert first.image.name == f"{path}: a/0001.png"
+    assert not problems
+    assert done == [(1, 2), (2, 2)]
+
+
+def test_bad_records_are_named_and_left_out(tmp_path):
+    files = {
+        "1.png": png("red"),
+        "2.txt": b"alone",
+        "3.png": b"no image",
+        "3.txt": b"x",
+        "4.png": png("red"),
+        "4.txt": b" ",
+        "5.png": png("red"),
+        "5.json": b'{"title": "x"}',
+    }
+    problems = []
+    assert read_tar(write(tmp_path / "x.tar", files), problems) == []
+    said = [str(problem) for problem in problems]
+    for key, message in zip(
+        "12345",
+        ["no .txt or .json", "no image or video", "not an image", "caption is empty", "caption is empty"],
+        strict=True,
+    ):
+        assert any(f"x.tar: {key}:" in text and message in text for text in said), (key, said)
+
+
+def test_what_is_no_tar_is_refused(tmp_path):
+    path = tmp_path / "x.tar"
+    path.write_bytes(b"no tar")
+    with pytest.raises(DataError, match="not an uncompressed tar"):
+        read_tar(path, [])
+    whole = write(tmp_path / "y.tar", {"1.png": png("red"), "1.txt": b"x"}).read_bytes()
+    path.write_bytes(gzip.compress(whole))
+    with pytest.raises(DataError, match="not an uncompressed tar"):
+        read_tar(path, [])
+    with pytest.raises(DataError, match="empty"):
+        read_tar(write(tmp_path / "z.tar", {}), [])

@@ -1,0 +1,144 @@
+"""Pages of HTML, MMC4 and OBELICS: what is text, what is an image, and what only leads around."""
+
+import base64
+import io
+import json
+
+import pytest
+from PIL import Image as Pillow
+
+from vislang.data.jsonl import DataError
+from vislang.data.web_pages import described_images, html_pages, mmc4, obelics
+from vislang.document import EndOfChunk, Image, Learned
+
+PAGE = """<!DOCTYPE html><html><head><title>no</title><style>p {}</style></head><body>
+<div class="navheader"><a href="x"><img src="images/prev.png" alt="Prev"></a> previous page</div>
+<h1>A  <em>shape</em></h1>
+<p>It is <b>red</b> &amp; square.<br>Look:</p>
+<figure><img src="images/0.png" alt="a red square here"/></figure>
+<p>Another <img src="images/1.png?x=1" alt="two words"> follows.
+<p>An unclosed paragraph<ul><li>one<li>two</ul>
+<img src="images/tiny.png"><img src="http://elsewhere/a.png"><img src="images/missing.png">
+<script>var nothing;</script><footer>foot</footer></body></html>"""
+
+
+def png(colour: str, side: int = 32) -> bytes:
+    file = io.BytesIO()
+    Pillow.new("RGB", (side, side), colour).save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "images").mkdir()
+    for name, data in {"0": png("red"), "1": png("blue"), "tiny": png("red", 8), "prev": png("red")}.items():
+        (tmp_path / "images" / f"{name}.png").write_bytes(data)
+    return tmp_path
+
+
+def test_a_page_of_html(folder):
+    (folder / "a.html").write_text(PAGE)
+    (folder / "b.html").write_text("<p>no image here</p>")
+    problems = []
+    (page,) = html_pages(folder, problems)
+    first, second = Image((folder / "images/0.png").resolve()), Image((folder / "images/1.png").resolve())
+    assert page.parts == (
+        *(Learned("A shape\nIt is red & square.\nLook:"), EndOfChunk(), first),
+        *(Learned("Another"), EndOfChunk(), second),
+        *(Learned("follows.\nAn unclosed paragraph\none\ntwo"), EndOfChunk()),
+    )
+    assert page.looks == "either"
+    assert page.name.endswith("a.html")
+    (problem,) = problems
+    assert "missing.png: no such file" in str(problem)
+    assert described_images(folder) == [(first, "a red square here")]
+
+
+def test_a_folder_without_such_pages_is_refused(folder):
+    (folder / "b.html").write_text("<p>no image here</p>")
+    with pytest.raises(DataError, match="no page with an image"):
+        html_pages(folder, [])
+
+
+def test_mmc4(folder):
+    records = [
+        {
+            "text_list": ["one", "two", "three"],
+            "image_info": [
+                {"image_name": "0.png", "matched_text_index": 1, "matched_sim": 0.3},
+                {"image_base64": base64.b64encode(png("blue")).decode(), "matched_text_index": 2, "matched_sim": 0.25},
+                {"image_name": "1.png", "matched_text_index": 0, "matched_sim": 0.1},
+            ],
+        },
+        {"text_list": ["only text"], "image_info": []},
+        {"text_list": ["one"], "image_info": [{"image_name": "0.png", "matched_text_index": 5}]},
+        {"text_list": ["one"], "image_info": [{"image_name": "9.png", "matched_text_index": 0}]},
+        {"text_list": ["one"], "image_info": [{"image_base64": "!", "matched_text_index": 0}]},
+        {"image_info": []},
+    ]
+    file = folder / "mmc4.jsonl"
+    file.write_text("\n".join(map(json.dumps, records)))
+    problems, done = [], []
+    (page,) = mmc4(file, problems, lambda *progress: done.append(progress))
+    assert page.parts == (
+        *(Learned("one"), EndOfChunk(), Image(folder / "images" / "0.png")),
+        *(Learned("two"), EndOfChunk(), Image(png("blue")), Learned("three"), EndOfChunk()),
+    )
+    assert [(p.line, p.message) for p in problems] == [
+        (3, '"matched_text_index" is 5, and "text_list" has 1 texts.'),
+        (4, f"{folder / '9.png'}: no such file. Check the path; paths in a JSON Lines file are relative to that file."),
+        (5, '"image_base64" is not base64. Pack the image again.'),
+        (6, 'no list "text_list". A page has text_list and image_info.'),
+    ]
+    assert done[-1][0] == done[-1][1] == file.stat().st_size
+
+
+def obelics_records():
+    return [
+        {"texts": ["before", None, "after"], "images": [None, "images/0.png", None]},
+        {"texts": [None, "words"], "images": [{"bytes": png("blue"), "path": None}, None]},
+        {"texts": ["words"], "images": [None]},
+    ]
+
+
+def test_obelics_in_json_lines_and_parquet(folder):
+    import pyarrow
+    import pyarrow.parquet
+
+    plain = folder / "pages.jsonl"
+    plain.write_text(json.dumps(obelics_records()[0]) + "\n" + json.dumps(obelics_records()[2]))
+    (page,) = obelics(plain, [])
+    assert page.parts == (
+        *(Learned("before"), EndOfChunk(), Image(folder / "images" / "0.png")),
+        *(Learned("after"), EndOfChunk()),
+    )
+    packed = folder / "pages.parquet"
+    records = [{**obelics_records()[1], "metadata": "x"}, {**obelics_records()[1], "metadata": "y"}]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(records), packed)
+    first, second = obelics(packed, [])
+    assert first.parts == second.parts == (Image(png("blue")), Learned("words"), EndOfChunk())
+    assert second.name == f"{packed}:2"
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([{"text": "x"}]), packed)
+    with pytest.raises(DataError, match="has the columns text; wanted are texts and images"):
+        obelics(packed, [])
+    packed.write_bytes(b"no")
+    with pytest.raises(DataError, match=r"pages\.parquet: cannot be read as Parquet"):
+        obelics(packed, [])
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        ({"texts": ["a"], "images": [None, None]}, '"texts" has 1 entries and "images" 2'),
+        ({"texts": ["a"], "images": ["images/0.png"]}, "at place 1 there is both a text and an image"),
+        ({"texts": [None], "images": ["https://somewhere/a.png"]}, "Download the images"),
+        ({"texts": [None], "images": [7]}, "neither a path nor bytes"),
+    ],
+)
+def test_bad_records_of_obelics_are_named(folder, record, message):
+    file = folder / "pages.jsonl"
+    file.write_text(json.dumps(record))
+    problems = []
+    obelics(file, problems)
+    assert f"{file}:1: " in str(problems[0])
+    assert message in str(problems[0])

@@ -1,0 +1,88 @@
+"""Several streams at once: pages, pairs and questions; summed, or in turn."""
+
+import json
+
+import pytest
+
+from tests import tiny
+from tests.data.test_tars import write as write_tar
+from tests.train.test_resume import finish, start, steps
+from vislang.train.log import read_metrics
+
+RECIPE = """model:
+  class_path: vislang.models.flamingo.FlamingoRecipe
+  init_args:
+    language_model: {language}
+    vision_tower: {vision}
+    bridge: {bridge}
+    collate: {{pack: 64, page_tokens: 40}}
+data:
+  - {{sources: ["pages:{folder}/site"], name: pages, batch_size: 2}}
+  - {{sources: ["{folder}/*.tar"], name: captions, weight: 0.2, batch_size: 3}}
+  - {{sources: ["{folder}/my.jsonl"], name: questions, batch_size: 4, shots: 2}}
+hold_out: 0.3
+train:
+  steps: 12
+  lr: 0.003
+  lr_scale: {{gates: 20}}
+  eval_every: 6
+  checkpoint_every: 5
+"""
+
+
+@pytest.fixture
+def recipe(towers, pictures):
+    site = pictures / "site"
+    site.mkdir()
+    for n in range(6):
+        words = "a cat and a dog and " * 5
+        (site / f"{n}.html").write_text(f"<p>{words}<img src='../{n}.png'><p>a red shape<img src='../{n + 6}.png'>")
+    pairs = {}
+    for n in range(8):
+        pairs |= {f"{n}.png": (pictures / f"{n}.png").read_bytes(), f"{n}.txt": b"a shape and a cat"}
+    write_tar(pictures / "pairs.tar", pairs)
+    path = pictures / "mixture.yaml"
+    language, vision = towers
+    path.write_text(RECIPE.format(language=language, vision=vision, bridge=json.dumps(tiny.BRIDGE), folder=pictures))
+    return path
+
+
+def test_each_step_sums_over_the_streams(recipe, tmp_path):
+    out = tmp_path / "out"
+    said = finish(start(recipe, out))
+    assert "pages: 4 to learn from, 2 to watch" in " ".join(said.split())
+    rows = steps(out)
+    for row in rows.values():
+        losses = [row[f"loss/{name}/text"] for name in ("pages", "captions", "questions")]
+        assert row["loss"] == pytest.approx(losses[0] + 0.2 * losses[1] + losses[2], rel=1e-5)
+        assert "questions/gate/1/attention" in row
+    metrics = json.loads((out / "metrics.json").read_text())
+    for name in ("pages", "captions", "questions"):
+        figures = metrics["tasks"][name]
+        assert figures["nats a token"] > 0
+        assert figures["nats a token"] != figures["nats a token, blind"]
+    assert 0 <= metrics["tasks"]["questions"]["accuracy"] <= 1
+    assert "accuracy" not in metrics["tasks"]["pages"]
+    (first, *_) = [row for row in read_metrics(out / "metrics.jsonl") if "eval/pages/nats a token" in row]
+    assert {"eval/captions/nats a token", "eval/questions/accuracy"} <= set(first)
+    assert (out / "report.html").is_file()
+
+
+def test_in_turn_each_step_takes_one_stream_and_a_resumed_run_goes_on_alike(recipe, tmp_path):
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    finish(start(recipe, whole, "--train.mixing=round-robin"))
+    rows = steps(whole)
+    for step, row in rows.items():
+        (taken,) = [name for name in ("pages", "captions", "questions") if f"loss/{name}/text" in row]
+        assert taken == ("pages", "captions", "questions")[(step - 1) % 3]
+        weight = 0.2 if taken == "captions" else 1
+        assert row["loss"] == pytest.approx(weight * row[f"loss/{taken}/text"], rel=1e-6)
+    finish(start(recipe, cut, "--train.mixing=round-robin", "--train.keep_checkpoints=9"))
+    # Take the last checkpoints away, so that the run goes on from step 5.
+    for number in (10, 12):
+        for path in (cut / "checkpoints").glob(f"*{number}"):
+            for file in path.iterdir():
+                file.unlink()
+            path.rmdir()
+    finish(start(recipe, cut, "--train.mixing=round-robin", "--train.keep_checkpoints=9", "--resume", str(cut)))
+    assert steps(cut) == rows
