@@ -91,6 +91,29 @@ class Generates(Protocol):
 
 
 @runtime_checkable
+class FewShot(Protocol):
+    """Reads examples once and goes on from there as often as is wanted."""
+
+    prompts: Prompts
+
+    def read(self, document: Document) -> Any:
+        """Read what many prompts begin with; the result is given as ``after``."""
+        ...
+
+    def generate(
+        self, documents: Sequence[Document], max_new_tokens: int = 20, batch_size: int = 64, after: Any = None
+    ) -> list[str]:
+        """The text that follows each document, after what was read."""
+        ...
+
+    def rank(
+        self, documents: Sequence[Document], options: Sequence[str], batch_size: int = 16, after: Any = None
+    ) -> list[list[Score]]:
+        """How likely each of the options is to follow each document, after what was read."""
+        ...
+
+
+@runtime_checkable
 class Embeds(Protocol):
     """Gives each document a vector."""
 

@@ -82,13 +82,28 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--write", type=Path, metavar="FILE", help="keep each decision, as a JSON line")
     evaluate.add_argument("--limit", type=int, default=0, metavar="N", help="at most N examples, drawn by seed")
     evaluate.add_argument("--seed", type=int, default=0, help="of the draw")
+    evaluate.add_argument(
+        "--shots", metavar="N,N", help="of a model that writes: examples in its prompt, such as 0,4,8"
+    )
+    evaluate.add_argument("--seeds", type=int, default=3, metavar="N", help="with --shots: how often they are drawn")
+    evaluate.add_argument(
+        "--select",
+        choices=["random", "retrieved", "both"],
+        default="random",
+        help="with --shots: drawn, or those whose image is most like the question's",
+    )
+    evaluate.add_argument("--selector", metavar="MODEL", help="of retrieved shots: a dual encoder that compares images")
+    evaluate.add_argument(
+        "--orders", type=int, default=1, metavar="N", help="with --shots: average over so many orders"
+    )
+    evaluate.add_argument("--report", type=Path, metavar="FILE", help="with --shots: page with the curves to write")
     evaluate.add_argument("--skip-bad-records", action="store_true", help="leave bad records out and count them")
     evaluate.add_argument("--json", action="store_true", help="one JSON object on standard output")
     evaluate.set_defaults(run=_evaluate)
 
-    ask = verbs.add_parser("ask", help="ask a model about an image")
+    ask = verbs.add_parser("ask", help="ask a model about an image or a video")
     ask.add_argument("model", help="folder of a model, or a Hub id")
-    ask.add_argument("image", help="path of an image")
+    ask.add_argument("image", help="path of an image or a video")
     ask.add_argument("question", nargs="?", help="without one, the image is captioned")
     ask.add_argument(
         "--shot",
@@ -99,6 +114,19 @@ def _parser() -> argparse.ArgumentParser:
         help='an example to go by: "question? answer", or the answer to the same question; repeat for more',
     )
     ask.add_argument("--max-new-tokens", type=int, default=20, metavar="N", help="longest answer")
+    ask.add_argument("--temperature", type=float, default=0.0, metavar="T", help="draw tokens; 0 takes the likeliest")
+    ask.add_argument("--top-k", type=int, default=0, metavar="K", help="draw among the K likeliest tokens")
+    ask.add_argument("--top-p", type=float, default=1.0, metavar="P", help="draw among those that have P together")
+    ask.add_argument("--seed", type=int, default=0, help="of what is drawn")
+    ask.add_argument("--beams", type=int, default=1, metavar="N", help="follow the N likeliest texts")
+    ask.add_argument(
+        "--length-penalty", type=float, default=1.0, metavar="X", help="rank beams by likelihood over length to the X"
+    )
+    ask.add_argument("--returns", type=int, default=1, metavar="N", help="so many answers, one a line")
+    ask.add_argument("--stop", action="append", default=[], metavar="TEXT", help="ends an answer; repeat for more")
+    ask.add_argument(
+        "--drop-examples", action="store_true", help="leave the first examples out where there is no room for all"
+    )
     ask.set_defaults(run=_ask)
 
     explain = verbs.add_parser("explain", help="a page: how text and image looked at each other")
@@ -217,6 +245,13 @@ def _train(options: argparse.Namespace, overrides: list[str]) -> int:
 
 
 def _evaluate(options: argparse.Namespace, rest: list[str]) -> int:
+    if options.shots is not None:
+        from vislang.commands.few_shot import Prompting, few_shot
+
+        prompting = Prompting(
+            options.shots, options.seeds, options.select, options.selector, options.orders, options.limit, options.seed
+        )
+        return few_shot(options.model, options.task or options.data, prompting, options.report, options.json)
     from vislang.commands.evaluate import Asked, evaluate
 
     return evaluate(
@@ -238,9 +273,22 @@ def _evaluate(options: argparse.Namespace, rest: list[str]) -> int:
 
 
 def _ask(options: argparse.Namespace, rest: list[str]) -> int:
-    from vislang.commands.ask import ask
+    from vislang.commands.ask import Question, ask
+    from vislang.models.decoding import Decoding
 
-    return ask(options.model, options.image, options.question, options.shot, options.max_new_tokens)
+    decoding = Decoding(
+        options.max_new_tokens,
+        options.temperature,
+        options.top_k,
+        options.top_p,
+        options.beams,
+        options.length_penalty,
+        options.returns,
+        tuple(stop.replace("\\n", "\n") for stop in options.stop),
+        options.seed,
+    )
+    asked = Question(options.image, options.question, options.shot, options.drop_examples)
+    return ask(options.model, asked, decoding)
 
 
 def _explain(options: argparse.Namespace, rest: list[str]) -> int:

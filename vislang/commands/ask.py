@@ -1,21 +1,45 @@
-"""``vislang ask``: one question about one image."""
+"""``vislang ask``: one question about one image or video."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 from vislang.capabilities import Decides, Generates
 from vislang.case import Case
 from vislang.commands.deciding import told
-from vislang.document import Document, Image
+from vislang.document import Document, Image, Video
 from vislang.errors import UserError
+from vislang.models.decoding import Decoding
+from vislang.models.flamingo import Flamingo
 from vislang.models.loading import load
 from vislang.prompt import Shot
 
+VIDEOS = (".mp4", ".webm", ".mkv", ".mov", ".avi", ".m4v", ".ogv", ".mpg", ".mpeg")
+"""Endings of the names of videos; everything else is an image."""
 
-def ask(model: str, image: str, question: str | None, shots: Sequence[Sequence[str]], max_new_tokens: int) -> int:
-    """Print the answer; returns the exit status.
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked.
+
+    Attributes:
+        medium: path of an image or a video.
+        question: None asks for a caption.
+        shots: pairs (path, text) of examples.
+        drop_examples: leave the first examples out where they are more than the language model's context holds.
+    """
+
+    medium: str
+    question: str | None
+    shots: Sequence[Sequence[str]]
+    drop_examples: bool = False
+
+
+def ask(model: str, asked: Question, decoding: Decoding) -> int:
+    """Print the answer, or several answers in lines; returns the exit status.
 
     A model that decides answers from its vocabulary, or points: then its box is printed, in pixels.
 
@@ -24,24 +48,45 @@ def ask(model: str, image: str, question: str | None, shots: Sequence[Sequence[s
         MediaError: an image cannot be used.
     """
     # Decode before the model is opened: a wrong path should not cost its loading time.
-    picture = Image(image)
-    examples = [parse_shot(path, text, question) for path, text in shots]
-    for medium in (picture, *(shot.image for shot in examples)):
-        assert medium is not None
-        medium.decode()
+    medium = medium_of(asked.medium)
+    examples = [parse_shot(path, text, asked.question) for path, text in asked.shots]
+    for each in (medium, *(shot.image for shot in examples)):
+        if isinstance(each, Video):
+            each.decode(max_frames=1)
+        elif each is not None:
+            each.decode()
     opened = load(model)
     if isinstance(opened, Decides):
-        if question is None or examples:
+        if asked.question is None or examples or isinstance(medium, Video):
             raise UserError(f"{model}: decides on an image and a text, without examples; name the text.")
-        case = Case(image, (Document([picture, question], name=image),))
+        case = Case(asked.medium, (Document([medium, asked.question], name=asked.medium),))
         case = dataclasses.replace(case, task=opened.head_for(case))
         (decision,) = opened.decide([case])
         print(told(decision))
         return 0
     if not isinstance(opened, Generates):
         raise UserError(f"{model}: is a {type(opened).__name__}, which neither generates text nor decides.")
-    print(opened.ask(picture, question, examples, max_new_tokens))  # type: ignore[attr-defined]
+    assert isinstance(opened, Flamingo)
+    _write(opened, opened.prompts.ask(medium, asked.question, examples, name=asked.medium), asked, decoding)
     return 0
+
+
+def _write(model: Flamingo, prompt: Document, asked: Question, decoding: Decoding) -> None:
+    if asked.drop_examples:
+        model.collate.config = dataclasses.replace(model.collate.config, too_long="drop")
+    if decoding.beams == 1 and decoding.returns == 1:
+        for piece in model.stream(prompt, decoding):
+            print(piece, end="", flush=True)
+        print()
+        return
+    (texts,) = model.write([prompt], decoding)
+    for text in texts:
+        print(text.text)
+
+
+def medium_of(path: str) -> Image | Video:
+    """A video where the name ends like one's, else an image."""
+    return Video(path) if Path(path).suffix.lower() in VIDEOS else Image(path)
 
 
 def parse_shot(path: str, text: str, question: str | None) -> Shot:
@@ -54,7 +99,7 @@ def parse_shot(path: str, text: str, question: str | None) -> Shot:
         UserError: there is no answer in the text.
     """
     own, mark, answer = text.rpartition("?")
-    shot = Shot(Image(path), answer.strip(), f"{own.strip()}?" if mark else question)
+    shot = Shot(medium_of(path), answer.strip(), f"{own.strip()}?" if mark else question)
     if not shot.answer:
         raise UserError(f'--shot {path} "{text}": no answer in it. Write "question? answer", or the answer alone.')
     return shot

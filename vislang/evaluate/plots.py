@@ -66,10 +66,32 @@ def gates_plot(rows: Sequence[dict[str, Any]]) -> str:
     return _svg(figure)
 
 
-def _axes(label: str):
+def shots_plot(curves: dict[str, list[tuple[int, float, float, float]]], levels: dict[str, float], label: str) -> str:
+    """How well a model does with so many examples in its prompt.
+
+    Args:
+        curves: points (shots, value, low, high) by name.
+        levels: values that do not go by shots, by name: baselines.
+        label: of the vertical axis, with the unit.
+    """
+    figure, axes = _axes(label, "examples in the prompt")
+    ticks = sorted({shots for points in curves.values() for shots, *_ in points})
+    for name, points in curves.items():
+        places = [ticks.index(shots) for shots, *_ in points]
+        values, low, high = (np.array([point[side] for point in points]) for side in (1, 2, 3))
+        (line,) = axes.plot(places, values, marker="o", markersize=3.5, linewidth=1.6, label=name)
+        axes.fill_between(places, low, high, alpha=0.18, color=line.get_color(), linewidth=0)
+    for (name, value), style in zip(levels.items(), ["--", ":", "-."] * len(levels), strict=False):
+        axes.axhline(value, color="#777", linewidth=1, linestyle=style, label=name)
+    axes.set_xticks(range(len(ticks)), [str(shots) for shots in ticks])
+    figure.legend(loc="outside right center", fontsize=7, frameon=False)
+    return _svg(figure)
+
+
+def _axes(label: str, across: str = "step"):
     figure = Figure(figsize=(6.2, 3.1), layout="constrained")
     axes = figure.add_subplot()
-    axes.set_xlabel("step")
+    axes.set_xlabel(across)
     axes.set_ylabel(label)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)

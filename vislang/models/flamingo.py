@@ -357,6 +357,31 @@ class Flamingo(nn.Module):
         """Answer a question about an image or a video, or caption it where no question is asked, after any examples."""
         return self.generate([self.prompts.ask(image, question, shots)], max_new_tokens)[0]
 
+    @torch.no_grad()
+    def embed(
+        self, documents: Sequence[Document], batch_size: int = 64, *, progress: Progress | None = None
+    ) -> Float[Tensor, "documents features_width"]:
+        """The vision tower's mean feature of each document's last image or video; it chooses shots, say.
+
+        Raises:
+            UserError: a document without an image or a video.
+        """
+        rows = []
+        for start in range(0, len(documents), batch_size):
+            part = documents[start : start + batch_size]
+            for document in part:
+                if not _seen(document):
+                    raise UserError(f"{document.name or 'a document'}: no image in it to embed.")
+            batch = self._with_features(self.collate([Document(_seen(document)[-1:]) for document in part]))
+            assert batch.features is not None
+            frames = torch.ones(len(batch.features)) if batch.frames is None else batch.frames
+            # Frames that are padding are zeros.
+            means = batch.features.mean(dim=2).sum(dim=1) / frames[:, None]
+            rows.append(means[batch.media_index[:, 0]].cpu())
+            if progress is not None:
+                progress(start + len(part), len(documents))
+        return torch.cat(rows)
+
     def attention(self, document: Document, max_new_tokens: int = 20) -> list[TokenAttention]:
         """What is answered, token by token, and where each token looked; see :meth:`Bridge.attention_maps`.
 

@@ -1,0 +1,71 @@
+"""``vislang ask``: images and videos, examples, and ways of writing."""
+
+import pytest
+
+from tests import tiny
+from tests.models.test_interleaved import build
+from vislang.cli import main
+
+
+@pytest.fixture
+def saved(towers, pictures) -> str:
+    build(towers, frames=4).save(pictures / "model")
+    return str(pictures / "model")
+
+
+def shots(pictures, count: int) -> list[str]:
+    return [
+        part for n in range(count) for part in ("--shot", str(pictures / f"{n % 20}.png"), "blue" if n % 2 else "red")
+    ]
+
+
+def test_a_question_after_four_examples(saved, pictures, capsys):
+    assert main(["ask", saved, str(pictures / "8.png"), "what color?", *shots(pictures, 4)]) == 0
+    with_shots = capsys.readouterr().out
+    assert main(["ask", saved, str(pictures / "8.png"), "what color?"]) == 0
+    assert capsys.readouterr().out != with_shots != "\n"
+
+
+def test_a_video_is_asked_about_and_may_be_an_example(saved, pictures, capsys):
+    film = str(tiny.write_video(pictures / "film.mp4", [0, 100, 200]))
+    assert main(["ask", saved, film, "what color?", "--shot", film, "red"]) == 0
+    assert capsys.readouterr().out.strip()
+
+
+def test_several_answers_and_stops(saved, pictures, capsys):
+    image = str(pictures / "0.png")
+    assert main(["ask", saved, image, "--temperature", "1", "--returns", "3", "--max-new-tokens", "5"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) >= 3
+    assert main(["ask", saved, image, "--beams", "3", "--returns", "2", "--length-penalty", "0"]) == 0
+    assert main(["ask", saved, image, "--max-new-tokens", "12"]) == 0
+    whole = capsys.readouterr().out.splitlines()[-1]
+    assert main(["ask", saved, image, "--max-new-tokens", "12", "--stop", whole[4:6]]) == 0
+    assert capsys.readouterr().out == whole[: whole.index(whole[4:6])].rstrip() + "\n"
+
+
+def test_more_examples_than_there_is_room_for(saved, pictures, capsys):
+    arguments = ["ask", saved, str(pictures / "8.png"), "what color?", *shots(pictures, 24)]
+    assert main(arguments) == 2
+    assert "let the first ones be dropped" in capsys.readouterr().err
+    assert main([*arguments, "--drop-examples"]) == 0
+    shown = capsys.readouterr()
+    assert "of its examples were left out" in shown.err
+    assert shown.out.strip()
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["none.mp4"], "none.mp4: no such file"),
+        (["BROKEN"], "not a video of a known format"),
+        (["IMAGE", "--beams", "2", "--temperature", "1"], "beams follow the most likely"),
+        (["IMAGE", "--shot", "IMAGE", "what?"], "no answer in it"),
+    ],
+)
+def test_mistakes_are_told_in_a_line(saved, pictures, capsys, more, message):
+    (pictures / "broken.mp4").write_bytes(b"no film")
+    names = {"IMAGE": str(pictures / "0.png"), "BROKEN": str(pictures / "broken.mp4")}
+    assert main(["ask", saved, *(names.get(word, word) for word in more)]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error

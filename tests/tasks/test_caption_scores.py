@@ -1,0 +1,49 @@
+"""Caption scores, against numbers of the authors' program (pycocoevalcap 1.2) and by hand."""
+
+import math
+
+import pytest
+
+from vislang.tasks.caption_scores import bleu, cider_d, interval, words
+
+CANDIDATES = ["a red dog on a mat", "the cat", "a small blue house on the mat", "dog"]
+REFERENCES = [
+    ["a red dog on a mat", "a dog on the mat", "red dog"],
+    ["the small cat", "a cat on a mat"],
+    ["a blue house", "a small house with a mat", "a big blue house on the mat"],
+    ["a big house"],
+]
+
+
+def test_scores_are_those_of_the_authors_program():
+    found = cider_d(CANDIDATES, REFERENCES)
+    assert found == pytest.approx([5.22242174, 2.14359323, 3.35153259, 0.0], abs=1e-8)
+    expected = [0.77721480, 0.73276514, 0.70218515, 0.67289789]
+    assert [bleu(CANDIDATES, REFERENCES, most) for most in (1, 2, 3, 4)] == pytest.approx(expected, abs=1e-7)
+
+
+def test_cider_by_hand():
+    # Each word occurs in one of two images and weighs log 2; one word of two is shared, and no pair of words. Captions
+    # of two words leave nothing for n = 3 and 4.
+    (first, second) = cider_d(["a b", "c d"], [["a x"], ["c d"]])
+    assert first == pytest.approx(10 * (1 / 2) / 4)
+    assert second == pytest.approx(10 * (1 + 1) / 4)
+
+
+def test_a_longer_caption_is_clipped_and_loses_by_its_length():
+    once, often = (cider_d([text, "z z"], [["a b c d e"], ["y y"]])[0] for text in ("a b c d e", "a b c d e a b c d e"))
+    assert once == pytest.approx(10)
+    assert often < once * math.exp(-(5**2) / 72) * 1.01
+
+
+def test_what_cannot_be_scored_is_refused():
+    for candidates, references in (([], []), (["a"], []), (["a"], [[]])):
+        with pytest.raises(ValueError, match="at least one"):
+            cider_d(candidates, references)
+
+
+def test_words_and_intervals():
+    assert words("It's A-dog, 3 times.") == ["it", "s", "a", "dog", "3", "times"]
+    low, high = interval([0.0] * 50 + [1.0] * 50)
+    assert low == pytest.approx(0.4, abs=0.02)
+    assert high == pytest.approx(0.6, abs=0.02)

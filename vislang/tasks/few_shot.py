@@ -1,0 +1,158 @@
+"""Tasks for a model that is shown examples in its prompt: where shots come from, what is asked, how it is scored."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from vislang.data.example import Example
+from vislang.data.fetch import EMOJI, STAMPS, DataSet
+from vislang.data.sets import emoji
+from vislang.tasks import easy_vqa
+from vislang.tasks.answers import Proportion, accuracy
+from vislang.tasks.caption_scores import bleu, cider_d, interval
+from vislang.tasks.captioned import PAIRS
+from vislang.tasks.material import as_example
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean score of items, with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+Figures = dict[str, Proportion | Mean | float]
+
+
+@dataclass(frozen=True)
+class FewShotTask:
+    """A task.
+
+    Attributes:
+        name: of the task.
+        support: what shots are drawn from.
+        queries: what is asked; nothing of it is in the support.
+        score: predictions and queries -> figures; the first is the one that is drawn.
+        options: the only answers there are, which are then ranked by likelihood; empty where text is written.
+    """
+
+    name: str
+    support: Sequence[Example]
+    queries: Sequence[Example]
+    score: Callable[[Sequence[str], Sequence[Example]], Figures]
+    options: tuple[str, ...] = ()
+
+
+def right(predictions: Sequence[str], queries: Sequence[Example]) -> Figures:
+    """The share of answers that equal a reference."""
+    return {"accuracy": accuracy(predictions, queries)}
+
+
+def captions(predictions: Sequence[str], queries: Sequence[Example]) -> Figures:
+    """CIDEr-D, BLEU of one and of two words, exact match."""
+    references = [query.references for query in queries]
+    each = cider_d(predictions, references)
+    return {
+        "CIDEr-D": Mean(sum(each) / len(each), *interval(each)),
+        "exact match": accuracy(predictions, queries),
+        "BLEU-1": bleu(predictions, references, 1),
+        "BLEU-2": bleu(predictions, references, 2),
+    }
+
+
+def _easy_vqa() -> FewShotTask:
+    return FewShotTask(easy_vqa.NAME, easy_vqa.easy_vqa("train"), easy_vqa.easy_vqa("test"), right)
+
+
+def _emoji_names() -> FewShotTask:
+    """Shots by Google's hand, questions by Twitter's; a shot never shows the emoji that is asked about."""
+    support, queries = ([as_example(d) for d in PAIRS[f"emoji-{who}-names"].read()] for who in ("google", "twitter"))
+    asked = [example for example in queries if _part(example.target) < 0.3]
+    names = {example.target for example in asked}
+    return FewShotTask("emoji-names", [example for example in support if example.target not in names], asked, right)
+
+
+def _stamps() -> FewShotTask:
+    support, queries = ([as_example(d) for d in PAIRS[f"stamp-pictures-{half}"].read()] for half in ("train", "test"))
+    return FewShotTask("stamp-captions", support, queries, captions)
+
+
+NEW_GROUPS = ("Animals & Nature", "Food & Drink", "Travel & Places")
+"""Groups of emoji that serve as classes."""
+
+NONSENSE = ("dax", "blick", "wug")
+"""Words for classes that say nothing of them."""
+
+ASKED = "which kind is it?"
+
+
+def _emoji_groups(coded: bool) -> FewShotTask:
+    """Google's drawings as shots, Twitter's of other emoji as questions; as many of each class."""
+    chance = random.Random(0)
+    names = dict(zip(NEW_GROUPS, NONSENSE if coded else (group.lower() for group in NEW_GROUPS), strict=True))
+    sides: dict[str, list[Example]] = {"google": [], "twitter": []}
+    for drawing in emoji.drawings():
+        if (
+            drawing.group in names
+            and not drawing.variant
+            and (_part(drawing.emoji) < 0.5) == (drawing.vendor == "twitter")
+        ):
+            sides[drawing.vendor].append(
+                Example(f"emoji {drawing.emoji}", (names[drawing.group],), drawing.image, ASKED)
+            )
+    even = []
+    for examples in sides.values():
+        classes = [[e for e in examples if e.target == name] for name in names.values()]
+        least = min(len(each) for each in classes)
+        even.append([example for each in classes for example in chance.sample(each, least)])
+    name = "emoji-groups-coded" if coded else "emoji-groups"
+    return FewShotTask(name, even[0], even[1], right, tuple(names.values()))
+
+
+def _part(text: str) -> float:
+    """A number from 0 to 1 that follows from the text alone."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4]) / 2**32
+
+
+@dataclass(frozen=True)
+class Source:
+    """How a task is made, and what has to be fetched for it."""
+
+    build: Callable[[], FewShotTask]
+    data_set: DataSet | None = None
+
+
+FEW_SHOT_TASKS = {
+    easy_vqa.NAME: Source(_easy_vqa),
+    "emoji-names": Source(_emoji_names, EMOJI),
+    "stamp-captions": Source(_stamps, STAMPS),
+    "emoji-groups": Source(lambda: _emoji_groups(coded=False), EMOJI),
+    "emoji-groups-coded": Source(lambda: _emoji_groups(coded=True), EMOJI),
+}
+"""Tasks by name."""
+
+
+def of_examples(name: str, examples: Sequence[Example], queries: int) -> FewShotTask:
+    """A task of a user's own examples: a part of them is asked, the others serve as shots; sides are taken by hash.
+
+    Args:
+        name: of the task.
+        examples: questions, or pairs to caption.
+        queries: how many to ask at most; never more than half.
+    """
+    ordered = sorted(examples, key=lambda e: hashlib.sha256(repr((e.image, e.question)).encode()).digest())
+    count = min(queries, len(ordered) // 2)
+    asks = any(example.question is not None for example in examples)
+    return FewShotTask(name, ordered[count:], ordered[:count], right if asks else captions)
+
+
+def limited(task: FewShotTask, queries: int, seed: int) -> FewShotTask:
+    """The same task with at most so many questions (0: all), drawn by seed."""
+    if not queries or queries >= len(task.queries):
+        return task
+    return replace(task, queries=random.Random(seed).sample(list(task.queries), queries))
