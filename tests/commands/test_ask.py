@@ -39,7 +39,7 @@ def test_several_answers_and_stops(saved, pictures, capsys):
     assert main(["ask", saved, image, "--beams", "3", "--returns", "2", "--length-penalty", "0"]) == 0
     assert main(["ask", saved, image, "--max-new-tokens", "12"]) == 0
     whole = capsys.readouterr().out.splitlines()[-1]
-    assert main(["ask", saved, image, "--max-new-tokens", "12", "--stop", whole[4:6]]) == 0
+    assert main(["ask", saved, image, "--max-new-tokens", "12", f"--stop={whole[4:6]}"]) == 0
     assert capsys.readouterr().out == whole[: whole.index(whole[4:6])].rstrip() + "\n"
 
 
