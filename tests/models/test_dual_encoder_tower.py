@@ -1,0 +1,106 @@
+"""A dual encoder at work: under a Flamingo, as the one who chooses its shots, for search and for classes."""
+
+import json
+
+import pytest
+import torch
+
+import vislang
+from tests import tiny
+from tests.models.test_dual_encoder import model_of, pairs  # noqa: F401
+from vislang.cli import main
+from vislang.document import Document
+from vislang.evaluate.few_shot import likeness_of
+from vislang.models.backbones import TowerError, load_vision_tower
+from vislang.models.bridge import FlamingoConfig
+from vislang.models.dual_encoder_tower import DualEncoderTower
+from vislang.models.flamingo import FlamingoRecipe
+
+
+@pytest.fixture
+def trained(towers, pairs, tmp_path):  # noqa: F811
+    model = model_of(towers, pairs)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    for _ in range(60):
+        optimizer.zero_grad()
+        sum(model.losses(model.collate(pairs)).values()).backward()
+        optimizer.step()
+    model.eval().save(tmp_path / "dual")
+    return model, str(tmp_path / "dual")
+
+
+@torch.no_grad()
+def test_the_tower_gives_what_the_encoder_makes_of_the_cells(trained, pairs):  # noqa: F811
+    model, folder = trained
+    tower = load_vision_tower(folder)
+    assert isinstance(tower, DualEncoderTower)
+    image = pairs[0].media[0]
+    batch = model.collate(pairs[:1])
+    read = model.network.vision.read(model.network.region_embedding(batch.features, batch.boxes), None)
+    cells = tower(tower.preprocess(image.decode())[None])
+    # Kept regions are rounded to half precision.
+    torch.testing.assert_close(cells, read[:, 1:], atol=5e-3, rtol=0)
+    assert cells.shape[-1] == tower.width == 32
+    assert load_vision_tower(folder, tower.image_size).fingerprint == tower.fingerprint
+    with pytest.raises(TowerError, match="was trained at"):
+        load_vision_tower(folder, tower.image_size * 2)
+
+
+def test_a_flamingo_stands_on_it_and_refuses_another(trained, towers, pairs, tmp_path):  # noqa: F811
+    model, folder = trained
+    flamingo = FlamingoRecipe(towers[0], folder, bridge=FlamingoConfig(**tiny.BRIDGE)).build().eval()
+    image = pairs[0].media[0]
+    document = Document([image, "what color?"], target="red")
+    score = flamingo.score([document])[0].log_likelihood
+    flamingo.save(tmp_path / "flamingo")
+    assert vislang.load(tmp_path / "flamingo").score([document])[0].log_likelihood == pytest.approx(score, abs=1e-5)
+    with torch.no_grad():
+        next(iter(model.network.vision.parameters())).add_(1e-2)
+    model.save(tmp_path / "dual")
+    with pytest.raises(TowerError, match="is not the one that this bridge was trained on"):
+        vislang.load(tmp_path / "flamingo")
+
+
+def test_it_chooses_shots(trained, pairs):  # noqa: F811
+    from vislang.tasks.few_shot import FewShotTask, right
+    from vislang.tasks.material import as_example
+
+    examples = [as_example(pair) for pair in pairs]
+    likeness = likeness_of(trained[0], FewShotTask("x", examples[4:], examples[:4], right))
+    for query, row in zip(examples[:4], likeness, strict=True):
+        assert examples[4 + int(row.argmax())].target == query.target
+
+
+def test_search_and_classes(trained, pairs, tmp_path, capsys):  # noqa: F811
+    _, folder = trained
+    wanted = pairs[0].parts[1]
+    assert main(["search", folder, wanted, str(tmp_path), "--top", "4", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    right = {pair.media[0].name for pair in pairs if pair.parts[1] == wanted}
+    assert {each["image"] for each in found} == right
+    assert [each["score"] for each in found] == sorted((each["score"] for each in found), reverse=True)
+    colours = list(dict.fromkeys(pair.parts[1].split()[1] for pair in pairs))
+    labels = ",".join(colours)
+    assert main(["classify", folder, str(tmp_path), "--labels", labels, "--template", "a {} shape", "--json"]) == 0
+    said = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    truth = {pair.media[0].name: pair.parts[1].split()[1] for pair in pairs}
+    assert sum(each["label"] == truth[each["image"]] for each in said) >= 14
+    assert main(["search", folder, wanted, str(tmp_path)]) == 0
+    assert main(["classify", folder, str(tmp_path), "--labels", labels]) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["search", "MODEL", "x", "EMPTY"], "nothing usable in it"),
+        (["search", "MODEL", "x", "PICTURES", "--top", "0"], "at least one"),
+        (["classify", "MODEL", "PICTURES", "--labels", "one"], "two or more"),
+        (["classify", "MODEL", "PICTURES", "--labels", "a,b", "--template", "x"], "once, where the label goes"),
+        (["search", "none", "x", "PICTURES"], "no such folder"),
+    ],
+)
+def test_mistakes_are_told_in_a_line(trained, tmp_path, capsys, arguments, message):
+    (tmp_path / "empty").mkdir()
+    names = {"MODEL": trained[1], "EMPTY": str(tmp_path / "empty"), "PICTURES": str(tmp_path)}
+    assert main([names.get(word, word) for word in arguments]) == 2
+    assert message in capsys.readouterr().err

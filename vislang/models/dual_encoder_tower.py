@@ -1,0 +1,74 @@
+"""The image side of a dual encoder as a frozen vision tower, as Flamingo's own vision encoder is one: pretrained by
+contrast with text, and frozen (Alayrac et al. 2022, section 3.1.1)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image as Pillow
+from torch import Tensor
+
+from vislang.models.backbones import TowerError, VisionTower, fingerprint
+from vislang.models.dual_encoder import ContrastiveEncoder
+from vislang.models.region_readers import ComputedRegions
+from vislang.models.regions import GridRegions, grid_boxes
+from vislang.regions import Regions
+
+
+class DualEncoderTower(VisionTower):
+    """The cells of the grid that a dual encoder looks at, as its image blocks leave them.
+
+    Args:
+        folder: of a trained dual encoder whose regions are a grid.
+        image_size: must be the one that it was trained with, or None.
+
+    Raises:
+        TowerError: its regions are no grid, or another size is wanted.
+    """
+
+    def __init__(self, folder: str, image_size: int | None = None):
+        super().__init__()
+        model = ContrastiveEncoder.load(Path(folder))
+        reader = model.inputs.regions
+        if not isinstance(reader, ComputedRegions) or not isinstance(reader.source, GridRegions):
+            raise TowerError(
+                f"vision tower {folder!r}: a dual encoder over {reader.name}; only one over a grid serves."
+            )
+        self.below = reader.source.tower
+        if image_size not in (None, self.below.image_size):
+            raise TowerError(
+                f"image_size {image_size}: the dual encoder {folder!r} was trained at {self.below.image_size} pixels."
+            )
+        self.embedding, self.encoder = model.network.region_embedding, model.network.vision
+        self.name, self.image_size = folder, self.below.image_size
+        self.width = model.network.config.vision.width
+        state = {f"embedding.{name}": tensor for name, tensor in self.embedding.state_dict().items()}
+        state |= {f"encoder.{name}": tensor for name, tensor in self.encoder.state_dict().items()}
+        # What it stands on counts too.
+        below = torch.tensor(list(self.below.fingerprint.encode()), dtype=torch.uint8)
+        self.fingerprint = fingerprint({**state, "below": below})
+        self.requires_grad_(False).eval()
+
+    def preprocess(self, image: Pillow.Image) -> Float[Tensor, "channels height width"]:
+        """As the tower below wants it."""
+        return self.below.preprocess(image)
+
+    @torch.no_grad()
+    def forward(
+        self, pixels: Float[Tensor, "images channels height width"]
+    ) -> Float[Tensor, "images positions features_width"]:
+        """The cells, row by row; the place that stands for the whole image is left out."""
+        features = self.below(pixels)
+        whole = torch.cat([features.mean(dim=1, keepdim=True), features], dim=1)
+        return self.encoder.read(self.embedding(whole, self._boxes(features)), None)[:, 1:]
+
+    def _boxes(self, features: Float[Tensor, "images positions below"]) -> Float[Tensor, "images places 5"]:
+        """Where the whole and the cells lie: the same in every image."""
+        images, positions, _ = features.shape
+        side = round(positions**0.5)
+        unit = Regions(np.zeros((positions, 1), dtype=np.float32), grid_boxes(side, side, 1, 1), 1, 1)
+        places = torch.from_numpy(unit.with_whole().locations()).to(features.device)
+        return places.expand(images, -1, -1)
