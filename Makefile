@@ -35,6 +35,7 @@ lint: .venv/test
 
 .venv/test: .venv/demo
 	$(PIP) --constraint constraints.txt --editable '.[test]'
+	$(PIP) --no-deps torchao==0.18.0
 	@touch $@
 
 clean:

@@ -1,6 +1,8 @@
 """Documents in, text out; saving, opening, and towers that are not the right ones."""
 
+import hashlib
 import json
+from dataclasses import replace
 
 import pytest
 import safetensors.torch
@@ -17,8 +19,20 @@ from vislang.models.flamingo import Flamingo, FlamingoRecipe
 from vislang.models.flamingo_collate import IGNORED
 from vislang.models.loading import ModelNotFound
 from vislang.prompt import Prompts, Shot
+from vislang.train.config import TrainConfig
+from vislang.train.loop import Stream, train
 
 SMALL = FlamingoConfig(**tiny.BRIDGE)
+
+
+class Silent:
+    """A monitor that shows nothing."""
+
+    def step(self, step, row):
+        pass
+
+    def evaluated(self, step, row):
+        pass
 
 
 @pytest.fixture
@@ -214,7 +228,36 @@ def test_what_it_does_not_read_is_refused(model):
         model.generate([Document(["cat and dog " * 100], name="rec:3")])
 
 
-def test_frozen_parameters_do_not_move_in_training(model, pictures):
+@pytest.mark.parametrize("added", [False, True])
+def test_frozen_parameters_do_not_move_in_training(towers, pictures, added):
+    """By their hashes, after real steps of the loop's own optimizer."""
+    torch.manual_seed(1)
+    model = FlamingoRecipe(*towers, bridge=replace(SMALL, train_added_tokens=added)).build()
+    documents = [Document(["a", image(pictures, n)], target="red") for n in range(4)]
+
+    def hashes(trains: bool) -> dict[str, str]:
+        state = {**dict(model.named_parameters()), **{f"buffer {n}": b for n, b in model.named_buffers()}}
+        return {
+            name: hashlib.sha256(value.detach().numpy().tobytes()).hexdigest()
+            for name, value in state.items()
+            if value.requires_grad == trains and "features_" not in name
+        }
+
+    frozen, trained = hashes(False), hashes(True)
+    config = TrainConfig(steps=3, batch_size=4, lr=0.05, warmup_steps=0, lr_scale={"gates": 10})
+    (pictures / "run").mkdir()
+    train(model, [Stream("text", documents, 1.0, 4)], config, pictures / "run", Silent())
+    assert hashes(False) == frozen
+    assert len(frozen) > 30
+    unused = {"bridge.chunk_embedding", "bridge.chunk_head"}
+    assert {name for name, mark in hashes(True).items() if trained[name] == mark} <= unused
+    rows = [json.loads(line) for line in (pictures / "run" / "metrics.jsonl").read_text().splitlines()]
+    for row in rows:
+        assert row["lr/gates"] == pytest.approx(10 * row["lr"])
+        assert {"gate/1/attention", "gate/2/feed_forward"} <= set(row)
+
+
+def test_frozen_parameters_have_no_gradient(model, pictures):
     documents = [Document(["a", image(pictures, n)], target="red") for n in range(4)]
     frozen = {name: p.clone() for name, p in model.named_parameters() if not p.requires_grad}
     trained = {name: p.clone() for name, p in model.named_parameters() if p.requires_grad}
@@ -225,6 +268,29 @@ def test_frozen_parameters_do_not_move_in_training(model, pictures):
     now = dict(model.named_parameters())
     assert all(torch.equal(now[name], value) for name, value in frozen.items())
     assert all(not torch.equal(now[name], value) for name, value in trained.items())
+
+
+def test_towers_in_8_bits_are_near_the_whole_ones_and_pass_gradients(towers, pictures, tmp_path):
+    document = Document([image(pictures, 0), "what color?"], target="red")
+    scores, gradients, sizes = [], [], []
+    for quantize in (False, True):
+        torch.manual_seed(1)
+        built = FlamingoRecipe(*towers, quantize=quantize, bridge=SMALL).build()
+        for block in built.bridge.gated_blocks.values():
+            torch.nn.init.ones_(block.attention_gate)
+        built.losses(built.collate([document]))["text"].backward()
+        gradients.append(built.bridge.gated_blocks["1"].attention.to_queries.weight.grad.flatten())
+        scores.append(built.score([document])[0].log_likelihood)
+        assert len(built.generate([document, document], max_new_tokens=3)) == 2
+        sizes.append({name: type(p).__name__ for name, p in built.named_parameters() if "q_proj" in name})
+    assert torch.nn.functional.cosine_similarity(*gradients, dim=0) > 0.9
+    assert scores[0] != scores[1]
+    assert scores[1] == pytest.approx(scores[0], rel=0.1)
+    assert sizes[0] != sizes[1]
+    built.save(tmp_path / "saved")
+    opened = vislang.load(tmp_path / "saved")
+    assert opened.quantized
+    assert opened.score([document])[0].log_likelihood == pytest.approx(scores[1], abs=1e-5)
 
 
 @pytest.mark.parametrize("native", [True, False])

@@ -88,13 +88,15 @@ class LanguageTower:
 
     Attributes:
         name: the name it was asked for by.
-        fingerprint: SHA-256 over its weights.
+        fingerprint: SHA-256 over its weights, as they were found.
+        quantized: whether its linear maps are kept in 8 bits.
     """
 
     name: str
     fingerprint: str
     lm: FrozenCausalLM
     tokenizer: PreTrainedTokenizerBase
+    quantized: bool = False
 
 
 class VisionTower(nn.Module):
@@ -106,6 +108,7 @@ class VisionTower(nn.Module):
         image_size: side of the square that images are resized to, in pixels.
         width: width of a feature.
         classes: number of classes that :meth:`classify` tells apart; 0 for a tower that has none.
+        quantized: whether its linear maps are kept in 8 bits.
     """
 
     name: str
@@ -113,6 +116,7 @@ class VisionTower(nn.Module):
     image_size: int
     width: int
     classes: int = 0
+    quantized: bool = False
 
     def preprocess(self, image: Pillow.Image) -> Float[Tensor, "channels height width"]:
         """Pixels as the tower was trained to see them."""
@@ -252,8 +256,13 @@ def load_causal_lm(name: str) -> PreTrainedModel:
         raise _not_found("language model", name, error) from error
 
 
-def load_language_tower(name: str, dtype: torch.dtype = torch.float32) -> LanguageTower:
+def load_language_tower(name: str, dtype: torch.dtype = torch.float32, quantize: bool = False) -> LanguageTower:
     """Open a frozen causal language model by folder, packaged name or Hub id.
+
+    Args:
+        name: see above.
+        dtype: of the arithmetic.
+        quantize: keep its linear maps in 8 bits, all but the head.
 
     Raises:
         TowerError: it was found nowhere, or is no causal language model.
@@ -274,19 +283,31 @@ def load_language_tower(name: str, dtype: torch.dtype = torch.float32) -> Langua
     except (OSError, ValueError) as error:
         raise _not_found("language model", name, error) from error
     marks = fingerprint(lm.state_dict())
-    return LanguageTower(name, marks, FrozenCausalLM(lm.to(dtype)), tokenizer)
+    lm = lm.to(dtype)
+    if quantize:
+        _in_8_bits(lm, spare=lm.get_output_embeddings())
+    return LanguageTower(name, marks, FrozenCausalLM(lm), tokenizer, quantize)
 
 
-def load_vision_tower(name: str, image_size: int | None = None) -> VisionTower:
+def load_vision_tower(name: str, image_size: int | None = None, quantize: bool = False) -> VisionTower:
     """Open a frozen image encoder by folder, packaged name or Hub id.
 
     Args:
         name: a folder in transformers' convention, that of a trained dual encoder, ``efficientnet-lite0``, or a Hub id.
         image_size: side of the square that images are resized to; None takes the tower's own.
+        quantize: keep its linear maps in 8 bits; convolutions stay as they are.
 
     Raises:
         TowerError: it was found nowhere, or is no image encoder.
     """
+    tower = _vision_tower(name, image_size)
+    if quantize:
+        _in_8_bits(tower)
+        tower.quantized = True
+    return tower
+
+
+def _vision_tower(name: str, image_size: int | None) -> VisionTower:
     if name == EFFICIENTNET_LITE0:
         weights = PACKAGED[name].find()
         if weights is None:
@@ -301,6 +322,21 @@ def load_vision_tower(name: str, image_size: int | None = None) -> VisionTower:
         return TransformersVision(name, name, image_size)
     except (OSError, ValueError) as error:
         raise _not_found("vision tower", name, error) from error
+
+
+def _in_8_bits(model: nn.Module, spare: nn.Module | None = None) -> None:
+    """Keep the weights of linear maps as 8-bit integers with a factor a row; gradients of inputs pass as before.
+
+    Raises:
+        TowerError: torchao is not installed.
+    """
+    try:
+        from torchao.quantization import Int8WeightOnlyConfig, quantize_
+    except ImportError:
+        raise TowerError("8-bit towers need torchao. Run: pip install --no-deps torchao==0.18.0") from None
+    quantize_(
+        model, Int8WeightOnlyConfig(), filter_fn=lambda module, _: isinstance(module, nn.Linear) and module is not spare
+    )
 
 
 def _is_dual_encoder(folder: Path) -> bool:

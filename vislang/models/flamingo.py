@@ -72,13 +72,14 @@ class Flamingo(nn.Module):
         super().__init__()
         self.prompts = prompts or Prompts()
         self.language_name, self.language_fingerprint = language.name, language.fingerprint
+        self.quantized = language.quantized or vision.quantized
         self.tokenizer = language.tokenizer
         self.vision = vision
         words = self.tokenizer(" image", add_special_tokens=False, return_tensors="pt")["input_ids"]
         self.bridge = Bridge(config, language.lm, vision.width, language.lm.embed(words)[0].mean(dim=0))
         cache = None
         if cache_features:
-            folder = f"{vision.fingerprint[:32]}-{vision.image_size}"
+            folder = f"{vision.fingerprint[:32]}-{vision.image_size}{'-int8' if vision.quantized else ''}"
             cache = FeatureCache(cache_folder("features", folder))
         self.collate = Collator(
             self.tokenizer,
@@ -451,6 +452,7 @@ class Flamingo(nn.Module):
             "prompts": dataclasses.asdict(self.prompts),
             "collate": dataclasses.asdict(self.collate.config),
             "dtype": str(self.dtype).removeprefix("torch."),
+            "quantize": self.quantized,
             "language_model": {"name": _portable(self.language_name), "fingerprint": self.language_fingerprint},
             "vision_tower": {
                 "name": _portable(self.vision.name),
@@ -476,12 +478,14 @@ class Flamingo(nn.Module):
             UserError: the weights do not fit the config.
         """
         config = read_config(folder)
+        quantize = config["quantize"]
         language = load_language_tower(
-            language_model or config["language_model"]["name"], getattr(torch, config["dtype"])
+            language_model or config["language_model"]["name"], getattr(torch, config["dtype"]), quantize
         )
         _same_tower("language model", language.name, language.fingerprint, config["language_model"])
-        vision = load_vision_tower(vision_tower or config["vision_tower"]["name"], config["vision_tower"]["image_size"])
-        _same_tower("vision tower", vision.name, vision.fingerprint, config["vision_tower"])
+        seen = config["vision_tower"]
+        vision = load_vision_tower(vision_tower or seen["name"], seen["image_size"], quantize)
+        _same_tower("vision tower", vision.name, vision.fingerprint, seen)
         prompts, collate = Prompts(**config["prompts"]), CollateConfig(**config["collate"])
         model = cls(FlamingoConfig(**config["bridge"]), language, vision, prompts, collate)
         model.load_trainable_state(safetensors.torch.load_file(folder / "model.safetensors"))
@@ -533,6 +537,7 @@ class FlamingoRecipe(ModelRecipe):
         image_size: side of the square that images are resized to; None takes the tower's own.
         dtype: arithmetic of language model and bridge; ``auto`` takes bfloat16 where the machine multiplies it in
             hardware. What trains is kept, and updated, in float32.
+        quantize: keep the linear maps of both towers in 8 bits: a quarter of the memory, for a little accuracy.
         bridge: shape of what trains.
         prompts: the words around media.
         collate: how documents are read.
@@ -542,6 +547,7 @@ class FlamingoRecipe(ModelRecipe):
     vision_tower: str = EFFICIENTNET_LITE0
     image_size: int | None = None
     dtype: Precision = "float32"
+    quantize: bool = False
     bridge: FlamingoConfig = field(default_factory=FlamingoConfig)
     prompts: Prompts = field(default_factory=Prompts)
     collate: CollateConfig = field(default_factory=CollateConfig)
@@ -552,8 +558,8 @@ class FlamingoRecipe(ModelRecipe):
         Raises:
             TowerError: a tower was not found.
         """
-        language = load_language_tower(self.language_model, dtype_of(self.dtype))
-        vision = load_vision_tower(self.vision_tower, self.image_size)
+        language = load_language_tower(self.language_model, dtype_of(self.dtype), self.quantize)
+        vision = load_vision_tower(self.vision_tower, self.image_size, self.quantize)
         return Flamingo(self.bridge, language, vision, self.prompts, self.collate)
 
     def open(self, folder: Path) -> Flamingo:

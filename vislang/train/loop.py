@@ -170,6 +170,7 @@ def train(
                 **seen,
                 "gradient_norm": norm,
                 "lr": config.lr * factor,
+                **{f"lr/{name}": config.lr * scale * factor for name, scale in config.lr_scale.items()},
                 "seconds": round(seconds, 3),
             }
             log.write(row)
