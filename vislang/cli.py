@@ -207,6 +207,7 @@ def _parser() -> argparse.ArgumentParser:
     old_flamingo.add_argument("weights", type=Path, help="checkpoint (.pt)")
     old_flamingo.add_argument("--config", type=Path, required=True, help="the original's settings, as JSON")
     old_flamingo.add_argument("--language-model", required=True, help="folder or Hub id of its language model")
+    old_flamingo.add_argument("--vision-tower", help="folder or Hub id of its vision tower, in order to ask the model")
     old_flamingo.add_argument("out", type=Path, help="folder to write")
     old_flamingo.add_argument("--lenient", action="store_true", help="go on with missing or unexpected keys")
     old_flamingo.set_defaults(run=_convert_open_flamingo)
@@ -371,7 +372,9 @@ def _convert_vilbert(options: argparse.Namespace, rest: list[str]) -> int:
 def _convert_open_flamingo(options: argparse.Namespace, rest: list[str]) -> int:
     from vislang.commands.convert import convert_open_flamingo
 
-    return convert_open_flamingo(options.weights, options.config, options.language_model, options.out, options.lenient)
+    return convert_open_flamingo(
+        options.weights, options.config, options.language_model, options.vision_tower, options.out, options.lenient
+    )
 
 
 def _convert_transformers(options: argparse.Namespace, rest: list[str]) -> int:

@@ -7,10 +7,14 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+import vislang
 from tests import tiny
 from vislang.cli import main
 from vislang.convert import open_flamingo
+from vislang.models.bridge import FlamingoConfig
 from vislang.models.causal_lm import CausalLMWithRows
+from vislang.models.old_flamingo import OldFlamingo
+from vislang.prompt import Shot
 
 CASE = Path(__file__).parents[1] / "parity" / "openflamingo_opt"
 
@@ -137,3 +141,51 @@ def test_rows_that_were_added_or_trained(family):
     assert plain.weight.shape[0] == size
     own = super(CausalLMWithRows, extended).logits(hidden)
     torch.testing.assert_close(logits[..., kept], own[..., kept])
+
+
+@pytest.fixture
+def checkpoint(towers, tmp_path):
+    """A checkpoint in the original's form, of random weights, for the tests' own towers; two tokens were added."""
+    language = AutoModelForCausalLM.from_pretrained(towers[0])
+    size = language.vocab_size
+    torch.manual_seed(5)
+    rows = torch.cat([language.get_input_embeddings().weight.detach(), torch.randn(2, language.config.hidden_size)])
+    config = FlamingoConfig(
+        gated_layers=[1], latents=4, resampler_depth=2, scales=[1.0], gate_all_text=True, media_token=size + 1
+    )
+    model = OldFlamingo(config, towers[0], 16, torch.arange(size, size + 2), rows[-2:], {"path": "model.layers"})
+    with torch.no_grad():
+        for block in model.bridge.gated_blocks.values():
+            block.attention_gate.fill_(1.0)
+            block.feed_forward_gate.fill_(1.0)
+    state = {key: place.of(model.bridge.state_dict()) for key, place in open_flamingo.keys(model)}
+    state["lang_encoder.model.embed_tokens.weight"] = rows
+    torch.save(state, tmp_path / "checkpoint.pt")
+    (tmp_path / "config.json").write_text(json.dumps({"media_token_id": size + 1, "eoc_token_id": size}))
+    return model, tmp_path / "checkpoint.pt", tmp_path / "config.json"
+
+
+def test_with_its_vision_tower_a_converted_model_is_asked(towers, pictures, checkpoint, tmp_path, capsys):
+    built, weights, config = checkpoint
+    out = tmp_path / "out"
+    assert convert(out, weights, config, towers[0], "--vision-tower", towers[1]) == 0
+    opened = vislang.load(out)
+    assert opened.prompts.ask(vislang.Image(b"x")).parts[1] == "Output:"
+    assert opened.collate.chunk_token == built.bridge.media_token - 1
+    shot = ["--shot", str(pictures / "1.png"), "blue"]
+    assert main(["ask", str(out), str(pictures / "0.png"), "what color?", *shot]) == 0
+    assert capsys.readouterr().out.strip()
+    # The bridge and the added embeddings are the checkpoint's.
+    image = vislang.Image(pictures / "0.png")
+    batch = opened._with_features(opened.collate([opened.prompts.ask(image, "what color?", [Shot(image, "red")])]))
+    assert {built.bridge.media_token, built.bridge.media_token - 1} <= set(batch.input_ids[0].tolist())
+    with torch.no_grad():
+        torch.testing.assert_close(opened.bridge(batch), built.bridge(batch), atol=1e-5, rtol=0)
+
+
+def test_another_vision_tower_is_refused(towers, checkpoint, tmp_path, capsys):
+    _, weights, config = checkpoint
+    other = tiny.language_model("llama")
+    other.save_pretrained(tmp_path / "other")
+    assert convert(tmp_path / "out", weights, config, towers[0], "--vision-tower", str(tmp_path / "other")) == 2
+    assert "vision tower" in capsys.readouterr().err

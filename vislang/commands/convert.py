@@ -37,15 +37,23 @@ def convert_vilbert(weights: Path, config: Path, out: Path, lenient: bool) -> in
     return 0
 
 
-def convert_open_flamingo(weights: Path, config: Path, language_model: str, out: Path, lenient: bool) -> int:
-    """Write a model folder from a checkpoint of OpenFlamingo, for its language model; returns the exit status."""
+def convert_open_flamingo(
+    weights: Path, config: Path, language_model: str, vision_tower: str | None, out: Path, lenient: bool
+) -> int:
+    """Write a model folder from a checkpoint of OpenFlamingo, for its language model; returns the exit status.
+
+    With its vision tower the model can be asked; without one it takes features.
+    """
     from vislang.convert import open_flamingo
 
     state = open_flamingo.canonical(read_checkpoint(weights))
     model = open_flamingo.build(_read_json(config), state, language_model)
     for passed_over in open_flamingo.load_weights(model, state, lenient):
         console.print(f"passed over: {passed_over}", markup=False)
-    model.save(out)
+    if vision_tower is None:
+        model.save(out)
+    else:
+        model.with_towers(vision_tower, open_flamingo.PROMPTS).save(out)
     shape = model.bridge.config
     console.print(f"{out}: gated layers {shape.gated_layers}, {shape.latents} latents, on {language_model}")
     return 0

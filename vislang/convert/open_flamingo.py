@@ -19,8 +19,10 @@ from vislang.convert.settings import Settings
 from vislang.models.backbones import load_causal_lm
 from vislang.models.bridge import FlamingoConfig
 from vislang.models.decoding import Decoding, write_on
+from vislang.models.flamingo import Flamingo
 from vislang.models.flamingo_collate import IGNORED, Batch
 from vislang.models.old_flamingo import OldFlamingo
+from vislang.prompt import Prompts
 
 GATED = re.compile(r"^lang_encoder\.(?P<path>.+)\.(?P<layer>\d+)\.gated_cross_attn_layer\.")
 ALIAS = re.compile(r"^lang_encoder\.(old_decoder_blocks|gated_cross_attn_layers)\.")
@@ -34,6 +36,9 @@ PATHS = {
     "transformer.h": "GPT-J and MPT in transformers",
 }
 """Where the layers of the language models that were released lie."""
+
+PROMPTS = Prompts(question="{image}Question:{question} Short answer:", caption="{image}Output:")
+"""The words of OpenFlamingo's evaluation."""
 
 MOST_ADDED = 1000
 """Embeddings that may differ from the language model's: of added tokens, and of padding up to a round number."""
@@ -52,7 +57,8 @@ def build(config: Mapping[str, Any], state: Mapping[str, Tensor], language_model
     """A model of the checkpoint's shape, its weights not yet filled in.
 
     Args:
-        config: the original's settings: ``media_token_id``, and what of ``heads``, ``dim_head`` differs from 8 and 64.
+        config: the original's settings: ``media_token_id``, ``eoc_token_id`` (the end of chunks, to be asked), and
+            ``heads`` where they are not 8.
         state: the checkpoint, by :func:`canonical`.
         language_model: folder or Hub id.
 
@@ -85,6 +91,7 @@ def build(config: Mapping[str, Any], state: Mapping[str, Tensor], language_model
         scales=[1.0] * len(layers),
         gate_all_text=True,
         media_token=settings.need("media_token_id"),
+        chunk_token=settings.get("eoc_token_id", None),
     )
     ids, rows = _changed_rows(state, language_model)
     model = OldFlamingo(
@@ -179,7 +186,7 @@ def _feed_forward(theirs: str, ours: str) -> Iterator[tuple[str, Place]]:
 
 
 @torch.no_grad()
-def outputs(model: OldFlamingo, inputs: Mapping[str, Any], recorded: Mapping[str, Any]) -> dict[str, Any]:
+def outputs(model: OldFlamingo | Flamingo, inputs: Mapping[str, Any], recorded: Mapping[str, Any]) -> dict[str, Any]:
     """What the model makes of recorded inputs, by the names of the recording.
 
     Args:

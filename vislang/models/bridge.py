@@ -228,6 +228,7 @@ class FlamingoConfig:
             depend on them and are computed, and differentiated, at every step. Otherwise the media token keeps its
             first embedding, and chunks end with the language model's own end of text.
         media_token: its id, where the language model's vocabulary has it already; None puts it beyond that.
+        chunk_token: likewise, of the end of chunks; None takes the trained one, or else the end of text.
         look: at the latest medium alone, or at ``all`` that stand before a token.
         frames: time embeddings for videos; 0 for a model of images.
     """
@@ -244,6 +245,7 @@ class FlamingoConfig:
     gate_all_text: bool = False
     train_added_tokens: bool = False
     media_token: int | None = None
+    chunk_token: int | None = None
     look: Literal["latest", "all"] = "latest"
     frames: int = 0
 
@@ -387,13 +389,13 @@ class Bridge(nn.Module):
 
     @property
     def chunk_token(self) -> int | None:
-        """The id of the trained end of chunks, one beyond the media token; None where there is none."""
-        return None if self.chunk_embedding is None else self.lm.vocabulary_size + 1
+        """The id of the end of chunks, a trained one being one beyond the media token; None where there is none."""
+        return self.config.chunk_token if self.chunk_embedding is None else self.lm.vocabulary_size + 1
 
     def embed(self, input_ids: Int[Tensor, "batch tokens"]) -> Float[Tensor, "batch tokens embed_width"]:
         """Embed tokens, the added ones included."""
         is_media = input_ids == self.media_token
-        is_chunk = torch.zeros_like(is_media) if self.chunk_token is None else input_ids == self.chunk_token
+        is_chunk = torch.zeros_like(is_media) if self.chunk_embedding is None else input_ids == self.chunk_token
         embeddings = self.lm.embed(input_ids.masked_fill(is_media | is_chunk, 0))
         embeddings = torch.where(is_media[..., None], self.media_embedding.to(embeddings.dtype), embeddings)
         if self.chunk_embedding is not None:

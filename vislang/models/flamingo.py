@@ -33,6 +33,7 @@ from vislang.models.backbones import (
     load_vision_tower,
 )
 from vislang.models.bridge import Bridge, FlamingoConfig, Reading
+from vislang.models.causal_lm import CausalLMWithRows
 from vislang.models.decoding import Decoding, grow, write_on
 from vislang.models.feature_cache import FeatureCache
 from vislang.models.flamingo_collate import IGNORED, Batch, CollateConfig, Collator, stack_frames
@@ -58,6 +59,7 @@ class Flamingo(nn.Module):
         prompts: the words around media that it is trained and asked with.
         collate: how documents are read.
         cache_features: keep features of media on disk, so that each is encoded once.
+        origin: where converted weights came from, for the record.
     """
 
     def __init__(
@@ -68,8 +70,10 @@ class Flamingo(nn.Module):
         prompts: Prompts | None = None,
         collate: CollateConfig | None = None,
         cache_features: bool = True,
+        origin: dict[str, Any] | None = None,
     ):
         super().__init__()
+        self.origin = origin
         self.prompts = prompts or Prompts()
         self.language_name, self.language_fingerprint = language.name, language.fingerprint
         self.quantized = language.quantized or vision.quantized
@@ -453,6 +457,7 @@ class Flamingo(nn.Module):
             "collate": dataclasses.asdict(self.collate.config),
             "dtype": str(self.dtype).removeprefix("torch."),
             "quantize": self.quantized,
+            "origin": self.origin,
             "language_model": {"name": _portable(self.language_name), "fingerprint": self.language_fingerprint},
             "vision_tower": {
                 "name": _portable(self.vision.name),
@@ -460,7 +465,10 @@ class Flamingo(nn.Module):
                 "image_size": self.vision.image_size,
             },
         }
-        write_model(folder, self, settings, self.trainable_state())
+        state = self.trainable_state()
+        if isinstance(self.bridge.lm, CausalLMWithRows):
+            state |= {"row_ids": self.bridge.lm.row_ids, "rows": self.bridge.lm.rows}
+        write_model(folder, self, settings, state)
         self.tokenizer.save_pretrained(folder)
         (folder / "README.md").write_text(self._card(), encoding="utf-8")
 
@@ -486,9 +494,12 @@ class Flamingo(nn.Module):
         seen = config["vision_tower"]
         vision = load_vision_tower(vision_tower or seen["name"], seen["image_size"], quantize)
         _same_tower("vision tower", vision.name, vision.fingerprint, seen)
+        state = safetensors.torch.load_file(folder / "model.safetensors")
+        if "row_ids" in state:
+            language.lm = CausalLMWithRows(language.lm.lm, state.pop("row_ids"), state.pop("rows"))
         prompts, collate = Prompts(**config["prompts"]), CollateConfig(**config["collate"])
-        model = cls(FlamingoConfig(**config["bridge"]), language, vision, prompts, collate)
-        model.load_trainable_state(safetensors.torch.load_file(folder / "model.safetensors"))
+        model = cls(FlamingoConfig(**config["bridge"]), language, vision, prompts, collate, origin=config["origin"])
+        model.load_trainable_state(state)
         return model.eval()
 
     def _trainable(self) -> Iterator[tuple[str, nn.Parameter]]:

@@ -11,11 +11,20 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vislang.models.backbones import TowerError, fingerprint, load_causal_lm
+from vislang.models.backbones import (
+    LanguageTower,
+    TowerError,
+    fingerprint,
+    load_causal_lm,
+    load_language_tower,
+    load_vision_tower,
+)
 from vislang.models.bridge import Bridge, FlamingoConfig
 from vislang.models.causal_lm import CausalLMWithRows
+from vislang.models.flamingo import Flamingo
 from vislang.models.flamingo_collate import Batch
 from vislang.models.saved import read_config, write_model
+from vislang.prompt import Prompts
 
 
 class OldFlamingo(nn.Module):
@@ -60,6 +69,29 @@ class OldFlamingo(nn.Module):
     def forward(self, batch: Batch) -> Float[Tensor, "batch tokens types"]:
         """Logits at every position."""
         return self.bridge(batch)
+
+    def with_towers(self, vision_tower: str, prompts: Prompts, image_size: int | None = None) -> Flamingo:
+        """The same bridge with a vision tower and the language model's tokenizer, to be asked.
+
+        Args:
+            vision_tower: the one that it was trained with: a folder or a Hub id.
+            prompts: the words that it was trained with.
+            image_size: of the tower; None takes the tower's own.
+
+        Raises:
+            TowerError: there is no such tower, or its features have another width.
+        """
+        vision = load_vision_tower(vision_tower, image_size)
+        if vision.width != self.features_width:
+            raise TowerError(
+                f"vision tower {vision_tower!r}: has features of width {vision.width}, and the bridge was trained on "
+                f"{self.features_width}."
+            )
+        tokenizer = load_language_tower(self.language_name).tokenizer
+        language = LanguageTower(self.language_name, self.fingerprint, self.bridge.lm, tokenizer)
+        made = Flamingo(self.bridge.config, language, vision, prompts, origin=self.origin)
+        made.bridge.load_state_dict(self.bridge.state_dict())
+        return made.eval()
 
     def save(self, folder: Path | str) -> None:
         """Write config and what was trained."""
