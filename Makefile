@@ -35,7 +35,6 @@ lint: .venv/test
 
 .venv/test: .venv/demo
 	$(PIP) --constraint constraints.txt --editable '.[test]'
-	$(PIP) --no-deps torchao==0.18.0
 	@touch $@
 
 clean:

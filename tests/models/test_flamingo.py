@@ -282,11 +282,11 @@ def test_towers_in_8_bits_are_near_the_whole_ones_and_pass_gradients(towers, pic
         gradients.append(built.bridge.gated_blocks["1"].attention.to_queries.weight.grad.flatten())
         scores.append(built.score([document])[0].log_likelihood)
         assert len(built.generate([document, document], max_new_tokens=3)) == 2
-        sizes.append({name: type(p).__name__ for name, p in built.named_parameters() if "q_proj" in name})
+        sizes.append(sum(t.nbytes for t in built.bridge.lm.state_dict().values()))
     assert torch.nn.functional.cosine_similarity(*gradients, dim=0) > 0.9
     assert scores[0] != scores[1]
     assert scores[1] == pytest.approx(scores[0], rel=0.1)
-    assert sizes[0] != sizes[1]
+    assert sizes[1] < 0.8 * sizes[0]
     built.save(tmp_path / "saved")
     opened = vislang.load(tmp_path / "saved")
     assert opened.quantized

@@ -20,6 +20,7 @@ class Example:
         image: what is asked about, a video perhaps; None where ``parts`` says it all.
         question: what is asked; None asks for a caption.
         parts: text and media in full, where no template is to be put around them.
+        shots: examples that always stand before it: they say what the answers mean.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Example:
     image: Image | Video | None = None
     question: str | None = None
     parts: tuple[Part, ...] | None = None
+    shots: tuple[Shot, ...] = ()
 
     def document(self) -> Document:
         """The record itself, without question or target."""
@@ -43,12 +45,12 @@ class Example:
         if self.parts is not None:
             return Document(self.parts, name=self.name)
         assert self.image is not None
-        return prompts.ask(self.image, self.question, shots, name=self.name)
+        return prompts.ask(self.image, self.question, (*shots, *self.shots), name=self.name)
 
     def lesson(self, prompts: Prompts, shots: Sequence[Shot] = ()) -> Document:
         """The document with its target, to learn from; so are the answers of examples before it."""
-        if self.parts is not None or not shots:
+        if self.parts is not None:
             return Document(self.prompt(prompts).parts, target=self.target, name=self.name)
         assert self.image is not None
-        prompt = prompts.ask(self.image, self.question, shots, self.name, learn_shots=True)
+        prompt = prompts.ask(self.image, self.question, (*shots, *self.shots), self.name, learn_shots=True)
         return Document(prompt.parts, target=self.target, name=self.name)

@@ -34,6 +34,7 @@ from transformers.utils import logging as transformers_logging
 from vislang.cache import cache_folder
 from vislang.errors import UserError
 from vislang.models.causal_lm import FrozenCausalLM
+from vislang.nn.quantized import quantize_linears
 
 
 class TowerError(UserError):
@@ -285,7 +286,7 @@ def load_language_tower(name: str, dtype: torch.dtype = torch.float32, quantize:
     marks = fingerprint(lm.state_dict())
     lm = lm.to(dtype)
     if quantize:
-        _in_8_bits(lm, spare=lm.get_output_embeddings())
+        quantize_linears(lm, lambda linear: linear is lm.get_output_embeddings())
     return LanguageTower(name, marks, FrozenCausalLM(lm), tokenizer, quantize)
 
 
@@ -302,7 +303,7 @@ def load_vision_tower(name: str, image_size: int | None = None, quantize: bool =
     """
     tower = _vision_tower(name, image_size)
     if quantize:
-        _in_8_bits(tower)
+        quantize_linears(tower)
         tower.quantized = True
     return tower
 
@@ -322,21 +323,6 @@ def _vision_tower(name: str, image_size: int | None) -> VisionTower:
         return TransformersVision(name, name, image_size)
     except (OSError, ValueError) as error:
         raise _not_found("vision tower", name, error) from error
-
-
-def _in_8_bits(model: nn.Module, spare: nn.Module | None = None) -> None:
-    """Keep the weights of linear maps as 8-bit integers with a factor a row; gradients of inputs pass as before.
-
-    Raises:
-        TowerError: torchao is not installed.
-    """
-    try:
-        from torchao.quantization import Int8WeightOnlyConfig, quantize_
-    except ImportError:
-        raise TowerError("8-bit towers need torchao. Run: pip install --no-deps torchao==0.18.0") from None
-    quantize_(
-        model, Int8WeightOnlyConfig(), filter_fn=lambda module, _: isinstance(module, nn.Linear) and module is not spare
-    )
 
 
 def _is_dual_encoder(folder: Path) -> bool:

@@ -79,8 +79,11 @@ class Flamingo(nn.Module):
         self.quantized = language.quantized or vision.quantized
         self.tokenizer = language.tokenizer
         self.vision = vision
-        words = self.tokenizer(" image", add_special_tokens=False, return_tensors="pt")["input_ids"]
-        self.bridge = Bridge(config, language.lm, vision.width, language.lm.embed(words)[0].mean(dim=0))
+        if config.media_token is not None:
+            media = torch.tensor([[config.media_token]])
+        else:
+            media = self.tokenizer(" image", add_special_tokens=False, return_tensors="pt")["input_ids"]
+        self.bridge = Bridge(config, language.lm, vision.width, language.lm.embed(media)[0].mean(dim=0))
         cache = None
         if cache_features:
             folder = f"{vision.fingerprint[:32]}-{vision.image_size}{'-int8' if vision.quantized else ''}"

@@ -12,6 +12,7 @@ from vislang.data.fetch import EMOJI, OPENCLIPART, STAMPS, DataSet
 from vislang.data.jsonl import DataError, Problem, read_jsonl
 from vislang.data.sets import emoji, openclipart, stamps
 from vislang.document import Document, Image
+from vislang.tasks.emoji_groups import NEW_GROUPS
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,10 @@ def pair(image: Image, text: str) -> Document:
     return Document([image, text], name=image.name)
 
 
-def _emoji(vendor: str) -> list[Document]:
-    return [pair(d.image, d.name) for d in emoji.drawings() if d.vendor == vendor and not d.variant]
+def _emoji(vendor: str, without: tuple[str, ...] = ()) -> list[Document]:
+    """The names of a vendor's drawings, but for some groups."""
+    drawings = (d for d in emoji.drawings() if d.vendor == vendor and not d.variant and d.group not in without)
+    return [pair(drawing.image, drawing.name) for drawing in drawings]
 
 
 def _clip_art() -> Iterator[Document]:
@@ -82,6 +85,7 @@ def _stamps() -> list[Document]:
 
 PAIRS: dict[str, Source] = {
     "emoji-google-names": Source(EMOJI, lambda: _emoji("google")),
+    "emoji-google-names-known": Source(EMOJI, lambda: _emoji("google", without=NEW_GROUPS)),
     "emoji-twitter-names": Source(EMOJI, lambda: _emoji("twitter")),
     "clip-art-titles": Source(OPENCLIPART, lambda: list(_clip_art())),
     "stamp-pictures": Source(STAMPS, _stamps),

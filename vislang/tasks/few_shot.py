@@ -14,6 +14,7 @@ from vislang.tasks import easy_vqa
 from vislang.tasks.answers import Proportion, accuracy
 from vislang.tasks.caption_scores import bleu, cider_d, interval
 from vislang.tasks.captioned import PAIRS
+from vislang.tasks.emoji_groups import ASKED, NEW_GROUPS, NONSENSE, part_of
 from vislang.tasks.material import as_example
 
 
@@ -72,7 +73,7 @@ def _easy_vqa() -> FewShotTask:
 def _emoji_names() -> FewShotTask:
     """Shots by Google's hand, questions by Twitter's; a shot never shows the emoji that is asked about."""
     support, queries = ([as_example(d) for d in PAIRS[f"emoji-{who}-names"].read()] for who in ("google", "twitter"))
-    asked = [example for example in queries if _part(example.target) < 0.3]
+    asked = [example for example in queries if part_of(example.target) < 0.3]
     names = {example.target for example in asked}
     return FewShotTask("emoji-names", [example for example in support if example.target not in names], asked, right)
 
@@ -80,15 +81,6 @@ def _emoji_names() -> FewShotTask:
 def _stamps() -> FewShotTask:
     support, queries = ([as_example(d) for d in PAIRS[f"stamp-pictures-{half}"].read()] for half in ("train", "test"))
     return FewShotTask("stamp-captions", support, queries, captions)
-
-
-NEW_GROUPS = ("Animals & Nature", "Food & Drink", "Travel & Places")
-"""Groups of emoji that serve as classes."""
-
-NONSENSE = ("dax", "blick", "wug")
-"""Words for classes that say nothing of them."""
-
-ASKED = "which kind is it?"
 
 
 def _emoji_groups(coded: bool) -> FewShotTask:
@@ -100,7 +92,7 @@ def _emoji_groups(coded: bool) -> FewShotTask:
         if (
             drawing.group in names
             and not drawing.variant
-            and (_part(drawing.emoji) < 0.5) == (drawing.vendor == "twitter")
+            and (part_of(drawing.emoji) < 0.5) == (drawing.vendor == "twitter")
         ):
             sides[drawing.vendor].append(
                 Example(f"emoji {drawing.emoji}", (names[drawing.group],), drawing.image, ASKED)
@@ -112,11 +104,6 @@ def _emoji_groups(coded: bool) -> FewShotTask:
         even.append([example for each in classes for example in chance.sample(each, least)])
     name = "emoji-groups-coded" if coded else "emoji-groups"
     return FewShotTask(name, even[0], even[1], right, tuple(names.values()))
-
-
-def _part(text: str) -> float:
-    """A number from 0 to 1 that follows from the text alone."""
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4]) / 2**32
 
 
 @dataclass(frozen=True)

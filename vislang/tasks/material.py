@@ -7,13 +7,14 @@ from pathlib import Path
 
 from vislang.capabilities import Progress
 from vislang.data.example import Example
-from vislang.data.fetch import GIMP_MANUAL, DataSet
+from vislang.data.fetch import EMOJI, GIMP_MANUAL, DataSet
 from vislang.data.jsonl import DataError, Problem, read_jsonl
 from vislang.data.tars import read_tar
 from vislang.data.web_pages import html_pages, mmc4, obelics
 from vislang.document import Document, Image
 from vislang.tasks import easy_vqa
 from vislang.tasks.captioned import PAIRS
+from vislang.tasks.emoji_groups import episodes
 
 Material = Example | Document
 """A question or a pair, around which a prompt is put; or a page, whose text is learned as it stands."""
@@ -23,13 +24,15 @@ PageReader = Callable[[Path, list[Problem], Progress | None], list[Document]]
 PAGES: dict[str, PageReader] = {"pages": html_pages, "mmc4": mmc4, "obelics": obelics}
 """Readers of interleaved pages, by the word before the colon."""
 
-MANUAL = "gimp-manual"
+MANUAL, EPISODES = "gimp-manual", "emoji-episodes"
 
 
 def needed_for(source: str) -> DataSet | None:
     """What has to be fetched before a source can be read."""
     if source == MANUAL:
         return GIMP_MANUAL
+    if source == EPISODES:
+        return EMOJI
     return PAIRS[source].data_set if source in PAIRS else None
 
 
@@ -39,9 +42,9 @@ def material(
     """What a source holds.
 
     Args:
-        source: ``easy-vqa``; a set of pairs (``emoji-google-names``, ...); ``gimp-manual``; ``pages:FOLDER`` of HTML;
-            ``mmc4:FILE`` or ``obelics:FILE``; a ``.tar`` of pairs, or several by a pattern with ``*``; or a JSON Lines
-            file.
+        source: ``easy-vqa``; a set of pairs (``emoji-google-names``, ...); ``emoji-episodes``; ``gimp-manual``;
+            ``pages:FOLDER`` of HTML; ``mmc4:FILE`` or ``obelics:FILE``; a ``.tar`` of pairs, or several by a pattern
+            with ``*``; or a JSON Lines file.
         split: of a set that has splits.
         problems: bad records are added to it, and left out.
         progress: called with (done, of how many).
@@ -54,6 +57,8 @@ def material(
         return easy_vqa.easy_vqa(split)
     if source in PAIRS:
         return [as_example(document) for document in PAIRS[source].read()]
+    if source == EPISODES:
+        return episodes()
     if source == MANUAL:
         return html_pages(GIMP_MANUAL.path("gimp-help-en", "usr/share/gimp/2.0/help/en"), problems, progress)
     if kind in PAGES and colon:
@@ -70,7 +75,7 @@ def material(
         records = read_jsonl(source, progress=progress)
         problems += records.problems
         return records.examples
-    known = ", ".join([easy_vqa.NAME, *PAIRS, MANUAL, *(f"{name}:PATH" for name in PAGES)])
+    known = ", ".join([easy_vqa.NAME, *PAIRS, EPISODES, MANUAL, *(f"{name}:PATH" for name in PAGES)])
     raise DataError(f"{source}: neither a file nor something known: {known}, a .tar, a .jsonl file.")
 
 

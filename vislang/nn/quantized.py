@@ -1,0 +1,63 @@
+"""Linear maps of frozen models in 8 bits: a quarter of float32's memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int8
+from torch import Tensor, nn
+
+
+class _Dequantized(torch.autograd.Function):
+    """The map with its weights made whole for as long as it takes, forward and backward; nothing whole is kept."""
+
+    @staticmethod
+    def forward(context, x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
+        context.save_for_backward(weight, scale)
+        return F.linear(x, weight.to(x.dtype)) * scale.to(x.dtype)
+
+    @staticmethod
+    def backward(context, gradient: Tensor) -> tuple[Tensor, None, None]:
+        weight, scale = context.saved_tensors
+        return (gradient * scale.to(gradient.dtype)) @ weight.to(gradient.dtype), None, None
+
+
+class Int8Linear(nn.Module):
+    """A frozen linear map whose rows are integers from -127 to 127 times a factor each.
+
+    Gradients reach its input; there are none for its weights.
+
+    Args:
+        linear: the map to keep.
+    """
+
+    weight: Int8[Tensor, "width_out width_in"]
+    scale: Float[Tensor, "..."]
+
+    def __init__(self, linear: nn.Linear):
+        super().__init__()
+        whole = linear.weight.detach()
+        scale = whole.abs().amax(dim=1).float().clamp(min=1e-12) / 127
+        self.register_buffer("weight", (whole.float() / scale[:, None]).round().to(torch.int8))
+        self.register_buffer("scale", scale)
+        self.bias = linear.bias
+
+    def forward(self, x: Float[Tensor, "*batch width_in"]) -> Float[Tensor, "*batch width_out"]:
+        """Map each position."""
+        if torch.is_autocast_enabled(x.device.type):
+            x = x.to(torch.get_autocast_dtype(x.device.type))
+        mapped = _Dequantized.apply(x, self.weight, self.scale)
+        return mapped if self.bias is None else mapped + self.bias.to(mapped.dtype)
+
+
+def quantize_linears(model: nn.Module, spared: Callable[[nn.Module], bool] = lambda _: False) -> int:
+    """Put 8-bit maps in the place of a model's linear maps, except those that are spared; returns how many."""
+    count = 0
+    for module in list(model.modules()):
+        for name, child in list(module.named_children()):
+            if type(child) is nn.Linear and not spared(child):
+                setattr(module, name, Int8Linear(child))
+                count += 1
+    return count
