@@ -25,7 +25,7 @@ def drawn(tmp_path, monkeypatch):
         for vendor in ("google", "twitter"):
             path = tmp_path / f"{vendor}-{number}.png"
             Pillow.new("RGB", (8, 8), (number, 0, 0)).save(path)
-            subgroup = f"{group.lower().split()[0]}-{number % 3}-{number % 2}"
+            subgroup = f"{group.lower().split()[0]}-{number // 6 % 3}"
             drawings.append(emoji.Drawing(Image(path), vendor, str(number), f"name {number}", group, subgroup, False))
     monkeypatch.setattr(emoji, "drawings", lambda: drawings)
     return {drawing.image: drawing for drawing in drawings}
