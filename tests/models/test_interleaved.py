@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM, BloomConfig
 
 import vislang
 from tests import tiny
@@ -139,6 +140,16 @@ def test_packing_is_exact_on_every_family(family):
     torch.testing.assert_close(bridge(one)[0], expected, atol=1e-5, rtol=0)
     ours, theirs = bridge.token_log_likelihoods(one)[0], bridge.token_log_likelihoods(rows)[0]
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
+
+
+def test_a_language_model_with_alibi_is_not_packed():
+    lm = AutoModelForCausalLM.from_config(BloomConfig(hidden_size=32, n_layer=4, n_head=4, vocab_size=tiny.TYPES))
+    bridge = tiny.bridge(lm)
+    batch = tiny.batch(bridge.media_token, prefix=0)
+    batch = dataclasses.replace(batch, segments=torch.zeros_like(batch.input_ids))
+    for read in (bridge, bridge.losses):
+        with pytest.raises(UserError, match=r"collate\.pack: a bloom .* Set pack to 0"):
+            read(batch)
 
 
 def test_of_a_long_page_a_window_is_learned(towers, pictures):

@@ -643,6 +643,8 @@ class Bridge(nn.Module):
         self, batch: Batch, media: MediaKeysValues | None = None, looking: dict[int, Tensor] | None = None
     ) -> Float[Tensor, "batch tokens head_width"]:
         """The decoder's output for all columns, every layer run for every token."""
+        if batch.segments is not None:
+            self._must_pack()
         embeddings = self.embed(batch.input_ids)
         return self.lm.run(
             embeddings,
@@ -651,8 +653,18 @@ class Bridge(nn.Module):
             before=self.steps(media or self._media(batch), batch.media_time, batch.media_before, looking),
         )
 
+    def _must_pack(self) -> None:
+        """Refuse to lay documents side by side for a language model that cannot be told who sees whom."""
+        config = self.lm.lm.config.get_text_config()
+        if getattr(config, "alibi", False) or config.model_type in ("bloom", "mpt"):
+            raise UserError(
+                f"collate.pack: a {config.model_type} biases attention by distances (ALiBi) that it reads off the "
+                "padding, so documents cannot share a row. Set pack to 0."
+            )
+
     def _read_packed(self, batch: Batch) -> Float[Tensor, "batch tokens head_width"]:
         """The same, without gradients below the first gate."""
+        self._must_pack()
         embeddings = self.embed(batch.input_ids)
         mask, positions = batch.mask(embeddings.dtype), batch.position_ids()
         with torch.no_grad():

@@ -161,7 +161,7 @@ class Flamingo(nn.Module):
         chosen = list(known.values())[:: max(1, len(known) // media)]
         measured = []
         for start in range(0, len(chosen), 64):
-            batch = self._with_features(self.collate([Document(chosen[start : start + 64])]))
+            batch = self._with_features(self.collate([Document([medium]) for medium in chosen[start : start + 64]]))
             assert batch.features is not None
             frames = torch.ones(len(batch.features), dtype=torch.long) if batch.frames is None else batch.frames
             measured += [medium[:count].flatten(0, 1) for medium, count in zip(batch.features, frames, strict=True)]
