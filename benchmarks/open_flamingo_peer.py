@@ -22,6 +22,7 @@ from vislang.convert.keys import fill
 from vislang.convert.open_flamingo import canonical, keys
 from vislang.models.bridge import Bridge, FlamingoConfig
 from vislang.models.causal_lm import FrozenCausalLM
+from vislang.nn.linear import with_fast_linears
 
 PACKAGES = ("open-flamingo==2.0.1", "einops==0.8.2", "einops-exts==0.0.4")
 
@@ -38,12 +39,18 @@ class Tower(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.network = CLIPVisionModel(CLIPVisionConfig()).eval().requires_grad_(False)
+        self.twin = [with_fast_linears(self.network)]
 
     @torch.no_grad()
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """The pooled output and the patches' features."""
+        """The pooled output and the patches' features, as the peer computes them."""
         found = self.network(pixel_values=pixels)
         return found.pooler_output, found.last_hidden_state[:, 1:]
+
+    def features(self, pixels: Tensor) -> Tensor:
+        """The patches' features, as our towers compute them."""
+        with torch.no_grad():
+            return self.twin[0](pixel_values=pixels).last_hidden_state[:, 1:]
 
 
 def language_model() -> Any:

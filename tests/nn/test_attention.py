@@ -2,7 +2,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vislang.nn.attention import CrossAttention, attend_to_latest
+from vislang.nn.attention import CrossAttention, look_at_media
 
 
 def naive_latest(media_time: list[int], media_count: int, latents: int) -> list[list[bool]]:
@@ -12,7 +12,7 @@ def naive_latest(media_time: list[int], media_count: int, latents: int) -> list[
 
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=8), st.integers(1, 4), st.integers(1, 3))
 def test_each_token_sees_its_latest_medium_only(media_time, media_count, latents):
-    mask = attend_to_latest(torch.tensor([media_time]), media_count, latents)
+    mask = look_at_media(torch.tensor([media_time]), media_count, latents)
     assert mask[0].tolist() == naive_latest(media_time, media_count, latents)
 
 

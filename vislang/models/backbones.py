@@ -34,6 +34,7 @@ from transformers.utils import logging as transformers_logging
 from vislang.cache import cache_folder
 from vislang.errors import UserError
 from vislang.models.causal_lm import FrozenCausalLM
+from vislang.nn.linear import with_fast_linears
 from vislang.nn.quantized import quantize_linears
 
 
@@ -149,9 +150,10 @@ class EfficientNetLite0(VisionTower):
     Args:
         weights: path of the state dict.
         image_size: side of the input in pixels, a multiple of 32.
+        quantize: keep its last layer in 8 bits; all others are convolutions.
     """
 
-    def __init__(self, weights: Path, image_size: int = 224):
+    def __init__(self, weights: Path, image_size: int = 224, quantize: bool = False):
         super().__init__()
         try:
             from efficientnet_lite_pytorch import EfficientNet
@@ -169,6 +171,9 @@ class EfficientNetLite0(VisionTower):
         self.network = EfficientNet.from_name(EFFICIENTNET_LITE0, image_size=image_size)
         self.network.load_state_dict(torch.load(weights, weights_only=True))
         self.fingerprint = fingerprint(self.network.state_dict())
+        self.quantized = quantize
+        if quantize:
+            quantize_linears(self.network)
         self.requires_grad_(False).eval()
         self.network.to(memory_format=torch.channels_last)
 
@@ -202,9 +207,10 @@ class TransformersVision(VisionTower):
         name: what to call it.
         folder: a folder in transformers' convention, or a Hub id.
         image_size: side of the input in pixels; None takes the model's own.
+        quantize: keep its linear maps in 8 bits.
     """
 
-    def __init__(self, name: str, folder: str, image_size: int | None = None):
+    def __init__(self, name: str, folder: str, image_size: int | None = None, quantize: bool = False):
         super().__init__()
         model, loading = AutoModel.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
         # Contrastive models come as a pair; only the image half serves here.
@@ -214,6 +220,11 @@ class TransformersVision(VisionTower):
         # What the folder has no weights for (a pooler, say) was drawn at random and takes no part in features.
         state = model.state_dict()
         self.fingerprint = fingerprint({k: state[k] for k in state if k not in set(loading["missing_keys"])})
+        self.quantized = quantize
+        if quantize:
+            quantize_linears(self.network)
+        # In a list, since a second module with the same parameters would be saved twice.
+        self._twin = [with_fast_linears(self.network)]
         self.image_size = image_size or self.network.config.image_size
         self.requires_grad_(False).eval()
         side = self.image_size
@@ -231,7 +242,7 @@ class TransformersVision(VisionTower):
         self, pixels: Float[Tensor, "images channels height width"]
     ) -> Float[Tensor, "images positions features_width"]:
         """Features of each image, row by row from the top left; class and register tokens left out."""
-        features = self.network(pixel_values=pixels).last_hidden_state
+        features = self._twin[0](pixel_values=pixels).last_hidden_state
         if features.ndim == 4:
             return features.flatten(2).transpose(1, 2).contiguous()
         patch = getattr(self.network.config, "patch_size", None)
@@ -301,26 +312,18 @@ def load_vision_tower(name: str, image_size: int | None = None, quantize: bool =
     Raises:
         TowerError: it was found nowhere, or is no image encoder.
     """
-    tower = _vision_tower(name, image_size)
-    if quantize:
-        quantize_linears(tower)
-        tower.quantized = True
-    return tower
-
-
-def _vision_tower(name: str, image_size: int | None) -> VisionTower:
     if name == EFFICIENTNET_LITE0:
         weights = PACKAGED[name].find()
         if weights is None:
             raise TowerError(f"vision tower {name!r}: not installed. Run: {PACKAGED[name].install}")
-        return EfficientNetLite0(weights, image_size or 224)
+        return EfficientNetLite0(weights, image_size or 224, quantize)
     if _is_dual_encoder(Path(name)):
-        # It stands on a tower of this module itself.
+        # It stands on a tower of this module itself, and is small: nothing of it is quantized.
         from vislang.models.dual_encoder_tower import DualEncoderTower
 
         return DualEncoderTower(name, image_size)
     try:
-        return TransformersVision(name, name, image_size)
+        return TransformersVision(name, name, image_size, quantize)
     except (OSError, ValueError) as error:
         raise _not_found("vision tower", name, error) from error
 

@@ -266,6 +266,10 @@ class MediaKeysValues:
     def of_rows(self, layer: int) -> KeysValues:
         """(rows, heads, row media * latents, head width), the media of each row laid end to end."""
         rows = self.index.clamp(min=0)
+        if torch.equal(rows.flatten(), torch.arange(len(self.by_layer[layer].keys), device=rows.device)):
+            # Each medium stands once, in order: nothing has to be picked out, nor gradients to be gathered.
+            whole = (side.unflatten(0, rows.shape) for side in self.by_layer[layer])
+            return KeysValues(*(side.transpose(1, 2).flatten(2, 3) for side in whole))
         return KeysValues(*(side[rows].transpose(1, 2).flatten(2, 3) for side in self.by_layer[layer]))
 
     def present(self) -> Bool[Tensor, "rows row_latents"]:
@@ -504,7 +508,7 @@ class Bridge(nn.Module):
             embeddings = self.embed(batch.input_ids)
             self.frozen_text.keep(embeddings, batch.input_ids, batch.attention_mask, batch.prefix, to_continue)
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def read(self, batch: Batch) -> Reading:
         """Read texts that are to be continued."""
         media = self._media(batch)
@@ -512,7 +516,7 @@ class Bridge(nn.Module):
         add_below(cache, texts, batch.prefix, batch.input_ids.shape[1])
         return self._reading(batch, cache, batch.attention_mask, media, hidden, batch.prefix)
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def read_on(self, reading: Reading, batch: Batch) -> Reading:
         """Read what follows a reading: of one row, which then begins every row of the batch, or of as many rows.
 
@@ -547,7 +551,7 @@ class Bridge(nn.Module):
             return self.steps(reading.media.of(rows, times), times.clamp(max=1)[:, None])
         return self.steps(reading.media.of(rows), times[:, None])
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def advance(self, reading: Reading, tokens: Int[Tensor, "..."], before: dict[int, Step]) -> Reading:
         """Read one token (rows,) more in each row; ``before`` is of :meth:`steps_after`. The reading's cache grows."""
         mask = F.pad(reading.attention_mask, (0, 1), value=1)
@@ -555,7 +559,7 @@ class Bridge(nn.Module):
         hidden = self.lm.run(self.embed(tokens[:, None]), mask, positions, before=before, cache=reading.cache)
         return replace(reading, attention_mask=mask, lengths=reading.lengths + 1, hidden=hidden)
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def log_likelihoods_after(
         self, reading: Reading, ids: Int[Tensor, "options_of_rows tokens"], mask: Int[Tensor, "options_of_rows tokens"]
     ) -> Float[Tensor, "..."]:

@@ -18,6 +18,7 @@ from transformers import Cache, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
 from vislang.errors import UserError
+from vislang.nn.linear import with_fast_linears
 
 Step = Callable[[Tensor], Tensor]
 """Maps the hidden states that enter a layer, (batch, tokens, width), to those that enter it instead."""
@@ -38,7 +39,21 @@ class FrozenCausalLM(nn.Module):
         self.lm = lm.requires_grad_(False).eval()
         self._layers_path = _find_layers(lm)
         self._decoder_path = self._layers_path.rpartition(".")[0]
+        # In a list, since a second module with the same parameters would be saved twice.
+        self._twin = [with_fast_linears(self.lm)]
+        self._gives_tuples = self._layers_give_tuples()
         self._head_path = next(name for name, module in lm.named_modules() if module is lm.get_output_embeddings())
+
+    @torch.no_grad()
+    def _layers_give_tuples(self) -> bool:
+        """Whether a layer returns its hidden states as the first of several things, which one token through one layer
+        tells; what takes the place of a layer must do the same."""
+        watched = _Watched(self.layers[0])
+        decoder = _with_submodule(self.lm, self._layers_path, nn.ModuleList([watched])).get_submodule(
+            self._decoder_path
+        )
+        decoder(input_ids=torch.zeros(1, 1, dtype=torch.long, device=self.lm.device), use_cache=False)
+        return watched.gave_tuple
 
     def train(self, mode: bool = True) -> FrozenCausalLM:
         """Stay in evaluation mode: a frozen model drops nothing out."""
@@ -111,17 +126,18 @@ class FrozenCausalLM(nn.Module):
         first, entering = enter if enter is not None else (0, None)
         layers: list[nn.Module] = []
         leaving: list[Tensor] = []
-        for index, layer in enumerate(self.layers):
+        (twin,) = self._twin
+        for index, layer in enumerate(twin.get_submodule(self._layers_path).children()):
             if index < first:
-                layers.append(_Skipped(layer))
+                layers.append(_Skipped(layer, self._gives_tuples))
             elif leave is not None and index >= leave:
-                layers.append(_Skipped(layer, leaving.append))
+                layers.append(_Skipped(layer, self._gives_tuples, leaving.append))
             elif index in before or (index == first and entering is not None):
                 start = entering if index == first else None
                 layers.append(_Preceded(layer, before.get(index), start))
             else:
                 layers.append(layer)
-        decoder = _with_submodule(self.lm, self._layers_path, nn.ModuleList(layers)).get_submodule(self._decoder_path)
+        decoder = _with_submodule(twin, self._layers_path, nn.ModuleList(layers)).get_submodule(self._decoder_path)
         output = decoder(
             inputs_embeds=embeddings,
             attention_mask=attention_mask,
@@ -161,7 +177,7 @@ class FrozenCausalLM(nn.Module):
 
         With ``rows`` the logits of other tokens: these rows take the place of the head's.
         """
-        head = _with_submodule(self.lm, self._decoder_path, _Given(hidden))
+        head = _with_submodule(self._twin[0], self._decoder_path, _Given(hidden))
         if rows is not None:
             head = _with_submodule(head, self._head_path, _Rows(rows))
         return head(inputs_embeds=hidden, use_cache=False).logits
@@ -254,17 +270,29 @@ class _StandIn(nn.Module):
             return getattr(super().__getattr__("layer"), name)
 
 
+class _Watched(_StandIn):
+    """A layer whose kind of result is noted."""
+
+    gave_tuple = False
+
+    def forward(self, *args, **kwargs):
+        given = self.layer(*args, **kwargs)
+        self.gave_tuple = isinstance(given, tuple)
+        return given
+
+
 class _Skipped(_StandIn):
     """A layer that does not run."""
 
-    def __init__(self, layer: nn.Module, report: Callable[[Tensor], None] | None = None):
+    def __init__(self, layer: nn.Module, as_tuple: bool, report: Callable[[Tensor], None] | None = None):
         super().__init__(layer)
+        self.as_tuple = as_tuple
         self.report = report
 
-    def forward(self, hidden: Tensor, *args, **kwargs) -> Tensor:
+    def forward(self, hidden: Tensor, *args, **kwargs):
         if self.report is not None:
             self.report(hidden)
-        return hidden
+        return (hidden, None) if self.as_tuple else hidden
 
 
 class _Preceded(_StandIn):
@@ -275,7 +303,7 @@ class _Preceded(_StandIn):
         self.step = step
         self.start = start
 
-    def forward(self, hidden: Tensor, *args, **kwargs) -> Tensor:
+    def forward(self, hidden: Tensor, *args, **kwargs):
         if self.start is not None:
             hidden = self.start
         if self.step is not None:

@@ -17,6 +17,9 @@ from vislang.models.bridge import GatedCrossAttentionBlock, PerceiverResampler
 FEATURES = 1536
 """Width of NFNet-F6's features, and of the resampler."""
 
+FRAMES = 8
+"""Time embeddings: of the frames of a video in training."""
+
 
 @dataclass(frozen=True)
 class Stated:
@@ -97,6 +100,7 @@ def parts(chosen: Preset) -> list[Part]:
             chosen.resampler_depth,
             chosen.resampler_heads,
             chosen.resampler_head_width,
+            frames=FRAMES,
         )
         block = GatedCrossAttentionBlock(chosen.width, FEATURES, chosen.heads, chosen.head_width)
     stated = chosen.stated

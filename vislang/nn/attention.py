@@ -43,9 +43,9 @@ class CrossAttention(nn.Module):
         inner_width = heads * head_width
         self.heads = heads
         self.head_width = head_width
-        self.to_queries = nn.Linear(query_width, inner_width, bias=False)
-        self.to_keys_values = nn.Linear(context_width, 2 * inner_width, bias=False)
-        self.to_output = nn.Linear(inner_width, query_width, bias=False)
+        self.to_queries = Linear(query_width, inner_width, bias=False)
+        self.to_keys_values = Linear(context_width, 2 * inner_width, bias=False)
+        self.to_output = Linear(inner_width, query_width, bias=False)
 
     def keys_values(self, context: Float[Tensor, "batch context context_width"]) -> KeysValues:
         """Project a context once; the result serves every later query."""

@@ -27,9 +27,9 @@ class FeedForward(nn.Sequential):
     def __init__(self, width: int, expansion: int = 4):
         super().__init__(
             nn.LayerNorm(width),
-            nn.Linear(width, expansion * width, bias=False),
+            Linear(width, expansion * width, bias=False),
             nn.GELU(),
-            nn.Linear(expansion * width, width, bias=False),
+            Linear(expansion * width, width, bias=False),
         )
 
     def forward(self, x: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch width"]:
