@@ -38,6 +38,12 @@ FAMILIES = {
     "gemma3": transformers.Gemma3TextConfig(**SHAPE, **SPECIAL, num_key_value_heads=1, head_dim=8),
 }
 
+TUPLES = {
+    "bloom": transformers.BloomConfig(hidden_size=32, n_layer=4, n_head=4, **SPECIAL),
+    "mpt": transformers.MptConfig(d_model=32, n_layers=4, n_heads=4, max_seq_len=64, **SPECIAL),
+    "gptj": transformers.GPTJConfig(n_embd=32, n_layer=4, n_head=4, n_positions=64, rotary_dim=8, **SPECIAL),
+}
+"""Families whose layers may give tuples; those with ALiBi go by distances that they read off the padding."""
 
 BRIDGE = {
     "gated_layers": [1, 2],

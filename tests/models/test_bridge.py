@@ -4,6 +4,7 @@ import hashlib
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
 from tests import tiny
 from vislang.errors import UserError
@@ -115,6 +116,18 @@ def test_generating_a_batch_equals_each_text_run_through_alone(lm, kept):
             ids = torch.cat([ids, torch.tensor([[alone[-1]]])], dim=1)
             time = torch.cat([time, time[:, -1:]], dim=1)
         assert written[row] == alone
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("family", sorted(tiny.TUPLES))
+def test_layers_that_give_tuples_are_skipped_as_well(family):
+    """Some families' layers return their hidden states as the first of several things."""
+    bridge = tiny.bridge(AutoModelForCausalLM.from_config(tiny.TUPLES[family]).eval(), opened=True)
+    batch = tiny.batch(bridge.media_token)
+    labelled = batch.targets != IGNORED
+    through = bridge(batch).log_softmax(-1)[labelled].gather(1, batch.targets[labelled][:, None])[:, 0]
+    torch.testing.assert_close(bridge.token_log_likelihoods(batch)[0], through, atol=1e-5, rtol=0)
+    assert [len(row) for row in write(bridge, batch, 3)] == [3, 3, 3]
 
 
 @torch.no_grad()

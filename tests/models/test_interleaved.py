@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, BloomConfig
+from transformers import AutoModelForCausalLM
 
 import vislang
 from tests import tiny
@@ -143,8 +143,7 @@ def test_packing_is_exact_on_every_family(family):
 
 
 def test_a_language_model_with_alibi_is_not_packed():
-    lm = AutoModelForCausalLM.from_config(BloomConfig(hidden_size=32, n_layer=4, n_head=4, vocab_size=tiny.TYPES))
-    bridge = tiny.bridge(lm)
+    bridge = tiny.bridge(AutoModelForCausalLM.from_config(tiny.TUPLES["bloom"]))
     batch = tiny.batch(bridge.media_token, prefix=0)
     batch = dataclasses.replace(batch, segments=torch.zeros_like(batch.input_ids))
     for read in (bridge, bridge.losses):

@@ -38,3 +38,8 @@ def test_a_query_that_may_look_nowhere_gets_zeros_and_finite_gradients():
     assert attended[0, 1].abs().max() > 0
     attended.sum().backward()
     assert queries.grad.isfinite().all()
+
+
+def test_all_media_of_the_own_text_up_to_the_latest():
+    mask = look_at_media(torch.tensor([[0, 1, 2, 3, 3]]), 3, 1, True, torch.tensor([[0, 0, 0, 1, 2]]))
+    assert mask[0].int().tolist() == [[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 1], [0, 0, 1]]

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from vislang.nn.linear import Linear
+from vislang.nn.linear import Linear, with_fast_linears
 from vislang.nn.transformer import DropPath, EncoderBlock
 
 
@@ -65,3 +65,32 @@ def test_places_of_a_sample_are_dropped_together():
     kept = DropPath(0.5).train()(torch.ones(120, 4), samples).view(40, 12)
     assert set(kept.unique().tolist()) == {0.0, 2.0}
     assert bool((kept == kept[:, :1]).all())
+
+
+def test_a_twin_shares_everything_and_changes_nothing():
+    model = nn.Sequential(nn.Linear(600, 500), nn.ReLU(), nn.Sequential(nn.Linear(500, 4, bias=False)))
+    types = [type(module) for module in model.modules()]
+    twin = with_fast_linears(model)
+    assert [type(module) for module in model.modules()] == types
+    assert type(twin[0]) is type(twin[2][0]) is Linear
+    assert all(ours is theirs for ours, theirs in zip(twin.parameters(), model.parameters(), strict=True))
+    x = torch.randn(2, 3, 600, requires_grad=True)
+    torch.testing.assert_close(twin(x), model(x), atol=1e-5, rtol=1e-5)
+    ours, theirs = (torch.autograd.grad(m(x).square().sum(), (x, *model.parameters())) for m in (twin, model))
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-3, rtol=1e-4)
+    with torch.no_grad():
+        model[0].weight.zero_()
+        assert twin[0](x).std(dim=1).max() < 1e-6
+        model.double()
+        assert twin(x.double()).dtype == torch.float64
+
+
+def test_a_frozen_maps_input_is_not_kept():
+    frozen = with_fast_linears(nn.Sequential(nn.Linear(600, 500).requires_grad_(False)))
+    x = torch.randn(2, 3, 600, requires_grad=True)
+    product = frozen(x * 2)
+    function = product.grad_fn.next_functions[0][0]
+    assert [saved is None for saved in function.saved_tensors] == [True, False]
+    product.sum().backward()
+    torch.testing.assert_close(x.grad, 2 * frozen[0].weight.sum(dim=0).expand_as(x), atol=1e-4, rtol=1e-4)

@@ -1,10 +1,11 @@
-"""What docs/data2vec.md claims of the committed runs, held against their figures."""
+"""What the docs claim of the committed runs, held against their figures."""
 
 import json
 from pathlib import Path
 
 import pytest
 
+from vislang.studies import grounding
 from vislang.studies.data2vec_table import compared, last_lines, markdown
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -55,3 +56,24 @@ def test_the_second_generation_is_as_good_as_the_first_in_a_third_of_its_time():
 
 def seeds_of(name: str, who: str) -> set[int]:
     return {row["seed"] for row in rows_of(name) if row["who"] == who}
+
+
+def test_the_table_of_scenes_is_that_of_the_runs():
+    rows = json.loads((DOCS / "runs" / "vilbert-scenes" / "results.json").read_text())["rows"]
+    assert (DOCS / "runs" / "vilbert-scenes" / "table.md").read_text() == grounding.markdown(rows)
+    page = (DOCS / "vilbert.md").read_text()
+    for table in grounding.markdown(rows).strip().split("\n\n"):
+        assert table in page
+    assert {row["seed"] for row in rows} == {0, 1, 2}
+
+
+def test_scenes_are_pointed_at_by_the_text():
+    """Far above pointing at any drawing, by both models, under both hands."""
+    rows = json.loads((DOCS / "runs" / "vilbert-scenes" / "results.json").read_text())["rows"]
+    for test in ("test", "test-twitter"):
+        lines = {
+            who: grounding.line_of([r for r in rows if (r["test"], r["who"], r["kind"]) == (test, who, "all")]).accuracy
+            for who in {row["who"] for row in rows}
+        }
+        for arm in ("two streams", "one stream"):
+            assert lines[arm].low > lines[f"{arm}, text taken away"].high + 0.1
