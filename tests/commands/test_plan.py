@@ -25,7 +25,7 @@ def test_parts_are_counted_as_by_hand(name, width, heads, blocks, capsys):
     assert by_reading["64 a head"] == blocks * gated(width, 64 * heads)
     # Six layers: attention with keys and values alike for media and latents, three norms, feed-forward.
     layer = 4 * 1536**2 + 2 * 1536 * 4 * 1536 + 3 * 2 * 1536
-    assert built["resampler"] == 6 * layer + 64 * 1536 + 2 * 1536
+    assert built["resampler"] == 6 * layer + (64 + 8) * 1536 + 2 * 1536
     assert found["trained"] == built["gated blocks"] + built["resampler"]
     assert abs(found["total"] / found["paper_total"] - 1) < 0.05
     stated = next(part["paper"] for part in found["parts"] if part["part"] == "gated blocks")
