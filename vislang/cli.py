@@ -268,7 +268,8 @@ def _evaluate(options: argparse.Namespace, rest: list[str]) -> int:
         prompting = Prompting(
             options.shots, options.seeds, options.select, options.selector, options.orders, options.limit, options.seed
         )
-        return few_shot(options.model, options.task or options.data, prompting, options.report, options.json)
+        task = options.task or options.data
+        return few_shot(options.model, task, prompting, options.report, options.skip_bad_records, options.json)
     from vislang.commands.evaluate import Asked, evaluate
 
     return evaluate(

@@ -13,9 +13,9 @@ from rich.table import Table
 from vislang.case import Case, Decision, Place, Value
 from vislang.console import console, reporting
 from vislang.data.fetch import fetch
-from vislang.data.jsonl import DataError, Problem
+from vislang.data.jsonl import DataError, Problem, must_be_good
 from vislang.data.split import hold_out
-from vislang.recipe import Recipe, RecipeError, StreamConfig
+from vislang.recipe import Recipe, StreamConfig
 from vislang.tasks.answers import Proportion
 from vislang.tasks.case_sources import CASE_SETS, needed, read_source
 from vislang.tasks.decisions import guess_scores, score_decisions
@@ -31,8 +31,7 @@ class Deciding:
         recipe: names the data: one source, or streams of sources.
 
     Raises:
-        RecipeError: bad records that nobody allowed to skip.
-        DataError: nothing to read.
+        DataError: bad records that nobody allowed to skip, or nothing to read.
     """
 
     def __init__(self, model: Any, recipe: Recipe):
@@ -56,12 +55,7 @@ class Deciding:
             watched = f"{self._prefix(config.name, named)}{figure}"
             self.streams.append(Stream(config.name, self.learned[config.name], config.weight, size, watched))
         self.bad_records = len(problems)
-        if problems and not recipe.skip_bad_records:
-            shown = "\n".join(f"  {problem}" for problem in problems[:10])
-            more = f"\n  and {len(problems) - 10} more" if len(problems) > 10 else ""
-            raise RecipeError(
-                f"{len(problems)} bad records:\n{shown}{more}\nMend them, or pass --skip-bad-records to leave them out."
-            )
+        must_be_good(problems, recipe.skip_bad_records)
 
     @staticmethod
     def _prefix(name: str, named: list[StreamConfig]) -> str:

@@ -10,7 +10,7 @@ import pyarrow.parquet
 
 from vislang.capabilities import Embeds
 from vislang.console import console, reporting
-from vislang.data.jsonl import Problem
+from vislang.data.jsonl import Problem, must_be_good
 from vislang.document import Document
 from vislang.errors import UserError
 from vislang.models.loading import load
@@ -31,10 +31,7 @@ def embed(source: str, files: list[str], out: Path, skip_bad: bool, batch_size: 
     with reporting("checking files") as report:
         for file in files:
             documents += unlabelled(file, problems, report)
-    if problems and not skip_bad:
-        shown = "\n".join(f"  {problem.message}" for problem in problems[:10])
-        more = f"\n  and {len(problems) - 10} more" if len(problems) > 10 else ""
-        raise UserError(f"{len(problems)} bad files:\n{shown}{more}\nMend them, or pass --skip-bad-records.")
+    must_be_good(problems, skip_bad)
     with reporting("embedding") as report:
         vectors = model.embed(documents, batch_size, progress=report)
     width = vectors.shape[1]

@@ -16,7 +16,7 @@ from vislang.capabilities import Decides, Generates, Matches, Trainable
 from vislang.case import Case, Decision
 from vislang.commands.deciding import decision_table, figures, task_name
 from vislang.console import console, reporting
-from vislang.data.jsonl import DataError, Problem
+from vislang.data.jsonl import DataError, Problem, must_be_good
 from vislang.document import Document
 from vislang.errors import UserError
 from vislang.evaluate.answering import answer, perplexity
@@ -111,9 +111,7 @@ def _cases(
     assert name is not None
     with reporting("checking records") as report:
         cases = read_source(name, task_name(name), "test", problems, report)
-    if problems and not skip_bad_records:
-        shown = "\n".join(f"  {problem}" for problem in problems[:10])
-        raise DataError(f"{name}: {len(problems)} bad records:\n{shown}\nMend them, or pass --skip-bad-records.")
+    must_be_good(problems, skip_bad_records, name)
     if not cases:
         raise DataError(f"{name}: no good record in it.")
     if limit and limit < len(cases):

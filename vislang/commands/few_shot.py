@@ -14,7 +14,7 @@ from vislang.commands.run_folder import versions
 from vislang.console import console, reporting
 from vislang.data.example import Example
 from vislang.data.fetch import fetch
-from vislang.data.jsonl import DataError, Problem
+from vislang.data.jsonl import DataError, Problem, must_be_good
 from vislang.errors import UserError
 from vislang.evaluate.few_shot import Point, Setting, evaluate_point, likeness_of, most_frequent, nearest_answers
 from vislang.evaluate.few_shot_page import as_record, each, told, way, write_few_shot_page
@@ -67,7 +67,9 @@ class Prompting:
         return [*chosen, *blind]
 
 
-def few_shot(source: str, task: str | None, prompting: Prompting, report: Path | None, as_json: bool) -> int:
+def few_shot(
+    source: str, task: str | None, prompting: Prompting, report: Path | None, skip: bool, as_json: bool
+) -> int:
     """Print the figures, and write a page with their curves; returns the exit status.
 
     Raises:
@@ -76,7 +78,7 @@ def few_shot(source: str, task: str | None, prompting: Prompting, report: Path |
     settings = prompting.settings()
     if task is None:
         raise UserError(f"--shots: name a --task ({', '.join(FEW_SHOT_TASKS)}) or a --data file.")
-    chosen = limited(task_named(task, prompting.limit or OWN), prompting.limit, prompting.seed)
+    chosen = limited(task_named(task, prompting.limit or OWN, skip), prompting.limit, prompting.seed)
     if max(setting.shots for setting in settings) > len(chosen.support):
         raise UserError(f"--shots {prompting.shots}: {task} has {len(chosen.support)} examples to draw from.")
     if prompting.orders > 1 and not chosen.options:
@@ -102,7 +104,7 @@ def few_shot(source: str, task: str | None, prompting: Prompting, report: Path |
     return 0
 
 
-def task_named(name: str, queries: int) -> FewShotTask:
+def task_named(name: str, queries: int, skip: bool = False) -> FewShotTask:
     """A task by name, or of the examples of a file.
 
     Raises:
@@ -116,9 +118,7 @@ def task_named(name: str, queries: int) -> FewShotTask:
     problems: list[Problem] = []
     with reporting("checking records") as progress:
         items = material(name, "train", problems, progress)
-    if problems:
-        shown = "\n".join(f"  {problem}" for problem in problems[:10])
-        raise DataError(f"{name}: {len(problems)} bad records:\n{shown}\nMend them.")
+    must_be_good(problems, skip, name)
     examples = [item for item in items if isinstance(item, Example) and item.image is not None]
     if len(examples) < 2:
         raise DataError(f"{name}: needs two examples with an image, one to show and one to ask.")

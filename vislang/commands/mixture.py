@@ -16,11 +16,11 @@ from vislang.commands.deciding import decision_table, report_figures
 from vislang.console import console, reporting
 from vislang.data.example import Example
 from vislang.data.fetch import fetch
-from vislang.data.jsonl import DataError, Problem
+from vislang.data.jsonl import DataError, Problem, must_be_good
 from vislang.data.split import hold_out
 from vislang.document import Document
 from vislang.evaluate.answering import answer, shots_of
-from vislang.recipe import Recipe, RecipeError, StreamConfig
+from vislang.recipe import Recipe, StreamConfig
 from vislang.tasks import easy_vqa
 from vislang.tasks.answers import guesses
 from vislang.tasks.material import Material, material, needed_for
@@ -35,8 +35,7 @@ class Mixture:
         recipe: names the streams.
 
     Raises:
-        RecipeError: bad records that nobody allowed to skip.
-        DataError: nothing to read.
+        DataError: bad records that nobody allowed to skip, or nothing to read.
     """
 
     def __init__(self, model: Any, recipe: Recipe):
@@ -57,12 +56,7 @@ class Mixture:
             documents = self._lessons(lessons, config.shots, recipe.train.seed)
             self.streams.append(Stream(config.name, documents, config.weight, size, watched))
         self.bad_records = len(problems)
-        if problems and not recipe.skip_bad_records:
-            shown = "\n".join(f"  {problem}" for problem in problems[:10])
-            more = f"\n  and {len(problems) - 10} more" if len(problems) > 10 else ""
-            raise RecipeError(
-                f"{len(problems)} bad records:\n{shown}{more}\nMend them, or pass --skip-bad-records to leave them out."
-            )
+        must_be_good(problems, recipe.skip_bad_records)
         asked = [item for items in (*self.watched.values(), *self.test.values()) for item in items]
         self.asked = [item if isinstance(item, Document) else item.prompt(model.prompts) for item in asked]
 

@@ -13,10 +13,10 @@ from rich.table import Table
 from vislang.capabilities import Progress, Trainable
 from vislang.console import console, reporting
 from vislang.data.fetch import fetch
-from vislang.data.jsonl import Problem
+from vislang.data.jsonl import Problem, must_be_good
 from vislang.data.split import hold_out
 from vislang.document import Document
-from vislang.recipe import Recipe, RecipeError, StreamConfig
+from vislang.recipe import Recipe, StreamConfig
 from vislang.tasks.captioned import Source as Pairs
 from vislang.tasks.unlabelled import SETS, Source, unlabelled
 from vislang.train.loop import Outcome, Stream
@@ -62,12 +62,7 @@ class Pretraining:
             size = config.batch_size or recipe.train.batch_size
             self.learned[config.name] = lessons[: recipe.limit or None]
             self.streams.append(Stream(config.name, self.learned[config.name], config.weight, size))
-        if problems and not recipe.skip_bad_records:
-            shown = "\n".join(f"  {problem.message}" for problem in problems[:10])
-            more = f"\n  and {len(problems) - 10} more" if len(problems) > 10 else ""
-            raise RecipeError(
-                f"{len(problems)} bad records:\n{shown}{more}\nMend them, or pass --skip-bad-records to leave them out."
-            )
+        must_be_good(problems, recipe.skip_bad_records)
         self.bad_records = len(problems)
 
     def describe(self) -> str:

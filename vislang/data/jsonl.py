@@ -16,7 +16,7 @@ Every record is checked, the media by decoding them, and what is wrong is told b
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -48,14 +48,32 @@ class RecordError(ValueError):
 
 @dataclass(frozen=True)
 class Problem:
-    """A bad record."""
+    """A bad record: where it stands (line 0 of what has no lines), and what is wrong."""
 
     file: str
     line: int
     message: str
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line}: {self.message}"
+        if self.line:
+            return f"{self.file}:{self.line}: {self.message}"
+        # Of a file that is no list of records; what is wrong with a medium names it already.
+        return self.message if self.message.startswith(self.file) else f"{self.file}: {self.message}"
+
+
+def must_be_good(problems: Sequence[Problem], skip: bool, name: str = "") -> None:
+    """Refuse bad records, the first ones by name, unless they may be skipped.
+
+    Raises:
+        DataError: there are some.
+    """
+    if problems and not skip:
+        shown = "\n".join(f"  {problem}" for problem in problems[:10])
+        more = f"\n  and {len(problems) - 10} more" if len(problems) > 10 else ""
+        raise DataError(
+            f"{f'{name}: ' if name else ''}{len(problems)} bad records:\n{shown}{more}\n"
+            "Mend them (vislang data check FILE lists all of a file), or pass --skip-bad-records to leave them out."
+        )
 
 
 @dataclass

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import argparse
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import torch
 
 from vislang.commands.train import run_recipe
 from vislang.recipe import read_recipe
@@ -51,3 +54,22 @@ def trained(arm: Arm, arms: Sequence[Arm], seed: int, runs: Path) -> Path:
     if run_recipe(recipe, values, folder, resume=bool(list_checkpoints(folder / "checkpoints"))) is None:
         raise KeyboardInterrupt
     return folder
+
+
+def command_line(about: str, runs: Path, run: Callable[[Sequence[int], Path, Path], None]) -> None:
+    """``--seeds``, ``--out``, ``--runs`` and ``--threads``, and what a study does with them.
+
+    Args:
+        about: what the study is.
+        runs: where its runs are kept, if not said otherwise.
+        run: given the seeds, the folder of the results, and that of the runs.
+    """
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="one run of each arm a seed")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the results")
+    parser.add_argument("--runs", type=Path, default=runs, help="folder of the runs")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 leaves torch's choice")
+    options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    run(options.seeds, options.out, options.runs)

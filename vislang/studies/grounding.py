@@ -9,14 +9,11 @@ is not done again.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from vislang.capabilities import Decides, Trainable
 from vislang.case import Case
@@ -24,7 +21,7 @@ from vislang.commands.run_folder import circumstances, write_json
 from vislang.console import console
 from vislang.document import Document
 from vislang.models.loading import load
-from vislang.studies.arms import Arm, trained
+from vislang.studies.arms import Arm, command_line, trained
 from vislang.studies.line import Line
 from vislang.tasks import scenes
 from vislang.tasks.answers import Proportion, proportion
@@ -109,18 +106,5 @@ def line_of(rows: Sequence[dict[str, Any]]) -> Line:
     return Line(proportion(sum(values) / len(values) * items, items), values)
 
 
-def main() -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--runs", type=Path, default=Path("runs/studies/scenes"))
-    parser.add_argument("--threads", type=int, default=0)
-    options = parser.parse_args()
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    run(options.seeds, options.out, options.runs)
-
-
 if __name__ == "__main__":
-    main()
+    command_line(__doc__ or "", Path("runs/studies/scenes"), run)

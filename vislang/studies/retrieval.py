@@ -11,7 +11,6 @@ again.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 from collections.abc import Sequence
@@ -28,7 +27,7 @@ from vislang.console import console
 from vislang.document import Document, Image
 from vislang.models.backbones import EFFICIENTNET_LITE0, load_vision_tower
 from vislang.recipe import read_recipe
-from vislang.studies.arms import Arm, trained
+from vislang.studies.arms import Arm, command_line, trained
 from vislang.studies.line import Line
 from vislang.tasks.answers import proportion
 from vislang.tasks.captioned import captioned
@@ -167,18 +166,5 @@ def line_of(rows: Sequence[dict[str, Any]], name: str) -> Line:
     return Line(proportion(sum(values) / len(values) * items, items), values)
 
 
-def main() -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--runs", type=Path, default=Path("runs/studies/retrieval"))
-    parser.add_argument("--threads", type=int, default=0)
-    options = parser.parse_args()
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    run(options.seeds, options.out, options.runs)
-
-
 if __name__ == "__main__":
-    main()
+    command_line(__doc__ or "", Path("runs/studies/retrieval"), run)

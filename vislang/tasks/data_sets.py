@@ -7,7 +7,7 @@ from pathlib import Path
 
 from vislang.capabilities import Progress
 from vislang.data.example import Example
-from vislang.data.jsonl import DataError, Problem, read_jsonl
+from vislang.data.jsonl import DataError, Problem, must_be_good, read_jsonl
 from vislang.data.split import hold_out
 from vislang.tasks import easy_vqa
 
@@ -72,13 +72,7 @@ def _file(data: str, skip: bool, problems: list[Problem], progress: Progress | N
     if not Path(data).is_file():
         raise DataError(f"{data}: neither a file nor a task; the tasks are: {easy_vqa.NAME}.")
     records = read_jsonl(data, progress=progress)
-    if records.problems and not skip:
-        shown = "\n".join(f"  {problem}" for problem in records.problems[:10])
-        more = f"\n  and {len(records.problems) - 10} more" if len(records.problems) > 10 else ""
-        raise DataError(
-            f"{data}: {len(records.problems)} bad records:\n{shown}{more}\n"
-            "Mend them (vislang data check FILE lists them all), or pass --skip-bad-records to leave them out."
-        )
+    must_be_good(records.problems, skip, data)
     problems += records.problems
     if not records.examples:
         raise DataError(f"{data}: no good record in it.")
