@@ -113,6 +113,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar=("IMAGE", "TEXT"),
         help='an example to go by: "question? answer", or the answer to the same question; repeat for more',
     )
+    ask.add_argument("--options", default="", help="the only answers, with commas between them; they are ranked")
     ask.add_argument("--max-new-tokens", type=int, default=20, metavar="N", help="longest answer")
     ask.add_argument("--temperature", type=float, default=0.0, metavar="T", help="draw tokens; 0 takes the likeliest")
     ask.add_argument("--top-k", type=int, default=0, metavar="K", help="draw among the K likeliest tokens")
@@ -305,7 +306,8 @@ def _ask(options: argparse.Namespace, rest: list[str]) -> int:
         tuple(stop.replace("\\n", "\n") for stop in options.stop),
         options.seed,
     )
-    asked = Question(options.image, options.question, options.shot, options.drop_examples)
+    choices = tuple(choice.strip() for choice in options.options.split(",") if choice.strip())
+    asked = Question(options.image, options.question, options.shot, choices, options.drop_examples)
     return ask(options.model, asked, decoding)
 
 

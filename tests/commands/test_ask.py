@@ -45,6 +45,15 @@ def test_several_answers_and_stops(saved, pictures, capsys):
     assert capsys.readouterr().out.strip() == whole[: whole.index(stop)].strip()
 
 
+def test_given_answers_are_ranked(saved, pictures, capsys):
+    assert main(["ask", saved, str(pictures / "8.png"), "what color?", "--options", "red, blue,a cat"]) == 0
+    lines = [line.split("  ") for line in capsys.readouterr().out.splitlines()]
+    assert {answer for _, answer in lines} == {"red", "blue", "a cat"}
+    shares = [float(share) for share, _ in lines]
+    assert shares == sorted(shares, reverse=True)
+    assert sum(shares) == pytest.approx(1, abs=0.002)
+
+
 def test_more_examples_than_there_is_room_for(saved, pictures, capsys):
     arguments = ["ask", saved, str(pictures / "8.png"), "what color?", *shots(pictures, 24)]
     assert main(arguments) == 2

@@ -185,6 +185,21 @@ def test_a_prompt_over_the_context_is_refused_or_loses_its_first_examples(towers
         model.collate([Document(["cat and dog " * 100])])
 
 
+def test_a_document_of_one_word_teaches_nothing_and_breaks_nothing(towers, pictures):
+    model = build(towers)
+    losses = model.losses(model.collate([Document([Learned("a")]), Document([Learned("a cat")])]))
+    assert losses["text"].item() == 0
+    both = model.losses(model.collate([Document([Learned("a")]), page(pictures, 0)]))
+    alone = model.losses(model.collate([page(pictures, 0)]))
+    assert both["text"].item() == pytest.approx(alone["text"].item(), abs=1e-5)
+
+
+@pytest.mark.parametrize("settings", [{"page_tokens": 0}, {"pack": -1}, {"frames_per_second": 0.0}, {"max_frames": 0}])
+def test_settings_that_cannot_be_are_refused(settings):
+    with pytest.raises(ValueError, match=next(iter(settings))):
+        CollateConfig(**settings)
+
+
 # Videos
 
 

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from vislang.capabilities import Decides, Generates
 from vislang.case import Case
 from vislang.commands.deciding import told
@@ -29,12 +31,14 @@ class Question:
         medium: path of an image or a video.
         question: None asks for a caption.
         shots: pairs (path, text) of examples.
+        options: the only answers there are; they are ranked by likelihood. None lets the model write.
         drop_examples: leave the first examples out where they are more than the language model's context holds.
     """
 
     medium: str
     question: str | None
     shots: Sequence[Sequence[str]]
+    options: tuple[str, ...] = ()
     drop_examples: bool = False
 
 
@@ -74,6 +78,12 @@ def ask(model: str, asked: Question, decoding: Decoding) -> int:
 def _write(model: Flamingo, prompt: Document, asked: Question, decoding: Decoding) -> None:
     if asked.drop_examples:
         model.collate.config = dataclasses.replace(model.collate.config, too_long="drop")
+    if asked.options:
+        (scores,) = model.rank([prompt], asked.options)
+        likely = torch.tensor([score.log_likelihood for score in scores]).softmax(dim=0)
+        for place in likely.argsort(descending=True).tolist():
+            print(f"{likely[place]:.3f}  {asked.options[place]}")
+        return
     if decoding.beams == 1 and decoding.returns == 1:
         for piece in model.stream(prompt, decoding):
             print(piece, end="", flush=True)

@@ -106,6 +106,13 @@ class CollateConfig:
     pack: int = 0
     too_long: Literal["refuse", "drop"] = "refuse"
 
+    def __post_init__(self):
+        for name in ("max_frames", "page_tokens", "page_media"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"collate.{name} is {getattr(self, name)}; it must be at least 1.")
+        if self.frames_per_second <= 0 or self.pack < 0:
+            raise ValueError("collate.frames_per_second must be above 0, and collate.pack must not be negative.")
+
 
 @dataclass
 class _Row:
@@ -181,7 +188,7 @@ class Collator:
         input_ids, attention_mask, media_time, segments, media_before = torch.zeros(5, *size, dtype=torch.long)
         segments = segments - 1
         targets = torch.full(size, IGNORED)
-        media_index = torch.full((len(rows), max(1, *(len(row.media) for row in rows), 1)), -1)
+        media_index = torch.full((len(rows), max(1, max(len(row.media) for row in rows))), -1)
         distinct: dict[str, int] = {}
         media: list[Medium] = []
         for number, row in enumerate(rows):
@@ -301,7 +308,7 @@ class Collator:
         looks = chance.choice(["before", "after"]) if document.looks == "either" else document.looks
         row.media_time = times if looks == "before" else self._next_times(row.ids, times, len(row.media))
         row.targets = self._targets(row, learned, asked, document.target is not None)
-        if learned[-1]:
+        if learned[-1] and len(row.ids) > 1:
             # The last token is predicted, and predicts nothing itself.
             for values in (row.ids, row.media_time, row.targets):
                 values.pop()
