@@ -12,7 +12,8 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 
 from vislang.models.bridge import Bridge, FlamingoConfig
 from vislang.models.causal_lm import FrozenCausalLM
-from vislang.models.flamingo_collate import IGNORED, Batch
+from vislang.models.flamingo import Flamingo, FlamingoRecipe
+from vislang.models.flamingo_collate import IGNORED, Batch, CollateConfig
 
 TYPES = 96
 WORDS = "Question: what color? Answer: red blue Caption: a shape is it the of image of a cat and dog . ? yes no"
@@ -140,6 +141,19 @@ def save_towers(folder: Path) -> tuple[str, str]:
         '"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}'
     )
     return str(language), str(vision)
+
+
+def flamingo(towers, collate: CollateConfig | None = None, **bridge) -> Flamingo:
+    """A small Flamingo on :func:`save_towers`, its gates open, its blocks speaking in a unit of 1."""
+    torch.manual_seed(1)
+    config = FlamingoConfig(**{**BRIDGE, **bridge})
+    built = FlamingoRecipe(*towers, bridge=config, collate=collate or CollateConfig()).build()
+    with torch.no_grad():
+        for block in built.bridge.gated_blocks.values():
+            block.attention_gate.fill_(1.0)
+            block.feed_forward_gate.fill_(1.0)
+            block.scale = 1.0
+    return built.eval()
 
 
 def write_recipe(path: Path, language: str, vision: str, **train) -> Path:

@@ -3,13 +3,12 @@
 import pytest
 
 from tests import tiny
-from tests.models.test_interleaved import build
 from vislang.cli import main
 
 
 @pytest.fixture
 def saved(towers, pictures) -> str:
-    build(towers, frames=4).save(pictures / "model")
+    tiny.flamingo(towers, frames=4).save(pictures / "model")
     return str(pictures / "model")
 
 

@@ -5,8 +5,8 @@ import json
 import pytest
 import torch
 
+from tests import tiny
 from tests.browser import browse
-from tests.models.test_interleaved import build
 from vislang import cli
 from vislang.data.example import Example
 from vislang.document import Absent, Document, EndOfChunk, Image
@@ -100,7 +100,7 @@ def test_blind_prompts_keep_the_places_of_images(task):
 
 
 def test_shots_that_are_read_once_answer_as_whole_prompts_do(towers, task):
-    model = build(towers)
+    model = tiny.flamingo(towers)
     point = evaluate_point(model, task, Setting(3, orders=2), [5], batch_size=4)
     # The same by hand: each question after all shots, in both orders.
     import random
@@ -119,7 +119,7 @@ def test_shots_that_are_read_once_answer_as_whole_prompts_do(towers, task):
 
 
 def test_the_most_similar_image_is_found_by_the_vision_tower(towers, task):
-    likeness = likeness_of(build(towers), task)
+    likeness = likeness_of(tiny.flamingo(towers), task)
     assert likeness.shape == (10, 14)
     assert likeness.max() <= 1 + 1e-5
     colours = nearest_answers(task, likeness)
@@ -159,7 +159,7 @@ def test_a_task_of_own_examples_is_split_by_hash(task):
 
 @pytest.fixture
 def saved(towers, pictures):
-    build(towers).save(pictures / "model")
+    tiny.flamingo(towers).save(pictures / "model")
     return str(pictures / "model")
 
 

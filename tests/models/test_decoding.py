@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests import tiny
-from tests.models.test_interleaved import build, image
+from tests.models.test_interleaved import image
 from vislang.document import Document
 from vislang.errors import UserError
 from vislang.models.bridge import Bridge
@@ -16,7 +16,7 @@ from vislang.prompt import Shot
 
 @pytest.fixture
 def model(towers):
-    return build(towers)
+    return tiny.flamingo(towers)
 
 
 @pytest.fixture
@@ -127,7 +127,7 @@ def test_a_streamed_text_is_the_written_one(model, prompts, stop):
 
 @pytest.mark.parametrize("look", ["latest", "all"])
 def test_examples_are_read_once_for_many_questions(towers, pictures, look):
-    model = build(towers, look=look)
+    model = tiny.flamingo(towers, look=look)
     examples = shots(pictures)
     asked = [(image(pictures, n), "what color?") for n in (8, 9, 10)]
     whole = [model.prompts.ask(*each, examples) for each in asked]

@@ -10,22 +10,9 @@ import vislang
 from tests import tiny
 from vislang.document import Document, EndOfChunk, Image, Learned, Video
 from vislang.errors import UserError
-from vislang.models.bridge import FlamingoConfig, PerceiverResampler
-from vislang.models.flamingo import Flamingo, FlamingoRecipe
+from vislang.models.bridge import PerceiverResampler
+from vislang.models.flamingo import Flamingo
 from vislang.models.flamingo_collate import IGNORED, Batch, CollateConfig, PromptNotice
-
-
-def build(towers, collate: CollateConfig | None = None, **bridge) -> Flamingo:
-    """A small Flamingo with its gates open."""
-    torch.manual_seed(1)
-    config = FlamingoConfig(**{**tiny.BRIDGE, **bridge})
-    built = FlamingoRecipe(*towers, bridge=config, collate=collate or CollateConfig()).build()
-    with torch.no_grad():
-        for block in built.bridge.gated_blocks.values():
-            block.attention_gate.fill_(1.0)
-            block.feed_forward_gate.fill_(1.0)
-            block.scale = 1.0
-    return built.eval()
 
 
 def image(pictures, number: int) -> Image:
@@ -45,7 +32,7 @@ def said(model: Flamingo, batch: Batch, row: int = 0) -> list[str]:
 
 
 def test_words_go_with_the_image_before_them_and_are_learned_once_there_is_one(towers, pictures):
-    model = build(towers)
+    model = tiny.flamingo(towers)
     batch = model.collate([page(pictures, 0, 1)])
     media = (batch.input_ids[0] == model.bridge.media_token).nonzero()[:, 0].tolist()
     assert len(media) == 2
@@ -57,7 +44,7 @@ def test_words_go_with_the_image_before_them_and_are_learned_once_there_is_one(t
 
 
 def test_words_go_with_the_image_after_them(towers, pictures):
-    model = build(towers)
+    model = tiny.flamingo(towers)
     batch = model.collate([page(pictures, 0, 1, looks="after")])
     media = (batch.input_ids[0] == model.bridge.media_token).nonzero()[:, 0].tolist()
     times = batch.media_time[0].tolist()
@@ -67,7 +54,7 @@ def test_words_go_with_the_image_after_them(towers, pictures):
 
 
 def test_which_of_the_two_is_drawn_by_seed(towers, pictures):
-    model = build(towers)
+    model = tiny.flamingo(towers)
     document = page(pictures, 0, 1, looks="either")
     times = [model.collate([document], seed).media_time.tolist() for seed in range(20)]
     assert times == [model.collate([document], seed).media_time.tolist() for seed in range(20)]
@@ -78,7 +65,7 @@ def test_which_of_the_two_is_drawn_by_seed(towers, pictures):
 
 @pytest.mark.parametrize("look", ["latest", "all"])
 def test_a_token_looks_at_the_latest_medium_or_at_all_before_it(towers, pictures, look):
-    model = build(towers, look=look)
+    model = tiny.flamingo(towers, look=look)
     document = Document([image(pictures, 0), "and", image(pictures, 1), "what color?"], target="red")
     (token,) = model.attention(document)
     first, second = (grid.sum().item() for grid in token.maps)
@@ -89,8 +76,8 @@ def test_a_token_looks_at_the_latest_medium_or_at_all_before_it(towers, pictures
 @pytest.mark.parametrize("look", ["latest", "all"])
 @pytest.mark.parametrize("added", [False, True])
 def test_packed_documents_do_not_see_each_other(towers, pictures, look, added):
-    plain = build(towers, look=look, train_added_tokens=added)
-    packed = build(towers, CollateConfig(pack=60), look=look, train_added_tokens=added)
+    plain = tiny.flamingo(towers, look=look, train_added_tokens=added)
+    packed = tiny.flamingo(towers, CollateConfig(pack=60), look=look, train_added_tokens=added)
     packed.load_trainable_state(plain.trainable_state())
     documents = [
         page(pictures, 0, 1),
@@ -152,7 +139,7 @@ def test_a_language_model_with_alibi_is_not_packed():
 
 
 def test_of_a_long_page_a_window_is_learned(towers, pictures):
-    model = build(towers, CollateConfig(page_tokens=30, page_media=2))
+    model = tiny.flamingo(towers, CollateConfig(page_tokens=30, page_media=2))
     long = page(pictures, 0, 1, 2, 3, 4, 5, 6, 7)
     seen = set()
     for seed in range(30):
@@ -174,8 +161,8 @@ def test_a_prompt_over_the_context_is_refused_or_loses_its_first_examples(towers
     parts = [part for shot in shots for part in (shot, "a red shape", EndOfChunk())]
     prompt = Document([*parts, image(pictures, 20), "a"], name="my.jsonl:3")
     with pytest.raises(UserError, match=r"my\.jsonl:3: \d+ tokens.*128.*or let the first ones be dropped"):
-        build(towers).collate([prompt])
-    model = build(towers, CollateConfig(too_long="drop"))
+        tiny.flamingo(towers).collate([prompt])
+    model = tiny.flamingo(towers, CollateConfig(too_long="drop"))
     with pytest.warns(PromptNotice, match=r"my\.jsonl:3: .*the first (\d+) of its examples were left out"):
         batch = model.collate([prompt])
     assert batch.input_ids.shape[1] <= 128
@@ -186,7 +173,7 @@ def test_a_prompt_over_the_context_is_refused_or_loses_its_first_examples(towers
 
 
 def test_a_document_of_one_word_teaches_nothing_and_breaks_nothing(towers, pictures):
-    model = build(towers)
+    model = tiny.flamingo(towers)
     losses = model.losses(model.collate([Document([Learned("a")]), Document([Learned("a cat")])]))
     assert losses["text"].item() == 0
     both = model.losses(model.collate([Document([Learned("a")]), page(pictures, 0)]))
@@ -205,7 +192,7 @@ def test_settings_that_cannot_be_are_refused(settings):
 
 def test_a_video_is_frames_with_times(towers, pictures, tmp_path):
     film = Video(tiny.write_video(tmp_path / "film.mp4", [0, 80, 160, 240]))
-    model = build(towers, frames=8)
+    model = tiny.flamingo(towers, frames=8)
     document = Document([film, "what color?"], target="red")
     batch = model.collate([document, Document([image(pictures, 0), "a cat"], target="no")])
     assert batch.frames.tolist() == [4, 1]
@@ -224,7 +211,7 @@ def test_a_video_is_frames_with_times(towers, pictures, tmp_path):
 def test_a_bridge_for_images_refuses_videos_by_name(towers, tmp_path):
     film = Video(tiny.write_video(tmp_path / "film.mp4", [0, 80]))
     with pytest.raises(UserError, match=r"bridge\.frames"):
-        build(towers).score([Document([film], target="red")])
+        tiny.flamingo(towers).score([Document([film], target="red")])
 
 
 @torch.no_grad()
@@ -278,7 +265,7 @@ def test_only_the_rows_of_added_tokens_train(family):
 
 
 def test_added_tokens_are_saved_and_end_texts(towers, pictures, tmp_path):
-    model = build(towers, train_added_tokens=True)
+    model = tiny.flamingo(towers, train_added_tokens=True)
     batch = model.collate([page(pictures, 0, 1)])
     assert model.bridge.chunk_token in batch.input_ids
     assert model.bridge.chunk_token in batch.targets
