@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-import pytest
+from vislang.train.memory import keep_freed_memory
 
 CODE = """
 import random, resource, sys
@@ -21,8 +21,11 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc alone can be told")
 def test_memory_is_taken_again_with_few_page_faults():
+    if not sys.platform.startswith("linux"):
+        # Only glibc can be told; elsewhere it says that it did nothing.
+        assert not keep_freed_memory()
+        return
     faults = {
         how: int(subprocess.run([sys.executable, "-c", CODE, how], capture_output=True, text=True, check=True).stdout)
         for how in ("keep", "give back")

@@ -29,7 +29,7 @@ from vislang.tasks.referring import pointing
 
 RECIPE = Path("recipes/vilbert-scenes.yaml")
 
-# Over a picture and a text, six layers of one stream take about the time of four, two, and two meetings of both.
+# Six layers of one stream have fewer parameters than four, two, and two meetings of both, and take more time.
 ARMS = (
     Arm("two streams", RECIPE),
     Arm("one stream", RECIPE, ("--model.streams.single_stream=true", "--model.streams.text.depth=6")),

@@ -33,7 +33,7 @@ from vislang.tasks.answers import proportion
 from vislang.tasks.captioned import captioned
 from vislang.tasks.retrieval import RANKS, Collection, of_documents, recalls
 
-# Over a picture and a text, six layers of one stream take about the time of four, two, and two meetings of both.
+# Six layers of one stream have fewer parameters than four, two, and two meetings of both, and take more time.
 ONE_STREAM = ("--model.streams.single_stream=true", "--model.streams.text.depth=6")
 DUAL, PRETRAIN, CHOOSE = (
     Path(f"recipes/{name}.yaml") for name in ("dual-encoder", "vilbert-pretrain", "vilbert-retrieval")
