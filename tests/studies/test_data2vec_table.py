@@ -24,7 +24,7 @@ def test_the_last_step_counts_and_seeds_are_averaged():
     assert lines["v2"].accuracy == proportion(110, 200)
     assert lines["v2"].accuracy.value == pytest.approx(0.55)
     assert lines["v2"].seeds == (0.5, 0.6)
-    assert lines["pixels"].seeds == ()
+    assert lines["pixels"].seeds == (0.45,)
 
 
 def test_the_best_stands_first():

@@ -12,7 +12,6 @@ done again: a study can be stopped and started.
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import statistics
 from collections.abc import Iterator, Sequence
@@ -25,7 +24,6 @@ import numpy as np
 import torch
 
 from vislang.commands.probe import both_probes, frozen_features, task_of
-from vislang.commands.run_folder import circumstances, write_json
 from vislang.commands.train import run_recipe
 from vislang.console import console
 from vislang.document import Document, Image
@@ -37,6 +35,7 @@ from vislang.models.pretraining import Pretraining
 from vislang.recipe import Recipe, read_recipe
 from vislang.studies.data2vec_figure import draw
 from vislang.studies.data2vec_table import markdown
+from vislang.studies.results import Results
 from vislang.train.checkpoint import FILE, list_checkpoints
 from vislang.train.log import read_metrics
 
@@ -74,27 +73,20 @@ MEASURED = 40
 """Steps on which the pace of v1 is measured."""
 
 
-class Results:
-    """``results.json`` of a study: rows of accuracies, and what each run logged; written whole after each addition."""
+class Probes(Results):
+    """Rows of accuracies, and what each run logged."""
 
-    def __init__(self, path: Path, recipe: Path):
-        self.path = path
-        kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        self.rows: list[dict[str, Any]] = kept.get("rows", [])
-        self.training: dict[str, list[dict[str, float]]] = kept.get("training", {})
-        self.recipe = recipe
+    def __init__(self, out: Path, recipe: Path):
+        super().__init__(out, recipe=str(recipe))
+        self.training: dict[str, list[dict[str, float]]] = self.kept.get("training", {})
+        self.about["training"] = self.training
 
-    def known(self, **wanted: Any) -> bool:
-        """Whether there is such a row."""
-        return any(all(row.get(key) == value for key, value in wanted.items()) for row in self.rows)
-
-    def add(self, found: dict[str, Probed], **what: Any) -> None:
+    def probed(self, found: dict[str, Probed], **what: Any) -> None:
         """A row a kind of probe."""
         for kind, probed in found.items():
             accuracy = probed.accuracy
             figures = {"accuracy": accuracy.value, "low": accuracy.low, "high": accuracy.high, "items": accuracy.n}
-            self.rows.append({**what, "kind": kind, **{k: round(v, 5) for k, v in figures.items()}})
-        self.write()
+            self.add({**what, "kind": kind, **{k: round(v, 5) for k, v in figures.items()}})
 
     def log(self, run: str, metrics: Sequence[dict[str, Any]], points: int = 40) -> None:
         """The curves of a run, thinned: each point the mean over its share of the steps."""
@@ -109,13 +101,6 @@ class Results:
         ]
         self.write()
 
-    def write(self) -> None:
-        """Put it on disk."""
-        write_json(
-            self.path,
-            {"recipe": str(self.recipe), **circumstances(), "training": self.training, "rows": self.rows},
-        )
-
 
 def run_study(study: Study, seeds: Sequence[int], out: Path, runs: Path, threads: int = 0) -> None:
     """Train what is not trained yet, probe what is not probed yet, write ``results.json`` after each step of that.
@@ -127,10 +112,9 @@ def run_study(study: Study, seeds: Sequence[int], out: Path, runs: Path, threads
         runs: folder of the runs, which are not kept with the results.
         threads: CPU threads; 0 leaves torch's choice.
     """
-    out.mkdir(parents=True, exist_ok=True)
     if threads:
         torch.set_num_threads(threads)
-    results = Results(out / "results.json", study.recipe)
+    results = Probes(out, study.recipe)
     tasks = {name: task_of(name) for name in study.probes}
     for seed in seeds:
         for generation in study.generations:
@@ -146,14 +130,14 @@ def run_study(study: Study, seeds: Sequence[int], out: Path, runs: Path, threads
                     what = {"probe": name, "who": who, "seed": seed, "step": step, "seconds": seconds.get(step, 0.0)}
                     if not results.known(**what):
                         documents = [item.document for item in tasks[name].items]
-                        results.add(both_probes(frozen_features(model, documents), tasks[name]), **what)
+                        results.probed(both_probes(frozen_features(model, documents), tasks[name]), **what)
                         console.print(f"{name}: {who}, seed {seed}, step {step} done")
     for name, task in tasks.items():
         if not results.known(probe=name, who="most frequent label"):
-            results.add({"linear": majority(task)}, probe=name, who="most frequent label")
+            results.probed({"linear": majority(task)}, probe=name, who="most frequent label")
             documents = [item.document for item in task.items]
             for who, features in {**raw_features(documents), **_tower(documents)}.items():
-                results.add(both_probes({who: features}, task), probe=name, who=who)
+                results.probed(both_probes({who: features}, task), probe=name, who=who)
                 console.print(f"{name}: {who} done")
     draw(results.rows, study.probes[0], out / "curves.png")
     (out / "table.md").write_text(markdown(results.rows), encoding="utf-8")

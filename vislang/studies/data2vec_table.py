@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from vislang.studies.line import Line
-from vislang.tasks.answers import proportion
+from vislang.studies.line import Line, mean_line
 
 
 def last_lines(rows: Sequence[dict[str, Any]], kind: str) -> dict[str, dict[str, Line]]:
@@ -24,10 +23,7 @@ def last_lines(rows: Sequence[dict[str, Any]], kind: str) -> dict[str, dict[str,
 
 
 def _line(rows: Sequence[dict[str, Any]]) -> Line:
-    items = rows[0]["items"]
-    mean = sum(row["accuracy"] for row in rows) / len(rows)
-    seeds = tuple(row["accuracy"] for row in rows) if "seed" in rows[0] else ()
-    return Line(proportion(mean * items, items), seeds)
+    return mean_line([row["accuracy"] for row in rows], rows[0]["items"])
 
 
 def markdown(rows: Sequence[dict[str, Any]]) -> str:

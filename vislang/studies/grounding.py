@@ -17,14 +17,14 @@ from typing import Any
 
 from vislang.capabilities import Decides, Trainable
 from vislang.case import Case
-from vislang.commands.run_folder import circumstances, write_json
 from vislang.console import console
 from vislang.document import Document
 from vislang.models.loading import load
 from vislang.studies.arms import Arm, command_line, trained
-from vislang.studies.line import Line
+from vislang.studies.line import Line, mean_line
+from vislang.studies.results import Results
 from vislang.tasks import scenes
-from vislang.tasks.answers import Proportion, proportion
+from vislang.tasks.answers import Proportion
 from vislang.tasks.referring import pointing
 
 RECIPE = Path("recipes/vilbert-scenes.yaml")
@@ -41,29 +41,28 @@ BLIND = ", text taken away"
 
 def run(seeds: Sequence[int], out: Path, runs: Path) -> None:
     """Train and score what is missing; write ``results.json`` after each step of that, and ``table.md``."""
-    out.mkdir(parents=True, exist_ok=True)
-    path = out / "results.json"
-    rows: list[dict[str, Any]] = json.loads(path.read_text("utf-8"))["rows"] if path.is_file() else []
+    results = Results(out)
     for seed in seeds:
         for arm in ARMS:
             folder = trained(arm, ARMS, seed, runs)
             seconds = json.loads((folder / "metrics.json").read_text("utf-8"))["train_seconds"]
             for test in TESTS:
-                if any((row["test"], row["seed"]) == (test, seed) and row["who"].startswith(arm.name) for row in rows):
+                if results.known(test=test, who=arm.name + BLIND, seed=seed):
                     continue
                 model = load(folder / "model")
                 assert isinstance(model, Decides)
                 assert isinstance(model, Trainable)
                 cases = scenes.scenes(test)
                 model.prepare(cases)
+                rows = []
                 for who, asked in ((arm.name, cases), (arm.name + BLIND, [_wordless(case) for case in cases])):
                     for kind, found in by_kind(cases, model.decide(asked)).items():
                         figures = {"right": round(found.value * found.n), "items": found.n}
                         what = {"test": test, "who": who, "seed": seed, "kind": kind, "seconds": seconds}
                         rows.append({**what, **figures})
                         console.print(f"{test}: {who}, seed {seed}, {kind}: {found}")
-                write_json(path, {**circumstances(), "rows": rows})
-    (out / "table.md").write_text(markdown(rows), encoding="utf-8")
+                results.add(*rows)
+    (out / "table.md").write_text(markdown(results.rows), encoding="utf-8")
 
 
 def by_kind(cases: Sequence[Case], decisions: Sequence[Any]) -> dict[str, Proportion]:
@@ -102,8 +101,7 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
 def line_of(rows: Sequence[dict[str, Any]]) -> Line:
     """The mean over seeds, with the interval that so many expressions allow."""
     items = rows[0]["items"]
-    values = tuple(row["right"] / items for row in rows)
-    return Line(proportion(sum(values) / len(values) * items, items), values)
+    return mean_line([row["right"] / items for row in rows], items)
 
 
 if __name__ == "__main__":

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from vislang.tasks.answers import Proportion
+from vislang.tasks.answers import Proportion, proportion
 
 
 @dataclass(frozen=True)
@@ -14,7 +15,7 @@ class Line:
     Attributes:
         accuracy: mean over seeds, with the 95 % interval that so many test items allow; seeds share the items, so more
             of them do not narrow it.
-        seeds: accuracy of each seed; empty where nothing was drawn by chance.
+        seeds: share of each seed; one where nothing was drawn by chance.
     """
 
     accuracy: Proportion
@@ -24,3 +25,8 @@ class Line:
         spread = f", seeds {100 * min(self.seeds):.1f} to {100 * max(self.seeds):.1f}" if len(self.seeds) > 1 else ""
         figure = self.accuracy
         return f"{100 * figure.value:.1f} ({100 * figure.low:.1f} to {100 * figure.high:.1f}{spread})"
+
+
+def mean_line(shares: Sequence[float], items: int) -> Line:
+    """The line of so many seeds' shares of the same test items."""
+    return Line(proportion(sum(shares) / len(shares) * items, items), tuple(shares))

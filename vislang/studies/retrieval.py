@@ -22,14 +22,13 @@ import torch
 
 from vislang.capabilities import Matches
 from vislang.commands.deciding import figures
-from vislang.commands.run_folder import circumstances, write_json
 from vislang.console import console
 from vislang.document import Document, Image
 from vislang.models.backbones import EFFICIENTNET_LITE0, load_vision_tower
 from vislang.recipe import read_recipe
 from vislang.studies.arms import Arm, command_line, trained
-from vislang.studies.line import Line
-from vislang.tasks.answers import proportion
+from vislang.studies.line import Line, mean_line
+from vislang.studies.results import Results
 from vislang.tasks.captioned import captioned
 from vislang.tasks.retrieval import RANKS, Collection, of_documents, recalls
 
@@ -66,14 +65,12 @@ MOST = 250
 
 def run(seeds: Sequence[int], out: Path, runs: Path) -> None:
     """Train and rank what is missing; write ``results.json`` after each step of that, and ``table.md``."""
-    out.mkdir(parents=True, exist_ok=True)
-    path = out / "results.json"
-    rows: list[dict[str, Any]] = json.loads(path.read_text("utf-8"))["rows"] if path.is_file() else []
+    results = Results(out)
     for seed in seeds:
         for arm in ARMS:
             folder = trained(arm, ARMS, seed, runs)
             for test in TESTS:
-                if any(row["test"] == test and row["who"] == arm.name and row["seed"] == seed for row in rows):
+                if results.known(test=test, who=arm.name, seed=seed):
                     continue
                 model = read_recipe(arm.recipe, [])[0].model.open(folder / "model")
                 assert isinstance(model, Matches)
@@ -82,18 +79,16 @@ def run(seeds: Sequence[int], out: Path, runs: Path) -> None:
                 found = figures(recalls(scores.numpy(), collection))
                 seconds = json.loads((folder / "metrics.json").read_text("utf-8"))["train_seconds"]
                 items = {"images": len(collection.images), "texts": len(collection.texts)}
-                rows.append({"test": test, "who": arm.name, "seed": seed, "seconds": seconds, **items, **found})
-                write_json(path, {**circumstances(), "rows": rows})
+                results.add({"test": test, "who": arm.name, "seed": seed, "seconds": seconds, **items, **found})
                 console.print(f"{test}: {arm.name}, seed {seed}: R@1 {100 * found['R@1, text to image']:.1f} %")
     for test in TESTS:
-        if not any(row["test"] == test and row["who"] == WORDS for row in rows):
+        if not results.known(test=test, who=WORDS):
             collection = of_documents(chosen(test))
             learned = [pair for name in ("emoji-google-names", "clip-art-titles") for pair in captioned(name, [])]
             found = figures(recalls(by_words(learned, collection), collection))
             items = {"images": len(collection.images), "texts": len(collection.texts)}
-            rows.append({"test": test, "who": WORDS, **items, **found})
-            write_json(path, {**circumstances(), "rows": rows})
-    (out / "table.md").write_text(markdown(rows), encoding="utf-8")
+            results.add({"test": test, "who": WORDS, **items, **found})
+    (out / "table.md").write_text(markdown(results.rows), encoding="utf-8")
 
 
 def by_words(learned: Sequence[Document], collection: Collection) -> np.ndarray:
@@ -162,8 +157,7 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
 def line_of(rows: Sequence[dict[str, Any]], name: str) -> Line:
     """The mean over seeds, with the interval that so many items allow."""
     items = rows[0]["texts" if name.endswith("text to image") else "images"]
-    values = tuple(row[name] for row in rows)
-    return Line(proportion(sum(values) / len(values) * items, items), values)
+    return mean_line([row[name] for row in rows], items)
 
 
 if __name__ == "__main__":
