@@ -8,23 +8,18 @@ import torch
 import torch.nn.functional as F
 
 from vislang.errors import UserError
-from vislang.models.data2vec import (
-    AlibiConfig,
+from vislang.models.data2vec import Data2Vec, TeacherConfig
+from vislang.models.data2vec_blocks import EncoderConfig
+from vislang.models.data2vec_encoder import part_means
+from vislang.models.data2vec_front_ends import AlibiConfig, ImageConfig, Modalities, SpeechConfig, TextConfig
+from vislang.models.data2vec_heads import DecoderConfig
+from vislang.models.data2vec_objective import (
     Collapsed,
-    Data2Vec,
-    DecoderConfig,
-    EncoderConfig,
-    ImageConfig,
     Masked,
-    Modalities,
     ObjectiveConfig,
-    SpeechConfig,
-    TeacherConfig,
-    TextConfig,
     TooEasy,
     make_targets,
     normalise,
-    part_means,
     spread,
 )
 from vislang.models.loading import load

@@ -5,7 +5,8 @@ import torch
 
 from vislang.document import Document
 from vislang.errors import UserError
-from vislang.models.data2vec import AlibiConfig, EncoderConfig, ImageConfig, Modalities, SpeechConfig, TextConfig
+from vislang.models.data2vec_blocks import EncoderConfig
+from vislang.models.data2vec_front_ends import AlibiConfig, ImageConfig, Modalities, SpeechConfig, TextConfig
 from vislang.models.finetuned import BLANK, FineTuned, FineTuneRecipe
 from vislang.models.heads import HeadConfig
 from vislang.models.inputs import Inputs

@@ -12,7 +12,9 @@ from vislang.cli import main
 from vislang.document import Audio, Document, Image
 from vislang.errors import UserError
 from vislang.models.augment import Augmentation
-from vislang.models.data2vec import DecoderConfig, EncoderConfig, ImageConfig, Modalities, SpeechConfig, TextConfig
+from vislang.models.data2vec_blocks import EncoderConfig
+from vislang.models.data2vec_front_ends import ImageConfig, Modalities, SpeechConfig, TextConfig
+from vislang.models.data2vec_heads import DecoderConfig
 from vislang.models.loading import load
 from vislang.models.pretraining import Choices, Data2VecRecipe
 from vislang.train.log import read_metrics

@@ -16,24 +16,18 @@ from torch import Tensor
 
 from vislang.convert.keys import ConversionError, Keys, Place, fill, linear
 from vislang.convert.settings import Settings
-from vislang.models.data2vec import (
+from vislang.models.data2vec import Data2Vec, TeacherConfig
+from vislang.models.data2vec_blocks import EncoderConfig, run_blocks
+from vislang.models.data2vec_front_ends import (
     AlibiConfig,
-    ConvolutionalDecoder,
-    Data2Vec,
-    DecoderConfig,
-    EncoderConfig,
     FrontEndConfig,
     ImageConfig,
-    Masked,
     Modalities,
-    Norm,
-    ObjectiveConfig,
     SpeechConfig,
-    TeacherConfig,
     TextConfig,
-    run_blocks,
-    spread,
 )
+from vislang.models.data2vec_heads import ConvolutionalDecoder, DecoderConfig
+from vislang.models.data2vec_objective import Masked, Norm, ObjectiveConfig, spread
 
 TEXT_LAYOUT = 3.0
 """The value of fairseq's ``version`` keys: the layout of transformer checkpoints that is read here."""

@@ -33,9 +33,9 @@ from vislang.convert.transformers_names import (
     to_theirs,
     unfold,
 )
-from vislang.models.data2vec import (
-    Data2Vec,
-    Encoder,
+from vislang.models.data2vec import Data2Vec
+from vislang.models.data2vec_encoder import Encoder
+from vislang.models.data2vec_front_ends import (
     FrontEnd,
     FrontEndConfig,
     ImageConfig,

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from vislang.convert.keys import Keys, Place
-from vislang.models.data2vec import Encoder, ImageConfig
+from vislang.models.data2vec_encoder import Encoder
+from vislang.models.data2vec_front_ends import ImageConfig
 from vislang.models.heads import Kind
 
 Modality = Literal["text", "image", "speech"]

@@ -12,7 +12,8 @@ import torch
 from vislang.document import Document, MediaError
 from vislang.errors import UserError
 from vislang.models.augment import Augmentation
-from vislang.models.data2vec import ImageConfig, Masked, Modalities, SpeechConfig, TextConfig
+from vislang.models.data2vec_front_ends import ImageConfig, Modalities, SpeechConfig, TextConfig
+from vislang.models.data2vec_objective import Masked
 from vislang.models.inputs import Inputs, padded, picture, recording, words
 from vislang.nn.embed import frames
 from vislang.nn.masking import block_mask, inverse_block_mask, mask_tokens, span_mask
@@ -79,7 +80,7 @@ class MaskingConfig:
 
 
 class Collator:
-    """Turns Documents of one modality into a :class:`~vislang.models.data2vec.Masked` batch. Picklable.
+    """Turns Documents of one modality into a :class:`~vislang.models.data2vec_objective.Masked` batch. Picklable.
 
     Whatever is drawn, from crops to masks, follows from the seed that comes with a batch.
 

@@ -18,7 +18,10 @@ from torch import Tensor, nn
 from vislang.capabilities import ModelRecipe, Progress
 from vislang.document import Document
 from vislang.errors import UserError
-from vislang.models.data2vec import Data2Vec, Encoder, EncoderConfig, Modalities, run_blocks
+from vislang.models.data2vec import Data2Vec
+from vislang.models.data2vec_blocks import EncoderConfig, run_blocks
+from vislang.models.data2vec_encoder import Encoder
+from vislang.models.data2vec_front_ends import Modalities
 from vislang.models.heads import Encoded, Head, HeadConfig, SpeakerHead, make_head, must_fit, outputs_without_labels
 from vislang.models.inputs import Inputs, Whole, padded, words
 from vislang.models.loading import load

@@ -12,7 +12,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from vislang.errors import UserError
-from vislang.models.data2vec import EncoderConfig, FrontEndConfig, TextConfig
+from vislang.models.data2vec_blocks import EncoderConfig
+from vislang.models.data2vec_front_ends import FrontEndConfig, TextConfig
 from vislang.nn.embed import frames
 
 Kind = Literal["classification", "regression", "tagging", "ctc", "language", "answering", "choice", "speaker"]

@@ -21,18 +21,12 @@ from vislang.document import Audio, Document
 from vislang.errors import UserError
 from vislang.models.arithmetic import Precision, autocast, dtype_of
 from vislang.models.augment import Augmentation
-from vislang.models.data2vec import (
-    Data2Vec,
-    DecoderConfig,
-    EncoderConfig,
-    Masked,
-    Modalities,
-    Norm,
-    ObjectiveConfig,
-    TeacherConfig,
-    TextConfig,
-)
+from vislang.models.data2vec import Data2Vec, TeacherConfig
+from vislang.models.data2vec_blocks import EncoderConfig
 from vislang.models.data2vec_collate import Collator, MaskingConfig
+from vislang.models.data2vec_front_ends import Modalities, TextConfig
+from vislang.models.data2vec_heads import DecoderConfig
+from vislang.models.data2vec_objective import Masked, Norm, ObjectiveConfig
 from vislang.models.inputs import ImageInput, Inputs, SpeechInput, TextInput, words
 from vislang.models.loading import load
 

@@ -1,0 +1,116 @@
+"""data2vec's heads, which predict the teacher's representations from the student's.
+
+v1 regresses them by linear layers (arXiv 2202.03555, section 3.4); v2 by a convolutional decoder, which fills in what
+the encoder did not read (arXiv 2212.07525, section 3.3).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from vislang.nn.embed import ChannelNorm
+from vislang.nn.linear import Linear
+
+
+@dataclass
+class DecoderConfig:
+    """v2's decoder (section 3.3): convolutions over the sequence, or over the grid of an image.
+
+    Attributes:
+        width, layers, kernel, groups: of the convolutions.
+        residual: add each layer's input to its output, where the widths agree.
+        projection_layers: linear layers that lead back to the encoder's width.
+        projection_ratio: inner width of those, in decoder widths.
+        positions: where fixed positions are added to the decoder's input: nowhere, at the gaps, everywhere.
+        noise: standard deviation of what fills the gaps.
+    """
+
+    width: int = 768
+    layers: int = 6
+    kernel: int = 3
+    groups: int = 16
+    residual: bool = True
+    projection_layers: int = 1
+    projection_ratio: float = 2.0
+    positions: Literal["none", "gaps", "all"] = "none"
+    noise: float = 0.01
+
+
+def regression_head(width: int, layers: int) -> nn.Sequential:
+    """Linear layers with GELU between; the inner width is twice the outer (fairseq's ``head_layers``)."""
+    widths = [width, *[2 * width] * (layers - 1), width] if layers else []
+    parts: list[nn.Module] = []
+    for index in range(layers):
+        parts += [nn.GELU()] if index else []
+        parts.append(Linear(widths[index], widths[index + 1]))
+    return nn.Sequential(*parts)
+
+
+class ConvolutionalDecoder(nn.Module):
+    """Fills the gaps in from what the encoder made of the visible places (v2, section 3.3).
+
+    Args:
+        config: shape of the decoder.
+        width: of the encoder.
+        side: patches along the side of an image, for convolutions over the grid; None for a sequence.
+    """
+
+    def __init__(self, config: DecoderConfig, width: int, side: int | None = None):
+        super().__init__()
+        self.config = config
+        self.side = side
+        convolution = nn.Conv1d if side is None else nn.Conv2d
+        self.layers = nn.ModuleList(
+            convolution(
+                width if index == 0 else config.width,
+                config.width,
+                config.kernel,
+                padding=config.kernel // 2,
+                groups=config.groups,
+            )
+            for index in range(config.layers)
+        )
+        self.norm = ChannelNorm(config.width, elementwise_affine=False)
+        inner = int(config.width * config.projection_ratio)
+        widths = [config.width, *[inner] * (config.projection_layers - 1), width]
+        parts: list[nn.Module] = []
+        for index in range(config.projection_layers):
+            parts += [nn.GELU()] if index else []
+            parts.append(Linear(widths[index], widths[index + 1]))
+        self.project = nn.Sequential(*parts)
+
+    def forward(
+        self,
+        visible: Float[Tensor, "batch visible width"],
+        mask: Bool[Tensor, "batch tokens"],
+        positions: Float[Tensor, "tokens width"] | None = None,
+    ) -> Float[Tensor, "batch tokens width"]:
+        """Predictions at all places.
+
+        Args:
+            visible: the encoder's output, without class tokens, in the order of the sequence; a row with fewer places
+                than another is filled up at its end.
+            mask: True at the gaps.
+            positions: fixed positions, where the configuration asks for them.
+        """
+        x = self.config.noise * torch.randn(*mask.shape, visible.shape[-1], device=visible.device, dtype=visible.dtype)
+        counts = (~mask).sum(dim=1)
+        real = torch.arange(visible.shape[1], device=mask.device) < counts[:, None]
+        x = x.masked_scatter(~mask[..., None], visible[real])
+        if positions is not None and self.config.positions != "none":
+            x = x + (positions * mask[..., None] if self.config.positions == "gaps" else positions)
+        x = x.transpose(1, 2)
+        if self.side is not None:
+            x = x.unflatten(-1, (self.side, self.side))
+        for layer in self.layers:
+            # An even kernel gives one place too many along each side.
+            size = (slice(None), slice(None), *(slice(n) for n in x.shape[2:]))
+            y = F.gelu(self.norm(layer(x)[size]))
+            x = x + y if self.config.residual and x.shape == y.shape else y
+        return self.project(x.flatten(2).transpose(1, 2))
