@@ -50,7 +50,7 @@ def recipe(towers, pictures):
 def test_each_step_sums_over_the_streams(recipe, tmp_path):
     out = tmp_path / "out"
     said = finish(start(recipe, out))
-    assert "pages: 4 to learn from, 2 to watch" in " ".join(said.split())
+    assert "pages: 4 documents to learn from, 2 to watch" in " ".join(said.split())
     rows = steps(out)
     for row in rows.values():
         losses = [row[f"loss/{name}/text"] for name in ("pages", "captions", "questions")]

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import random
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from rich.table import Table
 
+from vislang.commands.parts import draw
 from vislang.console import reporting
 from vislang.evaluate.answering import Answered, answer
 from vislang.recipe import Recipe
 from vislang.tasks.answers import guesses
 from vislang.tasks.data_sets import split_data
 from vislang.train.loop import Outcome, Stream
-
-T = TypeVar("T")
 
 
 class Answering:
@@ -102,10 +100,3 @@ class Answering:
                 self.answered = answer(self.model, self.test, progress=report)
         with reporting("drawing the report") as report:
             write_report(folder, self.model, self.test, self.answered, report)
-
-
-def draw(examples: list[T], limit: int, seed: int) -> list[T]:
-    """At most ``limit`` examples (0: all), drawn by seed."""
-    if not limit or limit >= len(examples):
-        return examples
-    return random.Random(seed).sample(examples, limit)

@@ -14,7 +14,8 @@ import torch
 
 from vislang.capabilities import Decides, Generates, Matches, Trainable
 from vislang.case import Case, Decision
-from vislang.commands.deciding import decision_table, figures, task_name
+from vislang.commands.deciding import task_name
+from vislang.commands.figures import decision_table, figures
 from vislang.console import console, reporting
 from vislang.data.jsonl import DataError, Problem, must_be_good
 from vislang.document import Document

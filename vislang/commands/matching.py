@@ -8,7 +8,7 @@ from typing import Any
 from rich.table import Table
 
 from vislang.capabilities import Matches
-from vislang.commands.deciding import decision_table, figures, report_figures
+from vislang.commands.figures import decision_table, figures, report_figures
 from vislang.commands.pretraining import Pretraining
 from vislang.console import reporting
 from vislang.recipe import Recipe

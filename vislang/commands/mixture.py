@@ -11,13 +11,12 @@ from typing import Any
 import torch
 from rich.table import Table
 
-from vislang.commands.answering import draw
-from vislang.commands.deciding import decision_table, report_figures
+from vislang.commands.figures import decision_table, report_figures
+from vislang.commands.parts import Parts, count_of, divide
 from vislang.console import console, reporting
 from vislang.data.example import Example
 from vislang.data.fetch import fetch
-from vislang.data.jsonl import DataError, Problem, must_be_good
-from vislang.data.split import hold_out
+from vislang.data.jsonl import Problem, must_be_good
 from vislang.document import Document
 from vislang.evaluate.answering import answer, shots_of
 from vislang.recipe import Recipe, StreamConfig
@@ -42,27 +41,21 @@ class Mixture:
         assert not isinstance(recipe.data, str)
         self.model = model
         self.streams: list[Stream] = []
-        self.learned: dict[str, list[Material]] = {}
-        self.watched: dict[str, list[Material]] = {}
-        self.test: dict[str, list[Material]] = {}
+        self.parts: dict[str, Parts[Material]] = {}
         problems: list[Problem] = []
         for config in recipe.data:
-            lessons, held, test = self._read(config, recipe, problems)
-            self.learned[config.name] = lessons
-            self.watched[config.name] = draw(held, recipe.train.eval_examples, recipe.train.seed)
-            self.test[config.name] = draw(test or held, recipe.eval_limit, recipe.train.seed)
+            parts = self._read(config, recipe, problems)
+            self.parts[config.name] = parts
             size = config.batch_size or recipe.train.batch_size
-            watched = f"{config.name}/accuracy" if _asks(lessons) else ""
-            documents = self._lessons(lessons, config.shots, recipe.train.seed)
+            watched = f"{config.name}/accuracy" if _asks(parts.learned) else ""
+            documents = self._lessons(parts.learned, config.shots, recipe.train.seed)
             self.streams.append(Stream(config.name, documents, config.weight, size, watched))
         self.bad_records = len(problems)
         must_be_good(problems, recipe.skip_bad_records)
-        asked = [item for items in (*self.watched.values(), *self.test.values()) for item in items]
+        asked = [item for parts in self.parts.values() for item in (*parts.watched, *parts.test)]
         self.asked = [item if isinstance(item, Document) else item.prompt(model.prompts) for item in asked]
 
-    def _read(
-        self, config: StreamConfig, recipe: Recipe, problems: list[Problem]
-    ) -> tuple[list[Material], list[Material], list[Material]]:
+    def _read(self, config: StreamConfig, recipe: Recipe, problems: list[Problem]) -> Parts[Material]:
         everything: list[Material] = []
         test: list[Material] = []
         for source in config.sources:
@@ -72,12 +65,7 @@ class Mixture:
                 everything += material(source, "train", problems, report)
             if source == easy_vqa.NAME:
                 test += easy_vqa.easy_vqa("test")
-        lessons, held = hold_out(everything, recipe.hold_out)
-        if not lessons:
-            raise DataError(f"{config.name}: nothing left to learn from; lower hold_out or add records.")
-        if not held and not test:
-            raise DataError(f"{config.name}: nothing left to score on; raise hold_out.")
-        return lessons[: recipe.limit or None], held, test
+        return divide(config.name, everything, test, recipe)
 
     def _lessons(self, items: Sequence[Material], shots: int, seed: int) -> list[Document]:
         """Each question or pair, after so many others as examples; pages as they are."""
@@ -94,18 +82,15 @@ class Mixture:
 
     def describe(self) -> str:
         """Counts, by stream."""
-        return "; ".join(
-            f"{name}: {len(self.learned[name]):,} to learn from, {len(self.watched[name]):,} to watch, "
-            f"{len(self.test[name]):,} to be scored on"
-            for name in self.learned
-        )
+        return count_of(self.parts, "documents")
 
     def watch(self) -> dict[str, float]:
         """Of each stream, the loss a token on what is held out, and of questions the accuracy."""
         found: dict[str, float] = {}
-        for name, items in self.watched.items():
-            if items:
-                found |= {f"{name}/{figure}": value for figure, value in self._figures(items, blind=False).items()}
+        for name, parts in self.parts.items():
+            if parts.watched:
+                watched = self._figures(parts.watched, blind=False)
+                found |= {f"{name}/{figure}": value for figure, value in watched.items()}
         return found
 
     def _figures(self, items: Sequence[Material], blind: bool) -> dict[str, float]:
@@ -121,14 +106,15 @@ class Mixture:
     def score(self, outcome: Outcome) -> dict[str, Any]:
         """The figures of each stream on its test items, with the media and without."""
         tasks: dict[str, dict[str, float]] = defaultdict(dict)
-        for name, items in self.test.items():
+        for name, parts in self.parts.items():
+            items = parts.test
             with reporting(f"scoring {name}") as report:
                 tasks[name] = {"n": len(items), **self._figures(items, blind=False)}
                 report(1, 2)
                 tasks[name] |= {f"{figure}, blind": value for figure, value in self._figures(items, blind=True).items()}
                 report(2, 2)
             if _asks(items):
-                learned = [item for item in self.learned[name] if isinstance(item, Example)]
+                learned = [item for item in parts.learned if isinstance(item, Example)]
                 guessed = guesses(learned, [item for item in items if isinstance(item, Example)])
                 tasks[name]["majority accuracy to the same question"] = guessed.majority_by_question.value
         return {
@@ -161,5 +147,5 @@ def nats(model: Any, documents: Sequence[Document], batch_size: int = 16) -> flo
 
 
 def _asks(items: Sequence[Material]) -> bool:
-    """Whether there are questions among them, whose answers are right or wrong."""
-    return any(isinstance(item, Example) and item.question is not None for item in items)
+    """Whether answers are right or wrong: those to questions, and those that examples say how to give."""
+    return any(isinstance(item, Example) and (item.question is not None or item.shots) for item in items)

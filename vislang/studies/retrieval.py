@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from vislang.capabilities import Matches
-from vislang.commands.deciding import figures
+from vislang.commands.figures import figures
 from vislang.console import console
 from vislang.document import Document, Image
 from vislang.models.backbones import EFFICIENTNET_LITE0, load_vision_tower

@@ -37,10 +37,11 @@ NAMES = (
 )
 """What episodes call theirs."""
 
-ASKED = "which kind is it?"
+EPISODES, CLASSES, SHOTS = 12_000, (2, 3), 16
+"""How many there are, of how many classes, after how many examples.
 
-EPISODES, CLASSES, SHOTS = 12_000, (2, 3), (2, 4, 8)
-"""How many there are, of how many classes, after how many examples."""
+All have the same number, for the answers of the examples are learned too: each episode holds the shorter ones.
+"""
 
 
 def part_of(text: str) -> float:
@@ -61,7 +62,7 @@ def episodes(count: int = EPISODES) -> list[Example]:
         known = drawing.group not in NEW_GROUPS and drawing.group != "Component"
         if known and drawing.vendor == "google" and not drawing.variant:
             classes.setdefault(drawing.subgroup, []).append(drawing)
-    large = {name: drawings for name, drawings in classes.items() if len(drawings) >= max(SHOTS)}
+    large = {name: drawings for name, drawings in classes.items() if len(drawings) >= 9}
     return [_episode(large, number) for number in range(count)]
 
 
@@ -71,12 +72,11 @@ def _episode(classes: dict[str, list[emoji.Drawing]], number: int) -> Example:
     coded = chance.sample(NAMES, len(chosen))
     own = chance.random() < 0.5
     names = {name: name.replace("-", " ") if own else code for name, code in zip(chosen, coded, strict=True)}
-    shown = chance.choice(SHOTS)
     # One of each class first, so that none is missing; then as it comes.
-    order = (chosen + [chance.choice(chosen) for _ in range(shown)])[: max(shown, len(chosen))]
+    order = chosen + [chance.choice(chosen) for _ in range(SHOTS - len(chosen))]
     asked = chance.choice(chosen)
     drawn = {name: chance.sample(classes[name], min(len(classes[name]), order.count(name) + 1)) for name in chosen}
     query = drawn[asked].pop()
-    shots = [Shot(drawn[name][place % len(drawn[name])].image, names[name], ASKED) for place, name in enumerate(order)]
+    shots = [Shot(drawn[name][place % len(drawn[name])].image, names[name]) for place, name in enumerate(order)]
     chance.shuffle(shots)
-    return Example(f"emoji-episodes:{number}", (names[asked],), query.image, ASKED, shots=tuple(shots))
+    return Example(f"emoji-episodes:{number}", (names[asked],), query.image, shots=tuple(shots))

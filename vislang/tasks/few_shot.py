@@ -14,7 +14,7 @@ from vislang.tasks import easy_vqa
 from vislang.tasks.answers import Proportion, accuracy
 from vislang.tasks.caption_scores import bleu, cider_d, interval
 from vislang.tasks.captioned import PAIRS
-from vislang.tasks.emoji_groups import ASKED, NEW_GROUPS, NONSENSE, part_of
+from vislang.tasks.emoji_groups import NEW_GROUPS, NONSENSE, part_of
 from vislang.tasks.material import as_example
 
 
@@ -94,9 +94,7 @@ def _emoji_groups(coded: bool) -> FewShotTask:
             and not drawing.variant
             and (part_of(drawing.emoji) < 0.5) == (drawing.vendor == "twitter")
         ):
-            sides[drawing.vendor].append(
-                Example(f"emoji {drawing.emoji}", (names[drawing.group],), drawing.image, ASKED)
-            )
+            sides[drawing.vendor].append(Example(f"emoji {drawing.emoji}", (names[drawing.group],), drawing.image))
     even = []
     for examples in sides.values():
         classes = [[e for e in examples if e.target == name] for name in names.values()]
