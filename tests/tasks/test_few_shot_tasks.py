@@ -10,22 +10,22 @@ from vislang.document import Document, EndOfChunk, Image, Learned
 from vislang.prompt import Prompts
 from vislang.tasks import emoji_groups
 from vislang.tasks.captioned import PAIRS
-from vislang.tasks.emoji_groups import NAMES, NEW_GROUPS, NONSENSE, episodes
+from vislang.tasks.emoji_groups import NAMES, NEW_GROUPS, NONSENSE, SHOTS, episodes
 from vislang.tasks.few_shot import FEW_SHOT_TASKS
 
-GROUPS = (*NEW_GROUPS, "Objects", "Symbols", "Component")
+GROUPS = (*NEW_GROUPS, "Objects", "Symbols", "Activities", "Component")
 
 
 @pytest.fixture(autouse=True)
 def drawn(tmp_path, monkeypatch):
-    """Two vendors' drawings of 240 emoji in six groups, three subgroups each."""
+    """Two vendors' drawings of 240 emoji in seven groups, three subgroups each."""
     drawings = []
     for number in range(240):
-        group = GROUPS[number % 6]
+        group = GROUPS[number % 7]
         for vendor in ("google", "twitter"):
             path = tmp_path / f"{vendor}-{number}.png"
             Pillow.new("RGB", (8, 8), (number, 0, 0)).save(path)
-            subgroup = f"{group.lower().split()[0]}-{number // 6 % 3}"
+            subgroup = f"{group.lower().split()[0]}-{number // 7 % 3}"
             drawings.append(emoji.Drawing(Image(path), vendor, str(number), f"name {number}", group, subgroup, False))
     monkeypatch.setattr(emoji, "drawings", lambda: drawings)
     return {drawing.image: drawing for drawing in drawings}
@@ -34,17 +34,17 @@ def drawn(tmp_path, monkeypatch):
 def test_an_episode_shows_every_class_and_not_the_question(drawn):
     found = episodes(200)
     own = 0
-    for example in found:
-        answers = [shot.answer for shot in example.shots]
-        assert example.target in answers
-        assert example.image not in [shot.image for shot in example.shots]
-        classes = {shot.answer: drawn[shot.image].subgroup for shot in example.shots}
-        assert classes[example.target] == drawn[example.image].subgroup
+    for number, example in enumerate(found):
+        shown = [drawn[shot.image] for shot in example.shots]
+        assert len({drawing.emoji for drawing in (*shown, drawn[example.image])}) == SHOTS + 1
+        kind = "group" if number % 2 else "subgroup"
+        classes = {shot.answer: getattr(drawn[shot.image], kind) for shot in example.shots}
         assert 2 <= len(classes) <= 3
-        for shot in example.shots:
-            assert drawn[shot.image].subgroup == classes[shot.answer]
-            assert drawn[shot.image].group not in (*NEW_GROUPS, "Component")
-            assert drawn[shot.image].vendor == "google"
+        assert classes[example.target] == getattr(drawn[example.image], kind)
+        for shot, drawing in zip(example.shots, shown, strict=True):
+            assert getattr(drawing, kind) == classes[shot.answer]
+            assert drawing.group not in (*NEW_GROUPS, "Component")
+            assert drawing.vendor == "google"
         own += not set(classes) & set(NAMES)
     assert 60 < own < 140
     assert found == episodes(200)

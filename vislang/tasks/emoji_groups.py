@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+from collections import defaultdict
 
 from vislang.data.example import Example
 from vislang.data.sets import emoji
@@ -44,39 +45,46 @@ All have the same number, for the answers of the examples are learned too: each 
 """
 
 
+Classes = dict[str, list[emoji.Drawing]]
+
+
 def part_of(text: str) -> float:
     """A number from 0 to 1 that follows from the text alone."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4]) / 2**32
 
 
 def episodes(count: int = EPISODES) -> list[Example]:
-    """Questions after examples, by Google's hand: the classes are subgroups, half of the time under their own names.
+    """Questions after examples, by Google's hand.
 
-    The right class is always among the examples.
+    The classes are subgroups, or as often whole groups; half of the time they go by their own names. No drawing comes
+    twice in an episode, and the right class is always among the examples.
 
     Raises:
         DataError: the emoji were not fetched.
     """
-    classes: dict[str, list[emoji.Drawing]] = {}
+    groups: Classes = defaultdict(list)
+    subgroups: Classes = defaultdict(list)
     for drawing in emoji.drawings():
         known = drawing.group not in NEW_GROUPS and drawing.group != "Component"
         if known and drawing.vendor == "google" and not drawing.variant:
-            classes.setdefault(drawing.subgroup, []).append(drawing)
-    large = {name: drawings for name, drawings in classes.items() if len(drawings) >= 9}
-    return [_episode(large, number) for number in range(count)]
+            groups[drawing.group.lower()].append(drawing)
+            subgroups[drawing.subgroup.replace("-", " ")].append(drawing)
+    large = {name: drawings for name, drawings in subgroups.items() if len(drawings) * min(CLASSES) > SHOTS}
+    return [_episode(groups if number % 2 else large, number) for number in range(count)]
 
 
-def _episode(classes: dict[str, list[emoji.Drawing]], number: int) -> Example:
+def _episode(classes: Classes, number: int) -> Example:
     chance = random.Random(f"episode {number}")
     chosen = chance.sample(sorted(classes), chance.choice(CLASSES))
-    coded = chance.sample(NAMES, len(chosen))
-    own = chance.random() < 0.5
-    names = {name: name.replace("-", " ") if own else code for name, code in zip(chosen, coded, strict=True)}
-    # One of each class first, so that none is missing; then as it comes.
-    order = chosen + [chance.choice(chosen) for _ in range(SHOTS - len(chosen))]
+    coded = dict(zip(chosen, chance.sample(NAMES, len(chosen)), strict=True))
+    names = {name: name for name in chosen} if chance.random() < 0.5 else coded
+    left = {name: chance.sample(classes[name], len(classes[name])) for name in chosen}
     asked = chance.choice(chosen)
-    drawn = {name: chance.sample(classes[name], min(len(classes[name]), order.count(name) + 1)) for name in chosen}
-    query = drawn[asked].pop()
-    shots = [Shot(drawn[name][place % len(drawn[name])].image, names[name]) for place, name in enumerate(order)]
+    query = left[asked].pop()
+    # One of each class first, so that none is missing; then as it comes.
+    shown = list(chosen)
+    while len(shown) < SHOTS:
+        shown.append(chance.choice([name for name in chosen if len(left[name]) > shown.count(name)]))
+    shots = [Shot(left[name].pop().image, names[name]) for name in shown]
     chance.shuffle(shots)
     return Example(f"emoji-episodes:{number}", (names[asked],), query.image, shots=tuple(shots))
