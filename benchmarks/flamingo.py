@@ -16,11 +16,11 @@ import sys
 import time
 from collections.abc import Callable
 from itertools import pairwise
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from compare import Row, arguments, compare, report
+from memory import rise
 from open_flamingo_peer import END, MEDIA, Both, both
 from torch import Tensor
 
@@ -217,17 +217,8 @@ def measure(what: str, side: str) -> None:
     """Print how far this process's memory rises above what it holds, in MiB, while one side runs twice."""
     models = both()
     runs = training(models, cached=False, check=False) if what == "training" else decoding(models, 8, check=False)
-    held = _status("VmRSS")
-    # Linux forgets the peak so far.
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    for _ in range(2):
-        runs[0 if side == "ours" else 1]()
-    print((_status("VmHWM") - held) / 1024)
-
-
-def _status(name: str) -> int:
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
+    one = runs[0 if side == "ours" else 1]
+    print(rise(lambda: (one(), one())))
 
 
 def step_against_definition(name: str, dtype: torch.dtype, image_first: bool, rounds: int, at_most: float) -> Row:
