@@ -44,7 +44,12 @@ TUPLES = {
     "mpt": transformers.MptConfig(d_model=32, n_layers=4, n_heads=4, max_seq_len=64, **SPECIAL),
     "gptj": transformers.GPTJConfig(n_embd=32, n_layer=4, n_head=4, n_positions=64, rotary_dim=8, **SPECIAL),
 }
-"""Families whose layers may give tuples; those with ALiBi go by distances that they read off the padding."""
+"""Families whose layers may give tuples. ALiBi's distances Bloom reads off the padding, MPT off the columns."""
+
+WINDOWED = {
+    "mistral": transformers.MistralConfig(**SHAPE, **SPECIAL, num_key_value_heads=2, sliding_window=5),
+}
+"""Families that look back a few tokens only."""
 
 BRIDGE = {
     "gated_layers": [1, 2],
@@ -60,7 +65,7 @@ BRIDGE = {
 def language_model(family: str) -> PreTrainedModel:
     """A random model of a family, the same each time."""
     torch.manual_seed(7)
-    return AutoModelForCausalLM.from_config(FAMILIES[family]).eval()
+    return AutoModelForCausalLM.from_config({**FAMILIES, **TUPLES, **WINDOWED}[family]).eval()
 
 
 def bridge(lm: PreTrainedModel, opened: bool = False, **config) -> Bridge:

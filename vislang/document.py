@@ -347,8 +347,18 @@ class Document:
         return replace(self, parts=tuple(Absent() if isinstance(p, Medium) else p for p in self.parts))
 
     def without_target(self) -> Document:
-        """The same document as a prompt."""
-        return replace(self, target=None)
+        """The same document as a prompt: nothing of it is to be learned."""
+        parts: list[Part] = []
+        for part in self.parts:
+            before = parts[-1] if parts else None
+            parts.append(set_off(part.text, before) if isinstance(part, Learned) else part)
+        return replace(self, parts=tuple(parts), target=None)
+
+
+def set_off(text: str, before: Part | None) -> str:
+    """What is said, with a space before it, unless the text that it follows ends with one or there is nothing."""
+    apart = before is None or (isinstance(before, str) and before[-1:].isspace())
+    return text.strip() if apart else f" {text.strip()}"
 
 
 def _too_large(name: str, size: str, max_pixels: int) -> str:

@@ -1,5 +1,6 @@
 """Writing on: beams find the most likely text, draws follow the distribution, what is read once serves many."""
 
+import dataclasses
 import itertools
 
 import pytest
@@ -7,10 +8,11 @@ import torch
 
 from tests import tiny
 from tests.models.test_interleaved import image
-from vislang.document import Document
+from vislang.document import Document, EndOfChunk, Learned
 from vislang.errors import UserError
 from vislang.models.bridge import Bridge
 from vislang.models.decoding import Decoding, top, write_on
+from vislang.models.flamingo_collate import Batch, CollateConfig, PromptNotice
 from vislang.prompt import Shot
 
 
@@ -30,6 +32,40 @@ def prompts(model, pictures):
 
 def shots(pictures):
     return [Shot(image(pictures, n), "blue" if n % 2 else "red", "what color is the shape?") for n in range(4)]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("family", sorted({**tiny.FAMILIES, **tiny.TUPLES, **tiny.WINDOWED}))
+def test_rows_of_unequal_length_are_continued_as_each_alone(family):
+    """Whatever a family makes of padding: positions, biases by distance, windows."""
+    bridge = tiny.bridge(tiny.language_model(family), opened=True)
+    batch = tiny.batch(bridge.media_token)
+    said = torch.tensor([[7, 9, 11, 4]])
+    more = dataclasses.replace(tiny.batch(bridge.media_token, prefix=0), features=batch.features)
+
+    def likelihoods(batch: Batch, more: Batch) -> list[torch.Tensor]:
+        reading = bridge.read(batch)
+        ids = said.expand(len(batch.input_ids), -1)
+        return [
+            bridge.log_likelihoods_after(each, ids, torch.ones_like(ids))
+            for each in (reading, bridge.read_on(reading, more))
+        ]
+
+    together = likelihoods(batch, more)
+    for row in range(3):
+        alone = likelihoods(*(_row(each, row) for each in (batch, more)))
+        for ours, theirs in zip(together, alone, strict=True):
+            torch.testing.assert_close(ours[row], theirs[0], atol=2e-5, rtol=0)
+
+
+def _row(batch: Batch, row: int) -> Batch:
+    """One of the texts without its padding."""
+    real = batch.attention_mask[row].bool()
+    columns = {
+        name: getattr(batch, name)[row][real][None] for name in ("input_ids", "attention_mask", "media_time", "targets")
+    }
+    prefix = int(batch.attention_mask[row, : batch.prefix].sum())
+    return dataclasses.replace(batch, **columns, media_index=batch.media_index[row : row + 1], prefix=prefix)
 
 
 @torch.no_grad()
@@ -123,6 +159,47 @@ def test_a_streamed_text_is_the_written_one(model, prompts, stop):
         assert "".join(pieces) == written.text
     with pytest.raises(UserError, match="one at a time"):
         list(model.stream(prompts[0], Decoding(beams=2)))
+
+
+def test_between_two_pieces_of_a_stream_the_caller_has_gradients(model, prompts):
+    streams = [model.stream(prompt, Decoding(8)) for prompt in prompts[:2]]
+    for pieces in itertools.zip_longest(*streams):
+        assert torch.is_grad_enabled()
+        assert any(pieces)
+    assert torch.is_grad_enabled()
+
+
+def test_a_prompt_is_read_whole_though_its_examples_are_to_be_learned(towers, pictures):
+    """Windows, rows that are shared and the end that is not said belong to lessons."""
+    model = tiny.flamingo(towers, CollateConfig(page_tokens=20, page_media=2, pack=60))
+    options = ["red", "a blue shape"]
+    ranked = []
+    for learned in (True, False):
+        asked = [model.prompts.ask(image(pictures, n), "what?", shots(pictures), learn_shots=learned) for n in (8, 9)]
+        ranked.append([[score.log_likelihood for score in own] for own in model.rank(asked, options)])
+        scored = model.score([dataclasses.replace(document, target="red") for document in asked])
+        assert [score.log_likelihood for score in scored] == pytest.approx([own[0] for own in ranked[-1]], abs=1e-3)
+    torch.testing.assert_close(torch.tensor(ranked[0]), torch.tensor(ranked[1]), atol=1e-4, rtol=0)
+    lengths = [
+        int(model.read(Document([image(pictures, 0), said, EndOfChunk()])).lengths)
+        for said in (Learned("a red shape"), " a red shape")
+    ]
+    assert lengths[0] == lengths[1]
+
+
+def test_a_text_ends_where_the_context_does(model, pictures):
+    """The language model has positions for 128 tokens; the last one written is not read again."""
+    begun = model.read(Document(["cat and dog " * 24]))
+    prompt = Document([image(pictures, 0), "a cat"])
+    whole = int(model.read(prompt, after=begun).lengths)
+    with pytest.warns(PromptNotice, match=f"no more than {128 - whole + 1} tokens are written"):
+        model.write([prompt], Decoding(300), after=begun)
+    with pytest.warns(PromptNotice):
+        assert list(model.stream(prompt, Decoding(300), after=begun))
+    with pytest.raises(UserError, match=r"an answer of \d+ tokens.*positions for \d+ more"):
+        model.rank([prompt], ["cat and dog " * 20, "red"], after=begun)
+    with pytest.raises(UserError, match=r"\d+ tokens, and the language model has positions for 128"):
+        model.read(Document(["cat and dog " * 20]), after=begun)
 
 
 @pytest.mark.parametrize("look", ["latest", "all"])

@@ -1,6 +1,7 @@
 """Text, images and videos in any order: which token goes with which medium, what is learned, and packing."""
 
 import dataclasses
+import random
 
 import pytest
 import torch
@@ -138,6 +139,28 @@ def test_a_language_model_with_alibi_is_not_packed():
             read(batch)
 
 
+def test_a_language_model_with_a_window_is_packed_within_it():
+    bridge = tiny.bridge(tiny.language_model("mistral"))
+    batch = tiny.batch(bridge.media_token, prefix=0)
+    bridge(dataclasses.replace(batch, segments=torch.zeros_like(batch.input_ids)))
+    batch = tiny.batch(bridge.media_token, prefix=5)
+    with pytest.raises(UserError, match=r"looks 5 tokens back .* Set pack to at most 5, or to 0"):
+        bridge(dataclasses.replace(batch, segments=torch.zeros_like(batch.input_ids)))
+
+
+def test_of_a_short_page_with_many_images_each_comes_up(towers, pictures):
+    model = tiny.flamingo(towers, CollateConfig(page_media=2))
+    numbers = range(5)
+    many = page(pictures, *numbers)
+    hashes = {image(pictures, n).content_hash: n for n in numbers}
+    drawn = set()
+    for seed in range(40):
+        row = model.collate._row(many, random.Random(seed), 0)
+        assert row.ids.count(model.bridge.media_token) == 2
+        drawn.add(tuple(hashes[medium.content_hash] for medium in row.media))
+    assert drawn == {(0, 1), (1, 2), (2, 3), (3, 4)}
+
+
 def test_of_a_long_page_a_window_is_learned(towers, pictures):
     model = tiny.flamingo(towers, CollateConfig(page_tokens=30, page_media=2))
     long = page(pictures, 0, 1, 2, 3, 4, 5, 6, 7)
@@ -149,10 +172,11 @@ def test_of_a_long_page_a_window_is_learned(towers, pictures):
         assert media == (batch.media_index >= 0).sum().item() <= 2
         assert batch.media_time.max() <= 2
         seen.add(tuple(batch.input_ids[0].tolist()))
-        if media:
-            first = (batch.input_ids[0] == model.bridge.media_token).nonzero()[0].item()
-            assert batch.media_time[0, :first].tolist() == [0] * first
-            assert batch.media_time[0, first] == 1
+        assert media > 0
+        first = (batch.input_ids[0] == model.bridge.media_token).nonzero()[0].item()
+        assert batch.media_time[0, :first].tolist() == [0] * first
+        assert batch.media_time[0, first] == 1
+        assert batch.targets[0, :first].tolist() == [IGNORED] * first, "learned what no medium goes with"
     assert len(seen) > 5
 
 

@@ -300,7 +300,7 @@ class Reading:
 
     Attributes:
         cache: keys and values of every layer of the language model.
-        attention_mask: (rows, columns) 1 for real tokens; padding lies between them.
+        attention_mask: (rows, columns) 1 for real tokens, which come last.
         lengths: (rows,) number of real tokens.
         media: of each row.
         media_time: (rows,) how many media have been met.
@@ -327,6 +327,18 @@ class Reading:
             self.media_time[rows],
             self.hidden[rows],
         )
+
+
+def _in_order(cache: DynamicCache, order: Int[Tensor, "rows columns"]) -> DynamicCache:
+    """The same keys and values, the columns of each row in another order."""
+    moved = DynamicCache()
+    for index, layer in enumerate(cache.layers):
+        places = order[:, None, :, None]
+        keys, values = (
+            side.gather(2, places.expand(-1, side.shape[1], -1, side.shape[3])) for side in (layer.keys, layer.values)
+        )
+        moved.update(keys, values, index)
+    return moved
 
 
 class Bridge(nn.Module):
@@ -631,8 +643,15 @@ class Bridge(nn.Module):
         hidden: Float[Tensor, "rows suffix head_width"],
         prefix: int,
     ) -> Reading:
-        """What the last tokens of a batch leave; ``hidden`` is of its columns from ``prefix`` on."""
+        """What the last tokens of a batch leave; ``hidden`` is of its columns from ``prefix`` on.
+
+        Padding is moved to the front, so that what follows stands next to what was read, for language models that go by
+        columns (sliding windows, MPT's biases).
+        """
         rows = torch.arange(len(hidden), device=hidden.device)
+        if bool((mask.diff(dim=1) < 0).any()):
+            order = mask.argsort(dim=1, stable=True)
+            mask, cache = mask.gather(1, order), _in_order(cache, order)
         last = batch.attention_mask[:, prefix:].sum(dim=-1) - 1
         return Reading(
             cache,
@@ -648,7 +667,7 @@ class Bridge(nn.Module):
     ) -> Float[Tensor, "batch tokens head_width"]:
         """The decoder's output for all columns, every layer run for every token."""
         if batch.segments is not None:
-            self._must_pack()
+            self._must_pack(batch)
         embeddings = self.embed(batch.input_ids)
         return self.lm.run(
             embeddings,
@@ -657,18 +676,24 @@ class Bridge(nn.Module):
             before=self.steps(media or self._media(batch), batch.media_time, batch.media_before, looking),
         )
 
-    def _must_pack(self) -> None:
+    def _must_pack(self, batch: Batch) -> None:
         """Refuse to lay documents side by side for a language model that cannot be told who sees whom."""
         config = self.lm.lm.config.get_text_config()
+        window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
+        if window is not None and int(batch.position_ids().max()) >= window:
+            raise UserError(
+                f"collate.pack: this {config.model_type} looks {window} tokens back in some layers, and documents that "
+                f"share a row cannot be told to. Set pack to at most {window}, or to 0."
+            )
         if getattr(config, "alibi", False) or config.model_type in ("bloom", "mpt"):
             raise UserError(
                 f"collate.pack: a {config.model_type} biases attention by distances (ALiBi) that it reads off the "
-                "padding, so documents cannot share a row. Set pack to 0."
+                "columns, so documents cannot share a row. Set pack to 0."
             )
 
     def _read_packed(self, batch: Batch) -> Float[Tensor, "batch tokens head_width"]:
         """The same, without gradients below the first gate."""
-        self._must_pack()
+        self._must_pack(batch)
         embeddings = self.embed(batch.input_ids)
         mask, positions = batch.mask(embeddings.dtype), batch.position_ids()
         with torch.no_grad():

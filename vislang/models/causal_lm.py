@@ -75,7 +75,8 @@ class FrozenCausalLM(nn.Module):
     @property
     def context_length(self) -> int | None:
         """The most tokens that the model has positions for, or None where it states no limit."""
-        return getattr(self.lm.config.get_text_config(), "max_position_embeddings", None)
+        config = self.lm.config.get_text_config()
+        return getattr(config, "max_position_embeddings", None) or getattr(config, "max_seq_len", None)
 
     @property
     def tied(self) -> bool:

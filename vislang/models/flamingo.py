@@ -7,6 +7,7 @@ The bridge between the two frozen towers is :mod:`vislang.models.bridge`; how Do
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -36,7 +37,7 @@ from vislang.models.bridge import Bridge, FlamingoConfig, Reading
 from vislang.models.causal_lm import CausalLMWithRows
 from vislang.models.decoding import Decoding, grow, write_on
 from vislang.models.feature_cache import FeatureCache
-from vislang.models.flamingo_collate import IGNORED, Batch, CollateConfig, Collator, stack_frames
+from vislang.models.flamingo_collate import IGNORED, Batch, CollateConfig, Collator, PromptNotice, stack_frames
 from vislang.models.saved import read_config, write_model
 from vislang.prompt import Prompts, Shot
 
@@ -222,7 +223,7 @@ class Flamingo(nn.Module):
         """
         found: list[list[Score]] = []
         for start in range(0, len(documents), batch_size):
-            part = [document.without_target() for document in documents[start : start + batch_size]]
+            part = documents[start : start + batch_size]
             found += self._ranked(part, [list(options)] * len(part), after)
             if progress is not None:
                 progress(len(found), len(documents))
@@ -243,7 +244,12 @@ class Flamingo(nn.Module):
         for row, tokens in enumerate(flat):
             ids[row, : len(tokens)] = torch.tensor(tokens)
             mask[row, : len(tokens)] = 1
-        reading = self._begun([document.without_target() for document in documents], after)
+        reading = self._begun(documents, after)
+        if (room := self._room(reading)) is not None and most > room:
+            raise UserError(
+                f"{documents[0].name or 'a document'} or one beside it: an answer of {most} tokens, and the language "
+                f"model has positions for {room} more. Shorten the prompt, or give fewer examples."
+            )
         with self._arithmetic():
             found = self.bridge.log_likelihoods_after(reading, ids.to(self.device), mask.to(self.device)).tolist()
         scores = [Score(value, len(tokens)) for value, tokens in zip(found, flat, strict=True)]
@@ -258,7 +264,9 @@ class Flamingo(nn.Module):
         return self._begun([document], after)
 
     def _begun(self, documents: Sequence[Document], after: Reading | None) -> Reading:
-        batch = self._with_features(self.collate(documents, begun=after is not None))
+        """Prompts as the bridge has read them."""
+        begun = 0 if after is None else int(after.lengths.max())
+        batch = self._with_features(self.collate([document.without_target() for document in documents], begun=begun))
         with torch.no_grad(), self._arithmetic():
             return self.bridge.read(batch) if after is None else self.bridge.read_on(after, batch)
 
@@ -301,10 +309,11 @@ class Flamingo(nn.Module):
         """
         found: list[list[Completion]] = []
         for start in range(0, len(documents), batch_size):
-            part = [document.without_target() for document in documents[start : start + batch_size]]
+            part = documents[start : start + batch_size]
             reading = self._begun(part, after)
+            fitting = self._fitting(decoding, reading)
             with torch.no_grad(), self._arithmetic():
-                texts = write_on(self.bridge, reading, decoding, self._ends, self._stops(decoding))
+                texts = write_on(self.bridge, reading, fitting, self._ends, self._stops(decoding))
             for own in texts:
                 found.append([Completion(self._text(w.tokens, decoding), w.log_likelihood) for w in own])
             if progress is not None:
@@ -322,19 +331,45 @@ class Flamingo(nn.Module):
         decoding = decoding or Decoding()
         if decoding.beams > 1 or decoding.returns > 1:
             raise UserError("a text is streamed one at a time, and without beams.")
-        with torch.no_grad(), self._arithmetic():
-            reading = self._begun([document.without_target()], after)
-            shown, text = "", ""
-            for (written,) in grow(self.bridge, reading, decoding, self._ends, self._stops(decoding)):
-                text = self._text(written.tokens, decoding)
-                # Half a character may be there, or the beginning of what ends the text.
-                sure = text.rstrip("\ufffd")
-                sure = sure[: len(sure) - _begun_stop(sure, decoding.stop)]
-                if len(sure) > len(shown) and sure.startswith(shown):
-                    yield sure[len(shown) :]
-                    shown = sure
-            if text.startswith(shown) and len(text) > len(shown):
-                yield text[len(shown) :]
+        reading = self._begun([document], after)
+        growing = grow(self.bridge, reading, self._fitting(decoding, reading), self._ends, self._stops(decoding))
+        shown, text = "", ""
+        while True:
+            # The caller's own arithmetic and gradients are left alone between two pieces.
+            with torch.no_grad(), self._arithmetic():
+                texts = next(growing, None)
+            if texts is None:
+                break
+            text = self._text(texts[0].tokens, decoding)
+            # Half a character may be there, or the beginning of what ends the text.
+            sure = text.rstrip("\ufffd")
+            sure = sure[: len(sure) - _begun_stop(sure, decoding.stop)]
+            if len(sure) > len(shown) and sure.startswith(shown):
+                yield sure[len(shown) :]
+                shown = sure
+        if text.startswith(shown) and len(text) > len(shown):
+            yield text[len(shown) :]
+
+    def _room(self, reading: Reading) -> int | None:
+        """How many tokens can follow what was read; None for any number.
+
+        The last one written is not read again, so there may be one more than there are positions.
+        """
+        length = self.collate.context_length
+        return None if length is None else length - int(reading.lengths.max()) + 1
+
+    def _fitting(self, decoding: Decoding, reading: Reading) -> Decoding:
+        """The same, with no more tokens than the language model has positions for."""
+        room = self._room(reading)
+        if room is None or decoding.max_new_tokens <= room:
+            return decoding
+        warnings.warn(
+            f"no more than {room} tokens are written: the language model has positions for "
+            f"{self.collate.context_length}, the prompt included.",
+            PromptNotice,
+            stacklevel=3,
+        )
+        return replace(decoding, max_new_tokens=room)
 
     @property
     def _ends(self) -> frozenset[int]:

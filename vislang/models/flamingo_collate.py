@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from vislang.document import Absent, Document, EndOfChunk, Image, Learned, MediaError, Medium, Video
+from vislang.document import Absent, Document, EndOfChunk, Image, Learned, MediaError, Medium, Part, Video, set_off
 from vislang.errors import UserError
 from vislang.models.backbones import VisionTower
 from vislang.models.feature_cache import FeatureCache
@@ -91,8 +91,8 @@ class CollateConfig:
     Attributes:
         frames_per_second: how often to look at a video.
         max_frames: the most frames of a video.
-        page_tokens: tokens of a page that are learned from at a time: a window, drawn each time.
-        page_media: the most media in such a window (the paper has 256 and 5).
+        page_tokens: tokens of a page that are learned from at a time: a window around a medium, drawn each time.
+        page_media: the most media in such a window, which ones is drawn (the paper has 256 and 5).
         pack: documents to learn from are laid side by side, without seeing each other, in rows of about so many
             tokens; 0 for a row each.
         too_long: what to do with a prompt that is over the language model's context: refuse it, or drop its first
@@ -165,14 +165,14 @@ class Collator:
         started = tokenizer("a")["input_ids"]
         self._start = [tokenizer.bos_token_id] if started[0] == tokenizer.bos_token_id else []
 
-    def __call__(self, documents: Sequence[Document], seed: int = 0, begun: bool = False) -> Batch:
+    def __call__(self, documents: Sequence[Document], seed: int = 0, begun: int = 0) -> Batch:
         """Collate.
 
         Args:
             documents: to learn from, or to continue.
             seed: of which part of a long page is learned from, and of which medium its text goes with.
-            begun: the documents go on from something that was read before; what comes before their first medium has
-                media to look at there.
+            begun: tokens that were read before and that the documents go on from; what comes before their first medium
+                has media to look at there.
 
         Raises:
             MediaError: a medium cannot be used, or is of a kind that Flamingo does not read.
@@ -257,20 +257,20 @@ class Collator:
         batch.pixels = torch.cat(parts)
         batch.frames = torch.tensor([len(part) for part in parts])
 
-    def _row(self, document: Document, chance: random.Random, begun: bool) -> _Row:
+    def _row(self, document: Document, chance: random.Random, begun: int) -> _Row:
         parts = list(document.parts)
         row = self._read(document, parts, chance, begun)
         if _learned_from(document) and document.target is None and len(row.ids) > self.config.page_tokens:
             row = _window(row, self.config.page_tokens, self.media_token, chance)
         if _learned_from(document) and document.target is None:
-            row = _with_media(row, self.config.page_media, self.media_token)
+            row = _with_media(row, self.config.page_media, self.media_token, chance)
         dropped = 0
-        while self.context_length is not None and len(row.ids) > self.context_length:
+        while self.context_length is not None and len(row.ids) > self.context_length - begun:
             ends = [place for place, part in enumerate(parts) if isinstance(part, EndOfChunk)]
             if self.config.too_long == "refuse" or not ends or ends[0] + 1 == len(parts):
                 raise UserError(
-                    f"{document.name or 'a document'}: {len(row.ids)} tokens, and the language model has positions for "
-                    f"{self.context_length}. Shorten it, or give fewer examples"
+                    f"{document.name or 'a document'}: {begun + len(row.ids)} tokens, and the language model has "
+                    f"positions for {self.context_length}. Shorten it, or give fewer examples"
                     + (" (or let the first ones be dropped)." if self.config.too_long == "refuse" else ".")
                 )
             parts = parts[ends[0] + 1 :]
@@ -285,11 +285,11 @@ class Collator:
             )
         return row
 
-    def _read(self, document: Document, parts: list, chance: random.Random, begun: bool) -> _Row:
+    def _read(self, document: Document, parts: list, chance: random.Random, begun: int) -> _Row:
         row = _Row(ids=[] if begun else list(self._start))
         learned = [False] * len(row.ids)
         times = [0] * len(row.ids)
-        before: object = None
+        before: Part | None = None
         for part in _joined(parts):
             learns = isinstance(part, Learned) or (isinstance(part, EndOfChunk) and isinstance(before, Learned))
             tokens = self._tokens(document, part, before, row)
@@ -316,7 +316,7 @@ class Collator:
         row.prefix = min(asked, first, len(row.ids) - 1) if self.read_prefix_apart and not begun else 0
         return row
 
-    def _tokens(self, document: Document, part: object, before: object, row: _Row) -> list[int]:
+    def _tokens(self, document: Document, part: Part, before: Part | None, row: _Row) -> list[int]:
         if isinstance(part, str):
             return self.tokenizer(part, add_special_tokens=False)["input_ids"]
         if isinstance(part, Learned):
@@ -331,11 +331,9 @@ class Collator:
             "text, images and videos. Leave it out, or give an image instead."
         )
 
-    def _said(self, text: str, before: object) -> list[int]:
-        """The tokens of what is to be said, set off by a space from text that it follows."""
-        spaced = (isinstance(before, str) and before[-1:].isspace()) or before is None
-        text = text.strip()
-        return self.tokenizer(text if spaced else f" {text}", add_special_tokens=False)["input_ids"]
+    def _said(self, text: str, before: Part | None) -> list[int]:
+        """The tokens of what is to be said."""
+        return self.tokenizer(set_off(text, before), add_special_tokens=False)["input_ids"]
 
     def _next_times(self, ids: list[int], times: list[int], count: int) -> list[int]:
         """The medium after each token instead of the one before it; media tokens keep their own."""
@@ -372,37 +370,45 @@ def _learned_from(document: Document) -> bool:
     return document.target is not None or any(isinstance(part, Learned) for part in document.parts)
 
 
-def _joined(parts: Sequence) -> list:
+def _joined(parts: Sequence[Part]) -> list[Part]:
     """Neighbouring strings as one, so that tokens may span them."""
-    joined: list = []
+    joined: list[Part] = []
     for part in parts:
-        if isinstance(part, str) and joined and isinstance(joined[-1], str):
-            joined[-1] += part
+        before = joined[-1] if joined else None
+        if isinstance(part, str) and isinstance(before, str):
+            joined[-1] = before + part
         elif part != "":
             joined.append(part)
     return joined
 
 
 def _window(row: _Row, tokens: int, media_token: int, chance: random.Random) -> _Row:
-    """So many tokens of a page, from a place drawn by chance; text whose medium lies outside goes with none."""
-    start = chance.randrange(len(row.ids) - tokens + 1)
+    """So many tokens of a page around a medium, both drawn; text whose medium lies outside goes with none."""
+    medium = chance.choice([place for place, token in enumerate(row.ids) if token == media_token] or [0])
+    start = chance.randint(max(0, medium - tokens + 1), min(medium, len(row.ids) - tokens))
     chosen = slice(start, start + tokens)
     first = row.ids[:start].count(media_token)
     return _cut(row, chosen, first, first + row.ids[chosen].count(media_token))
 
 
-def _with_media(row: _Row, most: int, media_token: int) -> _Row:
-    """The row up to where more media than that would come."""
+def _with_media(row: _Row, most: int, media_token: int, chance: random.Random) -> _Row:
+    """The part of the row with so many media in succession, which ones is drawn, and no more."""
     places = [place for place, token in enumerate(row.ids) if token == media_token]
     if len(places) <= most:
         return row
-    return _cut(row, slice(0, places[most]), 0, most)
+    first = chance.randrange(len(places) - most + 1)
+    ends = [0, *places[1:], len(row.ids)]
+    return _cut(row, slice(ends[first], ends[first + most]), first, first + most)
 
 
 def _cut(row: _Row, chosen: slice, first: int, last: int) -> _Row:
-    """Some of the tokens, with the media after ``first`` up to ``last``."""
+    """Some of the tokens, with the media after ``first`` up to ``last``; what goes with none of them is not learned."""
     times = [time - first if first < time <= last else 0 for time in row.media_time[chosen]]
-    return _Row(row.ids[chosen], times, row.targets[chosen], row.media[first:last])
+    met, targets = False, []
+    for time, target in zip(times, row.targets[chosen], strict=True):
+        met = met or time > 0
+        targets.append(target if met else IGNORED)
+    return _Row(row.ids[chosen], times, targets, row.media[first:last])
 
 
 def _packed(rows: Sequence[_Row], size: int) -> list[_Row]:
