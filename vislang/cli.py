@@ -80,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--shortlist", metavar="MODEL", help="of retrieval: a dual encoder that chooses candidates")
     evaluate.add_argument("--shortlist-size", type=int, default=50, metavar="K", help="candidates of each item")
     evaluate.add_argument("--write", type=Path, metavar="FILE", help="keep each decision, as a JSON line")
-    evaluate.add_argument("--limit", type=int, default=0, metavar="N", help="at most N examples, drawn by seed")
+    evaluate.add_argument("--limit", type=_count, default=0, metavar="N", help="at most N examples, drawn by seed")
     evaluate.add_argument("--seed", type=int, default=0, help="of the draw")
     evaluate.add_argument(
         "--shots", metavar="N,N", help="of a model that writes: examples in its prompt, such as 0,4,8"
@@ -113,7 +113,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar=("IMAGE", "TEXT"),
         help='an example to go by: "question? answer", or the answer to the same question; repeat for more',
     )
-    ask.add_argument("--options", default="", help="the only answers, with commas between them; they are ranked")
+    ask.add_argument("--options", help="the only answers, with commas between them; they are ranked")
     ask.add_argument("--max-new-tokens", type=int, default=20, metavar="N", help="longest answer")
     ask.add_argument("--temperature", type=float, default=0.0, metavar="T", help="draw tokens; 0 takes the likeliest")
     ask.add_argument("--top-k", type=int, default=0, metavar="K", help="draw among the K likeliest tokens")
@@ -238,6 +238,13 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _count(text: str) -> int:
+    """A whole number that is not negative."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 0 on")
+    return int(text)
+
+
 def _demo(options: argparse.Namespace, overrides: list[str]) -> int:
     from vislang.commands.demo import demo
 
@@ -306,7 +313,9 @@ def _ask(options: argparse.Namespace, rest: list[str]) -> int:
         tuple(stop.replace("\\n", "\n") for stop in options.stop),
         options.seed,
     )
-    choices = tuple(choice.strip() for choice in options.options.split(",") if choice.strip())
+    choices = None
+    if options.options is not None:
+        choices = tuple(choice.strip() for choice in options.options.split(",") if choice.strip())
     asked = Question(options.image, options.question, options.shot, choices, options.drop_examples)
     return ask(options.model, asked, decoding)
 

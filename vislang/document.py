@@ -93,6 +93,9 @@ class Medium:
                 raise MediaError(
                     f"{self.name}: cannot be read ({error.strerror}). Give a file that you may read."
                 ) from None
+            except ValueError as error:
+                # A NUL in it, say.
+                raise MediaError(f"{self.name!r}: no usable path ({error}).") from None
         if not data:
             raise MediaError(f"{self.name}: the file is empty. Copy it again from its origin.")
         return data

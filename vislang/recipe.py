@@ -35,6 +35,14 @@ class StreamConfig:
     batch_size: int = 0
     shots: int = 0
 
+    def __post_init__(self):
+        if not self.sources:
+            raise ValueError(f"stream {self.name!r}: sources is empty; name data sets, files or folders.")
+        if self.weight <= 0 or self.batch_size < 0 or self.shots < 0:
+            raise ValueError(
+                f"stream {self.name!r}: weight must be above 0, batch_size and shots must not be negative."
+            )
+
 
 @dataclass
 class Recipe:
@@ -63,6 +71,15 @@ class Recipe:
     skip_bad_records: bool = False
     train: TrainConfig = field(default_factory=TrainConfig)
 
+    def __post_init__(self):
+        if not isinstance(self.data, str):
+            names = [stream.name for stream in self.data]
+            if not names or len(set(names)) < len(names):
+                raise ValueError(f"data: the streams {names} need one name each, and there must be at least one.")
+        for name in ("limit", "eval_limit"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must not be negative.")
+
 
 def read_recipe(path: Path, overrides: list[str]) -> tuple[Recipe, dict[str, Any]]:
     """Read a recipe and apply ``--key.subkey value`` overrides.
@@ -80,11 +97,12 @@ def read_recipe(path: Path, overrides: list[str]) -> tuple[Recipe, dict[str, Any
     parser.add_argument("--recipe", action="config")
     try:
         values = parser.parse_args([f"--recipe={path}", *overrides])
-        recipe = parser.instantiate(values)
+        settings = vars(parser.instantiate(values))
+        del settings["recipe"], values["recipe"]
+        recipe = Recipe(**settings)
     except (ArgumentError, ValueError, TypeError) as error:
         raise RecipeError(f"{path}: {_plain(error)}") from None
-    del recipe["recipe"], values["recipe"]
-    return Recipe(**vars(recipe)), _as_plain(values)
+    return recipe, _as_plain(values)
 
 
 def recipe_of(values: dict[str, Any]) -> Recipe:

@@ -70,6 +70,12 @@ def test_more_examples_than_there_is_room_for(saved, pictures, capsys):
         (["BROKEN"], "not a video of a known format"),
         (["IMAGE", "--beams", "2", "--temperature", "1"], "beams follow the most likely"),
         (["IMAGE", "--shot", "IMAGE", "what?"], "no answer in it"),
+        (["IMAGE", "--options", ","], "at least two different answers"),
+        (["IMAGE", "--options", "red,red"], "at least two different answers"),
+        (["IMAGE", "--temperature", "nan"], "temperature is nan"),
+        (["IMAGE", "--temperature", "1e-40"], "it must be 0, or a number of at least"),
+        (["IMAGE", "--temperature", "1", "--seed", "99999999999999999"], "below 2**32"),
+        (["IMAGE", "--max-new-tokens", "0"], "max_new_tokens is 0"),
     ],
 )
 def test_mistakes_are_told_in_a_line(saved, pictures, capsys, more, message):

@@ -9,9 +9,10 @@ import pytest
 
 from tests import tiny
 from tests.data.test_web_pages import png
-from vislang.data.jsonl import DataError
+from vislang.data.jsonl import DataError, Problem
 from vislang.data.tars import read_tar
 from vislang.document import Image, Video
+from vislang.tasks.material import material
 
 
 def write(path, files):
@@ -55,16 +56,36 @@ def test_bad_records_are_named_and_left_out(tmp_path):
         "4.txt": b" ",
         "5.png": png("red"),
         "5.json": b'{"title": "x"}',
+        "6.png": png("red"),
+        "6.jpg": png("blue"),
+        "6.txt": b"x",
+        "7.png": png("red"),
+        "7.json": b"[" * 100_000,
     }
     problems = []
     assert read_tar(write(tmp_path / "x.tar", files), problems) == []
     said = [str(problem) for problem in problems]
     for key, message in zip(
-        "12345",
-        ["no .txt or .json", "no image or video", "not an image", "caption is empty", "caption is empty"],
+        "1234567",
+        [
+            "no .txt or .json",
+            "no image or video",
+            "not an image",
+            "caption is empty",
+            "caption is empty",
+            "several images or videos in it: jpg, png",
+            "recursion",
+        ],
         strict=True,
     ):
         assert any(f"x.tar: {key}:" in text and message in text for text in said), (key, said)
+
+
+def test_the_image_of_the_plain_name_is_the_one_that_is_described(tmp_path):
+    files = {"1.png": png("red"), "1.mask.png": png("blue"), "1.txt": b"x", "2.left.png": png("blue"), "2.txt": b"y"}
+    first, second = read_tar(write(tmp_path / "x.tar", files), [])
+    assert first.image.decode().getpixel((3, 3)) == (255, 0, 0)
+    assert second.image.decode().getpixel((3, 3)) == (0, 0, 255)
 
 
 def test_what_is_no_tar_is_refused(tmp_path):
@@ -77,4 +98,6 @@ def test_what_is_no_tar_is_refused(tmp_path):
     with pytest.raises(DataError, match="not an uncompressed tar"):
         read_tar(path, [])
     with pytest.raises(DataError, match="empty"):
-        read_tar(write(tmp_path / "z.tar", {}), [])
+        read_tar(write(tmp_path / "z.tar", {}), [Problem("other", 1, "bad")])
+    literal = write(tmp_path / "a[1].tar", {"1.png": png("red"), "1.txt": b"x"})
+    assert len(material(str(literal), "train", [])) == 1

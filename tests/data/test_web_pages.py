@@ -3,11 +3,12 @@
 import base64
 import io
 import json
+import re
 
 import pytest
 from PIL import Image as Pillow
 
-from vislang.data.jsonl import DataError
+from vislang.data.jsonl import DataError, Problem
 from vislang.data.web_pages import described_images, html_pages, mmc4, obelics
 from vislang.document import EndOfChunk, Image, Learned
 
@@ -142,3 +143,71 @@ def test_bad_records_of_obelics_are_named(folder, record, message):
     obelics(file, problems)
     assert f"{file}:1: " in str(problems[0])
     assert message in str(problems[0])
+
+
+@pytest.mark.parametrize(
+    ("html", "said"),
+    [
+        # The end of a head may be left out, and its body's beginning.
+        ("<html><head><title>no</title><h1>words</h1><img src='images/0.png'></html>", "words"),
+        ("<html><head><title>no</title><body>words<img src='images/0.png'></body></html>", "words"),
+        ("<p class='navy'>words</p><p class='nav-bar'>no</p><p class='nav'>no</p><img src='images/0.png'>", "words"),
+        ("<p>words</p><img src='//cdn.example/a.png'><img src='/images/0.png'>", "words"),
+        ("<meta charset='iso-8859-1'><p>caf\xe9</p><img src='images/0.png'>", "caf\xe9"),
+        ('<meta http-equiv="Content-Type" content="text/html; charset=none"><p>words<img src="images/0.png">', "words"),
+    ],
+)
+def test_pages_as_they_are_found(folder, html, said):
+    (folder / "sub").mkdir()
+    (folder / "a.html").write_bytes(html.encode("latin-1"))
+    problems = []
+    (page,) = html_pages(folder, problems)
+    assert page.parts[0] == Learned(said)
+    assert page.media == (Image((folder / "images/0.png").resolve()),)
+    assert not problems
+
+
+@pytest.mark.parametrize(
+    ("html", "message"),
+    [
+        ("<img src='http://[bad/a.png'>", r"a\.png: no such file"),
+        ("<img src='a%00.png'>", "no usable path"),
+        ("<![foo]>", r"bad\.html: not HTML that can be read"),
+    ],
+)
+def test_what_is_wrong_with_a_page_is_one_problem(folder, html, message):
+    (folder / "bad.html").write_text(html)
+    (folder / "good.html").write_text("<p>words<img src='images/0.png'>")
+    (folder / "folder.html").mkdir()
+    problems = []
+    (page,) = html_pages(folder, problems)
+    assert page.name.endswith("good.html")
+    (problem,) = problems
+    assert re.search(message, str(problem))
+
+
+@pytest.mark.parametrize(
+    ("texts", "image", "message"),
+    [
+        (["one"], {"image_name": "0.png", "matched_text_index": 0, "matched_sim": "0.3"}, '"matched_sim" is no number'),
+        ([None], {"image_name": "0.png", "matched_text_index": 0}, 'entry 0 of "text_list" is no text'),
+        (["\ud800"], {"image_name": "0.png", "matched_text_index": 0}, "half of a character"),
+        (["one"], {"image_name": "a\0.png", "matched_text_index": 0}, "no usable path"),
+    ],
+)
+def test_bad_records_of_mmc4_are_named(folder, texts, image, message):
+    good = {"text_list": ["one"], "image_info": [{"image_name": "0.png", "matched_text_index": 0}]}
+    lines = [json.dumps(good), json.dumps({"text_list": texts, "image_info": [image]})]
+    # Some editors put a byte order mark before the first line.
+    (folder / "mmc4.jsonl").write_bytes(b"\xef\xbb\xbf" + "\n".join(lines).encode())
+    problems = []
+    assert len(mmc4(folder / "mmc4.jsonl", problems)) == 1
+    (problem,) = problems
+    assert problem.line == 2
+    assert message in problem.message
+
+
+def test_an_empty_file_is_refused_whatever_was_wrong_before_it(folder):
+    (folder / "mmc4.jsonl").write_text("")
+    with pytest.raises(DataError, match="no page with an image"):
+        mmc4(folder / "mmc4.jsonl", [Problem("other", 1, "bad")])

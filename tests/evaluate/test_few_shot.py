@@ -146,6 +146,33 @@ def test_captions_are_scored_in_four_ways(task):
     assert figures["CIDEr-D"].low < figures["CIDEr-D"].value < figures["CIDEr-D"].high
 
 
+def test_no_image_of_own_examples_is_on_both_sides_and_its_captions_are_one_question(pictures):
+    """Under other names and in other orders alike."""
+
+    def examples(folder):
+        asked = [Example("q", ("red",), Image(folder / f"{n}.png"), f"{k}?") for n in range(6) for k in range(5)]
+        captioned = [Example("c", (f"{k}",), Image(folder / f"{n}.png")) for n in range(6, 12) for k in range(5)]
+        return [*asked, *captioned]
+
+    own = of_examples("mine", examples(pictures), 100)
+    sides = [{example.image.content_hash for example in side} for side in (own.queries, own.support)]
+    assert len(sides[0]) == len(sides[1]) == 6
+    assert not sides[0] & sides[1]
+    for example in (*own.queries, *own.support):
+        assert len(example.references) == (1 if example.question else 5)
+    (pictures / "other").mkdir()
+    for n in range(12):
+        (pictures / "other" / f"{n}.png").write_bytes((pictures / f"{n}.png").read_bytes())
+    again = of_examples("mine", examples(pictures / "other")[::-1], 100)
+    assert {example.image.content_hash for example in again.queries} == sides[0]
+    few = of_examples("mine", examples(pictures), 7)
+    assert 0 < len(few.queries) <= 7
+
+
+def test_of_one_question_cider_is_left_out(task):
+    assert set(captions(["red"], task.queries[:1])) == {"exact match", "BLEU-1", "BLEU-2"}
+
+
 def test_a_task_of_own_examples_is_split_by_hash(task):
     examples = [*task.support, *task.queries]
     own = of_examples("mine", examples, 6)
@@ -165,6 +192,8 @@ def saved(towers, pictures):
 
 def test_the_command_prints_a_table_and_writes_a_page(saved, pictures, capsys, tmp_path):
     page = pictures / "curves.html"
+    assert cli.main(["eval", saved, "--task", "easy-vqa", "--shots", "0", "--report", "none/x.html"]) == 2
+    assert "there is no folder none" in capsys.readouterr().err
     data = str(pictures / "my.jsonl")
     status = cli.main(
         ["eval", saved, "--data", data, "--shots", "4,0,2", "--seeds", "2", "--select", "both", "--report", str(page)]
@@ -196,6 +225,26 @@ def test_the_command_as_json(saved, pictures, capsys):
         assert len(point["seeds"]) == 2
 
 
+def test_zero_shots_of_two_examples_are_one_too_many(saved, pictures, capsys):
+    lines = (pictures / "my.jsonl").read_text().splitlines()[:2]
+    (pictures / "two.jsonl").write_text("\n".join(lines))
+    assert cli.main(["eval", saved, "--data", str(pictures / "two.jsonl"), "--shots", "0"]) == 2
+    assert "1 examples to draw from (zero shots are 2 without their images)" in " ".join(
+        capsys.readouterr().err.split()
+    )
+
+
+def test_retrieved_shots_start_from_none_and_bad_records_are_counted(saved, pictures, capsys):
+    lines = (pictures / "my.jsonl").read_text().splitlines()
+    (pictures / "some.jsonl").write_text("\n".join([*lines, "no json"]))
+    data = ["--data", str(pictures / "some.jsonl"), "--skip-bad-records"]
+    assert cli.main(["eval", saved, *data, "--shots", "2,0", "--select", "retrieved", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    settings = [(point["shots"], point["select"], point["blind"]) for point in found["points"]]
+    assert settings == [(0, "random", False), (2, "retrieved", False), (0, "random", True), (2, "random", True)]
+    assert found["bad_records"] == 1
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -203,10 +252,15 @@ def test_the_command_as_json(saved, pictures, capsys):
         (["--shots", "-1"], "must not be negative"),
         (["--shots", "99"], "examples to draw from"),
         (["--shots", "2", "--orders", "3"], "only ranked answers"),
+        (["--shots", "2", "--limit", "-5"], "'-5' is no whole number"),
     ],
 )
 def test_what_cannot_be_asked_is_refused_in_a_line(saved, pictures, capsys, options, message):
-    assert cli.main(["eval", saved, "--data", str(pictures / "my.jsonl"), *options]) == 2
+    try:
+        status = cli.main(["eval", saved, "--data", str(pictures / "my.jsonl"), *options])
+    except SystemExit as stopped:
+        status = stopped.code
+    assert status == 2
     error = capsys.readouterr().err
     assert message in error
     assert "Traceback" not in error

@@ -8,6 +8,7 @@ from transformers import AutoModelForCausalLM
 
 from tests import tiny
 from vislang.errors import UserError
+from vislang.models.bridge import FlamingoConfig
 from vislang.models.causal_lm import positions_of
 from vislang.models.decoding import Decoding, write_on
 from vislang.models.flamingo_collate import IGNORED, Batch
@@ -83,6 +84,18 @@ def test_what_is_recalled_equals_what_is_run_through(lm, prefix):
     bridge.keep_texts(batch, to_continue=False)
     recalled, _ = bridge.token_log_likelihoods(batch)
     torch.testing.assert_close(recalled, through, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("settings", [{"gate_every": 0}, {"latents": 0}, {"heads": 0}, {"frames": -1}])
+def test_shapes_that_cannot_be_are_refused(settings):
+    ((name, value),) = settings.items()
+    with pytest.raises(ValueError, match=f"bridge.{name} is {value}"):
+        FlamingoConfig(**settings)
+
+
+def test_a_scale_is_wanted_for_each_gate():
+    with pytest.raises(UserError, match="scales: 1, and there are 2 gated layers"):
+        tiny.bridge(tiny.language_model("llama"), scales=[1.0])
 
 
 def test_gradients_of_the_shortcut_are_those_of_the_whole(lm):

@@ -10,6 +10,7 @@ import torch.multiprocessing as processes
 
 from tests.models.test_vilbert_pretraining import COLOURS, picture
 from vislang.document import Document
+from vislang.errors import UserError
 from vislang.models.dual_encoder import (
     ContrastiveEncoder,
     DualEncoder,
@@ -114,6 +115,20 @@ def test_it_learns_and_ranks(towers, pairs):
     scores = model.match_all([pair.media[0] for pair in pairs], [f"a {colour} shape" for colour in COLOURS])
     assert (scores.argmax(dim=1) == torch.arange(16) % 4).float().mean() > 0.9
     assert 0.01 <= model.diagnostics()["temperature"] < 0.1
+
+
+def test_images_and_texts_are_embedded_in_batches_in_their_order(towers, pairs, monkeypatch):
+    model = model_of(towers, pairs).eval()
+    mixed = [Document(pair.parts[n % 2 : n % 2 + 1]) for n, pair in enumerate(pairs)]
+    alone = torch.cat([model.embed([document]) for document in mixed])
+    called = []
+    encode = model.embed_images
+    monkeypatch.setattr(model, "embed_images", lambda images: (called.append(len(images)), encode(images))[1])
+    torch.testing.assert_close(model.embed(mixed, batch_size=10), alone, atol=1e-5, rtol=0)
+    assert called == [5, 3]
+    for parts in (pairs[0].parts, (*pairs[0].media, *pairs[1].media)):
+        with pytest.raises(UserError, match="one image or one text"):
+            model.embed([Document(parts, name="both")])
 
 
 def test_a_saved_model_embeds_alike(towers, pairs, tmp_path):

@@ -184,6 +184,18 @@ def test_opening_what_is_no_model(tmp_path, towers, model):
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(TowerError, match="/nowhere/at/all"):
         vislang.load(tmp_path)
+    for name in ("vislang.models.flamingo.Flamenco", "vislang.models.flamenco.Flamingo"):
+        (tmp_path / "config.json").write_text(json.dumps({**config, "model": name}))
+        with pytest.raises(ModelNotFound, match="this version of vislang does not have"):
+            vislang.load(tmp_path)
+    model.save(tmp_path)
+    weights = (tmp_path / "model.safetensors").read_bytes()
+    (tmp_path / "model.safetensors").write_bytes(weights[: len(weights) // 2])
+    with pytest.raises(ModelNotFound, match=r"model\.safetensors: damaged"):
+        vislang.load(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(ModelNotFound, match=r"not the whole folder that training wrote.*model\.safetensors"):
+        vislang.load(tmp_path)
 
 
 def test_weights_of_another_bridge_are_refused(model):

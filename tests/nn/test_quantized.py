@@ -2,6 +2,7 @@
 
 import torch
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from vislang.nn.quantized import Int8Linear, quantize_linears
 
@@ -20,6 +21,15 @@ def test_it_is_near_the_whole_map_and_exact_for_its_own_weights():
     (theirs,) = torch.autograd.grad(expected.square().sum(), x)
     torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
     assert small.weight.dtype == torch.int8
+
+
+def test_the_maps_of_gpt2_lie_on_their_side():
+    torch.manual_seed(0)
+    conv = Conv1D(6, 4)
+    x = torch.randn(3, 4)
+    assert Int8Linear(conv).weight.shape == (6, 4)
+    torch.testing.assert_close(Int8Linear(conv)(x), conv(x), atol=0.01, rtol=0.02)
+    assert quantize_linears(torch.nn.Sequential(conv)) == 1
 
 
 def test_rows_of_zeros_and_other_arithmetic():

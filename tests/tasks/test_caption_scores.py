@@ -30,6 +30,11 @@ def test_cider_by_hand():
     assert second == pytest.approx(10 * (1 + 1) / 4)
 
 
+def test_as_many_quarters_as_there_are_lengths_of_ngrams():
+    said = ["a b c d e", "f g", "h"]
+    assert cider_d(said, [[text] for text in said]) == pytest.approx([10.0, 5.0, 2.5])
+
+
 def test_a_longer_caption_is_clipped_and_loses_by_its_length():
     once, often = (cider_d([text, "z z"], [["a b c d e"], ["y y"]])[0] for text in ("a b c d e", "a b c d e a b c d e"))
     assert once == pytest.approx(10)

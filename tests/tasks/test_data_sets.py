@@ -5,6 +5,7 @@ from PIL import Image as Pillow
 
 from vislang.data.jsonl import DataError, read_jsonl
 from vislang.data.split import hold_out
+from vislang.document import Document, Image
 from vislang.errors import UserError
 from vislang.tasks.data_sets import split_data
 from vislang.tasks.easy_vqa import easy_vqa
@@ -52,6 +53,23 @@ def test_records_that_share_an_image_stay_together(file):
 def test_the_side_does_not_depend_on_the_order(file):
     examples = read_jsonl(file).examples
     assert hold_out(examples, 0.3)[1] == hold_out(examples[::-1], 0.3)[1][::-1]
+
+
+def test_what_hangs_together_by_images_stays_on_one_side(tmp_path):
+    """Pages 0 and 1 share an image, 1 and 2 another; the rest have two of their own."""
+    images = []
+    for number in range(40):
+        path = tmp_path / f"{number}.png"
+        Pillow.new("RGB", (4, 4), (number, 0, 0)).save(path)
+        images.append(Image(path))
+    pages = [Document(images[n : n + 2], name=str(n)) for n in (0, 1, 2)]
+    pages += [Document(images[n : n + 2], name=str(n)) for n in range(4, 40, 2)]
+    for share in (0.1, 0.3, 0.5, 0.8):
+        sides = hold_out(pages, share)
+        shown = [{medium.content_hash for page in side for medium in page.media} for side in sides]
+        assert not shown[0] & shown[1]
+        # Three pages that hang together count as one.
+        assert len({"0" if page.name in ("0", "1", "2") else page.name for page in sides[1]}) == round(share * 19)
 
 
 def test_bad_records_are_refused_unless_skipped_and_then_counted(file):

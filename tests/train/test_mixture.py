@@ -7,6 +7,10 @@ import pytest
 from tests import tiny
 from tests.data.test_tars import write as write_tar
 from tests.train.test_resume import finish, start, steps
+from vislang.data.example import Example
+from vislang.document import Image
+from vislang.prompt import Shot
+from vislang.recipe import RecipeError, read_recipe
 from vislang.train.log import read_metrics
 
 RECIPE = """model:
@@ -86,3 +90,29 @@ def test_in_turn_each_step_takes_one_stream_and_a_resumed_run_goes_on_alike(reci
             path.rmdir()
     finish(start(recipe, cut, "--train.mixing=round-robin", "--train.keep_checkpoints=9", "--resume", str(cut)))
     assert steps(cut) == rows
+
+
+@pytest.mark.parametrize(
+    ("streams", "message"),
+    [
+        ("[]", "at least one"),
+        ("[{sources: [easy-vqa], name: a}, {sources: [easy-vqa], name: a}]", "need one name each"),
+        ("[{sources: [], name: a}]", "sources is empty"),
+        ("[{sources: [easy-vqa], name: a, batch_size: -1}]", "must not be negative"),
+        ("[{sources: [easy-vqa], name: a, shots: -1}]", "must not be negative"),
+        ("[{sources: [easy-vqa], name: a, weight: -1}]", "weight must be above 0"),
+    ],
+)
+def test_streams_that_cannot_be_are_refused(recipe, streams, message):
+    with pytest.raises(RecipeError, match=message):
+        read_recipe(recipe, [f"--data={streams}"])
+
+
+def test_examples_stand_before_records_of_parts_too(towers, pictures):
+    model = tiny.flamingo(towers)
+    shot = Shot(Image(pictures / "0.png"), "red", "what color?")
+    example = Example("x", ("blue",), parts=("Compare ", Image(pictures / "1.png")))
+    lesson = example.lesson(model.prompts, [shot])
+    assert lesson.parts == (*model.prompts.examples([shot], learned=True), *example.parts)
+    assert lesson.target == "blue"
+    assert example.prompt(model.prompts, [shot]).parts == (*model.prompts.examples([shot]), *example.parts)

@@ -31,14 +31,14 @@ class Question:
         medium: path of an image or a video.
         question: None asks for a caption.
         shots: pairs (path, text) of examples.
-        options: the only answers there are; they are ranked by likelihood. None lets the model write.
+        options: the only answers there are, two or more; they are ranked by likelihood. None lets the model write.
         drop_examples: leave the first examples out where they are more than the language model's context holds.
     """
 
     medium: str
     question: str | None
     shots: Sequence[Sequence[str]]
-    options: tuple[str, ...] = ()
+    options: tuple[str, ...] | None = None
     drop_examples: bool = False
 
 
@@ -51,6 +51,8 @@ def ask(model: str, asked: Question, decoding: Decoding) -> int:
         UserError: the model cannot do what is asked.
         MediaError: an image cannot be used.
     """
+    if asked.options is not None and len(set(asked.options)) < max(2, len(asked.options)):
+        raise UserError('--options: give at least two different answers, such as --options "cat,dog".')
     # Decode before the model is opened: a wrong path should not cost its loading time.
     medium = medium_of(asked.medium)
     examples = [parse_shot(path, text, asked.question) for path, text in asked.shots]
@@ -78,7 +80,7 @@ def ask(model: str, asked: Question, decoding: Decoding) -> int:
 def _write(model: Flamingo, prompt: Document, asked: Question, decoding: Decoding) -> None:
     if asked.drop_examples:
         model.collate.config = dataclasses.replace(model.collate.config, too_long="drop")
-    if asked.options:
+    if asked.options is not None:
         (scores,) = model.rank([prompt], asked.options)
         likely = torch.tensor([score.log_likelihood for score in scores]).softmax(dim=0)
         for place in likely.argsort(descending=True).tolist():

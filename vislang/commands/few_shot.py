@@ -16,7 +16,15 @@ from vislang.data.example import Example
 from vislang.data.fetch import fetch
 from vislang.data.jsonl import DataError, Problem, must_be_good
 from vislang.errors import UserError
-from vislang.evaluate.few_shot import Point, Setting, evaluate_point, likeness_of, most_frequent, nearest_answers
+from vislang.evaluate.few_shot import (
+    TEXT_SHOTS,
+    Point,
+    Setting,
+    evaluate_point,
+    likeness_of,
+    most_frequent,
+    nearest_answers,
+)
 from vislang.evaluate.few_shot_page import as_record, each, told, way, write_few_shot_page
 from vislang.models.loading import load
 from vislang.tasks.few_shot import FEW_SHOT_TASKS, FewShotTask, Mean, limited, of_examples
@@ -63,8 +71,16 @@ class Prompting:
         drawn = [Setting(n, "random", self.orders if n > 1 else 1) for n in numbers]
         retrieved = [Setting(n, "retrieved", self.orders if n > 1 else 1) for n in numbers if n]
         blind = [Setting(n, blind=True) for n in numbers]
-        chosen = {"random": drawn, "retrieved": retrieved, "both": [*drawn, *retrieved]}[self.select]
+        # Without examples there is nothing to choose.
+        none = [setting for setting in drawn if not setting.shots]
+        chosen = {"random": drawn, "retrieved": [*none, *retrieved], "both": [*drawn, *retrieved]}[self.select]
         return [*chosen, *blind]
+
+    def command(self, source: str, task: str) -> str:
+        """What was asked for, as it is typed."""
+        words = [f"vislang eval {source} --task {task} --shots {self.shots} --seeds {self.seeds}"]
+        words.append(f"--select {self.select} --orders {self.orders} --limit {self.limit} --seed {self.seed}")
+        return " ".join([*words, f"--selector {self.selector}"] if self.selector else words)
 
 
 def few_shot(
@@ -78,34 +94,39 @@ def few_shot(
     settings = prompting.settings()
     if task is None:
         raise UserError(f"--shots: name a --task ({', '.join(FEW_SHOT_TASKS)}) or a --data file.")
-    chosen = limited(task_named(task, prompting.limit or OWN, skip), prompting.limit, prompting.seed)
-    if max(setting.shots for setting in settings) > len(chosen.support):
-        raise UserError(f"--shots {prompting.shots}: {task} has {len(chosen.support)} examples to draw from.")
+    if report is not None and not report.parent.is_dir():
+        raise UserError(f"--report {report}: there is no folder {report.parent}. Make it first.")
+    whole, bad = task_named(task, prompting.limit or OWN, skip)
+    chosen = limited(whole, prompting.limit, prompting.seed)
+    if max(setting.shots or TEXT_SHOTS for setting in settings) > len(chosen.support):
+        raise UserError(
+            f"--shots {prompting.shots}: {task} has {len(chosen.support)} examples to draw from (zero shots are "
+            f"{TEXT_SHOTS} without their images)."
+        )
     if prompting.orders > 1 and not chosen.options:
         raise UserError(f"--orders: the answers of {task} are written, and only ranked answers can be averaged.")
     model = load(source)
     if not isinstance(model, FewShot):
         raise UserError(f"{source}: is a {type(model).__name__}, which is not shown examples; give a Flamingo.")
     points, baselines = measured(model, chosen, prompting, settings)
-    if report is not None:
-        asked = f"vislang eval {source} --task {task} --shots {prompting.shots} --seeds {prompting.seeds}"
-        more = f" --select {prompting.select} --orders {prompting.orders} --limit {prompting.limit}"
-        write_few_shot_page(report, f"{task}: {source}", points, baselines, asked + more, versions())
     if as_json:
-        print(
-            json.dumps(
-                {"model": source, "task": task, "points": [as_record(p) for p in points], "baselines": baselines}
-            )
-        )
-        return 0
-    console.print(few_shot_table(task, points, baselines))
+        records = [as_record(point) for point in points]
+        found = {"model": source, "task": task, "bad_records": bad, "points": records, "baselines": baselines}
+        print(json.dumps(found), flush=True)
+    else:
+        if bad:
+            console.print(f"left out {bad} bad records")
+        console.print(few_shot_table(task, points, baselines))
     if report is not None:
-        console.print(f"[bold]{report}[/bold] shows the curves")
+        command = prompting.command(source, task)
+        write_few_shot_page(report, f"{task}: {source}", points, baselines, command, versions())
+        if not as_json:
+            console.print(f"[bold]{report}[/bold] shows the curves")
     return 0
 
 
-def task_named(name: str, queries: int, skip: bool = False) -> FewShotTask:
-    """A task by name, or of the examples of a file.
+def task_named(name: str, queries: int, skip: bool = False) -> tuple[FewShotTask, int]:
+    """A task by name, or of the examples of a file; and how many bad records were left out.
 
     Raises:
         DataError: nothing usable in the file.
@@ -114,7 +135,7 @@ def task_named(name: str, queries: int, skip: bool = False) -> FewShotTask:
         source = FEW_SHOT_TASKS[name]
         if source.data_set is not None and not source.data_set.is_here:
             fetch(source.data_set, say=console.print)
-        return source.build()
+        return source.build(), 0
     problems: list[Problem] = []
     with reporting("checking records") as progress:
         items = material(name, "train", problems, progress)
@@ -122,21 +143,22 @@ def task_named(name: str, queries: int, skip: bool = False) -> FewShotTask:
     examples = [item for item in items if isinstance(item, Example) and item.image is not None]
     if len(examples) < 2:
         raise DataError(f"{name}: needs two examples with an image, one to show and one to ask.")
-    return of_examples(name, examples, queries)
+    return of_examples(name, examples, queries), len(problems)
 
 
 def measured(
     model: Any, task: FewShotTask, prompting: Prompting, settings: list[Setting]
 ) -> tuple[list[Point], dict[str, dict[str, float]]]:
     """The points, and the figures of those that need no prompt."""
-    prepared = [example.prompt(model.prompts) for example in task.queries]
+    compared = prompting.select != "random" or not task.options
+    prepared = [*task.queries, *task.support] if compared else task.queries
     with reporting("encoding images") as progress:
-        model.prepare(prepared, progress)
+        model.prepare([example.prompt(model.prompts) for example in prepared], progress)
     selector = load(prompting.selector) if prompting.selector else model
     if not isinstance(selector, Embeds):
         raise UserError(f"--selector {prompting.selector}: is a {type(selector).__name__}, which compares no images.")
     likeness = None
-    if prompting.select != "random" or not task.options:
+    if compared:
         with reporting("comparing images") as progress:
             likeness = likeness_of(selector, task, progress)
     points = []

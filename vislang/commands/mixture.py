@@ -16,7 +16,7 @@ from vislang.commands.parts import Parts, count_of, divide
 from vislang.console import console, reporting
 from vislang.data.example import Example
 from vislang.data.fetch import fetch
-from vislang.data.jsonl import Problem, must_be_good
+from vislang.data.jsonl import DataError, Problem, must_be_good
 from vislang.document import Document
 from vislang.evaluate.answering import answer, shots_of
 from vislang.recipe import Recipe, StreamConfig
@@ -70,6 +70,8 @@ class Mixture:
     def _lessons(self, items: Sequence[Material], shots: int, seed: int) -> list[Document]:
         """Each question or pair, after so many others as examples; pages as they are."""
         examples = [item for item in items if isinstance(item, Example)]
+        if shots and not shots_of(examples):
+            raise DataError("shots: an example is an image or a video with a question or a caption, and there is none.")
         chance = random.Random(seed)
         lessons = []
         for item in items:

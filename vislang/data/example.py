@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vislang.document import Document, Image, Part, Video
 from vislang.prompt import Prompts, Shot
@@ -42,15 +42,15 @@ class Example:
 
     def prompt(self, prompts: Prompts, shots: Sequence[Shot] = ()) -> Document:
         """The document to be continued."""
-        if self.parts is not None:
-            return Document(self.parts, name=self.name)
-        assert self.image is not None
-        return prompts.ask(self.image, self.question, (*shots, *self.shots), name=self.name)
+        return self._after(prompts, shots, learn_shots=False)
 
     def lesson(self, prompts: Prompts, shots: Sequence[Shot] = ()) -> Document:
         """The document with its target, to learn from; so are the answers of examples before it."""
+        return replace(self._after(prompts, shots, learn_shots=True), target=self.target)
+
+    def _after(self, prompts: Prompts, shots: Sequence[Shot], learn_shots: bool) -> Document:
+        shots = (*shots, *self.shots)
         if self.parts is not None:
-            return Document(self.prompt(prompts).parts, target=self.target, name=self.name)
+            return Document([*prompts.examples(shots, learn_shots), *self.parts], name=self.name)
         assert self.image is not None
-        prompt = prompts.ask(self.image, self.question, (*shots, *self.shots), self.name, learn_shots=True)
-        return Document(prompt.parts, target=self.target, name=self.name)
+        return prompts.ask(self.image, self.question, shots, self.name, learn_shots)

@@ -197,9 +197,18 @@ def text_of(record: dict[str, Any], key: str, forms: str = FORMS) -> str:
         raise RecordError(f'"{key}" is {_kind(value)}, not text. Put it in quotes.')
     if not value.strip():
         raise RecordError(f'"{key}" is empty. Fill it in, or leave the record out.')
-    if any(0xD800 <= ord(character) <= 0xDFFF for character in value):
-        raise RecordError(f'"{key}" holds half of a character (a lone surrogate). Save the file as UTF-8.')
-    return value
+    return whole_characters(value, f'"{key}"')
+
+
+def whole_characters(text: str, what: str) -> str:
+    """The same text.
+
+    Raises:
+        RecordError: there is half of a character in it, which no tokenizer reads; ``what`` names the text.
+    """
+    if any(0xD800 <= ord(character) <= 0xDFFF for character in text):
+        raise RecordError(f"{what} holds half of a character (a lone surrogate). Save the file as UTF-8.")
+    return text
 
 
 def answers_of(record: dict[str, Any], forms: str = FORMS) -> tuple[str, ...]:
@@ -221,7 +230,7 @@ def _parts(parts: Any, folder: Path) -> Iterator[Part]:
         raise RecordError('"parts" is not a list with something in it. Write text and {"image": path} in order.')
     for place, part in enumerate(parts, start=1):
         if isinstance(part, str):
-            yield part
+            yield whole_characters(part, f'part {place} of "parts"')
         elif isinstance(part, dict) and len(part) == 1 and (kind := next(iter(part))) in MEDIA:
             yield MEDIA[kind](folder / text_of(part, kind))
         else:
@@ -241,9 +250,9 @@ def _with_images(record: dict[str, Any], folder: Path) -> Iterator[Part]:
             f'"text" has {len(texts) - 1} times {PLACE}, and there are {len(images)} images. Write {PLACE} once for '
             "each."
         )
-    for text, image in zip(texts, [None, *images], strict=True):
-        if image is not None:
-            yield Image(folder / text_of({"images": image}, "images"))
+    for place, text in enumerate(texts):
+        if place:
+            yield Image(folder / text_of({"images": images[place - 1]}, "images"))
         if text:
             yield text
 
@@ -266,9 +275,6 @@ def _fault(medium: Medium, max_pixels: int) -> str | None:
             medium.decode()
     except MediaError as error:
         return str(error)
-    except ValueError as error:
-        # A path with a NUL in it, and the like.
-        return f"{medium.name!r}: no usable path ({error})."
     return None
 
 

@@ -18,7 +18,8 @@ def hold_out(examples: Sequence[Held], share: float) -> tuple[list[Held], list[H
     """Split examples into those to learn from and those held out; examples that share a medium stay together.
 
     The media with the lowest hashes of their content are held out, so that the split stays the same when
-    records are reordered or the files lie elsewhere, and nearly the same when records are added.
+    records are reordered or the files lie elsewhere, and nearly the same when records are added. Of examples with
+    several media, the highest hash of all that hang together counts.
 
     Args:
         examples: all of them.
@@ -29,7 +30,7 @@ def hold_out(examples: Sequence[Held], share: float) -> tuple[list[Held], list[H
     """
     if not 0 <= share < 1:
         raise UserError(f"hold_out is {share}; it must be at least 0 and below 1.")
-    keys = [key_of(example) for example in examples]
+    keys = keys_of(examples)
     ordered = sorted(set(keys))
     count = min(len(ordered) - 1, max(1, round(share * len(ordered)))) if share and ordered else 0
     held = set(ordered[:count])
@@ -39,15 +40,36 @@ def hold_out(examples: Sequence[Held], share: float) -> tuple[list[Held], list[H
     )
 
 
-def key_of(example: Example | Document | Case) -> str:
-    """What decides the side of an example: the hash of its first medium, or without one, of its text; of a case with a
-    group, the hash of that."""
+def keys_of(examples: Sequence[Held]) -> list[str]:
+    """What decides the side of each example: the highest hash among what it shows, and what those show that share
+    something with it, and so on. So many pages with one image in common stay where most of them would be."""
+    shown = [_marks(example) for example in examples]
+    parent: dict[str, str] = {}
+
+    def root(mark: str) -> str:
+        while (above := parent.setdefault(mark, mark)) != mark:
+            parent[mark] = parent[above]
+            mark = above
+        return mark
+
+    for marks in shown:
+        highest = max(root(mark) for mark in marks)
+        for mark in marks:
+            below = root(mark)
+            highest, below = max(highest, below), min(highest, below)
+            parent[below] = highest
+    return [root(marks[0]) for marks in shown]
+
+
+def _marks(example: Example | Document | Case) -> list[str]:
+    """What an example shows: the hashes of its media, or without any, of its text; of a case with a group, the hash of
+    that."""
     if isinstance(example, Case):
         if example.group:
-            return hashlib.sha256(example.group.encode()).hexdigest()
+            return [hashlib.sha256(example.group.encode()).hexdigest()]
         example = example.options[0]
     document = example if isinstance(example, Document) else example.document()
     if document.media:
-        return document.media[0].content_hash
+        return [medium.content_hash for medium in document.media]
     text = "".join(part for part in document.parts if isinstance(part, str))
-    return hashlib.sha256(text.encode()).hexdigest()
+    return [hashlib.sha256(text.encode()).hexdigest()]

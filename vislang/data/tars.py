@@ -39,15 +39,15 @@ def read_tar(path: Path, problems: list[Problem], progress: Progress | None = No
                     records.setdefault(f"{folder}/{key}" if folder else key, {})[ending.lower()] = member
     except (OSError, tarfile.TarError) as error:
         raise DataError(f"{path}: not an uncompressed tar file ({error}). Unpack it, or copy it again.") from None
-    found = []
+    found, known = [], len(problems)
     for number, (key, members) in enumerate(records.items(), start=1):
         try:
             found.append(_pair(path, key, members))
-        except (MediaError, ValueError) as error:
+        except (MediaError, ValueError, RecursionError) as error:
             problems.append(Problem(f"{path}: {key}", number, str(error)))
         if progress is not None:
             progress(number, len(records))
-    if not found and not problems:
+    if not found and len(problems) == known:
         raise DataError(f"{path}: empty. A record is an image and a .txt of the same name.")
     return found
 
@@ -56,17 +56,19 @@ def _pair(path: Path, key: str, members: dict[str, tarfile.TarInfo]) -> Example:
     def part(member: tarfile.TarInfo) -> Slice:
         return Slice(path, member.offset_data, member.size, member.name)
 
-    medium: Image | Video | None = None
-    for ending, member in members.items():
-        kind = ending.rpartition(".")[2]
-        if kind in IMAGES:
-            medium = Image(part(member))
-            medium.decode()
-        elif kind in VIDEOS:
-            medium = Video(part(member))
-            medium.decode(max_frames=1)
-    if medium is None:
-        raise ValueError(f"no image or video among {', '.join(sorted(members))}.")
+    media = [ending for ending in members if ending.rpartition(".")[2] in (*IMAGES, *VIDEOS)]
+    # 1.jpg comes before 1.mask.png, which belongs to it.
+    media = [ending for ending in media if "." not in ending] or media
+    if len(media) != 1:
+        found = ", ".join(sorted(media or members))
+        raise ValueError(f"{'several images or videos' if media else 'no image or video'} in it: {found}.")
+    medium: Image | Video
+    if media[0].rpartition(".")[2] in IMAGES:
+        medium = Image(part(members[media[0]]))
+        medium.decode()
+    else:
+        medium = Video(part(members[media[0]]))
+        medium.decode(max_frames=1)
     caption: Any
     if "txt" in members:
         caption = Image(part(members["txt"])).read().decode("utf-8")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Iterator, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 from urllib.parse import unquote, urlparse
 
 from vislang.capabilities import Progress
-from vislang.data.jsonl import DataError, Problem, RecordError, parse_record
+from vislang.data.jsonl import DataError, Problem, RecordError, parse_record, whole_characters
 from vislang.document import Document, EndOfChunk, Image, Learned, MediaError, Part
 
 SKIPPED = {"script", "style", "head", "nav", "header", "footer", "aside", "noscript", "template", "svg"}
@@ -30,6 +31,12 @@ INLINE = {
     *("s", "samp", "small", "span", "strong", "sub", "sup", "time", "tt", "u", "var", "wbr"),
 }
 """Elements that do not break a line."""
+
+HEAD = {"base", "link", "meta", "noscript", "script", "style", "template", "title"}
+"""Elements of a page's head; any other ends it, where its end is left out."""
+
+LEADING = ("nav-", "nav_", "navbar", "navfooter", "navheader", "navigation")
+"""Beginnings of the classes of elements that lead around; ``nav`` itself is one too."""
 
 ICONS = {"prev", "next", "up", "home", "note", "tip", "warning", "caution", "important", "spacer", "blank"}
 """File names of drawings that only lead around or draw attention."""
@@ -72,19 +79,16 @@ def html_pages(folder: Path, problems: list[Problem], progress: Progress | None 
     Raises:
         DataError: there is no page with an image in it.
     """
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".html", ".htm"))
+    files = _files(folder)
     known: dict[Path, Image | None] = {}
     pages = []
     for number, file in enumerate(files, start=1):
-        parser = _PageParser()
-        parser.feed(file.read_text(encoding="utf-8", errors="replace"))
-        parser.close()
         parts: list[str | Image] = []
-        for part in parser.parts():
+        for part in _parsed(file, problems):
             if isinstance(part, str):
                 parts.append(part)
                 continue
-            path = (file.parent / part.source).resolve()
+            path = part.place(file, folder)
             if path not in known:
                 known[path] = _content(path, f"{file}", problems)
             if (image := known[path]) is not None:
@@ -101,15 +105,38 @@ def html_pages(folder: Path, problems: list[Problem], progress: Progress | None 
 def described_images(folder: Path) -> list[tuple[Image, str]]:
     """Images of the pages of a folder with their descriptions (``alt``) of three words or more, each pair once."""
     found: dict[tuple[str, str], tuple[Image, str]] = {}
-    for file in sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".html", ".htm")):
-        parser = _PageParser()
-        parser.feed(file.read_text(encoding="utf-8", errors="replace"))
-        for part in parser.parts():
+    for file in _files(folder):
+        for part in _parsed(file, []):
             if isinstance(part, _Shown) and len(part.alt.split()) >= 3:
-                path = (file.parent / part.source).resolve()
+                path = part.place(file, folder)
                 if (image := _content(path, str(file), [])) is not None:
                     found[(str(path), part.alt)] = (image, part.alt)
     return list(found.values())
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in (".html", ".htm") and p.is_file())
+
+
+def _parsed(file: Path, problems: list[Problem]) -> list[str | _Shown]:
+    """Lines and images of a page, in order; nothing of one that cannot be read."""
+    parser = _PageParser()
+    try:
+        parser.feed(_text(file.read_bytes()))
+        parser.close()
+    except (OSError, AssertionError, ValueError) as error:
+        problems.append(Problem(str(file), 0, f"not HTML that can be read ({error}). Save the page again."))
+        return []
+    return list(parser.parts())
+
+
+def _text(raw: bytes) -> str:
+    """A page's text, by the encoding that it names, or else UTF-8."""
+    named = re.search(rb"<meta[^>]+charset\s*=\s*[\"']?([\w-]+)", raw[:2048], re.IGNORECASE)
+    try:
+        return raw.decode(named[1].decode() if named else "utf-8", errors="replace").removeprefix("\ufeff")
+    except LookupError:
+        return raw.decode("utf-8", errors="replace")
 
 
 def mmc4(file: Path, problems: list[Problem], progress: Progress | None = None) -> list[Document]:
@@ -136,13 +163,16 @@ def mmc4(file: Path, problems: list[Problem], progress: Progress | None = None) 
             place = info["matched_text_index"]
             if not 0 <= place < len(texts):
                 raise RecordError(f'"matched_text_index" is {place}, and "text_list" has {len(texts)} texts.')
-            if info.get("matched_sim", 1.0) >= LEAST_SIMILARITY:
+            likeness = info.get("matched_sim", 1.0)
+            if not isinstance(likeness, int | float):
+                raise RecordError('"matched_sim" is no number.')
+            if likeness >= LEAST_SIMILARITY:
                 before.setdefault(place, []).append(_mmc4_image(info, file.parent))
         if not before:
             return None
         parts: list[str | Image] = []
         for place, text in enumerate(texts):
-            parts += [*before.get(place, []), str(text)]
+            parts += [*before.get(place, []), _said(text, "text_list", place)]
         return document_of(parts, name)
 
     return _records(file, page, problems, progress)
@@ -172,7 +202,7 @@ def obelics(file: Path, problems: list[Problem], progress: Progress | None = Non
         for place, (text, image) in enumerate(zip(texts, images, strict=True), start=1):
             if (text is None) == (image is None):
                 raise RecordError(f"at place {place} there is both a text and an image, or neither.")
-            parts.append(str(text) if image is None else _obelics_image(image, file.parent))
+            parts.append(_said(text, "texts", place) if image is None else _obelics_image(image, file.parent))
         return document_of(parts, name) if any(isinstance(part, Image) for part in parts) else None
 
     if file.suffix == ".parquet":
@@ -180,20 +210,29 @@ def obelics(file: Path, problems: list[Problem], progress: Progress | None = Non
     return _records(file, page, problems, progress)
 
 
+def _said(text: Any, key: str, place: int) -> str:
+    if not isinstance(text, str):
+        raise RecordError(f'entry {place} of "{key}" is no text.')
+    return whole_characters(text, f'entry {place} of "{key}"')
+
+
 def _records(file: Path, page: Any, problems: list[Problem], progress: Progress | None) -> list[Document]:
     pages: list[Document] = []
+    known = len(problems)
     try:
         size, read = file.stat().st_size, 0
         with file.open("rb") as lines:
             for number, raw in enumerate(lines, start=1):
                 read += len(raw)
+                if number == 1:
+                    raw = raw.removeprefix(b"\xef\xbb\xbf")
                 if raw.strip():
                     _add(pages, page, lambda raw=raw: parse_record(raw, "an object"), file, number, problems)
                 if progress is not None:
                     progress(read, size)
     except OSError as error:
         raise DataError(f"{file}: cannot be read ({error.strerror}). Give a JSON Lines file.") from None
-    return _some(pages, file, problems)
+    return _some(pages, file, len(problems) - known)
 
 
 def _parquet(file: Path, page: Any, problems: list[Problem], progress: Progress | None) -> list[Document]:
@@ -208,6 +247,7 @@ def _parquet(file: Path, page: Any, problems: list[Problem], progress: Progress 
         if not {"texts", "images"} <= names:
             raise DataError(f"{file}: has the columns {', '.join(sorted(names))}; wanted are texts and images.")
         pages: list[Document] = []
+        known = len(problems)
         number, total = 0, table.metadata.num_rows
         for batch in table.iter_batches(64, columns=["texts", "images"]):
             for record in batch.to_pylist():
@@ -217,7 +257,7 @@ def _parquet(file: Path, page: Any, problems: list[Problem], progress: Progress 
                 progress(number, total)
     except (OSError, pyarrow.ArrowException) as error:
         raise DataError(f"{file}: cannot be read as Parquet ({error}). Copy it again from its origin.") from None
-    return _some(pages, file, problems)
+    return _some(pages, file, len(problems) - known)
 
 
 def _add(pages: list[Document], page: Any, record: Any, file: Path, number: int, problems: list[Problem]) -> None:
@@ -232,8 +272,8 @@ def _add(pages: list[Document], page: Any, record: Any, file: Path, number: int,
         pages.append(made)
 
 
-def _some(pages: list[Document], file: Path, problems: list[Problem]) -> list[Document]:
-    if not pages and not problems:
+def _some(pages: list[Document], file: Path, bad: int) -> list[Document]:
+    if not pages and not bad:
         raise DataError(f"{file}: no page with an image in it.")
     return pages
 
@@ -290,6 +330,11 @@ class _Shown:
     def __init__(self, source: str, alt: str):
         self.source, self.alt = source, alt
 
+    def place(self, page: Path, folder: Path) -> Path:
+        """Its file: beside the page, or, where its path begins with a slash, in the folder of all pages."""
+        beside = folder / self.source.lstrip("/") if self.source.startswith("/") else page.parent / self.source
+        return beside if "\0" in self.source else beside.resolve()
+
 
 class _PageParser(HTMLParser):
     """Collects lines of text and images, leaving out what only leads around."""
@@ -309,6 +354,8 @@ class _PageParser(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         named = {name: value or "" for name, value in attrs}
+        if "head" in self._open and tag not in HEAD:
+            self.handle_endtag("head")
         if tag == "img" and not self._skipping:
             self._image(named)
         if tag in VOID:
@@ -318,7 +365,7 @@ class _PageParser(HTMLParser):
         if (
             self._skipping
             or tag in SKIPPED
-            or any(name.startswith("nav") for name in named.get("class", "").lower().split())
+            or any(name == "nav" or name.startswith(LEADING) for name in named.get("class", "").lower().split())
         ):
             self._skipping += 1
         elif tag not in INLINE:
@@ -348,10 +395,16 @@ class _PageParser(HTMLParser):
 
     def _image(self, named: dict[str, str]) -> None:
         source = named.get("src", "")
-        if not source or urlparse(source).scheme:
-            return
+        try:
+            address = urlparse(source)
+            if not source or address.scheme or address.netloc:
+                return
+            source = unquote(address.path)
+        except ValueError:
+            # No address, then; as a path it is looked for, and said to be missing.
+            pass
         self._end_line()
-        self._found.append(_Shown(unquote(urlparse(source).path), " ".join(named.get("alt", "").split())))
+        self._found.append(_Shown(source, " ".join(named.get("alt", "").split())))
 
     def _end_line(self) -> None:
         line = " ".join("".join(self._line).split())

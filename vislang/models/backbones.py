@@ -297,7 +297,9 @@ def load_language_tower(name: str, dtype: torch.dtype = torch.float32, quantize:
     marks = fingerprint(lm.state_dict())
     lm = lm.to(dtype)
     if quantize:
-        quantize_linears(lm, lambda linear: linear is lm.get_output_embeddings())
+        head = lm.get_output_embeddings()
+        if not quantize_linears(lm, lambda linear: linear is head):
+            raise TowerError(f"language model {name!r}: has no linear maps to keep in 8 bits. Set quantize to false.")
     return LanguageTower(name, marks, FrozenCausalLM(lm), tokenizer, quantize)
 
 

@@ -249,6 +249,15 @@ class FlamingoConfig:
     look: Literal["latest", "all"] = "latest"
     frames: int = 0
 
+    def __post_init__(self):
+        for name in ("gate_every", "latents", "resampler_depth", "heads", "head_width", "expansion"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"bridge.{name} is {getattr(self, name)}; it must be at least 1.")
+        if self.resampler_width is not None and self.resampler_width < 1:
+            raise ValueError(f"bridge.resampler_width is {self.resampler_width}; it must be at least 1.")
+        if self.frames < 0:
+            raise ValueError(f"bridge.frames is {self.frames}; it must not be negative.")
+
 
 class MediaKeysValues:
     """Keys and values of the media of a batch for every gated layer, projected once.
@@ -364,6 +373,10 @@ class Bridge(nn.Module):
             raise UserError(
                 f"gated_layers {gated}: name at least one of the language model's layers 0 to {depth - 1}, "
                 "each once (gate_every must not exceed their number)."
+            )
+        if config.scales is not None and len(config.scales) != len(gated):
+            raise UserError(
+                f"scales: {len(config.scales)}, and there are {len(gated)} gated layers. Give one for each."
             )
         self.lm = lm
         width = config.resampler_width or features_width

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -11,6 +12,9 @@ from torch import Tensor
 
 from vislang.errors import UserError
 from vislang.models.bridge import Bridge, Reading
+
+COLDEST = 1e-3
+"""The lowest temperature at which logits divided by it are still numbers; below, take the most likely token."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +51,12 @@ class Decoding:
         for name in ("max_new_tokens", "beams", "returns"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} is {getattr(self, name)}; it must be at least 1.")
-        if self.temperature < 0 or self.top_k < 0 or not 0 < self.top_p <= 1:
-            raise UserError("temperature and top_k must not be negative, and top_p lies above 0, up to 1.")
+        if not (self.temperature == 0 or COLDEST <= self.temperature < math.inf):
+            raise UserError(f"temperature is {self.temperature}; it must be 0, or a number of at least {COLDEST}.")
+        if self.top_k < 0 or not 0 < self.top_p <= 1:
+            raise UserError("top_k must not be negative, and top_p lies above 0, up to 1.")
+        if not 0 <= self.seed < 2**32:
+            raise UserError(f"seed is {self.seed}; it must be at least 0 and below 2**32.")
         if self.beams > 1 and self.temperature > 0:
             raise UserError("beams follow the most likely texts and draw nothing; set temperature to 0, or beams to 1.")
         if self.returns > 1 and self.temperature == 0 and self.returns > self.beams:

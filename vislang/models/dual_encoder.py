@@ -221,15 +221,23 @@ class ContrastiveEncoder(PairModel[DualEncoder]):
         Raises:
             UserError: a document is neither.
         """
-        found = []
-        for number, document in enumerate(documents):
-            if document.media:
-                found.append(self.embed_images(self.inputs.images_of(document)))
-            else:
-                found.append(self.embed_texts([" ".join(self.inputs.texts_of(document))]))
+        found: list[Tensor] = []
+        for start in range(0, len(documents), batch_size):
+            part = documents[start : start + batch_size]
+            for document in part:
+                if len(document.media) > 1 or (document.media and len(document.parts) > 1):
+                    raise UserError(f"{document.name or 'a document'}: one image or one text has a vector, not both.")
+            seen = {n: self.inputs.images_of(document)[0] for n, document in enumerate(part) if document.media}
+            said = {n: " ".join(self.inputs.texts_of(document)) for n, document in enumerate(part) if n not in seen}
+            rows: dict[int, Tensor] = {}
+            if seen:
+                rows |= zip(seen, self.embed_images(list(seen.values())), strict=True)
+            if said:
+                rows |= zip(said, self.embed_texts(list(said.values())), strict=True)
+            found += [rows[n] for n in range(len(part))]
             if progress is not None:
-                progress(number + 1, len(documents))
-        return torch.cat(found)
+                progress(start + len(part), len(documents))
+        return torch.stack(found)
 
     @torch.inference_mode()
     def embed_images(self, images: Sequence[Image], batch_size: int = 64) -> Float[Tensor, "images vector"]:

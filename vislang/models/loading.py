@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from vislang.errors import UserError
 
 
@@ -41,7 +43,18 @@ def load(source: str | Path, **relocated: str) -> Any:
     # Only our own classes: a config must not be able to import anything else.
     if not module.startswith("vislang.models."):
         raise ModelNotFound(f"{folder / 'config.json'}: names {module}.{name}, which is no vislang model.")
-    return getattr(importlib.import_module(module), name).load(folder, **relocated)
+    try:
+        made = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError):
+        raise ModelNotFound(
+            f"{folder / 'config.json'}: names {module}.{name}, which this version of vislang does not have."
+        ) from None
+    try:
+        return made.load(folder, **relocated)
+    except FileNotFoundError as error:
+        raise ModelNotFound(f"{folder}: not the whole folder that training wrote. {error}") from None
+    except SafetensorError as error:
+        raise ModelNotFound(f"{folder / 'model.safetensors'}: damaged ({error}). Copy it again.") from None
 
 
 def _from_hub(source: str) -> Path:

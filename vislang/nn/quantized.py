@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int8
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 
 class _Dequantized(torch.autograd.Function):
@@ -30,15 +31,17 @@ class Int8Linear(nn.Module):
     Gradients reach its input; there are none for its weights.
 
     Args:
-        linear: the map to keep.
+        linear: the map to keep; GPT-2's ``Conv1D`` is one with its matrix on its side.
     """
 
     weight: Int8[Tensor, "width_out width_in"]
     scale: Float[Tensor, "..."]
 
-    def __init__(self, linear: nn.Linear):
+    def __init__(self, linear: nn.Linear | Conv1D):
         super().__init__()
         whole = linear.weight.detach()
+        if isinstance(linear, Conv1D):
+            whole = whole.t()
         scale = whole.abs().amax(dim=1).float().clamp(min=1e-12) / 127
         self.register_buffer("weight", (whole.float() / scale[:, None]).round().to(torch.int8))
         self.register_buffer("scale", scale)
@@ -57,7 +60,7 @@ def quantize_linears(model: nn.Module, spared: Callable[[nn.Module], bool] = lam
     count = 0
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
-            if type(child) is nn.Linear and not spared(child):
+            if type(child) in (nn.Linear, Conv1D) and not spared(child):
                 setattr(module, name, Int8Linear(child))
                 count += 1
     return count

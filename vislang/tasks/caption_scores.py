@@ -31,10 +31,12 @@ def words(text: str) -> list[str]:
 
 
 def cider_d(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
-    """CIDEr-D of each candidate: 10 for a candidate that equals its only reference, as the authors scale it.
+    """CIDEr-D of each candidate, as the authors scale it: 2.5 for each length of n-grams, one to four words, in which a
+    candidate equals its only reference. So 10 is reached by captions of four words and more, and one of two words that
+    is right word by word has 5.
 
     Each n-gram weighs as much as it is rare among the references of all candidates, so that a score is comparable only
-    to others on the same references.
+    to others on the same references; of a single image nothing is rare, and the score is 0.
 
     Args:
         candidates: one caption an image.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -59,7 +58,8 @@ def captions(predictions: Sequence[str], queries: Sequence[Example]) -> Figures:
     references = [query.references for query in queries]
     each = cider_d(predictions, references)
     return {
-        "CIDEr-D": Mean(sum(each) / len(each), *interval(each)),
+        # Of a single image no n-gram is rare, and CIDEr-D is 0 whatever is said.
+        **({"CIDEr-D": Mean(sum(each) / len(each), *interval(each))} if len(each) > 1 else {}),
         "exact match": accuracy(predictions, queries),
         "BLEU-1": bleu(predictions, references, 1),
         "BLEU-2": bleu(predictions, references, 2),
@@ -123,17 +123,38 @@ FEW_SHOT_TASKS = {
 
 
 def of_examples(name: str, examples: Sequence[Example], queries: int) -> FewShotTask:
-    """A task of a user's own examples: a part of them is asked, the others serve as shots; sides are taken by hash.
+    """A task of a user's own examples: a part of them is asked, the others serve as shots.
+
+    The images with the lowest hashes of their content are asked about, so that none is on both sides. Several captions
+    of an image are references of one question.
 
     Args:
         name: of the task.
-        examples: questions, or pairs to caption.
-        queries: how many to ask at most; never more than half.
+        examples: questions about images, or images with captions.
+        queries: how many to ask at most, of at most half of the images.
     """
-    ordered = sorted(examples, key=lambda e: hashlib.sha256(repr((e.image, e.question)).encode()).digest())
-    count = min(queries, len(ordered) // 2)
+    by_image: dict[str, list[Example]] = {}
+    for example in examples:
+        assert example.image is not None
+        by_image.setdefault(example.image.content_hash, []).append(example)
+    asked: list[Example] = []
+    support: list[Example] = []
+    for number, key in enumerate(sorted(by_image)):
+        here = _captions_together(by_image[key])
+        into = asked if number < len(by_image) // 2 and len(asked) + len(here) <= max(queries, len(here)) else support
+        into += here
     asks = any(example.question is not None for example in examples)
-    return FewShotTask(name, ordered[count:], ordered[:count], right if asks else captions)
+    return FewShotTask(name, support, asked, right if asks else captions)
+
+
+def _captions_together(examples: Sequence[Example]) -> list[Example]:
+    """Examples of one image, those without a question as one."""
+    asked = [example for example in examples if example.question is not None]
+    captioned = [example for example in examples if example.question is None]
+    if not captioned:
+        return asked
+    references = tuple(reference for example in captioned for reference in example.references)
+    return [*asked, replace(captioned[0], references=references)]
 
 
 def limited(task: FewShotTask, queries: int, seed: int) -> FewShotTask:

@@ -67,7 +67,8 @@ def material(
             raise DataError(f"{source}: there is no such {'folder' if kind == 'pages' else 'file'}.")
         return PAGES[kind](path, problems, progress)
     if source.endswith(".tar"):
-        tars = sorted(Path().glob(source)) if not Path(source).is_absolute() else sorted(Path("/").glob(source[1:]))
+        root = Path(Path(source).anchor)
+        tars = [Path(source)] if Path(source).is_file() else sorted(root.glob(str(Path(source).relative_to(root))))
         if not tars:
             raise DataError(f"{source}: there is no such file.")
         return [example for tar in tars for example in read_tar(tar, problems, progress)]

@@ -11,7 +11,7 @@ import numpy as np
 
 from vislang.data.jsonl import DataError
 from vislang.data.sets import emoji, klettres, openclipart, stamps
-from vislang.data.split import key_of
+from vislang.data.split import keys_of
 from vislang.document import Document, Image
 from vislang.tasks.data_sets import evaluation_examples
 
@@ -134,7 +134,7 @@ def from_file(path: str) -> Probe:
         DataError: bad records, or fewer than two labels.
     """
     examples = evaluation_examples(path)
-    groups = [key_of(example) for example in examples]
+    groups = keys_of(examples)
     items = [Item(e.document(), e.target, group) for e, group in zip(examples, groups, strict=True)]
     if len({item.label for item in items}) < 2 or len(set(groups)) < 2 * FOLDS:
         raise DataError(f"{path}: a probe needs two labels, and {2 * FOLDS} different records at least.")
