@@ -9,7 +9,9 @@ from tests.models.test_vilbert_pretraining import COLOURS, picture
 from vislang.cli import main
 from vislang.models.region_readers import RegionsConfig
 from vislang.models.regions import ClusteredRegions
+from vislang.train import loop
 from vislang.train.log import read_metrics
+from vislang.train.schedule import StopAndGo
 
 STREAMS = (
     "{text: {vocabulary_size: 80, max_length: 16, width: 32, depth: 2, heads: 2, hidden: 64}, "
@@ -69,12 +71,18 @@ def losses(folder: Path) -> list[dict]:
     return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
 
 
-def test_several_tasks_at_once_and_resting_ones(recipe, folder, capsys):
-    """Six evaluations of a model that has hardly moved: tasks rest, and take part in every fourth step."""
+def test_several_tasks_at_once_and_resting_ones(recipe, folder, capsys, monkeypatch):
+    """Six evaluations of a model that has hardly moved; by what it is told, the first task does not get better and the
+    second does: the first rests, and takes part in every fourth step."""
+    update = StopAndGo.update
+    monkeypatch.setattr(
+        StopAndGo, "update", lambda self, scores: update(self, {**scores, "boxes": (self.best["boxes"] or 0) + 1})
+    )
     run = folder / "run"
     assert main(["train", str(recipe), "--out", str(run), "--train.lr", "1e-9"]) == 0
     rows = losses(run)
-    assert all("loss/answers/answers" in row and "loss/boxes/boxes" in row for row in rows[:4])
+    assert all("loss/answers/answers" in row for row in rows[:4])
+    assert all("loss/boxes/boxes" in row for row in rows)
     resting = [row for row in rows if "loss/answers/answers" not in row]
     assert resting
     assert all((row["step"] - 1) % 4 for row in resting)
@@ -104,8 +112,6 @@ def test_several_tasks_at_once_and_resting_ones(recipe, folder, capsys):
 def test_a_resumed_run_goes_on_bit_for_bit_resting_tasks_included(recipe, folder, monkeypatch):
     whole, cut = folder / "whole", folder / "cut"
     assert main(["train", str(recipe), "--out", str(whole)]) == 0
-    from vislang.train import loop
-
     save = loop.save_checkpoint
 
     def save_and_die(*arguments):
@@ -118,6 +124,53 @@ def test_a_resumed_run_goes_on_bit_for_bit_resting_tasks_included(recipe, folder
     monkeypatch.setattr(loop, "save_checkpoint", save)
     assert main(["train", str(recipe), "--resume", str(cut)]) == 0
     assert losses(cut) == losses(whole)
+
+
+def test_resumed_pretraining_meets_the_same_wrong_captions(folder, towers, tmp_path, monkeypatch):
+    source = RegionsConfig(tower=towers[1], image_size=0).open().source
+    images = [picture(tmp_path / f"{n}.png", COLOURS[n % 4], n).decode() for n in range(20)]
+    ClusteredRegions.fit(source, images, clusters=4).save(folder / "clusters.safetensors")
+    more = f", clusters: {folder / 'clusters.safetensors'}"
+    data = str(folder / "captions.jsonl")
+    recipe = write_recipe(folder / "p.yaml", PRETRAINING, towers[1], data, more, steps=8, eval_every=0)
+    whole, cut = folder / "whole", folder / "cut"
+    assert main(["train", str(recipe), "--out", str(whole)]) == 0
+    save = loop.save_checkpoint
+
+    def save_and_die(*arguments):
+        save(*arguments)
+        raise RuntimeError("killed")
+
+    monkeypatch.setattr(loop, "save_checkpoint", save_and_die)
+    with pytest.raises(RuntimeError, match="killed"):
+        main(["train", str(recipe), "--out", str(cut)])
+    monkeypatch.setattr(loop, "save_checkpoint", save)
+    assert main(["train", str(recipe), "--resume", str(cut)]) == 0
+    assert len(losses(cut)) == 8
+    assert losses(cut) == losses(whole)
+
+
+@pytest.mark.parametrize("name", ["train", "values", "my.data"])
+def test_ordinary_names_of_files_are_names_of_tasks(folder, towers, name, capsys):
+    data = folder / f"{name}.jsonl"
+    data.write_text((folder / "answers.jsonl").read_text())
+    recipe = write_recipe(folder / "t.yaml", TASKS, towers[1], str(data), steps=1, eval_every=0)
+    assert main(["train", str(recipe), "--out", str(folder / "run")]) == 0
+    assert main(["eval", str(folder / "run" / "model"), "--data", str(data)]) == 0
+
+
+def test_what_would_only_fail_at_the_end_is_refused_at_the_beginning(recipe, folder, towers, capsys):
+    boxes = str(folder / "boxes.jsonl")
+    assert main(["train", str(recipe), "--eval_data", boxes, "--out", str(folder / "a")]) == 2
+    assert "one file cannot score several tasks" in capsys.readouterr().err
+    alone = write_recipe(folder / "t.yaml", TASKS, towers[1], str(folder / "answers.jsonl"))
+    assert main(["train", str(alone), "--eval_data", boxes, "--out", str(folder / "b")]) == 2
+    assert "records of several kinds (answers, place)" in capsys.readouterr().err
+    (folder / "gone.jsonl").write_text('{"image": "none.png", "question": "what?", "answer": "red"}')
+    skipping = ["--data", str(folder / "gone.jsonl"), "--skip_bad_records", "true"]
+    assert main(["train", str(alone), *skipping, "--out", str(folder / "c")]) == 2
+    assert "none.png: no such file" in capsys.readouterr().err
+    assert not any((folder / name).exists() for name in "abc")
 
 
 def test_pretraining_then_a_task(folder, towers, tmp_path, capsys):
@@ -211,12 +264,26 @@ def test_a_benchmark_is_evaluated_from_predictions_and_by_a_model(recipe, folder
         (["MODEL", "--task", "retrieval"], "name a folder with Karpathy's JSON"),
         (["MODEL", "--data", "FOLDER/boxes.jsonl"], "and this model has answers (answers)"),
         (["MODEL", "--data", "FOLDER/answers.jsonl", "--head", "boxes"], "boxes: a case that wants answers"),
+        (
+            ["MODEL", "--data", "FOLDER/answers.jsonl", "--split", "dev"],
+            "--split: FOLDER/answers.jsonl dev",
+        ),
+        (
+            ["MODEL", "--task", "easy-vqa", "--data", "FOLDER/answers.jsonl"],
+            "--data: easy-vqa FOLDER",
+        ),
+        (["MODEL", "--task", "retrieval", "--data", "FOLDER/captions.jsonl", "--head", "x"], "--head: retrieval"),
+        (["MODEL", "--task", "easy-vqa", "--split", "dev"], "not 'dev'"),
+        (["MODEL", "--data", "FOLDER/answers.jsonl", "--write", "none/said.jsonl"], "there is no folder none"),
+        (["MODEL", "--task", "retrieval", "--data", "FOLDER/bad.jsonl"], "2 bad records"),
     ],
 )
 def test_careless_evaluation(folder, towers, tmp_path_factory, arguments, message, capsys):
     recipe = write_recipe(folder / "a.yaml", TASKS, towers[1], str(folder / "answers.jsonl"), steps=1, eval_every=0)
     assert main(["train", str(recipe), "--out", str(folder / "run")]) == 0
     capsys.readouterr()
+    (folder / "bad.jsonl").write_text((folder / "captions.jsonl").read_text() + "\nno json\n[]\n")
+    message = message.replace("FOLDER", str(folder))
     made = [a.replace("MODEL", str(folder / "run" / "model")).replace("FOLDER", str(folder)) for a in arguments]
     assert main(["eval", *made]) == 2
     assert message in capsys.readouterr().err

@@ -8,8 +8,9 @@ from PIL import Image as Pillow
 
 from vislang.document import Image
 from vislang.errors import UserError
+from vislang.models.backbones import TowerError
 from vislang.models.region_readers import RegionsConfig, pooled
-from vislang.models.regions import grid_boxes
+from vislang.models.regions import ClusteredRegions, grid_boxes
 from vislang.regions import RegionError, Regions
 
 
@@ -114,3 +115,29 @@ def test_a_box_outside_of_the_image_is_named(towers, images, tmp_path):
 def test_settings_that_do_not_go_together(settings, message):
     with pytest.raises(UserError, match=message):
         RegionsConfig(**settings).open()
+
+
+def test_what_decides_the_regions_decides_where_they_are_kept(towers, tmp_path):
+    """A source and two files of its clusters each have a folder of their own."""
+    plain = RegionsConfig(tower=towers[1], image_size=0).open()
+    folders = {plain.kept.folder}
+    images = [Pillow.new("RGB", (32, 32), (n * 20, 0, 0)) for n in range(6)]
+    for number in (2, 3):
+        path = tmp_path / f"{number}.safetensors"
+        ClusteredRegions.fit(plain.source, images, clusters=number).save(path)
+        folders.add(RegionsConfig(tower=towers[1], image_size=0, clusters=str(path)).open().kept.folder)
+    assert len(folders) == 3
+
+
+@pytest.mark.parametrize("content", [None, b"damaged"])
+def test_clusters_that_cannot_be_read_are_named(towers, tmp_path, content):
+    path = tmp_path / "clusters.safetensors"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(TowerError, match=r"clusters\.safetensors: cannot be read"):
+        RegionsConfig(tower=towers[1], image_size=0, clusters=str(path)).open()
+
+
+def test_a_number_of_regions_that_cannot_be_is_refused():
+    with pytest.raises(ValueError, match="count must be at least 1"):
+        RegionsConfig(count=0)

@@ -258,3 +258,50 @@ def test_a_task_starts_from_pretrained_streams(towers, images, tmp_path):
     assert model.inputs.words.size == pretrained.inputs.words.size
     with pytest.raises(UserError, match=r"no config\.json in it"):
         ViLBERTRecipe(start_from=str(tmp_path)).build()
+
+
+@pytest.mark.parametrize("kind", ["choice", "value"])
+def test_two_images_that_are_no_pair_to_compare_are_a_path(towers, images, kind):
+    target = {"choice": Choice(0), "value": Value(1.0)}[kind]
+    count = 3 if kind == "choice" else 1
+    cases = [
+        Case(f"{n}", (Document([*images[n : n + 2], "go"]),) * count, dataclasses.replace(target), kind)
+        for n in range(4)
+    ]
+    config = small()
+    config.vision.images = 2
+    model = ViLBERTRecipe(config, RegionsConfig(tower=towers[1], image_size=0)).build()
+    model.fit(cases)
+    assert model.losses(model.collate(cases))[kind].isfinite()
+    assert len(model.eval().decide(cases)) == 4
+
+
+def test_a_place_in_several_images_is_refused(images):
+    case = Case("x", (Document([*images[:2], "the shape"]),), Place(0.0, 0.0, 9.0, 9.0), "place")
+    with pytest.raises(UserError, match="a place is one in one image, and a record has 2"):
+        task_of("place", [case])
+
+
+def test_a_model_whose_weights_are_bad_decides_nothing(towers, images):
+    cases = cases_of("choice", images)
+    model = model_of(towers, cases).eval()
+    with torch.no_grad():
+        next(model.network.parameters()).fill_(torch.nan)
+    with pytest.raises(UserError, match="scores are no numbers"):
+        model.decide(cases)
+
+
+def test_all_of_a_grid_is_looked_at(towers, images):
+    """However many cells there are, and whatever ``count`` says of detectors."""
+    inputs = ViLBERTRecipe(small(), RegionsConfig(tower=towers[1], image_size=0, count=3)).build().inputs
+    boxes = inputs.regions_of((images[0],)).found[0].boxes
+    assert len(boxes) == 16
+    assert boxes[:, 3].max() == images[0].decode().height
+
+
+def test_padding_is_no_candidate_of_a_place(towers, images, tmp_path):
+    cases = cases_of("place", images)
+    model = model_of(towers, cases).eval()
+    few = model.decide(cases[:1])[0]
+    assert len(few.candidates) == 17
+    assert all(place.right > place.left for place in few.candidates)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from vislang.studies import grounding
+from vislang.studies import grounding, retrieval
 from vislang.studies.data2vec_table import compared, last_lines, markdown
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -77,3 +77,34 @@ def test_scenes_are_pointed_at_by_the_text():
         }
         for arm in ("two streams", "one stream"):
             assert lines[arm].low > lines[f"{arm}, text taken away"].high + 0.1
+
+
+def retrieval_rows():
+    return json.loads((DOCS / "runs" / "vilbert-retrieval" / "results.json").read_text())["rows"]
+
+
+def test_the_table_of_pictures_and_their_words_is_that_of_the_runs():
+    rows = retrieval_rows()
+    assert (DOCS / "runs" / "vilbert-retrieval" / "table.md").read_text() == retrieval.markdown(rows)
+    page = (DOCS / "vilbert.md").read_text()
+    for table in retrieval.markdown(rows).strip().split("\n\n"):
+        assert table in page
+    for arm in retrieval.ARMS:
+        for test in retrieval.TESTS:
+            assert [r["seed"] for r in rows if (r["who"], r["test"]) == (arm.name, test)] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("way", ["text to image", "image to text"])
+def test_what_the_docs_say_of_pictures_and_their_words_is_in_the_figures(way):
+    """Two encoders find more than one that looks at both; pretraining helps; neither ViLBERT is told apart."""
+    lines = {
+        (test, who): retrieval.line_of(
+            [r for r in retrieval_rows() if (r["test"], r["who"]) == (test, who)], f"R@10, {way}"
+        ).accuracy
+        for test in retrieval.TESTS
+        for who in (*(arm.name for arm in retrieval.ARMS), retrieval.WORDS)
+    }
+    for test in retrieval.TESTS:
+        for kind in ("zero-shot", "fine-tuned"):
+            for streams in ("two streams", "one stream"):
+                assert lines[test, f"dual encoder, {kind}"].low > lines[test, f"{streams}, {kind}"].high

@@ -7,6 +7,7 @@ import pickle
 import pytest
 
 from vislang.case import Choice, Decision, Label, Place
+from vislang.commands.evaluate import drawn
 from vislang.data.jsonl import DataError
 from vislang.tasks.benchmarks import BENCHMARKS
 from vislang.tasks.entailment import SNLIVE
@@ -372,3 +373,56 @@ def test_a_bad_record_is_named(tmp_path):
     write(tmp_path / "dev_seen.jsonl", '{"id": 1, "img": "a.png", "text": "x"}\n{oh')
     with pytest.raises(DataError, match=r"dev_seen\.jsonl:2: not JSON"):
         HatefulMemes(tmp_path, "dev_seen")
+
+
+@pytest.mark.parametrize("content", [b"\xe9\xe8", b"5", b'{"a": 1}', b"null", b"[" * 100_000])
+def test_predictions_that_are_none_are_one_line(tmp_path, content):
+    benchmark = R2R(r2r_folder(tmp_path), "val")
+    (tmp_path / "said.json").write_bytes(content)
+    with pytest.raises(DataError, match=r"said\.json.*(not UTF-8|not a list of records|not JSON|record 1)"):
+        benchmark.read_predictions(tmp_path / "said.json")
+
+
+def test_a_path_begins_at_the_start(tmp_path):
+    """Who only stands at the goal has not arrived there."""
+    benchmark = R2R(r2r_folder(tmp_path), "val")
+    paths = {"1_0": Decision("d", ("d",)), "1_1": Decision("a", ("a",))}
+    with pytest.raises(DataError, match="does not begin where the instruction does, at a"):
+        benchmark.score(paths)
+
+
+def test_labels_of_another_task_are_no_memes(tmp_path):
+    write(tmp_path / "dev_seen.jsonl", lines([{"id": 1, "img": "a.png", "label": 1, "text": "x"}]))
+    benchmark = HatefulMemes(tmp_path, "dev_seen")
+    with pytest.raises(DataError, match="labels 0 and 1, and the model decides among no, yes"):
+        benchmark.score({"1": Decision("yes", ("no", "yes"), (0.2, 0.8))})
+    write(tmp_path / "said.csv", "id,proba,label\n1,nan,1\n")
+    with pytest.raises(DataError, match="proba is nan"):
+        benchmark.read_predictions(tmp_path / "said.csv")
+
+
+def test_what_all_people_say_is_worth_most_as_they_say_it():
+    for answers in (["t-shirt"] * 10, ["t-shirt"] * 6 + ["red"] * 4):
+        best = max(soft_scores(answers).items(), key=lambda pair: pair[1])[0]
+        assert vqa_accuracy(best, answers) == 1
+
+
+def test_a_split_is_no_path(tmp_path):
+    with pytest.raises(DataError, match="name the split as the files do"):
+        HatefulMemes(tmp_path, "/tmp/x")
+
+
+def test_what_is_scored_together_is_drawn_together(tmp_path):
+    records = [
+        {"identifier": f"dev-{group}-{pair}-0", "sentence": "x", "label": "True", "left_url": ""}
+        for group in range(5)
+        for pair in range(2)
+    ]
+    write(tmp_path / "dev.json", lines(records))
+    benchmark = NLVR2(tmp_path, "dev")
+    for limit, seed in ((5, 0), (4, 1), (1, 2)):
+        kept = drawn(benchmark.cases, limit, seed, benchmark.together)
+        assert len(kept) == max(2, limit - limit % 2)
+        assert {case.id.rsplit("-", 2)[0] for case in kept} == {benchmark.together(case)[:-2] for case in kept}
+        assert len({benchmark.together(case) for case in kept}) == len(kept) / 2
+    assert drawn(benchmark.cases, 0, 0, benchmark.together) == benchmark.cases

@@ -8,6 +8,7 @@ from PIL import Image as Pillow
 
 from vislang.data.jsonl import DataError
 from vislang.document import Document, Image
+from vislang.errors import UserError
 from vislang.tasks.captioned import captioned
 from vislang.tasks.retrieval import Collection, four_way, karpathy, of_documents, pairs_of, recalls, shortlist
 
@@ -54,13 +55,14 @@ def test_of_four_options_one_belongs_together():
     cases = four_way(documents)
     assert len(cases) == 12
     for case, document in zip(cases, documents, strict=True):
-        assert case.options[0].parts == document.parts
-        assert case.target.index == 0
-        for option in case.options[1:]:
+        wrong = [option for number, option in enumerate(case.options) if number != case.target.index]
+        assert case.options[case.target.index].parts == document.parts
+        for option in wrong:
             image, text = option.parts
             assert text not in said[image]
-        assert case.options[1].parts[0] == case.options[3].parts[0] == document.parts[0]
-        assert case.options[2].parts[1] == document.parts[1]
+        assert sum(option.parts[0] == document.parts[0] for option in wrong) == 2
+        assert sum(option.parts[1] == document.parts[1] for option in wrong) == 1
+    assert {case.target.index for case in cases} == {0, 1, 2, 3}
     assert four_way(documents) == cases
     assert four_way(documents, seed=1) != cases
 
@@ -68,7 +70,26 @@ def test_of_four_options_one_belongs_together():
 def test_a_hard_negative_shares_a_rare_word():
     texts = ["a red cat", "a red dog", "a big house", "a small tree", "a long road", "a wide lake"]
     documents = [Document([Image(f"{n}.png"), text], name=str(n)) for n, text in enumerate(texts)]
-    assert four_way(documents)[0].options[3].parts[1] == "a red dog"
+    assert "a red dog" in [option.parts[1] for option in four_way(documents)[0].options]
+
+
+def test_another_image_with_the_same_words_is_no_wrong_option():
+    """Each image has a caption of its own and one that three others have."""
+    documents = [
+        Document([Image(f"{n}.png"), text], name=f"{n}") for n in range(16) for text in (f"own {n}", f"shared {n % 4}")
+    ]
+    said = {}
+    for document in documents:
+        said.setdefault(document.parts[0], set()).add(document.parts[1])
+    for case in four_way(documents):
+        for number, option in enumerate(case.options):
+            image, text = option.parts
+            assert (text in said[image]) == (number == case.target.index)
+
+
+def test_scores_that_are_no_numbers_are_refused():
+    with pytest.raises(UserError, match="no numbers"):
+        recalls(np.full((2, 2), np.nan), Collection([Image("a"), Image("b")], ["a", "b"], [0, 1]))
 
 
 def test_karpathys_format(tmp_path):

@@ -1,5 +1,7 @@
 """Stop-and-go: who rests, who learns again, and that a resumed run goes on alike."""
 
+import math
+
 from vislang.train.schedule import StopAndGo
 
 
@@ -20,11 +22,23 @@ def test_a_task_rests_after_two_evaluations_without_improvement_and_goes_on_when
 
 
 def test_a_resting_task_takes_part_in_every_fourth_step():
-    schedule = StopAndGo(["a"])
+    schedule = StopAndGo(["a", "b"])
     schedule.resting["a"] = True
     assert [step for step in range(9) if schedule.takes_part("a", step)] == [0, 4, 8]
     schedule.resting["a"] = False
     assert all(schedule.takes_part("a", step) for step in range(9))
+
+
+def test_where_all_rest_no_step_is_lost():
+    schedule = StopAndGo(["a", "b"])
+    schedule.resting |= {"a": True, "b": True}
+    assert all(schedule.takes_part("a", step) for step in range(9))
+
+
+def test_a_score_that_is_no_number_tells_nothing():
+    """As Pearson's r of constant predictions."""
+    scores = [(math.nan, 0.1), (0.1, 0.2), (0.3, 0.3), (0.5, 0.4), (0.7, 0.5)]
+    assert not any(a for a, _ in run(scores))
 
 
 def test_its_state_goes_with_a_checkpoint():

@@ -12,7 +12,7 @@ from vislang.commands.figures import decision_table, figures, plain, report_figu
 from vislang.commands.parts import Parts, count_of, divide
 from vislang.console import console, reporting
 from vislang.data.fetch import fetch
-from vislang.data.jsonl import Problem, must_be_good
+from vislang.data.jsonl import DataError, Problem, must_be_good
 from vislang.recipe import Recipe, StreamConfig
 from vislang.tasks.case_sources import CASE_SETS, needed, read_source
 from vislang.tasks.decisions import guess_scores, score_decisions
@@ -37,6 +37,10 @@ class Deciding:
         self.asked: list[Case] = []
         self.parts: dict[str, Parts[Case]] = {}
         problems: list[Problem] = []
+        if recipe.eval_data is not None and len(named) > 1:
+            raise DataError(
+                "eval_data: one file cannot score several tasks; leave it out, and a share is held out of each."
+            )
         for config in named:
             parts = self._read(config, recipe, problems)
             self.parts[config.name] = parts
@@ -65,6 +69,11 @@ class Deciding:
                     test += read_source(source, config.name, "test", problems, report)
             if recipe.eval_data is not None:
                 test = read_source(recipe.eval_data, config.name, "test", problems, report)
+        if not everything:
+            must_be_good(problems, skip=False, name=config.name)
+        kinds = {type(case.target).__name__.lower() for case in (*everything, *test)}
+        if len(kinds) > 1:
+            raise DataError(f"{config.name}: records of several kinds ({', '.join(sorted(kinds))}); a task has one.")
         return divide(config.name, everything, test, recipe)
 
     def describe(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from vislang.capabilities import Decides, Generates, Matches, Trainable
 from vislang.case import Case, Decision
 from vislang.commands.deciding import task_name
 from vislang.commands.figures import decision_table, figures
+from vislang.commands.parts import draw
 from vislang.console import console, reporting
 from vislang.data.jsonl import DataError, Problem, must_be_good
 from vislang.document import Document
@@ -71,18 +72,42 @@ def evaluate(source: str, asked: Asked, limit: int, seed: int, skip_bad_records:
     """
     if asked.task is None and asked.data is None:
         raise UserError("eval: name a --task, a --data file, or both.")
+    if asked.write is not None and not asked.write.parent.is_dir():
+        raise UserError(f"--write {asked.write}: there is no folder {asked.write.parent}. Make it first.")
+    if asked.shortlist_size < 1:
+        raise UserError(f"--shortlist-size is {asked.shortlist_size}; it must be at least 1.")
     if asked.task is not None and asked.task not in (*CASE_SETS, *BENCHMARKS, RETRIEVAL):
         raise UserError(f"--task {asked.task}: known are {', '.join([*CASE_SETS, RETRIEVAL, *BENCHMARKS])}.")
     if asked.task in BENCHMARKS:
         return _benchmark(source, asked, limit, seed, as_json)
+    _must_have_effect(asked)
     model = load(source)
     if asked.task == RETRIEVAL:
-        return _retrieval(model, source, asked, limit, as_json)
+        return _retrieval(model, source, asked, limit, seed, skip_bad_records, as_json)
     if isinstance(model, Decides):
         return _cases(model, source, asked, limit, seed, skip_bad_records, as_json)
     if not isinstance(model, Generates):
         raise UserError(f"{source}: is a {type(model).__name__}, which neither generates text nor decides.")
     return _answering(model, source, asked, limit, seed, skip_bad_records, as_json)
+
+
+def _must_have_effect(asked: Asked) -> None:
+    """Refuse what would be ignored.
+
+    Raises:
+        UserError: an option that this task does not go by.
+    """
+    ignored: dict[str, bool] = {}
+    if asked.task == RETRIEVAL:
+        ignored = {"--head": asked.head is not None, "--write": asked.write is not None}
+        ignored["--split"] = asked.split is not None and asked.data is not None and not Path(asked.data).is_dir()
+    elif asked.task is not None:
+        ignored = {"--data": asked.data is not None}
+    else:
+        ignored = {"--split": asked.split is not None}
+    for option, given in ignored.items():
+        if given:
+            raise UserError(f"{option}: {asked.title} does not go by it; leave it out.")
 
 
 def _benchmark(source: str, asked: Asked, limit: int, seed: int, as_json: bool) -> int:
@@ -97,11 +122,24 @@ def _benchmark(source: str, asked: Asked, limit: int, seed: int, as_json: bool) 
     model = load(source)
     if not isinstance(model, Decides):
         raise UserError(f"{source}: is a {type(model).__name__}, which decides nothing; give a ViLBERT with a task.")
-    if limit and limit < len(benchmark.cases):
-        benchmark.cases = random.Random(seed).sample(benchmark.cases, limit)
+    benchmark.cases = drawn(benchmark.cases, limit, seed, benchmark.together)
     decisions = _decided(model, benchmark.cases, asked)
     scores = benchmark.score({case.id: decision for case, decision in zip(benchmark.cases, decisions, strict=True)})
     return _show(source, asked, {"n": len(benchmark.cases), **figures(scores)}, as_json)
+
+
+def drawn(cases: list[Case], limit: int, seed: int, together: Callable[[Case], str]) -> list[Case]:
+    """At most so many of the cases (0: all), drawn by seed; those that are scored together come together."""
+    if not limit or limit >= len(cases):
+        return cases
+    groups: dict[str, list[Case]] = {}
+    for case in cases:
+        groups.setdefault(together(case), []).append(case)
+    kept: list[Case] = []
+    for group in random.Random(seed).sample(list(groups.values()), len(groups)):
+        if not kept or len(kept) + len(group) <= limit:
+            kept += group
+    return kept
 
 
 def _cases(
@@ -111,12 +149,11 @@ def _cases(
     name = asked.task or asked.data
     assert name is not None
     with reporting("checking records") as report:
-        cases = read_source(name, task_name(name), "test", problems, report)
+        cases = read_source(name, task_name(name), asked.split or "test", problems, report)
     must_be_good(problems, skip_bad_records, name)
     if not cases:
         raise DataError(f"{name}: no good record in it.")
-    if limit and limit < len(cases):
-        cases = random.Random(seed).sample(cases, limit)
+    cases = draw(cases, limit, seed)
     scores = score_decisions(cases, _decided(model, cases, asked))
     return _show(source, asked, {"n": len(cases), "bad_records": len(problems), **figures(scores)}, as_json)
 
@@ -143,7 +180,9 @@ def _line(case: Case, decision: Decision) -> dict[str, Any]:
     return found
 
 
-def _retrieval(model: Any, source: str, asked: Asked, limit: int, as_json: bool) -> int:
+def _retrieval(
+    model: Any, source: str, asked: Asked, limit: int, seed: int, skip_bad_records: bool, as_json: bool
+) -> int:
     if not isinstance(model, Matches):
         raise UserError(f"{source}: is a {type(model).__name__}, which matches nothing; give a ViLBERT.")
     if asked.data is None:
@@ -151,12 +190,16 @@ def _retrieval(model: Any, source: str, asked: Asked, limit: int, as_json: bool)
             f"--task retrieval: name a folder with Karpathy's JSON, a JSON Lines file or one of {', '.join(PAIRS)} "
             "as --data."
         )
+    problems: list[Problem] = []
     if Path(asked.data).is_dir():
         collection = karpathy(Path(asked.data), asked.split or "test")
     else:
-        collection = of_documents(captioned(asked.data, []))
+        collection = of_documents(captioned(asked.data, problems))
+        must_be_good(problems, skip_bad_records, asked.data)
+    if not collection.images:
+        raise DataError(f"{asked.data}: no good record in it.")
     if limit and limit < len(collection.images):
-        collection = _first(collection, limit)
+        collection = _some(collection, sorted(random.Random(seed).sample(range(len(collection.images)), limit)))
     assert isinstance(model, Trainable)
     with reporting("finding regions") as report:
         _prepare_images(model, collection, report)
@@ -172,19 +215,22 @@ def _retrieval(model: Any, source: str, asked: Asked, limit: int, as_json: bool)
     with reporting("matching") as report:
         scores = model.match_all(collection.images, collection.texts, candidates, progress=report)
     found = figures(recalls(scores.numpy(), collection))
-    return _show(source, asked, {"n": len(collection.images), "texts": len(collection.texts), **found}, as_json)
+    counts = {"n": len(collection.images), "texts": len(collection.texts), "bad_records": len(problems)}
+    return _show(source, asked, {**counts, **found}, as_json)
 
 
 def _prepare_images(model: Any, collection: Collection, report: Any) -> None:
     model.inputs.prepare([Document([image], name=image.name) for image in collection.images], report)
 
 
-def _first(collection: Collection, limit: int) -> Collection:
-    kept = [number for number, image in enumerate(collection.image_of) if image < limit]
+def _some(collection: Collection, images: list[int]) -> Collection:
+    """Some of the images, with their texts."""
+    place = {image: number for number, image in enumerate(images)}
+    kept = [number for number, image in enumerate(collection.image_of) if image in place]
     return Collection(
-        collection.images[:limit],
+        [collection.images[image] for image in images],
         [collection.texts[number] for number in kept],
-        [collection.image_of[number] for number in kept],
+        [place[collection.image_of[number]] for number in kept],
     )
 
 
@@ -207,8 +253,7 @@ def _answering(
     problems: list[Problem] = []
     with reporting("checking records") as report:
         examples = evaluation_examples(data, skip_bad_records, problems, report)
-    if limit and limit < len(examples):
-        examples = random.Random(seed).sample(examples, limit)
+    examples = draw(examples, limit, seed)
     with reporting("encoding images") as report:
         model.prepare([example.prompt(model.prompts) for example in examples], report)
     with reporting("answering") as report:

@@ -9,8 +9,10 @@ from rich.table import Table
 
 from vislang.capabilities import Matches
 from vislang.commands.figures import decision_table, figures, report_figures
+from vislang.commands.parts import draw
 from vislang.commands.pretraining import Pretraining
 from vislang.console import reporting
+from vislang.data.jsonl import Problem, must_be_good
 from vislang.recipe import Recipe
 from vislang.tasks.captioned import PAIRS, captioned
 from vislang.tasks.retrieval import of_documents, recalls
@@ -30,9 +32,12 @@ class Matching(Pretraining):
         super().__init__(model, recipe, captioned, PAIRS)
         self.pairs = {name: documents for name, documents in self.held_out.items() if documents}
         if recipe.eval_data is not None:
-            found = captioned(recipe.eval_data, [])
-            self.pairs = {recipe.eval_data: found[: recipe.eval_limit or None]}
-            self.asked = found
+            problems: list[Problem] = []
+            found = captioned(recipe.eval_data, problems)
+            must_be_good(problems, recipe.skip_bad_records, recipe.eval_data)
+            self.bad_records += len(problems)
+            self.asked = draw(found, recipe.eval_limit, recipe.train.seed)
+            self.pairs = {recipe.eval_data: self.asked}
 
     def score(self, outcome: Outcome) -> dict[str, Any]:
         """The losses at the end, and recall both ways."""

@@ -83,8 +83,8 @@ def run_recipe(
         write_json(folder / "run.json", {"recipe": values, **circumstances(), "bad_records": goal.bad_records})
     with reporting("encoding media") as report:
         model.prepare([*lessons, *goal.asked], report)
-    if not resume:
-        model.fit(lessons)
+    # A resumed run is fitted as well: what its checkpoint holds then takes the place of what was found here.
+    model.fit(lessons)
     prepared = time.perf_counter()
     with TrainingMonitor(recipe.train.steps, recipe.train.log_every) as monitor:
         outcome = train(model, goal.streams, recipe.train, folder, monitor, goal.watch, resume)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 
 from vislang.cache import cache_folder
 from vislang.capabilities import Progress
@@ -60,14 +62,14 @@ class ComputedRegions:
 
     Args:
         source: of the regions.
-        folder: where to keep them; None for the cache folder, by the source's fingerprint.
+        folder: where to keep them.
     """
 
-    def __init__(self, source: RegionSource, folder: Path | None = None):
+    def __init__(self, source: RegionSource, folder: Path):
         self.source = source
         self.name, self.fingerprint = source.name, source.fingerprint
         self.width, self.classes = source.width, source.classes
-        self.kept = FeatureCache(folder or cache_folder("regions", source.fingerprint[:32]))
+        self.kept = FeatureCache(folder)
 
     def read(self, images: Sequence[Image]) -> list[Regions]:
         """See :class:`RegionReader`."""
@@ -220,7 +222,8 @@ class RegionsConfig:
         files: region files; see :class:`~vislang.models.region_files.RegionFiles`.
         boxes: COCO's JSON of boxes, in which the tower's features are averaged; a bare name is looked for in the folder
             of each image.
-        count: the most regions of an image, the surest of a detector; the whole image comes on top.
+        count: the most regions of an image that a detector finds, the surest ones; the whole image comes on top. Of a
+            grid, of boxes and of files all are taken.
         clusters: a file of centres by :meth:`~vislang.models.regions.ClusteredRegions.save`, where the source has no
             classes of its own.
     """
@@ -232,6 +235,10 @@ class RegionsConfig:
     boxes: str | None = None
     count: int = 36
     clusters: str | None = None
+
+    def __post_init__(self):
+        if self.count < 1 or self.image_size < 0:
+            raise ValueError("regions.count must be at least 1, and regions.image_size must not be negative.")
 
     def open(self) -> RegionReader:
         """The reader.
@@ -258,11 +265,16 @@ class RegionsConfig:
     def _kept(self, source: GridRegions | QueryRegions) -> ComputedRegions:
         found: RegionSource = source
         if self.clusters is not None:
-            found = ClusteredRegions.open(source, Path(self.clusters))
-        if not isinstance(source, GridRegions):
-            return ComputedRegions(found)
-        folder = f"{found.fingerprint[:32]}-{source.tower.image_size}"
-        return ComputedRegions(found, cache_folder("regions", folder))
+            try:
+                found = ClusteredRegions.open(source, Path(self.clusters))
+            except (OSError, SafetensorError) as error:
+                raise TowerError(
+                    f"regions.clusters {self.clusters}: cannot be read ({error}). Find them anew."
+                ) from None
+        # Whatever decides the regions decides where they are kept.
+        size = source.tower.image_size if isinstance(source, GridRegions) else self.count
+        mark = hashlib.sha256(f"{source.fingerprint} {found.fingerprint} {size}".encode()).hexdigest()
+        return ComputedRegions(found, cache_folder("regions", mark[:32]))
 
 
 def must_be_same(reader: RegionReader, fingerprint: str, folder: Path) -> None:

@@ -578,6 +578,18 @@ def _transform(width: int, activation: Literal["gelu", "relu"]) -> nn.Sequential
     return nn.Sequential(Linear(width, width), _activation(activation), nn.LayerNorm(width, EPS))
 
 
+def head_key(name: str) -> str:
+    """What the head of a task is called among a model's parameters: its name, unless torch cannot call a module so."""
+    key = name.replace(".", "-")
+    while hasattr(_EMPTY, key):
+        key += "_"
+    return key
+
+
+_EMPTY = nn.ModuleDict()
+"""Its attributes are names that no module in it may have, such as "train" and "values"."""
+
+
 class ViLBERT(nn.Module):
     """Two streams and heads; tensors in, tensors out.
 
@@ -597,14 +609,23 @@ class ViLBERT(nn.Module):
     ):
         super().__init__()
         self.config = config
-        self.head_configs = dict(heads or {})
+        self.head_configs: dict[str, HeadConfig] = {}
         self.origin = origin
         self.streams: TwoStreams | SingleStream = SingleStream(config) if config.single_stream else TwoStreams(config)
         self.pretraining = PretrainingHeads(config) if pretraining else None
-        self.heads = nn.ModuleDict({name: task_head(made, config) for name, made in self.head_configs.items()})
+        self.heads = nn.ModuleDict()
+        for name, made in (heads or {}).items():
+            self.add_head(name, made)
         # The original drops a tenth here, whatever the rates of the streams.
         self.dropout = nn.Dropout(0.1)
         self.apply(self.initialise)
+
+    def add_head(self, name: str, config: HeadConfig) -> None:
+        """Give the model a head for one more task, initialised afresh."""
+        head = task_head(config, self.config)
+        head.apply(self.initialise)
+        self.head_configs[name] = config
+        self.heads[head_key(name)] = head
 
     @staticmethod
     def initialise(module: nn.Module) -> None:
@@ -636,13 +657,13 @@ class ViLBERT(nn.Module):
         """
         kind = self.head_configs[name].kind
         if kind == "regions":
-            scores = self.heads[name](self.dropout(encoded.vision))
+            scores = self.heads[head_key(name)](self.dropout(encoded.vision))
             # So far down that padding is never the best region; the original's number.
             return scores if encoded.vision_padding is None else scores - 10_000 * encoded.vision_padding[..., None]
         if kind == "tokens":
-            return self.heads[name](self.dropout(encoded.text))
+            return self.heads[head_key(name)](self.dropout(encoded.text))
         fused = self.fuse(encoded) if fused is None else fused
-        return self.heads[name](fused.unflatten(0, (-1, 2)).flatten(1) if kind == "pairs" else fused)
+        return self.heads[head_key(name)](fused.unflatten(0, (-1, 2)).flatten(1) if kind == "pairs" else fused)
 
     def word_logits(self, text: Float[Tensor, "*places text_width"]) -> Float[Tensor, "*places vocabulary"]:
         """Which word a token is; give only the tokens that are asked for, the map to words is the widest there is."""

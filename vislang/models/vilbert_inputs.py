@@ -74,7 +74,7 @@ class PairInputs:
 
     def regions_of(self, images: Sequence[Image]) -> Read:
         """One image's regions behind the whole; of several images each with its whole, one behind the other."""
-        found = [regions.best(self.config.count) for regions in self.regions.read(images)]
+        found = self.regions.read(images)
         whole = [regions.with_whole() for regions in found]
         return Read(
             np.concatenate([regions.features for regions in whole]),

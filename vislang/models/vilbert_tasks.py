@@ -25,7 +25,7 @@ from vislang.models.loading import load
 from vislang.models.pair_model import PairModel
 from vislang.models.region_readers import RegionsConfig
 from vislang.models.saved import fill_model, read_config, write_model
-from vislang.models.vilbert import Encoded, HeadConfig, TwoStreams, ViLBERT, ViLBERTConfig, task_head
+from vislang.models.vilbert import Encoded, HeadConfig, TwoStreams, ViLBERT, ViLBERTConfig
 from vislang.models.vilbert_inputs import PairInputs, Pairs, encode
 from vislang.models.vilbert_matching import match_all
 from vislang.models.vilbert_pretraining import PretrainedViLBERT, fitted, make_inputs
@@ -44,8 +44,8 @@ class Task:
     Attributes:
         kind: see :mod:`vislang.case`.
         names: answers or labels; empty for the other kinds.
-        images: of a document: 1; 2 that are compared, each read beside the text on its own (NLVR2); more that are one
-            path, read together.
+        images: of a document: 1; of a label 2 that are compared, each read beside the text on its own (NLVR2);
+            otherwise several are one path, read together.
         mean, deviation: of numbers.
     """
 
@@ -62,7 +62,12 @@ class Task:
         if self.kind == "place":
             return HeadConfig("regions", 1)
         outputs = len(self.names) if self.kind == "label" else 1
-        return HeadConfig("pairs", outputs, 2 * width) if self.images == 2 else HeadConfig("fused", outputs)
+        return HeadConfig("pairs", outputs, 2 * width) if self.compares else HeadConfig("fused", outputs)
+
+    @property
+    def compares(self) -> bool:
+        """Whether two images are compared."""
+        return self.kind == "label" and self.images == 2
 
 
 @dataclass
@@ -115,7 +120,7 @@ class TaskCollator:
         for number, case in enumerate(cases):
             for place, document in enumerate(case.options):
                 text, images = self.inputs.texts_of(document), self.inputs.images_of(document)
-                if task.kind == "label" and task.images == 2:
+                if task.compares:
                     # Two rows side by side; the option is the first of them, counted in pairs of rows.
                     if len(images) != 2:
                         raise UserError(f"{case.name}: {len(images)} images; {name} compares two.")
@@ -145,7 +150,7 @@ class TaskCollator:
             rows = torch.zeros(len(cases), regions)
             for number, case in enumerate(cases):
                 assert isinstance(case.target, Place)
-                boxes = self._regions(case)
+                boxes = self.boxes(case)
                 right = np.array([list(asdict(case.target).values())], dtype=np.float32)
                 overlap = torch.from_numpy(overlaps(boxes, right)[:, 0])
                 rows[number, : len(boxes)] = overlap.where(overlap >= 0.5, 0)
@@ -165,12 +170,12 @@ class TaskCollator:
     def _boxes(self, cases: Sequence[Case], regions: int) -> Float[Tensor, "cases regions 4"]:
         boxes = torch.zeros(len(cases), regions, 4)
         for number, case in enumerate(cases):
-            found = self._regions(case)
+            found = self.boxes(case)
             boxes[number, : len(found)] = torch.from_numpy(found)
         return boxes
 
-    def _regions(self, case: Case) -> np.ndarray:
-        """Boxes as the streams see them: the whole image first."""
+    def boxes(self, case: Case) -> np.ndarray:
+        """The boxes of a case's one image as the streams see them: the whole image first."""
         (document,) = case.options
         (found,) = self.inputs.regions_of(self.inputs.images_of(document)).found
         return found.with_whole().boxes
@@ -224,10 +229,7 @@ class ViLBERTForTasks(PairModel[ViLBERT]):
     def _add(self, name: str, task: Task) -> None:
         config = task.head(self.network.config.width)
         self.tasks[name] = self.collate.tasks[name] = task
-        self.network.head_configs[name] = config
-        head = task_head(config, self.network.config)
-        head.apply(self.network.initialise)
-        self.network.heads[name] = head
+        self.network.add_head(name, config)
 
     def losses(self, batch: TaskBatch) -> dict[str, Float[Tensor, ""]]:
         """The task's loss, by its name (12-in-1, section 3.3, and its released code).
@@ -284,6 +286,10 @@ class ViLBERTForTasks(PairModel[ViLBERT]):
         # Targets are not looked at: a label that is new to the model must not keep it from deciding.
         batch = self.collate([dataclasses.replace(case, target=None) for case in cases])
         task, scores = self.tasks[batch.task], self._scores(batch)
+        if scores.isnan().any():
+            raise UserError(
+                f"{cases[0].name} or one beside it: the model's scores are no numbers; its weights are bad."
+            )
         if task.kind == "value":
             return [Decision(float(score) * task.deviation + task.mean) for score in scores]
         found = scores.sigmoid() if task.kind in ("answers", "place") else scores.softmax(dim=-1)
@@ -294,7 +300,8 @@ class ViLBERTForTasks(PairModel[ViLBERT]):
                 candidates = list(range(len(cases[number].options)))
             elif task.kind == "place":
                 assert batch.candidates is not None
-                candidates = [Place(*box) for box in batch.candidates[number].tolist()]
+                shown = len(self.collate.boxes(cases[number]))
+                candidates = [Place(*box) for box in batch.candidates[number, :shown].tolist()]
             kept = row[: len(candidates)].tolist()
             best = candidates[int(np.argmax(kept))]
             decisions.append(Decision(best, tuple(candidates), tuple(kept)))
@@ -339,9 +346,9 @@ class ViLBERTForTasks(PairModel[ViLBERT]):
             (wanted,) = fitting
         if wanted not in fitting:
             have = ", ".join(f"{known} ({task.kind})" for known, task in self.tasks.items())
+            asked = f"a case that wants {kind}" if kind else "what is wanted is not said"
             raise UserError(
-                f"{wanted or case.task}: a case that wants {kind or 'any kind'}, and this model has {have}. Name one "
-                "with --head."
+                f"{wanted or case.task or case.name}: {asked}, and this model has {have}. Name one with --head."
             )
         return wanted
 
@@ -414,6 +421,8 @@ def task_of(name: str, cases: Sequence[Case]) -> Task:
     if len(kinds) != 1 or (kind := KINDS.get(kinds.pop())) is None:
         raise UserError(f"task {name}: its records have targets of no kind, or of several; each needs one of one kind.")
     images = max(len(option.media) for case in cases for option in case.options)
+    if kind == "place" and images > 1:
+        raise UserError(f"task {name}: a place is one in one image, and a record has {images}.")
     if kind == "answers":
         return Task(kind, _answers(cases), images)
     if kind == "label":

@@ -11,6 +11,7 @@ from vislang.capabilities import Progress
 from vislang.case import Case
 from vislang.data.fetch import EMOJI, DataSet
 from vislang.data.jsonl import DataError, Problem
+from vislang.errors import UserError
 from vislang.tasks import easy_vqa, scenes
 from vislang.tasks.benchmarks import BENCHMARKS
 from vislang.tasks.captioned import PAIRS, captioned
@@ -60,7 +61,12 @@ def read_source(
     """
     kind, colon, rest = source.partition(":")
     if source in CASE_SETS:
-        cases = CASE_SETS[source].read(split)
+        try:
+            cases = CASE_SETS[source].read(split)
+        except UserError:
+            raise
+        except ValueError as error:
+            raise DataError(f"{error} Name one of these as --split.") from None
     elif kind in BENCHMARKS and colon:
         folder, _, own = rest.partition(":")
         cases = BENCHMARKS[kind](Path(folder), own or split).cases

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from vislang.case import Answers, Case, Choice, Decision, Label, Place, Value
+from vislang.data.jsonl import DataError
 from vislang.tasks.answers import normalize, proportion
 from vislang.tasks.official import Score
 from vislang.tasks.referring import pointing
@@ -21,6 +22,8 @@ def score_decisions(cases: Sequence[Case], decisions: Sequence[Decision]) -> Sco
     :func:`~vislang.tasks.referring.pointing`. Values: ``Pearson r`` and ``root mean squared error``.
     """
     target = cases[0].target
+    if any(type(case.target) is not type(target) for case in cases):
+        raise DataError(f"{cases[0].name} and others: records of several kinds; a task has one.")
     if isinstance(target, Place):
         return pointing(list(cases), list(decisions))
     if isinstance(target, Value):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from vislang.case import Case, Decision, Label
 from vislang.data.jsonl import DataError
 from vislang.document import Document
 from vislang.tasks.answers import proportion
-from vislang.tasks.official import Benchmark, Score, complete, each, image_in, one_file, read_lines
+from vislang.tasks.official import Benchmark, Score, complete, each, image_in, one_file, read_lines, read_text
 
 
 class HatefulMemes(Benchmark):
@@ -50,22 +51,28 @@ class HatefulMemes(Benchmark):
 
     def read_predictions(self, path: Path) -> dict[str, Decision]:
         """A CSV with ``id``, ``proba`` and ``label``."""
-        try:
-            with path.open(encoding="utf-8", newline="") as file:
-                rows = list(csv.DictReader(file))
-        except OSError as error:
-            raise DataError(f"{path}: cannot be read ({error.strerror}).") from None
+        rows = list(csv.DictReader(io.StringIO(read_text(path), newline="")))
 
         def decide(row: Mapping[str, str]) -> tuple[str, Decision]:
             sure = float(row["proba"])
+            if not 0 <= sure <= 1:
+                raise ValueError(f"proba is {row['proba']}, and not from 0 to 1")
             return row["id"], Decision(str(int(row["label"])), ("0", "1"), (1 - sure, sure))
 
         return dict(each(path, rows, decide))
 
 
 def hateful(decision: Decision) -> float:
-    """The probability of label 1."""
-    return dict(zip(decision.candidates, decision.probabilities, strict=True)).get("1", 0.0)
+    """The probability of label 1.
+
+    Raises:
+        DataError: the labels that were decided among are others.
+    """
+    sure = dict(zip(decision.candidates, decision.probabilities, strict=True))
+    if "1" not in sure:
+        known = ", ".join(str(candidate) for candidate in decision.candidates)
+        raise DataError(f"hateful memes have the labels 0 and 1, and the model decides among {known}.")
+    return sure["1"]
 
 
 def area_under_curve(scores: Sequence[float], labels: Sequence[bool]) -> float:

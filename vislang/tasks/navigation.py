@@ -85,6 +85,8 @@ class R2R(Benchmark):
             if walked is None:
                 assert isinstance(decision.best, int)
                 walked = list(self._beams[case.id][decision.best])
+            if not walked or str(walked[0]) != reference[0]:
+                raise DataError(f"{case.name}: the path does not begin where the instruction does, at {reference[0]}.")
             rows.append(navigation_scores(self._graphs[scan], [str(view) for view in walked], reference))
         arrived = sum(row["SR"] for row in rows)
         means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0] if name not in ("SR", "OSR")}

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from vislang.case import Case, Decision, Label
-from vislang.data.jsonl import DataError
 from vislang.document import Document
 from vislang.tasks.answers import proportion
-from vislang.tasks.official import Benchmark, Score, complete, each, image_in, one_file, read_lines
+from vislang.tasks.official import Benchmark, Score, complete, each, image_in, one_file, read_lines, read_text
 
 
 class NLVR2(Benchmark):
@@ -26,6 +26,8 @@ class NLVR2(Benchmark):
 
         def case(record: Mapping[str, Any]) -> Case:
             identifier = record["identifier"]
+            if len(identifier.split("-")) != 4:
+                raise ValueError(f"identifier {identifier!r} is not of four parts, such as dev-850-0-1")
             pair = identifier.rpartition("-")[0]
             images = [image_in(folder, f"{pair}-img{side}.png") for side in (0, 1)]
             name = f"{path.name}, {identifier}"
@@ -34,13 +36,17 @@ class NLVR2(Benchmark):
 
         self.cases = each(path, read_lines(path), case)
 
+    def together(self, case: Case) -> str:
+        """A sentence is judged on several pairs."""
+        split, group, _, sentence = case.id.split("-")
+        return f"{split}-{group}-{sentence}"
+
     def score(self, decisions: Mapping[str, Decision]) -> Score:
         """``accuracy``; and ``consistency``, the share of sentences that are judged right on all their pairs."""
         sentences: dict[str, list[bool]] = defaultdict(list)
         for case, decision in zip(self.cases, complete(self.cases, decisions, self.name), strict=True):
             assert isinstance(case.target, Label)
-            split, group, _, sentence = case.id.split("-")
-            sentences[f"{split}-{group}-{sentence}"].append(str(decision.best) == case.target.name)
+            sentences[self.together(case)].append(str(decision.best) == case.target.name)
         return {
             "accuracy": proportion(sum(map(sum, sentences.values())), len(self.cases)),
             "consistency": proportion(sum(map(all, sentences.values())), len(sentences)),
@@ -48,11 +54,7 @@ class NLVR2(Benchmark):
 
     def read_predictions(self, path: Path) -> dict[str, Decision]:
         """Lines of ``identifier,True`` or ``identifier,False``."""
-        try:
-            with path.open(encoding="utf-8", newline="") as file:
-                rows = [row for row in csv.reader(file) if row]
-        except OSError as error:
-            raise DataError(f"{path}: cannot be read ({error.strerror}).") from None
+        rows = [row for row in csv.reader(io.StringIO(read_text(path), newline="")) if row]
 
         def decide(row: list[str]) -> tuple[str, Decision]:
             identifier, said = row

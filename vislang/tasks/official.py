@@ -45,6 +45,10 @@ class Benchmark(ABC):
     @abstractmethod
     def __init__(self, folder: Path, split: str): ...
 
+    def together(self, case: Case) -> str:
+        """What a case is scored with: a subset takes all cases of which this is the same, or none."""
+        return case.id
+
     @abstractmethod
     def score(self, decisions: Mapping[str, Decision]) -> Score:
         """The official figures. Every case needs a decision, by its id; see :func:`complete`."""
@@ -67,17 +71,31 @@ def complete(cases: Sequence[Case], decisions: Mapping[str, Decision], name: str
     return [decisions[case.id] for case in cases]
 
 
+def read_text(path: Path) -> str:
+    """A text file.
+
+    Raises:
+        DataError: missing, or not UTF-8.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return file.read()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}).") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 text (byte {error.start + 1}). Give the official file.") from None
+
+
 def read_json(path: Path) -> Any:
     """A JSON file.
 
     Raises:
         DataError: missing, or not JSON.
     """
+    text = read_text(path)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}).") from None
-    except ValueError as error:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: not JSON ({error}). Download it again.") from None
 
 
@@ -99,10 +117,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     Raises:
         DataError: missing, or a line is not a JSON object; the message names the line.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}).") from None
+    text = read_text(path)
     if text.lstrip().startswith("["):
         return read_json(path)
     records = []
@@ -123,8 +138,10 @@ def each(path: Path, records: Iterable[Any], make: Callable[[Any], Made]) -> lis
     """What is made of each record; whatever is missing in one is told with its number.
 
     Raises:
-        DataError: a record lacks a field, or one of another type.
+        DataError: these are no records, or one lacks a field, or has one of another type.
     """
+    if not isinstance(records, Iterable) or isinstance(records, str | dict):
+        raise DataError(f"{path}: a JSON {type(records).__name__}, not a list of records. Give the official file.")
     made = []
     for number, record in enumerate(records, start=1):
         try:
@@ -149,7 +166,12 @@ def one_file(folder: Path, *patterns: str) -> Path:
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder. Give the folder with the official files.")
     for pattern in patterns:
-        found = sorted(folder.glob(pattern))
+        try:
+            found = sorted(folder.glob(pattern))
+        except (NotImplementedError, ValueError):
+            raise DataError(
+                f"{folder}: {pattern} is no name of a file in it; name the split as the files do."
+            ) from None
         if len(found) > 1:
             raise DataError(f"{folder}: several files fit {pattern}: {', '.join(path.name for path in found)}.")
         if found:

@@ -27,12 +27,14 @@ class Referring(Benchmark):
     files = "refs(unc).p, refs(umd).p or refs(google).p, instances.json, images of MS COCO by their file_name"
 
     def __init__(self, folder: Path, split: str):
-        path = one_file(folder, "refs(*).p")
+        # Several sets of references may share a folder; then the split names one: "refs(unc).p val".
+        named, _, split = split.rpartition(" ")
+        path = one_file(folder, named or "refs(*).p")
+        references = read_pickle(path.read_bytes(), str(path))
         instances = one_file(folder, "instances.json")
         content = read_json(instances)
         boxes = dict(each(instances, listed(instances, content, "annotations"), lambda a: (a["id"], a["bbox"])))
-        files = {image["id"]: image["file_name"] for image in listed(instances, content, "images")}
-        references = read_pickle(path.read_bytes(), str(path))
+        files = dict(each(instances, listed(instances, content, "images"), lambda i: (i["id"], i["file_name"])))
 
         def cases(reference: Mapping[str, Any]) -> list[Case]:
             # 'test' is testA, testB or test, as in the authors' own reader.

@@ -13,6 +13,7 @@ import numpy as np
 from vislang.case import Case, Choice
 from vislang.data.jsonl import DataError
 from vislang.document import Document, Image
+from vislang.errors import UserError
 from vislang.tasks.answers import Proportion, proportion
 from vislang.tasks.official import each, image_in, listed, one_file, read_json
 
@@ -92,6 +93,8 @@ def recalls(scores: np.ndarray, collection: Collection) -> dict[str, Proportion]
         by_text.setdefault(text.strip().lower(), set()).add(image)
     for number, text in enumerate(collection.texts):
         right[list(by_text[text.strip().lower()]), number] = True
+    if np.isnan(scores).any():
+        raise UserError("retrieval: scores are no numbers; the model's weights are bad.")
     found = {}
     for name, matrix, truth in (("text to image", scores.T, right.T), ("image to text", scores, right)):
         ranks = np.array([rank_of(row, known) for row, known in zip(matrix, truth, strict=True)])
@@ -148,11 +151,13 @@ def four_way(documents: Sequence[Document], seed: int = 0, task: str = "retrieva
         chance = random.Random(f"{seed} {number}")
         text, image = collection.texts[number], collection.image_of[number]
 
-        def other(numbers: Sequence[int], image: int = image, chance: random.Random = chance) -> int | None:
-            """Another caption, that nobody gave to this image."""
+        def other(
+            numbers: Sequence[int], image: int = image, own: str = text.lower(), chance: random.Random = chance
+        ) -> int | None:
+            """Another caption, that nobody gave to this image, of an image to which nobody gave this one's."""
             for _ in range(20):
                 drawn = numbers[chance.randrange(len(numbers))]
-                if collection.texts[drawn].lower() not in said[image]:
+                if collection.texts[drawn].lower() not in said[image] and own not in said[collection.image_of[drawn]]:
                     return drawn
             return None
 
@@ -173,6 +178,9 @@ def four_way(documents: Sequence[Document], seed: int = 0, task: str = "retrieva
             (collection.images[collection.image_of[random_image]], text),
             (picture, collection.texts[hard]),
         ]
+        # Anywhere among the four: whoever cannot tell them apart is right in a quarter of the cases.
+        place = chance.randrange(len(pairs))
+        pairs[0], pairs[place] = pairs[place], pairs[0]
         options = tuple(Document(pair, name=document.name) for pair in pairs)
-        cases.append(Case(document.name, options, Choice(0), task, picture.name, document.name))
+        cases.append(Case(document.name, options, Choice(place), task, picture.name, document.name))
     return cases

@@ -13,7 +13,7 @@ from vislang.case import Case, Decision, Label, Value
 from vislang.data.jsonl import DataError
 from vislang.document import Document
 from vislang.tasks.answers import proportion
-from vislang.tasks.official import Benchmark, Score, complete, each, image_in, one_file, read_lines
+from vislang.tasks.official import Benchmark, Score, complete, each, image_in, one_file, read_lines, read_text
 
 SHARES = {"train": range(8), "val": range(8, 9), "test": range(9, 10)}
 """Tenths of the records, by their place: the set has no official split, and this one draws nothing."""
@@ -33,7 +33,7 @@ class MVSA(Benchmark):
         path = one_file(folder, "labelResultAll.txt")
         if split not in SHARES:
             raise DataError(f"{path}: has no split {split}; here they are {', '.join(SHARES)} (8 : 1 : 1 by place).")
-        rows = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines()[1:] if line.strip()]
+        rows = [line.split("\t") for line in read_text(path).splitlines()[1:] if line.strip()]
 
         def labelled(row: list[str]) -> tuple[str, str | None]:
             return row[0].strip(), agreed([cell.strip() for cell in row[1:]])

@@ -7,6 +7,7 @@ both right on one record (Q->AR). Decisions are matched by record and part: ``AN
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from vislang.case import Case, Choice, Decision
 from vislang.data.jsonl import DataError
 from vislang.document import Document
 from vislang.tasks.answers import proportion
-from vislang.tasks.official import Benchmark, Score, complete, each, image_in, one_file, read_lines
+from vislang.tasks.official import Benchmark, Score, complete, each, image_in, one_file, read_lines, read_text
 
 NEUTRAL_NAMES = ("Casey", "Riley", "Jessie", "Jackie", "Avery", "Jaime", "Peyton", "Kerry", "Jody", "Kendall")
 """What people in an image are called, by their number, instead of a tag that no vocabulary knows."""
@@ -62,12 +63,16 @@ class VCR(Benchmark):
             )
         return cases
 
+    def together(self, case: Case) -> str:
+        """An answer goes with its rationale."""
+        return case.id.rsplit(" ", 1)[0]
+
     def score(self, decisions: Mapping[str, Decision]) -> Score:
         """``Q->A``, ``QA->R`` and ``Q->AR``."""
         complete(self.cases, decisions, self.name)
         right: dict[str, dict[str, bool]] = {}
         for case in self.cases:
-            annotation, part = case.id.rsplit(" ", 1)
+            annotation, part = self.together(case), case.id.rsplit(" ", 1)[1]
             if not isinstance(case.target, Choice):
                 raise DataError(f"{case.name}: has no label; the test split is scored by its authors only.")
             right.setdefault(annotation, {})[part] = decisions[case.id].best == case.target.index
@@ -80,11 +85,7 @@ class VCR(Benchmark):
 
     def read_predictions(self, path: Path) -> dict[str, Decision]:
         """The leaderboard's CSV: annot_id, answer_0 ... answer_3, rationale_conditioned_on_aA_R for all sixteen."""
-        try:
-            with path.open(encoding="utf-8", newline="") as file:
-                rows = list(csv.DictReader(file))
-        except OSError as error:
-            raise DataError(f"{path}: cannot be read ({error.strerror}).") from None
+        rows = list(csv.DictReader(io.StringIO(read_text(path), newline="")))
         labels = {
             case.id.rsplit(" ", 1)[0]: case.target.index
             for case in self.cases

@@ -37,18 +37,21 @@ class VQA(Benchmark):
             )
         )
         questions = read_json(path)
+        records = listed(path, questions, "questions")
         subtype = questions.get("data_subtype", split)
 
         def case(record: dict) -> Case:
             number, image = str(record["question_id"]), record["image_id"]
             name = f"COCO_{subtype}_{int(image):012d}.jpg"
             answers = [given["answer"] for given in self._annotations[number]["answers"]]
+            if not answers:
+                raise ValueError(f"question {number} has no answers")
             document = Document(
                 [image_in(folder, name, f"{subtype}/{name}"), record["question"]], name=f"{path.name}, {number}"
             )
             return Case(document.name, (document,), Answers(soft_scores(answers)), self.name, str(image), number)
 
-        self.cases = each(path, listed(path, questions, "questions"), case)
+        self.cases = each(path, records, case)
 
     def score(self, decisions: Mapping[str, Decision]) -> Score:
         """``accuracy``, and the same by type of answer."""
@@ -77,8 +80,12 @@ def from_examples(examples: Sequence[Example], task: str = "vqa") -> list[Case]:
 
 
 def soft_scores(answers: Sequence[str]) -> dict[str, float]:
-    """What each answer is worth as a target: 0.3, 0.6, 0.9, 1 for one to four people and more."""
-    counts = Counter(clean(answer) for answer in answers)
+    """What each answer is worth as a target: 0.3, 0.6, 0.9, 1 for one to four people and more.
+
+    As in the official rule, answers are cleaned up only where people disagree.
+    """
+    agreed = len({_trimmed(answer) for answer in answers}) == 1
+    counts = Counter(_trimmed(answer) if agreed else clean(answer) for answer in answers)
     return {answer: min(1.0, round(0.3 * count, 1)) for answer, count in counts.items()}
 
 

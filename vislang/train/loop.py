@@ -146,7 +146,8 @@ def train(
             loss = 0.0
             seen: dict[str, float] = {}
             for stream, batch in zip(streams, per_stream, strict=True):
-                if batch is None or not schedule.takes_part(stream.name, done):
+                turn = done // len(streams) if config.mixing == "round-robin" else done
+                if batch is None or not schedule.takes_part(stream.name, turn):
                     continue
                 losses = model.losses(batch)
                 total = torch.stack(list(losses.values())).sum()
@@ -291,6 +292,9 @@ def _must_be_finite(step: int, values: dict[str, float], names: Sequence[str], c
 def _same_run(saved: dict[str, Any], config: TrainConfig, checkpoints: Path) -> None:
     """Refuse to go on under settings that would make another run of it."""
     free = {"eval_every", "eval_examples", "checkpoint_every", "keep_checkpoints", "log_every", "workers", "threads"}
+    if config.stop_and_go:
+        # What is evaluated, and when, decides which tasks rest.
+        free -= {"eval_every", "eval_examples"}
     now = asdict(config)
     changed = [
         f"{name} was {saved[name]}, is {now[name]}"

@@ -27,7 +27,8 @@ class StopAndGo:
     """Rests a task that has stopped improving while others learn (12-in-1, Lu et al. 2020, section 3.4).
 
     A task rests after two evaluations in a row that better its best score by less than 0.1 %, and learns again once its
-    score has fallen 0.5 % below its best. Resting, it still takes part in every fourth step, so as not to be forgotten.
+    score has fallen 0.5 % below its best. Resting, it still takes part in every fourth step, so as not to be forgotten;
+    where all rest, all take part in every step, for a step of none would teach nothing.
 
     Args:
         names: of the tasks.
@@ -41,12 +42,14 @@ class StopAndGo:
         self.resting = dict.fromkeys(names, False)
 
     def takes_part(self, name: str, step: int) -> bool:
-        """Whether a task is part of a step, counted from 0."""
-        return not self.resting[name] or step % self.EVERY == 0
+        """Whether a task is part of a step, counted from 0; where tasks take turns, of those that are its own."""
+        return not self.resting[name] or step % self.EVERY == 0 or all(self.resting.values())
 
     def update(self, scores: Mapping[str, float]) -> None:
-        """Take note of an evaluation; the higher a score, the better."""
+        """Take note of an evaluation; the higher a score, the better. One that is no number tells nothing."""
         for name, score in scores.items():
+            if math.isnan(score):
+                continue
             best = self.best[name]
             if best is None or score > best + abs(best) * self.IMPROVED:
                 self.best[name], self.waited[name] = score, 0
