@@ -305,3 +305,28 @@ def test_padding_is_no_candidate_of_a_place(towers, images, tmp_path):
     few = model.decide(cases[:1])[0]
     assert len(few.candidates) == 17
     assert all(place.right > place.left for place in few.candidates)
+
+
+def test_each_task_has_its_token_where_the_streams_have_such(towers, images, tmp_path):
+    cases = [*cases_of("label", images), *cases_of("choice", images)]
+    config = small()
+    config.text.task_tokens = 3
+    torch.manual_seed(0)
+    model = ViLBERTRecipe(config, RegionsConfig(tower=towers[1], image_size=0)).build()
+    model.fit(cases)
+    assert [task.token for task in model.tasks.values()] == [0, 1]
+    batches = [model.collate(cases[:4]), model.collate(cases[COUNT : COUNT + 4])]
+    train(model, batches, 4, 1e-3)
+    decided = model.decide(cases)
+    model.save(tmp_path / "model")
+    opened = load(tmp_path / "model")
+    assert [found.probabilities for found in opened.decide(cases)] == [found.probabilities for found in decided]
+    with torch.no_grad():
+        opened.network.streams.text_embedding.tasks.weight[1].mul_(-30)
+    again = opened.decide(cases)
+    assert [d.probabilities for d in again[:COUNT]] == [d.probabilities for d in decided[:COUNT]]
+    assert [d.probabilities for d in again[COUNT:]] != [d.probabilities for d in decided[COUNT:]]
+    shown = model.explain(dataclasses.replace(cases[0], target=None))
+    assert shown.tokens[:2] == ["[CLS]", "[TASK]"]
+    assert len(shown.tokens) == shown.blocks[0].text.shape[1]
+    assert model.match_all(images[:2], ["red", "blue"]).isfinite().all()

@@ -17,7 +17,7 @@ from vislang.capabilities import Progress
 from vislang.document import Document, Image
 from vislang.errors import UserError
 from vislang.models.region_readers import RegionReader, RegionsConfig, must_be_same
-from vislang.models.vilbert import Encoded, Stream, ViLBERT
+from vislang.models.vilbert import Encoded, Stream, TwoStreams, ViLBERT
 from vislang.models.word_pieces import FILE, Pieces, WordPieces
 from vislang.regions import Regions
 
@@ -178,8 +178,22 @@ class PairInputs:
         return cls(words, reader, config)
 
 
-def encode(network: ViLBERT, pairs: Pairs) -> Encoded:
+def read_texts(network: ViLBERT, text: Pieces, token: int = 0) -> Stream:
+    """The text stream alone; ``token`` is the task's, where the streams have tokens of tasks."""
+    if not network.config.text.task_tokens:
+        return network.streams.read_text(*text)
+    tasks = torch.full((len(text.ids),), token, device=text.ids.device)
+    assert isinstance(network.streams, TwoStreams)
+    return network.streams.read_text(*text, tasks)
+
+
+def encode(network: ViLBERT, pairs: Pairs, token: int = 0) -> Encoded:
     """Both streams: what each does alone once an item, what they do together once a pair.
+
+    Args:
+        network: the streams.
+        pairs: what they read.
+        token: see :func:`read_texts`.
 
     Raises:
         UserError: a document has more images than the network tells apart.
@@ -190,7 +204,7 @@ def encode(network: ViLBERT, pairs: Pairs) -> Encoded:
             f"{pairs.names[0] if pairs.names else 'a document'} or one beside it: {most} images, and this model tells "
             f"{known} apart. Raise streams.vision.images before training, or give fewer."
         )
-    text = network.streams.read_text(*pairs.text)
+    text = read_texts(network, pairs.text, token)
     image = network.streams.read_regions(pairs.features, pairs.boxes, pairs.region_padding, pairs.steps)
     return network.streams.join(pick(text, pairs.text_of), pick(image, pairs.image_of))
 

@@ -13,7 +13,7 @@ from vislang.capabilities import Progress
 from vislang.document import Image
 from vislang.models.arithmetic import autocast
 from vislang.models.vilbert import Encoded, Stream, ViLBERT
-from vislang.models.vilbert_inputs import PairInputs, pick
+from vislang.models.vilbert_inputs import PairInputs, pick, read_texts
 
 AT_ONCE = 64
 """Items of a kind that are read together."""
@@ -29,6 +29,7 @@ def match_all(
     candidates: Bool[Tensor, "images texts"] | None = None,
     dtype: torch.dtype = torch.float32,
     pairs_at_once: int = 256,
+    token: int = 0,
     progress: Progress | None = None,
 ) -> Float[Tensor, "images texts"]:
     """Score every image with every text, or the candidates alone.
@@ -44,6 +45,7 @@ def match_all(
         candidates: True where a pair is to be scored, a shortlist by something faster; None scores all.
         dtype: of the arithmetic.
         pairs_at_once: size of a chunk.
+        token: of the task, where the streams have tokens of tasks.
         progress: called with (pairs done, pairs in all).
 
     Returns:
@@ -60,7 +62,7 @@ def match_all(
         for start in range(0, len(order), AT_ONCE):
             columns = torch.tensor(order[start : start + AT_ONCE])
             pieces = inputs.text([(texts[number],) for number in columns.tolist()])
-            read = network.streams.read_text(*pieces)
+            read = read_texts(network, pieces, token)
             for number, seen in enumerate(looked):
                 first = number * AT_ONCE
                 rows = torch.arange(first, first + len(seen.tokens))

@@ -276,6 +276,8 @@ class ViLBERTPretrainingRecipe(ModelRecipe):
         if self.start_from is not None:
             start = PretrainedViLBERT.load(Path(self.start_from))
             return PretrainedViLBERT(start.network, start.inputs, self.masking, dtype_of(self.dtype)).train()
+        if self.streams.text.task_tokens:
+            raise UserError("streams.text.task_tokens: pretraining has no tasks; leave it 0.")
         inputs = make_inputs(self.regions, self.tokenizer, self.streams)
         if not inputs.regions.classes:
             raise UserError(

@@ -26,7 +26,7 @@ from vislang.models.pair_model import PairModel
 from vislang.models.region_readers import RegionsConfig
 from vislang.models.saved import fill_model, read_config, write_model
 from vislang.models.vilbert import Encoded, HeadConfig, TwoStreams, ViLBERT, ViLBERTConfig
-from vislang.models.vilbert_inputs import PairInputs, Pairs, encode
+from vislang.models.vilbert_inputs import PairInputs, Pairs, encode, read_texts
 from vislang.models.vilbert_matching import match_all
 from vislang.models.vilbert_pretraining import PretrainedViLBERT, fitted, make_inputs
 from vislang.models.word_pieces import WordPieces
@@ -47,6 +47,7 @@ class Task:
         images: of a document: 1; of a label 2 that are compared, each read beside the text on its own (NLVR2);
             otherwise several are one path, read together.
         mean, deviation: of numbers.
+        token: which of the streams' tokens of tasks is its own, where they have such (12-in-1, section 3.2).
     """
 
     kind: Kind
@@ -54,6 +55,7 @@ class Task:
     images: int = 1
     mean: float = 0.0
     deviation: float = 1.0
+    token: int = 0
 
     def head(self, width: int) -> HeadConfig:
         """The head of 12-in-1 for such a task."""
@@ -224,7 +226,9 @@ class ViLBERTForTasks(PairModel[ViLBERT]):
             by_task.setdefault(case.task, []).append(case)
         for name, group in by_task.items():
             if name not in self.tasks:
-                self._add(name, task_of(name, group))
+                # With fewer tokens than tasks, some tasks share one.
+                token = len(self.tasks) % max(1, self.network.config.text.task_tokens)
+                self._add(name, dataclasses.replace(task_of(name, group), token=token))
 
     def _add(self, name: str, task: Task) -> None:
         config = task.head(self.network.config.width)
@@ -253,7 +257,8 @@ class ViLBERTForTasks(PairModel[ViLBERT]):
     def _scores(self, batch: TaskBatch) -> Float[Tensor, "..."]:
         """Logits: (cases, answers, options, regions or labels), or (cases,) of numbers."""
         with autocast(batch.pairs.features.device, self.dtype):
-            found = self.network.predict(batch.task, encode(self.network, batch.pairs)).float()
+            encoded = encode(self.network, batch.pairs, self.tasks[batch.task].token)
+            found = self.network.predict(batch.task, encoded).float()
         kind = self.tasks[batch.task].kind
         if kind == "choice":
             padded = torch.cat([found[:, 0], found.new_full((1,), -torch.inf)])
@@ -322,12 +327,15 @@ class ViLBERTForTasks(PairModel[ViLBERT]):
         batch = self.collate([dataclasses.replace(case, target=None)])
         pairs = batch.pairs
         watch: list[tuple[Tensor, Tensor]] = []
-        text = streams.read_text(*pairs.text)
+        text = read_texts(self.network, pairs.text, self.tasks[batch.task].token)
         streams.join(text, streams.read_regions(pairs.features, pairs.boxes, pairs.region_padding, pairs.steps), watch)
         assert self.inputs.words is not None
         (found,) = self.inputs.regions_of(case.images).found
+        words = [self.inputs.words.tokenizer.id_to_token(number) or "" for number in pairs.text.ids[0].tolist()]
+        if self.network.config.text.task_tokens:
+            words.insert(1, "[TASK]")
         return Explained(
-            [self.inputs.words.tokenizer.id_to_token(number) or "" for number in pairs.text.ids[0].tolist()],
+            words,
             [Place(*box) for box in found.with_whole().boxes.tolist()],
             [CoAttention(of_text[0], of_regions[0]) for of_text, of_regions in watch],
             self._decide([case])[0],
@@ -371,7 +379,10 @@ class ViLBERTForTasks(PairModel[ViLBERT]):
         def score(encoded: Encoded) -> Tensor:
             return self.network.predict(choosing[0], encoded)[:, 0]
 
-        return match_all(self.network, self.inputs, score, images, texts, candidates, self.dtype, progress=progress)
+        token = self.tasks[choosing[0]].token
+        return match_all(
+            self.network, self.inputs, score, images, texts, candidates, self.dtype, token=token, progress=progress
+        )
 
     def trainable_state(self) -> dict[str, Tensor]:
         """Weights, and tokenizer and tasks as bytes."""
