@@ -238,7 +238,7 @@ def test_given_answers_are_scored_as_they_would_be_alone(model, prompts):
     ("settings", "message"),
     [
         ({"beams": 0}, "beams is 0"),
-        ({"temperature": -1.0}, "must not be negative"),
+        ({"temperature": -1.0}, "temperature is -1.0; it must be 0, or"),
         ({"top_p": 0.0}, "top_p lies above 0"),
         ({"beams": 2, "temperature": 1.0}, "beams follow the most likely"),
         ({"returns": 2}, "would be alike"),
