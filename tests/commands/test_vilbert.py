@@ -71,6 +71,24 @@ def losses(folder: Path) -> list[dict]:
     return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
 
 
+def whole_and_resumed(recipe: Path, folder: Path, monkeypatch) -> tuple[Path, Path]:
+    """The folders of a run, and of one that is killed at its first checkpoint and then goes on."""
+    whole, cut = folder / "whole", folder / "cut"
+    assert main(["train", str(recipe), "--out", str(whole)]) == 0
+    save = loop.save_checkpoint
+
+    def save_and_die(*arguments):
+        save(*arguments)
+        raise RuntimeError("killed")
+
+    monkeypatch.setattr(loop, "save_checkpoint", save_and_die)
+    with pytest.raises(RuntimeError, match="killed"):
+        main(["train", str(recipe), "--out", str(cut)])
+    monkeypatch.setattr(loop, "save_checkpoint", save)
+    assert main(["train", str(recipe), "--resume", str(cut)]) == 0
+    return whole, cut
+
+
 def test_several_tasks_at_once_and_resting_ones(recipe, folder, capsys, monkeypatch):
     """Six evaluations of a model that has hardly moved; by what it is told, the first task does not get better and the
     second does: the first rests, and takes part in every fourth step."""
@@ -110,19 +128,7 @@ def test_several_tasks_at_once_and_resting_ones(recipe, folder, capsys, monkeypa
 
 
 def test_a_resumed_run_goes_on_bit_for_bit_resting_tasks_included(recipe, folder, monkeypatch):
-    whole, cut = folder / "whole", folder / "cut"
-    assert main(["train", str(recipe), "--out", str(whole)]) == 0
-    save = loop.save_checkpoint
-
-    def save_and_die(*arguments):
-        save(*arguments)
-        raise RuntimeError("killed")
-
-    monkeypatch.setattr(loop, "save_checkpoint", save_and_die)
-    with pytest.raises(RuntimeError, match="killed"):
-        main(["train", str(recipe), "--out", str(cut)])
-    monkeypatch.setattr(loop, "save_checkpoint", save)
-    assert main(["train", str(recipe), "--resume", str(cut)]) == 0
+    whole, cut = whole_and_resumed(recipe, folder, monkeypatch)
     assert losses(cut) == losses(whole)
 
 
@@ -133,19 +139,7 @@ def test_resumed_pretraining_meets_the_same_wrong_captions(folder, towers, tmp_p
     more = f", clusters: {folder / 'clusters.safetensors'}"
     data = str(folder / "captions.jsonl")
     recipe = write_recipe(folder / "p.yaml", PRETRAINING, towers[1], data, more, steps=8, eval_every=0)
-    whole, cut = folder / "whole", folder / "cut"
-    assert main(["train", str(recipe), "--out", str(whole)]) == 0
-    save = loop.save_checkpoint
-
-    def save_and_die(*arguments):
-        save(*arguments)
-        raise RuntimeError("killed")
-
-    monkeypatch.setattr(loop, "save_checkpoint", save_and_die)
-    with pytest.raises(RuntimeError, match="killed"):
-        main(["train", str(recipe), "--out", str(cut)])
-    monkeypatch.setattr(loop, "save_checkpoint", save)
-    assert main(["train", str(recipe), "--resume", str(cut)]) == 0
+    whole, cut = whole_and_resumed(recipe, folder, monkeypatch)
     assert len(losses(cut)) == 8
     assert losses(cut) == losses(whole)
 
@@ -274,6 +268,8 @@ def test_a_benchmark_is_evaluated_from_predictions_and_by_a_model(recipe, folder
         ),
         (["MODEL", "--task", "retrieval", "--data", "FOLDER/captions.jsonl", "--head", "x"], "--head: retrieval"),
         (["MODEL", "--task", "easy-vqa", "--split", "dev"], "not 'dev'"),
+        (["MODEL", "--data", "FOLDER/answers.jsonl", "--shortlist", "x"], "--shortlist: FOLDER"),
+        (["MODEL", "--task", "retrieval", "--data", "FOLDER/captions.jsonl", "--split", "x"], "--split: retrieval"),
         (["MODEL", "--data", "FOLDER/answers.jsonl", "--write", "none/said.jsonl"], "there is no folder none"),
         (["MODEL", "--task", "retrieval", "--data", "FOLDER/bad.jsonl"], "2 bad records"),
     ],

@@ -151,6 +151,10 @@ def test_bad_records_of_obelics_are_named(folder, record, message):
         # The end of a head may be left out, and its body's beginning.
         ("<html><head><title>no</title><h1>words</h1><img src='images/0.png'></html>", "words"),
         ("<html><head><title>no</title><body>words<img src='images/0.png'></body></html>", "words"),
+        (
+            "<html><head><noscript><img src='images/1.png'></noscript></head>words<img src='images/0.png'></html>",
+            "words",
+        ),
         ("<p class='navy'>words</p><p class='nav-bar'>no</p><p class='nav'>no</p><img src='images/0.png'>", "words"),
         ("<p>words</p><img src='//cdn.example/a.png'><img src='/images/0.png'>", "words"),
         ("<meta charset='iso-8859-1'><p>caf\xe9</p><img src='images/0.png'>", "caf\xe9"),

@@ -225,6 +225,12 @@ def test_the_command_as_json(saved, pictures, capsys):
         assert len(point["seeds"]) == 2
 
 
+@pytest.mark.parametrize("option", ["split", "head", "write"])
+def test_what_a_model_that_writes_does_not_go_by_is_refused(saved, capsys, option):
+    assert cli.main(["eval", saved, "--task", "easy-vqa", f"--{option}", "x"]) == 2
+    assert f"--{option}: easy-vqa" in capsys.readouterr().err
+
+
 def test_zero_shots_of_two_examples_are_one_too_many(saved, pictures, capsys):
     lines = (pictures / "my.jsonl").read_text().splitlines()[:2]
     (pictures / "two.jsonl").write_text("\n".join(lines))

@@ -143,6 +143,12 @@ def test_a_language_model_with_a_window_is_packed_within_it():
     bridge = tiny.bridge(tiny.language_model("mistral"))
     batch = tiny.batch(bridge.media_token, prefix=0)
     bridge(dataclasses.replace(batch, segments=torch.zeros_like(batch.input_ids)))
+    # Padding is no document, however much there is of it.
+    short = tiny.batch(bridge.media_token, prefix=5)
+    short.attention_mask[:, 2:] = 0
+    segments = torch.zeros_like(short.input_ids)
+    segments[:, 2:] = -1
+    bridge(dataclasses.replace(short, segments=segments))
     batch = tiny.batch(bridge.media_token, prefix=5)
     with pytest.raises(UserError, match=r"looks 5 tokens back .* Set pack to at most 5, or to 0"):
         bridge(dataclasses.replace(batch, segments=torch.zeros_like(batch.input_ids)))

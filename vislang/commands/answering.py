@@ -7,8 +7,8 @@ from typing import Any
 
 from rich.table import Table
 
-from vislang.commands.parts import draw
 from vislang.console import reporting
+from vislang.data.split import draw
 from vislang.evaluate.answering import Answered, answer
 from vislang.recipe import Recipe
 from vislang.tasks.answers import guesses

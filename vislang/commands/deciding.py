@@ -33,11 +33,12 @@ class Deciding:
     def __init__(self, model: Any, recipe: Recipe):
         self.model = model
         named = [StreamConfig([recipe.data], task_name(recipe.data))] if isinstance(recipe.data, str) else recipe.data
+        self.several = len(named) > 1
         self.streams: list[Stream] = []
         self.asked: list[Case] = []
         self.parts: dict[str, Parts[Case]] = {}
         problems: list[Problem] = []
-        if recipe.eval_data is not None and len(named) > 1:
+        if recipe.eval_data is not None and self.several:
             raise DataError(
                 "eval_data: one file cannot score several tasks; leave it out, and a share is held out of each."
             )
@@ -47,14 +48,13 @@ class Deciding:
             self.asked += [*parts.watched, *parts.test]
             size = config.batch_size or recipe.train.batch_size
             figure = "Pearson r" if isinstance(parts.learned[0].target, Value) else "accuracy"
-            watched = f"{self._prefix(config.name, named)}{figure}"
+            watched = f"{self._prefix(config.name)}{figure}"
             self.streams.append(Stream(config.name, parts.learned, config.weight, size, watched))
         self.bad_records = len(problems)
         must_be_good(problems, recipe.skip_bad_records)
 
-    @staticmethod
-    def _prefix(name: str, named: list[StreamConfig]) -> str:
-        return f"{name}/" if len(named) > 1 else ""
+    def _prefix(self, name: str) -> str:
+        return f"{name}/" if self.several else ""
 
     def _read(self, config: StreamConfig, recipe: Recipe, problems: list[Problem]) -> Parts[Case]:
         everything: list[Case] = []
@@ -85,9 +85,8 @@ class Deciding:
         found: dict[str, float] = {}
         for name, parts in self.parts.items():
             if parts.watched:
-                prefix = f"{name}/" if len(self.parts) > 1 else ""
                 scores = score_decisions(parts.watched, self.model.decide(parts.watched))
-                found |= {f"{prefix}{figure}": plain(value) for figure, value in scores.items()}
+                found |= {f"{self._prefix(name)}{figure}": plain(value) for figure, value in scores.items()}
         return found
 
     def score(self, outcome: Outcome) -> dict[str, Any]:

@@ -16,9 +16,9 @@ from vislang.capabilities import Decides, Generates, Matches, Trainable
 from vislang.case import Case, Decision
 from vislang.commands.deciding import task_name
 from vislang.commands.figures import decision_table, figures
-from vislang.commands.parts import draw
 from vislang.console import console, reporting
 from vislang.data.jsonl import DataError, Problem, must_be_good
+from vislang.data.split import draw
 from vislang.document import Document
 from vislang.errors import UserError
 from vislang.evaluate.answering import answer, perplexity
@@ -79,8 +79,12 @@ def evaluate(source: str, asked: Asked, limit: int, seed: int, skip_bad_records:
     if asked.task is not None and asked.task not in (*CASE_SETS, *BENCHMARKS, RETRIEVAL):
         raise UserError(f"--task {asked.task}: known are {', '.join([*CASE_SETS, RETRIEVAL, *BENCHMARKS])}.")
     if asked.task in BENCHMARKS:
+        _refuse(asked, "shortlist")
         return _benchmark(source, asked, limit, seed, as_json)
-    _must_have_effect(asked)
+    if asked.task == RETRIEVAL:
+        _refuse(asked, "head", "write")
+    else:
+        _refuse(asked, "shortlist", "split" if asked.task is None else "data")
     model = load(source)
     if asked.task == RETRIEVAL:
         return _retrieval(model, source, asked, limit, seed, skip_bad_records, as_json)
@@ -91,23 +95,15 @@ def evaluate(source: str, asked: Asked, limit: int, seed: int, skip_bad_records:
     return _answering(model, source, asked, limit, seed, skip_bad_records, as_json)
 
 
-def _must_have_effect(asked: Asked) -> None:
+def _refuse(asked: Asked, *options: str) -> None:
     """Refuse what would be ignored.
 
     Raises:
-        UserError: an option that this task does not go by.
+        UserError: one of these options was given.
     """
-    ignored: dict[str, bool] = {}
-    if asked.task == RETRIEVAL:
-        ignored = {"--head": asked.head is not None, "--write": asked.write is not None}
-        ignored["--split"] = asked.split is not None and asked.data is not None and not Path(asked.data).is_dir()
-    elif asked.task is not None:
-        ignored = {"--data": asked.data is not None}
-    else:
-        ignored = {"--split": asked.split is not None}
-    for option, given in ignored.items():
-        if given:
-            raise UserError(f"{option}: {asked.title} does not go by it; leave it out.")
+    for option in options:
+        if getattr(asked, option) is not None:
+            raise UserError(f"--{option}: {asked.title} does not go by it; leave it out.")
 
 
 def _benchmark(source: str, asked: Asked, limit: int, seed: int, as_json: bool) -> int:
@@ -117,6 +113,7 @@ def _benchmark(source: str, asked: Asked, limit: int, seed: int, as_json: bool) 
         raise UserError(f"--task {asked.task}: name the folder with its files as --data. Wanted: {kind.files}.")
     benchmark = kind(Path(asked.data), asked.split or "val")
     if Path(source).is_file():
+        _refuse(asked, "head", "write")
         scores = benchmark.score(benchmark.read_predictions(Path(source)))
         return _show(source, asked, {"n": len(benchmark.cases), **figures(scores)}, as_json)
     model = load(source)
@@ -194,12 +191,13 @@ def _retrieval(
     if Path(asked.data).is_dir():
         collection = karpathy(Path(asked.data), asked.split or "test")
     else:
+        _refuse(asked, "split")
         collection = of_documents(captioned(asked.data, problems))
         must_be_good(problems, skip_bad_records, asked.data)
     if not collection.images:
         raise DataError(f"{asked.data}: no good record in it.")
     if limit and limit < len(collection.images):
-        collection = _some(collection, sorted(random.Random(seed).sample(range(len(collection.images)), limit)))
+        collection = _some(collection, sorted(draw(range(len(collection.images)), limit, seed)))
     assert isinstance(model, Trainable)
     with reporting("finding regions") as report:
         _prepare_images(model, collection, report)
@@ -248,6 +246,7 @@ def _show(source: str, asked: Asked, found: dict[str, Any], as_json: bool) -> in
 def _answering(
     model: Any, source: str, asked: Asked, limit: int, seed: int, skip_bad_records: bool, as_json: bool
 ) -> int:
+    _refuse(asked, "split", "head", "write")
     data = asked.task or asked.data
     assert data is not None
     problems: list[Problem] = []

@@ -9,10 +9,10 @@ from rich.table import Table
 
 from vislang.capabilities import Matches
 from vislang.commands.figures import decision_table, figures, report_figures
-from vislang.commands.parts import draw
 from vislang.commands.pretraining import Pretraining
 from vislang.console import reporting
 from vislang.data.jsonl import Problem, must_be_good
+from vislang.data.split import draw
 from vislang.recipe import Recipe
 from vislang.tasks.captioned import PAIRS, captioned
 from vislang.tasks.retrieval import of_documents, recalls

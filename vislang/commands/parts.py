@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -10,7 +9,7 @@ from typing import Generic, TypeVar
 from vislang.case import Case
 from vislang.data.example import Example
 from vislang.data.jsonl import DataError
-from vislang.data.split import hold_out
+from vislang.data.split import draw, hold_out
 from vislang.document import Document
 from vislang.recipe import Recipe
 
@@ -48,13 +47,6 @@ def divide(name: str, everything: list[Item], test: list[Item], recipe: Recipe) 
         draw(held, recipe.train.eval_examples, recipe.train.seed),
         draw(test or held, recipe.eval_limit, recipe.train.seed),
     )
-
-
-def draw(items: list[Item], limit: int, seed: int) -> list[Item]:
-    """At most so many of the items (0: all), drawn by seed."""
-    if not limit or limit >= len(items):
-        return items
-    return random.Random(seed).sample(items, limit)
 
 
 def count_of(streams: Mapping[str, Parts[Item]], what: str) -> str:

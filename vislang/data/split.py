@@ -1,8 +1,9 @@
-"""Keeping some examples from training, by what they show."""
+"""Keeping some examples from training, by what they show; and drawing a few of many."""
 
 from __future__ import annotations
 
 import hashlib
+import random
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -12,6 +13,7 @@ from vislang.document import Document
 from vislang.errors import UserError
 
 Held = TypeVar("Held", bound=Example | Document | Case)
+Item = TypeVar("Item")
 
 
 def hold_out(examples: Sequence[Held], share: float) -> tuple[list[Held], list[Held]]:
@@ -73,3 +75,10 @@ def _marks(example: Example | Document | Case) -> list[str]:
         return [medium.content_hash for medium in document.media]
     text = "".join(part for part in document.parts if isinstance(part, str))
     return [hashlib.sha256(text.encode()).hexdigest()]
+
+
+def draw(items: Sequence[Item], limit: int, seed: int) -> list[Item]:
+    """At most so many of the items (0: all), drawn by seed."""
+    if not limit or limit >= len(items):
+        return list(items)
+    return random.Random(seed).sample(items, limit)

@@ -354,7 +354,7 @@ class _PageParser(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         named = {name: value or "" for name, value in attrs}
-        if "head" in self._open and tag not in HEAD:
+        if self._open[-1:] == ["head"] and tag not in HEAD:
             self.handle_endtag("head")
         if tag == "img" and not self._skipping:
             self._image(named)

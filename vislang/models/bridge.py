@@ -693,7 +693,8 @@ class Bridge(nn.Module):
         """Refuse to lay documents side by side for a language model that cannot be told who sees whom."""
         config = self.lm.lm.config.get_text_config()
         window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
-        if window is not None and int(batch.position_ids().max()) >= window:
+        longest = int((batch.position_ids() * batch.attention_mask).max()) + 1
+        if window is not None and longest > window:
             raise UserError(
                 f"collate.pack: this {config.model_type} looks {window} tokens back in some layers, and documents that "
                 f"share a row cannot be told to. Set pack to at most {window}, or to 0."

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from vislang.data.example import Example
 from vislang.data.fetch import EMOJI, STAMPS, DataSet
 from vislang.data.sets import emoji
+from vislang.data.split import draw
 from vislang.tasks import easy_vqa
 from vislang.tasks.answers import Proportion, accuracy
 from vislang.tasks.caption_scores import bleu, cider_d, interval
@@ -141,6 +142,7 @@ def of_examples(name: str, examples: Sequence[Example], queries: int) -> FewShot
     support: list[Example] = []
     for number, key in enumerate(sorted(by_image)):
         here = _captions_together(by_image[key])
+        # The first image is asked about even where more is asked of it than is wanted.
         into = asked if number < len(by_image) // 2 and len(asked) + len(here) <= max(queries, len(here)) else support
         into += here
     asks = any(example.question is not None for example in examples)
@@ -159,6 +161,4 @@ def _captions_together(examples: Sequence[Example]) -> list[Example]:
 
 def limited(task: FewShotTask, queries: int, seed: int) -> FewShotTask:
     """The same task with at most so many questions (0: all), drawn by seed."""
-    if not queries or queries >= len(task.queries):
-        return task
-    return replace(task, queries=random.Random(seed).sample(list(task.queries), queries))
+    return replace(task, queries=draw(task.queries, queries, seed))
