@@ -77,6 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--data", help="a JSON Lines file; with --task, the folder of the benchmark's files")
     evaluate.add_argument("--split", help="which split of the benchmark, as its files call it (default: val)")
     evaluate.add_argument("--head", help="which of the model's tasks decides, where several could")
+    evaluate.add_argument("--regions", metavar="FILES", help="region files, of a model that was trained on such")
     evaluate.add_argument("--shortlist", metavar="MODEL", help="of retrieval: a dual encoder that chooses candidates")
     evaluate.add_argument("--shortlist-size", type=int, default=50, metavar="K", help="candidates of each item")
     evaluate.add_argument("--write", type=Path, metavar="FILE", help="keep each decision, as a JSON line")
@@ -287,6 +288,7 @@ def _evaluate(options: argparse.Namespace, rest: list[str]) -> int:
             options.data,
             options.split,
             options.head,
+            options.regions,
             options.write,
             options.shortlist,
             options.shortlist_size,

@@ -100,6 +100,13 @@ class Medium:
             raise MediaError(f"{self.name}: the file is empty. Copy it again from its origin.")
         return data
 
+    @property
+    def is_there(self) -> bool:
+        """Whether there is anything to be read; models that read region files do without."""
+        if isinstance(self.source, bytes):
+            return True
+        return (self.source.path if isinstance(self.source, Slice) else Path(self.source)).is_file()
+
     @cached_property
     def content_hash(self) -> str:
         """SHA-256 of the encoded bytes: two copies of a file share it, an edited file does not."""
@@ -134,9 +141,25 @@ class Image(Medium):
             warnings.simplefilter("ignore")
             return self._decode(data, max_pixels, background)
 
-    def _decode(self, data: bytes, max_pixels: int, background: tuple[int, int, int]) -> PIL.Image.Image:
+    @cached_property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels, upright, by the header alone.
+
+        Raises:
+            MediaError: missing, empty, or of no known format.
+        """
+        from PIL import ExifTags
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with self._opened(self.read(), MAX_PIXELS) as opened:
+                # Orientations from 5 on lie on their side.
+                turned = opened.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+                return opened.size[::-1] if turned else opened.size
+
+    def _opened(self, data: bytes, max_pixels: int) -> PIL.Image.Image:
         from PIL import Image as Pillow
-        from PIL import ImageOps, UnidentifiedImageError
+        from PIL import UnidentifiedImageError
 
         try:
             opened = Pillow.open(io.BytesIO(data), formats=FORMATS)
@@ -148,9 +171,15 @@ class Image(Medium):
             raise MediaError(_too_large(self.name, "far more", max_pixels)) from None
         except (OSError, ValueError, SyntaxError) as error:
             raise MediaError(f"{self.name}: broken image header ({error}). Copy it again from its origin.") from None
-        with opened:
-            if opened.width * opened.height > max_pixels:
-                raise MediaError(_too_large(self.name, f"{opened.width} x {opened.height}", max_pixels))
+        if opened.width * opened.height > max_pixels:
+            opened.close()
+            raise MediaError(_too_large(self.name, f"{opened.width} x {opened.height}", max_pixels))
+        return opened
+
+    def _decode(self, data: bytes, max_pixels: int, background: tuple[int, int, int]) -> PIL.Image.Image:
+        from PIL import ImageOps
+
+        with self._opened(data, max_pixels) as opened:
             try:
                 upright = ImageOps.exif_transpose(opened)
                 return _to_rgb(upright, background)

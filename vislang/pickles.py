@@ -47,9 +47,10 @@ def read_pickle(data: bytes | io.BufferedIOBase, name: str) -> Any:
     file = io.BytesIO(data) if isinstance(data, bytes) else data
     try:
         return _Unpickler(file, encoding="latin1").load()
-    except (pickle.UnpicklingError, EOFError, ValueError, TypeError, AttributeError, ImportError, IndexError) as error:
+    except Exception as error:
+        # Damaged bytes are instructions too, and may fail in any way: a length beyond all memory, say.
         raise PickleError(
-            f"{name}: cannot be read as a pickle of plain values ({error}). Nothing of it was run."
+            f"{name}: cannot be read as a pickle of plain values ({_told(error)}). Nothing of it was run."
         ) from None
 
 
@@ -75,9 +76,14 @@ def read_array(path: Path) -> Any:
                 return value.item() if isinstance(value, np.ndarray) and value.ndim == 0 else value
             file.seek(0)
             return np.lib.format.read_array(file, allow_pickle=False)
+    except PickleError:
+        raise
     except FileNotFoundError:
         raise PickleError(f"{path}: no such file.") from None
-    except (OSError, ValueError, EOFError) as error:
-        if isinstance(error, PickleError):
-            raise
-        raise PickleError(f"{path}: no .npy file, or a damaged one ({error}).") from None
+    except Exception as error:
+        # Its header is a line of Python, and states a size: damaged, both may fail in any way.
+        raise PickleError(f"{path}: no .npy file, or a damaged one ({_told(error)}).") from None
+
+
+def _told(error: Exception) -> str:
+    return str(error) or type(error).__name__

@@ -8,6 +8,7 @@ import lmdb
 import numpy as np
 import pytest
 
+from vislang.document import Image
 from vislang.models.region_files import RegionFiles
 from vislang.pickles import PickleError
 from vislang.regions import RegionError
@@ -95,9 +96,22 @@ def test_a_pickle_with_foreign_classes_is_refused_and_not_run(tmp_path, monkeypa
         (lmdb_record(num_boxes=5), "states 5 boxes and holds 3"),
         (lmdb_record(image_w=20), "does not lie in an image of 20 x 30"),
         (lmdb_record(features=np.full((3, 8), np.nan)), "no numbers"),
-        (lmdb_record(features=np.zeros(25)), "25 numbers of features do not divide among 3 boxes"),
+        (lmdb_record(num_boxes=0), "states 0 boxes"),
+        (lmdb_record(num_boxes=-1), "states -1 boxes"),
+        (lmdb_record(num_boxes=2.5), "states 2.5 boxes"),
+        (lmdb_record(num_boxes=float("nan")), "states nan boxes"),
+        (lmdb_record(num_boxes="abc"), "num_boxes is 'abc', which is no number"),
+        (lmdb_record(num_boxes=None), "num_boxes is None, which is no number"),
+        (lmdb_record(image_w=None), "image_width or image_w is None, which is no number"),
+        (lmdb_record(boxes=np.zeros((0, 4))), "boxes of 0 x 4 numbers"),
+        (lmdb_record(boxes=np.zeros(10)), "10 numbers of boxes, which do not make boxes of four"),
+        (lmdb_record(boxes=np.zeros((4, 3))), "boxes of 4 x 3 numbers"),
+        (lmdb_record(features=np.zeros(25)), "features of 25 numbers, which do not make a row for each of 3 boxes"),
+        (lmdb_record(features=np.zeros((2, 12))), "features of 2 x 12 numbers"),
+        (lmdb_record(features=np.array(["a"] * 24)), "neither an array nor base64"),
+        (lmdb_record(cls_prob=np.full(16, 0.2)), "cls_prob of 16 numbers"),
         (lmdb_record(features="not base64!"), "neither an array nor base64"),
-        ({"boxes": BOXES}, "has no features; its fields are boxes"),
+        ({"boxes": BOXES}, "has no num_boxes; its fields are boxes"),
         ([1, 2], "is a list, not a record"),
     ],
 )
@@ -105,6 +119,76 @@ def test_bad_records_are_named(tmp_path, record, message):
     path = write_lmdb(tmp_path / "regions.lmdb", {"7": record})
     with pytest.raises(RegionError, match=f"regions.lmdb, image 7: .*{message}"):
         RegionFiles(path)["7"]
+
+
+@pytest.mark.parametrize("field", ["keys", "image 7"])
+@pytest.mark.parametrize("damaged", [b"\x8e" + b"\xff" * 8, b"I9e9\n.", b"h\x05.", b"\x80\x04R.", b"\x80\x04\x94."])
+def test_pickles_that_fail_in_other_ways(tmp_path, field, damaged):
+    """A length beyond all memory, a number that is none, things that were never put there."""
+    path = write_lmdb(tmp_path / "regions.lmdb", {"7": damaged if field == "image 7" else lmdb_record()})
+    if field == "keys":
+        with lmdb.open(str(path), map_size=1 << 24) as database, database.begin(write=True) as transaction:
+            transaction.put(b"keys", damaged)
+    with pytest.raises(PickleError, match=f"{field}: cannot be read as a pickle"):
+        RegionFiles(path)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [b"{'descr': '<f4', 'fortran_order': False, 'shape': (99999999999999,)}", b"{'descr': (", b"{'descr': '|O'"],
+)
+def test_arrays_with_headers_of_nonsense(tmp_path, header):
+    data = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
+    (tmp_path / "7.npy").write_bytes(data)
+    with pytest.raises(PickleError, match=r"7\.npy: no \.npy file, or a damaged one"):
+        RegionFiles(tmp_path)
+
+
+def test_keys_that_are_no_list(tmp_path):
+    path = write_lmdb(tmp_path / "regions.lmdb", {"7": lmdb_record()})
+    with lmdb.open(str(path), map_size=1 << 24) as database, database.begin(write=True) as transaction:
+        transaction.put(b"keys", pickle.dumps(7))
+    with pytest.raises(RegionError, match="'keys' are a int, not a list"):
+        RegionFiles(path)
+
+
+def test_images_by_name_or_by_cocos_number(tmp_path):
+    for name in ("42", "COCO_val2014_000000000043", "dog"):
+        np.save(tmp_path / f"{name}.npy", npy_record())
+    files = RegionFiles(tmp_path)
+    named = ("COCO_val2014_000000000042.jpg", "000000000042.jpg", "42.png", "dog.jpg", "COCO_val2014_000000000043.jpg")
+    assert len(files.read([Image(name) for name in named])) == 5
+    files.prepare([Image(name) for name in named])
+    with pytest.raises(RegionError, match=r"holds no regions of cat, COCO_val2014_000000000044 \(of a/cat\.jpg\)"):
+        files.prepare([Image("a/cat.jpg"), Image("dog.jpg"), Image("COCO_val2014_000000000044.jpg")])
+    with pytest.raises(RegionError, match="holds no regions of dog_43"):
+        files.read([Image("dog_43.jpg")])
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        (npy_record(features=FEATURES[:, :4]), "image b: features of 4 numbers, and of a it is 8"),
+        (npy_record(cls_prob=CLASSES[:, :0]), "cls_prob of 3 x 0 numbers"),
+        (npy_record(cls_prob=None), "image b: distributions over 0 classes, and of a it is 5"),
+    ],
+)
+def test_records_of_another_detector(tmp_path, record, message):
+    np.save(tmp_path / "a.npy", npy_record())
+    np.save(tmp_path / "b.npy", record)
+    files = RegionFiles(tmp_path)
+    with pytest.raises(RegionError, match=message):
+        files.read([Image("a.jpg"), Image("b.jpg")])
+
+
+@pytest.mark.parametrize("kind", ["npy", "lmdb"])
+def test_another_process_opens_them_for_itself(tmp_path, kind):
+    if kind == "npy":
+        np.save(tmp_path / "7.npy", npy_record())
+        path = tmp_path
+    else:
+        path = write_lmdb(tmp_path / "regions.lmdb", {"7": lmdb_record()})
+    check(pickle.loads(pickle.dumps(RegionFiles(path))), classes=kind == "npy")
 
 
 def test_fewer_boxes_than_features_have_rows_are_taken_as_stated(tmp_path):

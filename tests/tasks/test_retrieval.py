@@ -6,11 +6,23 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
+from vislang.commands.parts import divide
 from vislang.data.jsonl import DataError
 from vislang.document import Document, Image
 from vislang.errors import UserError
+from vislang.recipe import Recipe
 from vislang.tasks.captioned import captioned
-from vislang.tasks.retrieval import Collection, four_way, karpathy, of_documents, pairs_of, recalls, shortlist
+from vislang.tasks.case_sources import read_source
+from vislang.tasks.retrieval import (
+    Collection,
+    four_way,
+    karpathy,
+    of_documents,
+    pairs_of,
+    recalls,
+    right_pair,
+    shortlist,
+)
 
 
 def collection(texts, image_of):
@@ -47,12 +59,16 @@ def test_captions_of_the_same_words_count_as_each_others():
     assert shares(recalls(np.array([[0.1, 0.1], [0.9, 0.9]]), pairs))["R@1, text to image"] == 1
 
 
+def cases_of(documents):
+    return [right_pair(document) for document in documents]
+
+
 def test_of_four_options_one_belongs_together():
     documents = [Document([Image(f"{n % 6}.png"), f"word{n % 6} thing kind{n % 2}"], name=str(n)) for n in range(12)]
     said = {}
     for document in documents:
         said.setdefault(document.parts[0], set()).add(document.parts[1])
-    cases = four_way(documents)
+    cases = four_way(cases_of(documents))
     assert len(cases) == 12
     for case, document in zip(cases, documents, strict=True):
         wrong = [option for number, option in enumerate(case.options) if number != case.target.index]
@@ -63,14 +79,14 @@ def test_of_four_options_one_belongs_together():
         assert sum(option.parts[0] == document.parts[0] for option in wrong) == 2
         assert sum(option.parts[1] == document.parts[1] for option in wrong) == 1
     assert {case.target.index for case in cases} == {0, 1, 2, 3}
-    assert four_way(documents) == cases
-    assert four_way(documents, seed=1) != cases
+    assert four_way(cases_of(documents)) == cases
+    assert four_way(cases_of(documents), seed=1) != cases
 
 
 def test_a_hard_negative_shares_a_rare_word():
     texts = ["a red cat", "a red dog", "a big house", "a small tree", "a long road", "a wide lake"]
     documents = [Document([Image(f"{n}.png"), text], name=str(n)) for n, text in enumerate(texts)]
-    assert "a red dog" in [option.parts[1] for option in four_way(documents)[0].options]
+    assert "a red dog" in [option.parts[1] for option in four_way(cases_of(documents))[0].options]
 
 
 def test_another_image_with_the_same_words_is_no_wrong_option():
@@ -81,10 +97,29 @@ def test_another_image_with_the_same_words_is_no_wrong_option():
     said = {}
     for document in documents:
         said.setdefault(document.parts[0], set()).add(document.parts[1])
-    for case in four_way(documents):
+    for case in four_way(cases_of(documents)):
         for number, option in enumerate(case.options):
             image, text = option.parts
             assert (text in said[image]) == (number == case.target.index)
+
+
+def test_wrong_options_come_from_the_same_side_of_a_split(tmp_path):
+    """Nothing that is held out may be seen in training, not even as a wrong option."""
+    lines = []
+    for number in range(20):
+        Pillow.new("RGB", (8, 8), (number, 0, 0)).save(tmp_path / f"{number}.png")
+        lines.append(json.dumps({"image": f"{number}.png", "text": f"thing {number}"}))
+    (tmp_path / "pairs.jsonl").write_text("\n".join(lines))
+    cases = read_source(f"pairs:{tmp_path / 'pairs.jsonl'}", "pairs", "train", [])
+    parts = divide("pairs", cases, [], Recipe(model=None, data="", hold_out=0.4), four_way)
+    learned, held = (
+        {option.parts[n] for case in side for option in case.options for n in (0, 1)}
+        for side in (parts.learned, parts.test)
+    )
+    assert len(parts.learned) == 12
+    assert len(parts.test) == 8
+    assert all(len(case.options) == 4 for case in (*parts.learned, *parts.test))
+    assert not learned & held
 
 
 def test_scores_that_are_no_numbers_are_refused():

@@ -16,6 +16,7 @@ from vislang.data.jsonl import DataError, Problem, must_be_good
 from vislang.recipe import Recipe, StreamConfig
 from vislang.tasks.case_sources import CASE_SETS, needed, read_source
 from vislang.tasks.decisions import guess_scores, score_decisions
+from vislang.tasks.retrieval import four_way
 from vislang.train.loop import Outcome, Stream
 
 
@@ -74,7 +75,7 @@ class Deciding:
         kinds = {type(case.target).__name__.lower() for case in (*everything, *test)}
         if len(kinds) > 1:
             raise DataError(f"{config.name}: records of several kinds ({', '.join(sorted(kinds))}); a task has one.")
-        return divide(config.name, everything, test, recipe)
+        return divide(config.name, everything, test, recipe, four_way)
 
     def describe(self) -> str:
         """Counts of cases, by task."""

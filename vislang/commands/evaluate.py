@@ -23,12 +23,13 @@ from vislang.document import Document
 from vislang.errors import UserError
 from vislang.evaluate.answering import answer, perplexity
 from vislang.models.loading import load
+from vislang.models.region_readers import RegionsConfig
 from vislang.tasks.benchmarks import BENCHMARKS
 from vislang.tasks.captioned import PAIRS, captioned
 from vislang.tasks.case_sources import CASE_SETS, read_source
 from vislang.tasks.data_sets import evaluation_examples
 from vislang.tasks.decisions import score_decisions
-from vislang.tasks.retrieval import Collection, karpathy, of_documents, recalls, shortlist
+from vislang.tasks.retrieval import Collection, four_way, karpathy, of_documents, recalls, shortlist
 
 RETRIEVAL = "retrieval"
 
@@ -42,6 +43,7 @@ class Asked:
         data: folder of a benchmark's files, or a file.
         split: of a benchmark; None for ``val``, and ``test`` of retrieval.
         head: which of a model's tasks decides.
+        regions: region files of these images, for a model that was trained on region files.
         write: where to keep decisions.
         shortlist: folder of a faster model that chooses which pairs are scored at all.
         shortlist_size: of how many for each image and each text.
@@ -51,6 +53,7 @@ class Asked:
     data: str | None
     split: str | None = None
     head: str | None = None
+    regions: str | None = None
     write: Path | None = None
     shortlist: str | None = None
     shortlist_size: int = 50
@@ -85,7 +88,7 @@ def evaluate(source: str, asked: Asked, limit: int, seed: int, skip_bad_records:
         _refuse(asked, "head", "write")
     else:
         _refuse(asked, "shortlist", "split" if asked.task is None else "data")
-    model = load(source)
+    model = _opened(source, asked)
     if asked.task == RETRIEVAL:
         return _retrieval(model, source, asked, limit, seed, skip_bad_records, as_json)
     if isinstance(model, Decides):
@@ -93,6 +96,13 @@ def evaluate(source: str, asked: Asked, limit: int, seed: int, skip_bad_records:
     if not isinstance(model, Generates):
         raise UserError(f"{source}: is a {type(model).__name__}, which neither generates text nor decides.")
     return _answering(model, source, asked, limit, seed, skip_bad_records, as_json)
+
+
+def _opened(source: str, asked: Asked) -> Any:
+    """The model, with the regions that were named."""
+    if asked.regions is None:
+        return load(source)
+    return load(source, regions=RegionsConfig(tower=None, files=asked.regions))
 
 
 def _refuse(asked: Asked, *options: str) -> None:
@@ -113,10 +123,10 @@ def _benchmark(source: str, asked: Asked, limit: int, seed: int, as_json: bool) 
         raise UserError(f"--task {asked.task}: name the folder with its files as --data. Wanted: {kind.files}.")
     benchmark = kind(Path(asked.data), asked.split or "val")
     if Path(source).is_file():
-        _refuse(asked, "head", "write")
+        _refuse(asked, "head", "write", "regions")
         scores = benchmark.score(benchmark.read_predictions(Path(source)))
         return _show(source, asked, {"n": len(benchmark.cases), **figures(scores)}, as_json)
-    model = load(source)
+    model = _opened(source, asked)
     if not isinstance(model, Decides):
         raise UserError(f"{source}: is a {type(model).__name__}, which decides nothing; give a ViLBERT with a task.")
     benchmark.cases = drawn(benchmark.cases, limit, seed, benchmark.together)
@@ -146,7 +156,7 @@ def _cases(
     name = asked.task or asked.data
     assert name is not None
     with reporting("checking records") as report:
-        cases = read_source(name, task_name(name), asked.split or "test", problems, report)
+        cases = four_way(read_source(name, task_name(name), asked.split or "test", problems, report))
     must_be_good(problems, skip_bad_records, name)
     if not cases:
         raise DataError(f"{name}: no good record in it.")
@@ -246,7 +256,7 @@ def _show(source: str, asked: Asked, found: dict[str, Any], as_json: bool) -> in
 def _answering(
     model: Any, source: str, asked: Asked, limit: int, seed: int, skip_bad_records: bool, as_json: bool
 ) -> int:
-    _refuse(asked, "split", "head", "write")
+    _refuse(asked, "split", "head", "write", "regions")
     data = asked.task or asked.data
     assert data is not None
     problems: list[Problem] = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -25,7 +25,13 @@ class Parts(Generic[Item]):
     test: list[Item]
 
 
-def divide(name: str, everything: list[Item], test: list[Item], recipe: Recipe) -> Parts[Item]:
+def divide(
+    name: str,
+    everything: list[Item],
+    test: list[Item],
+    recipe: Recipe,
+    complete: Callable[[list[Item]], list[Item]] = list,
+) -> Parts[Item]:
     """Divide a stream as the recipe wants it.
 
     Args:
@@ -33,11 +39,13 @@ def divide(name: str, everything: list[Item], test: list[Item], recipe: Recipe) 
         everything: all of it but the test items.
         test: what it is scored on; nothing if that is to be what is held out.
         recipe: its ``hold_out``, ``limit``, ``eval_limit`` and ``train.eval_examples``.
+        complete: what items get from others of their side, before some of them are drawn.
 
     Raises:
         DataError: nothing is left to learn from, or to score on.
     """
-    lessons, held = hold_out(everything, recipe.hold_out)
+    lessons, held = map(complete, hold_out(everything, recipe.hold_out))
+    test = complete(test)
     if not lessons:
         raise DataError(f"{name}: nothing left to learn from; lower hold_out or add records.")
     if not held and not test:

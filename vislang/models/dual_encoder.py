@@ -26,6 +26,7 @@ from vislang.capabilities import ModelRecipe, Progress
 from vislang.document import Document, Image
 from vislang.errors import UserError
 from vislang.models.arithmetic import Precision, autocast, dtype_of
+from vislang.models.loading import load, saved_class
 from vislang.models.pair_model import PairModel
 from vislang.models.region_readers import RegionsConfig
 from vislang.models.saved import fill_model, read_config, write_model
@@ -169,7 +170,8 @@ class ContrastiveEncoder(PairModel[DualEncoder]):
     """
 
     def __init__(self, network: DualEncoder, inputs: PairInputs, chunk: int = 0, dtype: torch.dtype = torch.float32):
-        super().__init__(network, inputs, network.config.text.max_length, dtype)
+        config = network.config
+        super().__init__(network, inputs, config.text.max_length, config.vision.feature_width, dtype)
         self.chunk = chunk
 
     def prepare(self, documents: Sequence[Document], progress: Progress | None = None) -> int:
@@ -330,15 +332,15 @@ class DualEncoderRecipe(ModelRecipe):
 
     Attributes:
         encoders: widths and depths; the vision side's ``feature_width`` is the region source's.
-        regions: where regions come from.
+        regions: where regions come from; None for the default, or with ``start_from`` for that model's source.
         tokenizer: a ``tokenizer.json`` or BERT's ``vocab.txt``; None learns one from the texts.
-        start_from: folder of a trained dual encoder to go on with; its shapes, words and regions hold then.
+        start_from: folder of a trained dual encoder to go on with; its shapes and words hold then.
         chunk: items that are encoded at a time; 0 for the whole batch.
         dtype: of the arithmetic; ``auto`` takes bfloat16 where the machine multiplies it in hardware.
     """
 
     encoders: DualEncoderConfig = field(default_factory=DualEncoderConfig)
-    regions: RegionsConfig = field(default_factory=RegionsConfig)
+    regions: RegionsConfig | None = None
     tokenizer: str | None = None
     start_from: str | None = None
     chunk: int = 0
@@ -348,17 +350,21 @@ class DualEncoderRecipe(ModelRecipe):
         """A model at the start of its training.
 
         Raises:
-            UserError: the settings do not go together.
+            UserError: the settings do not go together, or ``start_from`` is no dual encoder.
         """
         if self.start_from is not None:
-            return self.open(Path(self.start_from))
+            if not issubclass(made := saved_class(self.start_from), ContrastiveEncoder):
+                raise UserError(f"start_from {self.start_from}: is a {made.__name__}, not a dual encoder.")
+            start = load(self.start_from, regions=self.regions)
+            return ContrastiveEncoder(start.network, start.inputs, self.chunk, dtype_of(self.dtype)).train()
         text = self.encoders.text
         words = None
         if self.tokenizer is not None:
             words = WordPieces.load(Path(self.tokenizer), text.max_length)
             if words.size > text.vocabulary_size:
                 raise UserError(f"tokenizer: has {words.size} pieces, and encoders.text.vocabulary_size is less.")
-        inputs = PairInputs(words, self.regions.open(), self.regions)
+        regions = self.regions or RegionsConfig()
+        inputs = PairInputs(words, regions.open(), regions)
         self.encoders.vision.feature_width = inputs.regions.width
         return ContrastiveEncoder(DualEncoder(self.encoders), inputs, self.chunk, dtype_of(self.dtype))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import json
 from pathlib import Path
 from typing import Any
@@ -16,19 +17,43 @@ class ModelNotFound(UserError):
     """Not a folder with a saved model; the message says what was looked for."""
 
 
-def load(source: str | Path, **relocated: str) -> Any:
+def load(source: str | Path, **relocated: Any) -> Any:
     """Open a model that vislang saved.
 
     Args:
         source: its folder, or a Hub id.
-        relocated: where its towers lie now, if not where they were: ``language_model``, ``vision_tower``.
+        relocated: where what it needs lies now, if not where it was: ``language_model``, ``vision_tower``, or
+            ``regions``, a :class:`~vislang.models.region_readers.RegionsConfig`. None leaves it where it was.
 
     Returns:
         The model, in evaluation mode; see :mod:`vislang.capabilities` for what it can do.
 
     Raises:
-        ModelNotFound: there is no model at ``source``, or its config names a class that is not vislang's.
+        ModelNotFound: there is no model at ``source``, or its config names a class that is not vislang's, or it needs
+            nothing of what is said to lie elsewhere.
         TowerError: a frozen tower is missing or has changed.
+    """
+    folder = Path(source)
+    if not folder.is_dir():
+        folder = _from_hub(str(source))
+    made = saved_class(folder)
+    elsewhere = {name: value for name, value in relocated.items() if value is not None}
+    for name in elsewhere:
+        if name not in inspect.signature(made.load).parameters:
+            raise ModelNotFound(f"{folder}: is a {made.__name__}, which has no {name} that could lie elsewhere.")
+    try:
+        return made.load(folder, **elsewhere)
+    except FileNotFoundError as error:
+        raise ModelNotFound(f"{folder}: not the whole folder that training wrote. {error}") from None
+    except SafetensorError as error:
+        raise ModelNotFound(f"{folder / 'model.safetensors'}: damaged ({error}). Copy it again.") from None
+
+
+def saved_class(source: str | Path) -> Any:
+    """The class of a model that vislang saved, which is not opened.
+
+    Raises:
+        ModelNotFound: see :func:`load`.
     """
     folder = Path(source)
     if not folder.is_dir():
@@ -44,17 +69,11 @@ def load(source: str | Path, **relocated: str) -> Any:
     if not module.startswith("vislang.models."):
         raise ModelNotFound(f"{folder / 'config.json'}: names {module}.{name}, which is no vislang model.")
     try:
-        made = getattr(importlib.import_module(module), name)
+        return getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError):
         raise ModelNotFound(
             f"{folder / 'config.json'}: names {module}.{name}, which this version of vislang does not have."
         ) from None
-    try:
-        return made.load(folder, **relocated)
-    except FileNotFoundError as error:
-        raise ModelNotFound(f"{folder}: not the whole folder that training wrote. {error}") from None
-    except SafetensorError as error:
-        raise ModelNotFound(f"{folder / 'model.safetensors'}: damaged ({error}). Copy it again.") from None
 
 
 def _from_hub(source: str) -> Path:

@@ -7,6 +7,7 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
+from vislang.errors import UserError
 from vislang.models.vilbert_inputs import PairInputs
 from vislang.models.word_pieces import WordPieces
 
@@ -20,13 +21,29 @@ class PairModel(nn.Module, Generic[Network]):
         network: what trains.
         inputs: how texts and images are prepared.
         longest_text: the most word pieces that the network reads.
+        feature_width: of the regions that the network reads.
         dtype: of the arithmetic.
+
+    Raises:
+        UserError: the regions of ``inputs`` are of another width.
     """
 
     network: Network
 
-    def __init__(self, network: Network, inputs: PairInputs, longest_text: int, dtype: torch.dtype = torch.float32):
+    def __init__(
+        self,
+        network: Network,
+        inputs: PairInputs,
+        longest_text: int,
+        feature_width: int,
+        dtype: torch.dtype = torch.float32,
+    ):
         super().__init__()
+        if inputs.regions.width != feature_width:
+            raise UserError(
+                f"{inputs.regions.name}: gives regions of {inputs.regions.width} numbers, and the model reads "
+                f"{feature_width}. Give regions by the tower or detector that it was made for."
+            )
         self.longest_text = longest_text
         self.network, self.inputs, self.dtype = network, inputs, dtype
 

@@ -32,6 +32,24 @@ EPS = 1e-12
 # ---------------------------------------------------------------------------------------------- configuration
 
 
+def _must_be_a_shape(name: str, values: Any) -> None:
+    """Refuse counts, widths and rates that no network has.
+
+    Raises:
+        UserError: one of them is out of its range.
+    """
+    for what, least in (("width", 1), ("heads", 1), ("hidden", 1), ("depth", 0), ("vocabulary_size", 1)):
+        value = getattr(values, what, least)
+        if value < least:
+            raise UserError(f"{name}: {what} is {value}; it must be at least {least}.")
+    for what in ("dropout", "attention_dropout"):
+        rate = getattr(values, what, 0.0)
+        if not 0 <= rate < 1:
+            raise UserError(f"{name}: {what} is {rate}; it must be at least 0 and below 1.")
+    if values.width % values.heads:
+        raise UserError(f"{name}: width {values.width} is no multiple of {values.heads} heads.")
+
+
 @dataclass
 class TextStreamConfig:
     """BERT's encoder (Devlin et al. 2019). The defaults are the base model's.
@@ -55,6 +73,13 @@ class TextStreamConfig:
     activation: Literal["gelu", "relu"] = "gelu"
     dropout: float = 0.1
     attention_dropout: float = 0.1
+
+    def __post_init__(self):
+        _must_be_a_shape("text", self)
+        # Between [CLS], a task's token where there is one, and [SEP] there has to be room for a word.
+        least = 3 + (self.task_tokens > 0)
+        if self.max_length < least:
+            raise UserError(f"text: max_length is {self.max_length}; it must be at least {least}.")
 
 
 @dataclass
@@ -81,6 +106,9 @@ class VisionStreamConfig:
     activation: Literal["gelu", "relu"] = "gelu"
     dropout: float = 0.1
     attention_dropout: float = 0.1
+
+    def __post_init__(self):
+        _must_be_a_shape("vision", self)
 
 
 @dataclass
@@ -125,10 +153,7 @@ class ViLBERTConfig:
                 f"single_stream: has one width; text has {self.text.width}, vision {self.vision.width}, and the pooled "
                 f"output {self.width}."
             )
-        shapes = {"text": self.text, "vision": self.vision, "co-attention": self}
-        for name, shape in shapes.items():
-            if shape.width % shape.heads:  # type: ignore[attr-defined]
-                raise UserError(f"{name}: width {shape.width} is no multiple of {shape.heads} heads.")  # type: ignore[attr-defined]
+        _must_be_a_shape("co-attention", self)
 
     @property
     def longest_text(self) -> int:

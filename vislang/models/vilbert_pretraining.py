@@ -16,6 +16,7 @@ from vislang.capabilities import ModelRecipe, Progress
 from vislang.document import Document, Image
 from vislang.errors import UserError
 from vislang.models.arithmetic import Precision, autocast, dtype_of
+from vislang.models.loading import load, saved_class
 from vislang.models.pair_model import PairModel
 from vislang.models.region_readers import RegionsConfig
 from vislang.models.saved import fill_model, read_config, write_model
@@ -49,6 +50,11 @@ class PairMasking:
     overlap: float | int = 1.0
     mismatched: float = 0.5
     masked_when_mismatched: bool = False
+
+    def __post_init__(self):
+        for name in ("words", "regions", "overlap", "mismatched"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"masking.{name} is {getattr(self, name)}; it is a share, from 0 to 1.")
 
 
 @dataclass
@@ -192,7 +198,8 @@ class PretrainedViLBERT(PairModel[ViLBERT]):
         masking: PairMasking | None = None,
         dtype: torch.dtype = torch.float32,
     ):
-        super().__init__(network, inputs, network.config.longest_text, dtype)
+        config = network.config
+        super().__init__(network, inputs, config.longest_text, config.vision.feature_width, dtype)
         self.collate = PretrainingCollator(inputs, masking or PairMasking())
 
     def prepare(self, documents: Sequence[Document], progress: Progress | None = None) -> int:
@@ -253,15 +260,16 @@ class ViLBERTPretrainingRecipe(ModelRecipe):
     Attributes:
         streams: widths and depths. ``feature_width`` and ``classes`` of the vision stream are the region source's,
             whatever stands here.
-        regions: where regions come from.
+        regions: where regions come from; None for the default, or with ``start_from`` for that model's source.
         masking: what is hidden.
         tokenizer: a ``tokenizer.json`` or BERT's ``vocab.txt``; None learns one from the captions.
-        start_from: folder of a pretrained model to go on from; ``streams`` and ``regions`` are then that model's.
+        start_from: folder of a model to go on from, whose ``streams`` are then taken: a pretrained one, or converted
+            weights with the heads of pretraining, for which ``regions`` and ``tokenizer`` must be named.
         dtype: of the arithmetic; ``auto`` takes bfloat16 where the machine multiplies it in hardware.
     """
 
     streams: ViLBERTConfig = field(default_factory=ViLBERTConfig)
-    regions: RegionsConfig = field(default_factory=RegionsConfig)
+    regions: RegionsConfig | None = None
     masking: PairMasking = field(default_factory=PairMasking)
     tokenizer: str | None = None
     start_from: str | None = None
@@ -271,20 +279,29 @@ class ViLBERTPretrainingRecipe(ModelRecipe):
         """A model at the start of its pretraining.
 
         Raises:
-            UserError: the settings do not go together; the regions have no classes to be predicted.
+            UserError: the settings do not go together; the regions have no classes to be predicted, or others than
+                the model that is gone on from; that is no pretrained model.
         """
         if self.start_from is not None:
-            start = PretrainedViLBERT.load(Path(self.start_from))
-            return PretrainedViLBERT(start.network, start.inputs, self.masking, dtype_of(self.dtype)).train()
-        if self.streams.text.task_tokens:
-            raise UserError("streams.text.task_tokens: pretraining has no tasks; leave it 0.")
-        inputs = make_inputs(self.regions, self.tokenizer, self.streams)
+            network, inputs = begin_with(self.start_from, self.regions, self.tokenizer)
+            if network.pretraining is None:
+                raise UserError(f"start_from {self.start_from}: has no heads of pretraining; give a pretrained model.")
+        else:
+            if self.streams.text.task_tokens:
+                raise UserError("streams.text.task_tokens: pretraining has no tasks; leave it 0.")
+            inputs = make_inputs(self.regions, self.tokenizer, self.streams)
+            network = ViLBERT(fitted(self.streams, inputs))
         if not inputs.regions.classes:
             raise UserError(
                 f"regions: {inputs.regions.name} gives no classes, which masked regions are to predict. Find clusters "
                 "(vislang.models.regions.ClusteredRegions.fit) and name their file as regions.clusters."
             )
-        return PretrainedViLBERT(ViLBERT(fitted(self.streams, inputs)), inputs, self.masking, dtype_of(self.dtype))
+        if inputs.regions.classes != (known := network.config.vision.classes):
+            raise UserError(
+                f"regions: {inputs.regions.name} gives {inputs.regions.classes} classes, and {self.start_from} "
+                f"predicts {known}. Give the source that it was trained on."
+            )
+        return PretrainedViLBERT(network, inputs, self.masking, dtype_of(self.dtype)).train()
 
     def open(self, folder: Path) -> PretrainedViLBERT:
         """A pretrained model with the batches of this recipe."""
@@ -292,8 +309,34 @@ class ViLBERTPretrainingRecipe(ModelRecipe):
         return PretrainedViLBERT(made.network, made.inputs, self.masking, dtype_of(self.dtype)).eval()
 
 
-def make_inputs(regions: RegionsConfig, tokenizer: str | None, streams: ViLBERTConfig) -> PairInputs:
+def begin_with(start_from: str, regions: RegionsConfig | None, tokenizer: str | None) -> tuple[ViLBERT, PairInputs]:
+    """The network of a saved ViLBERT, and its inputs.
+
+    Args:
+        start_from: folder of a model of pretraining or tasks, or of converted weights, which come without inputs.
+        regions: where regions come from now; None for where the model had them from.
+        tokenizer: of converted weights.
+
+    Raises:
+        UserError: no ViLBERT, or converted weights without regions or tokenizer.
+    """
+    made = saved_class(start_from)
+    if issubclass(made, ViLBERT):
+        network = load(start_from)
+        if tokenizer is None or regions is None:
+            raise UserError(
+                f"start_from {start_from}: are converted weights; name BERT's vocab.txt as tokenizer, and regions."
+            )
+        return network, make_inputs(regions, tokenizer, network.config)
+    start = load(start_from, regions=regions) if issubclass(made, PairModel) else None
+    if start is None or not isinstance(start.network, ViLBERT):
+        raise UserError(f"start_from {start_from}: is a {made.__name__}, not a ViLBERT.")
+    return start.network, start.inputs
+
+
+def make_inputs(regions: RegionsConfig | None, tokenizer: str | None, streams: ViLBERTConfig) -> PairInputs:
     """Inputs for streams of these shapes."""
+    regions = regions or RegionsConfig()
     words = None
     if tokenizer is not None:
         words = WordPieces.load(Path(tokenizer), streams.longest_text)

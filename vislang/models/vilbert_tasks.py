@@ -21,14 +21,13 @@ from vislang.case import Answers, Case, Choice, Decision, Label, Place, Value
 from vislang.document import Image
 from vislang.errors import UserError
 from vislang.models.arithmetic import Precision, autocast, dtype_of
-from vislang.models.loading import load
 from vislang.models.pair_model import PairModel
 from vislang.models.region_readers import RegionsConfig
 from vislang.models.saved import fill_model, read_config, write_model
 from vislang.models.vilbert import Encoded, HeadConfig, TwoStreams, ViLBERT, ViLBERTConfig
 from vislang.models.vilbert_inputs import PairInputs, Pairs, encode, read_texts
 from vislang.models.vilbert_matching import match_all
-from vislang.models.vilbert_pretraining import PretrainedViLBERT, fitted, make_inputs
+from vislang.models.vilbert_pretraining import begin_with, fitted, make_inputs
 from vislang.models.word_pieces import WordPieces
 from vislang.regions import overlaps
 
@@ -177,10 +176,18 @@ class TaskCollator:
         return boxes
 
     def boxes(self, case: Case) -> np.ndarray:
-        """The boxes of a case's one image as the streams see them: the whole image first."""
+        """The boxes of a case's one image as the streams see them, the whole image first, in the image's pixels.
+
+        Region files may have been made of the image at another scale; without the image itself, their scale holds.
+        """
         (document,) = case.options
-        (found,) = self.inputs.regions_of(self.inputs.images_of(document)).found
-        return found.with_whole().boxes
+        (image,) = self.inputs.images_of(document)
+        (found,) = self.inputs.regions_of((image,)).found
+        boxes = found.with_whole().boxes
+        if not image.is_there:
+            return boxes
+        width, height = image.size
+        return boxes * np.array([width / found.width, height / found.height] * 2, dtype=np.float32)
 
 
 class ViLBERTForTasks(PairModel[ViLBERT]):
@@ -200,7 +207,8 @@ class ViLBERTForTasks(PairModel[ViLBERT]):
         tasks: dict[str, Task] | None = None,
         dtype: torch.dtype = torch.float32,
     ):
-        super().__init__(network, inputs, network.config.longest_text, dtype)
+        config = network.config
+        super().__init__(network, inputs, config.longest_text, config.vision.feature_width, dtype)
         self.tasks = dict(tasks or {})
         for name, task in self.tasks.items():
             outputs = network.head_configs[name].outputs
@@ -330,13 +338,12 @@ class ViLBERTForTasks(PairModel[ViLBERT]):
         text = read_texts(self.network, pairs.text, self.tasks[batch.task].token)
         streams.join(text, streams.read_regions(pairs.features, pairs.boxes, pairs.region_padding, pairs.steps), watch)
         assert self.inputs.words is not None
-        (found,) = self.inputs.regions_of(case.images).found
         words = [self.inputs.words.tokenizer.id_to_token(number) or "" for number in pairs.text.ids[0].tolist()]
         if self.network.config.text.task_tokens:
             words.insert(1, "[TASK]")
         return Explained(
             words,
-            [Place(*box) for box in found.with_whole().boxes.tolist()],
+            [Place(*box) for box in self.collate.boxes(case).tolist()],
             [CoAttention(of_text[0], of_regions[0]) for of_text, of_regions in watch],
             self._decide([case])[0],
         )
@@ -465,15 +472,15 @@ class ViLBERTRecipe(ModelRecipe):
 
     Attributes:
         streams: widths and depths, where training starts from nothing.
-        regions: where regions come from, likewise.
+        regions: where regions come from; None for the default, or with ``start_from`` for that model's source.
         tokenizer: a ``tokenizer.json`` or BERT's ``vocab.txt``; None learns one from the lessons.
-        start_from: folder of a model to begin with: of pretraining or tasks, whose streams, regions and tokenizer are
-            then taken, or converted weights, for which ``regions`` and ``tokenizer`` must be named. Heads are fresh.
+        start_from: folder of a model to begin with: of pretraining or tasks, whose streams and tokenizer are then
+            taken, or converted weights, for which ``regions`` and ``tokenizer`` must be named. Heads are fresh.
         dtype: of the arithmetic; ``auto`` takes bfloat16 where the machine multiplies it in hardware.
     """
 
     streams: ViLBERTConfig = field(default_factory=ViLBERTConfig)
-    regions: RegionsConfig = field(default_factory=RegionsConfig)
+    regions: RegionsConfig | None = None
     tokenizer: str | None = None
     start_from: str | None = None
     dtype: Precision = "float32"
@@ -485,13 +492,7 @@ class ViLBERTRecipe(ModelRecipe):
             UserError: the settings do not go together, or ``start_from`` is no pretrained model.
         """
         if self.start_from is not None:
-            start = load(self.start_from)
-            if isinstance(start, ViLBERT):
-                known, inputs = start, self._inputs_of(start)
-            elif isinstance(start, PretrainedViLBERT | ViLBERTForTasks):
-                known, inputs = start.network, start.inputs
-            else:
-                raise UserError(f"start_from {self.start_from}: is a {type(start).__name__}, not a ViLBERT.")
+            known, inputs = begin_with(self.start_from, self.regions, self.tokenizer)
             network = ViLBERT(known.config, pretraining=False)
             network.streams.load_state_dict(known.streams.state_dict())
             return ViLBERTForTasks(network, inputs, dtype=dtype_of(self.dtype))
@@ -499,18 +500,6 @@ class ViLBERTRecipe(ModelRecipe):
         return ViLBERTForTasks(
             ViLBERT(fitted(self.streams, inputs), pretraining=False), inputs, dtype=dtype_of(self.dtype)
         )
-
-    def _inputs_of(self, start: ViLBERT) -> PairInputs:
-        """Inputs for converted weights, which come without."""
-        if self.tokenizer is None:
-            raise UserError(f"start_from {self.start_from}: are converted weights; name BERT's vocab.txt as tokenizer.")
-        inputs = make_inputs(self.regions, self.tokenizer, start.config)
-        if inputs.regions.width != start.config.vision.feature_width:
-            raise UserError(
-                f"start_from {self.start_from}: reads features of {start.config.vision.feature_width} numbers, and "
-                f"{inputs.regions.name} gives {inputs.regions.width}. Give the detector's region files."
-            )
-        return inputs
 
     def open(self, folder: Path) -> ViLBERTForTasks:
         """A trained model."""

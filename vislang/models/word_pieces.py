@@ -90,7 +90,11 @@ class WordPieces:
 
     @classmethod
     def train(cls, texts: Sequence[str], vocabulary_size: int, max_length: int) -> WordPieces:
-        """Learn a vocabulary of at most this size, the same one each time."""
+        """Learn a vocabulary of at most this size, the same one each time.
+
+        Raises:
+            UserError: the letters of the texts alone are more.
+        """
         learner = _bert(models.WordPiece(unk_token=UNKNOWN))
         special = [PADDING, UNKNOWN, START, END, MASK]
         # The trainer numbers letters within words in an order that changes from run to run, and breaks ties by these
@@ -103,6 +107,11 @@ class WordPieces:
             continuing_subword_prefix="##",
         )
         learner.train_from_iterator(texts, trainer)
+        if (size := learner.get_vocab_size()) > vocabulary_size:
+            raise UserError(
+                f"vocabulary_size is {vocabulary_size}, and the letters of these texts alone make {size} pieces; "
+                "raise it."
+            )
         tokenizer = _bert(models.WordPiece(learner.get_vocab(), unk_token=UNKNOWN))
         tokenizer.add_special_tokens(special)
         return cls(tokenizer, max_length)

@@ -21,8 +21,8 @@ from vislang.studies.results import Results
 RECIPE = Path("recipes/flamingo-mixture.yaml")
 SUM, IN_TURN = "weighted sum", "in turn"
 ARMS = (
-    Arm(SUM, RECIPE, ("--train.steps=300", "--train.warmup_steps=20")),
-    Arm(IN_TURN, RECIPE, ("--train.steps=900", "--train.warmup_steps=60", "--train.mixing=round-robin")),
+    Arm(SUM, RECIPE, ("--train.steps=200", "--train.warmup_steps=20")),
+    Arm(IN_TURN, RECIPE, ("--train.steps=600", "--train.warmup_steps=60", "--train.mixing=round-robin")),
 )
 NATS = "nats a token"
 

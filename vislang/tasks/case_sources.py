@@ -16,7 +16,7 @@ from vislang.tasks import easy_vqa, scenes
 from vislang.tasks.benchmarks import BENCHMARKS
 from vislang.tasks.captioned import PAIRS, captioned
 from vislang.tasks.case_files import read_cases
-from vislang.tasks.retrieval import four_way, karpathy, pairs_of
+from vislang.tasks.retrieval import karpathy, pairs_of, right_pair
 from vislang.tasks.vqa import from_examples
 
 
@@ -50,7 +50,8 @@ def read_source(
 
     Args:
         source: the name of a set that comes by package; ``BENCHMARK:FOLDER`` or ``BENCHMARK:FOLDER:SPLIT``;
-            ``pairs:SOURCE`` for pairs of pictures and captions, each a choice among four; or a JSON Lines file.
+            ``pairs:SOURCE`` for pairs of pictures and captions, whose wrong options are still to be drawn
+            (:func:`~vislang.tasks.retrieval.four_way`); or a JSON Lines file.
         task: what the cases' task is called.
         split: which split, where the source names none.
         problems: bad records of a file are added to it, and left out.
@@ -71,10 +72,10 @@ def read_source(
         folder, _, own = rest.partition(":")
         cases = BENCHMARKS[kind](Path(folder), own or split).cases
     elif kind == "pairs" and colon:
-        cases = four_way(captioned(rest, problems, progress))
+        cases = [right_pair(document) for document in captioned(rest, problems, progress)]
     elif kind == "retrieval" and colon:
         folder, _, own = rest.partition(":")
-        cases = four_way(pairs_of(karpathy(Path(folder), own or split)))
+        cases = [right_pair(document) for document in pairs_of(karpathy(Path(folder), own or split))]
     elif Path(source).is_file():
         cases = read_cases(Path(source), problems, progress)
     else:

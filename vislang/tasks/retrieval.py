@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -126,17 +126,33 @@ def rank_of(scores: np.ndarray, right: np.ndarray) -> int:
     return int((scores[~right] >= best).sum()) + 1
 
 
-def four_way(documents: Sequence[Document], seed: int = 0, task: str = "retrieval") -> list[Case]:
-    """Training cases as ViLBERT has them (Lu et al. 2019, section 3.2): of four pairs one belongs together.
+def right_pair(document: Document, task: str = "retrieval") -> Case:
+    """A case that so far has the right option alone; :func:`four_way` draws the wrong ones.
+
+    They are drawn after a split, on each side among its own, so that nothing that is held out is learned from.
+    """
+    return Case(document.name, (document,), Choice(0), task, id=document.name)
+
+
+def four_way(cases: Sequence[Case], seed: int = 0) -> list[Case]:
+    """Cases as ViLBERT has them (Lu et al. 2019, section 3.2): of four pairs one belongs together.
 
     The wrong ones are another's caption, another image, and a hard one: the caption of a similar image, here of one
-    whose caption shares the rarest word with the right one.
+    whose caption shares the rarest word with the right one. A case to which nothing is wrong is left out.
 
     Args:
-        documents: of one image and one text each.
+        cases: of one right option each, :func:`right_pair`; others stay as they are.
         seed: of what is drawn.
-        task: its name.
     """
+    pairs = [case for case in cases if len(case.options) == 1 and isinstance(case.target, Choice)]
+    completed = iter(_completed(pairs, seed))
+    alone = {id(case) for case in pairs}
+    found = [next(completed) if id(case) in alone else case for case in cases]
+    return [case for case in found if case is not None]
+
+
+def _completed(cases: Sequence[Case], seed: int) -> list[Case | None]:
+    documents = [case.options[0] for case in cases]
     collection = of_documents(documents)
     said: dict[int, set[str]] = {}
     for text, image in zip(collection.texts, collection.image_of, strict=True):
@@ -146,8 +162,8 @@ def four_way(documents: Sequence[Document], seed: int = 0, task: str = "retrieva
     for number, own in enumerate(words):
         for word in own:
             having.setdefault(word, []).append(number)
-    cases = []
-    for number, document in enumerate(documents):
+    found: list[Case | None] = []
+    for number, (case, document) in enumerate(zip(cases, documents, strict=True)):
         chance = random.Random(f"{seed} {number}")
         text, image = collection.texts[number], collection.image_of[number]
 
@@ -170,6 +186,7 @@ def four_way(documents: Sequence[Document], seed: int = 0, task: str = "retrieva
                 break
         hard = random_text if hard is None else hard
         if random_text is None or random_image is None or hard is None:
+            found.append(None)
             continue
         picture = collection.images[image]
         pairs = [
@@ -182,5 +199,5 @@ def four_way(documents: Sequence[Document], seed: int = 0, task: str = "retrieva
         place = chance.randrange(len(pairs))
         pairs[0], pairs[place] = pairs[place], pairs[0]
         options = tuple(Document(pair, name=document.name) for pair in pairs)
-        cases.append(Case(document.name, options, Choice(place), task, picture.name, document.name))
-    return cases
+        found.append(replace(case, options=options, target=Choice(place)))
+    return found

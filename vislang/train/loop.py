@@ -248,7 +248,14 @@ class _Steps(Dataset):
         self.in_turn = in_turn
         self.orders = [Shuffled(len(stream.lessons), seed) for stream in streams]
 
-    def __getitem__(self, step: int) -> list[Any]:
+    def __getitem__(self, step: int) -> list[Any] | UserError:
+        try:
+            return self._batches(step)
+        except UserError as error:
+            # Raised in another process it would come with that one's traceback in its message.
+            return error
+
+    def _batches(self, step: int) -> list[Any]:
         batches: list[Any] = []
         for number, (stream, order) in enumerate(zip(self.streams, self.orders, strict=True)):
             if self.in_turn and step % len(self.streams) != number:
@@ -272,10 +279,13 @@ def _batches(model: Trainable, streams: Sequence[Stream], config: TrainConfig, d
         # The loader draws a number when it starts; drawn from torch's own generator, a resumed run would differ.
         generator=torch.Generator(),
     )
-    return iter(loader)
+    for batches in loader:
+        if isinstance(batches, UserError):
+            raise batches
+        yield batches
 
 
-def _as_it_is(batches: list[Any]) -> list[Any]:
+def _as_it_is(batches: Any) -> Any:
     return batches
 
 
