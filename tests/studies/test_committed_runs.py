@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from vislang.studies import grounding, retrieval
+from vislang.studies import grounding, in_context, mixing, retrieval
 from vislang.studies.data2vec_table import compared, last_lines, markdown
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -111,3 +111,25 @@ def test_what_the_docs_say_of_pictures_and_their_words_is_in_the_figures(way):
         assert lines[test, pretrained].low > lines[test, plain].high
         two, one = lines[test, pretrained], lines[test, "one stream, fine-tuned"]
         assert max(two.low, one.low) < min(two.high, one.high)
+
+
+@pytest.mark.parametrize(("study", "run"), [(in_context, "in-context"), (mixing, "mixture")])
+def test_flamingos_tables_are_those_of_its_runs(study, run):
+    folder = DOCS / "runs" / f"flamingo-{run}"
+    rows = json.loads((folder / "results.json").read_text())["rows"]
+    table = study.markdown(rows)
+    assert (folder / "table.md").read_text() == table
+    assert table.strip() in (DOCS / "flamingo.md").read_text()
+    assert {row["seed"] for row in rows} == {0, 1, 2}
+
+
+def test_what_the_docs_say_of_the_few_shot_run_is_what_it_found():
+    metrics = json.loads((DOCS / "runs" / "flamingo-few-shot" / "metrics.json").read_text())
+    tasks = metrics["tasks"]
+    page = " ".join((DOCS / "flamingo.md").read_text().split())
+    assert (
+        f"{100 * tasks['episodes']['accuracy']:.1f} % of 500 held-out episodes (without images "
+        f"{100 * tasks['episodes']['accuracy, blind']:.1f})"
+    ) in page
+    assert f"{100 * tasks['easy-vqa']['accuracy']:.1f} % of 500 questions of easy-VQA" in page
+    assert f"({metrics['steps']} steps, seed 0, {metrics['train_seconds'] / 60:.0f} minutes" in page
