@@ -71,6 +71,10 @@ def _mmf(state):
     return {f"model.{key}": value for key, value in state.items()}
 
 
+def _older_mmf(state):
+    return {f"bert.{key}": value for key, value in state.items()}
+
+
 def _tensorflow(state):
     renamed = {}
     for key, value in state.items():
@@ -92,6 +96,14 @@ def test_wrapped_checkpoints_are_the_same_model(dress):
     assert dressed.keys() == plain.keys()
     model = vilbert.build(config, dressed)
     assert all("q_dense" in line for line in vilbert.load_weights(model, dressed))
+
+
+def test_older_checkpoints_of_mmf_have_all_of_it_inside_of_a_bert():
+    _, weights = read("vilbert_pretraining")
+    plain = vilbert.canonical(weights)
+    assert {"bert", "cls"} <= {key.split(".")[0] for key in plain}
+    inside = {key: value for key, value in plain.items() if key.split(".")[0] in ("bert", "cls")}
+    assert vilbert.canonical(_older_mmf(inside)).keys() == inside.keys()
 
 
 def test_the_older_classifier_is_read_with_its_weights_multiplied_out():

@@ -118,6 +118,8 @@ def canonical(weights: Mapping[str, Any]) -> dict[str, Tensor]:
     for key, value in weights.items():
         if isinstance(value, Tensor):
             key = re.sub(r"^((module|model)\.)+", "", key)
+            # MMF's older checkpoints have all of it inside of a "bert".
+            key = re.sub(r"^bert\.(?=(bert|cls|classifier)\.)", "", key)
             key = re.sub(r"\.gamma$", ".weight", key)
             state[re.sub(r"\.beta$", ".bias", key)] = value
     for key in [key for key in state if key.endswith(".weight_g")]:
