@@ -193,3 +193,14 @@ def test_another_size_of_weights_is_refused():
     state = vilbert.canonical(weights)
     with pytest.raises(ConversionError, match="the configuration is of another model"):
         vilbert.load_weights(vilbert.build(config | {"v_feature_size": 21}, state), state)
+
+
+@pytest.mark.parametrize("other", ["data2vec_text", "openflamingo_opt"])
+def test_another_familys_recording_is_told(other, tmp_path, capsys):
+    config, weights = read("vilbert_pretraining")
+    state = vilbert.canonical(weights)
+    model = vilbert.build(config, state)
+    vilbert.load_weights(model, state)
+    model.save(tmp_path / "out")
+    assert main(["convert", "verify", str(tmp_path / "out"), str(PARITY / other / "reference.pt")]) == 2
+    assert "recorded from another kind of model" in capsys.readouterr().err

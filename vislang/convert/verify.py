@@ -16,6 +16,19 @@ TOLERANCE = 1e-4
 """The largest difference that still counts as agreement."""
 
 
+class RecordedInputs(dict[str, Any]):
+    """What was given to the original model; what is not among it is told by the name of the file."""
+
+    def __init__(self, values: Mapping[str, Any], path: Path | str):
+        super().__init__(values)
+        self.path = path
+
+    def __missing__(self, name: str) -> Any:
+        raise CheckpointUnreadable(
+            f"{self.path}: has no input {name!r}, only {', '.join(self)}; it was recorded from another kind of model."
+        )
+
+
 def read_reference(path: Path | str) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any] | None]:
     """What was recorded in a file: inputs, outputs (losses and norms of gradients among them), labels if any.
 
@@ -31,7 +44,7 @@ def read_reference(path: Path | str) -> tuple[dict[str, Any], dict[str, Any], di
     if not isinstance(content, dict) or not {"inputs", "outputs"} <= set(content):
         raise CheckpointUnreadable(f"{path}: has no 'inputs' and 'outputs'.")
     more = {name: content[name] for name in ("losses", "grad_norms") if name in content}
-    return content["inputs"], content["outputs"] | more, content.get("labels")
+    return RecordedInputs(content["inputs"], path), content["outputs"] | more, content.get("labels")
 
 
 def differences(recorded: Mapping[str, Any], ours: Mapping[str, Any], floor: float | None = None) -> dict[str, float]:
