@@ -133,3 +133,14 @@ def test_what_the_docs_say_of_the_few_shot_run_is_what_it_found():
     ) in page
     assert f"{100 * tasks['easy-vqa']['accuracy']:.1f} % of 500 questions of easy-VQA" in page
     assert f"({metrics['steps']} steps, seed 0, {metrics['train_seconds'] / 60:.0f} minutes" in page
+
+
+@pytest.mark.parametrize("task", ["emoji-groups", "emoji-groups-coded"])
+def test_more_examples_help_on_groups_that_were_never_met(task):
+    found = json.loads((DOCS / "runs" / "flamingo-few-shot" / f"{task}.json").read_text())
+    seen = {point["shots"]: point["means"]["accuracy"] for point in found["points"] if not point["blind"]}
+    blind = {point["shots"]: point["means"]["accuracy"] for point in found["points"] if point["blind"]}
+    cells = " | ".join(f"{100 * seen[shots]['value']:.1f}" for shots in (0, 4, 8, 16, 32))
+    queries = found["points"][0]["queries"]
+    assert f"| `{task}`, {queries} questions | {cells} (" in (DOCS / "flamingo.md").read_text()
+    assert seen[32]["low"] > blind[32]["high"]
