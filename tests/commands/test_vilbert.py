@@ -185,7 +185,7 @@ def test_pretraining_then_a_task(folder, towers, tmp_path, capsys):
     assert found["R@10, image to text"] >= found["R@1, image to text"]
 
     data = f"pairs:{folder / 'captions.jsonl'}"
-    tuned = write_recipe(folder / "t.yaml", TASKS, towers[1], data, more)
+    tuned = write_recipe(folder / "t.yaml", TASKS, towers[1], data)
     arguments = ["train", str(tuned), "--out", str(folder / "tuned"), "--model.start_from", model]
     assert main(arguments) == 0
     assert (

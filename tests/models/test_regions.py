@@ -116,6 +116,7 @@ def test_clusters_give_classes_to_what_has_none(grid, tmp_path):
     source.save(tmp_path / "centres.safetensors")
     opened = ClusteredRegions.open(grid, tmp_path / "centres.safetensors")
     np.testing.assert_allclose(opened(pictures(1))[0].classes, found.classes, rtol=1e-4)
-    assert opened.fingerprint == source.fingerprint != grid.fingerprint
+    assert opened.fingerprint == source.fingerprint == grid.fingerprint
+    assert opened.classes_fingerprint == source.classes_fingerprint != grid.classes_fingerprint
     with pytest.raises(ValueError, match="16 regions for 17 clusters"):
         ClusteredRegions.fit(grid, pictures(1), clusters=17)

@@ -11,7 +11,7 @@ from vislang.errors import UserError
 from vislang.models.loading import load
 from vislang.models.region_readers import RegionsConfig
 from vislang.models.regions import ClusteredRegions, GridRegions
-from vislang.models.vilbert import TextStreamConfig, ViLBERTConfig, VisionStreamConfig
+from vislang.models.vilbert import TextStreamConfig, ViLBERT, ViLBERTConfig, VisionStreamConfig
 from vislang.models.vilbert_inputs import encode
 from vislang.models.vilbert_pretraining import PairMasking, PretrainedViLBERT, ViLBERTPretrainingRecipe
 
@@ -242,10 +242,61 @@ def test_regions_without_classes_are_refused_with_the_remedy(towers):
         ViLBERTPretrainingRecipe(small(), RegionsConfig(tower=towers[1], image_size=0)).build()
 
 
-def test_another_source_of_regions_is_refused(regions, pairs, towers, tmp_path):
+def test_another_source_of_regions_is_refused(regions, pairs, tmp_path):
     model_of(regions, pairs).save(tmp_path / "model")
     with pytest.raises(UserError, match="was trained on regions by a source with the hash"):
-        PretrainedViLBERT.load(tmp_path / "model", RegionsConfig(tower=towers[1], image_size=0))
+        PretrainedViLBERT.load(tmp_path / "model", RegionsConfig())
+
+
+def test_pretraining_goes_on_from_a_model_and_only_with_its_clusters(regions, pairs, towers, tmp_path):
+    """To rank pairs no classes are needed; to predict them they must be the same, not only as many."""
+    first = model_of(regions, pairs)
+    first.save(tmp_path / "model")
+    PretrainedViLBERT.load(tmp_path / "model", RegionsConfig(tower=towers[1], image_size=0))
+    on = ViLBERTPretrainingRecipe(start_from=str(tmp_path / "model"), masking=PairMasking(words=0.3)).build()
+    assert on.training
+    assert on.collate.masking.words == 0.3
+    assert on.inputs.words.size == first.inputs.words.size
+    for name, tensor in first.network.state_dict().items():
+        torch.testing.assert_close(on.network.state_dict()[name], tensor)
+    with pytest.raises(UserError, match="gives no classes"):
+        ViLBERTPretrainingRecipe(
+            start_from=str(tmp_path / "model"), regions=RegionsConfig(tower=towers[1], image_size=0)
+        ).build()
+    images = [pair.media[0].decode() for pair in pairs]
+    source = regions.open().source.source
+    for clusters, seed, message in ((4, 1, "are others than those that .*model learned"), (3, 0, "gives 3 classes")):
+        path = tmp_path / f"{clusters}.safetensors"
+        ClusteredRegions.fit(source, images, clusters, seed).save(path)
+        others = RegionsConfig(tower=towers[1], image_size=0, clusters=str(path))
+        with pytest.raises(UserError, match=message):
+            ViLBERTPretrainingRecipe(start_from=str(tmp_path / "model"), regions=others).build()
+
+
+def test_pretraining_goes_on_from_converted_weights(regions, pairs, tmp_path):
+    """They come without inputs: regions and a vocabulary must be named."""
+    first = model_of(regions, pairs)
+    config = first.network.config
+    first.save(tmp_path / "model")
+    vocabulary = str(tmp_path / "model" / "tokenizer.json")
+    (tmp_path / "converted").mkdir()
+    ViLBERT(config, pretraining=True).save(tmp_path / "converted")
+    start = {"start_from": str(tmp_path / "converted")}
+    on = ViLBERTPretrainingRecipe(**start, regions=regions, tokenizer=vocabulary).build()
+    on.fit(pairs)
+    assert sum(on.losses(on.collate(pairs)).values()).isfinite()
+    with pytest.raises(UserError, match=r"are converted weights; name BERT's vocab\.txt as tokenizer, and regions"):
+        ViLBERTPretrainingRecipe(**start, regions=regions).build()
+    ViLBERT(config, pretraining=False).save(tmp_path / "converted")
+    with pytest.raises(UserError, match="has no heads of pretraining"):
+        ViLBERTPretrainingRecipe(**start, regions=regions, tokenizer=vocabulary).build()
+
+
+@pytest.mark.parametrize("name", ["words", "regions", "overlap", "mismatched"])
+@pytest.mark.parametrize("share", [-0.1, 1.5, float("nan")])
+def test_shares_beyond_their_range_are_refused(name, share):
+    with pytest.raises(UserError, match=f"masking.{name} is .*; it is a share, from 0 to 1"):
+        PairMasking(**{name: share})
 
 
 @pytest.mark.parametrize(

@@ -38,10 +38,13 @@ class RegionFiles(Mapping[str, Regions]):
         RegionError: there is nothing of the kind at ``path``.
     """
 
+    # Whatever made the files, they say nothing of it.
+    fingerprint = classes_fingerprint = ""
+
     def __init__(self, path: Path | str):
         self.path = Path(path)
         self._open()
-        self.name, self.fingerprint = str(self.path), ""
+        self.name = str(self.path)
         first = self[self._names[0]]
         self.width = first.features.shape[1]
         self.classes = _classes_of(first)

@@ -34,12 +34,14 @@ class RegionReader(Protocol):
     Attributes:
         name: where they come from, for messages.
         fingerprint: of whatever decides the features; empty for files.
+        classes_fingerprint: of whatever else decides the classes; empty where nothing else does.
         width: of a feature.
         classes: over how many classes each region's distribution is; 0 where it has none.
     """
 
     name: str
     fingerprint: str
+    classes_fingerprint: str
     width: int
     classes: int
 
@@ -67,8 +69,8 @@ class ComputedRegions:
 
     def __init__(self, source: RegionSource, folder: Path):
         self.source = source
-        self.name, self.fingerprint = source.name, source.fingerprint
-        self.width, self.classes = source.width, source.classes
+        self.name, self.width, self.classes = source.name, source.width, source.classes
+        self.fingerprint, self.classes_fingerprint = source.fingerprint, source.classes_fingerprint
         self.kept = FeatureCache(folder)
 
     def read(self, images: Sequence[Image]) -> list[Regions]:
@@ -130,8 +132,8 @@ class BoxedRegions:
 
     def __init__(self, grid: RegionReader, path: Path | str):
         self.grid, self.path = grid, Path(path)
-        self.name, self.fingerprint = f"{grid.name} in the boxes of {path}", grid.fingerprint
-        self.width, self.classes = grid.width, grid.classes
+        self.name, self.width, self.classes = f"{grid.name} in the boxes of {path}", grid.width, grid.classes
+        self.fingerprint, self.classes_fingerprint = grid.fingerprint, grid.classes_fingerprint
         self._boxes: dict[Path, dict[str, tuple[float, float, np.ndarray]]] = {}
         if self.path.parent != Path():
             self._of(self.path)
@@ -273,12 +275,12 @@ class RegionsConfig:
                 ) from None
         # Whatever decides the regions decides where they are kept.
         size = source.tower.image_size if isinstance(source, GridRegions) else self.count
-        mark = hashlib.sha256(f"{source.fingerprint} {found.fingerprint} {size}".encode()).hexdigest()
+        mark = hashlib.sha256(f"{source.fingerprint} {found.classes_fingerprint} {size}".encode()).hexdigest()
         return ComputedRegions(found, cache_folder("regions", mark[:32]))
 
 
 def must_be_same(reader: RegionReader, fingerprint: str, folder: Path) -> None:
-    """Refuse regions of another source than a model was trained on.
+    """Refuse features of another source than a model was trained on.
 
     Raises:
         TowerError: the fingerprints differ.

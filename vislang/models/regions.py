@@ -25,12 +25,14 @@ class RegionSource(Protocol):
     Attributes:
         name: what it was asked for by.
         fingerprint: SHA-256 over whatever decides its features, to keep with a model that was trained on them.
+        classes_fingerprint: of whatever else decides its classes; empty where nothing else does.
         width: of a feature.
         classes: over how many classes each region's distribution is; 0 where it has none.
     """
 
     name: str
     fingerprint: str
+    classes_fingerprint: str
     width: int
     classes: int
 
@@ -47,6 +49,8 @@ class GridRegions:
     Args:
         tower: gives a square grid.
     """
+
+    classes_fingerprint = ""
 
     def __init__(self, tower: VisionTower):
         self.tower = tower
@@ -87,6 +91,8 @@ class QueryRegions:
     Raises:
         TowerError: there is no detector there.
     """
+
+    classes_fingerprint = ""
 
     def __init__(self, source: str, count: int = 36):
         try:
@@ -146,8 +152,9 @@ class ClusteredRegions:
 
     def __init__(self, source: RegionSource, centres: Float[np.ndarray, "clusters width"], spread: float):
         self.source, self.centres, self.spread = source, centres, spread
-        self.name, self.width, self.classes = source.name, source.width, len(centres)
-        self.fingerprint = fingerprint({"centres": torch.from_numpy(centres)}) + source.fingerprint
+        self.name, self.fingerprint, self.width = source.name, source.fingerprint, source.width
+        self.classes = len(centres)
+        self.classes_fingerprint = fingerprint({"centres": torch.from_numpy(centres)})
 
     @classmethod
     def fit(

@@ -62,10 +62,15 @@ class PairInputs:
         words: None until a vocabulary was learned.
         regions: where regions come from.
         config: of ``regions``, to be kept with a model.
+
+    Attributes:
+        learned_classes: the fingerprint of the classes that a saved model learned to predict; the source's own, where
+            nothing was saved yet.
     """
 
     def __init__(self, words: WordPieces | None, regions: RegionReader, config: RegionsConfig):
         self.words, self.regions, self.config = words, regions, config
+        self.learned_classes = regions.classes_fingerprint
 
     def prepare(self, documents: Sequence[Document], progress: Progress | None = None) -> int:
         """Compute the regions of images that are not known yet; returns how many those were."""
@@ -160,6 +165,7 @@ class PairInputs:
             "max_length": None if self.words is None else self.words.max_length,
             "regions": dataclasses.asdict(self.config),
             "regions_fingerprint": self.regions.fingerprint,
+            "classes_fingerprint": self.learned_classes,
         }
 
     @classmethod
@@ -175,7 +181,9 @@ class PairInputs:
         config = regions or RegionsConfig(**values["regions"])
         reader = config.open()
         must_be_same(reader, values["regions_fingerprint"], folder)
-        return cls(words, reader, config)
+        inputs = cls(words, reader, config)
+        inputs.learned_classes = values["classes_fingerprint"]
+        return inputs
 
 
 def read_texts(network: ViLBERT, text: Pieces, token: int = 0) -> Stream:

@@ -301,6 +301,11 @@ class ViLBERTPretrainingRecipe(ModelRecipe):
                 f"regions: {inputs.regions.name} gives {inputs.regions.classes} classes, and {self.start_from} "
                 f"predicts {known}. Give the source that it was trained on."
             )
+        if inputs.regions.classes_fingerprint != inputs.learned_classes:
+            raise UserError(
+                f"regions.clusters: are others than those that {self.start_from} learned to predict. Give the file "
+                "that it was trained on."
+            )
         return PretrainedViLBERT(network, inputs, self.masking, dtype_of(self.dtype)).train()
 
     def open(self, folder: Path) -> PretrainedViLBERT:
