@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.models.test_vilbert_pretraining import COLOURS, picture
@@ -195,6 +196,62 @@ def test_pretraining_then_a_task(folder, towers, tmp_path, capsys):
     pretrained = str(folder / "pretrained" / "model")
     assert main(["eval", pretrained, "--data", str(folder / "answers.jsonl")]) == 2
     assert "neither generates text nor decides" in capsys.readouterr().err
+
+
+def write_regions(folder: Path, to: Path, width: int = 8) -> str:
+    """Region files of the pictures in a folder: two boxes each, of which the first tells the colour."""
+    to.mkdir()
+    boxes = np.array([[0, 0, 16, 32], [16, 0, 32, 32]], dtype=np.float32)
+    for number in range(20):
+        features = np.zeros((2, width), dtype=np.float32)
+        features[0, number % 4] = 5.0
+        record = {"bbox": boxes, "features": features, "num_boxes": 2, "image_width": 32, "image_height": 32}
+        np.save(to / f"{number}.npy", record)
+    return str(to)
+
+
+def test_region_files_may_lie_elsewhere_when_a_model_is_evaluated(folder, capsys):
+    """Neither the images nor the files of training are needed then."""
+    trained_on = write_regions(folder, folder / "regions")
+    recipe = write_recipe(folder / "t.yaml", TASKS, "null", str(folder / "answers.jsonl"), f", files: {trained_on}")
+    assert main(["train", str(recipe), "--out", str(folder / "run")]) == 0
+    model, data = str(folder / "run" / "model"), str(folder / "answers.jsonl")
+    capsys.readouterr()
+
+    def accuracy(*more: str) -> float:
+        assert main(["eval", model, "--data", data, "--json", *more]) == 0
+        return json.loads(capsys.readouterr().out.splitlines()[-1])["accuracy"]
+
+    before = accuracy()
+    (folder / "regions").rename(folder / "moved")
+    for picture_file in folder.glob("*.png"):
+        picture_file.unlink()
+    assert main(["eval", model, "--data", data]) == 2
+    assert "regions: no such file or folder" in capsys.readouterr().err
+    assert accuracy("--regions", str(folder / "moved")) == before
+    narrow = write_regions(folder, folder / "narrow", width=6)
+    assert main(["eval", model, "--data", data, "--regions", narrow]) == 2
+    assert "gives regions of 6 numbers, and the model reads 8" in capsys.readouterr().err
+
+
+def test_a_bad_record_is_told_from_another_process_as_from_this(folder, towers, capsys):
+    """A region file with fewer boxes than stated is found when its batch is made."""
+    regions = write_regions(folder, folder / "regions")
+    np.save(
+        folder / "regions" / "3.npy",
+        {**np.load(folder / "regions" / "3.npy", allow_pickle=True).item(), "num_boxes": 5},
+    )
+    recipe = write_recipe(
+        folder / "t.yaml", TASKS, "null", str(folder / "answers.jsonl"), f", files: {regions}", steps=20, eval_every=0
+    )
+    said = []
+    for workers in (0, 1):
+        out = str(folder / f"run {workers}")
+        assert main(["train", str(recipe), "--train.workers", str(workers), "--out", out]) == 2
+        said.append(capsys.readouterr().err)
+        assert "Traceback" not in said[-1]
+        assert "image 3: states 5 boxes and holds 2" in said[-1]
+    assert said[0].replace("run 0", "run 1") == said[1]
 
 
 def test_a_dual_encoder_ranks_and_shortlists(folder, towers, capsys):

@@ -1,6 +1,8 @@
 """ViLBERT's old weights: every recorded output of the original, the key names of three origins, what is refused."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -180,12 +182,25 @@ def test_an_untied_decoder_is_noticed():
         ({"t_biattention_id": [1]}, "go in pairs"),
         ({"vocab_size": None}, "vocab_size is missing"),
         ({"model": "xlnet"}, "is no ViLBERT"),
+        ({"hidden_size": "768"}, "hidden_size is '768'; it must be a whole number"),
+        ({"num_hidden_layers": 2.5}, r"num_hidden_layers is 2\.5; it must be a whole number"),
+        ({"hidden_dropout_prob": True}, "hidden_dropout_prob is True; it must be a number"),
+        ({"dynamic_attention": 1}, "dynamic_attention is 1; it must be true or false"),
+        ({"fusion_method": 3}, "fusion_method is 3; it must be text"),
+        ({"t_biattention_id": 2}, "t_biattention_id is 2; it must be a list"),
+        ({"v_biattention_id": ["0", 1]}, "v_biattention_id is .*; it must be a list of whole numbers"),
     ],
 )
 def test_configurations_that_cannot_be_read_are_named(change, message):
     config, weights = read("vilbert_pretraining")
     with pytest.raises(ConversionError, match=message):
         vilbert.build(config | change, vilbert.canonical(weights))
+
+
+def test_whole_numbers_may_be_written_as_fractions():
+    config, _ = read("vilbert_pretraining")
+    width = config["hidden_size"]
+    assert vilbert.streams_of(config | {"hidden_size": float(width)}).text.width == width
 
 
 def test_another_size_of_weights_is_refused():
@@ -204,3 +219,35 @@ def test_another_familys_recording_is_told(other, tmp_path, capsys):
     model.save(tmp_path / "out")
     assert main(["convert", "verify", str(tmp_path / "out"), str(PARITY / other / "reference.pt")]) == 2
     assert "recorded from another kind of model" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"), [("image_feat", lambda x: x[..., :-1]), ("input_ids", lambda x: x + 10_000)]
+)
+def test_a_recording_of_another_shape_is_told(name, damage, tmp_path):
+    """In a process of its own, since here shapes are checked before anything is computed."""
+    config, weights = read("vilbert_pretraining")
+    state = vilbert.canonical(weights)
+    model = vilbert.build(config, state)
+    vilbert.load_weights(model, state)
+    model.save(tmp_path / "out")
+    recorded = torch.load(PARITY / "vilbert_pretraining" / "reference.pt", weights_only=True)
+    recorded["inputs"][name] = damage(recorded["inputs"][name])
+    torch.save(recorded, tmp_path / "reference.pt")
+    command = [sys.executable, "-m", "vislang.cli", "convert", "verify", "out", "reference.pt"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("vislang: reference.pt: out cannot read what was recorded (")
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("out", "message"),
+    [("taken", "taken is a file. Name a folder"), ("taken/below/it", "taken is a file. Name a folder")],
+)
+def test_an_impossible_folder_is_told_before_any_work(out, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "taken").write_text("mine")
+    assert main(["convert", "vilbert", "none.bin", "--config", "none.json", out]) == 2
+    assert message in capsys.readouterr().err
+    assert (tmp_path / "taken").read_text() == "mine"

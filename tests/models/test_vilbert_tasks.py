@@ -260,6 +260,26 @@ def test_a_task_starts_from_pretrained_streams(towers, images, tmp_path):
         ViLBERTRecipe(start_from=str(tmp_path)).build()
 
 
+def test_boxes_of_region_files_are_those_of_the_image_itself(images, tmp_path):
+    """The files were made of each image at twice its size; where it is gone, their own pixels are all there is."""
+    boxes = np.array([[0, 0, 20, 20], [10, 10, 60, 64]], dtype=np.float32)
+    features = np.random.default_rng(0).standard_normal((2, 8)).astype(np.float32)
+    record = {"bbox": boxes, "features": features, "num_boxes": 2, "image_width": 64, "image_height": 64}
+    for number in range(COUNT):
+        np.save(tmp_path / f"{number}.npy", record)
+    cases = cases_of("place", images)
+    torch.manual_seed(0)
+    model = ViLBERTRecipe(small(), RegionsConfig(tower=None, files=str(tmp_path))).build()
+    model.fit(cases)
+    wanted = [[0, 0, 32, 32], [0, 0, 10, 10], [5, 5, 30, 32]]
+    assert model.collate.boxes(cases[0]).tolist() == wanted
+    batch = model.collate([dataclasses.replace(cases[0], target=Place(5, 5, 30, 32))])
+    np.testing.assert_array_equal(batch.candidates[0], wanted)
+    assert batch.targets[0].tolist()[2] == 1.0
+    images[1].source.unlink()
+    assert model.collate.boxes(cases[1]).tolist() == [[0, 0, 64, 64], *boxes.tolist()]
+
+
 @pytest.mark.parametrize("kind", ["choice", "value"])
 def test_two_images_that_are_no_pair_to_compare_are_a_path(towers, images, kind):
     target = {"choice": Choice(0), "value": Value(1.0)}[kind]

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from vislang.commands.outputs import must_hold_folder
 from vislang.console import console
 from vislang.convert import fairseq, vilbert
 from vislang.convert.checkpoint import read_checkpoint
@@ -18,6 +19,7 @@ from vislang.models.loading import load
 
 def convert_fairseq(weights: Path, config: Path, out: Path, lenient: bool) -> int:
     """Write a model folder from a data2vec checkpoint of fairseq and its configuration; returns the exit status."""
+    must_hold_folder(out)
     model = fairseq.build(_read_json(config))
     passed_over = fairseq.load_weights(model, read_checkpoint(weights), lenient)
     for fault in passed_over:
@@ -27,6 +29,7 @@ def convert_fairseq(weights: Path, config: Path, out: Path, lenient: bool) -> in
 
 def convert_vilbert(weights: Path, config: Path, out: Path, lenient: bool) -> int:
     """Write a model folder from a checkpoint of ViLBERT and its configuration; returns the exit status."""
+    must_hold_folder(out)
     state = vilbert.canonical(read_checkpoint(weights))
     model = vilbert.build(_read_json(config), state)
     for passed_over in vilbert.load_weights(model, state, lenient):
@@ -46,6 +49,7 @@ def convert_open_flamingo(
     """
     from vislang.convert import open_flamingo
 
+    must_hold_folder(out)
     state = open_flamingo.canonical(read_checkpoint(weights))
     model = open_flamingo.build(_read_json(config), state, language_model)
     for passed_over in open_flamingo.load_weights(model, state, lenient):
@@ -64,6 +68,7 @@ def convert_transformers(source: str, out: Path) -> int:
     # Importing transformers takes seconds that the other origins need not wait for.
     from vislang.convert import transformers
 
+    must_hold_folder(out)
     return _save(transformers.convert(source), out)
 
 
@@ -84,16 +89,24 @@ def verify(folder: Path, reference: Path) -> int:
     inputs, recorded, labels = read_reference(reference)
     model = load(folder)
     origin = (getattr(model, "origin", None) or {}).get("format")
-    if origin == "fairseq":
-        ours = fairseq.outputs(model, inputs, model.origin["config"])
-    elif origin == "vilbert":
-        ours = vilbert.outputs(model, inputs, labels)
-    elif origin == "open-flamingo":
-        from vislang.convert import open_flamingo
-
-        ours = open_flamingo.outputs(model, inputs, recorded)
-    else:
+    if origin not in ("fairseq", "vilbert", "open-flamingo"):
         raise UserError(f"{folder}: was not converted from an origin that can be verified.")
+    try:
+        if origin == "fairseq":
+            ours = fairseq.outputs(model, inputs, model.origin["config"])
+        elif origin == "vilbert":
+            ours = vilbert.outputs(model, inputs, labels)
+        else:
+            from vislang.convert import open_flamingo
+
+            ours = open_flamingo.outputs(model, inputs, recorded)
+    except (RuntimeError, IndexError) as error:
+        # Of the recording's tensors, any may be too wide for this model, and any id beyond its vocabulary.
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"{reference}: {folder} cannot read what was recorded ({reason}); it was recorded from a model of another "
+            "shape, or is damaged."
+        ) from error
     found = differences(recorded, ours)
     # Infinity is no JSON: what is missing is null.
     print(json.dumps({name: gap if gap < float("inf") else None for name, gap in found.items()}, indent=1))

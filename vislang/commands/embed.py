@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from vislang.capabilities import Embeds
+from vislang.commands.outputs import must_hold_file
 from vislang.console import console, reporting
 from vislang.data.jsonl import Problem, must_be_good
 from vislang.document import Document
@@ -23,6 +24,7 @@ def embed(source: str, files: list[str], out: Path, skip_bad: bool, batch_size: 
     The table has a column ``name`` (the file, record or passage) and a column ``vector`` (float32, of fixed width); its
     metadata names the model.
     """
+    must_hold_file(out)
     model = load(source)
     if not isinstance(model, Embeds):
         raise UserError(f"{source}: is a {type(model).__name__}, which gives no vectors; give a data2vec model, say.")
@@ -42,10 +44,7 @@ def embed(source: str, files: list[str], out: Path, skip_bad: bool, batch_size: 
         }
     ).replace_schema_metadata({"vislang.model": source})
     unfinished = out.with_name(f".{out.name}.unfinished")
-    try:
-        pyarrow.parquet.write_table(table, unfinished)
-    except OSError as error:
-        raise UserError(f"{out}: cannot be written ({error}). Name a file in a folder that exists.") from None
+    pyarrow.parquet.write_table(table, unfinished)
     os.replace(unfinished, out)
     console.print(f"{len(documents):,} vectors of width {width} in {out}")
     return 0

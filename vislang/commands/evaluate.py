@@ -16,6 +16,7 @@ from vislang.capabilities import Decides, Generates, Matches, Trainable
 from vislang.case import Case, Decision
 from vislang.commands.deciding import task_name
 from vislang.commands.figures import decision_table, figures
+from vislang.commands.outputs import must_hold_file
 from vislang.console import console, reporting
 from vislang.data.jsonl import DataError, Problem, must_be_good
 from vislang.data.split import draw
@@ -75,8 +76,8 @@ def evaluate(source: str, asked: Asked, limit: int, seed: int, skip_bad_records:
     """
     if asked.task is None and asked.data is None:
         raise UserError("eval: name a --task, a --data file, or both.")
-    if asked.write is not None and not asked.write.parent.is_dir():
-        raise UserError(f"--write {asked.write}: there is no folder {asked.write.parent}. Make it first.")
+    if asked.write is not None:
+        must_hold_file(asked.write, "--write")
     if asked.shortlist_size < 1:
         raise UserError(f"--shortlist-size is {asked.shortlist_size}; it must be at least 1.")
     if asked.task is not None and asked.task not in (*CASE_SETS, *BENCHMARKS, RETRIEVAL):

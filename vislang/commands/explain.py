@@ -8,6 +8,7 @@ from pathlib import Path
 from vislang.capabilities import Explains
 from vislang.case import Case
 from vislang.commands.deciding import told
+from vislang.commands.outputs import must_hold_file
 from vislang.console import console
 from vislang.document import Document, Image
 from vislang.errors import UserError
@@ -19,9 +20,10 @@ def explain(source: str, image: str, text: str, head: str | None, out: Path) -> 
     """Write the page, print the decision; returns 0.
 
     Raises:
-        UserError: the model has nothing to show, or no such task.
+        UserError: the model has nothing to show, or no such task, or the page cannot be written.
         MediaError: the image cannot be used.
     """
+    must_hold_file(out)
     picture = Image(image)
     decoded = picture.decode()
     model = load(source)

@@ -10,6 +10,7 @@ from typing import Any
 from rich.table import Table
 
 from vislang.capabilities import Embeds, FewShot
+from vislang.commands.outputs import must_hold_file
 from vislang.commands.run_folder import versions
 from vislang.console import console, reporting
 from vislang.data.example import Example
@@ -94,8 +95,8 @@ def few_shot(
     settings = prompting.settings()
     if task is None:
         raise UserError(f"--shots: name a --task ({', '.join(FEW_SHOT_TASKS)}) or a --data file.")
-    if report is not None and not report.parent.is_dir():
-        raise UserError(f"--report {report}: there is no folder {report.parent}. Make it first.")
+    if report is not None:
+        must_hold_file(report, "--report")
     whole, bad = task_named(task, prompting.limit or OWN, skip)
     chosen = limited(whole, prompting.limit, prompting.seed)
     if max(setting.shots or TEXT_SHOTS for setting in settings) > len(chosen.support):

@@ -19,6 +19,7 @@ from vislang.commands.goal import Goal
 from vislang.commands.labelling import Labelling
 from vislang.commands.matching import Matching
 from vislang.commands.mixture import Mixture
+from vislang.commands.outputs import must_hold_folder
 from vislang.commands.pretraining import Pretraining
 from vislang.commands.run_folder import circumstances, fresh_folder, write_json
 from vislang.console import TrainingMonitor, console, reporting
@@ -55,8 +56,12 @@ def run_recipe(
 
     Returns:
         The run, or None where it was dry or interrupted.
+
+    Raises:
+        UserError: the folder cannot be written, or what the recipe names does not go together.
     """
     started = time.perf_counter()
+    must_hold_folder(folder)
     if recipe.train.threads:
         torch.set_num_threads(recipe.train.threads)
     keep_freed_memory()

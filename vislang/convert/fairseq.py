@@ -44,7 +44,7 @@ def build(config: Mapping[str, Any]) -> Data2Vec:
         ConversionError: a field is missing, or asks for something that is not supported.
     """
     settings = Settings(config)
-    model = settings.need("model")
+    model = settings.need("model", str)
     builders = {
         "data2vec_text": _text_v1,
         "data2vec_vision": _image_v1,
@@ -71,7 +71,7 @@ def _objective(settings: Settings, **more: Any) -> ObjectiveConfig:
     for norm in (kinds[3], kinds[1]):
         if settings.get(f"{norm}_norm_targets", False):
             mean_norms.append(norm)
-    if settings.need("model") == "data2vec_audio" and not {"batch", "instance"} & set(layer_norms):
+    if settings.need("model", str) == "data2vec_audio" and not {"batch", "instance"} & set(layer_norms):
         layer_norms = ["group_across" if norm == "group" else norm for norm in layer_norms]
         mean_norms = ["instance_across" if norm == "instance" else norm for norm in mean_norms]
     return ObjectiveConfig(
@@ -112,9 +112,9 @@ def _text_v1(settings: Settings) -> Data2Vec:
         activation_dropout=transformer.get("activation_dropout", 0.0),
     )
     text = TextConfig(
-        vocabulary_size=settings.need("vocab_size"),
-        padding_id=settings.need("pad"),
-        mask_id=settings.get("mask", settings.need("vocab_size") - 1),
+        vocabulary_size=settings.need("vocab_size", int),
+        padding_id=settings.need("pad", int),
+        mask_id=settings.get("mask", settings.need("vocab_size", int) - 1),
         head_layers=settings.get("head_layers", 1),
         **_embedding(transformer, shape.get("learned_pos", True)),
     )
@@ -253,7 +253,7 @@ def _v2(settings: Settings) -> Data2Vec:
         width=width,
         depth=settings.get("depth", 8),
         heads=settings.get("num_heads", 12),
-        hidden=int(width * settings.get("mlp_ratio", 4)),
+        hidden=int(width * settings.get("mlp_ratio", 4.0)),
         norm_first=norm_first,
         final_norm=norm_first,
         eps=settings.get("norm_eps", 1e-6),
@@ -281,9 +281,9 @@ def _v2(settings: Settings) -> Data2Vec:
             shared["norm"] = not norm_first and shared["prenet_depth"] > 0
             modalities.text = TextConfig(
                 strict_padding=False,
-                vocabulary_size=settings.need("vocab_size"),
-                padding_id=settings.need("pad"),
-                mask_id=settings.get("mask", settings.need("vocab_size") - 1),
+                vocabulary_size=settings.need("vocab_size", int),
+                padding_id=settings.need("pad", int),
+                mask_id=settings.get("mask", settings.need("vocab_size", int) - 1),
                 zero_padding=False,
                 **_embedding(part, part.get("learned_pos", True)),
                 **shared,

@@ -90,7 +90,7 @@ def build(config: Mapping[str, Any], state: Mapping[str, Tensor], language_model
         expansion=state[f"{first}.ff.1.weight"].shape[0] // state[f"{first}.ff.1.weight"].shape[1],
         scales=[1.0] * len(layers),
         gate_all_text=True,
-        media_token=settings.need("media_token_id"),
+        media_token=settings.need("media_token_id", int),
         chunk_token=settings.get("eoc_token_id", None),
     )
     ids, rows = _changed_rows(state, language_model)

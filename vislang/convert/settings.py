@@ -7,30 +7,62 @@ from typing import Any
 
 from vislang.convert.keys import ConversionError
 
+KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text", list: "a list"}
+"""What a setting can be, and what that is called."""
+
 
 class Settings:
-    """A configuration that knows what was asked of it, and what it may not say."""
+    """A configuration that knows what was asked of it, and what it may not say.
+
+    Args:
+        values: by the original's names.
+        where: the name of the configuration that this one is nested in, and a dot.
+    """
 
     def __init__(self, values: Mapping[str, Any], where: str = ""):
         self.values, self.where = values, where
 
     def get(self, name: str, default: Any) -> Any:
-        """A setting, or the original's default where the configuration is silent or says null."""
+        """A setting, or the original's default where the configuration is silent or says null.
+
+        Raises:
+            ConversionError: it is not of the default's kind.
+        """
         value = self.values.get(name)
-        return default if value is None else value
+        if value is None:
+            return default
+        return value if default is None else self._of_kind(name, value, type(default))
 
     def part(self, name: str) -> Settings:
-        """A nested configuration."""
+        """A nested configuration.
+
+        Raises:
+            ConversionError: there is none.
+        """
         value = self.values.get(name)
         if not isinstance(value, Mapping):
             raise ConversionError(f"configuration: {self.where}{name} is missing.")
         return Settings(value, f"{self.where}{name}.")
 
-    def need(self, name: str) -> Any:
-        """A setting that has no default."""
-        if self.values.get(name) is None:
+    def need(self, name: str, kind: type) -> Any:
+        """A setting that has no default.
+
+        Raises:
+            ConversionError: it is missing, or of another kind.
+        """
+        value = self.values.get(name)
+        if value is None:
             raise ConversionError(f"configuration: {self.where}{name} is missing.")
-        return self.values[name]
+        return self._of_kind(name, value, kind)
+
+    def _of_kind(self, name: str, value: Any, kind: type) -> Any:
+        # True is an integer to Python, and what YAML or JSON write as 12.0 is a whole number all the same.
+        fits = isinstance(value, (int, float) if kind is float else kind) and (kind is bool) == isinstance(value, bool)
+        if kind is int and isinstance(value, float) and value.is_integer():
+            value, fits = int(value), True
+        if not fits:
+            raise ConversionError(f"configuration: {self.where}{name} is {value!r}; it must be {KINDS[kind]}.")
+        return value
 
     def refuse(self, **expected: Any) -> None:
         """Refuse settings that are not what they must be, since nothing here does what they ask for."""

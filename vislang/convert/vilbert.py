@@ -62,7 +62,7 @@ def streams_of(config: Mapping[str, Any]) -> ViLBERTConfig:
     if fusion not in fusions:
         raise ConversionError(f"configuration: fusion_method {fusion!r} is not supported, only mul and sum.")
     text = TextStreamConfig(
-        vocabulary_size=settings.need("vocab_size"),
+        vocabulary_size=settings.need("vocab_size", int),
         max_length=settings.get("max_position_embeddings", 512),
         segments=settings.get("type_vocab_size", 2),
         task_tokens=20 if settings.get("task_specific_tokens", False) else 0,
@@ -85,7 +85,7 @@ def streams_of(config: Mapping[str, Any]) -> ViLBERTConfig:
         dropout=settings.get("v_hidden_dropout_prob", 0.1),
         attention_dropout=settings.get("v_attention_probs_dropout_prob", 0.1),
     )
-    text_places, vision_places = settings.need("t_biattention_id"), settings.need("v_biattention_id")
+    text_places, vision_places = _places(settings, "t_biattention_id"), _places(settings, "v_biattention_id")
     if len(text_places) != len(vision_places):
         raise ConversionError(
             f"configuration: t_biattention_id and v_biattention_id name {len(text_places)} and {len(vision_places)} "
@@ -103,6 +103,13 @@ def streams_of(config: Mapping[str, Any]) -> ViLBERTConfig:
         # The original's head for regions asks for v_hidden_act, and takes hidden_act.
         region_activation=text.activation,
     )
+
+
+def _places(settings: Settings, name: str) -> list[int]:
+    places = settings.need(name, list)
+    if any(type(place) is not int for place in places):
+        raise ConversionError(f"configuration: {name} is {places}; it must be a list of whole numbers.")
+    return places
 
 
 def canonical(weights: Mapping[str, Any]) -> dict[str, Tensor]:
