@@ -56,6 +56,15 @@ def test_what_cannot_be_shown_is_refused(towers, images):
         single.explain(Case("x", (Document([images[0], "what?"]),), None, "answers"))
 
 
+def test_of_a_model_that_chooses_the_score_of_the_one_text_is_shown(towers, images):
+    model = model_of(towers, cases_of("choice", images)).eval()
+    case = Case("x", (Document([images[0], "a red shape"]),), None, "choice")
+    decision = model.explain(case).decision
+    assert not decision.candidates
+    (scores,) = model.match_all([images[0]], ["a red shape"])
+    assert decision.best == pytest.approx(float(scores[0]), abs=1e-5)
+
+
 @pytest.fixture(params=["answers", "place"])
 def page(towers, images, tmp_path, request):
     model_of(towers, cases_of(request.param, images)).save(tmp_path / "model")

@@ -147,7 +147,7 @@ def test_the_loss_of_places_counts_real_regions_alone(towers, images):
 
 def test_targets_of_places_are_overlaps_of_one_half_and_more(images):
     class Reader:
-        name, fingerprint, width, classes = "drawn", "", 4, 0
+        name, fingerprint, classes_fingerprint, width, classes = "drawn", "", "", 4, 0
 
         def prepare(self, wanted, progress=None):
             return 0
@@ -239,6 +239,17 @@ def test_guesses_that_never_look(images):
     cases = cases_of("label", images)
     assert guess_scores(cases, cases)["majority accuracy"] == 0.75
     assert guess_scores([], cases_of("choice", images))["chance accuracy"] == pytest.approx(1 / 3)
+
+
+def test_the_whole_image_is_a_guess_at_a_place(images):
+    """Right where the box is more than half of the image; unknown where an image is gone."""
+    cases = cases_of("place", images)
+    assert guess_scores([], cases) == {"whole image accuracy": 0.0}
+    large = dataclasses.replace(cases[0], target=Place(0, 4, 32, 32))
+    half = dataclasses.replace(cases[1], target=Place(0, 16, 32, 32))
+    assert guess_scores([], [large, half, *cases[2:4]]) == {"whole image accuracy": 0.25}
+    images[1].source.unlink()
+    assert guess_scores([], [large, half]) == {}
 
 
 def test_a_task_starts_from_pretrained_streams(towers, images, tmp_path):

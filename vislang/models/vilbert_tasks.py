@@ -345,8 +345,12 @@ class ViLBERTForTasks(PairModel[ViLBERT]):
             words,
             [Place(*box) for box in self.collate.boxes(case).tolist()],
             [CoAttention(of_text[0], of_regions[0]) for of_text, of_regions in watch],
-            self._decide([case])[0],
+            self._fit(batch) if self.tasks[batch.task].kind == "choice" else self._decide([case])[0],
         )
+
+    def _fit(self, batch: TaskBatch) -> Decision:
+        """Of one option there is nothing to choose: how well it fits, as the score that options are ranked by."""
+        return Decision(float(self._scores(batch)[0, 0]))
 
     def head_for(self, case: Case, name: str | None = None) -> str:
         """Which task decides such a case: the one that is named, the one it is of, or the only one of its kind.

@@ -10,9 +10,10 @@ import numpy as np
 
 from vislang.case import Answers, Case, Choice, Decision, Label, Place, Value
 from vislang.data.jsonl import DataError
+from vislang.regions import overlaps
 from vislang.tasks.answers import normalize, proportion
 from vislang.tasks.official import Score
-from vislang.tasks.referring import pointing
+from vislang.tasks.referring import as_boxes, pointing
 
 
 def score_decisions(cases: Sequence[Case], decisions: Sequence[Decision]) -> Score:
@@ -42,10 +43,19 @@ def score_decisions(cases: Sequence[Case], decisions: Sequence[Decision]) -> Sco
 
 def guess_scores(learned: Sequence[Case], cases: Sequence[Case]) -> dict[str, float]:
     """What guesses are worth that never look: the most frequent right answer or label, overall and to the same text;
-    of choices, chance; of places, the whole image."""
+    of choices, chance; of places, the whole image, where the images are there to be measured."""
     target = cases[0].target
     if isinstance(target, Choice):
         return {"chance accuracy": float(np.mean([1 / len(case.options) for case in cases]))}
+    if isinstance(target, Place):
+        if not all(image.is_there for case in cases for image in case.images):
+            return {}
+        right = [
+            overlaps(as_boxes(Place(0.0, 0.0, *map(float, case.images[0].size))), as_boxes(case.target))[0, 0] > 0.5
+            for case in cases
+            if isinstance(case.target, Place)
+        ]
+        return {"whole image accuracy": float(np.mean(right))}
     if not isinstance(target, Answers | Label):
         return {}
     overall: Counter[str] = Counter()
