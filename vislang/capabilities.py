@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+import PIL.Image
 from torch import Tensor
 
 from vislang.case import Case, Decision, Place
-from vislang.document import Document, Image
+from vislang.document import Document, Image, Medium
 from vislang.prompt import Prompts
 
 Progress = Callable[[int, int], None]
@@ -213,6 +214,10 @@ class Attends(Protocol):
         """What is answered, token by token, and where each token looked."""
         ...
 
+    def frames(self, medium: Medium) -> list[PIL.Image.Image]:
+        """What it looks at: an image, or so many frames of a video."""
+        ...
+
 
 @runtime_checkable
 class Explains(Decides, Protocol):
@@ -259,7 +264,8 @@ class TokenAttention:
 
     Attributes:
         token: the token as text.
-        maps: one grid (height, width) for each medium of the document, in shares of the token's attention.
+        maps: (frames, height, width) for each medium of the document, in shares of the token's attention; an image is
+            one frame.
     """
 
     token: str

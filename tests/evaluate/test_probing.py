@@ -127,4 +127,4 @@ def test_embed_writes_a_table(model, labelled, tmp_path, capsys):
     assert (
         main(["embed", str(model), str(labelled), "-o", str(tmp_path / "no" / "x.parquet"), "--skip-bad-records"]) == 2
     )
-    assert "cannot be written" in capsys.readouterr().err
+    assert "there is no folder" in capsys.readouterr().err

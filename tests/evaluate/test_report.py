@@ -1,9 +1,11 @@
 """The page: its content, and how a real browser shows it."""
 
+import json
 import re
 
 import pytest
 
+from tests import tiny
 from tests.browser import browse
 from vislang.cli import main
 
@@ -46,3 +48,29 @@ def test_a_browser_shows_it_whole(page, tmp_path):
         assert not configuration.find_element(By.TAG_NAME, "pre").is_displayed()
         configuration.find_element(By.TAG_NAME, "summary").click()
         assert "FlamingoRecipe" in configuration.find_element(By.TAG_NAME, "pre").text
+
+
+def test_films_are_shown_frame_by_frame(pictures, towers, tmp_path):
+    """Of a film as many frames as a page has room for, under each token's attention as under the film itself."""
+    from selenium.webdriver.common.by import By
+
+    tiny.write_video(pictures / "long.mp4", list(range(0, 200, 20)))
+    tiny.write_video(pictures / "short.mp4", [0, 200])
+    records = [{"video": f"{name}.mp4", "question": "how long?", "answer": name} for name in ("long", "short")]
+    file = pictures / "films.jsonl"
+    file.write_text("\n".join(json.dumps(record) for record in records * 2))
+    recipe = tiny.write_recipe(tmp_path / "films.yaml", *towers, steps=2, eval_every=0)
+    more = ["--data", str(file), "--eval_data", str(file), "--hold_out", "0", "--model.bridge.frames", "4"]
+    assert main(["train", str(recipe), "--out", str(tmp_path / "run"), *more]) == 0
+    with browse(tmp_path / "run" / "report.html", tmp_path) as browser:
+        strips = browser.find_elements(By.CSS_SELECTOR, ".film")
+        assert len(strips) == 4
+        shown = {strip.find_element(By.TAG_NAME, "figcaption").text for strip in strips}
+        assert shown == {"8 of 10 frames", "2 of 2 frames"}
+        for strip in strips:
+            sizes = {
+                browser.execute_script("return [arguments[0].naturalWidth, arguments[0].naturalHeight].join()", image)
+                for image in strip.find_elements(By.TAG_NAME, "img")
+            }
+            frames = int(strip.find_element(By.TAG_NAME, "figcaption").text.split()[0])
+            assert sizes == {f"{160 * frames},160"}

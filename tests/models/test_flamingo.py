@@ -219,7 +219,7 @@ def test_attention_is_one_map_a_token_and_medium(model, pictures):
     assert "".join(token.token for token in tokens) == " red blue"
     for token in tokens:
         first, second = token.maps
-        assert first.shape == second.shape == (4, 4)
+        assert first.shape == second.shape == (1, 4, 4)
         assert first.abs().max() == 0, "an earlier image was looked at"
         assert second.sum() == pytest.approx(1, abs=1e-5)
 

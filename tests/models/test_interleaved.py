@@ -234,7 +234,7 @@ def test_a_video_is_frames_with_times(towers, pictures, tmp_path):
     assert model.score([document])[0].log_likelihood == pytest.approx(alone[0], abs=1e-5)
     assert isinstance(model.ask(film, "what color?"), str)
     (token,) = model.attention(document)
-    assert token.maps[0].shape == (4, 4)
+    assert token.maps[0].shape == (4, 4, 4)
     assert token.maps[0].sum() == pytest.approx(1, abs=1e-5)
 
 

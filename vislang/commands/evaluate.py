@@ -30,6 +30,7 @@ from vislang.tasks.captioned import PAIRS, captioned
 from vislang.tasks.case_sources import CASE_SETS, read_source
 from vislang.tasks.data_sets import evaluation_examples
 from vislang.tasks.decisions import score_decisions
+from vislang.tasks.question_sets import QUESTION_SETS
 from vislang.tasks.retrieval import Collection, four_way, karpathy, of_documents, recalls, shortlist
 
 RETRIEVAL = "retrieval"
@@ -80,8 +81,9 @@ def evaluate(source: str, asked: Asked, limit: int, seed: int, skip_bad_records:
         must_hold_file(asked.write, "--write")
     if asked.shortlist_size < 1:
         raise UserError(f"--shortlist-size is {asked.shortlist_size}; it must be at least 1.")
-    if asked.task is not None and asked.task not in (*CASE_SETS, *BENCHMARKS, RETRIEVAL):
-        raise UserError(f"--task {asked.task}: known are {', '.join([*CASE_SETS, RETRIEVAL, *BENCHMARKS])}.")
+    known = dict.fromkeys([*QUESTION_SETS, *CASE_SETS, RETRIEVAL, *BENCHMARKS])
+    if asked.task is not None and asked.task not in known:
+        raise UserError(f"--task {asked.task}: known are {', '.join(known)}.")
     if asked.task in BENCHMARKS:
         _refuse(asked, "shortlist")
         return _benchmark(source, asked, limit, seed, as_json)

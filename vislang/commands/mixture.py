@@ -20,9 +20,9 @@ from vislang.data.jsonl import DataError, Problem, must_be_good
 from vislang.document import Document
 from vislang.evaluate.answering import answer, shots_of
 from vislang.recipe import Recipe, StreamConfig
-from vislang.tasks import easy_vqa
 from vislang.tasks.answers import guesses
 from vislang.tasks.material import Material, material, needed_for
+from vislang.tasks.question_sets import QUESTION_SETS
 from vislang.train.loop import Outcome, Stream
 
 
@@ -63,8 +63,8 @@ class Mixture:
                 fetch(data_set, say=console.print)
             with reporting(f"reading {config.name}") as report:
                 everything += material(source, "train", problems, report)
-            if source == easy_vqa.NAME:
-                test += easy_vqa.easy_vqa("test")
+            if source in QUESTION_SETS:
+                test += QUESTION_SETS[source].read("test")
         return divide(config.name, everything, test, recipe)
 
     def _lessons(self, items: Sequence[Material], shots: int, seed: int) -> list[Document]:

@@ -12,13 +12,14 @@ from PIL import Image as Pillow
 
 from vislang.capabilities import Attends, Progress
 from vislang.data.example import Example
-from vislang.document import Image
 from vislang.evaluate.answering import Answered
 from vislang.evaluate.page import THUMBNAIL, circumstances, data_url, square, template
 from vislang.evaluate.plots import gates_plot, line_plot
 from vislang.train.log import read_metrics
 
 RIGHT_SHOWN, WRONG_SHOWN = 12, 12
+FRAMES_SHOWN = 8
+"""Of a video, at most."""
 
 
 def write_report(
@@ -100,25 +101,41 @@ def _card(model: Attends, example: Example, prediction: str) -> dict[str, Any]:
     """One answer of the gallery: its picture, and the same under each token's attention."""
     document = example.prompt(model.prompts)
     tokens = model.attention(document, max_new_tokens=20)
-    pictures = [medium.decode() for medium in document.media if isinstance(medium, Image)]
+    frames = model.frames(document.media[-1])
+    shown = np.linspace(0, len(frames) - 1, min(len(frames), FRAMES_SHOWN)).round().astype(int)
     return {
         "question": example.question or "caption",
         "prediction": prediction or "(nothing)",
         "references": ", ".join(dict.fromkeys(example.references)),
-        "image": data_url(square(pictures[-1])),
+        "film": len(frames) > 1,
+        "shown": f"{len(shown)} of {len(frames)} frames" if len(frames) > 1 else "the picture",
+        "image": data_url(_side_by_side([square(frames[number]) for number in shown])),
         "tokens": [
-            {"text": token.token.strip() or "␣", "image": data_url(_overlay(pictures[-1], token.maps[-1].numpy()))}
+            {
+                "text": token.token.strip() or "␣",
+                "image": data_url(_overlay([frames[number] for number in shown], token.maps[-1].numpy()[shown])),
+            }
             for token in tokens
         ],
     }
 
 
-def _overlay(picture: Pillow.Image, grid: np.ndarray) -> Pillow.Image:
-    """The picture in grey with the map over it: viridis, opaque where the token looked most."""
+def _side_by_side(pictures: Sequence[Pillow.Image]) -> Pillow.Image:
+    strip = Pillow.new("RGB", (THUMBNAIL * len(pictures), THUMBNAIL))
+    for number, picture in enumerate(pictures):
+        strip.paste(picture, (THUMBNAIL * number, 0))
+    return strip
+
+
+def _overlay(frames: Sequence[Pillow.Image], grids: np.ndarray) -> Pillow.Image:
+    """Frames with their maps over them: viridis, opaque where the token looked most of all."""
+    shares = grids / max(grids.max(), np.finfo(grids.dtype).tiny)
+    return _side_by_side([_under(frame, share) for frame, share in zip(frames, shares, strict=True)])
+
+
+def _under(picture: Pillow.Image, share: np.ndarray) -> Pillow.Image:
     from matplotlib import colormaps
 
-    top = grid.max()
-    share = grid / top if top > 0 else grid
     smooth = np.asarray(
         Pillow.fromarray(share.astype(np.float32)).resize((THUMBNAIL, THUMBNAIL), Pillow.Resampling.BICUBIC)
     ).clip(0, 1)[..., None]

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import PIL.Image
 import safetensors.torch
 import torch
 from jaxtyping import Float
@@ -428,7 +429,7 @@ class Flamingo(nn.Module):
     def attention(self, document: Document, max_new_tokens: int = 20) -> list[TokenAttention]:
         """What is answered, token by token, and where each token looked; see :meth:`Bridge.attention_maps`.
 
-        A token's map is that of the position which predicted it; of a video it is the sum over its frames.
+        A token's map is that of the position which predicted it.
         """
         answer = document.target
         if answer is None:
@@ -437,15 +438,24 @@ class Flamingo(nn.Module):
         assert batch.features is not None
         with self._arithmetic():
             maps = self.bridge.attention_maps(batch)[0].float()
-        maps = maps.unflatten(-1, batch.features.shape[1:3]).sum(dim=-2)
+        maps = maps.unflatten(-1, batch.features.shape[1:3])
         side = round(maps.shape[-1] ** 0.5)
+        # Of videos with fewer frames than others the rest is padding.
+        frames = (
+            [maps.shape[2]] * maps.shape[1] if batch.frames is None else batch.frames[batch.media_index[0]].tolist()
+        )
         shown = []
         for column in (batch.targets[0] != IGNORED).nonzero()[:, 0].tolist():
             token = self.tokenizer.decode([int(batch.targets[0, column])], skip_special_tokens=True)
             if token:
-                grids = [grid.unflatten(0, (side, side)).cpu() for grid in maps[column]]
+                read = zip(maps[column], frames, strict=True)
+                grids = [grid[:count].unflatten(1, (side, side)).cpu() for grid, count in read]
                 shown.append(TokenAttention(token, grids))
         return shown
+
+    def frames(self, medium: Medium) -> list[PIL.Image.Image]:
+        """See :meth:`Collator.frames <vislang.models.flamingo_collate.Collator.frames>`."""
+        return self.collate.frames(medium)
 
     def parameter_groups(self) -> dict[str, list[tuple[str, Tensor]]]:
         """What trains: ``matrices`` (weight decay is for these), ``vectors`` (norms, biases), ``gates``."""

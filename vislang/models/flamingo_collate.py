@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+import PIL.Image
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
@@ -232,11 +233,18 @@ class Collator:
         Raises:
             MediaError: it cannot be used.
         """
+        return torch.stack([self.vision.preprocess(frame) for frame in self.frames(medium)])
+
+    def frames(self, medium: Medium) -> list[PIL.Image.Image]:
+        """The frames of a medium that are looked at; an image is one.
+
+        Raises:
+            MediaError: it cannot be used.
+        """
         if isinstance(medium, Image):
-            return self.vision.preprocess(medium.decode())[None]
+            return [medium.decode()]
         assert isinstance(medium, Video)
-        frames = medium.decode(self.config.frames_per_second, self.config.max_frames)
-        return torch.stack([self.vision.preprocess(frame) for frame in frames])
+        return medium.decode(self.config.frames_per_second, self.config.max_frames)
 
     def answer(self, document: Document, text: str) -> list[int]:
         """The tokens of a text that follows a document, and the end."""

@@ -9,7 +9,7 @@ from vislang.capabilities import Progress
 from vislang.data.example import Example
 from vislang.data.jsonl import DataError, Problem, must_be_good, read_jsonl
 from vislang.data.split import hold_out
-from vislang.tasks import easy_vqa
+from vislang.tasks.question_sets import QUESTION_SETS
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ def split_data(
         DataError: nothing to read, or bad records that nobody allowed to skip.
     """
     problems: list[Problem] = []
-    if data == easy_vqa.NAME:
-        everything, test = easy_vqa.easy_vqa("train"), easy_vqa.easy_vqa("test")
+    if data in QUESTION_SETS:
+        everything, test = QUESTION_SETS[data].read("train"), QUESTION_SETS[data].read("test")
     else:
         everything, test = _file(data, skip_bad_records, problems, progress), []
     train, validation = hold_out(everything, share)
@@ -63,14 +63,14 @@ def evaluation_examples(
     progress: Progress | None = None,
 ) -> list[Example]:
     """What to score a model on: a task's test split, or all of a file."""
-    if data == easy_vqa.NAME:
-        return easy_vqa.easy_vqa("test")
+    if data in QUESTION_SETS:
+        return QUESTION_SETS[data].read("test")
     return _file(data, skip_bad_records, [] if problems is None else problems, progress)
 
 
 def _file(data: str, skip: bool, problems: list[Problem], progress: Progress | None) -> list[Example]:
     if not Path(data).is_file():
-        raise DataError(f"{data}: neither a file nor a task; the tasks are: {easy_vqa.NAME}.")
+        raise DataError(f"{data}: neither a file nor a task; the tasks are: {', '.join(QUESTION_SETS)}.")
     records = read_jsonl(data, progress=progress)
     must_be_good(records.problems, skip, data)
     problems += records.problems

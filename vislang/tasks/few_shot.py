@@ -76,7 +76,7 @@ def _emoji_names() -> FewShotTask:
     support, queries = ([as_example(d) for d in PAIRS[f"emoji-{who}-names"].read()] for who in ("google", "twitter"))
     asked = [example for example in queries if part_of(example.target) < 0.3]
     names = {example.target for example in asked}
-    return FewShotTask("emoji-names", [example for example in support if example.target not in names], asked, right)
+    return FewShotTask("emoji-names", [example for example in support if example.target not in names], asked, captions)
 
 
 def _stamps() -> FewShotTask:

@@ -12,9 +12,9 @@ from vislang.data.jsonl import DataError, Problem, read_jsonl
 from vislang.data.tars import read_tar
 from vislang.data.web_pages import html_pages, mmc4, obelics
 from vislang.document import Document, Image
-from vislang.tasks import easy_vqa
 from vislang.tasks.captioned import PAIRS
 from vislang.tasks.emoji_groups import episodes
+from vislang.tasks.question_sets import QUESTION_SETS
 
 Material = Example | Document
 """A question or a pair, around which a prompt is put; or a page, whose text is learned as it stands."""
@@ -33,7 +33,8 @@ def needed_for(source: str) -> DataSet | None:
         return GIMP_MANUAL
     if source == EPISODES:
         return EMOJI
-    return PAIRS[source].data_set if source in PAIRS else None
+    known = PAIRS.get(source) or QUESTION_SETS.get(source)
+    return None if known is None else known.data_set
 
 
 def material(
@@ -42,9 +43,9 @@ def material(
     """What a source holds.
 
     Args:
-        source: ``easy-vqa``; a set of pairs (``emoji-google-names``, ...); ``emoji-episodes``; ``gimp-manual``;
-            ``pages:FOLDER`` of HTML; ``mmc4:FILE`` or ``obelics:FILE``; a ``.tar`` of pairs, or several by a pattern
-            with ``*``; or a JSON Lines file.
+        source: a set of questions (``easy-vqa``, ``emoji-films``) or of pairs (``emoji-google-names``, ...);
+            ``emoji-episodes``; ``gimp-manual``; ``pages:FOLDER`` of HTML; ``mmc4:FILE`` or ``obelics:FILE``; a ``.tar``
+            of pairs, or several by a pattern with ``*``; or a JSON Lines file.
         split: of a set that has splits.
         problems: bad records are added to it, and left out.
         progress: called with (done, of how many).
@@ -53,8 +54,8 @@ def material(
         DataError: there is no such thing, or nothing usable in it.
     """
     kind, colon, rest = source.partition(":")
-    if source == easy_vqa.NAME:
-        return easy_vqa.easy_vqa(split)
+    if source in QUESTION_SETS:
+        return QUESTION_SETS[source].read(split)
     if source in PAIRS:
         return [as_example(document) for document in PAIRS[source].read()]
     if source == EPISODES:
@@ -76,7 +77,7 @@ def material(
         records = read_jsonl(source, progress=progress)
         problems += records.problems
         return records.examples
-    known = ", ".join([easy_vqa.NAME, *PAIRS, EPISODES, MANUAL, *(f"{name}:PATH" for name in PAGES)])
+    known = ", ".join([*QUESTION_SETS, *PAIRS, EPISODES, MANUAL, *(f"{name}:PATH" for name in PAGES)])
     raise DataError(f"{source}: neither a file nor something known: {known}, a .tar, a .jsonl file.")
 
 
