@@ -106,7 +106,7 @@ def test_it_learns_and_ranks(towers, pairs):
     batch = model.collate(pairs)
     assert len(batch.text.ids) == 4  # a caption that several pictures share is read once
     optimizer = torch.optim.AdamW([p for group in model.parameter_groups().values() for _, p in group], lr=3e-3)
-    for _ in range(60):
+    for _ in range(100):
         loss = torch.stack(list(model.losses(batch).values())).sum()
         optimizer.zero_grad()
         loss.backward()
@@ -115,6 +115,75 @@ def test_it_learns_and_ranks(towers, pairs):
     scores = model.match_all([pair.media[0] for pair in pairs], [f"a {colour} shape" for colour in COLOURS])
     assert (scores.argmax(dim=1) == torch.arange(16) % 4).float().mean() > 0.9
     assert 0.01 <= model.diagnostics()["temperature"] < 0.1
+
+
+def bag() -> DualEncoderConfig:
+    text = TextStreamConfig(vocabulary_size=30, max_length=16, depth=0, dropout=0.0)
+    vision = VisionStreamConfig(width=32, depth=0, heads=2, hidden=64, dropout=0.0)
+    return DualEncoderConfig(text, vision, width=16)
+
+
+def bag_of(towers, pairs) -> ContrastiveEncoder:
+    torch.manual_seed(0)
+    made = DualEncoderRecipe(bag(), RegionsConfig(tower=towers[1], image_size=0)).build()
+    made.fit(pairs)
+    return made
+
+
+def test_a_bag_learns_from_its_words_alone(towers, pairs):
+    """Their order, single letters, and words that were never met say nothing."""
+    model = bag_of(towers, pairs).train()
+    batch = model.collate(pairs)
+    optimizer = torch.optim.AdamW([p for group in model.parameter_groups().values() for _, p in group], lr=3e-3)
+    for _ in range(150):
+        loss = torch.stack(list(model.losses(batch).values())).sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    model.eval()
+    said = [f"a {colour} shape" for colour in COLOURS]
+    scores = model.match_all([pair.media[0] for pair in pairs], said)
+    assert (scores.argmax(dim=1) == torch.arange(16) % 4).float().mean() > 0.9
+    red, again, nothing = model.embed_texts(["a red shape", "Shape, b red platypus!", "a platypus"])
+    torch.testing.assert_close(again, red)
+    assert red.norm() == pytest.approx(1)
+    assert not nothing.any()
+
+
+def test_an_image_without_blocks_is_its_whole_alone(towers, pairs):
+    model = bag_of(towers, pairs).eval()
+    batch = model.collate(pairs[:3])
+    whole = model.network.image(batch.features, batch.boxes, batch.region_padding)
+    batch.features[:, 1:] = 7.0
+    torch.testing.assert_close(model.network.image(batch.features, batch.boxes, None), whole)
+    places = model.network.image.read(batch.features, batch.boxes)
+    assert places.shape == (3, batch.features.shape[1], 32)
+
+
+def test_what_all_images_have_in_common_is_taken_off(towers, pairs):
+    model = model_of(towers, pairs)
+    image = model.network.image
+    features = model.collate(pairs).features.flatten(0, 1)
+    torch.testing.assert_close(image.features_mean, features.mean(dim=0), atol=1e-5, rtol=1e-4)
+    wide = features.std(dim=0) > 0.1 * features.std(dim=0).mean()
+    torch.testing.assert_close(image.features_deviation[wide], features.std(dim=0)[wide], atol=1e-5, rtol=1e-4)
+    before = image.features_mean.clone()
+    model.fit(pairs[:4])
+    torch.testing.assert_close(image.features_mean, before)
+
+
+def test_a_bag_that_goes_on_learns_new_words(towers, pairs, tmp_path):
+    model = bag_of(towers, pairs)
+    model.save(tmp_path / "model")
+    on = DualEncoderRecipe(start_from=str(tmp_path / "model")).build()
+    renamed = [Document([pair.media[0], f"one wug {n % 2}"], name=str(n)) for n, pair in enumerate(pairs)]
+    on.fit(renamed)
+    assert on.inputs.words.size == model.inputs.words.size + 2
+    assert not model.embed_texts(["wug"]).any()
+    on.eval()
+    before = model.eval().embed_texts(["red shape"])
+    torch.testing.assert_close(on.embed_texts(["red shape"]), before)
+    assert on.embed_texts(["wug"]).norm() == pytest.approx(1)
 
 
 def test_images_and_texts_are_embedded_in_batches_in_their_order(towers, pairs, monkeypatch):

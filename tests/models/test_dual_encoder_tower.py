@@ -36,7 +36,7 @@ def test_the_tower_gives_what_the_encoder_makes_of_the_cells(trained, pairs):  #
     assert isinstance(tower, DualEncoderTower)
     image = pairs[0].media[0]
     batch = model.collate(pairs[:1])
-    read = model.network.vision.read(model.network.region_embedding(batch.features, batch.boxes), None)
+    read = model.network.image.read(batch.features, batch.boxes)
     cells = tower(tower.preprocess(image.decode())[None])
     # Kept regions are rounded to half precision.
     torch.testing.assert_close(cells, read[:, 1:], atol=5e-3, rtol=0)
@@ -55,7 +55,7 @@ def test_a_flamingo_stands_on_it_and_refuses_another(trained, towers, pairs, tmp
     flamingo.save(tmp_path / "flamingo")
     assert vislang.load(tmp_path / "flamingo").score([document])[0].log_likelihood == pytest.approx(score, abs=1e-5)
     with torch.no_grad():
-        next(iter(model.network.vision.parameters())).add_(1e-2)
+        next(iter(model.network.image.parameters())).add_(1e-2)
     model.save(tmp_path / "dual")
     with pytest.raises(TowerError, match="is not the one that this bridge was trained on"):
         vislang.load(tmp_path / "flamingo")

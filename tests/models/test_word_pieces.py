@@ -81,3 +81,20 @@ def test_files_that_are_no_tokenizer(tmp_path, name, content, message):
         (tmp_path / name).write_text(content)
     with pytest.raises(UserError, match=message):
         WordPieces.load(tmp_path / name, 12)
+
+
+def test_whole_words_stand_in_two_texts_and_keep_their_numbers():
+    texts = ["A red apple.", "a red car", "Red car, blue", "zebra zebra"]
+    words = WordPieces.of_whole_words(texts, 100, 16)
+    assert words.has_whole_words
+    assert words.size == 5 + 2
+    pieces = words([("a red zebra, CAR",)])
+    assert words.are_words(pieces.ids).tolist() == [[False, False, True, False, False, True, False]]
+    opened = WordPieces.parse(words.tokenizer.to_str(), 16)
+    assert opened.has_whole_words
+    assert opened([("a red zebra, CAR",)]).ids.tolist() == pieces.ids.tolist()
+    more = WordPieces.of_whole_words(["blue apple", "apple blue car"], 8, 16, words)
+    assert more.size == 8, "one more word than before, of the two that are new"
+    assert more([("red car",)]).ids.tolist() == words([("red car",)]).ids.tolist()
+    assert more.are_words(more([("apple blue",)]).ids).tolist() == [[False, True, False, False]]
+    assert not WordPieces.train(texts, 60, 16).has_whole_words

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from vislang.studies import grounding, in_context, mixing, retrieval
+from vislang.studies import grounding, heads, in_context, mixing, retrieval
 from vislang.studies.data2vec_table import compared, last_lines, markdown
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -121,6 +121,14 @@ def test_flamingos_tables_are_those_of_its_runs(study, run):
     assert (folder / "table.md").read_text() == table
     assert table.strip() in (DOCS / "flamingo.md").read_text()
     assert {row["seed"] for row in rows} == {0, 1, 2}
+
+
+def test_the_heads_that_repeat_are_where_the_docs_say():
+    rows = json.loads((DOCS / "runs" / "flamingo-in-context" / "heads.json").read_text())["rows"]
+    assert heads.markdown(rows).strip() in (DOCS / "flamingo.md").read_text()
+    repeating = [row["layer"] for row in rows if row["repeats"] >= heads.SHOWN]
+    assert (repeating[0], repeating[-1]) == (17, 24)
+    assert {11, 16} == {row["layer"] for row in rows if row["token before"] > 0.8}
 
 
 def test_what_the_docs_say_of_the_few_shot_run_is_what_it_found():

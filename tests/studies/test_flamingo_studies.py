@@ -1,10 +1,12 @@
 """Flamingo's studies: what their tables show of the rows."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
+import torch
 
-from vislang.studies import in_context, mixing
+from vislang.studies import heads, in_context, mixing
 from vislang.studies.in_context import ABOVE, BEFORE, HELD_OUT, SHOTS, TASK
 
 
@@ -25,6 +27,32 @@ def test_the_table_of_examples_has_a_column_a_number_of_shots():
     assert cells[1].endswith("seeds 50.0 to 60.0)")
     assert [cell.partition(" ")[0] for cell in cells[2:]] == ["50.0", "54.0", "58.0", "66.0", "82.0"]
     assert above.startswith(f"| {ABOVE} | 30.0 (")
+
+
+class Looking:
+    """A language model of one layer and two heads, which look where they are told."""
+
+    config = SimpleNamespace(vocab_size=10)
+
+    def set_attn_implementation(self, name):
+        assert name == "eager"
+
+    def __call__(self, input_ids, output_attentions):
+        tokens = input_ids.shape[1]
+        weights = torch.zeros(len(input_ids), 2, tokens, tokens)
+        places = torch.arange(1, tokens)
+        weights[:, 0, places, places - 1] = 0.75
+        again = torch.arange(tokens // 2, tokens - 1)
+        assert (input_ids[:, again] == input_ids[:, again - tokens // 2]).all()
+        weights[:, 1, again, again - tokens // 2 + 1] = 0.5
+        return SimpleNamespace(attentions=(weights, weights.flip(1) / 5))
+
+
+def test_the_strongest_head_of_a_layer_counts():
+    rows = heads.strongest(Looking())
+    assert rows[0] == {"layer": 0, "token before": pytest.approx(0.75), "repeats": pytest.approx(0.5)}
+    assert rows[1] == {"layer": 1, "token before": pytest.approx(0.15), "repeats": pytest.approx(0.1)}
+    assert heads.markdown(rows).splitlines()[2:] == ["| 0 | 0.75 | 0.50 |"]
 
 
 def test_both_ways_of_mixing_stand_side_by_side_and_the_blind_beside_them(monkeypatch, tmp_path):

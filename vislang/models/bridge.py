@@ -22,6 +22,7 @@ from vislang.models.causal_lm import FrozenCausalLM, Step
 from vislang.models.flamingo_collate import IGNORED, Batch
 from vislang.models.frozen_text import FrozenText, ReadText, add_below, cache_above, stack_entering
 from vislang.nn.attention import CrossAttention, KeysValues, kernel_for, look_at_media
+from vislang.nn.statistics import mean_and_deviation
 from vislang.nn.transformer import FeedForward
 
 
@@ -72,10 +73,9 @@ class PerceiverResampler(nn.Module):
     @torch.no_grad()
     def standardise(self, features: Float[Tensor, "media positions features_width"]) -> None:
         """Measure mean and deviation of each channel, over media and positions."""
-        self.features_mean.copy_(features.mean(dim=(0, 1)))
-        # A channel that hardly ever moves must not be blown up to noise.
-        deviation = features.std(dim=(0, 1))
-        self.features_deviation.copy_(deviation.clamp(min=1e-2 * float(deviation.mean()) + 1e-6))
+        mean, deviation = mean_and_deviation(features)
+        self.features_mean.copy_(mean)
+        self.features_deviation.copy_(deviation)
 
     def forward(
         self,

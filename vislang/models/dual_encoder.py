@@ -2,8 +2,9 @@
 
 As CLIP (Radford et al. 2021, section 2.3), and as Flamingo's vision encoder was pretrained (Alayrac et al. 2022,
 appendix B.1.3): symmetric cross-entropy over the similarities of a batch, with a learned temperature. An image is what
-a frozen tower gives of its regions, read by a few blocks. Large batches need no more memory than small ones: encoders
-read chunks, and each chunk is read once more when its gradient is asked for (Gao et al. 2021).
+a frozen tower gives of its regions, read by a few blocks or by none; a text is read by blocks, or is the sum of its
+words. Large batches need no more memory than small ones: encoders read chunks, and each chunk is read once more when
+its gradient is asked for (Gao et al. 2021).
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.distributed as distributed
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.distributed.nn.functional import all_gather
 from torch.utils.checkpoint import checkpoint
@@ -32,13 +34,17 @@ from vislang.models.region_readers import RegionsConfig
 from vislang.models.saved import fill_model, read_config, write_model
 from vislang.models.vilbert import EPS, RegionEmbedding, TextEmbedding, TextStreamConfig, VisionStreamConfig
 from vislang.models.vilbert_inputs import PairInputs, Pairs
-from vislang.models.word_pieces import WordPieces
+from vislang.models.word_pieces import Pieces, WordPieces
 from vislang.nn.attention import hide
 from vislang.nn.linear import Linear
+from vislang.nn.statistics import mean_and_deviation
 from vislang.nn.transformer import EncoderBlock
 
 HOTTEST = math.log(100)
 """The temperature's inverse is kept below 100, as in CLIP."""
+
+MEASURED = 2000
+"""Images whose features say what all have in common."""
 
 
 @dataclass
@@ -46,7 +52,9 @@ class DualEncoderConfig:
     """Two encoders.
 
     Attributes:
-        text, vision: their shapes; ``classes`` and ``images`` of the vision side mean nothing here.
+        text, vision: their shapes; ``classes`` and ``images`` of the vision side mean nothing here. A ``depth`` of 0 is
+            the sum of the words, or the whole image's feature alone: of some ten thousand pairs these learn more than
+            blocks do (docs/vilbert.md has the figures).
         width: of the vectors.
     """
 
@@ -92,6 +100,90 @@ class Encoder(nn.Module):
         return self.norm(x)
 
 
+class WordEncoder(nn.Module):
+    """A text read by blocks, its words in their order."""
+
+    def __init__(self, config: TextStreamConfig, width: int):
+        super().__init__()
+        self.embedding = TextEmbedding(config)
+        self.encoder = Encoder(config, width)
+
+    def forward(
+        self,
+        ids: Int[Tensor, "texts tokens"],
+        segments: Int[Tensor, "texts tokens"],
+        unread: Bool[Tensor, "texts tokens"] | None,
+    ) -> Float[Tensor, "texts vector"]:
+        """A vector of length 1 each."""
+        return self.encoder(self.embedding(ids, segments), unread)
+
+
+class WordBag(nn.Module):
+    """A text as the sum of its words' vectors, whatever their order.
+
+    The vectors start near zero, so that a word which was hardly ever met says next to nothing. A text without a word
+    that is known has a vector of zeros: it is like nothing.
+    """
+
+    def __init__(self, config: TextStreamConfig, width: int):
+        super().__init__()
+        self.embedding = nn.Embedding(config.vocabulary_size, width, padding_idx=0)
+        self.dropout = config.dropout
+
+    def forward(
+        self,
+        ids: Int[Tensor, "texts tokens"],
+        segments: Int[Tensor, "texts tokens"],
+        unread: Bool[Tensor, "texts tokens"] | None,
+    ) -> Float[Tensor, "texts vector"]:
+        """A vector of length 1 each, or 0."""
+        said = torch.ones_like(ids, dtype=self.embedding.weight.dtype) if unread is None else (~unread).float()
+        # In training some words of a text are left out.
+        said = F.dropout(said, self.dropout, self.training)
+        return F.normalize((self.embedding(ids) * said[..., None]).sum(dim=1).float(), dim=-1)
+
+
+class ImageEncoder(nn.Module):
+    """An image's regions, standardised and read by blocks; the place of the whole image becomes the vector."""
+
+    features_mean: Tensor
+    features_deviation: Tensor
+
+    def __init__(self, config: VisionStreamConfig, width: int):
+        super().__init__()
+        self.register_buffer("features_mean", torch.zeros(config.feature_width))
+        self.register_buffer("features_deviation", torch.ones(config.feature_width))
+        self.embedding = RegionEmbedding(config)
+        self.encoder = Encoder(config, width)
+
+    def standardise(self, features: Float[Tensor, "regions feature_width"]) -> None:
+        """Measure what the features of all images have in common, which is taken off them."""
+        mean, deviation = mean_and_deviation(features)
+        self.features_mean.copy_(mean)
+        self.features_deviation.copy_(deviation)
+
+    def forward(
+        self,
+        features: Float[Tensor, "images regions feature_width"],
+        boxes: Float[Tensor, "images regions 5"],
+        padding: Bool[Tensor, "images regions"] | None,
+    ) -> Float[Tensor, "images vector"]:
+        """A vector of length 1 each, from the whole image and its regions, the whole first."""
+        if not len(self.encoder.blocks):
+            # Nothing then looks from one place to another.
+            features, boxes, padding = features[:, :1], boxes[:, :1], None
+        return self.encoder(self._embed(features, boxes), padding)
+
+    def read(
+        self, features: Float[Tensor, "images regions feature_width"], boxes: Float[Tensor, "images regions 5"]
+    ) -> Float[Tensor, "images regions width"]:
+        """What the blocks make of every place."""
+        return self.encoder.read(self._embed(features, boxes), None)
+
+    def _embed(self, features: Tensor, boxes: Tensor) -> Float[Tensor, "images regions width"]:
+        return self.embedding((features - self.features_mean) / self.features_deviation, boxes)
+
+
 class DualEncoder(nn.Module):
     """Tensors in, vectors out.
 
@@ -102,28 +194,16 @@ class DualEncoder(nn.Module):
     def __init__(self, config: DualEncoderConfig):
         super().__init__()
         self.config = config
-        self.text_embedding = TextEmbedding(config.text)
-        self.region_embedding = RegionEmbedding(config.vision)
-        self.text = Encoder(config.text, config.width)
-        self.vision = Encoder(config.vision, config.width)
+        self.text = (WordEncoder if config.text.depth else WordBag)(config.text, config.width)
+        self.image = ImageEncoder(config.vision, config.width)
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Embedding):
                 nn.init.normal_(module.weight, std=0.02)
             if isinstance(module, nn.Linear) and module.bias is not None:
                 nn.init.zeros_(module.bias)
-
-    def embed_texts(
-        self, ids: Tensor, segments: Tensor, padding: Bool[Tensor, "texts tokens"] | None
-    ) -> Float[Tensor, "texts vector"]:
-        """A vector for each text."""
-        return self.text(self.text_embedding(ids, segments), padding)
-
-    def embed_images(
-        self, features: Tensor, boxes: Tensor, padding: Bool[Tensor, "images regions"] | None
-    ) -> Float[Tensor, "images vector"]:
-        """A vector for each image, from its regions, the whole first."""
-        return self.vision(self.region_embedding(features, boxes), padding)
+        if isinstance(self.text, WordBag):
+            nn.init.normal_(self.text.embedding.weight, std=1e-3)
 
     @property
     def scale(self) -> Float[Tensor, ""]:
@@ -179,11 +259,22 @@ class ContrastiveEncoder(PairModel[DualEncoder]):
         return self.inputs.prepare(documents, progress)
 
     def fit(self, lessons: Sequence[Document]) -> None:
-        """Learn a vocabulary, where none was given."""
-        if self.inputs.words is None:
-            text = self.network.config.text
-            texts = {" ".join(self.inputs.texts_of(lesson)): None for lesson in lessons}
-            self.inputs.words = WordPieces.train(list(texts), text.vocabulary_size, text.max_length)
+        """Learn a vocabulary where none was given, of whole words for a bag; measure what all images have in common.
+
+        A bag that was trained before learns the words that are new in these lessons on top.
+        """
+        text = self.network.config.text
+        texts = [" ".join(self.inputs.texts_of(lesson)) for lesson in lessons]
+        known = self.inputs.words
+        if isinstance(self.network.text, WordBag):
+            if known is None or known.has_whole_words:
+                self.inputs.words = WordPieces.of_whole_words(texts, text.vocabulary_size, text.max_length, known)
+        elif known is None:
+            self.inputs.words = WordPieces.train(list(dict.fromkeys(texts)), text.vocabulary_size, text.max_length)
+        if not self.network.image.features_mean.any():
+            images = list({image: None for lesson in lessons for image in self.inputs.images_of(lesson)})[:MEASURED]
+            features = [self.inputs.regions_of((image,)).features for image in images]
+            self.network.image.standardise(torch.from_numpy(np.concatenate(features)))
 
     def collate(self, documents: Sequence[Document], seed: int = 0) -> Pairs:
         """Pairs of an image and a text; nothing is left to chance."""
@@ -193,13 +284,20 @@ class ContrastiveEncoder(PairModel[DualEncoder]):
     def losses(self, batch: Pairs) -> dict[str, Float[Tensor, ""]]:
         """See :func:`contrastive_loss`. Across processes each contrasts its own pairs with all items."""
         with autocast(batch.features.device, self.dtype):
-            images = self._encode(self.network.embed_images, batch.features, batch.boxes, batch.region_padding)
-            texts = self._encode(self.network.embed_texts, *batch.text)
+            images = self._encode(self.network.image, batch.features, batch.boxes, batch.region_padding)
+            texts = self._encode(self.network.text, *self._readable(batch.text))
         belong = torch.zeros(len(images), len(texts), dtype=torch.bool, device=images.device)
         belong[batch.image_of, batch.text_of] = True
         if distributed.is_initialized() and distributed.get_world_size() > 1:
             images, texts, belong = gathered(images, texts, belong)
         return contrastive_loss(images, texts, belong, self.network.scale)
+
+    def _readable(self, pieces: Pieces) -> Pieces:
+        """Hide from a bag what is no word that it knows."""
+        assert self.inputs.words is not None
+        if not isinstance(self.network.text, WordBag):
+            return pieces
+        return pieces._replace(padding=~self.inputs.words.are_words(pieces.ids))
 
     def _encode(self, encode, *inputs: Tensor | None) -> Float[Tensor, "items vector"]:
         """Encode in chunks, whose inner states are not kept but computed again for the gradient."""
@@ -249,7 +347,7 @@ class ContrastiveEncoder(PairModel[DualEncoder]):
             read = [self.inputs.regions_of((image,)) for image in images[start : start + batch_size]]
             pairs = self.inputs.pairs(self.inputs.text([("",)]), read, [0] * len(read), range(len(read)), [])
             with autocast(pairs.features.device, self.dtype):
-                parts.append(self.network.embed_images(pairs.features, pairs.boxes, pairs.region_padding))
+                parts.append(self.network.image(pairs.features, pairs.boxes, pairs.region_padding))
         return torch.cat(parts)
 
     @torch.inference_mode()
@@ -259,7 +357,7 @@ class ContrastiveEncoder(PairModel[DualEncoder]):
         for start in range(0, len(texts), batch_size):
             pieces = self.inputs.text([(text,) for text in texts[start : start + batch_size]])
             with autocast(pieces.ids.device, self.dtype):
-                parts.append(self.network.embed_texts(*pieces))
+                parts.append(self.network.text(*self._readable(pieces)))
         return torch.cat(parts)
 
     @torch.inference_mode()

@@ -42,14 +42,12 @@ class DualEncoderTower(VisionTower):
             raise TowerError(
                 f"image_size {image_size}: the dual encoder {folder!r} was trained at {self.below.image_size} pixels."
             )
-        self.embedding, self.encoder = model.network.region_embedding, model.network.vision
+        self.image = model.network.image
         self.name, self.image_size = folder, self.below.image_size
         self.width = model.network.config.vision.width
-        state = {f"embedding.{name}": tensor for name, tensor in self.embedding.state_dict().items()}
-        state |= {f"encoder.{name}": tensor for name, tensor in self.encoder.state_dict().items()}
         # What it stands on counts too.
         below = torch.tensor(list(self.below.fingerprint.encode()), dtype=torch.uint8)
-        self.fingerprint = fingerprint({**state, "below": below})
+        self.fingerprint = fingerprint({**self.image.state_dict(), "below": below})
         self.requires_grad_(False).eval()
 
     def preprocess(self, image: Pillow.Image) -> Float[Tensor, "channels height width"]:
@@ -63,7 +61,7 @@ class DualEncoderTower(VisionTower):
         """The cells, row by row; the place that stands for the whole image is left out."""
         features = self.below(pixels)
         whole = torch.cat([features.mean(dim=1, keepdim=True), features], dim=1)
-        return self.encoder.read(self.embedding(whole, self._boxes(features)), None)[:, 1:]
+        return self.image.read(whole, self._boxes(features))[:, 1:]
 
     def _boxes(self, features: Float[Tensor, "images positions below"]) -> Float[Tensor, "images places 5"]:
         """Where the whole and the cells lie: the same in every image."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -53,12 +54,21 @@ class WordPieces:
         if ids[0] != 0:
             raise UserError(f"the tokenizer's {PADDING} has the id {ids[0]}; BERT's, and ViLBERT's, is 0.")
         self.tokenizer, self.max_length = tokenizer, max_length
-        _, _, self.start, self.end, self.mask = (number for number in ids if number is not None)
+        _, self.unknown, self.start, self.end, self.mask = (number for number in ids if number is not None)
 
     @property
     def size(self) -> int:
         """How many pieces there are."""
         return self.tokenizer.get_vocab_size()
+
+    @property
+    def has_whole_words(self) -> bool:
+        """Whether words are never cut, as :meth:`of_whole_words` learns them."""
+        return isinstance(self.tokenizer.model, models.WordLevel)
+
+    def are_words(self, ids: Int[Tensor, "texts tokens"]) -> Bool[Tensor, "texts tokens"]:
+        """Which ids say something: neither special ones nor what is not in the vocabulary."""
+        return ~torch.isin(ids, torch.tensor([0, self.unknown, self.start, self.end, self.mask], device=ids.device))
 
     def __call__(self, texts: Sequence[Sequence[str]]) -> Pieces:
         """Read texts, each one or two strings; of a pair that is too long, the longer loses pieces first."""
@@ -117,6 +127,34 @@ class WordPieces:
         return cls(tokenizer, max_length)
 
     @classmethod
+    def of_whole_words(
+        cls, texts: Sequence[str], vocabulary_size: int, max_length: int, known: WordPieces | None = None
+    ) -> WordPieces:
+        """A vocabulary of whole words alone: those of two letters and more that stand in two texts at least.
+
+        Args:
+            texts: to learn from.
+            vocabulary_size: at most so many words, the most frequent ones; special tokens count.
+            max_length: see above.
+            known: a vocabulary of whole words, which keep their ids; new ones follow while there is room.
+        """
+        special = [PADDING, UNKNOWN, START, END, MASK]
+        vocabulary = {token: number for number, token in enumerate(special)}
+        if known is not None:
+            vocabulary = dict(sorted(known.tokenizer.get_vocab().items(), key=lambda item: item[1]))
+        tokenizer = _bert(models.WordLevel(vocabulary, unk_token=UNKNOWN))
+        counts: Counter[str] = Counter()
+        for text in texts:
+            split = tokenizer.pre_tokenizer.pre_tokenize_str(tokenizer.normalizer.normalize_str(text))
+            counts.update({word for word, _ in split if len(word) > 1 and word.isalnum()})
+        for word, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
+            if count >= 2 and len(vocabulary) < vocabulary_size:
+                vocabulary.setdefault(word, len(vocabulary))
+        tokenizer.model = models.WordLevel(vocabulary, unk_token=UNKNOWN)
+        tokenizer.add_special_tokens(special)
+        return cls(tokenizer, max_length)
+
+    @classmethod
     def load(cls, file: Path, max_length: int) -> WordPieces:
         """Open a ``tokenizer.json``, or BERT's ``vocab.txt`` (lower case).
 
@@ -152,7 +190,7 @@ def _letters_within(tokenizer: Tokenizer, texts: Sequence[str]) -> set[str]:
     return found
 
 
-def _bert(model: models.WordPiece) -> Tokenizer:
+def _bert(model: models.Model) -> Tokenizer:
     tokenizer = Tokenizer(model)
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()

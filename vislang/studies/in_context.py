@@ -5,7 +5,8 @@
 Flamingo learns from episodes alone (:mod:`vislang.tasks.emoji_groups`), whose classes are named anew each time, and is
 asked about three groups of emoji that are in none of them, by another hand, and called by words of no meaning. A
 language model repeats what followed the like of a token by a few of its heads (induction heads, Olsson et al. 2022); in
-SmolLM2-135M these are in layers 17 to 24. One arm lets it see images before them, one only above most of them.
+SmolLM2-135M these are in layers 17 to 24 (:mod:`vislang.studies.heads`). One arm lets it see images before them, one
+only above most of them.
 Whatever was done already is not done again.
 """
 
