@@ -177,6 +177,7 @@ def test_pretraining_then_a_task(folder, towers, tmp_path, capsys):
     assert main(["train", str(recipe), "--out", str(folder / "pretrained")]) == 0
     metrics = json.loads((folder / "pretrained" / "metrics.json").read_text())
     assert {"words", "regions", "alignment"} <= set(metrics["held_out"])
+    assert (metrics["task"], metrics["n"]) == ("data", metrics["tasks"]["data"]["n"])
     assert "R@1, text to image" in metrics["tasks"]["data"]
     capsys.readouterr()
     model = str(folder / "pretrained" / "model")

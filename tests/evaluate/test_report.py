@@ -73,4 +73,4 @@ def test_films_are_shown_frame_by_frame(pictures, towers, tmp_path):
                 for image in strip.find_elements(By.TAG_NAME, "img")
             }
             frames = int(strip.find_element(By.TAG_NAME, "figcaption").text.split()[0])
-            assert sizes == {f"{160 * frames},160"}
+            assert sizes == {f"{168 * frames - 8},160"}

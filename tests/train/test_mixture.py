@@ -69,7 +69,9 @@ def test_each_step_sums_over_the_streams(recipe, tmp_path):
     assert "accuracy" not in metrics["tasks"]["pages"]
     (first, *_) = [row for row in read_metrics(out / "metrics.jsonl") if "eval/pages/nats a token" in row]
     assert {"eval/captions/nats a token", "eval/questions/accuracy"} <= set(first)
-    assert (out / "report.html").is_file()
+    page = (out / "report.html").read_text()
+    for caption in ("Loss: pages", "Loss: captions", "Loss: questions", "How far each gate is open"):
+        assert page.count(f"<figcaption>{caption}</figcaption>") == 1
 
 
 def test_in_turn_each_step_takes_one_stream_and_a_resumed_run_goes_on_alike(recipe, tmp_path):

@@ -53,7 +53,7 @@ def figure_rows(tasks: dict[str, dict[str, float]]) -> Iterator[tuple[str, str, 
 
 def shown(name: str, value: float) -> str:
     """A figure for a reader: shares as per cent."""
-    share = name.startswith(("accuracy", "majority", "chance", "upper", "R@", "Q", "SR", "OSR", "consistency"))
+    share = name.startswith(("accuracy", "majority", "chance", "whole", "upper", "R@", "Q", "SR", "OSR", "consistency"))
     return f"{100 * value:.2f} %" if share else f"{value:.4f}"
 
 
@@ -63,7 +63,7 @@ def report_figures(folder: Path) -> None:
 
     tasks = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["tasks"]
     rows = [
-        (f"{task}: {name}" if len(tasks) > 1 else name, f"{value} {interval}")
+        (f"{task}: {name}" if len(tasks) > 1 else name, f"{value} ({interval})" if interval else value)
         for task, name, value, interval in figure_rows(tasks)
     ]
     write_labelling_report(folder, rows)

@@ -48,7 +48,12 @@ class Matching(Pretraining):
             with reporting("matching") as report:
                 scores = self.model.match_all(collection.images, collection.texts, progress=report)
             tasks[name] = {"n": len(documents), **figures(recalls(scores.numpy(), collection))}
-        return {**super().score(outcome), "tasks": tasks, "task": "pretraining", "n": len(self.pairs)}
+        return {
+            **super().score(outcome),
+            "tasks": tasks,
+            "task": ", ".join(tasks),
+            "n": sum(values["n"] for values in tasks.values()),
+        }
 
     def table(self, metrics: dict[str, Any]) -> Table:
         """Recall both ways."""

@@ -81,16 +81,18 @@ def scale(figure: str) -> tuple[float, str]:
 
 def told(figure: str, mean: Mean) -> str:
     """A figure with its interval."""
-    factor, _ = scale(figure)
-    digits = 2 if factor == 1 else 1
-    value, low, high = (f"{factor * part:.{digits}f}" for part in (mean.value, mean.low, mean.high))
+    value, low, high = (number(figure, part) for part in (mean.value, mean.low, mean.high))
     return value if mean.low == mean.high else f"{value} ({low} to {high})"
 
 
 def _seeds(point: Point, figure: str) -> str:
+    return ", ".join(number(figure, figures[figure]) for figures in point.seeds.values())
+
+
+def number(figure: str, value: float) -> str:
+    """A figure for a reader; see :func:`scale`."""
     factor, _ = scale(figure)
-    values = [factor * figures[figure] for figures in point.seeds.values()]
-    return ", ".join(f"{value:.1f}" for value in values)
+    return f"{factor * value:.{2 if factor == 1 else 1}f}"
 
 
 def as_record(point: Point) -> dict[str, Any]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from vislang.evaluate.page import circumstances, template
-from vislang.evaluate.plots import line_plot
+from vislang.evaluate.plots import gates_plot, line_plot
 from vislang.train.log import read_metrics
 
 
@@ -22,11 +24,14 @@ def write_labelling_report(folder: Path, table: Sequence[tuple[str, str]] = ()) 
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     steps = [row for row in rows if "loss" in row]
-    plots = [("Loss", line_plot({"loss": [(row["step"], row["loss"]) for row in steps]}, "loss", smooth=True))]
+    plots = [(name, line_plot({name: points}, "loss", smooth=True)) for name, points in _losses(steps).items()]
     for name in sorted({name for row in rows for name in row if name.startswith("eval/")}):
         what = name.removeprefix("eval/").replace("_", " ")
         points = [(row["step"], row[name]) for row in rows if name in row]
-        plots.append((f"On examples held out: {what}", line_plot({what: points}, what)))
+        if len(points) > 1:
+            plots.append((f"On examples held out: {what.replace('/', ': ')}", line_plot({what: points}, what)))
+    if gates := _gates(steps):
+        plots.append(("How far each gate is open", gates_plot(gates)))
     page = template("labelling").render(
         metrics=metrics,
         table=table
@@ -42,3 +47,27 @@ def write_labelling_report(folder: Path, table: Sequence[tuple[str, str]] = ()) 
     path = folder / "report.html"
     path.write_text(page, encoding="utf-8")
     return path
+
+
+def _losses(steps: Sequence[dict[str, Any]]) -> dict[str, list[tuple[float, float]]]:
+    """The loss over steps; of each stream its own, which one line would only jump between where they take turns."""
+    streams = sorted({name.split("/")[1] for row in steps for name in row if re.fullmatch("loss/.+/.+", name)})
+    found: dict[str, list[tuple[float, float]]] = {f"Loss: {stream}": [] for stream in streams} or {"Loss": []}
+    for row in steps:
+        if not streams:
+            found["Loss"].append((row["step"], row["loss"]))
+        for stream in streams:
+            parts = [value for name, value in row.items() if name.startswith(f"loss/{stream}/")]
+            if parts:
+                found[f"Loss: {stream}"].append((row["step"], sum(parts)))
+    return found
+
+
+def _gates(steps: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Gates, which are logged with each stream though all have the same."""
+    rows = []
+    for row in steps:
+        gates = {name[name.index("gate/") :]: value for name, value in row.items() if "gate/" in name}
+        if gates:
+            rows.append({"step": row["step"], **gates})
+    return rows

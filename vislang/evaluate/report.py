@@ -21,6 +21,9 @@ RIGHT_SHOWN, WRONG_SHOWN = 12, 12
 FRAMES_SHOWN = 8
 """Of a video, at most."""
 
+GAP = 8
+"""Between two frames, in pixels."""
+
 
 def write_report(
     folder: Path,
@@ -121,9 +124,9 @@ def _card(model: Attends, example: Example, prediction: str) -> dict[str, Any]:
 
 
 def _side_by_side(pictures: Sequence[Pillow.Image]) -> Pillow.Image:
-    strip = Pillow.new("RGB", (THUMBNAIL * len(pictures), THUMBNAIL))
+    strip = Pillow.new("RGB", ((THUMBNAIL + GAP) * len(pictures) - GAP, THUMBNAIL), "white")
     for number, picture in enumerate(pictures):
-        strip.paste(picture, (THUMBNAIL * number, 0))
+        strip.paste(picture, ((THUMBNAIL + GAP) * number, 0))
     return strip
 
 
