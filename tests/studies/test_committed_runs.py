@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from vislang.studies import grounding, heads, in_context, mixing, retrieval
+from vislang.studies import few_shot, grounding, heads, in_context, mixing, retrieval
 from vislang.studies.data2vec_table import compared, last_lines, markdown
+from vislang.tasks.few_shot import FEW_SHOT_TASKS
 
 DOCS = Path(__file__).parents[2] / "docs"
 RUNS = sorted(path.parent for path in (DOCS / "runs").glob("data2vec-*/results.json"))
@@ -79,6 +80,9 @@ def test_scenes_are_pointed_at_by_the_text():
             assert lines[arm].low > lines[f"{arm}, text taken away"].high + 0.1
 
 
+DUAL = "dual encoder, zero-shot"
+
+
 def retrieval_rows():
     return json.loads((DOCS / "runs" / "vilbert-retrieval" / "results.json").read_text())["rows"]
 
@@ -106,11 +110,21 @@ def test_what_the_docs_say_of_pictures_and_their_words_is_in_the_figures(way):
     }
     for test in retrieval.TESTS:
         for streams in ("two streams", "one stream"):
-            assert lines[test, "dual encoder, zero-shot"].low > lines[test, f"{streams}, zero-shot"].high
+            assert lines[test, DUAL].low > lines[test, f"{streams}, zero-shot"].high
         plain, pretrained = "two streams, fine-tuned, not pretrained", "two streams, fine-tuned"
         assert lines[test, pretrained].low > lines[test, plain].high
         two, one = lines[test, pretrained], lines[test, "one stream, fine-tuned"]
         assert max(two.low, one.low) < min(two.high, one.high)
+
+
+def test_the_dual_encoder_beats_a_bag_of_words_on_emoji_and_not_on_stamps():
+    def line(test, who, figure):
+        return retrieval.line_of([r for r in retrieval_rows() if (r["test"], r["who"]) == (test, who)], figure).accuracy
+
+    emoji = [line("emoji-twitter-names", who, "R@5, image to text") for who in (DUAL, retrieval.WORDS)]
+    assert emoji[0].low > emoji[1].high
+    stamps = [line("stamp-pictures-test", who, "R@1, text to image") for who in (DUAL, retrieval.WORDS)]
+    assert max(each.low for each in stamps) < min(each.high for each in stamps)
 
 
 @pytest.mark.parametrize(("study", "run"), [(in_context, "in-context"), (mixing, "mixture")])
@@ -143,12 +157,22 @@ def test_what_the_docs_say_of_the_few_shot_run_is_what_it_found():
     assert f"({metrics['steps']} steps, seed 0, {metrics['train_seconds'] / 60:.0f} minutes" in page
 
 
+def test_the_table_of_examples_in_the_prompt_is_that_of_the_runs():
+    found = few_shot.read(DOCS / "runs" / "flamingo-few-shot")
+    assert {task["task"] for task in found} == set(FEW_SHOT_TASKS)
+    assert few_shot.markdown(found).strip() in (DOCS / "flamingo.md").read_text()
+
+
 @pytest.mark.parametrize("task", ["emoji-groups", "emoji-groups-coded"])
 def test_more_examples_help_on_groups_that_were_never_met(task):
     found = json.loads((DOCS / "runs" / "flamingo-few-shot" / f"{task}.json").read_text())
-    seen = {point["shots"]: point["means"]["accuracy"] for point in found["points"] if not point["blind"]}
-    blind = {point["shots"]: point["means"]["accuracy"] for point in found["points"] if point["blind"]}
-    cells = " | ".join(f"{100 * seen[shots]['value']:.1f}" for shots in (0, 4, 8, 16, 32))
-    queries = found["points"][0]["queries"]
-    assert f"| `{task}`, {queries} questions | {cells} (" in (DOCS / "flamingo.md").read_text()
-    assert seen[32]["low"] > blind[32]["high"]
+
+    def at(shots: int, select: str = "random", blind: bool = False) -> dict:
+        wanted = (shots, select, blind)
+        (point,) = [p for p in found["points"] if (p["shots"], p["select"], p["blind"]) == wanted]
+        return point["means"]["accuracy"]
+
+    drawn = [at(shots)["value"] for shots in (0, 4, 8, 16, 32)]
+    assert drawn == sorted(drawn)
+    assert at(32)["low"] > at(32, blind=True)["high"]
+    assert at(4, "retrieved")["value"] > at(32)["value"]

@@ -146,8 +146,10 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
         here = [row for row in rows if row["test"] == test]
         size = f"{here[0]['images']} pictures, {here[0]['texts']} captions"
         lines = [f"| {test}, {size} | {' | '.join(names)} |", f"|{'---|' * (len(names) + 1)}"]
-        for who in dict.fromkeys(row["who"] for row in here):
+        for who in (*(arm.name for arm in ARMS), WORDS):
             of = [row for row in here if row["who"] == who]
+            if not of:
+                continue
             cells = [str(line_of(of, name)) for name in names]
             lines.append(f"| {who} | {' | '.join(cells)} |")
         parts.append("\n".join(lines))
