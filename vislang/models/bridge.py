@@ -64,8 +64,7 @@ class PerceiverResampler(nn.Module):
         self.register_buffer("features_mean", torch.zeros(features_width))
         self.register_buffer("features_deviation", torch.ones(features_width))
         self.project = nn.Identity() if features_width == width else _small_linear(features_width, width)
-        # As loud as can be beside the features: with 0.02, the latents' size, the order of frames was hardly ever learned
-        # (docs/flamingo.md).
+        # Louder than the features: at 0.02, like the latents, the order of frames was not learned (docs/flamingo.md).
         self.times = nn.Parameter(torch.randn(frames, width)) if frames else None
         # Small beside what they gather, so that images differ in the latents from the first step.
         self.latents = nn.Parameter(0.02 * torch.randn(latents, width))

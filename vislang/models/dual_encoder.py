@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,6 +46,10 @@ HOTTEST = math.log(100)
 
 MEASURED = 2000
 """Images whose features say what all have in common."""
+
+
+class UnknownWords(UserWarning):
+    """A text has words that a bag of words does not know."""
 
 
 @dataclass
@@ -352,13 +357,26 @@ class ContrastiveEncoder(PairModel[DualEncoder]):
 
     @torch.inference_mode()
     def embed_texts(self, texts: Sequence[str], batch_size: int = 64) -> Float[Tensor, "texts vector"]:
-        """A vector for each text."""
+        """A vector for each text. A bag of words passes over those that it does not know, and says so."""
         parts = []
+        if isinstance(self.network.text, WordBag):
+            self._tell_unknown(texts)
         for start in range(0, len(texts), batch_size):
             pieces = self.inputs.text([(text,) for text in texts[start : start + batch_size]])
             with autocast(pieces.ids.device, self.dtype):
                 parts.append(self.network.text(*self._readable(pieces)))
         return torch.cat(parts)
+
+    def _tell_unknown(self, texts: Sequence[str]) -> None:
+        assert self.inputs.words is not None
+        unknown = self.inputs.words.unknown_in(texts)
+        if unknown:
+            more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
+            warnings.warn(
+                f"words that the model never learned are passed over: {', '.join(unknown[:5])}{more}.",
+                UnknownWords,
+                stacklevel=3,
+            )
 
     @torch.inference_mode()
     def match_all(

@@ -66,6 +66,11 @@ class WordPieces:
         """Whether words are never cut, as :meth:`of_whole_words` learns them."""
         return isinstance(self.tokenizer.model, models.WordLevel)
 
+    def unknown_in(self, texts: Sequence[str]) -> list[str]:
+        """Words of two letters and more, in the order of the texts, that are not in a vocabulary of whole words."""
+        words = dict.fromkeys(word for text in texts for word in _words(self.tokenizer, text))
+        return [word for word in words if self.tokenizer.token_to_id(word) is None]
+
     def are_words(self, ids: Int[Tensor, "texts tokens"]) -> Bool[Tensor, "texts tokens"]:
         """Which ids say something: neither special ones nor what is not in the vocabulary."""
         return ~torch.isin(ids, torch.tensor([0, self.unknown, self.start, self.end, self.mask], device=ids.device))
@@ -145,8 +150,7 @@ class WordPieces:
         tokenizer = _bert(models.WordLevel(vocabulary, unk_token=UNKNOWN))
         counts: Counter[str] = Counter()
         for text in texts:
-            split = tokenizer.pre_tokenizer.pre_tokenize_str(tokenizer.normalizer.normalize_str(text))
-            counts.update({word for word, _ in split if len(word) > 1 and word.isalnum()})
+            counts.update(set(_words(tokenizer, text)))
         for word, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
             if count >= 2 and len(vocabulary) < vocabulary_size:
                 vocabulary.setdefault(word, len(vocabulary))
@@ -179,6 +183,12 @@ class WordPieces:
             UserError: it is none.
         """
         return cls(parse_tokenizer(content), max_length)
+
+
+def _words(tokenizer: Tokenizer, text: str) -> list[str]:
+    """The words of a text that have two letters and more."""
+    split = tokenizer.pre_tokenizer.pre_tokenize_str(tokenizer.normalizer.normalize_str(text))
+    return [word for word, _ in split if len(word) > 1 and word.isalnum()]
 
 
 def _letters_within(tokenizer: Tokenizer, texts: Sequence[str]) -> set[str]:
