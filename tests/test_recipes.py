@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from vislang.models.flamingo import FlamingoRecipe
 from vislang.models.pretraining import Data2VecRecipe
 from vislang.recipe import read_recipe
 
@@ -53,3 +54,12 @@ def test_the_shared_encoder_learns_each_stream_as_the_encoders_of_one_do():
             assert getattr(shared.train, what) == getattr(alone.train, what), what
     image, _ = read_recipe(PRETRAINING["image"], [])
     assert image.model.augmentation == shared.model.augmentation
+
+
+@pytest.mark.parametrize("name", ["flamingo", "flamingo-films"])
+def test_recipes_for_videos_tell_frames_apart(name):
+    """Records of one's own may be videos (README), which a bridge without embeddings of time refuses."""
+    (path,) = [path for path in RECIPES if path.stem == name]
+    recipe, _ = read_recipe(path, [])
+    assert isinstance(recipe.model, FlamingoRecipe)
+    assert recipe.model.bridge.frames > 0
