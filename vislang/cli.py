@@ -73,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
 
     evaluate = verbs.add_parser("eval", help="score a model")
     evaluate.add_argument("model", help="folder of a model, a Hub id, or a benchmark's file of predictions")
-    evaluate.add_argument("--task", help="easy-vqa, easy-vqa-films, retrieval, or a benchmark in its official format (see --data)")
+    evaluate.add_argument("--task", help="easy-vqa, easy-vqa-films, retrieval, or an official benchmark (see --data)")
     evaluate.add_argument("--data", help="a JSON Lines file; with --task, the folder of the benchmark's files")
     evaluate.add_argument("--split", help="which split of the benchmark, as its files call it (default: val)")
     evaluate.add_argument("--head", help="which of the model's tasks decides, where several could")

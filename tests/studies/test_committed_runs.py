@@ -157,6 +157,19 @@ def test_what_the_docs_say_of_the_few_shot_run_is_what_it_found():
     assert f"({metrics['steps']} steps, seed 0, {metrics['train_seconds'] / 60:.0f} minutes" in page
 
 
+def test_what_the_docs_say_of_films_is_what_was_found():
+    """Far above who knows what the frames show but not their order; and that is all that small embeddings learn."""
+    page = (DOCS / "flamingo.md").read_text()
+    found, small = (
+        json.loads((DOCS / "runs" / "flamingo-films" / name).read_text())
+        for name in ("metrics.json", "small-times.json")
+    )
+    assert f"**{100 * found['accuracy']:.1f} %** ({100 * found['accuracy_low']:.1f} to" in page
+    assert f"{100 * small['accuracy']:.1f} % ({100 * small['accuracy_low']:.1f} to" in page
+    assert found["accuracy_low"] > small["accuracy_high"] + 0.4
+    assert small["accuracy_low"] > found["blind_accuracy"] + 0.1
+
+
 def test_the_table_of_examples_in_the_prompt_is_that_of_the_runs():
     found = few_shot.read(DOCS / "runs" / "flamingo-few-shot")
     assert {task["task"] for task in found} == set(FEW_SHOT_TASKS)
