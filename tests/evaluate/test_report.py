@@ -57,14 +57,16 @@ def test_films_are_shown_frame_by_frame(pictures, towers, tmp_path):
     tiny.write_video(pictures / "long.mp4", list(range(0, 200, 20)))
     tiny.write_video(pictures / "short.mp4", [0, 200])
     records = [{"video": f"{name}.mp4", "question": "how long?", "answer": name} for name in ("long", "short")]
+    records = [*records, {"parts": ["how many?"], "target": "two"}] * 2
     file = pictures / "films.jsonl"
-    file.write_text("\n".join(json.dumps(record) for record in records * 2))
+    file.write_text("\n".join(json.dumps(record) for record in records))
     recipe = tiny.write_recipe(tmp_path / "films.yaml", *towers, steps=2, eval_every=0)
     more = ["--data", str(file), "--eval_data", str(file), "--hold_out", "0", "--model.bridge.frames", "4"]
     assert main(["train", str(recipe), "--out", str(tmp_path / "run"), *more]) == 0
     with browse(tmp_path / "run" / "report.html", tmp_path) as browser:
         strips = browser.find_elements(By.CSS_SELECTOR, ".film")
         assert len(strips) == 4
+        assert len(browser.find_elements(By.CSS_SELECTOR, ".card")) == 6, "a question of words alone has no strip"
         shown = {strip.find_element(By.TAG_NAME, "figcaption").text for strip in strips}
         assert shown == {"8 of 10 frames", "2 of 2 frames"}
         for strip in strips:

@@ -189,3 +189,10 @@ def test_more_examples_help_on_groups_that_were_never_met(task):
     assert drawn == sorted(drawn)
     assert at(32)["low"] > at(32, blind=True)["high"]
     assert at(4, "retrieved")["value"] > at(32)["value"]
+
+
+def test_the_table_of_speed_is_that_of_the_benchmark():
+    rows = json.loads((DOCS / "runs" / "benchmarks" / "flamingo.json").read_text())
+    page = (DOCS / "flamingo.md").read_text()
+    for row in rows:
+        assert f"| {row['name']} | {row['value']:.2f} {row['unit']} | {row['goal']} |" in page

@@ -7,14 +7,12 @@ from typing import Any
 
 from rich.table import Table
 
-from vislang.console import console, reporting
-from vislang.data.fetch import fetch
+from vislang.console import reporting
 from vislang.data.split import draw
 from vislang.evaluate.answering import Answered, answer
 from vislang.recipe import Recipe
 from vislang.tasks.answers import guesses
 from vislang.tasks.data_sets import split_data
-from vislang.tasks.material import needed_for
 from vislang.train.loop import Outcome, Stream
 
 
@@ -30,8 +28,6 @@ class Answering:
         assert isinstance(recipe.data, str)
         self.model = model
         self.task = recipe.eval_data or recipe.data
-        if (data_set := needed_for(recipe.data)) is not None and not data_set.is_here:
-            fetch(data_set, say=console.print)
         with reporting("checking records") as report:
             split = split_data(recipe.data, recipe.eval_data, recipe.hold_out, recipe.skip_bad_records, report)
         self.bad_records = len(split.problems)

@@ -64,7 +64,7 @@ class Mixture:
             with reporting(f"reading {config.name}") as report:
                 everything += material(source, "train", problems, report)
             if source in QUESTION_SETS:
-                test += QUESTION_SETS[source].read("test")
+                test += QUESTION_SETS[source]("test")
         return divide(config.name, everything, test, recipe)
 
     def _lessons(self, items: Sequence[Material], shots: int, seed: int) -> list[Document]:

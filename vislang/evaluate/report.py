@@ -101,15 +101,20 @@ def choose(examples: Sequence[Example], answered: Answered) -> tuple[list[int], 
 
 
 def _card(model: Attends, example: Example, prediction: str) -> dict[str, Any]:
-    """One answer of the gallery: its picture, and the same under each token's attention."""
+    """One answer of the gallery: its picture if it has one, and the same under each token's attention."""
     document = example.prompt(model.prompts)
+    said = {
+        "question": example.question or "caption",
+        "prediction": prediction or "(nothing)",
+        "references": ", ".join(dict.fromkeys(example.references)),
+    }
+    if not document.media:
+        return said
     tokens = model.attention(document, max_new_tokens=20)
     frames = model.frames(document.media[-1])
     shown = np.linspace(0, len(frames) - 1, min(len(frames), FRAMES_SHOWN)).round().astype(int)
     return {
-        "question": example.question or "caption",
-        "prediction": prediction or "(nothing)",
-        "references": ", ".join(dict.fromkeys(example.references)),
+        **said,
         "film": len(frames) > 1,
         "shown": f"{len(shown)} of {len(frames)} frames" if len(frames) > 1 else "the picture",
         "image": data_url(_side_by_side([square(frames[number]) for number in shown])),

@@ -43,7 +43,7 @@ def split_data(
     """
     problems: list[Problem] = []
     if data in QUESTION_SETS:
-        everything, test = QUESTION_SETS[data].read("train"), QUESTION_SETS[data].read("test")
+        everything, test = QUESTION_SETS[data]("train"), QUESTION_SETS[data]("test")
     else:
         everything, test = _file(data, skip_bad_records, problems, progress), []
     train, validation = hold_out(everything, share)
@@ -64,7 +64,7 @@ def evaluation_examples(
 ) -> list[Example]:
     """What to score a model on: a task's test split, or all of a file."""
     if data in QUESTION_SETS:
-        return QUESTION_SETS[data].read("test")
+        return QUESTION_SETS[data]("test")
     return _file(data, skip_bad_records, [] if problems is None else problems, progress)
 
 

@@ -33,8 +33,7 @@ def needed_for(source: str) -> DataSet | None:
         return GIMP_MANUAL
     if source == EPISODES:
         return EMOJI
-    known = PAIRS.get(source) or QUESTION_SETS.get(source)
-    return None if known is None else known.data_set
+    return PAIRS[source].data_set if source in PAIRS else None
 
 
 def material(
@@ -43,7 +42,7 @@ def material(
     """What a source holds.
 
     Args:
-        source: a set of questions (``easy-vqa``, ``emoji-films``) or of pairs (``emoji-google-names``, ...);
+        source: a set of questions (``easy-vqa``, ``easy-vqa-films``) or of pairs (``emoji-google-names``, ...);
             ``emoji-episodes``; ``gimp-manual``; ``pages:FOLDER`` of HTML; ``mmc4:FILE`` or ``obelics:FILE``; a ``.tar``
             of pairs, or several by a pattern with ``*``; or a JSON Lines file.
         split: of a set that has splits.
@@ -55,7 +54,7 @@ def material(
     """
     kind, colon, rest = source.partition(":")
     if source in QUESTION_SETS:
-        return QUESTION_SETS[source].read(split)
+        return QUESTION_SETS[source](split)
     if source in PAIRS:
         return [as_example(document) for document in PAIRS[source].read()]
     if source == EPISODES:

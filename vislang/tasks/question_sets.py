@@ -3,23 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from vislang.data.example import Example
-from vislang.data.fetch import DataSet
 from vislang.tasks import easy_vqa, films
 
-
-@dataclass(frozen=True)
-class QuestionSet:
-    """How a set is read, split by split, and what has to be fetched for it."""
-
-    read: Callable[[str], list[Example]]
-    data_set: DataSet | None = None
-
-
-QUESTION_SETS = {
-    easy_vqa.NAME: QuestionSet(easy_vqa.easy_vqa),
-    films.NAME: QuestionSet(films.films),
+QUESTION_SETS: dict[str, Callable[[str], list[Example]]] = {
+    easy_vqa.NAME: easy_vqa.easy_vqa,
+    films.NAME: films.films,
 }
-"""Sets by name."""
+"""How the questions of a split are read, by the name of the set."""
