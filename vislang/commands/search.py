@@ -27,6 +27,8 @@ def search(source: str, text: str, places: Sequence[str], top: int, as_json: boo
     """
     if top < 1:
         raise UserError(f"--top {top}: at least one.")
+    if not text.strip():
+        raise UserError("the text to search by is empty; say what the images are to show.")
     model, images = _opened(source, places)
     scores = model.match_all(images, [text])[:, 0]
     order = scores.argsort(descending=True)[:top].tolist()

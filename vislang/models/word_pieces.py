@@ -142,6 +142,9 @@ class WordPieces:
             vocabulary_size: at most so many words, the most frequent ones; special tokens count.
             max_length: see above.
             known: a vocabulary of whole words, which keep their ids; new ones follow while there is room.
+
+        Raises:
+            UserError: there is no such word, or no room for one.
         """
         special = [PADDING, UNKNOWN, START, END, MASK]
         vocabulary = {token: number for number, token in enumerate(special)}
@@ -154,6 +157,11 @@ class WordPieces:
         for word, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
             if count >= 2 and len(vocabulary) < vocabulary_size:
                 vocabulary.setdefault(word, len(vocabulary))
+        if len(vocabulary) == len(special):
+            raise UserError(
+                f"no word of two letters and more stands in two texts, or vocabulary_size, {vocabulary_size}, leaves "
+                f"no room for one beside {len(special)} special tokens; a bag of words has nothing to learn then."
+            )
         tokenizer.model = models.WordLevel(vocabulary, unk_token=UNKNOWN)
         tokenizer.add_special_tokens(special)
         return cls(tokenizer, max_length)
