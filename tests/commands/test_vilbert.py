@@ -306,7 +306,7 @@ def test_a_benchmark_is_evaluated_from_predictions_and_by_a_model(recipe, folder
     ("arguments", "message"),
     [
         (["MODEL"], "name a --task, a --data file, or both"),
-        (["MODEL", "--task", "unheard-of"], "known are easy-vqa, scenes, retrieval, vqa"),
+        (["MODEL", "--task", "unheard-of"], "known are easy-vqa, easy-vqa-films, scenes, retrieval, vqa"),
         (["MODEL", "--task", "vqa"], "name the folder with its files as --data"),
         (["MODEL", "--task", "vqa", "--data", "nowhere"], "no such folder"),
         (["MODEL", "--data", "nowhere.jsonl"], "neither a file nor a task"),
