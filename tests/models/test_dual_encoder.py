@@ -23,6 +23,7 @@ from vislang.models.dual_encoder import (
 from vislang.models.loading import load
 from vislang.models.region_readers import RegionsConfig
 from vislang.models.vilbert import TextStreamConfig, VisionStreamConfig
+from vislang.models.word_pieces import WordPieces
 
 
 def small() -> DualEncoderConfig:
@@ -150,6 +151,17 @@ def test_a_bag_learns_from_its_words_alone(towers, pairs):
     torch.testing.assert_close(again, red)
     assert red.norm() == pytest.approx(1)
     assert not nothing.any()
+
+
+def test_pieces_of_a_tokenizer_of_ones_own_are_all_known(towers, pairs, tmp_path, recwarn):
+    pieces = WordPieces.train([f"a {colour} shape" for colour in COLOURS], 30, 16)
+    (tmp_path / "tokenizer.json").write_text(pieces.tokenizer.to_str())
+    regions = RegionsConfig(tower=towers[1], image_size=0)
+    model = DualEncoderRecipe(bag(), regions, tokenizer=str(tmp_path / "tokenizer.json")).build()
+    model.fit(pairs)
+    assert model.inputs.words.size == pieces.size
+    assert model.eval().embed_texts(["shared"]).any()
+    assert not [warning for warning in recwarn if warning.category is UnknownWords]
 
 
 def test_an_image_without_blocks_is_its_whole_alone(towers, pairs):

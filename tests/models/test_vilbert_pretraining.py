@@ -1,5 +1,7 @@
 """Pretraining on pairs: what is hidden, what a negative is, and that it learns."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -235,6 +237,14 @@ def test_a_saved_model_scores_alike_and_its_state_can_be_restored(regions, pairs
     other = ViLBERTPretrainingRecipe(small(), regions).build()
     other.load_trainable_state(model.trainable_state())
     torch.testing.assert_close(other.eval().match_all(images, texts), before)
+
+
+def test_a_model_that_was_saved_without_a_mark_of_its_classes_opens(towers, pairs, regions, tmp_path):
+    model_of(regions, pairs).save(tmp_path / "model")
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    del config["inputs"]["classes_fingerprint"]
+    (tmp_path / "model" / "config.json").write_text(json.dumps(config))
+    assert load(tmp_path / "model").inputs.learned_classes == ""
 
 
 def test_regions_without_classes_are_refused_with_the_remedy(towers):

@@ -276,6 +276,7 @@ class ContrastiveEncoder(PairModel[DualEncoder]):
                 self.inputs.words = WordPieces.of_whole_words(texts, text.vocabulary_size, text.max_length, known)
         elif known is None:
             self.inputs.words = WordPieces.train(list(dict.fromkeys(texts)), text.vocabulary_size, text.max_length)
+        # A model that goes on keeps what it was trained with.
         if not self.network.image.features_mean.any():
             images = list({image: None for lesson in lessons for image in self.inputs.images_of(lesson)})[:MEASURED]
             features = [self.inputs.regions_of((image,)).features for image in images]
@@ -359,8 +360,7 @@ class ContrastiveEncoder(PairModel[DualEncoder]):
     def embed_texts(self, texts: Sequence[str], batch_size: int = 64) -> Float[Tensor, "texts vector"]:
         """A vector for each text. A bag of words passes over those that it does not know, and says so."""
         parts = []
-        if isinstance(self.network.text, WordBag):
-            self._tell_unknown(texts)
+        self._tell_unknown(texts)
         for start in range(0, len(texts), batch_size):
             pieces = self.inputs.text([(text,) for text in texts[start : start + batch_size]])
             with autocast(pieces.ids.device, self.dtype):
@@ -368,8 +368,9 @@ class ContrastiveEncoder(PairModel[DualEncoder]):
         return torch.cat(parts)
 
     def _tell_unknown(self, texts: Sequence[str]) -> None:
-        assert self.inputs.words is not None
-        unknown = self.inputs.words.unknown_in(texts)
+        # A tokenizer of one's own may cut words into pieces, so that none is unknown.
+        words = self.inputs.words
+        unknown = words.unknown_in(texts) if words is not None and words.has_whole_words else []
         if unknown:
             more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
             warnings.warn(

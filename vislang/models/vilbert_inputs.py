@@ -182,7 +182,8 @@ class PairInputs:
         reader = config.open()
         must_be_same(reader, values["regions_fingerprint"], folder)
         inputs = cls(words, reader, config)
-        inputs.learned_classes = values["classes_fingerprint"]
+        # Models were saved without, and mostly learned a tower's own classes.
+        inputs.learned_classes = values.get("classes_fingerprint", "")
         return inputs
 
 

@@ -43,13 +43,14 @@ def films(split: str) -> list[Example]:
     shown = things(easy_vqa(split))
     colours = sorted({thing["color"] for thing in shown.values()})
     by_colour = {colour: [image for image in shown if shown[image]["color"] == colour] for colour in colours}
+    pictures = {image: image.decode() for image in shown}
     made = []
     for number in range(1, COUNTS[split] + 1):
         name = f"{NAME}/{split}:{number}"
         chance = random.Random(name)
         images = [chance.choice(by_colour[colour]) for colour in chance.sample(colours, chance.choice(LENGTHS))]
         asked, which = chance.choice(("color", "shape")), chance.choice(list(ORDER))
-        video = Video(film([image.decode() for image in images]))
+        video = Video(film([pictures[image] for image in images]))
         made.append(Example(name, (shown[images[ORDER[which]]][asked],), video, f"what {asked} comes {which}?"))
     return made
 
