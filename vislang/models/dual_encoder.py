@@ -58,8 +58,8 @@ class DualEncoderConfig:
 
     Attributes:
         text, vision: their shapes; ``classes`` and ``images`` of the vision side mean nothing here. A ``depth`` of 0 is
-            the sum of the words, or the whole image's feature alone: of some ten thousand pairs these learn more than
-            blocks do (docs/vilbert.md has the figures).
+            the sum of the words, or the whole image's feature alone: of some ten thousand pairs these learned more than
+            two blocks a side over word pieces (docs/vilbert.md has the figures).
         width: of the vectors.
     """
 
