@@ -1,0 +1,91 @@
+"""Models and checkpoints that version 0.1.0 saved still open, and give what they gave then.
+
+``tests/saved`` holds a tiny random model of each kind, the towers and pictures that they were made on, runs that were
+killed after step 4 of 8, and ``expected.json``: outputs, and the losses of the whole runs. Nothing in that folder is
+written anew when the code changes.
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+import vislang
+from tests import tiny
+from vislang.cli import main
+from vislang.document import Document, Image
+from vislang.models.region_readers import RegionsConfig
+from vislang.train.log import read_metrics
+
+SAVED = Path(__file__).parent.parent / "saved"
+EXPECTED = json.loads((SAVED / "expected.json").read_text())
+IMAGES = [Image(SAVED / "pictures" / f"{number}.png") for number in range(8)]
+TOWERS = {"language_model": str(SAVED / "towers" / "language"), "vision_tower": str(SAVED / "towers" / "vision")}
+
+
+def regions(**more) -> RegionsConfig:
+    return RegionsConfig(tower=TOWERS["vision_tower"], image_size=0, **more)
+
+
+def agrees(found, name: str, key: str) -> None:
+    expected = torch.tensor(EXPECTED[name][key])
+    torch.testing.assert_close(torch.as_tensor(found, dtype=expected.dtype), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_flamingo():
+    model = vislang.load(SAVED / "flamingo", **TOWERS)
+    colours = ["red", "blue", "green"]
+    prompts = [Document([image, "Question: what color? Answer:"]) for image in IMAGES[:3]]
+    targets = [Document(prompt.parts, target=colour) for prompt, colour in zip(prompts, colours, strict=True)]
+    agrees([score.log_likelihood for score in model.score(targets)], "flamingo", "scores")
+    assert model.generate(prompts, 4) == EXPECTED["flamingo"]["texts"]
+
+
+def test_converted_open_flamingo():
+    model = vislang.load(SAVED / "open-flamingo", language_model=TOWERS["language_model"])
+    batch = tiny.batch(3)
+    batch.features = torch.randn(2, 1, 9, 16, generator=torch.Generator().manual_seed(0))
+    batch.input_ids.clamp_(max=90)
+    with torch.no_grad():
+        agrees(model(batch)[:, -1, :5], "open-flamingo", "logits")
+
+
+@pytest.mark.parametrize("name", ["data2vec-v1", "data2vec-v2"])
+def test_data2vec(name):
+    model = vislang.load(SAVED / name)
+    agrees(model.embed([Document(["the lazy fox"])])[0], name, "text")
+    agrees(model.embed([Document([IMAGES[0]])])[0], name, "image")
+
+
+def test_finetuned_data2vec():
+    model = vislang.load(SAVED / "data2vec-finetuned")
+    assert model.label([Document([image]) for image in IMAGES]) == EXPECTED["data2vec-finetuned"]["labels"]
+
+
+def test_vilbert_without_inputs():
+    model = vislang.load(SAVED / "vilbert")
+    total = sum(float(parameter.double().sum()) for parameter in model.parameters())
+    assert total == pytest.approx(EXPECTED["vilbert"]["sum"], rel=1e-6)
+
+
+def test_pretrained_vilbert():
+    clustered = regions(clusters=str(SAVED / "clusters.safetensors"))
+    model = vislang.load(SAVED / "vilbert-pretrained", regions=clustered)
+    agrees(model.match_all(IMAGES[:3], ["a red shape", "a blue shape"]), "vilbert-pretrained", "match")
+
+
+def test_dual_encoder():
+    model = vislang.load(SAVED / "dual-encoder", regions=regions())
+    agrees(model.match_all(IMAGES[:3], ["a red shape", "a blue shape"]), "dual-encoder", "match")
+
+
+@pytest.mark.parametrize("name", ["flamingo", "vilbert", "data2vec"])
+def test_a_run_that_was_killed_is_resumed(name, tmp_path, monkeypatch):
+    for part in ("stopped", "towers", "pictures"):
+        shutil.copytree(SAVED / part, tmp_path / part)
+    monkeypatch.chdir(tmp_path / "stopped")
+    assert main(["train", f"{name}.yaml", "--resume", name]) == 0
+    found = {str(row["step"]): row["loss"] for row in read_metrics(Path(name) / "metrics.jsonl") if "loss" in row}
+    assert found == pytest.approx(EXPECTED[f"run {name}"], rel=1e-3)
