@@ -34,12 +34,12 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from vislang.convert.transformers import convert
-from vislang.models.augment import Augmentation
-from vislang.models.data2vec import Data2Vec, TeacherConfig
-from vislang.models.data2vec_blocks import EncoderConfig
-from vislang.models.data2vec_front_ends import ImageConfig, Modalities
-from vislang.models.data2vec_heads import DecoderConfig
-from vislang.models.data2vec_objective import Masked, ObjectiveConfig
+from vislang.models.data2vec.augment import Augmentation
+from vislang.models.data2vec.blocks import EncoderConfig
+from vislang.models.data2vec.decoder import DecoderConfig
+from vislang.models.data2vec.front_ends import ImageConfig, Modalities
+from vislang.models.data2vec.model import Data2Vec, TeacherConfig
+from vislang.models.data2vec.objective import Masked, ObjectiveConfig
 from vislang.nn.attention import SelfAttention
 from vislang.nn.averaging import average_into
 from vislang.nn.masking import block_mask, inverse_block_mask, mask_tokens

@@ -24,10 +24,11 @@ from memory import rise
 from open_flamingo_peer import END, MEDIA, Both, both
 from torch import Tensor
 
-from vislang.models.backbones import SMOLLM2, load_language_tower
-from vislang.models.bridge import Bridge, FlamingoConfig
-from vislang.models.decoding import Decoding, write_on
-from vislang.models.flamingo_collate import IGNORED, Batch
+from vislang.models.flamingo.bridge import Bridge, FlamingoConfig
+from vislang.models.flamingo.collate import IGNORED, Batch
+from vislang.models.flamingo.decoding import Decoding, write_on
+from vislang.models.towers.language import load_language_tower
+from vislang.models.towers.packaged import SMOLLM2
 from vislang.nn.attention import kernel_for
 
 ROWS, IMAGES, TOKENS, ANSWER = 4, 3, 128, 12

@@ -20,8 +20,8 @@ from transformers import AutoModelForCausalLM, CLIPVisionConfig, CLIPVisionModel
 from vislang.cache import cache_folder
 from vislang.convert.keys import fill
 from vislang.convert.open_flamingo import canonical, keys
-from vislang.models.bridge import Bridge, FlamingoConfig
-from vislang.models.causal_lm import FrozenCausalLM
+from vislang.models.flamingo.bridge import Bridge, FlamingoConfig
+from vislang.models.towers.causal_lm import FrozenCausalLM
 from vislang.nn.linear import with_fast_linears
 
 PACKAGES = ("open-flamingo==2.0.1", "einops==0.8.2", "einops-exts==0.0.4")

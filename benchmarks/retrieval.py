@@ -16,8 +16,8 @@ from compare import Row, arguments, compare, report
 from memory import rise
 
 from vislang.document import Document, Image
-from vislang.models.vilbert_inputs import encode
-from vislang.models.vilbert_pretraining import PretrainedViLBERT, ViLBERTPretrainingRecipe
+from vislang.models.vilbert.inputs import encode
+from vislang.models.vilbert.pretraining import PretrainedViLBERT, ViLBERTPretrainingRecipe
 from vislang.recipe import read_recipe
 from vislang.tasks.captioned import captioned
 

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from compare import Row, arguments, compare, report
 from torch import Tensor
 
-from vislang.models.vilbert import (
+from vislang.models.vilbert.model import (
     Encoded,
     PretrainingLabels,
     ViLBERT,

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from vislang.models.flamingo import FlamingoRecipe
-from vislang.models.pretraining import Data2VecRecipe
+from vislang.models.data2vec.pretraining import Data2VecRecipe
+from vislang.models.flamingo.model import FlamingoRecipe
 from vislang.recipe import read_recipe
 
 RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml"))

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from vislang.regions import RegionError, Regions, overlaps
+from vislang.boxes import overlaps
+from vislang.models.regions.region import RegionError, Regions
 
 
 def regions(**changes) -> Regions:

@@ -10,10 +10,10 @@ import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast, ViTConfig, ViTModel
 
-from vislang.models.bridge import Bridge, FlamingoConfig
-from vislang.models.causal_lm import FrozenCausalLM
-from vislang.models.flamingo import Flamingo, FlamingoRecipe
-from vislang.models.flamingo_collate import IGNORED, Batch, CollateConfig
+from vislang.models.flamingo.bridge import Bridge, FlamingoConfig
+from vislang.models.flamingo.collate import IGNORED, Batch, CollateConfig
+from vislang.models.flamingo.model import Flamingo, FlamingoRecipe
+from vislang.models.towers.causal_lm import FrozenCausalLM
 
 TYPES = 96
 WORDS = "Question: what color? Answer: red blue Caption: a shape is it the of image of a cat and dog . ? yes no"
@@ -176,7 +176,7 @@ def write_recipe(path: Path, language: str, vision: str, **train) -> Path:
     lines = "\n".join(f"  {key}: {value}" for key, value in settings.items())
     path.write_text(
         f"""model:
-  class_path: vislang.models.flamingo.FlamingoRecipe
+  class_path: vislang.models.flamingo.model.FlamingoRecipe
   init_args:
     language_model: {language}
     vision_tower: {vision}

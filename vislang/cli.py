@@ -302,7 +302,7 @@ def _evaluate(options: argparse.Namespace, rest: list[str]) -> int:
 
 def _ask(options: argparse.Namespace, rest: list[str]) -> int:
     from vislang.commands.ask import Question, ask
-    from vislang.models.decoding import Decoding
+    from vislang.models.flamingo.decoding import Decoding
 
     decoding = Decoding(
         options.max_new_tokens,

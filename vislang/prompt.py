@@ -2,8 +2,8 @@
 
 The order matters. Text after the image can look at it, token by token, and learns to compare ("is it red?");
 text before it is cheaper, since it is read once however many images it is asked of (see
-:mod:`vislang.models.frozen_text`), but all looking is then left to the few tokens that follow. The templates here
-put the image first, as Flamingo does; docs/flamingo.md has the measured difference.
+``vislang.models.flamingo.frozen_text``), but all looking is then left to the few tokens that follow. The templates
+here put the image first, as Flamingo does; docs/flamingo.md has the measured difference.
 """
 
 from __future__ import annotations

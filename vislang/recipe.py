@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from vislang.capabilities import ModelRecipe
 from vislang.errors import UserError
+from vislang.models.loading import current_path
 from vislang.train.config import TrainConfig
 
 
@@ -96,11 +99,12 @@ def read_recipe(path: Path, overrides: list[str]) -> tuple[Recipe, dict[str, Any
     parser.add_class_arguments(Recipe, as_group=False)
     parser.add_argument("--recipe", action="config")
     try:
-        values = parser.parse_args([f"--recipe={path}", *overrides])
+        written = with_current_classes(yaml.safe_load(path.read_text(encoding="utf-8")))
+        values = parser.parse_args([f"--recipe={json.dumps(written)}", *overrides])
         settings = vars(parser.instantiate(values))
         del settings["recipe"], values["recipe"]
         recipe = Recipe(**settings)
-    except (ArgumentError, ValueError, TypeError) as error:
+    except (ArgumentError, ValueError, TypeError, yaml.YAMLError) as error:
         raise RecipeError(f"{path}: {_plain(error)}") from None
     return recipe, _as_plain(values)
 
@@ -114,9 +118,17 @@ def recipe_of(values: dict[str, Any]) -> Recipe:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(Recipe, as_group=False)
     try:
-        return Recipe(**vars(parser.instantiate(parser.parse_object(values))))
+        return Recipe(**vars(parser.instantiate(parser.parse_object(with_current_classes(values)))))
     except (ArgumentError, ValueError, TypeError) as error:
         raise RecipeError(f"the recorded recipe cannot be read: {_plain(error)}") from None
+
+
+def with_current_classes(values: Any) -> Any:
+    """The same recipe, its model's class by the path that it has in this version."""
+    model = values.get("model") if isinstance(values, dict) else None
+    if not isinstance(model, dict) or not isinstance(model.get("class_path"), str):
+        return values
+    return {**values, "model": {**model, "class_path": current_path(model["class_path"])}}
 
 
 def _plain(error: Exception) -> str:

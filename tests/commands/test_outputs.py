@@ -50,7 +50,7 @@ def test_no_folder_can_be_there(here, command, place, capsys):
 
 def test_a_run_needs_a_folder(here, capsys):
     (here / "tiny.yaml").write_text(
-        "model: {class_path: vislang.models.vilbert_tasks.ViLBERTRecipe}\ndata: none.jsonl\ntrain: {steps: 1}\n"
+        "model: {class_path: vislang.models.vilbert.tasks.ViLBERTRecipe}\ndata: none.jsonl\ntrain: {steps: 1}\n"
     )
     assert main(["train", "tiny.yaml", "--out", "file/run"]) == 2
     assert "vislang: file/run: file is a file. Name a folder." in capsys.readouterr().err

@@ -8,8 +8,8 @@ import pytest
 
 from tests.models.test_vilbert_pretraining import COLOURS, picture
 from vislang.cli import main
-from vislang.models.region_readers import RegionsConfig
-from vislang.models.regions import ClusteredRegions
+from vislang.models.regions.readers import RegionsConfig
+from vislang.models.regions.sources import ClusteredRegions
 from vislang.train import loop
 from vislang.train.log import read_metrics
 from vislang.train.schedule import StopAndGo
@@ -54,8 +54,8 @@ train:
     return path
 
 
-TASKS = "vislang.models.vilbert_tasks.ViLBERTRecipe"
-PRETRAINING = "vislang.models.vilbert_pretraining.ViLBERTPretrainingRecipe"
+TASKS = "vislang.models.vilbert.tasks.ViLBERTRecipe"
+PRETRAINING = "vislang.models.vilbert.pretraining.ViLBERTPretrainingRecipe"
 
 
 @pytest.fixture
@@ -258,7 +258,7 @@ def test_a_dual_encoder_ranks_and_shortlists(folder, towers, capsys):
     text = "{vocabulary_size: 80, max_length: 16, width: 32, depth: 1, heads: 2, hidden: 64}"
     recipe.write_text(
         f"""model:
-  class_path: vislang.models.dual_encoder.DualEncoderRecipe
+  class_path: vislang.models.dual_encoder.model.DualEncoderRecipe
   init_args:
     encoders: {{text: {text}, vision: {side}, width: 16}}
     regions: {{tower: {towers[1]}, image_size: 0}}

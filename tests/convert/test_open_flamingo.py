@@ -11,9 +11,9 @@ import vislang
 from tests import tiny
 from vislang.cli import main
 from vislang.convert import open_flamingo
-from vislang.models.bridge import FlamingoConfig
-from vislang.models.causal_lm import CausalLMWithRows
-from vislang.models.old_flamingo import OldFlamingo
+from vislang.models.flamingo.bridge import FlamingoConfig
+from vislang.models.flamingo.converted import OldFlamingo
+from vislang.models.towers.causal_lm import CausalLMWithRows
 from vislang.prompt import Shot
 
 CASE = Path(__file__).parents[1] / "parity" / "openflamingo_opt"

@@ -11,8 +11,8 @@ from tests.convert.theirs import configuration, gap, outputs, sample, saved
 from vislang.cli import main
 from vislang.convert.keys import ConversionError
 from vislang.convert.transformers import convert
-from vislang.models.finetuned import BLANK, FineTuned
-from vislang.models.heads import SpeakerHead
+from vislang.models.data2vec.finetuning import BLANK, FineTuned
+from vislang.models.data2vec.heads import SpeakerHead
 from vislang.models.loading import load
 
 ENCODERS = {"text": "Data2VecTextModel", "image": "Data2VecVisionModel", "speech": "Data2VecAudioModel"}

@@ -16,14 +16,14 @@ from vislang.cli import main
 from vislang.convert.keys import ConversionError
 from vislang.convert.transformers import convert
 from vislang.convert.transformers_export import export, plain
-from vislang.models.data2vec import Data2Vec, TeacherConfig
-from vislang.models.data2vec_blocks import EncoderConfig
-from vislang.models.data2vec_front_ends import AlibiConfig, ImageConfig, Modalities, SpeechConfig, TextConfig
-from vislang.models.data2vec_heads import DecoderConfig
-from vislang.models.data2vec_objective import ObjectiveConfig
-from vislang.models.finetuned import BLANK, FineTuned
-from vislang.models.heads import HeadConfig
-from vislang.models.inputs import ImageInput, Inputs, SpeechInput, TextInput
+from vislang.models.data2vec.blocks import EncoderConfig
+from vislang.models.data2vec.decoder import DecoderConfig
+from vislang.models.data2vec.finetuning import BLANK, FineTuned
+from vislang.models.data2vec.front_ends import AlibiConfig, ImageConfig, Modalities, SpeechConfig, TextConfig
+from vislang.models.data2vec.heads import HeadConfig
+from vislang.models.data2vec.inputs import ImageInput, Inputs, SpeechInput, TextInput
+from vislang.models.data2vec.model import Data2Vec, TeacherConfig
+from vislang.models.data2vec.objective import ObjectiveConfig
 
 AUTO = {
     "TextForSequenceClassification": "SequenceClassification",

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from vislang.models.augment import Augmentation
+from vislang.models.data2vec.augment import Augmentation
 
 
 def picture(width: int = 60, height: int = 40) -> Image.Image:

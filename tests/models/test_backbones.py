@@ -4,15 +4,9 @@ import pytest
 import torch
 from PIL import Image as Pillow
 
-from vislang.models.backbones import (
-    EFFICIENTNET_LITE0,
-    PACKAGED,
-    SMOLLM2,
-    TowerError,
-    fingerprint,
-    load_language_tower,
-    load_vision_tower,
-)
+from vislang.models.towers.language import load_language_tower
+from vislang.models.towers.packaged import EFFICIENTNET_LITE0, PACKAGED, SMOLLM2, TowerError, fingerprint
+from vislang.models.towers.vision import load_vision_tower
 
 
 @pytest.fixture(scope="module")

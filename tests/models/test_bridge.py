@@ -8,10 +8,10 @@ from transformers import AutoModelForCausalLM
 
 from tests import tiny
 from vislang.errors import UserError
-from vislang.models.bridge import FlamingoConfig
-from vislang.models.causal_lm import positions_of
-from vislang.models.decoding import Decoding, write_on
-from vislang.models.flamingo_collate import IGNORED, Batch
+from vislang.models.flamingo.bridge import FlamingoConfig
+from vislang.models.flamingo.collate import IGNORED, Batch
+from vislang.models.flamingo.decoding import Decoding, write_on
+from vislang.models.towers.causal_lm import positions_of
 
 
 @pytest.fixture(params=sorted(tiny.FAMILIES))

@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 
 from vislang.errors import UserError
-from vislang.models.data2vec import Data2Vec, TeacherConfig
-from vislang.models.data2vec_blocks import EncoderConfig
-from vislang.models.data2vec_encoder import part_means
-from vislang.models.data2vec_front_ends import AlibiConfig, ImageConfig, Modalities, SpeechConfig, TextConfig
-from vislang.models.data2vec_heads import DecoderConfig
-from vislang.models.data2vec_objective import (
+from vislang.models.data2vec.blocks import EncoderConfig
+from vislang.models.data2vec.decoder import DecoderConfig
+from vislang.models.data2vec.encoder import part_means
+from vislang.models.data2vec.front_ends import AlibiConfig, ImageConfig, Modalities, SpeechConfig, TextConfig
+from vislang.models.data2vec.model import Data2Vec, TeacherConfig
+from vislang.models.data2vec.objective import (
     Collapsed,
     Masked,
     ObjectiveConfig,

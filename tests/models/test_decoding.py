@@ -10,9 +10,9 @@ from tests import tiny
 from tests.models.test_interleaved import image
 from vislang.document import Document, EndOfChunk, Learned
 from vislang.errors import UserError
-from vislang.models.bridge import Bridge
-from vislang.models.decoding import Decoding, top, write_on
-from vislang.models.flamingo_collate import Batch, CollateConfig, PromptNotice
+from vislang.models.flamingo.bridge import Bridge
+from vislang.models.flamingo.collate import Batch, CollateConfig, PromptNotice
+from vislang.models.flamingo.decoding import Decoding, top, write_on
 from vislang.prompt import Shot
 
 

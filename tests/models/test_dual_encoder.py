@@ -11,7 +11,7 @@ import torch.multiprocessing as processes
 from tests.models.test_vilbert_pretraining import COLOURS, picture
 from vislang.document import Document
 from vislang.errors import UserError
-from vislang.models.dual_encoder import (
+from vislang.models.dual_encoder.model import (
     ContrastiveEncoder,
     DualEncoder,
     DualEncoderConfig,
@@ -21,9 +21,9 @@ from vislang.models.dual_encoder import (
     gathered,
 )
 from vislang.models.loading import load
-from vislang.models.region_readers import RegionsConfig
-from vislang.models.vilbert import TextStreamConfig, VisionStreamConfig
-from vislang.models.word_pieces import WordPieces
+from vislang.models.regions.readers import RegionsConfig
+from vislang.models.vilbert.model import TextStreamConfig, VisionStreamConfig
+from vislang.models.vilbert.word_pieces import WordPieces
 
 
 def small() -> DualEncoderConfig:

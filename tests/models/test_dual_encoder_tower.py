@@ -11,10 +11,11 @@ from tests.models.test_dual_encoder import model_of, pairs  # noqa: F401
 from vislang.cli import main
 from vislang.document import Document
 from vislang.evaluate.few_shot import likeness_of
-from vislang.models.backbones import TowerError, load_vision_tower
-from vislang.models.bridge import FlamingoConfig
-from vislang.models.dual_encoder_tower import DualEncoderTower
-from vislang.models.flamingo import FlamingoRecipe
+from vislang.models.dual_encoder.tower import DualEncoderTower
+from vislang.models.flamingo.bridge import FlamingoConfig
+from vislang.models.flamingo.model import FlamingoRecipe
+from vislang.models.towers.packaged import TowerError
+from vislang.models.towers.vision import load_vision_tower
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from tests.models.test_pretraining import recipe
 from vislang.cli import main
 from vislang.document import Document
 from vislang.errors import UserError
-from vislang.models.finetuned import NO_TAG, FineTuneRecipe, HeadConfig
+from vislang.models.data2vec.finetuning import NO_TAG, FineTuneRecipe, HeadConfig
 from vislang.models.loading import load
 from vislang.tasks.labels import score_labels
 
@@ -68,7 +68,7 @@ def files(tmp_path_factory):
 
 RECIPE = """
 model:
-  class_path: vislang.models.finetuned.FineTuneRecipe
+  class_path: vislang.models.data2vec.finetuning.FineTuneRecipe
   init_args:
     start_from: {start}
     modality: {modality}

@@ -13,11 +13,11 @@ import vislang
 from tests import tiny
 from vislang.document import Absent, Audio, Document, Image, MediaError
 from vislang.errors import UserError
-from vislang.models.backbones import TowerError
-from vislang.models.bridge import FlamingoConfig
-from vislang.models.flamingo import Flamingo, FlamingoRecipe
-from vislang.models.flamingo_collate import IGNORED
+from vislang.models.flamingo.bridge import FlamingoConfig
+from vislang.models.flamingo.collate import IGNORED
+from vislang.models.flamingo.model import Flamingo, FlamingoRecipe
 from vislang.models.loading import ModelNotFound
+from vislang.models.towers.packaged import TowerError
 from vislang.prompt import Prompts, Shot
 from vislang.train.config import TrainConfig
 from vislang.train.loop import Stream, train
@@ -184,7 +184,7 @@ def test_opening_what_is_no_model(tmp_path, towers, model):
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(TowerError, match="/nowhere/at/all"):
         vislang.load(tmp_path)
-    for name in ("vislang.models.flamingo.Flamenco", "vislang.models.flamenco.Flamingo"):
+    for name in ("vislang.models.flamingo.model.Flamenco", "vislang.models.flamenco.Flamingo"):
         (tmp_path / "config.json").write_text(json.dumps({**config, "model": name}))
         with pytest.raises(ModelNotFound, match="this version of vislang does not have"):
             vislang.load(tmp_path)

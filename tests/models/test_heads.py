@@ -5,11 +5,11 @@ import torch
 
 from vislang.document import Document
 from vislang.errors import UserError
-from vislang.models.data2vec_blocks import EncoderConfig
-from vislang.models.data2vec_front_ends import AlibiConfig, ImageConfig, Modalities, SpeechConfig, TextConfig
-from vislang.models.finetuned import BLANK, FineTuned, FineTuneRecipe
-from vislang.models.heads import HeadConfig
-from vislang.models.inputs import Inputs
+from vislang.models.data2vec.blocks import EncoderConfig
+from vislang.models.data2vec.finetuning import BLANK, FineTuned, FineTuneRecipe
+from vislang.models.data2vec.front_ends import AlibiConfig, ImageConfig, Modalities, SpeechConfig, TextConfig
+from vislang.models.data2vec.heads import HeadConfig
+from vislang.models.data2vec.inputs import Inputs
 from vislang.models.loading import load
 
 ENCODER = EncoderConfig(width=16, depth=2, heads=2, hidden=32)

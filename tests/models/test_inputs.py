@@ -11,7 +11,7 @@ from PIL import Image as Pillow
 
 from vislang.document import Audio, AudioNotice, Document, Image, MediaError
 from vislang.errors import UserError
-from vislang.models.inputs import ImageInput, Inputs, SpeechInput, TextInput, TooLong
+from vislang.models.data2vec.inputs import ImageInput, Inputs, SpeechInput, TextInput, TooLong
 
 PROSE = ["The quick brown fox jumps over the lazy dog.", "Pack my box with five dozen liquor jugs."] * 4
 

@@ -11,9 +11,9 @@ import vislang
 from tests import tiny
 from vislang.document import Document, EndOfChunk, Image, Learned, Video
 from vislang.errors import UserError
-from vislang.models.bridge import PerceiverResampler
-from vislang.models.flamingo import Flamingo
-from vislang.models.flamingo_collate import IGNORED, Batch, CollateConfig, PromptNotice
+from vislang.models.flamingo.bridge import PerceiverResampler
+from vislang.models.flamingo.collate import IGNORED, Batch, CollateConfig, PromptNotice
+from vislang.models.flamingo.model import Flamingo
 
 
 def image(pictures, number: int) -> Image:

@@ -11,12 +11,12 @@ from PIL import Image as Pillow
 from vislang.cli import main
 from vislang.document import Audio, Document, Image
 from vislang.errors import UserError
-from vislang.models.augment import Augmentation
-from vislang.models.data2vec_blocks import EncoderConfig
-from vislang.models.data2vec_front_ends import ImageConfig, Modalities, SpeechConfig, TextConfig
-from vislang.models.data2vec_heads import DecoderConfig
+from vislang.models.data2vec.augment import Augmentation
+from vislang.models.data2vec.blocks import EncoderConfig
+from vislang.models.data2vec.decoder import DecoderConfig
+from vislang.models.data2vec.front_ends import ImageConfig, Modalities, SpeechConfig, TextConfig
+from vislang.models.data2vec.pretraining import Choices, Data2VecRecipe
 from vislang.models.loading import load
-from vislang.models.pretraining import Choices, Data2VecRecipe
 from vislang.train.log import read_metrics
 
 ENCODER = EncoderConfig(width=16, depth=2, heads=2, hidden=32)
@@ -167,7 +167,7 @@ def test_pretraining_goes_on_from_a_saved_model(documents, tmp_path):
 
 RECIPE = """
 model:
-  class_path: vislang.models.pretraining.Data2VecRecipe
+  class_path: vislang.models.data2vec.pretraining.Data2VecRecipe
   init_args:
     generation: v2
     encoder: {{width: 16, depth: 2, heads: 2, hidden: 32, dropout: 0.1}}

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from vislang.document import Image
-from vislang.models.region_files import RegionFiles
+from vislang.models.regions.files import RegionFiles
+from vislang.models.regions.region import RegionError
 from vislang.pickles import PickleError
-from vislang.regions import RegionError
 
 FEATURES = np.random.default_rng(0).standard_normal((3, 8)).astype(np.float32)
 BOXES = np.array([[0, 0, 10, 10], [5, 5, 40, 30], [1, 2, 3, 4]], dtype=np.float32)

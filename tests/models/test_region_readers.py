@@ -8,10 +8,10 @@ from PIL import Image as Pillow
 
 from vislang.document import Image
 from vislang.errors import UserError
-from vislang.models.backbones import TowerError
-from vislang.models.region_readers import RegionsConfig, pooled
-from vislang.models.regions import ClusteredRegions, grid_boxes
-from vislang.regions import RegionError, Regions
+from vislang.models.regions.readers import RegionsConfig, pooled
+from vislang.models.regions.region import RegionError, Regions
+from vislang.models.regions.sources import ClusteredRegions, grid_boxes
+from vislang.models.towers.packaged import TowerError
 
 
 @pytest.fixture

@@ -8,8 +8,9 @@ import torch
 import transformers
 from PIL import Image as Pillow
 
-from vislang.models.backbones import EFFICIENTNET_LITE0, TowerError, load_vision_tower
-from vislang.models.regions import ClusteredRegions, GridRegions, QueryRegions, grid_boxes
+from vislang.models.regions.sources import ClusteredRegions, GridRegions, QueryRegions, grid_boxes
+from vislang.models.towers.packaged import EFFICIENTNET_LITE0, TowerError
+from vislang.models.towers.vision import load_vision_tower
 
 
 @pytest.fixture(scope="module")

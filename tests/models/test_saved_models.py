@@ -16,7 +16,7 @@ import vislang
 from tests import tiny
 from vislang.cli import main
 from vislang.document import Document, Image
-from vislang.models.region_readers import RegionsConfig
+from vislang.models.regions.readers import RegionsConfig
 from vislang.train.log import read_metrics
 
 SAVED = Path(__file__).parent.parent / "saved"

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from vislang.errors import UserError
-from vislang.models.vilbert import (
+from vislang.models.vilbert.model import (
     PretrainingLabels,
     TextStreamConfig,
     ViLBERT,

@@ -11,11 +11,11 @@ from PIL import ImageDraw
 from vislang.document import Document, Image
 from vislang.errors import UserError
 from vislang.models.loading import load
-from vislang.models.region_readers import RegionsConfig
-from vislang.models.regions import ClusteredRegions, GridRegions
-from vislang.models.vilbert import TextStreamConfig, ViLBERT, ViLBERTConfig, VisionStreamConfig
-from vislang.models.vilbert_inputs import encode
-from vislang.models.vilbert_pretraining import PairMasking, PretrainedViLBERT, ViLBERTPretrainingRecipe
+from vislang.models.regions.readers import RegionsConfig
+from vislang.models.regions.sources import ClusteredRegions, GridRegions
+from vislang.models.vilbert.inputs import encode
+from vislang.models.vilbert.model import TextStreamConfig, ViLBERT, ViLBERTConfig, VisionStreamConfig
+from vislang.models.vilbert.pretraining import PairMasking, PretrainedViLBERT, ViLBERTPretrainingRecipe
 
 COLOURS = ("red", "blue", "green", "black")
 

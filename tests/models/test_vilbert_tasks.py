@@ -12,11 +12,11 @@ from vislang.case import Answers, Case, Choice, Label, Place, Value
 from vislang.document import Document
 from vislang.errors import UserError
 from vislang.models.loading import load
-from vislang.models.region_readers import RegionsConfig
-from vislang.models.vilbert_inputs import PairInputs
-from vislang.models.vilbert_tasks import Task, TaskCollator, ViLBERTForTasks, ViLBERTRecipe, task_of
-from vislang.models.word_pieces import WordPieces
-from vislang.regions import Regions
+from vislang.models.regions.readers import RegionsConfig
+from vislang.models.regions.region import Regions
+from vislang.models.vilbert.inputs import PairInputs
+from vislang.models.vilbert.tasks import Task, TaskCollator, ViLBERTForTasks, ViLBERTRecipe, task_of
+from vislang.models.vilbert.word_pieces import WordPieces
 from vislang.tasks.decisions import guess_scores, score_decisions
 
 COUNT = 16
@@ -253,8 +253,8 @@ def test_the_whole_image_is_a_guess_at_a_place(images):
 
 
 def test_a_task_starts_from_pretrained_streams(towers, images, tmp_path):
-    from vislang.models.regions import ClusteredRegions
-    from vislang.models.vilbert_pretraining import ViLBERTPretrainingRecipe
+    from vislang.models.regions.sources import ClusteredRegions
+    from vislang.models.vilbert.pretraining import ViLBERTPretrainingRecipe
 
     source = RegionsConfig(tower=towers[1], image_size=0).open().source
     ClusteredRegions.fit(source, [image.decode() for image in images], clusters=4).save(tmp_path / "c.safetensors")

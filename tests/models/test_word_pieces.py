@@ -6,8 +6,8 @@ import sys
 import pytest
 
 from vislang.errors import UserError
-from vislang.models.inputs import TooLong
-from vislang.models.word_pieces import WordPieces
+from vislang.models.data2vec.inputs import TooLong
+from vislang.models.vilbert.word_pieces import WordPieces
 
 TEXTS = ["the left cat", "the right cat", "a dog that barks at cats", "Räder und Äpfel"]
 
@@ -47,7 +47,7 @@ def test_of_a_pair_that_is_too_long_the_longer_is_cut():
 
 def test_the_same_texts_give_the_same_vocabulary_in_every_process():
     code = (
-        "from vislang.models.word_pieces import WordPieces\n"
+        "from vislang.models.vilbert.word_pieces import WordPieces\n"
         f"made = WordPieces.train({TEXTS!r}, 60, 12)\n"
         "print(sorted(made.tokenizer.get_vocab().items(), key=lambda pair: pair[1]))"
     )

@@ -10,7 +10,7 @@ from vislang.studies import data2vec as study
 
 RECIPE = """
 model:
-  class_path: vislang.models.pretraining.Data2VecRecipe
+  class_path: vislang.models.data2vec.pretraining.Data2VecRecipe
   init_args:
     encoder: {{width: 16, depth: 2, heads: 2, hidden: 32}}
     modalities:

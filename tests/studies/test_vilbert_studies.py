@@ -58,7 +58,7 @@ def test_expressions_are_counted_by_kind():
 
 
 def test_words_read_off_a_linear_map_find_their_picture(monkeypatch, tmp_path, towers, pictures):
-    from vislang.models.backbones import load_vision_tower
+    from vislang.models.towers.vision import load_vision_tower
 
     monkeypatch.setattr(retrieval, "load_vision_tower", lambda name, size: load_vision_tower(towers[1]))
     pairs = [Document([Image(pictures / f"{n}.png"), "a blue one" if n % 2 else "a red one"]) for n in range(24)]

@@ -4,8 +4,8 @@ import torch
 
 from vislang.data.jsonl import read_jsonl
 from vislang.evaluate.answering import answer
-from vislang.models.bridge import FlamingoConfig
-from vislang.models.flamingo import FlamingoRecipe
+from vislang.models.flamingo.bridge import FlamingoConfig
+from vislang.models.flamingo.model import FlamingoRecipe
 from vislang.train.config import TrainConfig
 from vislang.train.log import read_metrics
 from vislang.train.loop import Stream, train

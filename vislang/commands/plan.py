@@ -7,7 +7,7 @@ import json
 from rich.table import Table
 
 from vislang.console import console
-from vislang.models.flamingo_presets import nearest_reading, parts, preset, readings
+from vislang.models.flamingo.presets import nearest_reading, parts, preset, readings
 
 
 def plan(name: str, as_json: bool) -> int:

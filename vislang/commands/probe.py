@@ -17,7 +17,7 @@ from vislang.document import Audio, Document
 from vislang.errors import UserError
 from vislang.evaluate import baselines
 from vislang.evaluate.probing import Probed, majority, probe
-from vislang.models.data2vec import Data2Vec
+from vislang.models.data2vec.model import Data2Vec
 from vislang.models.loading import load
 from vislang.tasks.probes import PROBES, Probe, from_file
 

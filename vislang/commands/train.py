@@ -23,7 +23,7 @@ from vislang.commands.outputs import must_hold_folder
 from vislang.commands.pretraining import Pretraining
 from vislang.commands.run_folder import circumstances, fresh_folder, write_json
 from vislang.console import TrainingMonitor, console, reporting
-from vislang.recipe import Recipe
+from vislang.recipe import Recipe, with_current_classes
 from vislang.train.checkpoint import CheckpointError
 from vislang.train.loop import Stream, train
 from vislang.train.memory import keep_freed_memory
@@ -131,7 +131,7 @@ def _same_recipe(folder: Path, values: dict[str, Any]) -> None:
     path = folder / "run.json"
     if not path.is_file():
         raise CheckpointError(f"{folder}: no run to resume in it (no run.json).")
-    recorded = json.loads(path.read_text(encoding="utf-8"))["recipe"]
+    recorded = with_current_classes(json.loads(path.read_text(encoding="utf-8"))["recipe"])
     now = json.loads(json.dumps(values, default=str))
     changed = [name for name in ("model", "data", "hold_out", "limit") if recorded.get(name) != now.get(name)]
     if changed:

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from vislang.convert.keys import ConversionError, Keys, Place, fill, linear
 from vislang.convert.settings import Settings
-from vislang.models.data2vec import Data2Vec, TeacherConfig
-from vislang.models.data2vec_blocks import EncoderConfig, run_blocks
-from vislang.models.data2vec_front_ends import (
+from vislang.models.data2vec.blocks import EncoderConfig, run_blocks
+from vislang.models.data2vec.decoder import ConvolutionalDecoder, DecoderConfig
+from vislang.models.data2vec.front_ends import (
     AlibiConfig,
     FrontEndConfig,
     ImageConfig,
@@ -26,8 +26,8 @@ from vislang.models.data2vec_front_ends import (
     SpeechConfig,
     TextConfig,
 )
-from vislang.models.data2vec_heads import ConvolutionalDecoder, DecoderConfig
-from vislang.models.data2vec_objective import Masked, Norm, ObjectiveConfig, spread
+from vislang.models.data2vec.model import Data2Vec, TeacherConfig
+from vislang.models.data2vec.objective import Masked, Norm, ObjectiveConfig, spread
 
 TEXT_LAYOUT = 3.0
 """The value of fairseq's ``version`` keys: the layout of transformer checkpoints that is read here."""

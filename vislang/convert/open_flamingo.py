@@ -16,12 +16,12 @@ from torch import Tensor
 
 from vislang.convert.keys import ConversionError, Keys, Place, fill
 from vislang.convert.settings import Settings
-from vislang.models.backbones import load_causal_lm
-from vislang.models.bridge import FlamingoConfig
-from vislang.models.decoding import Decoding, write_on
-from vislang.models.flamingo import Flamingo
-from vislang.models.flamingo_collate import IGNORED, Batch
-from vislang.models.old_flamingo import OldFlamingo
+from vislang.models.flamingo.bridge import FlamingoConfig
+from vislang.models.flamingo.collate import IGNORED, Batch
+from vislang.models.flamingo.converted import OldFlamingo
+from vislang.models.flamingo.decoding import Decoding, write_on
+from vislang.models.flamingo.model import Flamingo
+from vislang.models.towers.language import load_causal_lm
 from vislang.prompt import Prompts
 
 GATED = re.compile(r"^lang_encoder\.(?P<path>.+)\.(?P<layer>\d+)\.gated_cross_attn_layer\.")

@@ -35,13 +35,13 @@ from vislang.convert.transformers_names import (
     tensors,
     to_ours,
 )
-from vislang.models.data2vec import Data2Vec, TeacherConfig
-from vislang.models.data2vec_blocks import EncoderConfig
-from vislang.models.data2vec_front_ends import FrontEndConfig, ImageConfig, Modalities, SpeechConfig, TextConfig
-from vislang.models.data2vec_objective import ObjectiveConfig
-from vislang.models.finetuned import BLANK, FineTuned
-from vislang.models.heads import HeadConfig
-from vislang.models.inputs import TOKENIZER_FILE, ImageInput, Inputs, SpeechInput, TextInput
+from vislang.models.data2vec.blocks import EncoderConfig
+from vislang.models.data2vec.finetuning import BLANK, FineTuned
+from vislang.models.data2vec.front_ends import FrontEndConfig, ImageConfig, Modalities, SpeechConfig, TextConfig
+from vislang.models.data2vec.heads import HeadConfig
+from vislang.models.data2vec.inputs import TOKENIZER_FILE, ImageInput, Inputs, SpeechInput, TextInput
+from vislang.models.data2vec.model import Data2Vec, TeacherConfig
+from vislang.models.data2vec.objective import ObjectiveConfig
 
 
 def convert(source: Path | str) -> Data2Vec | FineTuned:

@@ -33,9 +33,9 @@ from vislang.convert.transformers_names import (
     to_theirs,
     unfold,
 )
-from vislang.models.data2vec import Data2Vec
-from vislang.models.data2vec_encoder import Encoder
-from vislang.models.data2vec_front_ends import (
+from vislang.models.data2vec.encoder import Encoder
+from vislang.models.data2vec.finetuning import BLANK, FineTuned
+from vislang.models.data2vec.front_ends import (
     FrontEnd,
     FrontEndConfig,
     ImageConfig,
@@ -43,9 +43,9 @@ from vislang.models.data2vec_front_ends import (
     SpeechConfig,
     TextConfig,
 )
-from vislang.models.finetuned import BLANK, FineTuned
-from vislang.models.heads import HeadConfig
-from vislang.models.inputs import END, MASK, PADDING, START, TOKENIZER_FILE, UNKNOWN, Inputs
+from vislang.models.data2vec.heads import HeadConfig
+from vislang.models.data2vec.inputs import END, MASK, PADDING, START, TOKENIZER_FILE, UNKNOWN, Inputs
+from vislang.models.data2vec.model import Data2Vec
 from vislang.nn.embed import PatchEmbedding, TokenEmbedding
 from vislang.nn.transformer import EncoderBlock
 

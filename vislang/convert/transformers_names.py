@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from vislang.convert.keys import Keys, Place
-from vislang.models.data2vec_encoder import Encoder
-from vislang.models.data2vec_front_ends import ImageConfig
-from vislang.models.heads import Kind
+from vislang.models.data2vec.encoder import Encoder
+from vislang.models.data2vec.front_ends import ImageConfig
+from vislang.models.data2vec.heads import Kind
 
 Modality = Literal["text", "image", "speech"]
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from vislang.convert.keys import ConversionError, Keys, Place, fill, linear
 from vislang.convert.settings import Settings
-from vislang.models.vilbert import (
+from vislang.models.vilbert.model import (
     Encoded,
     HeadConfig,
     PretrainingLabels,

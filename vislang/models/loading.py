@@ -12,6 +12,29 @@ from safetensors import SafetensorError
 
 from vislang.errors import UserError
 
+MOVED = {
+    "vislang.models.data2vec": "vislang.models.data2vec.model",
+    "vislang.models.dual_encoder": "vislang.models.dual_encoder.model",
+    "vislang.models.finetuned": "vislang.models.data2vec.finetuning",
+    "vislang.models.flamingo": "vislang.models.flamingo.model",
+    "vislang.models.old_flamingo": "vislang.models.flamingo.converted",
+    "vislang.models.pretraining": "vislang.models.data2vec.pretraining",
+    "vislang.models.vilbert": "vislang.models.vilbert.model",
+    "vislang.models.vilbert_pretraining": "vislang.models.vilbert.pretraining",
+    "vislang.models.vilbert_tasks": "vislang.models.vilbert.tasks",
+}
+"""Modules of classes that saved models and recipes of version 0.1.0 name, and where those classes are now."""
+
+
+def current_path(class_path: str) -> str:
+    """The dotted path of a class as this version has it; see :data:`MOVED`.
+
+    >>> current_path("vislang.models.finetuned.FineTuneRecipe")
+    'vislang.models.data2vec.finetuning.FineTuneRecipe'
+    """
+    module, _, name = class_path.rpartition(".")
+    return f"{MOVED.get(module, module)}.{name}" if module else name
+
 
 class ModelNotFound(UserError):
     """Not a folder with a saved model; the message says what was looked for."""
@@ -23,7 +46,7 @@ def load(source: str | Path, **relocated: Any) -> Any:
     Args:
         source: its folder, or a Hub id.
         relocated: where what it needs lies now, if not where it was: ``language_model``, ``vision_tower``, or
-            ``regions``, a :class:`~vislang.models.region_readers.RegionsConfig`. None leaves it where it was.
+            ``regions``, a :class:`~vislang.models.regions.readers.RegionsConfig`. None leaves it where it was.
 
     Returns:
         The model, in evaluation mode; see :mod:`vislang.capabilities` for what it can do.
@@ -49,6 +72,16 @@ def load(source: str | Path, **relocated: Any) -> Any:
         raise ModelNotFound(f"{folder / 'model.safetensors'}: damaged ({error}). Copy it again.") from None
 
 
+def is_saved_model(folder: str | Path) -> bool:
+    """Whether a folder holds a model that vislang saved, rather than one of another library."""
+    config = Path(folder) / "config.json"
+    try:
+        values = json.loads(config.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(values, dict) and str(values.get("model", "")).startswith("vislang.models.")
+
+
 def saved_class(source: str | Path) -> Any:
     """The class of a model that vislang saved, which is not opened.
 
@@ -60,7 +93,7 @@ def saved_class(source: str | Path) -> Any:
         folder = _from_hub(str(source))
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        module, _, name = str(config["model"]).rpartition(".")
+        module, _, name = current_path(str(config["model"])).rpartition(".")
     except FileNotFoundError:
         raise ModelNotFound(f"{folder}: no config.json in it; give the folder that training wrote.") from None
     except (ValueError, KeyError, TypeError) as error:

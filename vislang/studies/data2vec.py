@@ -29,9 +29,10 @@ from vislang.console import console
 from vislang.document import Document, Image
 from vislang.evaluate.baselines import raw_features
 from vislang.evaluate.probing import Probed, majority
-from vislang.models.backbones import EFFICIENTNET_LITE0, load_vision_tower
-from vislang.models.data2vec import Data2Vec
-from vislang.models.pretraining import Pretraining
+from vislang.models.data2vec.model import Data2Vec
+from vislang.models.data2vec.pretraining import Pretraining
+from vislang.models.towers.packaged import EFFICIENTNET_LITE0
+from vislang.models.towers.vision import load_vision_tower
 from vislang.recipe import Recipe, read_recipe
 from vislang.studies.data2vec_figure import draw
 from vislang.studies.data2vec_table import markdown

@@ -20,7 +20,8 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from vislang.models.backbones import SMOLLM2, load_language_tower
+from vislang.models.towers.language import load_language_tower
+from vislang.models.towers.packaged import SMOLLM2
 
 ROWS, LENGTH, SEED = 4, 40, 0
 """Rows of so many random tokens, each read twice."""

@@ -24,7 +24,8 @@ from vislang.capabilities import Matches
 from vislang.commands.figures import figures
 from vislang.console import console
 from vislang.document import Document, Image
-from vislang.models.backbones import EFFICIENTNET_LITE0, load_vision_tower
+from vislang.models.towers.packaged import EFFICIENTNET_LITE0
+from vislang.models.towers.vision import load_vision_tower
 from vislang.recipe import read_recipe
 from vislang.studies.arms import Arm, command_line, trained
 from vislang.studies.line import Line, mean_line

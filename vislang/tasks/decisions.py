@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from vislang.boxes import overlaps
 from vislang.case import Answers, Case, Choice, Decision, Label, Place, Value
 from vislang.data.jsonl import DataError
-from vislang.regions import overlaps
 from vislang.tasks.answers import normalize, proportion
 from vislang.tasks.official import Score
 from vislang.tasks.referring import as_boxes, pointing

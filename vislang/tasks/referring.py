@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from vislang.boxes import overlaps
 from vislang.case import Case, Decision, Place
 from vislang.data.jsonl import DataError
 from vislang.document import Document
 from vislang.pickles import read_pickle
-from vislang.regions import overlaps
 from vislang.tasks.answers import proportion
 from vislang.tasks.official import Benchmark, Score, complete, each, image_in, listed, one_file, read_json
 

@@ -1,0 +1,16 @@
+"""Boxes in images, and how far two of them overlap."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float
+
+
+def overlaps(boxes: Float[np.ndarray, "n 4"], others: Float[np.ndarray, "m 4"]) -> Float[np.ndarray, "n m"]:
+    """Intersection over union of each box with each other, both as left, top, right, bottom."""
+    start = np.maximum(boxes[:, None, :2], others[None, :, :2])
+    end = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
+    shared = (end - start).clip(0).prod(axis=-1)
+    areas = [(b[:, 2] - b[:, 0]) * (b[:, 3] - b[:, 1]) for b in (boxes, others)]
+    union = areas[0][:, None] + areas[1][None] - shared
+    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)

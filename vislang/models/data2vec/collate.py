@@ -1,0 +1,204 @@
+"""Documents to batches for data2vec: what the teacher reads whole, and what the student is not shown of it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+
+from vislang.document import Document, MediaError
+from vislang.errors import UserError
+from vislang.models.data2vec.augment import Augmentation
+from vislang.models.data2vec.front_ends import ImageConfig, Modalities, SpeechConfig, TextConfig
+from vislang.models.data2vec.inputs import Inputs, padded, picture, recording, words
+from vislang.models.data2vec.objective import Masked
+from vislang.nn.embed import frames
+from vislang.nn.masking import block_mask, inverse_block_mask, mask_tokens, span_mask
+
+
+@dataclass
+class TextMasking:
+    """See :func:`~vislang.nn.masking.mask_tokens`; v2 leaves the chosen tokens out, so nothing is replaced there.
+
+    Attributes:
+        rate: share of the tokens that is chosen; None takes the paper's (v1 0.15, v2 0.48).
+        replaced: share of the chosen that carries the mask token.
+        randomised: share of the chosen that carries a random token.
+        span: tokens of a run.
+    """
+
+    rate: float | None = None
+    replaced: float = 0.8
+    randomised: float = 0.1
+    span: int = 1
+
+
+@dataclass
+class ImageMasking:
+    """See :func:`~vislang.nn.masking.block_mask` (v1) and :func:`~vislang.nn.masking.inverse_block_mask` (v2).
+
+    Attributes:
+        hidden: share of the patches that is hidden; None takes the paper's (v1 0.6, v2 0.8).
+        smallest: patches of the smallest block (v1).
+        aspect: least ratio of a block's height to its width; the greatest is its inverse (v1).
+        block: side of a block that is kept (v2).
+        adjust: see there (v2).
+    """
+
+    hidden: float | None = None
+    smallest: int = 16
+    aspect: float = 0.3
+    block: int = 3
+    adjust: float = 0.07
+
+
+@dataclass
+class SpeechMasking:
+    """See :func:`~vislang.nn.masking.span_mask`.
+
+    Attributes:
+        rate: frames in drawn spans over all frames; None takes the paper's (v1 0.65, v2 0.5).
+        span: frames of a span; None takes the paper's (v1 10, v2 5).
+        max_seconds: a longer recording is cut to so much of it, from a drawn place on.
+    """
+
+    rate: float | None = None
+    span: int | None = None
+    max_seconds: float = 15.0
+
+
+@dataclass
+class MaskingConfig:
+    """What is hidden, by modality."""
+
+    text: TextMasking = field(default_factory=TextMasking)
+    image: ImageMasking = field(default_factory=ImageMasking)
+    speech: SpeechMasking = field(default_factory=SpeechMasking)
+
+
+class Collator:
+    """Turns Documents of one modality into a :class:`~vislang.models.data2vec.objective.Masked` batch. Picklable.
+
+    Whatever is drawn, from crops to masks, follows from the seed that comes with a batch.
+
+    Args:
+        inputs: how each modality is prepared.
+        modalities: shapes of the front ends.
+        masking: what is hidden.
+        generation: v1 hides blocks of patches and puts mask tokens; v2 keeps blocks and leaves the rest out.
+        copies: masks of a sample.
+        augmentation: what is done to images, or None.
+    """
+
+    def __init__(
+        self,
+        inputs: Inputs,
+        modalities: Modalities,
+        masking: MaskingConfig,
+        generation: Literal["v1", "v2"] = "v1",
+        copies: int = 1,
+        augmentation: Augmentation | None = None,
+    ):
+        self.inputs = inputs
+        self.modalities = modalities
+        self.masking = masking
+        self.generation = generation
+        self.copies = copies
+        self.augmentation = augmentation
+
+    def __call__(self, documents: Sequence[Document], seed: int = 0) -> Masked:
+        """Collate.
+
+        Raises:
+            MediaError: a medium cannot be used, or a recording is too short.
+            UserError: documents of two modalities, or of one that the model does not read; a text without a token.
+        """
+        modality = self.inputs.common_modality(documents)
+        generator = torch.Generator().manual_seed(seed)
+        collate = {"text": self._text, "image": self._image, "speech": self._speech}[modality]
+        return collate(documents, generator)._replace(names=[document.name for document in documents])
+
+    def _text(self, documents: Sequence[Document], generator: torch.Generator) -> Masked:
+        text, config, masking = self.inputs.text, self.modalities.text, self.masking.text
+        assert text is not None
+        assert isinstance(config, TextConfig)
+        rows = []
+        for document in documents:
+            ids = text.tokens(words(document))
+            if not ids:
+                raise UserError(f"{document.name or 'a document'}: no text in it. Leave it out.")
+            room = text.max_length - 2
+            first = _draw(len(ids) - room + 1, generator)
+            rows.append(text.framed(ids[first : first + room]))
+        values, padding = padded(rows, text.padding_id)
+        copies = values.repeat_interleave(self.copies, dim=0)
+        special = (copies == text.start) | (copies == text.end) | (copies == text.padding_id)
+        v1 = self.generation == "v1"
+        rate = masking.rate if masking.rate is not None else (0.15 if v1 else 0.48)
+        hidden = mask_tokens(
+            copies,
+            ~special,
+            text.mask_id,
+            config.vocabulary_size,
+            generator,
+            rate,
+            masking.replaced,
+            masking.randomised,
+            masking.span,
+        )
+        return Masked("text", values, hidden.mask, hidden.input_ids if v1 else None, padding)
+
+    def _image(self, documents: Sequence[Document], generator: torch.Generator) -> Masked:
+        image, config, masking = self.inputs.image, self.modalities.image, self.masking.image
+        assert image is not None
+        assert isinstance(config, ImageConfig)
+        pixels = []
+        for document in documents:
+            if self.augmentation is None:
+                pixels.append(image(picture(document).decode()))
+            else:
+                chance = random.Random(int(torch.randint(2**62, (), generator=generator)))
+                opened = picture(document).decode(background=self.augmentation.draw_background(chance))
+                pixels.append(image.tensor(self.augmentation(opened, image.size, chance)))
+        side = config.size // config.patch
+        patches, count = side * side, len(documents) * self.copies
+        if self.generation == "v1":
+            hidden = round((0.6 if masking.hidden is None else masking.hidden) * patches)
+            blocks = [block_mask(side, side, hidden, generator, masking.smallest, masking.aspect) for _ in range(count)]
+            mask = torch.stack(blocks)
+        else:
+            share = 0.8 if masking.hidden is None else masking.hidden
+            mask = inverse_block_mask(count, side, side, share, generator, masking.block, masking.adjust)
+        return Masked("image", torch.stack(pixels), mask.flatten(1))
+
+    def _speech(self, documents: Sequence[Document], generator: torch.Generator) -> Masked:
+        speech, config, masking = self.inputs.speech, self.modalities.speech, self.masking.speech
+        assert speech is not None
+        assert isinstance(config, SpeechConfig)
+        rows = []
+        for document in documents:
+            samples = speech.samples(recording(document))
+            room = int(masking.max_seconds * speech.rate)
+            first = _draw(len(samples) - room + 1, generator)
+            samples = samples[first : first + room]
+            if frames(torch.tensor(len(samples)), config.convolutions) < 2:
+                raise MediaError(
+                    f"{document.name or recording(document).name}: {len(samples) / speech.rate:.3f} seconds, too short "
+                    "to hide a part of it and show another. Leave it out."
+                )
+            rows.append(speech(samples))
+        values, padding = padded(rows, 0.0)
+        lengths = frames(torch.tensor([len(row) for row in rows]), config.convolutions)
+        v1 = self.generation == "v1"
+        rate = masking.rate if masking.rate is not None else (0.65 if v1 else 0.5)
+        span = masking.span if masking.span is not None else (10 if v1 else 5)
+        mask = span_mask(lengths.repeat_interleave(self.copies), int(lengths.max()), generator, rate, span)
+        return Masked("speech", values, mask, None, padding)
+
+
+def _draw(choices: int, generator: torch.Generator) -> int:
+    """A number below ``choices``, or 0 where there is nothing to choose."""
+    return int(torch.randint(choices, (), generator=generator)) if choices > 1 else 0

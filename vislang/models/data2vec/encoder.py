@@ -1,0 +1,100 @@
+"""data2vec's encoder: front ends of one or more modalities, and the blocks that they share.
+
+Student and teacher are such an encoder each (data2vec, arXiv 2202.03555, section 3); so is what a head stands on after
+pretraining.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from vislang.models.data2vec.blocks import EncoderConfig, Hidden, run_blocks
+from vislang.models.data2vec.front_ends import FRONT_ENDS, FrontEnd, Modalities
+
+
+class Encoder(nn.Module):
+    """Front ends, and the blocks that they share.
+
+    Args:
+        config: shape of the blocks.
+        modalities: the front ends.
+    """
+
+    def __init__(self, config: EncoderConfig, modalities: Modalities):
+        super().__init__()
+        self.config = config
+        self.front_ends = nn.ModuleDict(
+            {name: FRONT_ENDS[type(modality)](modality, config) for name, modality in modalities.present().items()}
+        )
+        self.blocks = config.blocks(config.depth, config.drop_path)
+        self.norm = nn.LayerNorm(config.width, config.eps, config.affine) if config.final_norm else None
+
+    def front_end(self, modality: str) -> FrontEnd:
+        """The front end of a modality."""
+        front_end = self.front_ends[modality]
+        assert isinstance(front_end, FrontEnd)
+        return front_end
+
+    def forward(self, hidden: Hidden, places: Int[Tensor, "..."] | None = None) -> Float[Tensor, "*chosen width"]:
+        """Through the shared blocks; class tokens stay in front. With ``places``, see :func:`run_blocks`."""
+        tokens, _ = run_blocks(self.blocks, hidden, places=places)
+        return tokens if self.norm is None else self.norm(tokens)
+
+    def features(
+        self, modality: str, values: Tensor, padding: Tensor | None = None
+    ) -> Float[Tensor, "batch tokens width"]:
+        """What the encoder makes of a whole input, without class tokens.
+
+        Args:
+            modality: its name.
+            values: token ids, pixels or waveforms.
+            padding: True where there is nothing, in the units of ``values``.
+        """
+        hidden = self._enter(modality, values, padding)
+        return self(hidden)[:, self.front_end(modality).config.class_tokens :]
+
+    def embed(
+        self, modality: str, values: Tensor, padding: Tensor | None, depths: Sequence[int], parts: int = 1
+    ) -> list[Float[Tensor, "batch vector"]]:
+        """One vector an input and a depth: the mean of its features.
+
+        Args:
+            modality, values, padding: see :meth:`features`.
+            depths: after how many of the shared blocks; after all of them comes the final norm.
+            parts: cut a sequence into so many equal parts, and give their means end to end: (batch, parts * width).
+        """
+        hidden = self._enter(modality, values, padding)
+        last, results = run_blocks(self.blocks[: max(depths)], hidden, keep=max(depths), end_of_block=True)
+        if max(depths) == len(self.blocks) and self.norm is not None:
+            results[-1] = self.norm(last)
+        extra = self.front_end(modality).config.class_tokens
+        real = None if hidden.padding is None else ~hidden.padding[:, extra:]
+        return [part_means(results[depth - 1][:, extra:], real, parts) for depth in depths]
+
+    def _enter(self, modality: str, values: Tensor, padding: Tensor | None) -> Hidden:
+        front_end = self.front_end(modality)
+        local = front_end.local_features(values)
+        return front_end(local, None if padding is None else front_end.pad(padding, local.shape[1]))
+
+
+def part_means(
+    features: Float[Tensor, "batch tokens width"], real: Bool[Tensor, "batch tokens"] | None, parts: int = 1
+) -> Float[Tensor, "batch vector"]:
+    """Mean features of each of so many equal parts of a sequence, end to end: (batch, parts * width).
+
+    ``real`` is False at padding, which stands at the end. A sequence shorter than the parts lends a token to several.
+    """
+    batch, tokens, _ = features.shape
+    lengths = torch.full((batch,), tokens, device=features.device) if real is None else real.sum(dim=1)
+    place = torch.arange(tokens, device=features.device)
+    means = []
+    for part in range(parts):
+        first = lengths * part // parts
+        end = -(-lengths * (part + 1) // parts)
+        inside = ((place >= first[:, None]) & (place < end[:, None]))[..., None]
+        means.append((features * inside).sum(dim=1) / inside.sum(dim=1))
+    return torch.cat(means, dim=1)

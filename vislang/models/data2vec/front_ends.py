@@ -1,0 +1,361 @@
+"""data2vec's front ends: text, images and speech become one kind of sequence, of which parts can be hidden.
+
+Tokens as in RoBERTa, patches as in ViT and BEiT, frames as in wav2vec 2.0 (data2vec, arXiv 2202.03555, sections 3.1
+and 4). Hidden places are filled with a mask token (section 3.2), or left out of the sequence (data2vec 2.0, arXiv
+2212.07525, section 3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from vislang.models.data2vec.blocks import EncoderConfig, Hidden, run_blocks
+from vislang.models.data2vec.decoder import DecoderConfig
+from vislang.models.data2vec.inputs import SAMPLE_RATE
+from vislang.nn.embed import (
+    Alibi,
+    ConvolutionalPositions,
+    PatchEmbedding,
+    RelativePositionBias,
+    SpeechConvolutions,
+    TokenEmbedding,
+    grid_sinusoids,
+)
+from vislang.nn.linear import Linear
+
+# ---------------------------------------------------------------------------------------------- configuration
+
+
+@dataclass
+class AlibiConfig:
+    """Attention that falls with distance; see :class:`~vislang.nn.embed.Alibi`. ``heads`` None means all heads."""
+
+    heads: int | None = None
+    per_layer: bool = False
+    per_head: bool = True
+    learned: bool = True
+    scale: float = 1.0
+    distance: Literal["steps", "manhattan", "euclidean"] = "steps"
+
+
+@dataclass
+class FrontEndConfig:
+    """What the front ends of all modalities have in common.
+
+    Attributes:
+        class_tokens: learned tokens before the sequence.
+        norm: normalise the sequence before the first block.
+        prenet_depth: blocks of the modality's own, before the shared ones.
+        alibi: bias attention by distance.
+        decoder: fills the gaps in, in v2.
+        head_layers: linear layers that predict, in v1; 0 regresses the encoder's output itself.
+        local_gradient: factor on the gradient into tokens, patches or convolutions; 0 freezes those.
+        strict_padding: padding leaves no trace, so that an input is read alike alone and in a batch: every layer of
+            convolutional positions reads zeros there, v2's encoder leaves it out, and the norms of targets do not count
+            it. The originals keep it out of the first layer only, let v2's decoder see what the encoder made of it, and
+            normalise over it too, so that a target tells how much padding there is; converted models do as they do.
+    """
+
+    class_tokens: int = 0
+    norm: bool = False
+    prenet_depth: int = 0
+    alibi: AlibiConfig | None = None
+    decoder: DecoderConfig | None = None
+    head_layers: int = 1
+    local_gradient: float = 1.0
+    strict_padding: bool = True
+
+
+@dataclass
+class TextConfig(FrontEndConfig):
+    """Byte-level BPE tokens with learned positions, as in RoBERTa."""
+
+    vocabulary_size: int = 50265
+    max_length: int = 512
+    padding_id: int = 1
+    mask_id: int = 50264
+    positions: Literal["learned", "sinusoidal", "none"] = "learned"
+    embedding_norm: bool = True
+    embedding_eps: float = 1e-5
+    scale_embedding: bool = False
+    zero_padding: bool = True
+    head_layers: int = 2
+
+
+@dataclass
+class ImageConfig(FrontEndConfig):
+    """Square patches.
+
+    Positions are a bias on attention (``relative``, v1), ``fixed`` sinusoids (v2), or ``absolute``: a learned vector
+    for each patch, as in ViT (Dosovitskiy et al. 2021). Class tokens are learned themselves and need no position.
+    """
+
+    size: int = 224
+    patch: int = 16
+    channels: int = 3
+    patch_width: int | None = None
+    positions: Literal["relative", "fixed", "absolute", "none"] = "relative"
+    relative_per_layer: bool = False
+    class_tokens: int = 1
+    head_layers: int = 0
+
+
+@dataclass
+class SpeechConfig(FrontEndConfig):
+    """A 16 kHz waveform, frames by strided convolutions, positions by convolutions over the frames.
+
+    With ``log_mel`` the first layer is not learned: its channels are log energies in mel bands (see
+    :class:`~vislang.nn.embed.MelEnergies`). That is no part of the papers; with hours of sound rather than hundreds of
+    hours, it spares the model from finding out first that sound is made of tones.
+    """
+
+    convolutions: Sequence[Sequence[int]] = (
+        (512, 10, 5),
+        *[(512, 3, 2)] * 4,
+        *[(512, 2, 2)] * 2,
+    )
+    convolution_norm: Literal["layer", "group"] = "layer"
+    convolution_bias: bool = False
+    log_mel: bool = False
+    position_kernel: int = 95
+    position_groups: int = 16
+    position_depth: int = 5
+    position_norm: bool = False
+    position_weight_norm: bool = False
+    feature_eps: float = 1e-5
+    zero_padding: bool = True
+    norm: bool = True
+
+
+@dataclass
+class Modalities:
+    """The front ends that a model has; at least one."""
+
+    text: TextConfig | None = None
+    image: ImageConfig | None = None
+    speech: SpeechConfig | None = None
+
+    @classmethod
+    def from_values(cls, values: dict[str, Any]) -> Modalities:
+        """From what ``dataclasses.asdict`` gave."""
+        kinds = {"text": TextConfig, "image": ImageConfig, "speech": SpeechConfig}
+        parts = {"alibi": AlibiConfig, "decoder": DecoderConfig}
+        made = {}
+        for name, settings in values.items():
+            if settings is not None:
+                nested = {part: kind(**settings[part]) for part, kind in parts.items() if settings.get(part)}
+                made[name] = kinds[name](**{**settings, **nested})
+        return cls(**made)
+
+    def present(self) -> dict[str, FrontEndConfig]:
+        """Those that are there, by name."""
+        named: dict[str, FrontEndConfig | None] = {"text": self.text, "image": self.image, "speech": self.speech}
+        return {name: config for name, config in named.items() if config is not None}
+
+
+# -------------------------------------------------------------------------------------------------- front ends
+
+
+class FrontEnd(nn.Module):
+    """A modality's way into the encoder: local features, then positions, class tokens and blocks of its own."""
+
+    def __init__(self, config: FrontEndConfig, encoder: EncoderConfig, local: nn.Module):
+        super().__init__()
+        width = encoder.width
+        self.config = config
+        self.local: nn.Module | None = local
+        self.fixed_positions: nn.Parameter | None = None
+        self.absolute_positions: nn.Parameter | None = None
+        self.positions: nn.Module | None = None
+        self.mask_token: nn.Parameter | None = None
+        self.class_tokens = (
+            nn.Parameter(0.02 * torch.randn(config.class_tokens, width)) if config.class_tokens else None
+        )
+        self.norm = nn.LayerNorm(width, encoder.eps, encoder.affine) if config.norm else None
+        self.prenet = encoder.blocks(config.prenet_depth)
+        self.zero_padding = False
+        self.bias: Alibi | RelativePositionBias | None = None
+        if (alibi := config.alibi) is not None:
+            layers = config.prenet_depth + encoder.depth if alibi.per_layer else 1
+            heads = alibi.heads or encoder.heads
+            self.bias = Alibi(heads, layers, alibi.per_head, alibi.learned, alibi.scale, alibi.distance)
+        self.heads = encoder.heads
+
+    def local_features(self, values: Tensor) -> Float[Tensor, "batch tokens width"]:
+        """What each token, patch or frame is by itself."""
+        assert self.local is not None
+        factor = self.config.local_gradient
+        with torch.set_grad_enabled(torch.is_grad_enabled() and factor > 0):
+            local = self.local(values)
+        if factor not in (0, 1):
+            local = factor * local + (1 - factor) * local.detach()
+        return self._project(local)
+
+    def _project(self, local: Tensor) -> Tensor:
+        return local
+
+    def pad(self, padding: Bool[Tensor, "batch inputs"], tokens: int) -> Bool[Tensor, "batch tokens"]:
+        """Which tokens are padding, where the input's padding is given in its own units."""
+        del tokens
+        return padding
+
+    def forward(
+        self,
+        local: Float[Tensor, "batch tokens width"],
+        padding: Bool[Tensor, "batch tokens"] | None = None,
+        mask: Bool[Tensor, "batch tokens"] | None = None,
+        leave_out: bool = False,
+    ) -> Hidden:
+        """Put positions to the local features, and hide some.
+
+        Args:
+            local: local features.
+            padding: True where there is nothing.
+            mask: True at the places to hide.
+            leave_out: take them out of the sequence (v2) rather than put mask tokens there (v1).
+        """
+        tokens = local
+        bias = self._bias(local.shape[1])
+        if mask is not None and not leave_out and self.mask_token is not None:
+            tokens = torch.where(mask[..., None], self.mask_token, tokens)
+        for positions in (self.fixed_positions, self.absolute_positions):
+            if positions is not None:
+                tokens = tokens + positions
+        if self.zero_padding and padding is not None:
+            tokens = tokens * ~padding[..., None]
+        if self.positions is not None:
+            seen = tokens if mask is None or not leave_out else tokens * ~mask[..., None]
+            tokens = tokens + self.positions(seen, padding if self.config.strict_padding else None)
+        if mask is not None and leave_out:
+            left_out = mask if padding is None or not self.config.strict_padding else mask | padding
+            tokens, padding, bias = _visible(left_out, tokens, padding, bias)
+        if self.class_tokens is not None:
+            tokens = torch.cat([self.class_tokens.expand(len(tokens), -1, -1), tokens], dim=1)
+            extra = len(self.class_tokens)
+            padding = None if padding is None else F.pad(padding, (extra, 0))
+            if bias is not None and isinstance(self.bias, Alibi):
+                bias = F.pad(bias, (extra, 0, extra, 0))
+        if self.norm is not None:
+            tokens = self.norm(tokens)
+        own = shared = bias
+        if bias is not None and len(bias) > 1:
+            own, shared = bias[: len(self.prenet)], bias[len(self.prenet) :]
+        tokens, _ = run_blocks(self.prenet, Hidden(tokens, padding, own))
+        return Hidden(tokens, padding, shared)
+
+    def _bias(self, tokens: int) -> Tensor | None:
+        if self.bias is None:
+            return None
+        bias = self.bias(tokens)
+        # Heads that ALiBi does not cover look everywhere alike.
+        return F.pad(bias, (0, 0, 0, 0, 0, self.heads - bias.shape[2]))
+
+
+def _visible(
+    mask: Tensor, tokens: Tensor, padding: Tensor | None, bias: Tensor | None
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Take hidden places out of a sequence, its padding and its attention bias.
+
+    A row with fewer visible places than another is filled up with others, as padding.
+    """
+    counts = (~mask).sum(dim=1)
+    longest = int(counts.max())
+    kept = mask.to(torch.uint8).argsort(dim=1, stable=True)[:, :longest]
+    filling = torch.arange(longest, device=mask.device) >= counts[:, None]
+    if padding is not None or bool(filling.any()):
+        padding = filling if padding is None else padding.gather(1, kept) | filling
+    tokens = tokens.gather(1, kept[..., None].expand(-1, -1, tokens.shape[-1]))
+    if bias is not None:
+        layers, _, heads, _, length = bias.shape
+        rows = kept[None, :, None, :, None].expand(layers, -1, heads, -1, length)
+        bias = bias.expand(-1, len(mask), -1, -1, -1).gather(3, rows)
+        columns = kept[None, :, None, None, :].expand(layers, -1, heads, kept.shape[1], -1)
+        bias = bias.gather(4, columns)
+    return tokens, padding, bias
+
+
+class TextFrontEnd(FrontEnd):
+    """Tokens with absolute positions. What is hidden carries the mask token's id already."""
+
+    def __init__(self, config: TextConfig, encoder: EncoderConfig):
+        local = TokenEmbedding(
+            config.vocabulary_size,
+            encoder.width,
+            config.max_length,
+            config.padding_id,
+            config.positions,
+            config.embedding_norm,
+            config.embedding_eps,
+            scale=config.scale_embedding,
+            zero_padding=config.zero_padding,
+        )
+        super().__init__(config, encoder, local)
+
+
+class ImageFrontEnd(FrontEnd):
+    """Patches of an image, row by row."""
+
+    def __init__(self, config: ImageConfig, encoder: EncoderConfig):
+        super().__init__(
+            config, encoder, PatchEmbedding(config.patch, encoder.width, config.channels, config.patch_width)
+        )
+        self.side = config.size // config.patch
+        if config.positions == "fixed":
+            self.fixed_positions = nn.Parameter(
+                grid_sinusoids(self.side, self.side, encoder.width), requires_grad=False
+            )
+        elif config.positions == "absolute":
+            self.absolute_positions = nn.Parameter(0.02 * torch.randn(self.side**2, encoder.width))
+        elif config.positions == "relative":
+            layers = config.prenet_depth + encoder.depth if config.relative_per_layer else 1
+            self.bias = RelativePositionBias(self.side, self.side, encoder.heads, layers)
+        if config.decoder is None:
+            self.mask_token = nn.Parameter(0.02 * torch.randn(encoder.width))
+
+
+class SpeechFrontEnd(FrontEnd):
+    """Frames of a waveform."""
+
+    def __init__(self, config: SpeechConfig, encoder: EncoderConfig):
+        local = SpeechConvolutions(
+            config.convolutions,
+            config.convolution_norm,
+            config.convolution_bias,
+            SAMPLE_RATE if config.log_mel else 0,
+        )
+        super().__init__(config, encoder, local)
+        channels = config.convolutions[-1][0]
+        self.project: nn.Module | None = nn.Sequential(
+            nn.LayerNorm(channels, config.feature_eps), Linear(channels, encoder.width)
+        )
+        self.positions = ConvolutionalPositions(
+            encoder.width,
+            config.position_kernel,
+            config.position_groups,
+            config.position_depth,
+            config.position_norm,
+            config.position_weight_norm,
+        )
+        self.zero_padding = config.zero_padding
+        if config.decoder is None:
+            self.mask_token = nn.Parameter(torch.rand(encoder.width))
+
+    def _project(self, local: Tensor) -> Tensor:
+        assert self.project is not None
+        return self.project(local)
+
+    def pad(self, padding: Bool[Tensor, "batch inputs"], tokens: int) -> Bool[Tensor, "batch tokens"]:
+        """A frame is padding where it is computed from padding, in part or altogether."""
+        assert isinstance(self.local, SpeechConvolutions)
+        real = self.local.frames((~padding).sum(dim=-1))
+        return torch.arange(tokens, device=padding.device) >= real[:, None]
+
+
+FRONT_ENDS = {TextConfig: TextFrontEnd, ImageConfig: ImageFrontEnd, SpeechConfig: SpeechFrontEnd}

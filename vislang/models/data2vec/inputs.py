@@ -1,0 +1,312 @@
+"""From Documents to what an encoder of one modality reads: token ids, pixels or waveforms."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from PIL import Image as Pillow
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from vislang.cache import cache_folder
+from vislang.document import Audio, Document, Image
+from vislang.errors import UserError
+from vislang.models.towers.feature_cache import FeatureCache
+
+TOKENIZER_FILE = "tokenizer.json"
+SAMPLE_RATE = 16_000
+"""Samples a second that speech models read."""
+
+START, PADDING, END, UNKNOWN, MASK = "<s>", "<pad>", "</s>", "<unk>", "<mask>"
+
+
+class Whole(NamedTuple):
+    """Inputs of one modality, stacked.
+
+    Attributes:
+        modality: its name.
+        values: token ids (batch, tokens), pixels (batch, channels, height, width) or waveforms (batch, samples).
+        padding: (batch, inputs) True where there is nothing; None where nothing is padded.
+    """
+
+    modality: str
+    values: Tensor
+    padding: Bool[Tensor, "batch inputs"] | None
+
+
+class TooLong(UserWarning):
+    """A text was cut to the length that the model reads."""
+
+
+@dataclass(frozen=True)
+class ImageInput:
+    """How pixels are prepared.
+
+    Attributes:
+        size: side of the square in pixels.
+        mean, deviation: of each channel, in shares of full scale; what is read is (value - mean) / deviation.
+    """
+
+    size: int = 224
+    mean: Sequence[float | int] = (0.485, 0.456, 0.406)
+    deviation: Sequence[float | int] = (0.229, 0.224, 0.225)
+
+    def __call__(self, image: Pillow.Image) -> Float[Tensor, "3 size size"]:
+        """The largest central square of an RGB image, scaled to the size."""
+        side = min(image.size)
+        left, upper = (image.width - side) / 2, (image.height - side) / 2
+        box = (left, upper, left + side, upper + side)
+        return self.tensor(image.resize((self.size, self.size), Pillow.Resampling.BICUBIC, box))
+
+    def tensor(self, image: Pillow.Image) -> Float[Tensor, "3 size size"]:
+        """An RGB image that has the size already."""
+        values = np.asarray(image, dtype=np.float32) / 255
+        values = (values - np.asarray(self.mean, np.float32)) / np.asarray(self.deviation, np.float32)
+        return torch.from_numpy(values.transpose(2, 0, 1).copy())
+
+
+@dataclass(frozen=True)
+class SpeechInput:
+    """How waveforms are prepared.
+
+    Attributes:
+        rate: samples a second.
+        normalise: bring each recording to mean 0 and deviation 1, as data2vec's released models expect.
+    """
+
+    rate: int = SAMPLE_RATE
+    normalise: bool = True
+
+    @property
+    def decoded(self) -> FeatureCache:
+        """Recordings at this rate that were decoded before, as 16-bit samples."""
+        return FeatureCache(cache_folder("waveforms", str(self.rate)))
+
+    def samples(self, sound: Audio) -> np.ndarray:
+        """A recording at this rate, decoded and resampled once and for all; see :meth:`Audio.decode`."""
+        known = self.decoded.get(sound.content_hash)
+        if known is None:
+            known = torch.from_numpy((sound.decode(self.rate).clip(-1, 1) * 32767).round().astype(np.int16))
+            self.decoded.put(sound.content_hash, known)
+        return known.numpy().astype(np.float32) / 32767
+
+    def __call__(self, samples: np.ndarray) -> Float[Tensor, "..."]:
+        """A waveform at the rate, as float32."""
+        wave = torch.from_numpy(np.ascontiguousarray(samples, dtype=np.float32))
+        return torch.nn.functional.layer_norm(wave, wave.shape) if self.normalise else wave
+
+
+class TextInput:
+    """How text is prepared: byte-level BPE (RoBERTa, Liu et al. 2019, section 4.4), between start and end tokens.
+
+    Args:
+        tokenizer: with the special tokens ``<s>``, ``<pad>``, ``</s>`` and ``<mask>``.
+        max_length: the most tokens that the model reads, start and end included.
+
+    Raises:
+        UserError: a special token is missing.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, max_length: int):
+        needed = (START, END, PADDING, MASK)
+        ids = [tokenizer.token_to_id(token) for token in needed]
+        missing = [token for token, id in zip(needed, ids, strict=True) if id is None]
+        if missing:
+            raise UserError(f"the tokenizer has no {', '.join(missing)}; give one made for RoBERTa or data2vec.")
+        self.tokenizer = tokenizer
+        self.max_length = max_length
+        self.start, self.end, self.padding_id, self.mask_id = (int(id) for id in ids if id is not None)
+
+    def __call__(self, text: str) -> Int[Tensor, "..."]:
+        """Token ids; what is over the length is cut off, with a notice that is the same for all texts."""
+        ids = self.tokens(text)
+        if len(ids) > self.max_length - 2:
+            warnings.warn(
+                f"texts over {self.max_length - 2} tokens are cut to what the model reads.",
+                TooLong,
+                stacklevel=2,
+            )
+        return self.framed(ids[: self.max_length - 2])
+
+    def tokens(self, text: str) -> list[int]:
+        """All token ids of a text, without start and end."""
+        return self.tokenizer.encode(text, add_special_tokens=False).ids
+
+    def framed(self, ids: Sequence[int]) -> Int[Tensor, "..."]:
+        """Token ids between start and end."""
+        return torch.tensor([self.start, *ids, self.end])
+
+    @classmethod
+    def train(cls, texts: Sequence[str], vocabulary_size: int, max_length: int) -> TextInput:
+        """Learn a vocabulary of at most this size, the special tokens included."""
+        tokenizer = Tokenizer(models.BPE(unk_token=UNKNOWN))
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.decoder = decoders.ByteLevel()
+        trainer = trainers.BpeTrainer(
+            vocab_size=vocabulary_size - 1,
+            special_tokens=[START, PADDING, END, UNKNOWN],
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        )
+        tokenizer.train_from_iterator(texts, trainer)
+        tokenizer.add_special_tokens([MASK])
+        tokenizer.post_processor = processors.RobertaProcessing((END, 2), (START, 0), add_prefix_space=False)
+        return cls(tokenizer, max_length)
+
+    @classmethod
+    def load(cls, file: Path, max_length: int) -> TextInput:
+        """Open a ``tokenizer.json``.
+
+        Raises:
+            UserError: no such file, or no tokenizer in it.
+        """
+        try:
+            content = file.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"{file}: cannot be read ({error}). Give the tokenizer.json of the model.") from None
+        try:
+            return cls.parse(content, max_length)
+        except UserError as error:
+            raise UserError(f"{file}: {error}") from None
+
+    @classmethod
+    def parse(cls, content: str, max_length: int) -> TextInput:
+        """From the content of a ``tokenizer.json``.
+
+        Raises:
+            UserError: it is none.
+        """
+        return cls(parse_tokenizer(content), max_length)
+
+
+def parse_tokenizer(content: str) -> Tokenizer:
+    """A tokenizer from the content of its ``tokenizer.json``.
+
+    Raises:
+        UserError: it is none.
+    """
+    try:
+        return Tokenizer.from_str(content)
+    except Exception as error:
+        # tokenizers raises a plain Exception, whatever is wrong.
+        raise UserError(f"not a tokenizer ({error}). Give the tokenizer.json of the model.") from None
+
+
+@dataclass
+class Inputs:
+    """The inputs of a model, one for each modality that it reads."""
+
+    text: TextInput | None = None
+    image: ImageInput | None = None
+    speech: SpeechInput | None = None
+
+    def modality(self, document: Document) -> str:
+        """Which modality a document is.
+
+        Raises:
+            UserError: it mixes modalities, is empty, or is of a modality that the model does not read.
+        """
+        kinds = {_MODALITY.get(type(part), type(part).__name__.lower()) for part in document.parts if part != ""}
+        name = document.name or "a document"
+        if len(kinds) != 1:
+            found = " and ".join(sorted(kinds)) or "nothing"
+            raise UserError(f"{name}: holds {found}; this model reads one modality at a time. Split the record.")
+        kind = kinds.pop()
+        if kind not in _MODALITY.values() or getattr(self, kind) is None:
+            known = [modality for modality in _MODALITY.values() if getattr(self, modality) is not None]
+            raise UserError(f"{name}: is {kind}, and this model reads {' and '.join(known) or 'nothing yet'}.")
+        if kind != "text" and len(document.parts) > 1:
+            raise UserError(f"{name}: holds {len(document.parts)} media; this model reads one at a time.")
+        return kind
+
+    def common_modality(self, documents: Sequence[Document]) -> str:
+        """The one modality of all documents.
+
+        Raises:
+            UserError: there are two.
+        """
+        first = self.modality(documents[0])
+        for document in documents[1:]:
+            if self.modality(document) != first:
+                raise UserError(
+                    f"{document.name or 'a document'}: is {self.modality(document)} in a batch of {first}. Give each "
+                    "modality a stream of its own."
+                )
+        return first
+
+    def read(self, documents: Sequence[Document]) -> Whole:
+        """Stack documents of one modality, whole and unchanged by chance.
+
+        Raises:
+            MediaError: a medium cannot be used.
+            UserError: see :meth:`modality`.
+        """
+        modality = self.common_modality(documents)
+        if modality == "image":
+            assert self.image is not None
+            return Whole("image", torch.stack([self.image(picture(document).decode()) for document in documents]), None)
+        if modality == "speech":
+            assert self.speech is not None
+            waves = [self.speech(self.speech.samples(recording(document))) for document in documents]
+            return Whole("speech", *padded(waves, 0.0))
+        assert self.text is not None
+        return Whole("text", *padded([self.text(words(d)) for d in documents], self.text.padding_id))
+
+    def save(self, folder: Path) -> dict[str, Any]:
+        """Write the tokenizer, and return what belongs in the model's config."""
+        if self.text is not None:
+            (folder / TOKENIZER_FILE).write_text(self.text.tokenizer.to_str(), encoding="utf-8")
+        return {
+            "text": None if self.text is None else {"max_length": self.text.max_length},
+            "image": None if self.image is None else asdict(self.image),
+            "speech": None if self.speech is None else asdict(self.speech),
+        }
+
+    @classmethod
+    def load(cls, folder: Path, values: dict[str, Any]) -> Inputs:
+        """What :meth:`save` wrote and returned."""
+        text = values["text"]
+        return cls(
+            None if text is None else TextInput.load(folder / TOKENIZER_FILE, text["max_length"]),
+            None if values["image"] is None else ImageInput(**values["image"]),
+            None if values["speech"] is None else SpeechInput(**values["speech"]),
+        )
+
+
+_MODALITY: dict[type, str] = {str: "text", Image: "image", Audio: "speech"}
+
+
+def picture(document: Document) -> Image:
+    """The image of a document that is one."""
+    (part,) = document.parts
+    assert isinstance(part, Image)
+    return part
+
+
+def recording(document: Document) -> Audio:
+    """The recording of a document that is one."""
+    (part,) = document.parts
+    assert isinstance(part, Audio)
+    return part
+
+
+def words(document: Document) -> str:
+    """The text of a document that is nothing else."""
+    return "".join(part for part in document.parts if isinstance(part, str))
+
+
+def padded(rows: Sequence[Tensor], value: float | int) -> tuple[Tensor, Tensor | None]:
+    """Rows of unequal length as one tensor, and True where it is padding (None where nothing is)."""
+    values = pad_sequence(list(rows), batch_first=True, padding_value=value)
+    lengths = torch.tensor([len(row) for row in rows])
+    if int(lengths.min()) == values.shape[1]:
+        return values, None
+    return values, torch.arange(values.shape[1]) >= lengths[:, None]

@@ -1,0 +1,422 @@
+"""data2vec: one self-supervised objective for text, images and speech (Baevski et al. 2022 and 2023).
+
+A front end turns its modality into a sequence of vectors, and hides part of it
+(:mod:`vislang.models.data2vec.front_ends`). The encoder does not know the modality
+(:mod:`vislang.models.data2vec.encoder`, :mod:`vislang.models.data2vec.blocks`). A teacher, which is the average of the
+student over time, reads the whole input; the student reads what was left of it, and its head
+(:mod:`vislang.models.data2vec.decoder`) regresses what the teacher's upper layers made of the hidden places
+(:mod:`vislang.models.data2vec.objective`). Here they come together.
+
+The two generations differ in how the student sees the gaps:
+
+* **v1** (arXiv 2202.03555): mask tokens fill them, and go through the whole encoder.
+* **v2** (arXiv 2212.07525): the encoder reads only what is visible; a small convolutional decoder fills the gaps
+  in. Several masks of a sample share one reading by the teacher.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from vislang.capabilities import Progress
+from vislang.document import Document
+from vislang.errors import UserError
+from vislang.models.data2vec.blocks import EncoderConfig, run_blocks
+from vislang.models.data2vec.decoder import ConvolutionalDecoder, regression_head
+from vislang.models.data2vec.encoder import Encoder
+from vislang.models.data2vec.front_ends import (
+    FrontEnd,
+    FrontEndConfig,
+    ImageConfig,
+    ImageFrontEnd,
+    Modalities,
+    SpeechFrontEnd,
+)
+from vislang.models.data2vec.inputs import Inputs
+from vislang.models.data2vec.objective import (
+    TOO_EASY,
+    Collapsed,
+    Masked,
+    Objective,
+    ObjectiveConfig,
+    TooEasy,
+    explained,
+    make_targets,
+    spread,
+)
+from vislang.models.saved import fill_model, read_config, write_model
+from vislang.nn.averaging import annealed_decay, average_into
+
+
+@dataclass
+class TeacherConfig:
+    """What of the teacher is its own, and how it trails the student.
+
+    Attributes:
+        decay, end_decay, anneal_steps: the share of itself that it keeps, annealed in a straight line.
+        scope: ``encoder``: the blocks alone, fed by the student's front end. ``context``: positions, class token
+            and prenet too, fed by the student's local features. ``all``: it reads the input by itself.
+        copied: names of the student's parameters (or what they start with) that are copied, not averaged.
+    """
+
+    decay: float = 0.999
+    end_decay: float = 0.9999
+    anneal_steps: int = 30_000
+    scope: Literal["encoder", "context", "all"] = "context"
+    copied: Sequence[str] = ()
+
+
+class Data2Vec(nn.Module):
+    """Student, teacher and objective; tensors in, tensors out.
+
+    Args:
+        encoder: shape of the shared encoder.
+        modalities: the front ends.
+        objective: what is regressed.
+        teacher: how the teacher trails.
+        origin: where converted weights came from, for the record.
+
+    Raises:
+        UserError: v2 without a decoder, a class loss without a class token, more layers in a target than there are.
+    """
+
+    def __init__(
+        self,
+        encoder: EncoderConfig,
+        modalities: Modalities,
+        objective: ObjectiveConfig | None = None,
+        teacher: TeacherConfig | None = None,
+        origin: dict[str, Any] | None = None,
+    ):
+        super().__init__()
+        self.modalities = modalities
+        self.inputs = Inputs()
+        self.origin = origin
+        self.objective_config = objective or ObjectiveConfig()
+        self.teacher_config = teacher or TeacherConfig()
+        _check(encoder, modalities.present(), self.objective_config)
+        self.student = Encoder(encoder, modalities)
+        self.heads = nn.ModuleDict(
+            {name: self._head(name, modality) for name, modality in modalities.present().items()}
+        )
+        self.teacher = self._make_teacher()
+        self.updates = 0
+        self._watched: dict[str, float] = {}
+
+    def _head(self, name: str, config: FrontEndConfig) -> nn.Module:
+        width = self.student.config.width
+        if self.objective_config.generation == "v1":
+            return regression_head(width, config.head_layers)
+        assert config.decoder is not None
+        front_end = self.student.front_end(name)
+        return ConvolutionalDecoder(
+            config.decoder, width, front_end.side if isinstance(front_end, ImageFrontEnd) else None
+        )
+
+    def _make_teacher(self) -> Encoder:
+        """The student as it is now, without the parts that the teacher borrows."""
+        teacher = copy.deepcopy(self.student).float().requires_grad_(False).eval()
+        scope = self.teacher_config.scope
+        for name in teacher.front_ends:
+            front_end = teacher.front_end(name)
+            front_end.mask_token = None
+            if scope != "all":
+                front_end.local = None
+                if isinstance(front_end, SpeechFrontEnd):
+                    front_end.project = None
+        if scope == "encoder":
+            teacher.front_ends = nn.ModuleDict()
+        return teacher
+
+    def reset_teacher(self) -> None:
+        """Make the teacher what the student is now."""
+        self.teacher = self._make_teacher()
+
+    def train(self, mode: bool = True) -> Data2Vec:
+        """The teacher never drops anything out."""
+        super().train(mode)
+        self.teacher.eval()
+        return self
+
+    @torch.no_grad()
+    def targets(
+        self,
+        batch: Masked,
+        local: Float[Tensor, "batch tokens width"],
+        padding: Tensor | None,
+        places: Int[Tensor, "..."] | None = None,
+    ) -> Float[Tensor, "*chosen width"]:
+        """What the teacher makes of whole inputs; ``local`` are the student's features of the same.
+
+        With ``places``, indices into batch and tokens (class tokens included) laid end to end, of these alone.
+        """
+        scope = self.teacher_config.scope
+        config = self.objective_config
+        front_end = (self.student if scope == "encoder" else self.teacher).front_end(batch.modality)
+        if scope == "all":
+            local = front_end.local_features(batch.values)
+        hidden = front_end(local.detach(), padding)
+        # Only where no norm looks beyond its own token do other places not matter.
+        early = places if set(config.layer_norms) | set(config.mean_norms) <= {"layer"} else None
+        _, results = run_blocks(self.teacher.blocks, hidden, config.top_k, config.end_of_block, early)
+        if early is not None:
+            return make_targets(results, config)
+        extra = front_end.config.class_tokens
+        real = None if padding is None or not front_end.config.strict_padding else ~padding
+        targets = make_targets([result[:, extra:] for result in results], config, real)
+        return targets if places is None else F.pad(targets, (0, 0, extra, 0)).flatten(0, 1)[places]
+
+    def objective(self, batch: Masked) -> Objective:
+        """Predict what was hidden; see :class:`Objective`."""
+        config = self.objective_config
+        front_end = self.student.front_end(batch.modality)
+        local = front_end.local_features(batch.values if batch.student_values is None else batch.student_values)
+        padding = None if batch.padding is None else front_end.pad(batch.padding, local.shape[1])
+        if config.generation == "v1":
+            places = F.pad(batch.mask, (front_end.config.class_tokens, 0)).flatten().nonzero()[:, 0]
+            wanted = self.targets(batch, local, padding, places)
+            predictions = self.heads[batch.modality](self.student(front_end(local, padding, batch.mask), places))
+            loss = self._loss(predictions, wanted)
+            return Objective({"regression": loss}, len(wanted), predictions, wanted)
+        return self._v2(batch, front_end, local, padding, self.targets(batch, local, padding))
+
+    def _v2(
+        self, batch: Masked, front_end: FrontEnd, local: Tensor, padding: Tensor | None, targets: Tensor
+    ) -> Objective:
+        config = self.objective_config
+        copies = len(batch.mask) // len(local)
+        local = local.repeat_interleave(copies, dim=0)
+        padding = None if padding is None else padding.repeat_interleave(copies, dim=0)
+        encoded = self.student(front_end(local, padding, batch.mask, leave_out=True))
+        extra = front_end.config.class_tokens
+        gaps = batch.mask if padding is None or not front_end.config.strict_padding else batch.mask | padding
+        decoded = self.heads[batch.modality](encoded[:, extra:], gaps, front_end.fixed_positions)
+        predictions = decoded[batch.mask]
+        wanted = targets.repeat_interleave(copies, dim=0)[batch.mask]
+        losses = {}
+        class_predictions = class_targets = None
+        if config.class_loss > 0:
+            class_predictions = encoded[:, extra - 1]
+            class_targets = targets.mean(dim=1).repeat_interleave(copies, dim=0)
+            losses["class"] = self._loss(class_predictions, class_targets) * config.class_loss * len(wanted)
+        losses["regression"] = self._loss(predictions, wanted) * config.weight
+        return Objective(losses, len(wanted), predictions, wanted, class_predictions, class_targets)
+
+    def _loss(self, predictions: Tensor, targets: Tensor) -> Float[Tensor, ""]:
+        config = self.objective_config
+        scale = 1 / math.sqrt(targets.shape[-1]) if config.scale is None else config.scale
+        predictions, targets = predictions.float(), targets.float()
+        if config.beta == 0:
+            return scale * F.mse_loss(predictions, targets, reduction="sum")
+        return scale * F.smooth_l1_loss(predictions, targets, reduction="sum", beta=config.beta)
+
+    def losses(self, batch: Masked) -> dict[str, Float[Tensor, ""]]:
+        """The objective's losses, a predicted place (v1 section 3.4; fairseq divides by the same number).
+
+        Raises:
+            Collapsed: targets or predictions hardly differ from place to place any more.
+        """
+        found = self.objective(batch)
+        self._watched = {
+            "target_spread": spread(found.targets).item(),
+            "prediction_spread": spread(found.predictions.detach()).item(),
+            "explained": explained(found.predictions.detach(), found.targets).item(),
+            "teacher_decay": self.decay,
+        }
+        self._must_not_have_collapsed()
+        return {name: loss / found.places for name, loss in found.losses.items()}
+
+    def _must_not_have_collapsed(self) -> None:
+        config = self.objective_config
+        if self.updates < config.watch_from:
+            return
+        for what, least in (("target", config.min_target_spread), ("prediction", config.min_prediction_spread)):
+            found = self._watched[f"{what}_spread"]
+            if found < least:
+                raise Collapsed(
+                    f"update {self.updates}: the {what}s have collapsed. Their standard deviation over places is "
+                    f"{found:.4f}, below objective.min_{what}_spread {least}: the encoder gives every input nearly the "
+                    "same representation, which is easy to predict and of no use. Usual causes: a learning rate that "
+                    "is too high or warmed up too fast, a teacher that follows too closely (raise teacher.decay), "
+                    "targets that are not normalised, too little that is hidden."
+                )
+        if self._watched["explained"] > TOO_EASY:
+            # Said once by Python's own rule: the same words from the same line.
+            warnings.warn(
+                f"over {TOO_EASY:.0%} of the targets' variance is predicted, which reading alone cannot do. Usual "
+                "cause: learned positions, which give targets away by place; take positions: none and alibi.",
+                TooEasy,
+                stacklevel=3,
+            )
+
+    def embed(
+        self,
+        documents: Sequence[Document],
+        batch_size: int = 64,
+        encoder: Literal["student", "teacher"] = "student",
+        progress: Progress | None = None,
+    ) -> Float[Tensor, "documents width"]:
+        """One vector a document: the mean over its tokens, patches or frames of what the encoder makes of them.
+
+        Args and errors are those of :meth:`embed_at`.
+        """
+        depth = len(self.student.blocks)
+        return self.embed_at(documents, [depth], batch_size, encoder, progress=progress)[depth]
+
+    @torch.inference_mode()
+    def embed_at(
+        self,
+        documents: Sequence[Document],
+        depths: Sequence[int],
+        batch_size: int = 64,
+        encoder: Literal["student", "teacher"] = "student",
+        parts: int = 1,
+        progress: Progress | None = None,
+    ) -> dict[int, Float[Tensor, "documents vector"]]:
+        """Vectors of documents after several depths, in one reading.
+
+        Args:
+            documents: each one text, one image or one recording; all of the same modality.
+            depths: after how many of the shared blocks, from 1 to all of them.
+            batch_size: documents at a time.
+            encoder: whose; the teacher can embed only where it has all front ends of its own.
+            parts: cut each sequence into so many equal parts and give the mean of each, end to end: what is said first
+                and what is said last then stay apart.
+            progress: called with (documents done, documents in all).
+
+        Raises:
+            MediaError: a medium cannot be used.
+            UserError: the model does not read this modality, or its teacher cannot read by itself.
+        """
+        if encoder == "teacher" and self.teacher_config.scope != "all":
+            raise UserError("this model's teacher reads what the student's front end gives it; embed with the student.")
+        of = self.student if encoder == "student" else self.teacher
+        speech = self.modalities.speech
+        if (
+            speech is not None
+            and self.inputs.common_modality(documents) == "speech"
+            and not (speech.strict_padding and speech.convolution_norm == "layer")
+        ):
+            # Such a model reads a recording differently when it is padded.
+            batch_size = 1
+        made: dict[int, list[Tensor]] = {depth: [] for depth in depths}
+        for start in range(0, len(documents), batch_size):
+            whole = self.inputs.read(documents[start : start + batch_size])
+            vectors = of.embed(whole.modality, whole.values, whole.padding, depths, parts)
+            for depth, vector in zip(depths, vectors, strict=True):
+                made[depth].append(vector.float().cpu())
+            if progress is not None:
+                progress(min(start + batch_size, len(documents)), len(documents))
+        return {depth: torch.cat(rows) for depth, rows in made.items()}
+
+    def diagnostics(self) -> dict[str, float]:
+        """Of the last batch: how far targets and predictions spread, and the teacher's decay."""
+        return dict(self._watched)
+
+    def parameter_groups(self) -> dict[str, list[tuple[str, Tensor]]]:
+        """What trains: ``matrices`` (weight decay is for these) and ``vectors`` (norms and biases)."""
+        groups: dict[str, list[tuple[str, Tensor]]] = {"matrices": [], "vectors": []}
+        for name, parameter in self.named_parameters():
+            if parameter.requires_grad:
+                is_matrix = parameter.ndim > 1 and ".bias." not in name
+                groups["matrices" if is_matrix else "vectors"].append((name, parameter))
+        return groups
+
+    def trainable_state(self) -> dict[str, Tensor]:
+        """Student, heads and teacher, and the number of updates."""
+        return {**self.state_dict(), "updates": torch.tensor(self.updates)}
+
+    def load_trainable_state(self, state: dict[str, Tensor]) -> None:
+        """Restore what :meth:`trainable_state` gave."""
+        state = dict(state)
+        self.updates = int(state.pop("updates"))
+        self.load_state_dict(state)
+
+    @property
+    def decay(self) -> float:
+        """The share of itself that the teacher keeps at this update."""
+        config = self.teacher_config
+        return annealed_decay(config.decay, config.end_decay, self.updates, config.anneal_steps)
+
+    def after_step(self) -> None:
+        """One update more, and the teacher follows."""
+        self.updates += 1
+        average_into(self.teacher, self.student, self.decay, self._is_copied)
+
+    @torch.no_grad()
+    def copy_to_teacher(self) -> None:
+        """Bring what is copied rather than averaged up to date."""
+        theirs = dict(self.teacher.named_parameters())
+        for name, parameter in self.student.named_parameters():
+            if name in theirs and self._is_copied(name):
+                theirs[name].copy_(parameter)
+
+    def _is_copied(self, name: str) -> bool:
+        return any(name.startswith(start) for start in self.teacher_config.copied)
+
+    def save(self, folder: Path | str) -> None:
+        """Write config and weights: student, heads and teacher."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        settings = {
+            "encoder": dataclasses.asdict(self.student.config),
+            "modalities": dataclasses.asdict(self.modalities),
+            "objective": dataclasses.asdict(self.objective_config),
+            "teacher": dataclasses.asdict(self.teacher_config),
+            "inputs": self.inputs.save(folder),
+            "updates": self.updates,
+            "origin": self.origin,
+        }
+        write_model(folder, self, settings)
+
+    @classmethod
+    def load(cls, folder: Path) -> Data2Vec:
+        """Open a folder that :meth:`save` wrote.
+
+        Raises:
+            UserError: the weights do not fit the config.
+        """
+        config = read_config(folder)
+        model = cls(
+            EncoderConfig(**config["encoder"]),
+            Modalities.from_values(config["modalities"]),
+            ObjectiveConfig(**config["objective"]),
+            TeacherConfig(**config["teacher"]),
+            config["origin"],
+        )
+        fill_model(model, folder)
+        model.inputs = Inputs.load(folder, config["inputs"])
+        model.updates = config["updates"]
+        return model.eval()
+
+
+def _check(encoder: EncoderConfig, modalities: dict[str, FrontEndConfig], objective: ObjectiveConfig) -> None:
+    if not 1 <= objective.top_k <= encoder.depth:
+        raise UserError(f"objective.top_k is {objective.top_k}; the encoder has {encoder.depth} blocks.")
+    if encoder.width % encoder.heads:
+        raise UserError(f"encoder.width {encoder.width} is no multiple of encoder.heads {encoder.heads}.")
+    if not modalities:
+        raise UserError("modalities: name at least one of text, image and speech.")
+    for name, modality in modalities.items():
+        if objective.generation == "v2" and modality.decoder is None:
+            raise UserError(f"modalities.{name}: data2vec 2.0 needs a decoder.")
+        relative = isinstance(modality, ImageConfig) and modality.positions == "relative"
+        if relative and (objective.generation == "v2" or modality.class_tokens != 1):
+            raise UserError(
+                f"modalities.{name}.positions: relative ones go with one class token and with mask tokens (v1); "
+                "take fixed ones."
+            )
+        if objective.class_loss > 0 and modality.class_tokens == 0:
+            raise UserError(f"modalities.{name}: objective.class_loss needs a class token.")

@@ -1,0 +1,351 @@
+"""Pretraining with data2vec: a recipe, and the model as the training loop sees it.
+
+What a recipe leaves open is as the paper of its generation has it, so that ``generation`` alone changes the objective
+with all that belongs to it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from vislang.capabilities import ModelRecipe, Progress, Revealed
+from vislang.document import Audio, Document
+from vislang.errors import UserError
+from vislang.models.data2vec.augment import Augmentation
+from vislang.models.data2vec.blocks import EncoderConfig
+from vislang.models.data2vec.collate import Collator, MaskingConfig
+from vislang.models.data2vec.decoder import DecoderConfig
+from vislang.models.data2vec.front_ends import Modalities, TextConfig
+from vislang.models.data2vec.inputs import ImageInput, Inputs, SpeechInput, TextInput, words
+from vislang.models.data2vec.model import Data2Vec, TeacherConfig
+from vislang.models.data2vec.objective import Masked, Norm, ObjectiveConfig
+from vislang.models.loading import load
+from vislang.models.precision import Precision, autocast, dtype_of
+
+
+class Choice(NamedTuple):
+    """What a paper chose for one modality; see ObjectiveConfig and TeacherConfig."""
+
+    top_k: int
+    end_of_block: bool
+    layer_norms: tuple[Norm, ...]
+    mean_norms: tuple[Norm, ...]
+    beta: float
+    copies: int
+    class_loss: float
+    decay: float
+    end_decay: float
+    anneal_steps: int
+    scope: Literal["encoder", "context", "all"]
+
+
+# The papers' appendices, completed from fairseq's released configurations (see docs/data2vec.md).
+PAPERS: dict[tuple[str, str], Choice] = {
+    ("v1", "text"): Choice(10, False, ("layer",), (), 4.0, 1, 0.0, 0.999, 0.9999, 100_000, "all"),
+    ("v1", "image"): Choice(6, True, ("layer",), (), 2.0, 1, 0.0, 0.9998, 0.9998, 1, "encoder"),
+    ("v1", "speech"): Choice(8, False, ("instance",), (), 0.0, 1, 0.0, 0.999, 0.9999, 30_000, "encoder"),
+    ("v2", "text"): Choice(12, False, ("instance",), (), 0.0, 8, 0.0, 0.9999, 0.99999, 100_000, "encoder"),
+    ("v2", "image"): Choice(10, False, ("instance",), ("layer",), 0.0, 16, 0.01, 0.9998, 0.99999, 100_000, "all"),
+    ("v2", "speech"): Choice(8, False, ("instance",), (), 0.0, 8, 0.0, 0.999, 0.99999, 75_000, "context"),
+}
+
+DECODERS = {
+    "text": DecoderConfig(width=768, layers=5, kernel=9, residual=False, projection_layers=2),
+    "image": DecoderConfig(width=768, layers=6, kernel=3),
+    "speech": DecoderConfig(width=384, layers=4, kernel=7),
+}
+
+
+@dataclass
+class Choices:
+    """What a recipe chooses for itself; None leaves it to the paper (fields as in ObjectiveConfig, TeacherConfig).
+
+    ``copies`` and ``class_loss`` belong to v2 and mean nothing to v1.
+    """
+
+    top_k: int | None = None
+    end_of_block: bool | None = None
+    layer_norms: list[Norm] | None = None
+    mean_norms: list[Norm] | None = None
+    beta: float | None = None
+    copies: int | None = None
+    class_loss: float | None = None
+    decay: float | None = None
+    end_decay: float | None = None
+    anneal_steps: int | None = None
+    scope: Literal["encoder", "context", "all"] | None = None
+
+
+@dataclass
+class Data2VecRecipe(ModelRecipe):
+    """What a recipe says of a data2vec model.
+
+    Attributes:
+        generation: v1 or v2; the one switch between the objectives.
+        encoder: the shared blocks.
+        modalities: the front ends. Decoders serve v2 only; one that is missing is the paper's, as wide as the encoder.
+        choices: where the recipe differs from the papers.
+        masking: what is hidden.
+        augmentation: what is done to images.
+        tokenizer: a ``tokenizer.json`` for text; None learns one from the lessons.
+        collapse_watch_from: updates after which small spreads of targets or predictions stop the run.
+        start_from: folder of a data2vec model to go on from; encoder and modalities are then that model's.
+        dtype: of the arithmetic; ``auto`` takes bfloat16 where the machine multiplies it in hardware. Weights, and the
+            teacher's average, stay float32.
+    """
+
+    generation: Literal["v1", "v2"] = "v2"
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    modalities: Modalities = field(default_factory=Modalities)
+    choices: Choices = field(default_factory=Choices)
+    masking: MaskingConfig = field(default_factory=MaskingConfig)
+    augmentation: Augmentation | None = None
+    tokenizer: str | None = None
+    collapse_watch_from: int = 500
+    start_from: str | None = None
+    dtype: Precision = "float32"
+
+    def build(self) -> Pretraining:
+        """A model at the start of its pretraining.
+
+        Raises:
+            UserError: the settings do not go together, or ``start_from`` is no data2vec model.
+        """
+        start = self._start()
+        if start is not None:
+            encoder, modalities = start.student.config, start.modalities
+        else:
+            encoder, modalities = self.encoder, self._modalities()
+        chosen = self._chosen(list(modalities.present()), encoder.depth)
+        objective = ObjectiveConfig(
+            self.generation,
+            chosen.top_k,
+            chosen.end_of_block,
+            chosen.layer_norms,
+            chosen.mean_norms,
+            chosen.beta,
+            None,
+            chosen.copies,
+            chosen.class_loss,
+            watch_from=self.collapse_watch_from,
+        )
+        # v1's text teacher shares the student's embeddings, but has to read the tokens that the student is not shown.
+        copied = ("front_ends.text.local",) if self.generation == "v1" and modalities.text else ()
+        teacher = TeacherConfig(chosen.decay, chosen.end_decay, chosen.anneal_steps, chosen.scope, copied)
+        model = Data2Vec(encoder, modalities, objective, teacher)
+        if start is not None:
+            _take_over(model, start)
+        model.inputs = self._inputs(modalities, None if start is None else start.inputs)
+        return Pretraining(model, self._collate(model), dtype_of(self.dtype))
+
+    def open(self, folder: Path) -> Pretraining:
+        """A pretrained model with the batches of this recipe."""
+        model = Data2Vec.load(folder)
+        return Pretraining(model, self._collate(model), dtype_of(self.dtype)).eval()
+
+    def _collate(self, model: Data2Vec) -> Collator:
+        copies = model.objective_config.copies
+        return Collator(model.inputs, model.modalities, self.masking, self.generation, copies, self.augmentation)
+
+    def _start(self) -> Data2Vec | None:
+        if self.start_from is None:
+            return None
+        start = load(self.start_from)
+        if not isinstance(start, Data2Vec):
+            raise UserError(f"start_from {self.start_from}: is a {type(start).__name__}, not a data2vec model.")
+        return start
+
+    def _modalities(self) -> Modalities:
+        """The front ends with the parts that this generation needs, and without those that it does not."""
+        made = {}
+        for name, config in self.modalities.present().items():
+            decoder = None
+            if self.generation == "v2":
+                decoder = config.decoder or dataclasses.replace(DECODERS[name], width=self.encoder.width)
+            made[name] = dataclasses.replace(config, decoder=decoder)
+        return Modalities(**made)  # type: ignore[arg-type]  # each under its own name
+
+    def _chosen(self, modalities: Sequence[str], depth: int) -> Choice:
+        """The recipe's choices, completed by the papers'."""
+        if not modalities:
+            raise UserError("modalities: name at least one of text, image and speech.")
+        own = {name: value for name, value in vars(self.choices).items() if value is not None}
+        found = {}
+        for name in Choice._fields:
+            if name in own:
+                found[name] = own[name]
+                continue
+            theirs = {getattr(PAPERS[self.generation, modality], name) for modality in modalities}
+            if len(theirs) > 1:
+                raise UserError(
+                    f"choices.{name}: the papers differ between {' and '.join(modalities)} "
+                    f"({', '.join(map(str, sorted(theirs, key=str)))}); say which."
+                )
+            (found[name],) = theirs
+        if self.generation == "v1":
+            # One mask a sample, and nothing for the class token to predict: both are v2's.
+            found |= {"copies": 1, "class_loss": 0.0}
+        if "top_k" not in own:
+            found["top_k"] = min(found["top_k"], depth)
+        return Choice(**found)
+
+    def _inputs(self, modalities: Modalities, start: Inputs | None) -> Inputs:
+        known = start or Inputs()
+        text: TextInput | None = None
+        if modalities.text is not None:
+            text = known.text
+            if self.tokenizer is not None:
+                text = TextInput.load(Path(self.tokenizer), modalities.text.max_length)
+            if text is not None:
+                _must_fit(text, modalities.text)
+        return Inputs(
+            text,
+            None if modalities.image is None else known.image or ImageInput(modalities.image.size),
+            None if modalities.speech is None else known.speech or SpeechInput(),
+        )
+
+
+class Pretraining(nn.Module):
+    """A data2vec model and the batches that it is pretrained on; Trainable.
+
+    Args:
+        model: student, teacher and objective.
+        collate: makes batches.
+        dtype: of the arithmetic.
+    """
+
+    def __init__(self, model: Data2Vec, collate: Collator, dtype: torch.dtype = torch.float32):
+        super().__init__()
+        self.model = model
+        self.collate = collate
+        self.dtype = dtype
+
+    def prepare(self, documents: Sequence[Document], progress: Progress | None = None) -> int:
+        """Decode recordings that no run has decoded yet; returns how many those were."""
+        speech = self.collate.inputs.speech
+        if speech is None:
+            return 0
+        sounds = [medium for document in documents for medium in document.media if isinstance(medium, Audio)]
+        missing = [sound for sound in sounds if sound.content_hash not in speech.decoded]
+        for number, sound in enumerate(missing, start=1):
+            speech.samples(sound)
+            if progress is not None:
+                progress(number, len(missing))
+        return len(missing)
+
+    def fit(self, lessons: Sequence[Document]) -> None:
+        """Learn a vocabulary from the lessons, where there is text and no tokenizer was given.
+
+        Raises:
+            UserError: the lessons hold no text.
+        """
+        config, inputs = self.model.modalities.text, self.collate.inputs
+        if config is None or inputs.text is not None:
+            return
+        texts = [words(lesson) for lesson in lessons if all(isinstance(part, str) for part in lesson.parts)]
+        if not texts:
+            raise UserError("no text to learn a vocabulary from; add text, or name a tokenizer in the recipe.")
+        inputs.text = TextInput.train(texts, config.vocabulary_size, config.max_length)
+        _must_fit(inputs.text, config)
+
+    def losses(self, batch: Masked) -> dict[str, Float[Tensor, ""]]:
+        """See :meth:`Data2Vec.losses`."""
+        with autocast(batch.values.device, self.dtype):
+            return self.model.losses(batch)
+
+    @torch.no_grad()
+    def reveal(self, documents: Sequence[Document], seed: int = 0) -> list[Revealed]:
+        """What is hidden of each document, and how well the student predicted it; of several masks, the first."""
+        plain = Collator(**{**vars(self.collate), "augmentation": None})
+        whole = plain(documents, seed)
+        with torch.random.fork_rng():
+            # v2's decoder fills gaps with noise.
+            torch.manual_seed(seed)
+            found = self.model.objective(whole)
+        centre = found.targets.mean(dim=0)
+        left = (found.targets - found.predictions).square().sum(dim=-1)
+        agreement = torch.full(whole.mask.shape, torch.nan)
+        agreement[whole.mask] = 1 - left / (found.targets - centre).square().sum(dim=-1)
+        copies = len(whole.mask) // len(documents)
+        revealed = []
+        for number in range(len(documents)):
+            mask, agreed = whole.mask[number * copies], agreement[number * copies]
+            tokens: list[str] = []
+            rows = 1
+            if whole.modality == "image":
+                assert self.model.modalities.image is not None
+                rows = self.model.modalities.image.size // self.model.modalities.image.patch
+            elif whole.modality == "text":
+                assert self.collate.inputs.text is not None
+                ids = whole.values[number].tolist()
+                tokens = [self.collate.inputs.text.tokenizer.decode([i], skip_special_tokens=False) for i in ids]
+            revealed.append(Revealed(whole.modality, mask.view(rows, -1), agreed.view(rows, -1), tokens))
+        return revealed
+
+    def embed(
+        self, documents: Sequence[Document], batch_size: int = 64, *, progress: Progress | None = None
+    ) -> Float[Tensor, "documents width"]:
+        """See :meth:`Data2Vec.embed`."""
+        return self.model.embed(documents, batch_size, progress=progress)
+
+    def parameter_groups(self) -> dict[str, list[tuple[str, Tensor]]]:
+        """See :meth:`Data2Vec.parameter_groups`."""
+        return self.model.parameter_groups()
+
+    def after_step(self) -> None:
+        """The teacher follows."""
+        self.model.after_step()
+
+    def diagnostics(self) -> dict[str, float]:
+        """See :meth:`Data2Vec.diagnostics`."""
+        return self.model.diagnostics()
+
+    def trainable_state(self) -> dict[str, Tensor]:
+        """The model's state, and the tokenizer's as the bytes of its file."""
+        state = self.model.trainable_state()
+        if (text := self.collate.inputs.text) is not None:
+            state["tokenizer"] = torch.frombuffer(bytearray(text.tokenizer.to_str().encode()), dtype=torch.uint8)
+        return state
+
+    def load_trainable_state(self, state: dict[str, Tensor]) -> None:
+        """Restore what :meth:`trainable_state` gave."""
+        state = dict(state)
+        file = state.pop("tokenizer", None)
+        if file is not None:
+            assert self.model.modalities.text is not None
+            self.collate.inputs.text = TextInput.parse(
+                bytes(file.tolist()).decode(), self.model.modalities.text.max_length
+            )
+        self.model.load_trainable_state(state)
+
+    def save(self, folder: Path) -> None:
+        """Write the data2vec model; ``vislang.load`` opens that."""
+        self.model.save(folder)
+
+
+def _must_fit(text: TextInput, config: TextConfig) -> None:
+    size = text.tokenizer.get_vocab_size()
+    if size > config.vocabulary_size:
+        raise UserError(f"the tokenizer has {size} types, and modalities.text.vocabulary_size is less; raise it.")
+    if text.padding_id != config.padding_id:
+        raise UserError(
+            f"the tokenizer's padding is {text.padding_id}, and modalities.text.padding_id is {config.padding_id}; "
+            "make them equal."
+        )
+
+
+def _take_over(model: Data2Vec, start: Data2Vec) -> None:
+    """Begin with another model's student; where the heads are the same, with those too."""
+    model.student.load_state_dict(start.student.state_dict())
+    ours, theirs = model.heads.state_dict(), start.heads.state_dict()
+    if {name: t.shape for name, t in ours.items()} == {name: t.shape for name, t in theirs.items()}:
+        model.heads.load_state_dict(theirs)
+    model.reset_teacher()

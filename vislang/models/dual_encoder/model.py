@@ -1,0 +1,498 @@
+"""A contrastive pair of encoders: one vector for an image, one for a text, near each other where they belong together.
+
+As CLIP (Radford et al. 2021, section 2.3), and as Flamingo's vision encoder was pretrained (Alayrac et al. 2022,
+appendix B.1.3): symmetric cross-entropy over the similarities of a batch, with a learned temperature. An image is what
+a frozen tower gives of its regions, read by a few blocks or by none; a text is read by blocks, or is the sum of its
+words. Large batches need no more memory than small ones: encoders read chunks, and each chunk is read once more when
+its gradient is asked for (Gao et al. 2021).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.distributed as distributed
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.distributed.nn.functional import all_gather
+from torch.utils.checkpoint import checkpoint
+
+from vislang.capabilities import ModelRecipe, Progress
+from vislang.document import Document, Image
+from vislang.errors import UserError
+from vislang.models.dual_encoder.tower import DualEncoderTower
+from vislang.models.loading import load, saved_class
+from vislang.models.precision import Precision, autocast, dtype_of
+from vislang.models.regions.readers import RegionsConfig
+from vislang.models.saved import fill_model, read_config, write_model
+from vislang.models.vilbert.inputs import PairInputs, Pairs
+from vislang.models.vilbert.model import EPS, RegionEmbedding, TextEmbedding, TextStreamConfig, VisionStreamConfig
+from vislang.models.vilbert.pair_model import PairModel
+from vislang.models.vilbert.word_pieces import Pieces, WordPieces
+from vislang.nn.attention import hide
+from vislang.nn.linear import Linear
+from vislang.nn.statistics import mean_and_deviation
+from vislang.nn.transformer import EncoderBlock
+
+HOTTEST = math.log(100)
+"""The temperature's inverse is kept below 100, as in CLIP."""
+
+MEASURED = 2000
+"""Images whose features say what all have in common."""
+
+
+class UnknownWords(UserWarning):
+    """A text has words that a bag of words does not know."""
+
+
+@dataclass
+class DualEncoderConfig:
+    """Two encoders.
+
+    Attributes:
+        text, vision: their shapes; ``classes`` and ``images`` of the vision side mean nothing here. A ``depth`` of 0 is
+            the sum of the words, or the whole image's feature alone: of some ten thousand pairs these learned more than
+            two blocks a side over word pieces (docs/vilbert.md has the figures).
+        width: of the vectors.
+    """
+
+    text: TextStreamConfig = field(default_factory=TextStreamConfig)
+    vision: VisionStreamConfig = field(default_factory=VisionStreamConfig)
+    width: int = 256
+
+
+class Encoder(nn.Module):
+    """Blocks that normalise first, over embeddings of either kind; the first place becomes the vector."""
+
+    def __init__(self, config: TextStreamConfig | VisionStreamConfig, width: int):
+        super().__init__()
+        self.blocks = nn.ModuleList(
+            EncoderBlock(
+                config.width,
+                config.heads,
+                config.hidden,
+                norm_first=True,
+                eps=EPS,
+                activation=config.activation,
+                dropout=config.dropout,
+                attention_dropout=config.attention_dropout,
+            )
+            for _ in range(config.depth)
+        )
+        self.norm = nn.LayerNorm(config.width, EPS)
+        self.to_vector = Linear(config.width, width, bias=False)
+
+    def forward(
+        self, x: Float[Tensor, "items places width"], padding: Bool[Tensor, "items places"] | None
+    ) -> Float[Tensor, "items vector"]:
+        """A vector of length 1 each."""
+        return F.normalize(self.to_vector(self.read(x, padding)[:, 0]).float(), dim=-1)
+
+    def read(
+        self, x: Float[Tensor, "items places width"], padding: Bool[Tensor, "items places"] | None
+    ) -> Float[Tensor, "items places width"]:
+        """What the blocks make of every place."""
+        hidden = None if padding is None else hide(padding, x.dtype)
+        for block in self.blocks:
+            x, _ = block(x, hidden)
+        return self.norm(x)
+
+
+class WordEncoder(nn.Module):
+    """A text read by blocks, its words in their order."""
+
+    def __init__(self, config: TextStreamConfig, width: int):
+        super().__init__()
+        self.embedding = TextEmbedding(config)
+        self.encoder = Encoder(config, width)
+
+    def forward(
+        self,
+        ids: Int[Tensor, "texts tokens"],
+        segments: Int[Tensor, "texts tokens"],
+        unread: Bool[Tensor, "texts tokens"] | None,
+    ) -> Float[Tensor, "texts vector"]:
+        """A vector of length 1 each."""
+        return self.encoder(self.embedding(ids, segments), unread)
+
+
+class WordBag(nn.Module):
+    """A text as the sum of its words' vectors, whatever their order.
+
+    The vectors start near zero, so that a word which was hardly ever met says next to nothing. A text without a word
+    that is known has a vector of zeros: it is like nothing.
+    """
+
+    def __init__(self, config: TextStreamConfig, width: int):
+        super().__init__()
+        self.embedding = nn.Embedding(config.vocabulary_size, width, padding_idx=0)
+        self.dropout = config.dropout
+
+    def forward(
+        self,
+        ids: Int[Tensor, "texts tokens"],
+        segments: Int[Tensor, "texts tokens"],
+        unread: Bool[Tensor, "texts tokens"] | None,
+    ) -> Float[Tensor, "texts vector"]:
+        """A vector of length 1 each, or 0."""
+        said = torch.ones_like(ids, dtype=self.embedding.weight.dtype) if unread is None else (~unread).float()
+        # In training some words of a text are left out.
+        said = F.dropout(said, self.dropout, self.training)
+        return F.normalize((self.embedding(ids) * said[..., None]).sum(dim=1).float(), dim=-1)
+
+
+class ImageEncoder(nn.Module):
+    """An image's regions, standardised and read by blocks; the place of the whole image becomes the vector."""
+
+    features_mean: Tensor
+    features_deviation: Tensor
+
+    def __init__(self, config: VisionStreamConfig, width: int):
+        super().__init__()
+        self.register_buffer("features_mean", torch.zeros(config.feature_width))
+        self.register_buffer("features_deviation", torch.ones(config.feature_width))
+        self.embedding = RegionEmbedding(config)
+        self.encoder = Encoder(config, width)
+
+    def standardise(self, features: Float[Tensor, "regions feature_width"]) -> None:
+        """Measure what the features of all images have in common, which is taken off them."""
+        mean, deviation = mean_and_deviation(features)
+        self.features_mean.copy_(mean)
+        self.features_deviation.copy_(deviation)
+
+    def forward(
+        self,
+        features: Float[Tensor, "images regions feature_width"],
+        boxes: Float[Tensor, "images regions 5"],
+        padding: Bool[Tensor, "images regions"] | None,
+    ) -> Float[Tensor, "images vector"]:
+        """A vector of length 1 each, from the whole image and its regions, the whole first."""
+        if not len(self.encoder.blocks):
+            # Nothing then looks from one place to another.
+            features, boxes, padding = features[:, :1], boxes[:, :1], None
+        return self.encoder(self._embed(features, boxes), padding)
+
+    def read(
+        self, features: Float[Tensor, "images regions feature_width"], boxes: Float[Tensor, "images regions 5"]
+    ) -> Float[Tensor, "images regions width"]:
+        """What the blocks make of every place."""
+        return self.encoder.read(self._embed(features, boxes), None)
+
+    def _embed(self, features: Tensor, boxes: Tensor) -> Float[Tensor, "images regions width"]:
+        return self.embedding((features - self.features_mean) / self.features_deviation, boxes)
+
+
+class DualEncoder(nn.Module):
+    """Tensors in, vectors out.
+
+    Args:
+        config: of both encoders.
+    """
+
+    def __init__(self, config: DualEncoderConfig):
+        super().__init__()
+        self.config = config
+        self.text = (WordEncoder if config.text.depth else WordBag)(config.text, config.width)
+        self.image = ImageEncoder(config.vision, config.width)
+        self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                nn.init.normal_(module.weight, std=0.02)
+            if isinstance(module, nn.Linear) and module.bias is not None:
+                nn.init.zeros_(module.bias)
+        if isinstance(self.text, WordBag):
+            nn.init.normal_(self.text.embedding.weight, std=1e-3)
+
+    @property
+    def scale(self) -> Float[Tensor, ""]:
+        """What similarities are multiplied by: the inverse of the temperature."""
+        return self.log_scale.clamp(max=HOTTEST).exp()
+
+
+def contrastive_loss(
+    images: Float[Tensor, "images vector"],
+    texts: Float[Tensor, "texts vector"],
+    belong: Bool[Tensor, "images texts"],
+    scale: Float[Tensor, ""],
+) -> dict[str, Float[Tensor, ""]]:
+    """Symmetric InfoNCE: each image finds its text, each text its image.
+
+    Args:
+        images, texts: vectors of length 1.
+        belong: which go together. An image with several texts finds each of them among those of others; what else is
+            its own is no negative.
+        scale: inverse of the temperature.
+
+    Returns:
+        ``image_to_text`` and ``text_to_image``, each half of the mean over pairs.
+    """
+    scores = scale * images @ texts.t()
+    losses = {}
+    for name, matrix, own in (("image_to_text", scores, belong), ("text_to_image", scores.t(), belong.t())):
+        row, column = own.nonzero(as_tuple=True)
+        others = own[row].clone()
+        others[torch.arange(len(row)), column] = False
+        logits = matrix[row].masked_fill(others, -torch.inf)
+        losses[name] = F.cross_entropy(logits, column) / 2
+    return losses
+
+
+class ContrastiveEncoder(PairModel[DualEncoder]):
+    """The dual encoder with its inputs; Trainable, and it Matches and Embeds.
+
+    Args:
+        network: the encoders.
+        inputs: how texts and images are prepared.
+        chunk: items that are encoded at a time; a batch may be any multiple, at the price of encoding twice. 0 for all.
+        dtype: of the arithmetic.
+    """
+
+    def __init__(self, network: DualEncoder, inputs: PairInputs, chunk: int = 0, dtype: torch.dtype = torch.float32):
+        config = network.config
+        super().__init__(network, inputs, config.text.max_length, config.vision.feature_width, dtype)
+        self.chunk = chunk
+
+    def prepare(self, documents: Sequence[Document], progress: Progress | None = None) -> int:
+        """Find the regions of images that are not known yet."""
+        return self.inputs.prepare(documents, progress)
+
+    def fit(self, lessons: Sequence[Document]) -> None:
+        """Learn a vocabulary where none was given, of whole words for a bag; measure what all images have in common.
+
+        A bag that was trained before learns the words that are new in these lessons on top.
+        """
+        text = self.network.config.text
+        texts = [" ".join(self.inputs.texts_of(lesson)) for lesson in lessons]
+        known = self.inputs.words
+        if isinstance(self.network.text, WordBag):
+            if known is None or known.has_whole_words:
+                self.inputs.words = WordPieces.of_whole_words(texts, text.vocabulary_size, text.max_length, known)
+        elif known is None:
+            self.inputs.words = WordPieces.train(list(dict.fromkeys(texts)), text.vocabulary_size, text.max_length)
+        # A model that goes on keeps what it was trained with.
+        if not self.network.image.features_mean.any():
+            images = list({image: None for lesson in lessons for image in self.inputs.images_of(lesson)})[:MEASURED]
+            features = [self.inputs.regions_of((image,)).features for image in images]
+            self.network.image.standardise(torch.from_numpy(np.concatenate(features)))
+
+    def collate(self, documents: Sequence[Document], seed: int = 0) -> Pairs:
+        """Pairs of an image and a text; nothing is left to chance."""
+        rows = [(self.inputs.texts_of(document), self.inputs.images_of(document)) for document in documents]
+        return self.inputs.read(rows, [document.name for document in documents])
+
+    def losses(self, batch: Pairs) -> dict[str, Float[Tensor, ""]]:
+        """See :func:`contrastive_loss`. Across processes each contrasts its own pairs with all items."""
+        with autocast(batch.features.device, self.dtype):
+            images = self._encode(self.network.image, batch.features, batch.boxes, batch.region_padding)
+            texts = self._encode(self.network.text, *self._readable(batch.text))
+        belong = torch.zeros(len(images), len(texts), dtype=torch.bool, device=images.device)
+        belong[batch.image_of, batch.text_of] = True
+        if distributed.is_initialized() and distributed.get_world_size() > 1:
+            images, texts, belong = gathered(images, texts, belong)
+        return contrastive_loss(images, texts, belong, self.network.scale)
+
+    def _readable(self, pieces: Pieces) -> Pieces:
+        """Hide from a bag what is no word that it knows."""
+        assert self.inputs.words is not None
+        if not isinstance(self.network.text, WordBag):
+            return pieces
+        return pieces._replace(padding=~self.inputs.words.are_words(pieces.ids))
+
+    def _encode(self, encode, *inputs: Tensor | None) -> Float[Tensor, "items vector"]:
+        """Encode in chunks, whose inner states are not kept but computed again for the gradient."""
+        first = inputs[0]
+        assert first is not None
+        if not self.chunk or len(first) <= self.chunk:
+            return encode(*inputs)
+        parts = []
+        for start in range(0, len(first), self.chunk):
+            chunk = [None if each is None else each[start : start + self.chunk] for each in inputs]
+            kept = checkpoint(encode, *chunk, use_reentrant=False) if self.training else encode(*chunk)
+            parts.append(kept)
+        return torch.cat(parts)
+
+    @torch.inference_mode()
+    def embed(
+        self, documents: Sequence[Document], batch_size: int = 64, *, progress: Progress | None = None
+    ) -> Float[Tensor, "documents vector"]:
+        """A vector for each document, which is one image or one text.
+
+        Raises:
+            UserError: a document is neither.
+        """
+        found: list[Tensor] = []
+        for start in range(0, len(documents), batch_size):
+            part = documents[start : start + batch_size]
+            for document in part:
+                if len(document.media) > 1 or (document.media and len(document.parts) > 1):
+                    raise UserError(f"{document.name or 'a document'}: one image or one text has a vector, not both.")
+            seen = {n: self.inputs.images_of(document)[0] for n, document in enumerate(part) if document.media}
+            said = {n: " ".join(self.inputs.texts_of(document)) for n, document in enumerate(part) if n not in seen}
+            rows: dict[int, Tensor] = {}
+            if seen:
+                rows |= zip(seen, self.embed_images(list(seen.values())), strict=True)
+            if said:
+                rows |= zip(said, self.embed_texts(list(said.values())), strict=True)
+            found += [rows[n] for n in range(len(part))]
+            if progress is not None:
+                progress(start + len(part), len(documents))
+        return torch.stack(found)
+
+    @torch.inference_mode()
+    def embed_images(self, images: Sequence[Image], batch_size: int = 64) -> Float[Tensor, "images vector"]:
+        """A vector for each image."""
+        parts = []
+        for start in range(0, len(images), batch_size):
+            read = [self.inputs.regions_of((image,)) for image in images[start : start + batch_size]]
+            pairs = self.inputs.pairs(self.inputs.text([("",)]), read, [0] * len(read), range(len(read)), [])
+            with autocast(pairs.features.device, self.dtype):
+                parts.append(self.network.image(pairs.features, pairs.boxes, pairs.region_padding))
+        return torch.cat(parts)
+
+    @torch.inference_mode()
+    def embed_texts(self, texts: Sequence[str], batch_size: int = 64) -> Float[Tensor, "texts vector"]:
+        """A vector for each text. A bag of words passes over those that it does not know, and says so."""
+        parts = []
+        self._tell_unknown(texts)
+        for start in range(0, len(texts), batch_size):
+            pieces = self.inputs.text([(text,) for text in texts[start : start + batch_size]])
+            with autocast(pieces.ids.device, self.dtype):
+                parts.append(self.network.text(*self._readable(pieces)))
+        return torch.cat(parts)
+
+    def _tell_unknown(self, texts: Sequence[str]) -> None:
+        # A tokenizer of one's own may cut words into pieces, so that none is unknown.
+        words = self.inputs.words
+        unknown = words.unknown_in(texts) if words is not None and words.has_whole_words else []
+        if unknown:
+            more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
+            warnings.warn(
+                f"words that the model never learned are passed over: {', '.join(unknown[:5])}{more}.",
+                UnknownWords,
+                stacklevel=3,
+            )
+
+    @torch.inference_mode()
+    def match_all(
+        self,
+        images: Sequence[Image],
+        texts: Sequence[str],
+        candidates: Bool[Tensor, "images texts"] | None = None,
+        progress: Progress | None = None,
+    ) -> Float[Tensor, "images texts"]:
+        """Similarities of all images and texts; each is encoded once."""
+        scores = self.embed_images(images) @ self.embed_texts(texts).t()
+        if progress is not None:
+            progress(1, 1)
+        return scores if candidates is None else scores.masked_fill(~candidates, -torch.inf)
+
+    def vision_tower(self, name: str, image_size: int | None = None) -> DualEncoderTower:
+        """The image side as a frozen tower; see :class:`~vislang.models.towers.vision.GivesVisionTower`."""
+        network = self.network
+        return DualEncoderTower(name, network.image, network.config.vision.width, self.inputs.regions, image_size)
+
+    def diagnostics(self) -> dict[str, float]:
+        """The temperature."""
+        return {"temperature": 1 / self.network.scale.item()}
+
+    def save(self, folder: Path) -> None:
+        """Write weights, config and tokenizer."""
+        folder.mkdir(parents=True, exist_ok=True)
+        settings = {"encoders": dataclasses.asdict(self.network.config), "inputs": self.inputs.save(folder)}
+        write_model(folder, self, settings)
+
+    @classmethod
+    def load(cls, folder: Path, regions: RegionsConfig | None = None) -> ContrastiveEncoder:
+        """Open a folder that :meth:`save` wrote.
+
+        Raises:
+            TowerError: the source of its regions is missing, or is another one.
+        """
+        config = read_config(folder)
+        shape = config["encoders"]
+        encoders = DualEncoderConfig(
+            TextStreamConfig(**shape["text"]), VisionStreamConfig(**shape["vision"]), shape["width"]
+        )
+        model = cls(DualEncoder(encoders), PairInputs.load(folder, config["inputs"], regions))
+        fill_model(model, folder)
+        return model.eval()
+
+
+def gathered(
+    images: Float[Tensor, "images vector"], texts: Float[Tensor, "texts vector"], belong: Bool[Tensor, "images texts"]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The items of all processes, as many as each has; gradients flow back to where an item came from.
+
+    Texts that two processes share count as two, and so as each other's negatives.
+    """
+    counts = torch.tensor([len(images), len(texts)], device=images.device)
+    all_counts = [torch.zeros_like(counts) for _ in range(distributed.get_world_size())]
+    distributed.all_gather(all_counts, counts)
+    most = torch.stack(all_counts).amax(dim=0)
+    everything = []
+    for side, part in enumerate((images, texts)):
+        padded = F.pad(part, (0, 0, 0, int(most[side]) - len(part)))
+        received = all_gather(padded)
+        everything.append(torch.cat([rows[: int(c[side])] for rows, c in zip(received, all_counts, strict=True)]))
+    own = F.pad(belong.float(), (0, int(most[1]) - len(texts), 0, int(most[0]) - len(images)))
+    blocks = [torch.zeros_like(own) for _ in all_counts]
+    distributed.all_gather(blocks, own)
+    cut = [block[: int(c[0]), : int(c[1])] for block, c in zip(blocks, all_counts, strict=True)]
+    return everything[0], everything[1], torch.block_diag(*cut).bool()
+
+
+@dataclass
+class DualEncoderRecipe(ModelRecipe):
+    """What a recipe says of a dual encoder.
+
+    Attributes:
+        encoders: widths and depths; the vision side's ``feature_width`` is the region source's.
+        regions: where regions come from; None for the default, or with ``start_from`` for that model's source.
+        tokenizer: a ``tokenizer.json`` or BERT's ``vocab.txt``; None learns one from the texts.
+        start_from: folder of a trained dual encoder to go on with; its shapes and words hold then.
+        chunk: items that are encoded at a time; 0 for the whole batch.
+        dtype: of the arithmetic; ``auto`` takes bfloat16 where the machine multiplies it in hardware.
+    """
+
+    encoders: DualEncoderConfig = field(default_factory=DualEncoderConfig)
+    regions: RegionsConfig | None = None
+    tokenizer: str | None = None
+    start_from: str | None = None
+    chunk: int = 0
+    dtype: Precision = "float32"
+
+    def build(self) -> ContrastiveEncoder:
+        """A model at the start of its training.
+
+        Raises:
+            UserError: the settings do not go together, or ``start_from`` is no dual encoder.
+        """
+        if self.start_from is not None:
+            if not issubclass(made := saved_class(self.start_from), ContrastiveEncoder):
+                raise UserError(f"start_from {self.start_from}: is a {made.__name__}, not a dual encoder.")
+            start = load(self.start_from, regions=self.regions)
+            return ContrastiveEncoder(start.network, start.inputs, self.chunk, dtype_of(self.dtype)).train()
+        text = self.encoders.text
+        words = None
+        if self.tokenizer is not None:
+            words = WordPieces.load(Path(self.tokenizer), text.max_length)
+            if words.size > text.vocabulary_size:
+                raise UserError(f"tokenizer: has {words.size} pieces, and encoders.text.vocabulary_size is less.")
+        regions = self.regions or RegionsConfig()
+        inputs = PairInputs(words, regions.open(), regions)
+        self.encoders.vision.feature_width = inputs.regions.width
+        return ContrastiveEncoder(DualEncoder(self.encoders), inputs, self.chunk, dtype_of(self.dtype))
+
+    def open(self, folder: Path) -> ContrastiveEncoder:
+        """A trained model with the arithmetic of this recipe."""
+        made = ContrastiveEncoder.load(folder)
+        made.chunk, made.dtype = self.chunk, dtype_of(self.dtype)
+        return made

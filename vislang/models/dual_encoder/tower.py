@@ -1,0 +1,73 @@
+"""The image side of a dual encoder as a frozen vision tower, as Flamingo's own vision encoder is one: pretrained by
+contrast with text, and frozen (Alayrac et al. 2022, section 3.1.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image as Pillow
+from torch import Tensor, nn
+
+from vislang.models.regions.readers import ComputedRegions, RegionReader
+from vislang.models.regions.region import Regions
+from vislang.models.regions.sources import GridRegions, grid_boxes
+from vislang.models.towers.packaged import TowerError, fingerprint
+from vislang.models.towers.vision import VisionTower
+
+
+class DualEncoderTower(VisionTower):
+    """The cells of the grid that a dual encoder looks at, as its image blocks leave them.
+
+    Args:
+        name: folder of the dual encoder.
+        image: its image encoder.
+        width: of that encoder's hidden states.
+        regions: where it has regions from, which must be a grid.
+        image_size: must be the one that it was trained with, or None.
+
+    Raises:
+        TowerError: its regions are no grid, or another size is wanted.
+    """
+
+    def __init__(self, name: str, image: nn.Module, width: int, regions: RegionReader, image_size: int | None = None):
+        super().__init__()
+        if not isinstance(regions, ComputedRegions) or not isinstance(regions.source, GridRegions):
+            raise TowerError(f"vision tower {name!r}: a dual encoder over {regions.name}; only one over a grid serves.")
+        self.below = regions.source.tower
+        if image_size not in (None, self.below.image_size):
+            raise TowerError(
+                f"image_size {image_size}: the dual encoder {name!r} was trained at {self.below.image_size} pixels. "
+                "Leave image_size out."
+            )
+        self.image = image
+        self._read: Callable[[Tensor, Tensor], Tensor] = image.read  # type: ignore[assignment]  # hidden states
+        self.name, self.image_size = name, self.below.image_size
+        self.width = width
+        # What it stands on counts too.
+        below = torch.tensor(list(self.below.fingerprint.encode()), dtype=torch.uint8)
+        self.fingerprint = fingerprint({**self.image.state_dict(), "below": below})
+        self.requires_grad_(False).eval()
+
+    def preprocess(self, image: Pillow.Image) -> Float[Tensor, "channels height width"]:
+        """As the tower below wants it."""
+        return self.below.preprocess(image)
+
+    @torch.no_grad()
+    def forward(
+        self, pixels: Float[Tensor, "images channels height width"]
+    ) -> Float[Tensor, "images positions features_width"]:
+        """The cells, row by row; the place that stands for the whole image is left out."""
+        features = self.below(pixels)
+        whole = torch.cat([features.mean(dim=1, keepdim=True), features], dim=1)
+        return self._read(whole, self._boxes(features))[:, 1:]
+
+    def _boxes(self, features: Float[Tensor, "images positions below"]) -> Float[Tensor, "images places 5"]:
+        """Where the whole and the cells lie: the same in every image."""
+        images, positions, _ = features.shape
+        side = round(positions**0.5)
+        unit = Regions(np.zeros((positions, 1), dtype=np.float32), grid_boxes(side, side, 1, 1), 1, 1)
+        places = torch.from_numpy(unit.with_whole().locations()).to(features.device)
+        return places.expand(images, -1, -1)

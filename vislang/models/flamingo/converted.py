@@ -1,0 +1,133 @@
+"""A bridge that OpenFlamingo trained, on the language model that it was trained on: tensors in, logits out."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from vislang.models.flamingo.bridge import Bridge, FlamingoConfig
+from vislang.models.flamingo.collate import Batch
+from vislang.models.flamingo.model import Flamingo
+from vislang.models.saved import read_config, write_model
+from vislang.models.towers.causal_lm import CausalLMWithRows
+from vislang.models.towers.language import LanguageTower, load_causal_lm, load_language_tower
+from vislang.models.towers.packaged import TowerError, fingerprint
+from vislang.models.towers.vision import load_vision_tower
+from vislang.prompt import Prompts
+
+
+class OldFlamingo(nn.Module):
+    """A converted bridge. The language model is referred to by hash, and not written.
+
+    Args:
+        config: shape of the bridge.
+        language_model: folder or Hub id of the language model.
+        features_width: of the vision tower that it was trained with.
+        ids, rows: tokens whose embeddings were trained, or added to the language model, and these embeddings.
+        origin: where the weights came from, for the record.
+        expected: hash of the language model that is meant; None takes any.
+
+    Raises:
+        TowerError: there is no such language model, or it is another one.
+    """
+
+    def __init__(
+        self,
+        config: FlamingoConfig,
+        language_model: str,
+        features_width: int,
+        ids: Tensor,
+        rows: Float[Tensor, "tokens width"],
+        origin: dict[str, Any] | None = None,
+        expected: str | None = None,
+    ):
+        super().__init__()
+        lm = load_causal_lm(language_model)
+        self.language_name, self.fingerprint = language_model, fingerprint(lm.state_dict())
+        if expected is not None and self.fingerprint != expected:
+            raise TowerError(
+                f"language model {language_model}: has the hash {self.fingerprint[:12]}, and the bridge was converted "
+                f"with one of {expected[:12]}. Give the one that it was trained on."
+            )
+        self.features_width, self.origin = features_width, origin
+        extended = CausalLMWithRows(lm, ids, rows)
+        assert config.media_token is not None
+        media = extended.embed(torch.tensor([[config.media_token]]))[0, 0]
+        self.bridge = Bridge(config, extended, features_width, media)
+
+    def forward(self, batch: Batch) -> Float[Tensor, "batch tokens types"]:
+        """Logits at every position."""
+        return self.bridge(batch)
+
+    def with_towers(self, vision_tower: str, prompts: Prompts, image_size: int | None = None) -> Flamingo:
+        """The same bridge with a vision tower and the language model's tokenizer, to be asked.
+
+        Args:
+            vision_tower: the one that it was trained with: a folder or a Hub id.
+            prompts: the words that it was trained with.
+            image_size: of the tower; None takes the tower's own.
+
+        Raises:
+            TowerError: there is no such tower, or its features have another width.
+        """
+        vision = load_vision_tower(vision_tower, image_size)
+        if vision.width != self.features_width:
+            raise TowerError(
+                f"vision tower {vision_tower!r}: has features of width {vision.width}, and the bridge was trained on "
+                f"{self.features_width}."
+            )
+        tokenizer = load_language_tower(self.language_name).tokenizer
+        language = LanguageTower(self.language_name, self.fingerprint, self.bridge.lm, tokenizer)
+        made = Flamingo(self.bridge.config, language, vision, prompts, origin=self.origin)
+        made.bridge.load_state_dict(self.bridge.state_dict())
+        return made.eval()
+
+    def save(self, folder: Path | str) -> None:
+        """Write config and what was trained."""
+        lm = self.bridge.lm
+        assert isinstance(lm, CausalLMWithRows)
+        state = {
+            name: tensor for name, tensor in self.bridge.state_dict().items() if not name.startswith(("lm.", "frozen"))
+        }
+        settings = {
+            "bridge": dataclasses.asdict(self.bridge.config),
+            "features_width": self.features_width,
+            "language_model": {"name": str(Path(self.language_name).resolve()), "fingerprint": self.fingerprint},
+            "origin": self.origin,
+        }
+        write_model(folder, self, settings, {**state, "row_ids": lm.row_ids, "rows": lm.rows})
+
+    @classmethod
+    def load(cls, folder: Path, language_model: str | None = None) -> OldFlamingo:
+        """Open a folder that :meth:`save` wrote.
+
+        Args:
+            folder: the folder.
+            language_model: where the language model lies now, if no longer where it was.
+
+        Raises:
+            TowerError: the language model is missing, or is not the one that it was converted with.
+        """
+        config = read_config(folder)
+        known = config["language_model"]
+        state = safetensors.torch.load_file(folder / "model.safetensors")
+        model = cls(
+            FlamingoConfig(**config["bridge"]),
+            language_model or known["name"],
+            config["features_width"],
+            state.pop("row_ids"),
+            state.pop("rows"),
+            config["origin"],
+            known["fingerprint"],
+        )
+        own = {name: tensor for name, tensor in model.bridge.state_dict().items() if name in state}
+        with torch.no_grad():
+            for name, tensor in own.items():
+                tensor.copy_(state[name])
+        return model.eval()

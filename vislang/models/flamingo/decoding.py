@@ -1,0 +1,227 @@
+"""Writing on: greedily, by sampling or with beams, from texts that a bridge has read."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from vislang.errors import UserError
+from vislang.models.flamingo.bridge import Bridge, Reading
+
+COLDEST = 1e-3
+"""The lowest temperature at which logits divided by it are still numbers; below, take the most likely token."""
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How to write.
+
+    Attributes:
+        max_new_tokens: the longest text.
+        temperature: 0 takes the most likely token; otherwise logits are divided by it and a token is drawn.
+        top_k: draw among so many of the most likely tokens; 0 among all.
+        top_p: draw among the most likely tokens that together have this probability (Holtzman et al. 2020).
+        beams: texts that are followed at once; the best one counts. 1 for no beams.
+        length_penalty: beams are ranked by log-likelihood over length to this power; 0 for the likelihood alone, as
+            OpenFlamingo ranks.
+        returns: texts for each prompt; several need beams, or a temperature.
+        stop: strings that end a text; they are left out of it.
+        seed: of what is drawn. Each text has draws of its own, so that its batch makes no difference.
+
+    Raises:
+        UserError: settings that do not go together.
+    """
+
+    max_new_tokens: int = 20
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    beams: int = 1
+    length_penalty: float = 1.0
+    returns: int = 1
+    stop: tuple[str, ...] = ()
+    seed: int = 0
+
+    def __post_init__(self):
+        for name in ("max_new_tokens", "beams", "returns"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+        if not (self.temperature == 0 or COLDEST <= self.temperature < math.inf):
+            raise UserError(f"temperature is {self.temperature}; it must be 0, or a number of at least {COLDEST}.")
+        if self.top_k < 0 or not 0 < self.top_p <= 1:
+            raise UserError("top_k must not be negative, and top_p lies above 0, up to 1.")
+        if not 0 <= self.seed < 2**32:
+            raise UserError(f"seed is {self.seed}; it must be at least 0 and below 2**32.")
+        if self.beams > 1 and self.temperature > 0:
+            raise UserError("beams follow the most likely texts and draw nothing; set temperature to 0, or beams to 1.")
+        if self.returns > 1 and self.temperature == 0 and self.returns > self.beams:
+            raise UserError(f"{self.returns} texts of one prompt would be alike; set a temperature, or more beams.")
+        if any(not text for text in self.stop):
+            raise UserError("stop: an empty string would end every text at once.")
+
+
+@dataclass(frozen=True)
+class Written:
+    """A text as tokens, without its end, and its log-likelihood in nats, the end included where it was reached."""
+
+    tokens: list[int]
+    log_likelihood: float
+
+
+Stops = Callable[[list[int]], bool]
+"""Whether a text that has come so far is over."""
+
+
+def write_on(
+    bridge: Bridge, reading: Reading, decoding: Decoding, ends: frozenset[int], stops: Stops | None = None
+) -> list[list[Written]]:
+    """Continue each row of a reading; returns ``returns`` texts a row, the best first where there are beams.
+
+    Args:
+        bridge: what has read.
+        reading: its rows; it may be used up.
+        decoding: how to write.
+        ends: tokens that end a text.
+        stops: is asked after each token.
+    """
+    if decoding.beams > 1:
+        return _beams(bridge, reading, decoding, ends, stops)
+    *_, written = grow(bridge, reading, decoding, ends, stops)
+    copies = decoding.returns
+    return [written[start : start + copies] for start in range(0, len(written), copies)]
+
+
+def grow(
+    bridge: Bridge, reading: Reading, decoding: Decoding, ends: frozenset[int], stops: Stops | None = None
+) -> Iterator[list[Written]]:
+    """The same without beams, step by step: all texts as they are after each token, those of one prompt together."""
+    copies = decoding.returns
+    if copies > 1:
+        reading = reading.of(torch.arange(len(reading.lengths)).repeat_interleave(copies))
+    before = bridge.steps_after(reading, copies)
+    count = len(reading.lengths)
+    # One generator a text, each from a seed that does not depend on the other rows.
+    draws = [torch.Generator().manual_seed(decoding.seed * 1_000_003 + row % copies) for row in range(count)]
+    texts: list[list[int]] = [[] for _ in range(count)]
+    likelihoods = [0.0] * count
+    over = [False] * count
+    for position in range(decoding.max_new_tokens):
+        log_probabilities = bridge.logits(reading.hidden)[:, -1].float().log_softmax(dim=-1)
+        tokens = _next(log_probabilities, decoding, draws)
+        chosen = log_probabilities.gather(1, tokens[:, None])[:, 0].tolist()
+        for row, token in enumerate(tokens.tolist()):
+            if over[row]:
+                continue
+            likelihoods[row] += chosen[row]
+            over[row] = token in ends
+            if not over[row]:
+                texts[row] = [*texts[row], token]
+                over[row] = stops is not None and stops(texts[row])
+        yield [Written(text, likelihood) for text, likelihood in zip(texts, likelihoods, strict=True)]
+        if all(over) or position + 1 == decoding.max_new_tokens:
+            return
+        reading = bridge.advance(reading, tokens, before)
+
+
+def _next(
+    log_probabilities: Float[Tensor, "rows types"], decoding: Decoding, draws: list[torch.Generator]
+) -> Int[Tensor, "..."]:
+    if decoding.temperature == 0:
+        return log_probabilities.argmax(dim=-1)
+    kept = top(log_probabilities / decoding.temperature, decoding.top_k, decoding.top_p)
+    # The largest of log-probability and Gumbel noise is a draw (Maddison et al. 2014).
+    uniform = torch.stack([torch.rand(kept.shape[1], generator=draw) for draw in draws]).to(kept.device)
+    return (kept - (-uniform.clamp(min=1e-20).log()).log()).argmax(dim=-1)
+
+
+def top(logits: Float[Tensor, "rows types"], k: int, p: float) -> Float[Tensor, "rows types"]:
+    """Minus infinity for all but the k most likely types (0: all), and of these for all beyond probability p."""
+    if k:
+        least = logits.topk(min(k, logits.shape[-1]), dim=-1).values[:, -1:]
+        logits = logits.masked_fill(logits < least, -torch.inf)
+    if p < 1:
+        ordered, places = logits.sort(dim=-1, descending=True)
+        probabilities = ordered.softmax(dim=-1)
+        # A type stays while those before it do not reach p; the first always stays.
+        beyond = probabilities.cumsum(dim=-1) - probabilities >= p
+        logits = logits.masked_fill(beyond.gather(1, places.argsort(dim=-1)), -torch.inf)
+    return logits
+
+
+@dataclass
+class _Hypotheses:
+    """The finished texts of one prompt, the best of them kept."""
+
+    most: int
+    penalty: float
+    kept: list[tuple[float, Written]]
+
+    def add(self, written: Written, length: int) -> None:
+        self.kept.append((written.log_likelihood / length**self.penalty, written))
+        self.kept = sorted(self.kept, key=lambda pair: -pair[0])[: self.most]
+
+    def beaten_by(self, likelihood: float, length: int) -> bool:
+        """Whether a text that is not finished may still end among the kept."""
+        return len(self.kept) < self.most or likelihood / length**self.penalty > self.kept[-1][0]
+
+
+def _beams(
+    bridge: Bridge, reading: Reading, decoding: Decoding, ends: frozenset[int], stops: Stops | None
+) -> list[list[Written]]:
+    prompts, beams = len(reading.lengths), decoding.beams
+    reading = reading.of(torch.arange(prompts).repeat_interleave(beams))
+    before = bridge.steps_after(reading, beams)
+    finished = [_Hypotheses(beams, decoding.length_penalty, []) for _ in range(prompts)]
+    texts: list[list[int]] = [[] for _ in range(prompts * beams)]
+    # At first all beams of a prompt are the same text; only one of them may branch.
+    likelihoods = torch.full((prompts, beams), -torch.inf)
+    likelihoods[:, 0] = 0.0
+    done = [False] * prompts
+    for position in range(decoding.max_new_tokens):
+        log_probabilities = bridge.logits(reading.hidden)[:, -1].float().log_softmax(dim=-1).cpu()
+        types = log_probabilities.shape[-1]
+        reached = likelihoods[..., None] + log_probabilities.view(prompts, beams, types)
+        # Each of the ends may take a candidate of each beam; so many more are looked at.
+        best, places = reached.flatten(1).topk(min(beams * (1 + len(ends)), beams * types), dim=-1)
+        rows: list[int] = []
+        tokens: list[int] = []
+        followed: list[list[int]] = []
+        for prompt in range(prompts):
+            going: list[tuple[float, int, list[int], int]] = []
+            for likelihood, place in zip(best[prompt].tolist(), places[prompt].tolist(), strict=True):
+                if done[prompt] or len(going) == beams or likelihood == -torch.inf:
+                    break
+                beam, token = divmod(place, types)
+                text = texts[prompt * beams + beam]
+                if token in ends:
+                    finished[prompt].add(Written(text, likelihood), position + 1)
+                elif stops is not None and stops([*text, token]):
+                    finished[prompt].add(Written([*text, token], likelihood), position + 1)
+                else:
+                    going.append((likelihood, prompt * beams + beam, [*text, token], token))
+            if not going or not finished[prompt].beaten_by(going[0][0], position + 1):
+                done[prompt] = True
+            # A prompt that is done, or has few candidates, keeps its rows; nothing more comes of them.
+            going += [(-torch.inf, prompt * beams, [], next(iter(ends), 0))] * (beams - len(going))
+            likelihoods[prompt] = torch.tensor([each[0] for each in going])
+            rows += [each[1] for each in going]
+            followed += [each[2] for each in going]
+            tokens += [each[3] for each in going]
+        texts = followed
+        if all(done) or position + 1 == decoding.max_new_tokens:
+            break
+        device = reading.lengths.device
+        reading = bridge.advance(
+            reading.of(torch.tensor(rows, device=device)), torch.tensor(tokens, device=device), before
+        )
+    for prompt in range(prompts):
+        for beam, likelihood in enumerate(likelihoods[prompt].tolist()):
+            text = texts[prompt * beams + beam]
+            if not done[prompt] and likelihood > -torch.inf:
+                finished[prompt].add(Written(text, likelihood), len(text))
+    return [[written for _, written in each.kept[: decoding.returns]] for each in finished]

@@ -1,0 +1,294 @@
+"""From the images of documents to their regions: computed once and kept, read from files, or in boxes of one's own."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+
+from vislang.boxes import overlaps
+from vislang.cache import cache_folder
+from vislang.capabilities import Progress
+from vislang.document import Image
+from vislang.errors import UserError
+from vislang.models.regions.files import RegionFiles
+from vislang.models.regions.region import RegionError, Regions
+from vislang.models.regions.sources import ClusteredRegions, GridRegions, QueryRegions, RegionSource
+from vislang.models.towers.feature_cache import FeatureCache
+from vislang.models.towers.packaged import EFFICIENTNET_LITE0, TowerError
+from vislang.models.towers.vision import load_vision_tower
+
+AT_ONCE = 64
+"""Images whose regions are computed together."""
+
+
+@runtime_checkable
+class RegionReader(Protocol):
+    """Gives regions of images as documents name them.
+
+    Attributes:
+        name: where they come from, for messages.
+        fingerprint: of whatever decides the features; empty for files.
+        classes_fingerprint: of whatever else decides the classes; empty where nothing else does.
+        width: of a feature.
+        classes: over how many classes each region's distribution is; 0 where it has none.
+    """
+
+    name: str
+    fingerprint: str
+    classes_fingerprint: str
+    width: int
+    classes: int
+
+    def read(self, images: Sequence[Image]) -> list[Regions]:
+        """The regions of each image.
+
+        Raises:
+            RegionError: there are none, or they cannot be used.
+            MediaError: an image cannot be decoded.
+        """
+        ...
+
+    def prepare(self, images: Sequence[Image], progress: Progress | None = None) -> int:
+        """Compute what is computed once; returns for how many images it was."""
+        ...
+
+
+class ComputedRegions:
+    """Regions of a source, computed once an image and kept on disk at half precision.
+
+    Args:
+        source: of the regions.
+        folder: where to keep them.
+    """
+
+    def __init__(self, source: RegionSource, folder: Path):
+        self.source = source
+        self.name, self.width, self.classes = source.name, source.width, source.classes
+        self.fingerprint, self.classes_fingerprint = source.fingerprint, source.classes_fingerprint
+        self.kept = FeatureCache(folder)
+
+    def read(self, images: Sequence[Image]) -> list[Regions]:
+        """See :class:`RegionReader`."""
+        self.prepare(images)
+        return [self._known(image) for image in images]
+
+    def prepare(self, images: Sequence[Image], progress: Progress | None = None) -> int:
+        """See :class:`RegionReader`."""
+        missing = list({image.content_hash: image for image in images if image.content_hash not in self.kept}.values())
+        for start in range(0, len(missing), AT_ONCE):
+            chunk = missing[start : start + AT_ONCE]
+            for image, regions in zip(chunk, self.source([image.decode() for image in chunk]), strict=True):
+                self.kept.put_named(image.content_hash, _tensors(regions.check(image.name)))
+            if progress is not None:
+                progress(start + len(chunk), len(missing))
+        return len(missing)
+
+    def _known(self, image: Image) -> Regions:
+        kept = self.kept.get_named(image.content_hash)
+        if kept is None:
+            # Another process took the file away, or it was damaged.
+            (regions,) = self.source([image.decode()])
+            return regions
+        classes = kept.get("classes")
+        width, height = kept["size"].tolist()
+        return Regions(
+            kept["features"].float().numpy(),
+            kept["boxes"].numpy(),
+            width,
+            height,
+            None if classes is None else classes.float().numpy(),
+        )
+
+
+def _tensors(regions: Regions) -> dict[str, torch.Tensor]:
+    tensors = {
+        "features": torch.from_numpy(regions.features).half(),
+        "boxes": torch.from_numpy(regions.boxes),
+        "size": torch.tensor([regions.width, regions.height], dtype=torch.float32),
+    }
+    if regions.classes is not None:
+        tensors["classes"] = torch.from_numpy(regions.classes).half()
+    return tensors
+
+
+class BoxedRegions:
+    """Boxes of one's own, in COCO's format; each has the mean of a grid's features under it.
+
+    Args:
+        grid: gives a grid of regions for each image.
+        path: a JSON file with ``images`` (``id``, ``file_name``, ``width``, ``height``) and ``annotations``
+            (``image_id`` and ``bbox``: left, top, width, height in pixels). A bare name is looked for in the folder of
+            each image.
+
+    Raises:
+        RegionError: no such file, or another format.
+    """
+
+    def __init__(self, grid: RegionReader, path: Path | str):
+        self.grid, self.path = grid, Path(path)
+        self.name, self.width, self.classes = f"{grid.name} in the boxes of {path}", grid.width, grid.classes
+        self.fingerprint, self.classes_fingerprint = grid.fingerprint, grid.classes_fingerprint
+        self._boxes: dict[Path, dict[str, tuple[float, float, np.ndarray]]] = {}
+        if self.path.parent != Path():
+            self._of(self.path)
+
+    def _of(self, path: Path) -> dict[str, tuple[float, float, np.ndarray]]:
+        if path not in self._boxes:
+            self._boxes[path] = read_coco_boxes(path)
+        return self._boxes[path]
+
+    def read(self, images: Sequence[Image]) -> list[Regions]:
+        """See :class:`RegionReader`."""
+        found = []
+        for image, cells in zip(images, self.grid.read(images), strict=True):
+            name = Path(image.name).name
+            path = self.path if self.path.parent != Path() else Path(image.name).parent / self.path
+            if name not in self._of(path):
+                raise RegionError(f"{path}: holds no box of {name}. Add its annotations.")
+            width, height, boxes = self._of(path)[name]
+            # The file's pixels may be those of another scale of the image.
+            scale = np.array([cells.width / width, cells.height / height] * 2, dtype=np.float32)
+            found.append(pooled(cells, boxes * scale).check(f"{path}, image {name}"))
+        return found
+
+    def prepare(self, images: Sequence[Image], progress: Progress | None = None) -> int:
+        """See :class:`RegionReader`."""
+        return self.grid.prepare(images, progress)
+
+
+def read_coco_boxes(path: Path) -> dict[str, tuple[float, float, np.ndarray]]:
+    """By file name: width and height of the image, and its boxes as left, top, right, bottom.
+
+    Raises:
+        RegionError: no such file, or another format; the message names the annotation.
+    """
+    try:
+        content: Any = json.loads(path.read_text(encoding="utf-8"))
+        named = {image["id"]: image for image in content["images"]}
+        found: dict[Any, list[list[float]]] = {number: [] for number in named}
+        for place, annotation in enumerate(content["annotations"]):
+            left, top, width, height = map(float, annotation["bbox"])
+            if annotation["image_id"] not in named:
+                raise RegionError(f"{path}, annotation {place}: is of image {annotation['image_id']}, not in the file.")
+            found[annotation["image_id"]].append([left, top, left + width, top + height])
+        return {
+            image["file_name"]: (float(image["width"]), float(image["height"]), np.array(found[number], np.float32))
+            for number, image in named.items()
+            if found[number]
+        }
+    except OSError as error:
+        raise RegionError(f"{path}: cannot be read ({error.strerror}). Give COCO's JSON of boxes.") from None
+    except RegionError:
+        raise
+    except (ValueError, KeyError, TypeError) as error:
+        raise RegionError(
+            f"{path}: not COCO's JSON of boxes ({type(error).__name__}: {error}). Wanted: images with id, file_name, "
+            "width and height, and annotations with image_id and bbox."
+        ) from None
+
+
+def pooled(cells: Regions, boxes: np.ndarray) -> Regions:
+    """Regions in other boxes: of each the mean over the cells that it covers, weighted by how much of them.
+
+    Args:
+        cells: a grid of regions.
+        boxes: left, top, right, bottom, in the same pixels.
+    """
+    start = np.maximum(boxes[:, None, :2], cells.boxes[None, :, :2])
+    end = np.minimum(boxes[:, None, 2:], cells.boxes[None, :, 2:])
+    weights = (end - start).clip(0).prod(axis=-1)
+    # A box without area, or outside of the image, gets the cell that it comes nearest to.
+    empty = weights.sum(axis=1) <= 0
+    if empty.any():
+        around = boxes[empty] + np.array([-1e-3, -1e-3, 1e-3, 1e-3], dtype=np.float32)
+        weights[empty] = np.eye(len(cells.boxes), dtype=np.float32)[overlaps(around, cells.boxes).argmax(axis=1)]
+    weights = (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+    classes = None if cells.classes is None else weights @ cells.classes
+    return Regions(weights @ cells.features, boxes, cells.width, cells.height, classes)
+
+
+@dataclass
+class RegionsConfig:
+    """Where regions come from. One of ``tower``, ``detector`` and ``files``.
+
+    Attributes:
+        tower: a vision tower, whose grid is taken (see :func:`~vislang.models.towers.vision.load_vision_tower`).
+        image_size: side of the square that its images are resized to; 0 for the tower's own.
+        detector: a detector of transformers, whose queries are taken.
+        files: region files; see :class:`~vislang.models.regions.files.RegionFiles`.
+        boxes: COCO's JSON of boxes, in which the tower's features are averaged; a bare name is looked for in the folder
+            of each image.
+        count: the most regions of an image that a detector finds, the surest ones; the whole image comes on top. Of a
+            grid, of boxes and of files all are taken.
+        clusters: a file of centres by :meth:`~vislang.models.regions.sources.ClusteredRegions.save`, where the source
+            has no classes of its own.
+    """
+
+    tower: str | None = EFFICIENTNET_LITE0
+    image_size: int = 128
+    detector: str | None = None
+    files: str | None = None
+    boxes: str | None = None
+    count: int = 36
+    clusters: str | None = None
+
+    def __post_init__(self):
+        if self.count < 1 or self.image_size < 0:
+            raise ValueError("regions.count must be at least 1, and regions.image_size must not be negative.")
+
+    def open(self) -> RegionReader:
+        """The reader.
+
+        Raises:
+            UserError: the settings do not go together.
+            TowerError, RegionError: a tower or a file is missing.
+        """
+        if self.files is not None:
+            if self.detector is not None or self.boxes is not None:
+                raise UserError("regions: files hold boxes and features; leave out detector and boxes.")
+            return RegionFiles(self.files)
+        if self.detector is not None:
+            if self.boxes is not None:
+                raise UserError("regions: a detector finds its own boxes; give a tower to take features in yours.")
+            return self._kept(QueryRegions(self.detector, self.count))
+        if self.tower is None:
+            raise UserError("regions: name a tower, a detector or files.")
+        tower = load_vision_tower(self.tower, self.image_size or None)
+        source = GridRegions(tower)
+        reader = self._kept(source)
+        return BoxedRegions(reader, self.boxes) if self.boxes is not None else reader
+
+    def _kept(self, source: GridRegions | QueryRegions) -> ComputedRegions:
+        found: RegionSource = source
+        if self.clusters is not None:
+            try:
+                found = ClusteredRegions.open(source, Path(self.clusters))
+            except (OSError, SafetensorError) as error:
+                raise TowerError(
+                    f"regions.clusters {self.clusters}: cannot be read ({error}). Find them anew."
+                ) from None
+        # Whatever decides the regions decides where they are kept.
+        size = source.tower.image_size if isinstance(source, GridRegions) else self.count
+        mark = hashlib.sha256(f"{source.fingerprint} {found.classes_fingerprint} {size}".encode()).hexdigest()
+        return ComputedRegions(found, cache_folder("regions", mark[:32]))
+
+
+def must_be_same(reader: RegionReader, fingerprint: str, folder: Path) -> None:
+    """Refuse features of another source than a model was trained on.
+
+    Raises:
+        TowerError: the fingerprints differ.
+    """
+    if fingerprint and reader.fingerprint != fingerprint:
+        raise TowerError(
+            f"{folder}: was trained on regions by a source with the hash {fingerprint[:12]}, and {reader.name} has "
+            f"{reader.fingerprint[:12]}. Give the source that it was trained on."
+        )

@@ -1,0 +1,200 @@
+"""Regions of raw images: cells of a vision tower's grid, boxes that a detector found, and classes for both."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import safetensors.numpy
+import torch
+from jaxtyping import Float
+from PIL import Image as Pillow
+from torch import Tensor
+from transformers import AutoImageProcessor, AutoModelForObjectDetection
+
+from vislang.models.regions.region import Regions
+from vislang.models.towers.packaged import TowerError, fingerprint
+from vislang.models.towers.vision import VisionTower
+
+
+@runtime_checkable
+class RegionSource(Protocol):
+    """Finds regions in images.
+
+    Attributes:
+        name: what it was asked for by.
+        fingerprint: SHA-256 over whatever decides its features, to keep with a model that was trained on them.
+        classes_fingerprint: of whatever else decides its classes; empty where nothing else does.
+        width: of a feature.
+        classes: over how many classes each region's distribution is; 0 where it has none.
+    """
+
+    name: str
+    fingerprint: str
+    classes_fingerprint: str
+    width: int
+    classes: int
+
+    def __call__(self, images: Sequence[Pillow.Image]) -> list[Regions]:
+        """The regions of each RGB image, boxes in its own pixels."""
+        ...
+
+
+class GridRegions:
+    """Each position of a frozen tower's grid is a region, and its cell of the image the box.
+
+    The box is where the feature stands, not all that it has seen: convolutions and attention look beyond it.
+
+    Args:
+        tower: gives a square grid.
+    """
+
+    classes_fingerprint = ""
+
+    def __init__(self, tower: VisionTower):
+        self.tower = tower
+        self.name, self.fingerprint, self.width = tower.name, tower.fingerprint, tower.width
+        self.classes = tower.classes
+
+    def __call__(self, images: Sequence[Pillow.Image]) -> list[Regions]:
+        """See :class:`RegionSource`."""
+        features = self.tower(torch.stack([self.tower.preprocess(image) for image in images]))
+        classes = self.tower.classify(features) if self.classes else None
+        side = round(features.shape[1] ** 0.5)
+        return [
+            Regions(
+                features[number].numpy(),
+                grid_boxes(side, side, image.width, image.height),
+                image.width,
+                image.height,
+                None if classes is None else classes[number].numpy(),
+            )
+            for number, image in enumerate(images)
+        ]
+
+
+def grid_boxes(rows: int, columns: int, width: float | int, height: float | int) -> Float[np.ndarray, "cells 4"]:
+    """Edges of the cells of a grid over an image, row by row."""
+    down, right = np.divmod(np.arange(rows * columns), columns)
+    cell = np.array([width / columns, height / rows, width / columns, height / rows])
+    return (np.stack([right, down, right + 1, down + 1], axis=1) * cell).astype(np.float32)
+
+
+class QueryRegions:
+    """What a detector of transformers found: DETR, YOLOS and others that give boxes and classes for each query.
+
+    Args:
+        source: a folder in transformers' convention, or a Hub id.
+        count: the surest so many are kept.
+
+    Raises:
+        TowerError: there is no detector there.
+    """
+
+    classes_fingerprint = ""
+
+    def __init__(self, source: str, count: int = 36):
+        try:
+            self.detector = AutoModelForObjectDetection.from_pretrained(source, dtype=torch.float32).eval()
+            self.processor = AutoImageProcessor.from_pretrained(source, backend="pil")
+        except (OSError, ValueError) as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise TowerError(
+                f"detector {source!r}: cannot be opened ({reason}). Give a folder or a Hub id of a detection model."
+            ) from None
+        self.detector.requires_grad_(False)
+        self.name, self.count = source, count
+        self.fingerprint = fingerprint(self.detector.state_dict())
+        found = self([Pillow.new("RGB", (64, 64))])[0]
+        assert found.classes is not None
+        self.width, self.classes = found.features.shape[1], found.classes.shape[1]
+
+    @torch.no_grad()
+    def __call__(self, images: Sequence[Pillow.Image]) -> list[Regions]:
+        """See :class:`RegionSource`. One image at a time, since detectors pad a batch to one size."""
+        found = []
+        for image in images:
+            made = self.detector(**self.processor(images=image, return_tensors="pt"))
+            queries = made.logits.shape[1]
+            classes, sure = self._classes(made.logits[0])
+            best = sure.argsort(descending=True, stable=True)[: self.count]
+            middle, size = made.pred_boxes[0, best].split(2, dim=-1)
+            edges = torch.cat([middle - size / 2, middle + size / 2], dim=-1).clamp(0, 1)
+            scale = torch.tensor([image.width, image.height, image.width, image.height])
+            # YOLOS puts patches before its queries.
+            features = made.last_hidden_state[0, -queries:][best]
+            boxes = (edges * scale).numpy()
+            found.append(Regions(features.numpy(), boxes, image.width, image.height, classes[best].numpy()))
+        return found
+
+    def _classes(self, logits: Tensor) -> tuple[Float[Tensor, "queries classes"], Float[Tensor, "..."]]:
+        """Each query's distribution, and how sure it is that something is there."""
+        if logits.shape[-1] == self.detector.config.num_labels + 1:
+            # The last class says that nothing is there.
+            probabilities = logits.softmax(dim=-1)
+            return probabilities, 1 - probabilities[:, -1]
+        probabilities = logits.sigmoid()
+        return probabilities / probabilities.sum(dim=-1, keepdim=True), probabilities.max(dim=-1).values
+
+
+class ClusteredRegions:
+    """Another source's regions, with the cluster of each feature as its class.
+
+    Where a source has no classes, masked regions still need something to be predicted of them: which of so many frozen
+    centres a feature is near.
+
+    Args:
+        source: of the regions.
+        centres: of the clusters; see :meth:`fit`.
+        spread: root mean squared distance of features to their nearest centre.
+    """
+
+    def __init__(self, source: RegionSource, centres: Float[np.ndarray, "clusters width"], spread: float):
+        self.source, self.centres, self.spread = source, centres, spread
+        self.name, self.fingerprint, self.width = source.name, source.fingerprint, source.width
+        self.classes = len(centres)
+        self.classes_fingerprint = fingerprint({"centres": torch.from_numpy(centres)})
+
+    @classmethod
+    def fit(
+        cls, source: RegionSource, images: Sequence[Pillow.Image], clusters: int = 256, seed: int = 0
+    ) -> ClusteredRegions:
+        """Find centres in the regions of some images, by k-means.
+
+        Raises:
+            ValueError: fewer regions than clusters.
+        """
+        from sklearn.cluster import MiniBatchKMeans
+
+        features = np.concatenate([regions.features for regions in source(images)])
+        if len(features) < clusters:
+            raise ValueError(f"{len(features)} regions for {clusters} clusters; give more images, or ask for fewer.")
+        found = MiniBatchKMeans(clusters, random_state=seed, n_init=3).fit(features)
+        return cls(source, found.cluster_centers_.astype(np.float32), float((found.inertia_ / len(features)) ** 0.5))
+
+    def __call__(self, images: Sequence[Pillow.Image]) -> list[Regions]:
+        """See :class:`RegionSource`."""
+        return [
+            Regions(found.features, found.boxes, found.width, found.height, self.distribution(found.features))
+            for found in self.source(images)
+        ]
+
+    def distribution(self, features: Float[np.ndarray, "regions width"]) -> Float[np.ndarray, "regions clusters"]:
+        """Which centres features are near: the softmax of squared distances in units of the spread."""
+        x, centres = torch.from_numpy(features), torch.from_numpy(self.centres)
+        distances = torch.cdist(x, centres).square() / max(self.spread, 1e-6) ** 2
+        return (-distances).softmax(dim=-1).numpy()
+
+    def save(self, path: Path) -> None:
+        """Write the centres; :meth:`open` reads them."""
+        safetensors.numpy.save_file(
+            {"centres": self.centres, "spread": np.array([self.spread], dtype=np.float32)}, path
+        )
+
+    @classmethod
+    def open(cls, source: RegionSource, path: Path) -> ClusteredRegions:
+        """The source with the centres that :meth:`save` wrote."""
+        kept = safetensors.numpy.load_file(path)
+        return cls(source, kept["centres"], float(kept["spread"][0]))

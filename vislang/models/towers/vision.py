@@ -1,0 +1,213 @@
+"""Frozen image encoders: pixels in, a grid of features out; opened by folder, packaged name or Hub id."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from PIL import Image as Pillow
+from torch import Tensor, nn
+from transformers import AutoImageProcessor, AutoModel
+
+from vislang.models.loading import is_saved_model, load
+from vislang.models.towers.packaged import EFFICIENTNET_LITE0, PACKAGED, TowerError, fingerprint, not_found
+from vislang.nn.linear import with_fast_linears
+from vislang.nn.quantized import quantize_linears
+
+
+class VisionTower(nn.Module):
+    """A frozen image encoder: pixels in, a grid of features out.
+
+    Attributes:
+        name: the name it was asked for by.
+        fingerprint: SHA-256 over its weights.
+        image_size: side of the square that images are resized to, in pixels.
+        width: width of a feature.
+        classes: number of classes that :meth:`classify` tells apart; 0 for a tower that has none.
+        quantized: whether its linear maps are kept in 8 bits.
+    """
+
+    name: str
+    fingerprint: str
+    image_size: int
+    width: int
+    classes: int = 0
+    quantized: bool = False
+
+    def preprocess(self, image: Pillow.Image) -> Float[Tensor, "channels height width"]:
+        """Pixels as the tower was trained to see them."""
+        raise NotImplementedError
+
+    def forward(
+        self, pixels: Float[Tensor, "images channels height width"]
+    ) -> Float[Tensor, "images positions features_width"]:
+        """Features of each image, row by row from the top left; global tokens left out."""
+        raise NotImplementedError
+
+    def classify(
+        self, features: Float[Tensor, "images positions features_width"]
+    ) -> Float[Tensor, "images positions classes"]:
+        """The distribution over classes that the tower reads off each position's features."""
+        raise NotImplementedError
+
+    def train(self, mode: bool = True) -> VisionTower:
+        """Stay in evaluation mode: a frozen tower's statistics do not move."""
+        del mode
+        return super().train(False)
+
+
+@runtime_checkable
+class GivesVisionTower(Protocol):
+    """A saved model of vislang whose image side can serve others as a frozen tower."""
+
+    def vision_tower(self, name: str, image_size: int | None = None) -> VisionTower:
+        """The tower.
+
+        Args:
+            name: what to call it: the folder that the model was opened from.
+            image_size: the size that is wanted; None takes the model's own.
+
+        Raises:
+            TowerError: the model has no such side, or another size.
+        """
+        ...
+
+
+class EfficientNetLite0(VisionTower):
+    """EfficientNet-Lite0 (Tan and Le 2019, without squeeze-and-excitation), trained on ImageNet.
+
+    Features are the last convolution's: 1,280 wide, one for each 32 x 32 pixels. Input is (pixel - 127) / 128.
+
+    Args:
+        weights: path of the state dict.
+        image_size: side of the input in pixels, a multiple of 32.
+        quantize: keep its last layer in 8 bits; all others are convolutions.
+    """
+
+    def __init__(self, weights: Path, image_size: int = 224, quantize: bool = False):
+        super().__init__()
+        try:
+            from efficientnet_lite_pytorch import EfficientNet
+        except ModuleNotFoundError:
+            raise TowerError(
+                f"vision tower {EFFICIENTNET_LITE0!r}: its weights are here, its code is not. "
+                "Run: pip install 'vislang[demo]'"
+            ) from None
+        if image_size % 32 or image_size <= 0:
+            raise TowerError(f"image_size {image_size}: {EFFICIENTNET_LITE0} takes a multiple of 32.")
+        self.name = EFFICIENTNET_LITE0
+        self.image_size = image_size
+        self.width = 1280
+        self.classes = 1000
+        self.network = EfficientNet.from_name(EFFICIENTNET_LITE0, image_size=image_size)
+        self.network.load_state_dict(torch.load(weights, weights_only=True))
+        self.fingerprint = fingerprint(self.network.state_dict())
+        self.quantized = quantize
+        if quantize:
+            quantize_linears(self.network)
+        self.requires_grad_(False).eval()
+        self.network.to(memory_format=torch.channels_last)
+
+    def preprocess(self, image: Pillow.Image) -> Float[Tensor, "channels height width"]:
+        """Resize to a square and scale to about -1 to 1."""
+        side = (self.image_size, self.image_size)
+        resized = image.resize(side, Pillow.Resampling.BICUBIC)
+        pixels = torch.frombuffer(bytearray(resized.tobytes()), dtype=torch.uint8)
+        return (pixels.view(*side, 3).permute(2, 0, 1).float() - 127) / 128
+
+    @torch.no_grad()
+    def forward(
+        self, pixels: Float[Tensor, "images channels height width"]
+    ) -> Float[Tensor, "images positions features_width"]:
+        """Features of each image, row by row from the top left."""
+        features = self.network.extract_features(pixels.contiguous(memory_format=torch.channels_last))
+        return features.flatten(2).transpose(1, 2).contiguous()
+
+    @torch.no_grad()
+    def classify(
+        self, features: Float[Tensor, "images positions features_width"]
+    ) -> Float[Tensor, "images positions classes"]:
+        """ImageNet's classes, as the last layer, which has learned to read the mean position, reads each."""
+        return self.network._fc(features).softmax(dim=-1)
+
+
+class TransformersVision(VisionTower):
+    """Any image encoder of transformers that gives a grid of features: ViT, CLIP, SigLIP, DINOv2, ResNet, ...
+
+    Args:
+        name: what to call it.
+        folder: a folder in transformers' convention, or a Hub id.
+        image_size: side of the input in pixels; None takes the model's own.
+        quantize: keep its linear maps in 8 bits.
+    """
+
+    def __init__(self, name: str, folder: str, image_size: int | None = None, quantize: bool = False):
+        super().__init__()
+        model, loading = AutoModel.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
+        # Contrastive models come as a pair; only the image half serves here.
+        self.network = getattr(model, "vision_model", model)
+        self.processor = AutoImageProcessor.from_pretrained(folder, backend="pil")
+        self.name = name
+        # What the folder has no weights for (a pooler, say) was drawn at random and takes no part in features.
+        state = model.state_dict()
+        self.fingerprint = fingerprint({k: state[k] for k in state if k not in set(loading["missing_keys"])})
+        self.quantized = quantize
+        if quantize:
+            quantize_linears(self.network)
+        # In a list, since a second module with the same parameters would be saved twice.
+        self._twin = [with_fast_linears(self.network)]
+        self.image_size = image_size or self.network.config.image_size
+        self.requires_grad_(False).eval()
+        side = self.image_size
+        self.width = self(torch.zeros(1, 3, side, side)).shape[-1]
+
+    def preprocess(self, image: Pillow.Image) -> Float[Tensor, "channels height width"]:
+        """Resize the whole image to a square, nothing cropped away, and normalise as the model expects."""
+        side = (self.image_size, self.image_size)
+        resized = image.resize(side, Pillow.Resampling.BICUBIC)
+        processed = self.processor(resized, do_resize=False, do_center_crop=False, return_tensors="pt")
+        return processed["pixel_values"][0]
+
+    @torch.no_grad()
+    def forward(
+        self, pixels: Float[Tensor, "images channels height width"]
+    ) -> Float[Tensor, "images positions features_width"]:
+        """Features of each image, row by row from the top left; class and register tokens left out."""
+        features = self._twin[0](pixel_values=pixels).last_hidden_state
+        if features.ndim == 4:
+            return features.flatten(2).transpose(1, 2).contiguous()
+        patch = getattr(self.network.config, "patch_size", None)
+        if isinstance(patch, int):
+            positions = (pixels.shape[-2] // patch) * (pixels.shape[-1] // patch)
+            features = features[:, features.shape[1] - positions :]
+        return features
+
+
+def load_vision_tower(name: str, image_size: int | None = None, quantize: bool = False) -> VisionTower:
+    """Open a frozen image encoder by folder, packaged name or Hub id.
+
+    Args:
+        name: a folder in transformers' convention, that of a trained dual encoder, ``efficientnet-lite0``, or a Hub id.
+        image_size: side of the square that images are resized to; None takes the tower's own.
+        quantize: keep its linear maps in 8 bits; convolutions stay as they are.
+
+    Raises:
+        TowerError: it was found nowhere, or is no image encoder.
+    """
+    if name == EFFICIENTNET_LITE0:
+        weights = PACKAGED[name].find()
+        if weights is None:
+            raise TowerError(f"vision tower {name!r}: not installed. Run: {PACKAGED[name].install}")
+        return EfficientNetLite0(weights, image_size or 224, quantize)
+    if is_saved_model(name):
+        # It is small, and stands on a tower of its own: nothing of it is quantized.
+        model = load(name)
+        if not isinstance(model, GivesVisionTower):
+            raise TowerError(f"vision tower {name!r}: is a {type(model).__name__}, which encodes no images for others.")
+        return model.vision_tower(name, image_size)
+    try:
+        return TransformersVision(name, name, image_size, quantize)
+    except (OSError, ValueError) as error:
+        raise not_found("vision tower", name, error) from error

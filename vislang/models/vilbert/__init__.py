@@ -1,0 +1,1 @@
+"""ViLBERT: two streams with co-attention. Start with ``model.py``."""

@@ -1,0 +1,225 @@
+"""Documents to what ViLBERT's streams read: each text and each image once, and which of them are pairs."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from vislang.capabilities import Progress
+from vislang.document import Document, Image
+from vislang.errors import UserError
+from vislang.models.regions.readers import RegionReader, RegionsConfig, must_be_same
+from vislang.models.regions.region import Regions
+from vislang.models.vilbert.model import Encoded, Stream, TwoStreams, ViLBERT
+from vislang.models.vilbert.word_pieces import FILE, Pieces, WordPieces
+
+
+@dataclass
+class Pairs:
+    """Texts and images, each distinct one once, and the pairs that they make.
+
+    Attributes:
+        text: the texts.
+        features, boxes: (images, regions, ...) of the whole image and its regions.
+        region_padding: True where there is no region; None where none is missing.
+        steps: (images, regions) of which image of its document a region is, counted from 0.
+        text_of, image_of: (pairs,) which text, which image.
+        names: of the documents.
+    """
+
+    text: Pieces
+    features: Float[Tensor, "images regions width"]
+    boxes: Float[Tensor, "images regions 5"]
+    region_padding: Bool[Tensor, "images regions"] | None
+    steps: Int[Tensor, "images regions"]
+    text_of: Int[Tensor, "..."]
+    image_of: Int[Tensor, "..."]
+    names: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Read:
+    """The regions of one or several images, ready to be stacked: see :meth:`PairInputs.regions_of`."""
+
+    features: np.ndarray
+    boxes: np.ndarray
+    steps: np.ndarray
+    found: list[Regions]
+
+
+class PairInputs:
+    """How texts and images are prepared for the streams.
+
+    Args:
+        words: None until a vocabulary was learned.
+        regions: where regions come from.
+        config: of ``regions``, to be kept with a model.
+
+    Attributes:
+        learned_classes: the fingerprint of the classes that a saved model learned to predict; the source's own, where
+            nothing was saved yet.
+    """
+
+    def __init__(self, words: WordPieces | None, regions: RegionReader, config: RegionsConfig):
+        self.words, self.regions, self.config = words, regions, config
+        self.learned_classes = regions.classes_fingerprint
+
+    def prepare(self, documents: Sequence[Document], progress: Progress | None = None) -> int:
+        """Compute the regions of images that are not known yet; returns how many those were."""
+        images = [medium for document in documents for medium in document.media if isinstance(medium, Image)]
+        return self.regions.prepare(images, progress)
+
+    def regions_of(self, images: Sequence[Image]) -> Read:
+        """One image's regions behind the whole; of several images each with its whole, one behind the other."""
+        found = self.regions.read(images)
+        whole = [regions.with_whole() for regions in found]
+        return Read(
+            np.concatenate([regions.features for regions in whole]),
+            np.concatenate([regions.locations() for regions in whole]),
+            np.concatenate([np.full(len(regions.features), step) for step, regions in enumerate(whole)]),
+            found,
+        )
+
+    def texts_of(self, document: Document) -> tuple[str, ...]:
+        """The one or two texts of a document.
+
+        Raises:
+            UserError: there is none, or there are more.
+        """
+        texts = tuple(part for part in document.parts if isinstance(part, str) and part.strip())
+        if not 1 <= len(texts) <= 2:
+            raise UserError(
+                f"{document.name or 'a document'}: holds {len(texts)} texts; this model reads one beside an "
+                "image, or a pair such as a question and an answer."
+            )
+        return texts
+
+    def images_of(self, document: Document) -> tuple[Image, ...]:
+        """The images of a document.
+
+        Raises:
+            UserError: there is none, or another medium.
+        """
+        images = tuple(medium for medium in document.media if isinstance(medium, Image))
+        if not images or len(images) < len(document.media):
+            raise UserError(f"{document.name or 'a document'}: this model reads text beside images, and nothing else.")
+        return images
+
+    def read(self, rows: Sequence[tuple[tuple[str, ...], tuple[Image, ...]]], names: Sequence[str]) -> Pairs:
+        """Stack pairs of texts and images."""
+        texts = list(dict.fromkeys(text for text, _ in rows))
+        images = list(dict.fromkeys(seen for _, seen in rows))
+        return self.pairs(
+            self.text(texts),
+            [self.regions_of(seen) for seen in images],
+            [texts.index(text) for text, _ in rows],
+            [images.index(seen) for _, seen in rows],
+            names,
+        )
+
+    def text(self, texts: Sequence[tuple[str, ...]]) -> Pieces:
+        """Texts as ids."""
+        assert self.words is not None
+        return self.words(texts)
+
+    @staticmethod
+    def pairs(
+        text: Pieces, read: Sequence[Read], text_of: Sequence[int], image_of: Sequence[int], names: Sequence[str]
+    ) -> Pairs:
+        """Stack what was read."""
+        most = max(len(image.features) for image in read)
+        width = read[0].features.shape[1]
+        features, boxes = torch.zeros(len(read), most, width), torch.zeros(len(read), most, 5)
+        steps = torch.zeros(len(read), most, dtype=torch.long)
+        padding = torch.ones(len(read), most, dtype=torch.bool)
+        for number, image in enumerate(read):
+            count = len(image.features)
+            features[number, :count] = torch.from_numpy(image.features)
+            boxes[number, :count] = torch.from_numpy(image.boxes)
+            steps[number, :count] = torch.from_numpy(image.steps)
+            padding[number, :count] = False
+        return Pairs(
+            text,
+            features,
+            boxes,
+            padding if padding.any() else None,
+            steps,
+            torch.tensor(text_of),
+            torch.tensor(image_of),
+            list(names),
+        )
+
+    def save(self, folder: Path) -> dict[str, Any]:
+        """Write the tokenizer, and return what belongs in the model's config."""
+        if self.words is not None:
+            (folder / FILE).write_text(self.words.tokenizer.to_str(), encoding="utf-8")
+        return {
+            "max_length": None if self.words is None else self.words.max_length,
+            "regions": dataclasses.asdict(self.config),
+            "regions_fingerprint": self.regions.fingerprint,
+            "classes_fingerprint": self.learned_classes,
+        }
+
+    @classmethod
+    def load(cls, folder: Path, values: dict[str, Any], regions: RegionsConfig | None = None) -> PairInputs:
+        """What :meth:`save` wrote and returned; with another source of the same regions, if it lies elsewhere now.
+
+        Raises:
+            TowerError: the source is missing, or is another one.
+        """
+        words = None
+        if values["max_length"] is not None:
+            words = WordPieces.load(folder / FILE, values["max_length"])
+        config = regions or RegionsConfig(**values["regions"])
+        reader = config.open()
+        must_be_same(reader, values["regions_fingerprint"], folder)
+        inputs = cls(words, reader, config)
+        # Models were saved without, and mostly learned a tower's own classes.
+        inputs.learned_classes = values.get("classes_fingerprint", "")
+        return inputs
+
+
+def read_texts(network: ViLBERT, text: Pieces, token: int = 0) -> Stream:
+    """The text stream alone; ``token`` is the task's, where the streams have tokens of tasks."""
+    if not network.config.text.task_tokens:
+        return network.streams.read_text(*text)
+    tasks = torch.full((len(text.ids),), token, device=text.ids.device)
+    assert isinstance(network.streams, TwoStreams)
+    return network.streams.read_text(*text, tasks)
+
+
+def encode(network: ViLBERT, pairs: Pairs, token: int = 0) -> Encoded:
+    """Both streams: what each does alone once an item, what they do together once a pair.
+
+    Args:
+        network: the streams.
+        pairs: what they read.
+        token: see :func:`read_texts`.
+
+    Raises:
+        UserError: a document has more images than the network tells apart.
+    """
+    most, known = int(pairs.steps.max()) + 1, network.config.vision.images
+    if most > known:
+        raise UserError(
+            f"{pairs.names[0] if pairs.names else 'a document'} or one beside it: {most} images, and this model tells "
+            f"{known} apart. Raise streams.vision.images before training, or give fewer."
+        )
+    text = read_texts(network, pairs.text, token)
+    image = network.streams.read_regions(pairs.features, pairs.boxes, pairs.region_padding, pairs.steps)
+    return network.streams.join(pick(text, pairs.text_of), pick(image, pairs.image_of))
+
+
+def pick(stream: Stream, rows: Int[Tensor, "..."]) -> Stream:
+    """Some rows of a stream, as often as they are named."""
+    if len(rows) == len(stream.tokens) and torch.equal(rows, torch.arange(len(rows), device=rows.device)):
+        return stream
+    return Stream(stream.tokens[rows], None if stream.padding is None else stream.padding[rows])

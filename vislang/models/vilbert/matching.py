@@ -1,0 +1,87 @@
+"""Scores of all pairs of many images and many texts: what a stream does alone is done once an item (Lu et al. 2019,
+section 3.2, "Caption-Based Image Retrieval")."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from vislang.capabilities import Progress
+from vislang.document import Image
+from vislang.models.precision import autocast
+from vislang.models.vilbert.inputs import PairInputs, pick, read_texts
+from vislang.models.vilbert.model import Encoded, Stream, ViLBERT
+
+AT_ONCE = 64
+"""Items of a kind that are read together."""
+
+
+@torch.inference_mode()
+def match_all(
+    network: ViLBERT,
+    inputs: PairInputs,
+    score: Callable[[Encoded], Float[Tensor, "..."]],
+    images: Sequence[Image],
+    texts: Sequence[str],
+    candidates: Bool[Tensor, "images texts"] | None = None,
+    dtype: torch.dtype = torch.float32,
+    pairs_at_once: int = 256,
+    token: int = 0,
+    progress: Progress | None = None,
+) -> Float[Tensor, "images texts"]:
+    """Score every image with every text, or the candidates alone.
+
+    What a stream makes of an item before the first co-attentional block is kept, in proportion to the number of items;
+    pairs pass through the rest in chunks, so that memory does not grow with theirs.
+
+    Args:
+        network: the streams.
+        inputs: how texts and images are prepared.
+        score: encoded pairs -> a score each, the higher the better.
+        images, texts: to be paired.
+        candidates: True where a pair is to be scored, a shortlist by something faster; None scores all.
+        dtype: of the arithmetic.
+        pairs_at_once: size of a chunk.
+        token: of the task, where the streams have tokens of tasks.
+        progress: called with (pairs done, pairs in all).
+
+    Returns:
+        The scores; minus infinity where a pair is no candidate.
+    """
+    scores = torch.full((len(images), len(texts)), -torch.inf)
+    # Texts of one length together, so that no pair carries another's padding.
+    order = sorted(range(len(texts)), key=lambda number: len(texts[number]))
+    wanted = len(images) * len(texts) if candidates is None else int(candidates.sum())
+    device = next(network.parameters()).device
+    done = 0
+    with autocast(device, dtype):
+        looked = [_look(network, inputs, images[start : start + AT_ONCE]) for start in range(0, len(images), AT_ONCE)]
+        for start in range(0, len(order), AT_ONCE):
+            columns = torch.tensor(order[start : start + AT_ONCE])
+            pieces = inputs.text([(texts[number],) for number in columns.tolist()])
+            read = read_texts(network, pieces, token)
+            for number, seen in enumerate(looked):
+                first = number * AT_ONCE
+                rows = torch.arange(first, first + len(seen.tokens))
+                asked = torch.ones(len(rows), len(columns), dtype=torch.bool)
+                if candidates is not None:
+                    asked = candidates[rows][:, columns]
+                for chunk in asked.nonzero().split(pairs_at_once):
+                    image, text = chunk.unbind(dim=1)
+                    encoded = network.streams.join(pick(read, text), pick(seen, image))
+                    scores[rows[image], columns[text]] = score(encoded).float()
+                    done += len(image)
+                    if progress is not None:
+                        progress(done, wanted)
+    return scores
+
+
+def _look(network: ViLBERT, inputs: PairInputs, images: Sequence[Image]) -> Stream:
+    rows = range(len(images))
+    read = [inputs.regions_of((image,)) for image in images]
+    # A text is needed to make pairs, and is not read here.
+    pairs = inputs.pairs(inputs.text([("",)]), read, [0] * len(images), rows, [])
+    return network.streams.read_regions(pairs.features, pairs.boxes, pairs.region_padding, pairs.steps)

@@ -1,0 +1,357 @@
+"""ViLBERT's pretraining on pictures and what is said of them (Lu et al. 2019, section 2.3): recipe and batches."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from vislang.boxes import overlaps
+from vislang.capabilities import ModelRecipe, Progress
+from vislang.document import Document, Image
+from vislang.errors import UserError
+from vislang.models.loading import load, saved_class
+from vislang.models.precision import Precision, autocast, dtype_of
+from vislang.models.regions.readers import RegionsConfig
+from vislang.models.saved import fill_model, read_config, write_model
+from vislang.models.vilbert.inputs import PairInputs, Pairs, Read, encode
+from vislang.models.vilbert.matching import match_all
+from vislang.models.vilbert.model import Encoded, PretrainingLabels, ViLBERT, ViLBERTConfig, pretraining_losses
+from vislang.models.vilbert.pair_model import PairModel
+from vislang.models.vilbert.word_pieces import WordPieces
+from vislang.nn.masking import mask_tokens
+
+POOL = 100_000
+"""Captions among which negatives are drawn."""
+
+
+@dataclass
+class PairMasking:
+    """What is hidden, and how often a picture gets another's caption.
+
+    Attributes:
+        words: share of the word pieces that is chosen; of those 80 % become the mask token and 10 % another word.
+        regions: share of the regions that is chosen; of those 90 % lose their features, never their boxes.
+        overlap: regions that overlap a chosen one by more than this (intersection over union) lose their features too
+            (12-in-1, section 3.1), without being predicted; 1 for none.
+        mismatched: share of the pairs whose caption is another picture's.
+        masked_when_mismatched: predict words and regions of such pairs as well, as the first paper does; 12-in-1 does
+            not.
+    """
+
+    words: float = 0.15
+    regions: float = 0.15
+    overlap: float | int = 1.0
+    mismatched: float = 0.5
+    masked_when_mismatched: bool = False
+
+    def __post_init__(self):
+        for name in ("words", "regions", "overlap", "mismatched"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"masking.{name} is {getattr(self, name)}; it is a share, from 0 to 1.")
+
+
+@dataclass
+class PretrainingPairs:
+    """A batch.
+
+    Attributes:
+        pairs: texts and images with what is hidden of them.
+        labels: what is to be predicted.
+        names: of the documents.
+    """
+
+    pairs: Pairs
+    labels: PretrainingLabels
+    names: list[str]
+
+
+class PretrainingCollator:
+    """Documents of one image and its caption to a batch. Picklable; what is drawn follows from the seed.
+
+    Args:
+        inputs: how texts and images are prepared.
+        masking: what is hidden.
+    """
+
+    def __init__(self, inputs: PairInputs, masking: PairMasking):
+        self.inputs, self.masking = inputs, masking
+        self.captions: list[str] = []
+        self.captions_of: dict[str, set[str]] = {}
+
+    def learn_captions(self, lessons: Sequence[Document]) -> None:
+        """Remember what is said of which picture, so that a negative is really another's caption."""
+        pool: dict[str, None] = {}
+        for lesson in lessons:
+            (image,) = self._image(lesson)
+            (caption,) = self.inputs.texts_of(lesson)
+            pool[caption] = None
+            self.captions_of.setdefault(image.name, set()).add(caption.lower())
+        self.captions = list(pool)
+        random.Random(0).shuffle(self.captions)
+        del self.captions[POOL:]
+
+    def _image(self, document: Document) -> tuple[Image, ...]:
+        images = self.inputs.images_of(document)
+        if len(images) != 1:
+            raise UserError(f"{document.name or 'a document'}: {len(images)} images; pretraining reads one and a text.")
+        return images
+
+    def __call__(self, documents: Sequence[Document], seed: int = 0) -> PretrainingPairs:
+        """Collate.
+
+        Raises:
+            UserError: a document is not one image and one text.
+            RegionError, MediaError: an image's regions cannot be had, or have no classes.
+        """
+        chance = random.Random(seed)
+        generator = torch.Generator().manual_seed(seed)
+        texts, aligned, read = [], [], []
+        for document in documents:
+            (image,) = self._image(document)
+            (caption,) = self.inputs.texts_of(document)
+            other = self._other(image, caption, chance) if chance.random() < self.masking.mismatched else None
+            texts.append((caption if other is None else other,))
+            aligned.append(other is None)
+            read.append(self.inputs.regions_of((image,)))
+        return self.assemble(texts, torch.tensor(aligned), read, [d.name for d in documents], generator)
+
+    def _other(self, image: Image, caption: str, chance: random.Random) -> str | None:
+        """A caption of another picture that nobody gave to this one; None where there is none."""
+        own = self.captions_of.get(image.name, set()) | {caption.lower()}
+        for _ in range(20):
+            if not self.captions:
+                return None
+            found = self.captions[chance.randrange(len(self.captions))]
+            if found.lower() not in own:
+                return found
+        return None
+
+    def assemble(
+        self,
+        texts: Sequence[tuple[str, ...]],
+        aligned: Bool[Tensor, "..."],
+        read: Sequence[Read],
+        names: Sequence[str],
+        generator: torch.Generator,
+    ) -> PretrainingPairs:
+        """Hide words and regions, and stack."""
+        masking, words = self.masking, self.inputs.words
+        assert words is not None
+        text = self.inputs.text(texts)
+        special = (text.ids == words.start) | (text.ids == words.end) | (text.ids == 0)
+        for name, row in zip(names, special, strict=True):
+            if row.all():
+                raise UserError(f"{name}: no word in its text. Fill it in, or leave the record out.")
+        shown = mask_tokens(text.ids, ~special, words.mask, words.size, generator, masking.words)
+        labels = torch.where(shown.mask, text.ids, -1)
+        rows = range(len(texts))
+        pairs = self.inputs.pairs(text._replace(ids=shown.input_ids), read, rows, rows, names)
+        regions = torch.zeros(pairs.features.shape[:2], dtype=torch.bool)
+        classes = torch.zeros(*regions.shape, self.inputs.regions.classes)
+        for number, image in enumerate(read):
+            (found,) = image.found
+            count = len(found.features)
+            hidden = torch.rand(count, generator=generator) < masking.regions
+            regions[number, 1 : count + 1] = hidden
+            if found.classes is not None:
+                classes[number, 1 : count + 1] = torch.from_numpy(found.classes)
+            gone = hidden & (torch.rand(count, generator=generator) < 0.9)
+            gone |= _overlapping(found.boxes, gone, masking.overlap)
+            # The whole image's feature is the mean over the regions that are shown: it must not give away the others.
+            left = torch.from_numpy(found.features) * ~gone[:, None]
+            pairs.features[number, 1 : count + 1] = left
+            pairs.features[number, 0] = left.sum(dim=0) / (~gone).sum().clamp(min=1)
+        if not masking.masked_when_mismatched:
+            labels[~aligned] = -1
+            regions &= aligned[:, None]
+        return PretrainingPairs(pairs, PretrainingLabels(labels, regions, classes, aligned), list(names))
+
+
+def _overlapping(boxes: np.ndarray, chosen: Bool[Tensor, "..."], limit: float | int) -> Bool[Tensor, "..."]:
+    """Regions that overlap a chosen one by more than the limit."""
+    if limit >= 1 or not chosen.any():
+        return torch.zeros_like(chosen)
+    return torch.from_numpy(overlaps(boxes, boxes[chosen.numpy()]) > limit).any(dim=1)
+
+
+class PretrainedViLBERT(PairModel[ViLBERT]):
+    """ViLBERT with its inputs, as pretraining trains it; Trainable, and it Matches.
+
+    Args:
+        network: streams with the heads of pretraining.
+        inputs: how texts and images are prepared.
+        masking: what is hidden in training.
+        dtype: of the arithmetic.
+    """
+
+    def __init__(
+        self,
+        network: ViLBERT,
+        inputs: PairInputs,
+        masking: PairMasking | None = None,
+        dtype: torch.dtype = torch.float32,
+    ):
+        config = network.config
+        super().__init__(network, inputs, config.longest_text, config.vision.feature_width, dtype)
+        self.collate = PretrainingCollator(inputs, masking or PairMasking())
+
+    def prepare(self, documents: Sequence[Document], progress: Progress | None = None) -> int:
+        """Find the regions of images that are not known yet."""
+        return self.inputs.prepare(documents, progress)
+
+    def fit(self, lessons: Sequence[Document]) -> None:
+        """Learn a vocabulary, where none was given, and which caption belongs to which picture."""
+        self.collate.learn_captions(lessons)
+        if self.inputs.words is None:
+            size = self.network.config.text.vocabulary_size
+            self.inputs.words = WordPieces.train(self.collate.captions, size, self.longest_text)
+
+    def losses(self, batch: PretrainingPairs) -> dict[str, Float[Tensor, ""]]:
+        """``words``, ``regions`` and ``alignment``; see :func:`~vislang.models.vilbert.model.pretraining_losses`."""
+        with autocast(batch.pairs.features.device, self.dtype):
+            return pretraining_losses(self.network, encode(self.network, batch.pairs), batch.labels)
+
+    def match_all(
+        self,
+        images: Sequence[Image],
+        texts: Sequence[str],
+        candidates: Bool[Tensor, "images texts"] | None = None,
+        progress: Progress | None = None,
+    ) -> Float[Tensor, "images texts"]:
+        """How likely each image and text belong together, without any fine-tuning, as the log of odds."""
+
+        def score(encoded: Encoded) -> Tensor:
+            # The first logit says yes.
+            yes, no = self.network.alignment_logits(self.network.fuse(encoded)).unbind(dim=-1)
+            return yes - no
+
+        return match_all(self.network, self.inputs, score, images, texts, candidates, self.dtype, progress=progress)
+
+    def save(self, folder: Path) -> None:
+        """Write weights, config and tokenizer."""
+        folder.mkdir(parents=True, exist_ok=True)
+        settings = {**self.network.settings(), "inputs": self.inputs.save(folder)}
+        write_model(folder, self, settings)
+
+    @classmethod
+    def load(cls, folder: Path, regions: RegionsConfig | None = None) -> PretrainedViLBERT:
+        """Open a folder that :meth:`save` wrote.
+
+        Raises:
+            TowerError: the source of its regions is missing, or is another one.
+        """
+        config = read_config(folder)
+        model = cls(ViLBERT.from_settings(config), PairInputs.load(folder, config["inputs"], regions))
+        fill_model(model, folder)
+        return model.eval()
+
+
+@dataclass
+class ViLBERTPretrainingRecipe(ModelRecipe):
+    """What a recipe says of ViLBERT's pretraining.
+
+    Attributes:
+        streams: widths and depths. ``feature_width`` and ``classes`` of the vision stream are the region source's,
+            whatever stands here.
+        regions: where regions come from; None for the default, or with ``start_from`` for that model's source.
+        masking: what is hidden.
+        tokenizer: a ``tokenizer.json`` or BERT's ``vocab.txt``; None learns one from the captions.
+        start_from: folder of a model to go on from, whose ``streams`` are then taken: a pretrained one, or converted
+            weights with the heads of pretraining, for which ``regions`` and ``tokenizer`` must be named.
+        dtype: of the arithmetic; ``auto`` takes bfloat16 where the machine multiplies it in hardware.
+    """
+
+    streams: ViLBERTConfig = field(default_factory=ViLBERTConfig)
+    regions: RegionsConfig | None = None
+    masking: PairMasking = field(default_factory=PairMasking)
+    tokenizer: str | None = None
+    start_from: str | None = None
+    dtype: Precision = "float32"
+
+    def build(self) -> PretrainedViLBERT:
+        """A model at the start of its pretraining.
+
+        Raises:
+            UserError: the settings do not go together; the regions have no classes to be predicted, or others than
+                the model that is gone on from; that is no pretrained model.
+        """
+        if self.start_from is not None:
+            network, inputs = begin_with(self.start_from, self.regions, self.tokenizer)
+            if network.pretraining is None:
+                raise UserError(f"start_from {self.start_from}: has no heads of pretraining; give a pretrained model.")
+        else:
+            if self.streams.text.task_tokens:
+                raise UserError("streams.text.task_tokens: pretraining has no tasks; leave it 0.")
+            inputs = make_inputs(self.regions, self.tokenizer, self.streams)
+            network = ViLBERT(fitted(self.streams, inputs))
+        if not inputs.regions.classes:
+            raise UserError(
+                f"regions: {inputs.regions.name} gives no classes, which masked regions are to predict. Find clusters "
+                "(vislang.models.regions.sources.ClusteredRegions.fit) and name their file as regions.clusters."
+            )
+        if inputs.regions.classes != (known := network.config.vision.classes):
+            raise UserError(
+                f"regions: {inputs.regions.name} gives {inputs.regions.classes} classes, and {self.start_from} "
+                f"predicts {known}. Give the source that it was trained on."
+            )
+        if inputs.regions.classes_fingerprint != inputs.learned_classes:
+            raise UserError(
+                f"regions.clusters: are others than those that {self.start_from} learned to predict. Give the file "
+                "that it was trained on."
+            )
+        return PretrainedViLBERT(network, inputs, self.masking, dtype_of(self.dtype)).train()
+
+    def open(self, folder: Path) -> PretrainedViLBERT:
+        """A pretrained model with the batches of this recipe."""
+        made = PretrainedViLBERT.load(folder)
+        return PretrainedViLBERT(made.network, made.inputs, self.masking, dtype_of(self.dtype)).eval()
+
+
+def begin_with(start_from: str, regions: RegionsConfig | None, tokenizer: str | None) -> tuple[ViLBERT, PairInputs]:
+    """The network of a saved ViLBERT, and its inputs.
+
+    Args:
+        start_from: folder of a model of pretraining or tasks, or of converted weights, which come without inputs.
+        regions: where regions come from now; None for where the model had them from.
+        tokenizer: of converted weights.
+
+    Raises:
+        UserError: no ViLBERT, or converted weights without regions or tokenizer.
+    """
+    made = saved_class(start_from)
+    if issubclass(made, ViLBERT):
+        network = load(start_from)
+        if tokenizer is None or regions is None:
+            raise UserError(
+                f"start_from {start_from}: are converted weights; name BERT's vocab.txt as tokenizer, and regions."
+            )
+        return network, make_inputs(regions, tokenizer, network.config)
+    start = load(start_from, regions=regions) if issubclass(made, PairModel) else None
+    if start is None or not isinstance(start.network, ViLBERT):
+        raise UserError(f"start_from {start_from}: is a {made.__name__}, not a ViLBERT.")
+    return start.network, start.inputs
+
+
+def make_inputs(regions: RegionsConfig | None, tokenizer: str | None, streams: ViLBERTConfig) -> PairInputs:
+    """Inputs for streams of these shapes."""
+    regions = regions or RegionsConfig()
+    words = None
+    if tokenizer is not None:
+        words = WordPieces.load(Path(tokenizer), streams.longest_text)
+        if words.size > streams.text.vocabulary_size:
+            raise UserError(f"tokenizer: has {words.size} pieces, and streams.text.vocabulary_size is less; raise it.")
+    return PairInputs(words, regions.open(), regions)
+
+
+def fitted(streams: ViLBERTConfig, inputs: PairInputs) -> ViLBERTConfig:
+    """The streams with the widths of the region source."""
+    streams.vision.feature_width = inputs.regions.width
+    streams.vision.classes = max(1, inputs.regions.classes)
+    return streams
