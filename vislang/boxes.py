@@ -2,8 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from jaxtyping import Float
+
+
+@dataclass(frozen=True)
+class Box:
+    """A rectangle of an image, its edges in the image's pixels."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+
+def as_array(*boxes: Box) -> Float[np.ndarray, "boxes 4"]:
+    """Boxes as rows of left, top, right and bottom."""
+    return np.array([[box.left, box.top, box.right, box.bottom] for box in boxes], dtype=np.float32)
 
 
 def overlaps(boxes: Float[np.ndarray, "n 4"], others: Float[np.ndarray, "m 4"]) -> Float[np.ndarray, "n m"]:

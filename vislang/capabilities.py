@@ -13,6 +13,7 @@ from torch import Tensor
 
 from vislang.case import Case, Decision, Place
 from vislang.document import Document, Image, Medium
+from vislang.example import Example, Prediction
 from vislang.prompt import Prompts
 
 Progress = Callable[[int, int], None]
@@ -160,7 +161,92 @@ class Labels(Protocol):
 
 
 @runtime_checkable
+class Reads(Protocol):
+    """Knows what it can read."""
+
+    def why_unreadable(self, media: frozenset[str]) -> str | None:
+        """Why the model cannot read prompts of this kind, in a clause that follows its name; None where it can.
+
+        Args:
+            media: what the prompts of a task hold: of ``text``, ``image``, ``several images``, ``video``, ``audio``.
+        """
+        ...
+
+
+@runtime_checkable
+class Ranks(Protocol):
+    """Tells how likely given texts are to follow a document."""
+
+    prompts: Prompts
+
+    def rank(
+        self,
+        documents: Sequence[Document],
+        options: Sequence[str] | Sequence[Sequence[str]],
+        batch_size: int = 16,
+        state: Any = None,
+        progress: Progress | None = None,
+    ) -> list[list[Score]]:
+        """The log-likelihood of each option after each document, the end of text included.
+
+        Args:
+            documents: prompts.
+            options: the same for all documents, or a list for each.
+            batch_size: documents at a time.
+            state: what was prefilled before them, from :meth:`Prefills.prefill`.
+            progress: called with (documents done, of how many).
+        """
+        ...
+
+
+@runtime_checkable
+class Prefills(Protocol):
+    """Reads what many prompts begin with once, and continues from there as often as is wanted."""
+
+    def prefill(self, document: Document, state: Any = None) -> Any:
+        """The decode state after a document; given as ``state`` to ``generate`` and ``rank``."""
+        ...
+
+
+@runtime_checkable
 class Decides(Protocol):
+    """Decides by heads that were trained for it: answers, chooses, points, labels or measures.
+
+    Attributes:
+        heads: for each head, the kind of target that it decides (:data:`vislang.example.TARGETS`).
+    """
+
+    heads: dict[str, str]
+
+    def head_for(self, kind: str, name: str | None = None) -> str:
+        """The head that decides targets of a kind: the one that is named, or the only one.
+
+        Raises:
+            UserError: there is none, or there are several; the message lists them.
+        """
+        ...
+
+    def why_undecided(self, kind: str, labels: Sequence[str] = ()) -> str | None:
+        """Why no head decides targets of this kind, or none knows one of these labels, in a clause that follows the
+        model's name; None where one does."""
+        ...
+
+    def decide(
+        self,
+        examples: Sequence[Example],
+        head: str | None = None,
+        batch_size: int = 64,
+        progress: Progress | None = None,
+    ) -> list[Prediction]:
+        """One prediction an example; targets are not looked at.
+
+        Without ``head``, the ``task`` of an example names it, or it is the only head of the kind of its target.
+        """
+        ...
+
+
+@runtime_checkable
+class OldDecides(Protocol):
     """Decides cases: answers, chooses, points, labels or measures."""
 
     def head_for(self, case: Case, name: str | None = None) -> str:
@@ -220,7 +306,7 @@ class Attends(Protocol):
 
 
 @runtime_checkable
-class Explains(Decides, Protocol):
+class Explains(OldDecides, Protocol):
     """Shows how text and image looked at each other."""
 
     def explain(self, case: Case) -> Explained:

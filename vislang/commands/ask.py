@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from vislang.capabilities import Decides, Generates
+from vislang.capabilities import Generates, OldDecides
 from vislang.case import Case
 from vislang.commands.deciding import told
 from vislang.document import Document, Image, Video
@@ -62,7 +62,7 @@ def ask(model: str, asked: Question, decoding: Decoding) -> int:
         elif each is not None:
             each.decode()
     opened = load(model)
-    if isinstance(opened, Decides):
+    if isinstance(opened, OldDecides):
         if asked.question is None or examples or isinstance(medium, Video):
             raise UserError(f"{model}: decides on an image and a text, without examples; name the text.")
         case = Case(asked.medium, (Document([medium, asked.question], name=asked.medium),))

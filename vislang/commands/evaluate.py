@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from vislang.capabilities import Decides, Generates, Matches, Trainable
+from vislang.capabilities import Generates, Matches, OldDecides, Trainable
 from vislang.case import Case, Decision
 from vislang.commands.deciding import task_name
 from vislang.commands.figures import decision_table, figures
@@ -94,7 +94,7 @@ def evaluate(source: str, asked: Asked, limit: int, seed: int, skip_bad_records:
     model = _opened(source, asked)
     if asked.task == RETRIEVAL:
         return _retrieval(model, source, asked, limit, seed, skip_bad_records, as_json)
-    if isinstance(model, Decides):
+    if isinstance(model, OldDecides):
         return _cases(model, source, asked, limit, seed, skip_bad_records, as_json)
     if not isinstance(model, Generates):
         raise UserError(f"{source}: is a {type(model).__name__}, which neither generates text nor decides.")
@@ -130,7 +130,7 @@ def _benchmark(source: str, asked: Asked, limit: int, seed: int, as_json: bool) 
         scores = benchmark.score(benchmark.read_predictions(Path(source)))
         return _show(source, asked, {"n": len(benchmark.cases), **figures(scores)}, as_json)
     model = _opened(source, asked)
-    if not isinstance(model, Decides):
+    if not isinstance(model, OldDecides):
         raise UserError(f"{source}: is a {type(model).__name__}, which decides nothing; give a ViLBERT with a task.")
     benchmark.cases = drawn(benchmark.cases, limit, seed, benchmark.together)
     decisions = _decided(model, benchmark.cases, asked)
@@ -153,7 +153,7 @@ def drawn(cases: list[Case], limit: int, seed: int, together: Callable[[Case], s
 
 
 def _cases(
-    model: Decides, source: str, asked: Asked, limit: int, seed: int, skip_bad_records: bool, as_json: bool
+    model: OldDecides, source: str, asked: Asked, limit: int, seed: int, skip_bad_records: bool, as_json: bool
 ) -> int:
     problems: list[Problem] = []
     name = asked.task or asked.data

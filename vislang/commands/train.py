@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from rich.table import Table
 
-from vislang.capabilities import Decides, Generates, Labels, Matches, Trainable
+from vislang.capabilities import Generates, Labels, Matches, OldDecides, Trainable
 from vislang.commands.answering import Answering
 from vislang.commands.deciding import Deciding
 from vislang.commands.goal import Goal
@@ -110,7 +110,7 @@ def goal_of(model: Any, recipe: Recipe) -> Goal:
     """What a run of this model is for, with its data read."""
     if isinstance(model, Generates):
         return Answering(model, recipe) if isinstance(recipe.data, str) else Mixture(model, recipe)
-    if isinstance(model, Decides):
+    if isinstance(model, OldDecides):
         return Deciding(model, recipe)
     if isinstance(model, Matches):
         return Matching(model, recipe)

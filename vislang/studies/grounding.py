@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vislang.capabilities import Decides, Trainable
+from vislang.capabilities import OldDecides, Trainable
 from vislang.case import Case
 from vislang.console import console
 from vislang.document import Document
@@ -50,7 +50,7 @@ def run(seeds: Sequence[int], out: Path, runs: Path) -> None:
                 if results.known(test=test, who=arm.name + BLIND, seed=seed):
                     continue
                 model = load(folder / "model")
-                assert isinstance(model, Decides)
+                assert isinstance(model, OldDecides)
                 assert isinstance(model, Trainable)
                 cases = scenes.scenes(test)
                 model.prepare(cases)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from vislang.capabilities import ModelRecipe, Progress
 from vislang.document import Document
 from vislang.errors import UserError
+from vislang.models.base import fill_model, read_config, write_model
 from vislang.models.data2vec.blocks import EncoderConfig, run_blocks
 from vislang.models.data2vec.encoder import Encoder
 from vislang.models.data2vec.front_ends import Modalities
@@ -33,7 +34,6 @@ from vislang.models.data2vec.heads import (
 from vislang.models.data2vec.inputs import Inputs, Whole, padded, words
 from vislang.models.data2vec.model import Data2Vec
 from vislang.models.loading import load
-from vislang.models.saved import fill_model, read_config, write_model
 from vislang.nn.embed import TokenEmbedding
 
 BLANK = "<blank>"

@@ -33,6 +33,7 @@ from torch import Tensor, nn
 from vislang.capabilities import Progress
 from vislang.document import Document
 from vislang.errors import UserError
+from vislang.models.base import fill_model, read_config, write_model
 from vislang.models.data2vec.blocks import EncoderConfig, run_blocks
 from vislang.models.data2vec.decoder import ConvolutionalDecoder, regression_head
 from vislang.models.data2vec.encoder import Encoder
@@ -56,7 +57,6 @@ from vislang.models.data2vec.objective import (
     make_targets,
     spread,
 )
-from vislang.models.saved import fill_model, read_config, write_model
 from vislang.nn.averaging import annealed_decay, average_into
 
 

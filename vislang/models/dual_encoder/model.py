@@ -28,11 +28,11 @@ from torch.utils.checkpoint import checkpoint
 from vislang.capabilities import ModelRecipe, Progress
 from vislang.document import Document, Image
 from vislang.errors import UserError
+from vislang.models.base import fill_model, read_config, write_model
 from vislang.models.dual_encoder.tower import DualEncoderTower
 from vislang.models.loading import load, saved_class
 from vislang.models.precision import Precision, autocast, dtype_of
 from vislang.models.regions.readers import RegionsConfig
-from vislang.models.saved import fill_model, read_config, write_model
 from vislang.models.vilbert.inputs import PairInputs, Pairs
 from vislang.models.vilbert.model import EPS, RegionEmbedding, TextEmbedding, TextStreamConfig, VisionStreamConfig
 from vislang.models.vilbert.pair_model import PairModel

@@ -24,11 +24,11 @@ from vislang.cache import cache_folder
 from vislang.capabilities import ModelRecipe, Progress, Score, TokenAttention
 from vislang.document import Document, Image, Medium, Video
 from vislang.errors import UserError
+from vislang.models.base import read_config, write_model
 from vislang.models.flamingo.bridge import Bridge, FlamingoConfig, Reading
 from vislang.models.flamingo.collate import IGNORED, Batch, CollateConfig, Collator, PromptNotice, stack_frames
 from vislang.models.flamingo.decoding import Decoding, grow, write_on
 from vislang.models.precision import Precision, autocast, dtype_of
-from vislang.models.saved import read_config, write_model
 from vislang.models.towers.causal_lm import CausalLMWithRows
 from vislang.models.towers.feature_cache import FeatureCache
 from vislang.models.towers.language import LanguageTower, load_language_tower

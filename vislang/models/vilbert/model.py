@@ -21,7 +21,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from vislang.errors import UserError
-from vislang.models.saved import fill_model, read_config, write_model
+from vislang.models.base import fill_model, read_config, write_model
 from vislang.nn.attention import hide
 from vislang.nn.linear import Linear
 from vislang.nn.transformer import ACTIVATIONS, EncoderBlock

@@ -16,10 +16,10 @@ from vislang.boxes import overlaps
 from vislang.capabilities import ModelRecipe, Progress
 from vislang.document import Document, Image
 from vislang.errors import UserError
+from vislang.models.base import fill_model, read_config, write_model
 from vislang.models.loading import load, saved_class
 from vislang.models.precision import Precision, autocast, dtype_of
 from vislang.models.regions.readers import RegionsConfig
-from vislang.models.saved import fill_model, read_config, write_model
 from vislang.models.vilbert.inputs import PairInputs, Pairs, Read, encode
 from vislang.models.vilbert.matching import match_all
 from vislang.models.vilbert.model import Encoded, PretrainingLabels, ViLBERT, ViLBERTConfig, pretraining_losses

@@ -21,9 +21,9 @@ from vislang.capabilities import CoAttention, Explained, ModelRecipe, Progress
 from vislang.case import Answers, Case, Choice, Decision, Label, Place, Value
 from vislang.document import Image
 from vislang.errors import UserError
+from vislang.models.base import fill_model, read_config, write_model
 from vislang.models.precision import Precision, autocast, dtype_of
 from vislang.models.regions.readers import RegionsConfig
-from vislang.models.saved import fill_model, read_config, write_model
 from vislang.models.vilbert.inputs import PairInputs, Pairs, encode, read_texts
 from vislang.models.vilbert.matching import match_all
 from vislang.models.vilbert.model import Encoded, HeadConfig, TwoStreams, ViLBERT, ViLBERTConfig

@@ -1,0 +1,172 @@
+"""Figure: a measured value with its interval; and what the names of metrics mean."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+SCHEMA = 1
+"""Version of every JSON file of results that vislang writes (its key ``schema``)."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A measured value.
+
+    Attributes:
+        value: the value itself; a share lies between 0 and 1.
+        low, high: ends of its 95 % interval; None where none was computed.
+        n: how many examples it was measured on.
+    """
+
+    value: float
+    low: float | None
+    high: float | None
+    n: int
+
+    def as_json(self) -> dict[str, float | int | None]:
+        """``{"value", "low", "high", "n"}``; what is not finite becomes None, since JSON has no such number."""
+
+        def finite(number: float | None) -> float | None:
+            return number if number is not None and math.isfinite(number) else None
+
+        return {"value": finite(self.value), "low": finite(self.low), "high": finite(self.high), "n": self.n}
+
+
+Figures = dict[str, Figure]
+"""Figures by the snake_case name of their metric."""
+
+
+def figures_as_json(figures: Mapping[str, Figure]) -> dict[str, Any]:
+    """Figures as the ``figures`` of a JSON file of results."""
+    return {name: figure.as_json() for name, figure in figures.items()}
+
+
+def figures_from_json(values: Mapping[str, Any]) -> Figures:
+    """What :func:`figures_as_json` gave; a value that was not finite is NaN."""
+    return {
+        name: Figure(math.nan if f["value"] is None else f["value"], f["low"], f["high"], f["n"])
+        for name, f in values.items()
+    }
+
+
+def share(successes: float, n: int) -> Figure:
+    """A share with its 95 % interval (Wilson 1927), which keeps its coverage near 0 and 1.
+
+    Args:
+        successes: how many; a mean number of successes, over seeds say, need not be whole.
+        n: of how many trials.
+
+    Raises:
+        ValueError: no trials.
+    """
+    if n < 1:
+        raise ValueError("no trials to take a share of.")
+    z = 1.959963984540054
+    value = successes / n
+    middle = (value + z * z / (2 * n)) / (1 + z * z / n)
+    margin = z / (1 + z * z / n) * math.sqrt(value * (1 - value) / n + z * z / (4 * n * n))
+    # At 0 and 1 the ends equal the share, but for the last bit.
+    return Figure(value, max(0.0, min(value, middle - margin)), min(1.0, max(value, middle + margin)), n)
+
+
+def mean(scores: Sequence[float], rounds: int = 2000) -> Figure:
+    """A mean of scores of examples, with its 95 % interval by the bootstrap (Efron 1979).
+
+    Raises:
+        ValueError: no scores.
+    """
+    values = np.asarray(scores, dtype=float)
+    if not len(values):
+        raise ValueError("no scores to take a mean of.")
+    rng = np.random.default_rng(0)
+    means = values[rng.integers(0, len(values), (rounds, len(values)))].mean(axis=1)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return Figure(float(values.mean()), float(low), float(high), len(values))
+
+
+def plain(value: float, n: int) -> Figure:
+    """A value without an interval."""
+    return Figure(float(value), None, None, n)
+
+
+class Metric(NamedTuple):
+    """What a metric is.
+
+    Attributes:
+        title: for tables and axes.
+        percent: whether it is a share, which is shown in per cent.
+        higher_is_better: the direction of better.
+        decimals: shown after the point.
+    """
+
+    title: str
+    percent: bool = False
+    higher_is_better: bool = True
+    decimals: int = 3
+
+
+METRICS: dict[str, Metric] = {
+    "accuracy": Metric("accuracy", percent=True, decimals=1),
+    "consistency": Metric("consistency", percent=True, decimals=1),
+    "upper_bound": Metric("upper bound", percent=True, decimals=1),
+    "exact_match": Metric("exact match", percent=True, decimals=1),
+    "recall_at_": Metric("R@", percent=True, decimals=1),
+    "q_to_a": Metric("Q→A", percent=True, decimals=1),
+    "qa_to_r": Metric("QA→R", percent=True, decimals=1),
+    "q_to_ar": Metric("Q→AR", percent=True, decimals=1),
+    "success_rate": Metric("success rate (SR)", percent=True, decimals=1),
+    "oracle_success_rate": Metric("oracle success rate (OSR)", percent=True, decimals=1),
+    "spl": Metric("SPL"),
+    "navigation_error": Metric("navigation error (m)", higher_is_better=False, decimals=2),
+    "trajectory_length": Metric("trajectory length (m)", higher_is_better=False, decimals=2),
+    "ndtw": Metric("nDTW"),
+    "sdtw": Metric("SDTW"),
+    "auroc": Metric("AUROC"),
+    "weighted_f1": Metric("weighted F1"),
+    "macro_f1": Metric("macro F1"),
+    "cider_d": Metric("CIDEr-D", decimals=2),
+    "bleu_": Metric("BLEU-", percent=True, decimals=1),
+    "pearson_r": Metric("Pearson r"),
+    "rmse": Metric("root mean squared error", higher_is_better=False),
+    "mae": Metric("mean absolute error", higher_is_better=False),
+    "word_error_rate": Metric("word error rate", percent=True, higher_is_better=False, decimals=1),
+    "character_error_rate": Metric("character error rate", percent=True, higher_is_better=False, decimals=1),
+    "perplexity": Metric("perplexity", higher_is_better=False),
+    "loss": Metric("loss", higher_is_better=False),
+}
+"""Metrics by name; a name that only begins like one of these is a variant of it (``accuracy_number``)."""
+
+
+def metric(name: str) -> Metric:
+    """What a metric of this name is; of a variant, its family's with the rest of the name in its title."""
+    known = max((key for key in METRICS if name.startswith(key)), key=len, default=None)
+    if known is None:
+        return Metric(name.replace("_", " "))
+    family, rest = METRICS[known], name[len(known) :]
+    if not rest:
+        return family
+    title = f"{family.title}{rest}" if known.endswith("_") else f"{family.title},{rest}"
+    return family._replace(title=title.replace("_", " "))
+
+
+def show(name: str, figure: Figure, interval: bool = True) -> str:
+    """A figure for a reader: its value and, where it has one, its interval.
+
+    >>> show("accuracy", Figure(0.926, 0.914, 0.937, 2000))
+    '92.6 % (91.4 to 93.7)'
+    """
+    kind = metric(name)
+    factor = 100 if kind.percent else 1
+
+    def number(value: float) -> str:
+        return f"{factor * value:.{kind.decimals}f}"
+
+    value = f"{number(figure.value)}{' %' if kind.percent else ''}"
+    if not interval or figure.low is None or figure.high is None:
+        return value
+    return f"{value} ({number(figure.low)} to {number(figure.high)})"
