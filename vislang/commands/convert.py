@@ -3,117 +3,218 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vislang.commands.options import positional, required
 from vislang.commands.outputs import must_hold_folder
 from vislang.console import console
-from vislang.convert import fairseq, vilbert
-from vislang.convert.checkpoint import read_checkpoint
-from vislang.convert.verify import TOLERANCE, differences, read_reference
 from vislang.errors import UserError
-from vislang.models.data2vec.finetuning import FineTuned
-from vislang.models.data2vec.model import Data2Vec
-from vislang.models.loading import load
 
 
-def convert_fairseq(weights: Path, config: Path, out: Path, lenient: bool) -> int:
-    """Write a model folder from a data2vec checkpoint of fairseq and its configuration; returns the exit status."""
-    must_hold_folder(out)
-    model = fairseq.build(_read_json(config))
-    passed_over = fairseq.load_weights(model, read_checkpoint(weights), lenient)
-    for fault in passed_over:
-        console.print(f"passed over: {fault}", markup=False)
-    return _save(model, out)
+@dataclass(frozen=True)
+class Fairseq:
+    """Convert a data2vec checkpoint of fairseq, of either generation.
 
-
-def convert_vilbert(weights: Path, config: Path, out: Path, lenient: bool) -> int:
-    """Write a model folder from a checkpoint of ViLBERT and its configuration; returns the exit status."""
-    must_hold_folder(out)
-    state = vilbert.canonical(read_checkpoint(weights))
-    model = vilbert.build(_read_json(config), state)
-    for passed_over in vilbert.load_weights(model, state, lenient):
-        console.print(f"passed over: {passed_over}", markup=False)
-    model.save(out)
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    console.print(f"{out}: {parameters:,} parameters, heads: {', '.join(model.heads) or 'those of pretraining'}")
-    return 0
-
-
-def convert_open_flamingo(
-    weights: Path, config: Path, language_model: str, vision_tower: str | None, out: Path, lenient: bool
-) -> int:
-    """Write a model folder from a checkpoint of OpenFlamingo, for its language model; returns the exit status.
-
-    With its vision tower the model can be asked; without one it takes features.
+    Attributes:
+        weights: checkpoint (.pt)
+        out: folder to write
+        config: fairseq's configuration of the model, as JSON
+        lenient: pass over missing and unexpected keys
     """
-    from vislang.convert import open_flamingo
 
-    must_hold_folder(out)
-    state = open_flamingo.canonical(read_checkpoint(weights))
-    model = open_flamingo.build(_read_json(config), state, language_model)
-    for passed_over in open_flamingo.load_weights(model, state, lenient):
-        console.print(f"passed over: {passed_over}", markup=False)
-    if vision_tower is None:
-        model.save(out)
-    else:
-        model.with_towers(vision_tower, open_flamingo.PROMPTS).save(out)
-    shape = model.bridge.config
-    console.print(f"{out}: gated layers {shape.gated_layers}, {shape.latents} latents, on {language_model}")
-    return 0
+    weights: Path = positional()
+    out: Path = positional()
+    config: Path = required()
+    lenient: bool = False
 
+    def run(self) -> int:
+        """Write the model; returns 0."""
+        must_hold_folder(self.out)
+        values = read_json(self.config)
+        from vislang.convert import fairseq
+        from vislang.convert.checkpoint import read_checkpoint
 
-def convert_transformers(source: str, out: Path) -> int:
-    """Write a model folder from a data2vec model of transformers; returns the exit status."""
-    # Importing transformers takes seconds that the other origins need not wait for.
-    from vislang.convert import transformers
-
-    must_hold_folder(out)
-    return _save(transformers.convert(source), out)
+        model = fairseq.build(values)
+        _passed_over(fairseq.load_weights(model, read_checkpoint(self.weights), self.lenient))
+        _save_data2vec(model, self.out)
+        return 0
 
 
-def _save(model: Data2Vec | FineTuned, out: Path) -> int:
+@dataclass(frozen=True)
+class ViLBERT:
+    """Convert a ViLBERT of vilbert-multi-task, vilbert_beta or MMF.
+
+    Attributes:
+        weights: checkpoint (.bin, .pt, .tar)
+        out: folder to write
+        config: the original's configuration, as JSON
+        lenient: pass over missing and unexpected keys
+    """
+
+    weights: Path = positional()
+    out: Path = positional()
+    config: Path = required()
+    lenient: bool = False
+
+    def run(self) -> int:
+        """Write the model; returns 0."""
+        must_hold_folder(self.out)
+        values = read_json(self.config)
+        from vislang.convert import vilbert
+        from vislang.convert.checkpoint import read_checkpoint
+
+        state = vilbert.canonical(read_checkpoint(self.weights))
+        model = vilbert.build(values, state)
+        _passed_over(vilbert.load_weights(model, state, self.lenient))
+        model.save(self.out)
+        parameters = sum(parameter.numel() for parameter in model.parameters())
+        console.print(f"{self.out}: {parameters:,} parameters, heads: {', '.join(model.heads) or 'for pretraining'}")
+        return 0
+
+
+@dataclass(frozen=True)
+class OpenFlamingo:
+    """Convert a checkpoint of OpenFlamingo, for its language model.
+
+    Attributes:
+        weights: checkpoint (.pt)
+        out: folder to write
+        language_model: folder or Hub id of its language model
+        config: the original's settings, as JSON
+        vision_tower: folder or Hub id of its vision tower, in order to ask the model; without one it takes features
+        lenient: pass over missing and unexpected keys
+    """
+
+    weights: Path = positional()
+    out: Path = positional()
+    language_model: str = required()
+    config: Path = required()
+    vision_tower: str | None = None
+    lenient: bool = False
+
+    def run(self) -> int:
+        """Write the model; returns 0."""
+        must_hold_folder(self.out)
+        values = read_json(self.config)
+        from vislang.convert import open_flamingo
+        from vislang.convert.checkpoint import read_checkpoint
+
+        state = open_flamingo.canonical(read_checkpoint(self.weights))
+        model = open_flamingo.build(values, state, self.language_model)
+        _passed_over(open_flamingo.load_weights(model, state, self.lenient))
+        if self.vision_tower is None:
+            model.save(self.out)
+        else:
+            model.with_towers(self.vision_tower, open_flamingo.PROMPTS).save(self.out)
+        shape = model.bridge.config
+        console.print(
+            f"{self.out}: gated layers {shape.gated_layers}, {shape.latents} latents, on {self.language_model}"
+        )
+        return 0
+
+
+@dataclass(frozen=True)
+class Transformers:
+    """Convert a data2vec model of transformers, with or without a head.
+
+    Attributes:
+        source: folder, or a Hub id
+        out: folder to write
+    """
+
+    source: str = positional()
+    out: Path = positional()
+
+    def run(self) -> int:
+        """Write the model; returns 0."""
+        must_hold_folder(self.out)
+        from vislang.convert import transformers
+
+        _save_data2vec(transformers.convert(self.source), self.out)
+        return 0
+
+
+@dataclass(frozen=True)
+class Verify:
+    """Print, as JSON, how far each output of a converted model is from the original's.
+
+    Attributes:
+        model: folder of the converted model
+        reference: recorded inputs and outputs (.pt)
+    """
+
+    model: Path = positional()
+    reference: Path = positional()
+
+    def run(self) -> int:
+        """Print the differences; returns 1 if any is above 1e-4, else 0."""
+        from vislang.convert.verify import TOLERANCE, differences, read_reference
+        from vislang.models.loading import load
+
+        inputs, recorded, labels = read_reference(self.reference)
+        model = load(self.model)
+        origin = (getattr(model, "origin", None) or {}).get("format")
+        try:
+            ours = _outputs(model, origin, inputs, recorded, labels)
+        except (RuntimeError, IndexError) as error:
+            # Of the recording's tensors, any may be too wide for this model, and any id beyond its vocabulary.
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise UserError(
+                f"{self.reference}: {self.model} cannot read what was recorded ({reason}); it was recorded from a "
+                "model of another shape, or is damaged."
+            ) from error
+        if ours is None:
+            raise UserError(f"{self.model}: was not converted from an origin that can be verified.")
+        found = differences(recorded, ours)
+        # Infinity is no JSON: what is missing is null.
+        print(json.dumps({name: gap if gap < float("inf") else None for name, gap in found.items()}, indent=1))
+        return 0 if all(gap <= TOLERANCE for gap in found.values()) else 1
+
+
+def _outputs(model: Any, origin: str | None, inputs: Any, recorded: Any, labels: Any) -> Any:
+    """What a converted model makes of recorded inputs; None for an origin that nothing was recorded from."""
+    if origin == "fairseq":
+        from vislang.convert import fairseq
+
+        return fairseq.outputs(model, inputs, model.origin["config"])
+    if origin == "vilbert":
+        from vislang.convert import vilbert
+
+        return vilbert.outputs(model, inputs, labels)
+    if origin == "open-flamingo":
+        from vislang.convert import open_flamingo
+
+        return open_flamingo.outputs(model, inputs, recorded)
+    return None
+
+
+def _passed_over(faults: Sequence[str]) -> None:
+    for fault in faults:
+        console.print(f"passed over: {fault}", markup=False)
+
+
+def _save_data2vec(model: Any, out: Path) -> None:
+    from vislang.models.data2vec.finetuning import FineTuned
+
     model.save(out)
-    read = ", ".join(model.modalities.present())
+    modalities = ", ".join(model.modalities.present())
     if isinstance(model, FineTuned):
         parameters = sum(parameter.numel() for parameter in model.parameters())
-        console.print(f"{out}: {read}, {parameters:,} parameters, with a head for {model.head_config.kind}")
+        console.print(f"{out}: {modalities}, {parameters:,} parameters, with a head for {model.head_config.kind}")
     else:
         parameters = sum(parameter.numel() for parameter in model.student.parameters())
-        console.print(f"{out}: {read}, {parameters:,} parameters, and their teacher")
-    return 0
+        console.print(f"{out}: {modalities}, {parameters:,} parameters, and their teacher")
 
 
-def verify(folder: Path, reference: Path) -> int:
-    """Print, as JSON, how far each recorded output is; returns 1 if any is further than 1e-4, else 0."""
-    inputs, recorded, labels = read_reference(reference)
-    model = load(folder)
-    origin = (getattr(model, "origin", None) or {}).get("format")
-    if origin not in ("fairseq", "vilbert", "open-flamingo"):
-        raise UserError(f"{folder}: was not converted from an origin that can be verified.")
-    try:
-        if origin == "fairseq":
-            ours = fairseq.outputs(model, inputs, model.origin["config"])
-        elif origin == "vilbert":
-            ours = vilbert.outputs(model, inputs, labels)
-        else:
-            from vislang.convert import open_flamingo
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file.
 
-            ours = open_flamingo.outputs(model, inputs, recorded)
-    except (RuntimeError, IndexError) as error:
-        # Of the recording's tensors, any may be too wide for this model, and any id beyond its vocabulary.
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(
-            f"{reference}: {folder} cannot read what was recorded ({reason}); it was recorded from a model of another "
-            "shape, or is damaged."
-        ) from error
-    found = differences(recorded, ours)
-    # Infinity is no JSON: what is missing is null.
-    print(json.dumps({name: gap if gap < float("inf") else None for name, gap in found.items()}, indent=1))
-    return 0 if all(gap <= TOLERANCE for gap in found.values()) else 1
-
-
-def _read_json(path: Path) -> dict[str, Any]:
+    Raises:
+        UserError: no such file, or no JSON object in it.
+    """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -3,48 +3,74 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet
-
-from vislang.capabilities import Embeds
-from vislang.commands.outputs import must_hold_file
+from vislang.commands.options import positional
+from vislang.commands.outputs import must_hold_file, needs
 from vislang.console import console, reporting
 from vislang.data.jsonl import Problem, must_be_good
-from vislang.document import Document
 from vislang.errors import UserError
-from vislang.models.loading import load
-from vislang.tasks.unlabelled import unlabelled
+from vislang.example import Example
 
 
-def embed(source: str, files: list[str], out: Path, skip_bad: bool, batch_size: int) -> int:
-    """Embed files, folders, JSON Lines files or data sets; returns 0.
+@dataclass(frozen=True)
+class Embed:
+    """Write a vector for each file into a Parquet table.
 
     The table has a column ``name`` (the file, record or passage) and a column ``vector`` (float32, of fixed width); its
     metadata names the model.
+
+    Attributes:
+        model: folder of a model that embeds, or a Hub id
+        files: files, folders, JSON Lines files or names of data sources
+        out: table to write
+        batch_size: files at a time
+        skip_bad_records: leave bad files out and count them
     """
-    must_hold_file(out)
-    model = load(source)
-    if not isinstance(model, Embeds):
-        raise UserError(f"{source}: is a {type(model).__name__}, which gives no vectors; give a data2vec model, say.")
-    problems: list[Problem] = []
-    documents: list[Document] = []
-    with reporting("checking files") as report:
-        for file in files:
-            documents += unlabelled(file, problems, report)
-    must_be_good(problems, skip_bad)
-    with reporting("embedding") as report:
-        vectors = model.embed(documents, batch_size, progress=report)
-    width = vectors.shape[1]
-    table = pa.table(
-        {
-            "name": pa.array([document.name for document in documents]),
-            "vector": pa.FixedSizeListArray.from_arrays(pa.array(vectors.numpy().ravel()), width),
-        }
-    ).replace_schema_metadata({"vislang.model": source})
-    unfinished = out.with_name(f".{out.name}.unfinished")
-    pyarrow.parquet.write_table(table, unfinished)
-    os.replace(unfinished, out)
-    console.print(f"{len(documents):,} vectors of width {width} in {out}")
-    return 0
+
+    model: str = positional()
+    files: list[str] = positional()
+    out: Path = Path("embeddings.parquet")
+    batch_size: int = 64
+    skip_bad_records: bool = False
+
+    def run(self) -> int:
+        """Embed and write; returns 0."""
+        must_hold_file(self.out)
+        needs("pyarrow", "eval", "a Parquet table")
+        if self.batch_size < 1:
+            raise UserError(f"--batch-size is {self.batch_size}; it must be at least 1.")
+        from vislang.data.sources import load_source
+
+        problems: list[Problem] = []
+        examples: list[Example] = []
+        with reporting("checking files") as report:
+            for file in self.files:
+                examples += load_source(file, problems=problems, progress=report, targets=False)
+        must_be_good(problems, self.skip_bad_records)
+        if not examples:
+            raise UserError(f"{', '.join(self.files)}: nothing usable in them.")
+        from vislang.capabilities import Embeds
+        from vislang.models.loading import load
+
+        model = load(self.model)
+        if not isinstance(model, Embeds):
+            raise UserError(f"{self.model}: is a {type(model).__name__}, which gives no vectors.")
+        with reporting("embedding") as report:
+            vectors = model.embed([example.prompt for example in examples], self.batch_size, progress=report)
+        self._write([example.name for example in examples], vectors.numpy())
+        if problems:
+            console.print(f"left out {len(problems)} bad files")
+        console.print(f"{len(examples):,} vectors of width {vectors.shape[1]} in {self.out}")
+        return 0
+
+    def _write(self, names: list[str], vectors) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet
+
+        column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])
+        table = pa.table({"name": pa.array(names), "vector": column})
+        unfinished = self.out.with_name(f".{self.out.name}.unfinished")
+        pyarrow.parquet.write_table(table.replace_schema_metadata({"vislang.model": self.model}), unfinished)
+        os.replace(unfinished, self.out)

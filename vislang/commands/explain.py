@@ -2,37 +2,58 @@
 
 from __future__ import annotations
 
-import dataclasses
+from dataclasses import dataclass
 from pathlib import Path
 
-from vislang.capabilities import Explains
-from vislang.case import Case
-from vislang.commands.deciding import told
+from vislang.commands.ask import only_head, shown_answer, whole
+from vislang.commands.options import positional
 from vislang.commands.outputs import must_hold_file
 from vislang.console import console
 from vislang.document import Document, Image
 from vislang.errors import UserError
-from vislang.evaluate.explain_page import write_explanation
-from vislang.models.loading import load
+from vislang.example import Example
 
 
-def explain(source: str, image: str, text: str, head: str | None, out: Path) -> int:
-    """Write the page, print the decision; returns 0.
+@dataclass(frozen=True)
+class Explain:
+    """Write a page: what the words and the regions of an image attended to in each other.
 
-    Raises:
-        UserError: the model has nothing to show, or no such task, or the page cannot be written.
-        MediaError: the image cannot be used.
+    Attributes:
+        model: folder of a ViLBERT with a task, or a Hub id
+        image: path of an image
+        text: a question, a caption, or what to find
+        head: which of the model's heads decides, where there are several
+        out: page to write
     """
-    must_hold_file(out)
-    picture = Image(image)
-    decoded = picture.decode()
-    model = load(source)
-    if not isinstance(model, Explains):
-        raise UserError(f"{source}: is a {type(model).__name__}, which has no co-attention to show; give a ViLBERT.")
-    case = Case(image, (Document([picture, text], name=image),))
-    case = dataclasses.replace(case, task=model.head_for(case, head))
-    explained = model.explain(case)
-    write_explanation(out, decoded, text, explained, f"{source}, task {case.task}")
-    console.print(f"[bold]{told(explained.decision)}[/bold]")
-    console.print(f"[bold]{out}[/bold] shows why")
-    return 0
+
+    model: str = positional()
+    image: str = positional()
+    text: str = positional()
+    head: str | None = None
+    out: Path = Path("explain.html")
+
+    def run(self) -> int:
+        """Write the page, print the decision; returns 0.
+
+        Raises:
+            UserError: the model has nothing to show, or no such head, or the page cannot be written.
+            MediaError: the image cannot be used.
+        """
+        must_hold_file(self.out)
+        image = Image(self.image)
+        decoded = image.decode()
+        text = whole(self.text, "the text")
+        from vislang.capabilities import Explains
+        from vislang.evaluate.explain_page import write_explanation
+        from vislang.models.loading import load
+
+        model = load(self.model)
+        if not isinstance(model, Explains):
+            raise UserError(f"{self.model}: is a {type(model).__name__}, which has no co-attention; give a ViLBERT.")
+        head = self.head or only_head(model, self.model)
+        example = Example(self.image, Document([image, text], name=self.image), source=self.image)
+        explained = model.explain(example, head)
+        write_explanation(self.out, decoded, text, explained, f"{self.model}, task {head}")
+        console.print(f"[bold]{shown_answer(explained.decision.answer)}[/bold]")
+        console.print(f"[bold]{self.out}[/bold] shows why")
+        return 0

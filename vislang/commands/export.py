@@ -2,25 +2,42 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
+from vislang.commands.options import positional
 from vislang.commands.outputs import must_hold_folder
 from vislang.console import console
 from vislang.errors import UserError
-from vislang.models.data2vec.finetuning import FineTuned
-from vislang.models.data2vec.model import Data2Vec
-from vislang.models.loading import load
 
 
-def export_transformers(source: str, out: Path, modality: str | None) -> int:
-    """Write a folder that transformers' Auto classes open; returns the exit status."""
-    from vislang.convert.transformers_export import export
+@dataclass(frozen=True)
+class Export:
+    """Write a data2vec model, fine-tuned or not, as a folder that transformers' Auto classes open.
 
-    must_hold_folder(out)
-    model = load(source)
-    if not isinstance(model, (Data2Vec, FineTuned)):
-        raise UserError(f"{source}: is a {type(model).__name__}; export a data2vec model, fine-tuned or not.")
-    for note in export(model, out, modality):
-        console.print(f"note: {note}", markup=False)
-    console.print(f"{out}: for transformers")
-    return 0
+    Attributes:
+        model: folder of a data2vec model, or a Hub id
+        out: folder to write
+        modality: which, where the model reads several
+    """
+
+    model: str = positional()
+    out: Path = positional()
+    modality: Literal["text", "image", "speech"] | None = None
+
+    def run(self) -> int:
+        """Write it; returns 0."""
+        must_hold_folder(self.out)
+        from vislang.convert.transformers_export import export
+        from vislang.models.data2vec.finetuning import FineTuned
+        from vislang.models.data2vec.model import Data2Vec
+        from vislang.models.loading import load
+
+        model = load(self.model)
+        if not isinstance(model, (Data2Vec, FineTuned)):
+            raise UserError(f"{self.model}: is a {type(model).__name__}; export a data2vec model, fine-tuned or not.")
+        for note in export(model, self.out, self.modality):
+            console.print(f"note: {note}", markup=False)
+        console.print(f"{self.out}: for transformers")
+        return 0

@@ -4,97 +4,130 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 from rich.table import Table
 
-from vislang.capabilities import Matches
+from vislang.commands.ask import whole
+from vislang.commands.options import positional
 from vislang.console import console, reporting
 from vislang.data.jsonl import DataError, Problem
-from vislang.document import Document, Image
+from vislang.document import Image
 from vislang.errors import UserError
-from vislang.models.loading import load
-from vislang.tasks.unlabelled import unlabelled
 
 
-def search(source: str, text: str, places: Sequence[str], top: int, as_json: bool) -> int:
-    """Print the images that go best with a text, the best first; returns the exit status.
+@dataclass(frozen=True)
+class Search:
+    """Print the images that go best with a text, the best first.
+
+    Attributes:
+        model: folder of a dual encoder or a ViLBERT, or a Hub id
+        text: what to look for
+        images: images, folders, JSON Lines files or names of data sources
+        top: how many
+        json: one JSON list on standard output
+    """
+
+    model: str = positional()
+    text: str = positional()
+    images: list[str] = positional()
+    top: int = 5
+    json: bool = False
+
+    def run(self) -> int:
+        """Print them; returns 0."""
+        if self.top < 1:
+            raise UserError(f"--top {self.top}: at least one.")
+        text = whole(self.text, "the text to search by")
+        model, images = opened(self.model, self.images)
+        scores = model.match_all(images, [text])[:, 0]
+        order = scores.argsort(descending=True)[: self.top].tolist()
+        found = [{"image": images[n].name, "score": round(scores[n].item(), 4)} for n in order]
+        if self.json:
+            print(json.dumps(found))
+            return 0
+        table = Table(title=f'"{text}" among {len(images):,} images', title_justify="left")
+        table.add_column("score", justify="right")
+        table.add_column("image", overflow="fold")
+        for row in found:
+            table.add_row(f"{row['score']:.4f}", str(row["image"]))
+        console.print(table)
+        return 0
+
+
+@dataclass(frozen=True)
+class Classify:
+    """Print which of some labels goes best with each image.
+
+    Attributes:
+        model: folder of a dual encoder or a ViLBERT, or a Hub id
+        images: images, folders, JSON Lines files or names of data sources
+        labels: what an image may be, with commas between them
+        template: what is compared, such as "a photo of a {}"
+        json: one JSON object a line on standard output
+    """
+
+    model: str = positional()
+    images: list[str] = positional()
+    labels: str = ""
+    template: str = "{}"
+    json: bool = False
+
+    def run(self) -> int:
+        """Print them; returns 0."""
+        labels = [label.strip() for label in self.labels.split(",") if label.strip()]
+        if len(set(labels)) < 2:
+            raise UserError("--labels: give two or more, with commas between them.")
+        if self.template.count("{}") != 1:
+            raise UserError(f"--template {self.template!r}: write {{}} once, where the label goes.")
+        model, images = opened(self.model, self.images)
+        scores = model.match_all(images, [self.template.replace("{}", label) for label in labels])
+        best = scores.argmax(dim=-1).tolist()
+        if self.json:
+            for image, row, index in zip(images, scores.tolist(), best, strict=True):
+                ranked = {label: round(score, 4) for label, score in zip(labels, row, strict=True)}
+                print(json.dumps({"image": image.name, "label": labels[index], "scores": ranked}))
+            return 0
+        table = Table()
+        table.add_column("label")
+        table.add_column("score", justify="right")
+        table.add_column("image", overflow="fold")
+        for image, row, index in zip(images, scores.tolist(), best, strict=True):
+            table.add_row(labels[index], f"{row[index]:.4f}", image.name)
+        console.print(table)
+        return 0
+
+
+def opened(source: str, files: Sequence[str]) -> tuple[Any, list[Image]]:
+    """A model that compares images with texts, and the images of some sources.
 
     Raises:
-        UserError: the model does not match images and texts.
-        DataError: there is no image at these places.
+        UserError: the model does not compare images with texts.
+        DataError: there is no image in these sources.
     """
-    if top < 1:
-        raise UserError(f"--top {top}: at least one.")
-    if not text.strip():
-        raise UserError("the text to search by is empty; say what the images are to show.")
-    model, images = _opened(source, places)
-    scores = model.match_all(images, [text])[:, 0]
-    order = scores.argsort(descending=True)[:top].tolist()
-    found = [{"image": images[place].name, "score": round(scores[place].item(), 4)} for place in order]
-    if as_json:
-        print(json.dumps(found))
-        return 0
-    table = Table(title=f'"{text}" among {len(images):,} images', title_justify="left")
-    table.add_column("score", justify="right")
-    table.add_column("image", overflow="fold")
-    for each in found:
-        table.add_row(f"{each['score']:.4f}", str(each["image"]))
-    console.print(table)
-    return 0
+    from vislang.data.sources import load_source
 
-
-def classify(source: str, places: Sequence[str], labels: Sequence[str], template: str, as_json: bool) -> int:
-    """Print which of some labels goes best with each image; returns the exit status.
-
-    Args:
-        source: of the model.
-        places: images, or folders of them.
-        labels: what an image may be.
-        template: with ``{}`` for a label: what the model compares, "a photo of a {}" say.
-        as_json: one JSON object a line.
-
-    Raises:
-        UserError: the model does not match images and texts, or the labels or the template cannot be used.
-        DataError: there is no image at these places.
-    """
-    if len(set(labels)) < 2:
-        raise UserError("--labels: give two or more, with commas between them.")
-    if template.count("{}") != 1:
-        raise UserError(f"--template {template!r}: write {{}} once, where the label goes.")
-    model, images = _opened(source, places)
-    scores = model.match_all(images, [template.replace("{}", label) for label in labels])
-    best = scores.argmax(dim=-1).tolist()
-    if as_json:
-        for image, row, place in zip(images, scores.tolist(), best, strict=True):
-            ranked = {label: round(score, 4) for label, score in zip(labels, row, strict=True)}
-            print(json.dumps({"image": image.name, "label": labels[place], "scores": ranked}))
-        return 0
-    table = Table()
-    for heading in ("label", "score"):
-        table.add_column(heading, justify="right" if heading == "score" else "left")
-    table.add_column("image", overflow="fold")
-    for image, row, place in zip(images, scores.tolist(), best, strict=True):
-        table.add_row(labels[place], f"{row[place]:.4f}", image.name)
-    console.print(table)
-    return 0
-
-
-def _opened(source: str, places: Sequence[str]) -> tuple[Any, list[Image]]:
     problems: list[Problem] = []
-    images: list[Image] = []
-    for place in places:
-        images += [m for d in unlabelled(place, problems) for m in d.media if isinstance(m, Image)]
+    images: dict[Image, None] = {}
+    for file in files:
+        for example in load_source(file, problems=problems, targets=False):
+            images |= dict.fromkeys(medium for medium in example.media if isinstance(medium, Image))
     for problem in problems:
         console.print(f"left out: {problem}", markup=False)
     if not images:
-        raise DataError(f"{', '.join(str(Path(place)) for place in places)}: no image to look at.")
-    model = load(source)
+        raise DataError(f"{', '.join(files)}: no image in it.")
+    from vislang.capabilities import Matches
+    from vislang.document import Document
+    from vislang.example import Example
+    from vislang.models.loading import load
+
+    model: Any = load(source)
     if not isinstance(model, Matches):
         raise UserError(
-            f"{source}: is a {type(model).__name__}, which matches nothing; give a dual encoder or ViLBERT."
+            f"{source}: is a {type(model).__name__}, which compares no images with texts; give a dual encoder or a "
+            "ViLBERT."
         )
     with reporting("finding regions") as report:
-        model.inputs.prepare([Document([image], name=image.name) for image in images], report)  # type: ignore[attr-defined]
-    return model, images
+        model.prepare([Example(image.name, Document([image], name=image.name)) for image in images], report)  # type: ignore[attr-defined]
+    return model, list(images)

@@ -1,0 +1,186 @@
+"""Evaluation: a model answers the examples of a task, and the task scores what it answered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from vislang.capabilities import Progress
+from vislang.errors import UserError
+from vislang.evaluate.decide import decide
+from vislang.evaluate.generate import generate
+from vislang.evaluate.loss import reference_perplexity
+from vislang.evaluate.match import match, pool_of
+from vislang.evaluate.probe import classify_embeddings
+from vislang.evaluate.rank import rank
+from vislang.evaluate.retrieve import retrieve
+from vislang.evaluate.ways import WAYS, Way, cell, ways
+from vislang.example import Example, Prediction
+from vislang.metrics.figure import SCHEMA, Figures, figures_as_json
+from vislang.tasks.task import Task
+
+Reporter = Callable[[str], AbstractContextManager[Progress]]
+"""Opens a display of progress for something that takes a while."""
+
+
+@contextmanager
+def quietly(what: str) -> Iterator[Progress]:
+    """Progress that nobody sees."""
+    yield lambda done, total: None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a model scored on a task.
+
+    Attributes:
+        task: its name.
+        way: how the model answered.
+        examples, predictions: what was asked, and what was answered, in the same order (of retrieval, predictions are
+            by query: each text and each image).
+        figures: the task's scores.
+        blind: the same with the media taken away; empty where the way of answering needs them.
+        guesses: scores of baselines that do not look, by name.
+        perplexity: of the references, for a model that tells likelihoods.
+        unread: predictions without an answer, such as a text without a number where a number is wanted.
+    """
+
+    task: str
+    way: Way
+    examples: list[Example]
+    predictions: list[Prediction]
+    figures: Figures
+    blind: Figures = field(default_factory=dict)
+    guesses: dict[str, Figures] = field(default_factory=dict)
+    perplexity: float | None = None
+    unread: int = 0
+
+    def as_json(self) -> dict[str, Any]:
+        """The evaluation as plain values, without its predictions."""
+        values: dict[str, Any] = {
+            "schema": SCHEMA,
+            "task": self.task,
+            "way": self.way,
+            "n": len(self.examples),
+            "figures": figures_as_json(self.figures),
+        }
+        if self.blind:
+            values["blind"] = figures_as_json(self.blind)
+        if self.guesses:
+            values["guesses"] = {name: figures_as_json(figures) for name, figures in self.guesses.items()}
+        if self.perplexity is not None:
+            values["reference_perplexity"] = self.perplexity
+        if self.unread:
+            values["unread"] = self.unread
+        return values
+
+
+def evaluate(
+    model: Any,
+    task: Task,
+    examples: Sequence[Example],
+    support: Sequence[Example] = (),
+    *,
+    way: Way | None = None,
+    head: str | None = None,
+    with_blind: bool = True,
+    batch_size: int | None = None,
+    reporter: Reporter = quietly,
+) -> Evaluation:
+    """Score a model on examples of a task.
+
+    Args:
+        model: a saved or trained model.
+        task: whose examples they are.
+        examples: what to answer.
+        support: examples to learn from without training: captions to choose from, a classifier on embeddings, guesses.
+        way: how to answer; None takes the best way that the model has.
+        head: which of the model's heads decides.
+        with_blind: also score the model with the media taken away, where it generates or ranks.
+        batch_size: examples at a time; None takes each way's own. It changes nothing but the time.
+        reporter: shows progress.
+
+    Raises:
+        UserError: the model cannot answer this task, or not in this way.
+    """
+    way = way or way_of(model, task)
+    examples = list(examples)
+    prepare(model, examples, reporter)
+    answered = _answer(model, task, examples, support, way, head, batch_size, reporter, blind=False)
+    blind: Figures = {}
+    if with_blind and way in ("generate", "rank") and any(example.media for example in examples):
+        taken = _answer(model, task, examples, support, way, head, batch_size, reporter, blind=True)
+        blind = task.score(examples, taken)
+    return Evaluation(
+        task.name,
+        way,
+        examples,
+        answered,
+        task.score(examples, answered),
+        blind,
+        task.guesses(support, examples),
+        reference_perplexity(model, examples) if way == "generate" else None,
+        sum(prediction.answer is None for prediction in answered),
+    )
+
+
+def way_of(model: Any, task: Task) -> Way:
+    """How a model answers a task.
+
+    Raises:
+        UserError: it cannot; the message names both sides and the reason.
+    """
+    found = cell(model, task)
+    if found.way is None:
+        raise UserError(f"task {task.name}: this {type(model).__name__} cannot answer it, because it {found.why_not}.")
+    return found.way
+
+
+def must_have_way(model: Any, task: Task, way: Way) -> None:
+    """Raise an error where a model cannot answer a task in a certain way.
+
+    Raises:
+        UserError: it cannot; the message lists the ways that it has.
+    """
+    if way not in (known := ways(model, task)):
+        have = ", ".join(known) or "none"
+        raise UserError(
+            f"--way {way}: this {type(model).__name__} answers {task.name} by {have}; such a task can be answered by "
+            f"{', '.join(WAYS[task.kind])}."
+        )
+
+
+def prepare(model: Any, examples: Sequence[Example], reporter: Reporter = quietly) -> None:
+    """Encode the media of examples once, where a model keeps what it makes of them."""
+    if hasattr(model, "prepare"):
+        with reporter("encoding media") as progress:
+            model.prepare([example.without_target() for example in examples], progress)
+
+
+def _answer(
+    model: Any,
+    task: Task,
+    examples: list[Example],
+    support: Sequence[Example],
+    way: Way,
+    head: str | None,
+    batch_size: int | None,
+    reporter: Reporter,
+    blind: bool,
+) -> list[Prediction]:
+    size = {} if batch_size is None else {"batch_size": batch_size}
+    what = {"generate": "generating", "rank": "ranking", "decide": "deciding", "match": "matching", "embed": "embedding"}
+    with reporter(f"{what[way]}{', blind' if blind else ''}") as progress:
+        if task.kind == "pairs":
+            return retrieve(model, examples, way, progress=progress)
+        if way == "generate":
+            return generate(model, examples, task.labels, blind=blind, progress=progress, **size)
+        if way == "rank":
+            return rank(model, examples, task.labels, blind=blind, progress=progress, **size)
+        if way == "decide":
+            return decide(model, examples, head, progress=progress, **size)
+        if way == "match":
+            return match(model, examples, task.labels, pool_of(support), progress=progress)
+        return classify_embeddings(model, task, support, examples, progress)

@@ -1,0 +1,59 @@
+"""Losses on examples that are kept from training."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from vislang.capabilities import Generates, Scores
+from vislang.example import Example, reference_text
+
+
+@torch.no_grad()
+def held_out_losses(model: Any, examples: Sequence[Example], batch_size: int) -> dict[str, float]:
+    """The mean over batches of each loss and diagnostic by name, the batches the same each time.
+
+    Args:
+        model: a trainable model, in evaluation mode.
+        examples: kept from training.
+        batch_size: examples at a time; a mean over a batch weighs by its examples.
+    """
+    sums: dict[str, float] = defaultdict(float)
+    for number, start in enumerate(range(0, len(examples), batch_size)):
+        part = examples[start : start + batch_size]
+        losses = model(model.collate(part, number))
+        seen = {name: value.item() for name, value in losses.items()} | model.diagnostics()
+        for name, value in seen.items():
+            sums[name] += value * len(part) / len(examples)
+    return dict(sums)
+
+
+def loss_per_token(model: Any, examples: Sequence[Example], blind: bool = False, batch_size: int = 16) -> float:
+    """The mean loss of a token that a generating model has to predict, in nats; with ``blind``, without the media."""
+    total, count = 0.0, 0
+    seen = [example.without_media() for example in examples] if blind else list(examples)
+    with torch.no_grad():
+        for start in range(0, len(seen), batch_size):
+            batch = model.collate(seen[start : start + batch_size], 0)
+            targets = int((batch.targets >= 0).sum())
+            total += targets * sum(float(loss) for loss in model(batch).values())
+            count += targets
+    return total / max(1, count)
+
+
+def reference_perplexity(model: Any, examples: Sequence[Example], batch_size: int = 64) -> float | None:
+    """exp of the mean negative log-likelihood of a reference's token, the end included; 1 is certainty.
+
+    None where the model tells no likelihoods, or nothing has a reference in words.
+    """
+    if not isinstance(model, Scores) or not isinstance(model, Generates):
+        return None
+    written = [example for example in examples if reference_text(example) is not None]
+    if not written:
+        return None
+    scores = model.score([model.prompts.render(example, learn=True) for example in written], batch_size)
+    return math.exp(-sum(s.log_likelihood for s in scores) / sum(s.tokens for s in scores))

@@ -1,0 +1,91 @@
+"""Answers by comparing images with texts: the alternative whose caption fits its images best."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from vislang.capabilities import Matches, Progress
+from vislang.document import Document, Image
+from vislang.evaluate.alternatives import captions
+from vislang.example import Example, Prediction, Text
+from vislang.prompt import shown
+
+AT_ONCE = 256
+"""Examples whose images and captions are encoded together."""
+
+
+def match(
+    model: Matches,
+    examples: Sequence[Example],
+    labels: Sequence[str] = (),
+    pool: Sequence[str] = (),
+    *,
+    progress: Progress | None = None,
+) -> list[Prediction]:
+    """One prediction an example; of several images the mean similarity counts.
+
+    Args:
+        model: it compares images with texts.
+        examples: what to answer.
+        labels: the alternatives of examples without choices, put into words by their task.
+        pool: captions to choose from, where a caption is wanted.
+        progress: called with (examples done, of how many).
+    """
+    found: list[Prediction] = []
+    for start in range(0, len(examples), AT_ONCE):
+        part = examples[start : start + AT_ONCE]
+        options = [_options(example, labels, pool) for example in part]
+        images = list(dict.fromkeys(image for each in options for _, seen, _ in each for image in seen))
+        texts = list(dict.fromkeys(text for each in options for _, _, text in each))
+        column = {text: number for number, text in enumerate(texts)}
+        row = {image: number for number, image in enumerate(images)}
+        wanted = torch.zeros(len(images), len(texts), dtype=torch.bool)
+        for each in options:
+            for _, seen, text in each:
+                wanted[[row[image] for image in seen], column[text]] = True
+        scores = model.match_all(images, texts, None if bool(wanted.all()) else wanted)
+        for example, each in zip(part, options, strict=True):
+            values = [float(scores[[row[image] for image in seen], column[text]].mean()) for _, seen, text in each]
+            answers = tuple(answer for answer, _, _ in each)
+            best = answers[int(np.argmax(values))]
+            kept = sorted(range(len(values)), key=lambda n: -values[n])[:10] if pool else range(len(values))
+            found.append(
+                Prediction(
+                    example.id,
+                    best,
+                    tuple(answers[n] for n in kept),
+                    tuple(values[n] for n in kept),
+                    "similarity",
+                    shown(example.prompt),
+                )
+            )
+        if progress is not None:
+            progress(len(found), len(examples))
+    return found
+
+
+def _options(
+    example: Example, labels: Sequence[str], pool: Sequence[str]
+) -> Sequence[tuple[int | str, tuple[Image, ...], str]]:
+    if isinstance(example.target, Text) and pool:
+        images = tuple(medium for medium in example.prompt.media if isinstance(medium, Image))
+        return [(text, images, text) for text in pool]
+    return captions(example, labels)
+
+
+def images_of(examples: Sequence[Example]) -> list[Document]:
+    """Each image of some examples as a document of its own."""
+    images = dict.fromkeys(medium for example in examples for medium in example.media if isinstance(medium, Image))
+    return [Document([image], name=image.name) for image in images]
+
+
+def pool_of(support: Sequence[Example]) -> list[str]:
+    """The captions that people wrote, each once: what a model that writes none can choose from."""
+    return list(
+        dict.fromkeys(
+            text for example in support if isinstance(example.target, Text) for text in example.target.references
+        )
+    )

@@ -1,0 +1,108 @@
+"""How a model answers a task: the table of tasks times models, worked out from what both say of themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from vislang.capabilities import Decides, Embeds, Generates, Matches, Ranks, Reads
+
+Way = Literal["generate", "rank", "decide", "match", "embed"]
+
+WAYS: dict[str, tuple[Way, ...]] = {
+    "text": ("generate", "decide", "match"),
+    "answers": ("decide", "generate"),
+    "choice": ("decide", "rank", "match"),
+    "label": ("decide", "rank", "match", "embed"),
+    "box": ("decide",),
+    "value": ("decide", "generate"),
+    "pairs": ("match", "rank"),
+}
+"""For each kind of target the ways in which it can be given, the best first."""
+
+
+class TaskSide(Protocol):
+    """What a task says of itself; see :class:`vislang.tasks.task.Task`."""
+
+    name: str
+    kind: str
+    media: frozenset[str]
+    labels: tuple[str, ...]
+    support_split: str | None
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell of the table: ``way`` is how the model would answer, or None, and then ``why_not`` says why."""
+
+    way: Way | None
+    why_not: str | None = None
+
+
+def cell(model: Any, task: TaskSide) -> Cell:
+    """How a model would answer a task, or why it cannot.
+
+    Args:
+        model: a saved model.
+        task: a task of the catalogue, or of a user's own.
+    """
+    if isinstance(model, Reads) and (reason := model.why_unreadable(task.media)) is not None:
+        return Cell(None, reason)
+    reasons = []
+    for way in WAYS[task.kind]:
+        reason = _WHY_NOT[way](model, task)
+        if reason is None:
+            return Cell(way)
+        reasons.append(reason)
+    return Cell(None, "; ".join(dict.fromkeys(reasons)))
+
+
+def ways(model: Any, task: TaskSide) -> list[Way]:
+    """Every way in which a model could answer a task, the best first."""
+    if isinstance(model, Reads) and model.why_unreadable(task.media) is not None:
+        return []
+    return [way for way in WAYS[task.kind] if _WHY_NOT[way](model, task) is None]
+
+
+def _generate(model: Any, task: TaskSide) -> str | None:
+    return None if isinstance(model, Generates) else "writes no text"
+
+
+def _rank(model: Any, task: TaskSide) -> str | None:
+    return None if isinstance(model, Ranks) else "gives no likelihood of a text"
+
+
+def _decide(model: Any, task: TaskSide) -> str | None:
+    if not isinstance(model, Decides):
+        return f"has no head for a target of the kind {task.kind}"
+    return model.why_undecided(task.kind, task.labels)
+
+
+def _match(model: Any, task: TaskSide) -> str | None:
+    if not isinstance(model, Matches):
+        return "does not compare images with texts"
+    if not task.media & {"image", "several images"}:
+        return "compares texts with images, and this task has none"
+    if task.kind == "text" and task.support_split is None:
+        return "chooses among captions that it is given, and this task has no split to take them from"
+    return None
+
+
+def _embed(model: Any, task: TaskSide) -> str | None:
+    if not isinstance(model, Embeds):
+        return "gives no vectors"
+    if task.support_split is None:
+        return "gives vectors, and this task has no split to fit a classifier on"
+    if len(task.media) > 1:
+        return "gives one vector for one medium, and this task has several"
+    return None
+
+
+_WHY_NOT: dict[Way, Callable[[Any, TaskSide], str | None]] = {
+    "generate": _generate,
+    "rank": _rank,
+    "decide": _decide,
+    "match": _match,
+    "embed": _embed,
+}

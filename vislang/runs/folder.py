@@ -1,0 +1,111 @@
+"""The folder of a run: who may write into it, and what is recorded of the environment."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+
+from vislang.errors import UserError
+
+PACKAGES = ("vislang", "torch", "transformers", "tokenizers", "safetensors", "numpy", "pillow")
+LOCK = "run.lock"
+
+
+def fresh_folder(folder: Path) -> Path | None:
+    """Make a folder for a new run; an earlier run of the same name is moved aside, never overwritten.
+
+    Returns:
+        Where the earlier run is now, or None where there was none.
+
+    Raises:
+        UserError: the folder holds something else than a run, or a run that is still going.
+    """
+    if not folder.exists() or not any(folder.iterdir()):
+        folder.mkdir(parents=True, exist_ok=True)
+        return None
+    if not (folder / "run.json").is_file():
+        raise UserError(f"{folder}: is not empty and holds no run (no run.json). Name another folder with --out.")
+    with locked(folder):
+        number = 1
+        while (aside := folder.with_name(f"{folder.name}.{number}")).exists():
+            number += 1
+        os.replace(folder, aside)
+    folder.mkdir()
+    return aside
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other processes from running in the same folder; the system lifts the lock when the process ends.
+
+    Raises:
+        UserError: another process is running there.
+    """
+    lock = FileLock(folder / LOCK, blocking=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise UserError(
+            f"{folder}: another process is training in this folder. Wait for it, or name another one with --out."
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that decide a result."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def environment() -> dict[str, Any]:
+    """What a reader of a result needs to know of the machine."""
+    return {
+        "versions": versions(),
+        "threads": torch.get_num_threads(),
+        "machine": platform.machine(),
+        "system": platform.system(),
+        "cuda": torch.version.cuda,
+    }
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON whole or not at all."""
+    write_text(path, json.dumps(value, indent=2, default=str) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all."""
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    unfinished.write_text(text, encoding="utf-8")
+    os.replace(unfinished, path)
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file that vislang wrote.
+
+    Raises:
+        UserError: it is missing, or was changed so that it is no JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; give the folder of a run.") from None
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON ({error}). Restore the file as vislang wrote it.") from None
