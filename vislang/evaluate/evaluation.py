@@ -171,7 +171,13 @@ def _answer(
     blind: bool,
 ) -> list[Prediction]:
     size = {} if batch_size is None else {"batch_size": batch_size}
-    what = {"generate": "generating", "rank": "ranking", "decide": "deciding", "match": "matching", "embed": "embedding"}
+    what = {
+        "generate": "generating",
+        "rank": "ranking",
+        "decide": "deciding",
+        "match": "matching",
+        "embed": "embedding",
+    }
     with reporter(f"{what[way]}{', blind' if blind else ''}") as progress:
         if task.kind == "pairs":
             return retrieve(model, examples, way, progress=progress)

@@ -1,8 +1,8 @@
-"""Few-shot evaluation: how well a model does, shown so many examples in its prompt (Alayrac et al. 2022, section 4.2).
+"""Few-shot evaluation: how well a model does with so many examples in its prompt (Alayrac et al. 2022, section 4.2).
 
-Shots are drawn at random, the same for all questions of a seed (they are then read once for all of them), or retrieved:
-those whose image is most like the question's, the most similar last (RICES, Yang et al. 2021). Zero shots are two
-examples of words alone, as in the paper: they tell the form of an answer, and show nothing.
+Shots are drawn at random, the same for all questions of a seed (they are then prefilled once for all of them), or
+retrieved: those whose image is most similar to the question's, the most similar last (RICES, Yang et al. 2021). Zero
+shots are two examples of text alone, as in the paper: they show the form of an answer, and no image.
 """
 
 from __future__ import annotations
@@ -10,20 +10,22 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vislang.capabilities import Embeds, FewShot, Progress
-from vislang.data.example import Example
-from vislang.document import Document
-from vislang.evaluate.answering import shots_of
-from vislang.prompt import Shot
-from vislang.tasks.answers import Proportion, proportion
-from vislang.tasks.few_shot import FewShotTask, Figures, Mean
+from vislang.capabilities import Embeds, Generates, Prefills, Progress, Ranks
+from vislang.document import Document, Medium
+from vislang.errors import UserError
+from vislang.evaluate.generate import generate
+from vislang.evaluate.rank import rank
+from vislang.evaluate.ways import ways
+from vislang.example import Answer, Example, Label, Prediction, Value, reference_text
+from vislang.metrics.figure import Figure, Figures, share
+from vislang.tasks.task import Task
 
 TEXT_SHOTS = 2
 """Examples without images that stand for zero shots."""
@@ -38,7 +40,7 @@ class Setting:
         select: how they are chosen.
         orders: prompts with the shots in so many orders, whose likelihoods are averaged (section B.1.5); for tasks
             whose answers are ranked.
-        blind: take all media away, and leave their places.
+        blind: take all media away and keep their positions.
     """
 
     shots: int
@@ -49,152 +51,228 @@ class Setting:
 
 @dataclass(frozen=True)
 class Point:
-    """A setting's figures: of each seed, and their means with an interval."""
+    """The figures of a setting.
+
+    Attributes:
+        setting: how the model was prompted.
+        seeds: the figures of each seed.
+        means: their means over seeds, with the interval that so many questions allow: seeds share the questions, so
+            that more of them do not narrow it.
+        predictions: what was answered, by seed.
+    """
 
     setting: Setting
-    seeds: dict[int, dict[str, float]]
-    means: dict[str, Mean]
-    queries: int
+    seeds: dict[int, Figures]
+    means: Figures
+    predictions: dict[int, list[Prediction]] = field(default_factory=dict, repr=False)
+
+
+def shots_of(examples: Sequence[Example]) -> list[Example]:
+    """The examples that can stand before a question: those with media, a template and an answer in words."""
+    return [e for e in examples if e.media and not e.wording.verbatim and reference_text(e) is not None]
 
 
 def evaluate_point(
-    model: FewShot,
-    task: FewShotTask,
+    model: Any,
+    task: Task,
+    support: Sequence[Example],
+    queries: Sequence[Example],
     setting: Setting,
     seeds: Sequence[int],
-    likeness: Float[Tensor, "queries support"] | None = None,
+    similarity: Float[Tensor, "queries support"] | None = None,
     batch_size: int = 16,
-    max_new_tokens: int = 20,
     progress: Progress | None = None,
 ) -> Point:
     """Ask every question, once a seed.
 
     Args:
-        model: it reads examples and goes on from there.
-        task: what to ask.
-        setting: how.
+        model: it generates or ranks, and prefills.
+        task: scores the predictions.
+        support: what shots are chosen from.
+        queries: the questions; none of them is in the support.
+        setting: how to prompt.
         seeds: of the shots, and of their order.
-        likeness: of the questions' images to the support's, for retrieved shots; see :func:`likeness_of`.
+        similarity: of the questions' images to the support's, for retrieved shots; see :func:`similarities`.
         batch_size: questions at a time.
-        max_new_tokens: longest answer.
         progress: called with (questions asked, of how many).
 
     Raises:
-        ValueError: retrieved shots without ``likeness``, several orders of a task whose answers are written, or more
+        UserError: retrieved shots without ``similarity``, several orders of a task whose answers are generated, or more
             shots than there are.
     """
-    if setting.select == "retrieved" and setting.shots and likeness is None:
-        raise ValueError("retrieved shots need the likeness of images.")
-    if setting.orders > 1 and not task.options:
-        raise ValueError(f"{task.name}: answers are written, and only ranked answers can be averaged over orders.")
-    if setting.shots > len(task.support):
-        raise ValueError(f"{task.name}: {setting.shots} shots, and there are {len(task.support)} to draw from.")
-    found: dict[int, dict[str, float]] = {}
-    scored: list[Figures] = []
-    total = len(task.queries) * len(seeds)
+    if setting.select == "retrieved" and setting.shots and similarity is None:
+        raise UserError("retrieved shots need the similarity of images.")
+    ranked = way_of(model, task) == "rank"
+    if setting.orders > 1 and not ranked:
+        raise UserError(f"{task.name}: answers are generated, and only ranked answers can be averaged over orders.")
+    if setting.shots > len(support):
+        raise UserError(f"{task.name}: {setting.shots} shots, and there are {len(support)} to draw from.")
+    found: dict[int, Figures] = {}
+    predictions: dict[int, list[Prediction]] = {}
+    total = len(queries) * len(seeds)
     for number, seed in enumerate(seeds):
-        prompted = _Prompted(model, task, setting, random.Random(f"{setting.shots} {seed}"), likeness)
-        predictions: list[str] = []
-        for start in range(0, len(task.queries), batch_size):
-            chosen = range(start, min(start + batch_size, len(task.queries)))
-            predictions += prompted.answers(chosen, max_new_tokens)
+        rng = random.Random(f"{setting.shots} {seed}")
+
+        def report(done: int, of: int, before: int = number * len(queries)) -> None:
             if progress is not None:
-                progress(number * len(task.queries) + len(predictions), total)
-        figures = task.score(predictions, task.queries)
-        scored.append(figures)
-        found[seed] = {name: value if isinstance(value, float) else value.value for name, value in figures.items()}
-    return Point(setting, found, _means(scored), len(task.queries))
+                progress(before + done, total)
+
+        chosen = _Shots(support, setting, rng, similarity)
+        answer = _ranked if ranked else _generated
+        predictions[seed] = answer(model, task, queries, chosen, batch_size, report)
+        found[seed] = task.score(queries, predictions[seed])
+    return Point(setting, found, mean_figures(list(found.values())), predictions)
 
 
-class _Prompted:
-    """A model with its shots for one seed: those that all questions share are read once."""
+def way_of(model: Any, task: Task) -> Literal["rank", "generate"]:
+    """Whether a model that is shown examples ranks the answers of a task or generates them.
+
+    Raises:
+        UserError: it can do neither with examples before a question.
+    """
+    if isinstance(model, Prefills):
+        if isinstance(model, Ranks) and "rank" in (known := ways(model, task)):
+            return "rank"
+        if isinstance(model, Generates) and "generate" in known:
+            return "generate"
+    raise UserError(
+        f"--shots: this {type(model).__name__} cannot be prompted with examples of {task.name}; give a Flamingo and a "
+        "task whose answers it can generate or rank."
+    )
+
+
+class _Shots:
+    """The shots of one seed: the same for all questions, or retrieved for each of them."""
 
     def __init__(
         self,
-        model: FewShot,
-        task: FewShotTask,
+        support: Sequence[Example],
         setting: Setting,
-        chance: random.Random,
-        likeness: Float[Tensor, "queries support"] | None,
+        rng: random.Random,
+        similarity: Float[Tensor, "queries support"] | None,
     ):
-        self.model, self.task, self.setting, self.chance = model, task, setting, chance
-        self.likeness = likeness if setting.select == "retrieved" and setting.shots else None
-        self.begun: list[Any] = []
-        if self.likeness is None:
-            shots = shots_of(chance.sample(list(task.support), setting.shots or TEXT_SHOTS))
-            if not setting.shots:
-                shots = [Shot(None, shot.answer, shot.question) for shot in shots]
-            for order in self._orders(shots):
-                self.begun.append(model.read(self._seen(Document(model.prompts.examples(order)))))
-
-    def _orders(self, shots: list[Shot]) -> list[list[Shot]]:
-        """The shots as they are, and shuffled as often as is wanted."""
-        orders = [shots]
-        for _ in range(self.setting.orders - 1):
-            orders.append(self.chance.sample(shots, len(shots)))
-        return orders
-
-    def _seen(self, document: Document) -> Document:
-        return document.without_media() if self.setting.blind else document
-
-    def answers(self, chosen: Sequence[int], max_new_tokens: int) -> list[str]:
-        """The answers to some of the questions."""
-        queries = [self.task.queries[place] for place in chosen]
-        if self.likeness is None:
-            ways = [([query.prompt(self.model.prompts) for query in queries], begun) for begun in self.begun]
+        self.setting, self.rng = setting, rng
+        self.shared: list[list[Example]] | None = None
+        self.own: list[list[list[Example]]] | None = None
+        if setting.select == "random" or not setting.shots:
+            drawn = shots_of(rng.sample(list(support), setting.shots or TEXT_SHOTS))
+            self.shared = self._orders(drawn if setting.shots else [_text_alone(shot) for shot in drawn])
         else:
-            nearest = self.likeness[list(chosen)].topk(self.setting.shots, dim=-1).indices.flip(-1).tolist()
-            orders = [self._orders(shots_of([self.task.support[place] for place in row])) for row in nearest]
-            ways = [
-                ([q.prompt(self.model.prompts, own[way]) for q, own in zip(queries, orders, strict=True)], None)
-                for way in range(self.setting.orders)
-            ]
-        if not self.task.options:
-            ((prompts, begun),) = ways
-            seen = [self._seen(prompt) for prompt in prompts]
-            return self.model.generate(seen, max_new_tokens, len(seen), after=begun)
-        likely = torch.zeros(len(queries), len(self.task.options))
-        for prompts, begun in ways:
-            seen = [self._seen(prompt) for prompt in prompts]
-            ranked = self.model.rank(seen, self.task.options, len(seen), after=begun)
-            likely += torch.tensor([[score.log_likelihood for score in own] for own in ranked]) / len(ways)
-        return [self.task.options[place] for place in likely.argmax(dim=-1).tolist()]
+            assert similarity is not None
+            nearest = similarity.topk(setting.shots, dim=-1).indices.flip(-1).tolist()
+            self.own = [self._orders(shots_of([support[index] for index in row])) for row in nearest]
+
+    def _orders(self, shots: list[Example]) -> list[list[Example]]:
+        """The shots as they are, and shuffled as often as is wanted."""
+        return [shots, *(self.rng.sample(shots, len(shots)) for _ in range(self.setting.orders - 1))]
+
+    def states(self, model: Any) -> list[Any]:
+        """The decode state after the shared shots, in each order; None where questions have shots of their own."""
+        if self.shared is None:
+            return [None]
+        documents = [Document(model.prompts.examples(order)) for order in self.shared]
+        return [model.prefill(d.without_media() if self.setting.blind else d) for d in documents]
 
 
-def likeness_of(model: Embeds, task: FewShotTask, progress: Progress | None = None) -> Float[Tensor, "queries support"]:
-    """Cosine similarities of the questions' images and those of the support, each image embedded once."""
-    sides = [[example.image for example in side] for side in (task.queries, task.support)]
-    distinct = list(dict.fromkeys(image for side in sides for image in side if image is not None))
-    vectors = torch.nn.functional.normalize(model.embed([Document([i]) for i in distinct], progress=progress), dim=-1)
+def _ranked(
+    model: Any, task: Task, queries: Sequence[Example], shots: _Shots, batch_size: int, progress: Progress
+) -> list[Prediction]:
+    return rank(
+        model,
+        queries,
+        task.labels,
+        blind=shots.setting.blind,
+        shots=shots.own,
+        states=shots.states(model),
+        batch_size=batch_size,
+        progress=progress,
+    )
+
+
+def _generated(
+    model: Any, task: Task, queries: Sequence[Example], shots: _Shots, batch_size: int, progress: Progress
+) -> list[Prediction]:
+    (state,) = shots.states(model)
+    return generate(
+        model,
+        queries,
+        task.labels,
+        blind=shots.setting.blind,
+        shots=None if shots.own is None else [own[0] for own in shots.own],
+        state=state,
+        batch_size=batch_size,
+        progress=progress,
+    )
+
+
+def _text_alone(shot: Example) -> Example:
+    """A shot without its media, and without their positions."""
+    parts = [part for part in shot.prompt.parts if not isinstance(part, Medium)]
+    return replace(shot, prompt=Document(parts, name=shot.prompt.name))
+
+
+def similarities(
+    model: Embeds, queries: Sequence[Example], support: Sequence[Example], progress: Progress | None = None
+) -> Float[Tensor, "queries support"]:
+    """Cosine similarities of the questions' images and those of the support, each image embedded once.
+
+    Raises:
+        UserError: an example without an image or video.
+    """
+    sides = []
+    for side in (queries, support):
+        for example in side:
+            if not example.prompt.media:
+                raise UserError(f"{example.name}: no image in its prompt, so that no shots can be retrieved by it.")
+        sides.append([example.prompt.media[-1] for example in side])
+    distinct = list(dict.fromkeys(medium for side in sides for medium in side))
+    documents = [Document([medium]) for medium in distinct]  # type: ignore[list-item]
+    vectors = torch.nn.functional.normalize(model.embed(documents, progress=progress), dim=-1)
     row = dict(zip(distinct, vectors, strict=True))
-    asked, known = (torch.stack([row[image] for image in side if image is not None]) for side in sides)
+    asked, known = (torch.stack([row[medium] for medium in side]) for side in sides)
     return asked @ known.t()
 
 
-def nearest_answers(task: FewShotTask, likeness: Float[Tensor, "queries support"]) -> list[str]:
-    """The answer of the most similar image: a baseline without a language model."""
-    return [task.support[place].target for place in likeness.argmax(dim=-1).tolist()]
+def baselines(
+    task: Task,
+    support: Sequence[Example],
+    queries: Sequence[Example],
+    similarity: Float[Tensor, "queries support"] | None = None,
+) -> dict[str, Figures]:
+    """Figures of what needs no prompt: the most frequent answer, and the answer of the most similar image."""
+    answers = [plain_answer(example) for example in support]
+    known = [answer for answer in answers if answer is not None]
+    found: dict[str, list[Answer]] = {}
+    if known:
+        found["most frequent answer"] = [Counter(known).most_common(1)[0][0]] * len(queries)
+    if known and similarity is not None:
+        found["answer of the most similar image"] = [answers[index] for index in similarity.argmax(dim=-1).tolist()]
+    return {
+        name: task.score(queries, [Prediction(q.id, a) for q, a in zip(queries, answers, strict=True)])
+        for name, answers in found.items()
+    }
 
 
-def most_frequent(examples: Sequence[Example]) -> str:
-    """The answer that is given most often: a baseline that does not look."""
-    return Counter(example.target for example in examples).most_common(1)[0][0]
+def plain_answer(example: Example) -> Answer:
+    """The right answer as a prediction gives it; None where it holds for its own example alone, as an index does."""
+    if isinstance(example.target, Label):
+        return example.target.name
+    if isinstance(example.target, Value):
+        return example.target.number
+    return None if example.choices else reference_text(example)
 
 
-def _means(scored: Sequence[Figures]) -> dict[str, Mean]:
-    """Over seeds, with the interval that so many questions allow: seeds share the questions, so more of them do not
-    narrow it."""
-    means = {}
+def mean_figures(scored: Sequence[Figures]) -> Figures:
+    """Means over seeds; the interval of a share is that of the mean share, of others the mean of their ends."""
+    means: Figures = {}
     for name, first in scored[0].items():
         values = [figures[name] for figures in scored]
-        if isinstance(first, Proportion):
-            share = sum(v.value for v in values if isinstance(v, Proportion)) / len(values)
-            whole = proportion(share * first.n, first.n)
-            means[name] = Mean(whole.value, whole.low, whole.high)
-        elif isinstance(first, Mean):
-            bounds = [(v.value, v.low, v.high) for v in values if isinstance(v, Mean)]
-            means[name] = Mean(*(sum(side) / len(bounds) for side in zip(*bounds, strict=True)))
+        value = sum(figure.value for figure in values) / len(values)
+        if first.low is None:
+            means[name] = Figure(value, None, None, first.n)
+        elif first == share(first.value * first.n, first.n):
+            means[name] = share(value * first.n, first.n)
         else:
-            value = sum(v for v in values if isinstance(v, float)) / len(values)
-            means[name] = Mean(value, value, value)
+            low, high = (sum(getattr(figure, end) for figure in values) / len(values) for end in ("low", "high"))
+            means[name] = Figure(value, low, high, first.n)
     return means

@@ -1,58 +1,58 @@
-"""A page with the curves of a few-shot evaluation."""
+"""A page with the curves of a few-shot evaluation, and the same as plain values."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from vislang.evaluate.few_shot import Point
 from vislang.evaluate.page import template
 from vislang.evaluate.plots import shots_plot
-from vislang.tasks.few_shot import Mean
+from vislang.metrics.figure import Figure, Figures, figures_as_json, metric, show
 
 
 def write_few_shot_page(
     path: Path,
     title: str,
     points: Sequence[Point],
-    baselines: dict[str, dict[str, float]],
+    baselines: Mapping[str, Figures],
     command: str,
     versions: dict[str, str],
 ) -> None:
-    """Write the page: one plot a figure, and all numbers.
+    """Write the page: one plot a metric, and all numbers.
 
     Args:
         path: of the page.
         title: its heading.
         points: what was measured.
-        baselines: figures of those that need no shots, by name.
-        command: what was asked for.
-        versions: of the packages that answered.
+        baselines: figures of what needs no prompt, by name.
+        command: what was run.
+        versions: of the packages that decide a result.
     """
     plots = []
-    for figure in points[0].means:
-        factor, unit = scale(figure)
+    for name in points[0].means:
+        kind = metric(name)
+        factor = 100.0 if kind.percent else 1.0
         curves: dict[str, list[tuple[int, float, float, float]]] = {}
         for point in points:
-            mean = point.means[figure]
-            curves.setdefault(way(point), []).append(
-                (point.setting.shots, factor * mean.value, factor * mean.low, factor * mean.high)
-            )
-        levels = {name: factor * values[figure] for name, values in baselines.items() if figure in values}
-        plots.append((figure, shots_plot(curves, levels, f"{figure}{unit}")))
+            row = tuple(factor * value for value in _ends(point.means[name]))
+            curves.setdefault(selection(point), []).append((point.setting.shots, *row))
+        levels = {label: factor * figures[name].value for label, figures in baselines.items() if name in figures}
+        plots.append((kind.title, shots_plot(curves, levels, f"{kind.title}{' (%)' if kind.percent else ''}")))
     rows = [
-        (point.setting.shots, way(point), figure, told(figure, mean), _seeds(point, figure))
-        for point, figure, mean in each(points)
+        (point.setting.shots, selection(point), metric(name).title, show(name, figure), _seeds(point, name))
+        for point in points
+        for name, figure in point.means.items()
     ]
     others = [
-        (name, figure, told(figure, Mean(value, value, value)))
-        for name, values in baselines.items()
-        for figure, value in values.items()
+        (label, metric(name).title, show(name, figure))
+        for label, figures in baselines.items()
+        for name, figure in figures.items()
     ]
     page = template("few_shot").render(
         title=title,
-        queries=points[0].queries,
+        queries=next(iter(points[0].means.values())).n,
         plots=plots,
         rows=rows,
         others=others,
@@ -62,49 +62,31 @@ def write_few_shot_page(
     path.write_text(page, encoding="utf-8")
 
 
-def each(points: Sequence[Point]) -> list[tuple[Point, str, Mean]]:
-    """Every figure of every point."""
-    return [(point, figure, mean) for point in points for figure, mean in point.means.items()]
+def _ends(figure: Figure) -> tuple[float, float, float]:
+    """A value and the ends of its interval; without one, the value three times."""
+    low = figure.value if figure.low is None else figure.low
+    high = figure.value if figure.high is None else figure.high
+    return figure.value, low, high
 
 
-def way(point: Point) -> str:
+def selection(point: Point) -> str:
     """How the shots of a point were chosen, for a reader."""
     chosen = "drawn" if point.setting.select == "random" else "retrieved"
     orders = f", mean of {point.setting.orders} orders" if point.setting.orders > 1 else ""
     return f"{chosen}{orders}{', images taken away' if point.setting.blind else ''}"
 
 
-def scale(figure: str) -> tuple[float, str]:
-    """What a figure is multiplied by for a reader, and its unit: shares are told in per cent, CIDEr as it is."""
-    return (1.0, "") if figure.startswith("CIDEr") else (100.0, " (%)")
-
-
-def told(figure: str, mean: Mean) -> str:
-    """A figure with its interval."""
-    value, low, high = (number(figure, part) for part in (mean.value, mean.low, mean.high))
-    return value if mean.low == mean.high else f"{value} ({low} to {high})"
-
-
-def _seeds(point: Point, figure: str) -> str:
-    return ", ".join(number(figure, figures[figure]) for figures in point.seeds.values())
-
-
-def number(figure: str, value: float) -> str:
-    """A figure for a reader; see :func:`scale`."""
-    factor, _ = scale(figure)
-    return f"{factor * value:.{2 if factor == 1 else 1}f}"
+def _seeds(point: Point, name: str) -> str:
+    return ", ".join(show(name, figures[name], interval=False) for figures in point.seeds.values())
 
 
 def as_record(point: Point) -> dict[str, Any]:
     """A point as plain values."""
-    means = {name: {"value": m.value, "low": m.low, "high": m.high} for name, m in point.means.items()}
-    setting = point.setting
     return {
-        "shots": setting.shots,
-        "select": setting.select,
-        "orders": setting.orders,
-        "blind": setting.blind,
-        "queries": point.queries,
-        "seeds": {str(seed): figures for seed, figures in point.seeds.items()},
-        "means": means,
+        "shots": point.setting.shots,
+        "select": point.setting.select,
+        "orders": point.setting.orders,
+        "blind": point.setting.blind,
+        "figures": figures_as_json(point.means),
+        "seeds": {str(seed): figures_as_json(figures) for seed, figures in point.seeds.items()},
     }

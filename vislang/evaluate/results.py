@@ -1,0 +1,49 @@
+"""The files of an evaluation: ``results.json``, ``predictions.jsonl`` and, where a benchmark has one, its submission."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from vislang.evaluate.evaluation import Evaluation
+from vislang.example import Prediction
+from vislang.tasks.task import Task
+
+PREDICTIONS, RESULTS = "predictions.jsonl", "results.json"
+
+
+def write_evaluation(folder: Path, evaluation: Evaluation, task: Task, about: Mapping[str, Any]) -> None:
+    """Write the files of an evaluation into a folder, each whole or not at all.
+
+    Args:
+        folder: is made, where it is missing.
+        evaluation: what was scored.
+        task: whose examples were answered.
+        about: what else belongs into ``results.json``: the model, the split, the environment.
+    """
+    write_predictions(folder / PREDICTIONS, ((prediction, {}) for prediction in evaluation.predictions))
+    if (official := task.submission(evaluation.examples, evaluation.predictions)) is not None:
+        name, content = official
+        _write(folder / name, content)
+    write_results(folder, {**evaluation.as_json(), **about})
+
+
+def write_predictions(path: Path, predictions: Iterable[tuple[Prediction, Mapping[str, Any]]]) -> None:
+    """Write predictions, a JSON line each, with what else is to be recorded of each."""
+    lines = [json.dumps({**prediction.as_record(), **more}, allow_nan=False) for prediction, more in predictions]
+    _write(path, "\n".join(lines) + "\n")
+
+
+def write_results(folder: Path, values: Mapping[str, Any]) -> None:
+    """Write ``results.json``."""
+    _write(folder / RESULTS, json.dumps(values, indent=2, allow_nan=False, default=str) + "\n")
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    unfinished.write_text(text, encoding="utf-8")
+    os.replace(unfinished, path)

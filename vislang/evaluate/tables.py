@@ -1,0 +1,48 @@
+"""Figures as tables for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from rich.table import Table
+
+from vislang.metrics.figure import Figure, figures_from_json, metric, show
+
+
+def evaluation_table(tasks: Mapping[str, Mapping[str, Any]]) -> Table:
+    """The figures of evaluations by task, as :meth:`~vislang.evaluate.evaluation.Evaluation.as_json` gives them."""
+    table = Table(title_justify="left")
+    table.title = f"{sum(int(values['n']) for values in tasks.values()):,} test examples"
+    for heading in ("task", "who answers", "metric"):
+        table.add_column(heading)
+    for heading in ("value", "95 % interval"):
+        table.add_column(heading, justify="right")
+    for row in figure_rows(tasks):
+        table.add_row(*row)
+    return table
+
+
+def figure_rows(tasks: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, str, str, str, str]]:
+    """Task, who answers, metric, value and interval of every figure: of the model, of the model blind, of guesses."""
+    for task, values in tasks.items():
+        first = task
+        for who, figures in answerers(values):
+            for name, figure in figures.items():
+                whole = show(name, figure)
+                value, bracket, interval = whole.partition(" (")
+                yield first, who, metric(name).title, value, interval.rstrip(")") if bracket else ""
+                first, who = "", ""
+        if "reference_perplexity" in values:
+            yield first, "", "perplexity of the references, per token", f"{values['reference_perplexity']:.3f}", ""
+        if values.get("unread"):
+            yield first, "", "answers without a number", f"{values['unread']:,}", ""
+
+
+def answerers(values: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Figure]]]:
+    """Who answered, and the figures: the model, the same model blind, and what does not look at all."""
+    yield f"the model ({values['way']})", figures_from_json(values["figures"])
+    if "blind" in values:
+        yield "the same model, images taken away (blind)", figures_from_json(values["blind"])
+    for name, figures in values.get("guesses", {}).items():
+        yield name, figures_from_json(figures)
