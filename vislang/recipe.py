@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from vislang.capabilities import ModelRecipe
 from vislang.errors import UserError
-from vislang.models.loading import current_path
+from vislang.models.loading import current_path, current_settings
 from vislang.train.config import TrainConfig
 
 
@@ -22,14 +23,15 @@ class RecipeError(UserError):
 
 @dataclass
 class StreamConfig:
-    """One of several things to learn from at once; each step sums their losses.
+    """One of several streams of examples to learn from at once.
 
     Attributes:
         sources: names of data sets, files or folders.
         name: what to call the stream in logs.
         weight: of its loss in the sum.
         batch_size: examples a step; 0 takes ``train.batch_size``.
-        shots: of a model that writes: examples of the same stream before each question or caption, learned from too.
+        shots: for a model that generates: examples of the same stream before each question or caption, learned from
+            too.
     """
 
     sources: list[str]
@@ -49,24 +51,26 @@ class StreamConfig:
 
 @dataclass
 class Recipe:
-    """Model, data and training.
+    """Model, data, training, and what the trained model is scored on.
 
     Attributes:
         model: the model, as ``class_path`` (a class that is a ModelRecipe) and ``init_args``.
-        data: a task's name (``easy-vqa``) or a JSON Lines file to learn from; for a model that needs no labels also
-            a folder, a text file, the name of a data set (``vislang data fetch`` lists them), or a list of streams.
-        eval_data: what to score the trained model on; None takes the task's test split, and for a file
-            the share of it that is held out.
-        hold_out: share of a file's records that is kept from training, for the accuracy curve and, without
-            ``eval_data``, for the final score. Records that share an image stay on one side.
+        data: what to learn from: a source (``vislang data list`` shows them; a file or folder is one too), or a list of
+            streams of sources.
+        evaluate: tasks that the trained model is scored on, as ``vislang tasks`` names them. None scores it on the test
+            split of each source that has one, and otherwise on the examples that are held out.
+        eval_data: a source to score on in place of those.
+        hold_out: share of the examples that is kept from training, for the curves and, where nothing else is named, for
+            the final scores. Examples that share a medium stay on one side.
         limit: examples to learn from at most, the first ones; 0 for all.
-        eval_limit: examples of the final score at most, drawn by seed; 0 for all.
+        eval_limit: examples of a final score at most, drawn by seed; 0 for all.
         skip_bad_records: train on the good records of a file that has bad ones, and count those.
         train: see TrainConfig.
     """
 
     model: ModelRecipe
     data: str | list[StreamConfig] = "easy-vqa"
+    evaluate: list[str] | None = None
     eval_data: str | None = None
     hold_out: float = 0.05
     limit: int = 0
@@ -82,9 +86,13 @@ class Recipe:
         for name in ("limit", "eval_limit"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must not be negative.")
+        if not 0 <= self.hold_out < 1:
+            raise ValueError(f"hold_out is {self.hold_out}; it must be at least 0 and below 1.")
+        if self.evaluate is not None and self.eval_data is not None:
+            raise ValueError("evaluate and eval_data both say what to score on; leave one of them out.")
 
 
-def read_recipe(path: Path, overrides: list[str]) -> tuple[Recipe, dict[str, Any]]:
+def read_recipe(path: Path, overrides: Sequence[str] = ()) -> tuple[Recipe, dict[str, Any]]:
     """Read a recipe and apply ``--key.subkey value`` overrides.
 
     Returns:
@@ -95,43 +103,47 @@ def read_recipe(path: Path, overrides: list[str]) -> tuple[Recipe, dict[str, Any
     """
     if not path.is_file():
         raise RecipeError(f"{path}: no such recipe. The ones that come with vislang are in recipes/.")
-    parser = ArgumentParser(prog=f"vislang train {path}", exit_on_error=False)
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise RecipeError(f"{path}: cannot be read as YAML ({_one_line(error)}).") from None
+    return recipe_of(values, overrides, str(path))
+
+
+def recipe_of(values: Any, overrides: Sequence[str] = (), name: str = "run.json") -> tuple[Recipe, dict[str, Any]]:
+    """A recipe from its plain values, such as a run recorded, with overrides.
+
+    Raises:
+        RecipeError: a value does not fit.
+    """
+    if not isinstance(values, dict):
+        raise RecipeError(f"{name}: holds no settings. A recipe names a model, data and train.")
+    parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(Recipe, as_group=False)
     parser.add_argument("--recipe", action="config")
     try:
-        written = with_current_classes(yaml.safe_load(path.read_text(encoding="utf-8")))
-        values = parser.parse_args([f"--recipe={json.dumps(written)}", *overrides])
-        settings = vars(parser.instantiate(values))
-        del settings["recipe"], values["recipe"]
+        written = json.dumps(with_current_names(values), default=str)
+        parsed = parser.parse_args([f"--recipe={written}", *overrides])
+        settings = vars(parser.instantiate(parsed))
+        del settings["recipe"], parsed["recipe"]
         recipe = Recipe(**settings)
-    except (ArgumentError, ValueError, TypeError, yaml.YAMLError) as error:
-        raise RecipeError(f"{path}: {_plain(error)}") from None
-    return recipe, _as_plain(values)
-
-
-def recipe_of(values: dict[str, Any]) -> Recipe:
-    """The recipe that a run recorded, from its plain values.
-
-    Raises:
-        RecipeError: a value does not fit; the run was made by another version, say.
-    """
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(Recipe, as_group=False)
-    try:
-        return Recipe(**vars(parser.instantiate(parser.parse_object(with_current_classes(values)))))
     except (ArgumentError, ValueError, TypeError) as error:
-        raise RecipeError(f"the recorded recipe cannot be read: {_plain(error)}") from None
+        raise RecipeError(f"{name}: {_one_line(error)}") from None
+    return recipe, _as_plain(parsed)
 
 
-def with_current_classes(values: Any) -> Any:
-    """The same recipe, its model's class by the path that it has in this version."""
-    model = values.get("model") if isinstance(values, dict) else None
+def with_current_names(values: dict[str, Any]) -> dict[str, Any]:
+    """The same recipe by the names of this version: its model's class, and that class's settings."""
+    model = values.get("model")
     if not isinstance(model, dict) or not isinstance(model.get("class_path"), str):
         return values
-    return {**values, "model": {**model, "class_path": current_path(model["class_path"])}}
+    renamed = {**model, "class_path": current_path(model["class_path"])}
+    if "init_args" in model:
+        renamed["init_args"] = current_settings(model["init_args"])
+    return {**values, "model": renamed}
 
 
-def _plain(error: Exception) -> str:
+def _one_line(error: Exception) -> str:
     """The parser's message in one paragraph."""
     return " ".join(str(error).split())
 

@@ -2,42 +2,60 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.table import Table
 
-from vislang.commands.answering import Answering
-from vislang.commands.train import Run, figures, run_recipe
+from vislang.commands.options import overrides
+from vislang.commands.outputs import must_hold_folder
 from vislang.console import console
-from vislang.evaluate.report import choose
-from vislang.recipe import read_recipe
 
 RECIPE = Path(__file__).with_name("demo.yaml")
 
 
-def demo(folder: Path, overrides: list[str]) -> int:
-    """Train the demo's bridge, score it, ask it six questions; returns the exit status."""
-    recipe, values = read_recipe(RECIPE, overrides)
-    console.print("[bold]Two frozen towers, one for images and one for language, and a bridge to train.[/bold]")
-    run = run_recipe(recipe, values, folder)
-    if run is None:
-        return 130
-    console.print(figures(run))
-    console.print(questions(run))
-    return 0
+@dataclass(frozen=True)
+class Demo:
+    """Train a bridge between two frozen models, score it, and ask it six questions, in ten minutes.
+
+    Attributes:
+        out: folder of the run
+    """
+
+    out: Path = Path("runs/demo")
+    overrides: list[str] = overrides()
+
+    def run(self) -> int:
+        """Train, score, ask; returns 0, or 130 where it was interrupted."""
+        must_hold_folder(self.out)
+        from vislang.recipe import read_recipe
+        from vislang.runs.run import run_recipe
+        from vislang.runs.tables import run_table
+
+        recipe, values = read_recipe(RECIPE, self.overrides)
+        console.print("[bold]Two frozen towers, one for images and one for language, and a bridge to train.[/bold]")
+        run = run_recipe(recipe, values, self.out)
+        if run is None:
+            return 130
+        console.print(run_table(run.metrics))
+        console.print(questions(run))
+        return 0
 
 
-def questions(run: Run, count: int = 6) -> Table:
-    """A few test questions, asked of the trained model one by one."""
-    table = Table(title="six questions, asked of test images", title_justify="left")
+def questions(run: Any, count: int = 6) -> Table:
+    """A few test questions, asked of the trained model one by one; at most one that it got wrong."""
+    from vislang.evaluate.gallery import choose
+    from vislang.example import reference_text
+
+    table = Table(title="six questions about test images", title_justify="left")
     for heading in ("image", "question", "generated", "true"):
         table.add_column(heading)
-    assert isinstance(run.goal, Answering)
-    assert run.goal.answered is not None
-    right, wrong = choose(run.goal.test, run.goal.answered)
-    for place in [*right[: count - min(1, len(wrong))], *wrong[:1]][:count]:
-        example = run.goal.test[place]
-        assert example.image is not None
-        generated = run.model.ask(example.image, example.question)
-        table.add_row(Path(example.image.name).name, example.question or "", generated, example.target)
+    (evaluation,) = run.evaluations.values()
+    right, wrong = choose(evaluation)
+    for index in [*right[: count - min(1, len(wrong))], *wrong[:1]][:count]:
+        example = evaluation.examples[index]
+        (image,) = example.media
+        generated = run.model.ask(image, example.text)
+        table.add_row(Path(image.name).name, example.text, generated, reference_text(example))
     return table

@@ -1,23 +1,29 @@
-"""``vislang report``: draw a run's page once more, from what lies in its folder."""
+"""``vislang report``: draw a run's page again, from what lies in its folder."""
 
 from __future__ import annotations
 
-import json
+from dataclasses import dataclass
 from pathlib import Path
 
-from vislang.commands.train import goal_of
-from vislang.console import console
-from vislang.errors import UserError
-from vislang.recipe import recipe_of
+from vislang.commands.options import positional
+from vislang.commands.outputs import needs
 
 
-def report(folder: Path) -> int:
-    """Write ``report.html``; returns 0."""
-    for needed in ("run.json", "metrics.json", "metrics.jsonl", "model/config.json"):
-        if not (folder / needed).is_file():
-            raise UserError(f"{folder}: no {needed} in it; give the folder of a run that came to its end.")
-    run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    recipe = recipe_of(run["recipe"])
-    goal_of(recipe.model.open(folder / "model"), recipe).report(folder)
-    console.print(f"[bold]{folder / 'report.html'}[/bold] shows the run")
-    return 0
+@dataclass(frozen=True)
+class Report:
+    """Draw the page of a finished run again.
+
+    Attributes:
+        run_folder: folder of the run
+    """
+
+    run_folder: Path = positional()
+
+    def run(self) -> int:
+        """Write ``report.html``; returns 0."""
+        needs("jinja2", "report", "a report")
+        needs("matplotlib", "report", "a report")
+        from vislang.runs.run import draw_report, reopened
+
+        draw_report(reopened(self.run_folder), self.run_folder)
+        return 0

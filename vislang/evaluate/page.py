@@ -17,15 +17,15 @@ THUMBNAIL = 160
 
 
 def template(name: str) -> jinja2.Template:
-    """The template of a page, by its name; everything that is put into it is escaped, but for plots."""
+    """The template of a page, by its name; everything that is put into it is escaped, except plots."""
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
     environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
     environment.filters["raw_svg"] = lambda svg: Markup(svg)
     return environment.get_template(f"{name}.html.jinja")
 
 
-def circumstances(run: dict[str, Any]) -> dict[str, Any]:
-    """What a page says of how to get the same: the content of ``run.json``, as the base template wants it."""
+def provenance(run: dict[str, Any]) -> dict[str, Any]:
+    """What a page says of how to reproduce it: the content of ``run.json``, as the base template wants it."""
     return {
         "configuration": json.dumps(run["recipe"], indent=2, default=str),
         "versions": run["versions"],

@@ -1,0 +1,152 @@
+"""A gallery of answers: wrong ones and right ones, and what each token of an answer attended to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image as Pillow
+
+from vislang.boxes import Box
+from vislang.capabilities import Attends, Progress
+from vislang.document import Image
+from vislang.evaluate.evaluation import Evaluation
+from vislang.evaluate.page import THUMBNAIL, data_url, square
+from vislang.example import Answer, Example, Text, reference_text
+from vislang.metrics.by_kind import is_right
+
+RIGHT_SHOWN, WRONG_SHOWN = 12, 12
+FRAMES_SHOWN = 8
+"""Of a video, at most."""
+
+GAP = 8
+"""Between two frames, in pixels."""
+
+
+def gallery_of(model: Any, evaluation: Evaluation, progress: Progress | None = None) -> dict[str, Any] | None:
+    """The cards of an evaluation, for the page; None where there are no answers of its examples to show.
+
+    Args:
+        model: whose attention is shown, where it can show it.
+        evaluation: examples and predictions.
+        progress: called with (cards done, cards in all).
+    """
+    if len(evaluation.predictions) != len(evaluation.examples):
+        return None
+    right, wrong = choose(evaluation)
+    attends = isinstance(model, Attends)
+    cards: dict[str, list[dict[str, Any]]] = {"right": [], "wrong": []}
+    for kind, indices in (("right", right), ("wrong", wrong)):
+        for index in indices:
+            example, answer = evaluation.examples[index], evaluation.predictions[index].answer
+            cards[kind].append(_card(model if attends else None, example, answer))
+            if progress is not None:
+                progress(len(cards["right"]) + len(cards["wrong"]), len(right) + len(wrong))
+    correct = [is_right(e, p) for e, p in zip(evaluation.examples, evaluation.predictions, strict=True)]
+    return {
+        "task": evaluation.task,
+        "attention": attends,
+        **cards,
+        "right_count": correct.count(True),
+        "wrong_count": correct.count(False),
+    }
+
+
+def choose(evaluation: Evaluation) -> tuple[list[int], list[int]]:
+    """Indices of right and of wrong answers to show: of different questions, evenly over the examples."""
+
+    def even(indices: list[int], count: int) -> list[int]:
+        seen: set[tuple] = set()
+        first: list[int] = []
+        rest: list[int] = []
+        for index in indices:
+            key = (evaluation.examples[index].text, evaluation.predictions[index].answer)
+            (rest if key in seen else first).append(index)
+            seen.add(key)
+        # One of each wording first; evenly spaced, so that the order of the file decides nothing.
+        pool = first if len(first) >= count else first + rest
+        stride = max(1, len(pool) // count)
+        return pool[::stride][:count]
+
+    pairs = list(zip(evaluation.examples, evaluation.predictions, strict=True))
+    right = [index for index, (example, prediction) in enumerate(pairs) if is_right(example, prediction)]
+    wrong = [index for index, (example, prediction) in enumerate(pairs) if not is_right(example, prediction)]
+    return even(right, RIGHT_SHOWN), even(wrong, WRONG_SHOWN)
+
+
+def _card(model: Attends | None, example: Example, answer: Answer) -> dict[str, Any]:
+    """One answer: its image if it has one, and the same under each token's attention."""
+    card: dict[str, Any] = {
+        "question": example.text or "caption",
+        "prediction": _shown(answer, example) or "(nothing)",
+        "references": _expected(example),
+    }
+    media = example.prompt.media
+    if model is not None and media:
+        document = model.prompts.render(example)
+        tokens = model.attention(document, max_new_tokens=20)
+        frames = model.frames(media[-1])
+        shown = np.linspace(0, len(frames) - 1, min(len(frames), FRAMES_SHOWN)).round().astype(int)
+        return card | {
+            "film": len(frames) > 1,
+            "shown": f"{len(shown)} of {len(frames)} frames" if len(frames) > 1 else "the image",
+            "image": data_url(_side_by_side([square(frames[number]) for number in shown])),
+            "tokens": [
+                {
+                    "text": token.token.strip() or "␣",
+                    "image": data_url(_overlay([frames[number] for number in shown], token.maps[-1].numpy()[shown])),
+                }
+                for token in tokens
+            ],
+        }
+    images = [medium for medium in media if isinstance(medium, Image) and medium.is_there]
+    if images:
+        pictures = _side_by_side([square(image.decode()) for image in images])
+        card |= {"film": False, "shown": "the image", "image": data_url(pictures), "tokens": []}
+    return card
+
+
+def _shown(answer: Answer, example: Example) -> str:
+    """An answer for a reader; of a choice, its text."""
+    if isinstance(answer, Box):
+        return f"box {answer.left:.0f}, {answer.top:.0f}, {answer.right:.0f}, {answer.bottom:.0f}"
+    if isinstance(answer, int) and example.choices:
+        return (
+            " ".join(part for part in example.choices[answer].parts if isinstance(part, str)) or f"choice {answer + 1}"
+        )
+    return f"{answer:.3g}" if isinstance(answer, float) else "" if answer is None else str(answer)
+
+
+def _expected(example: Example) -> str:
+    target = example.target
+    if isinstance(target, Text):
+        return ", ".join(dict.fromkeys(target.references))
+    if isinstance(target, Box):
+        return _shown(target, example)
+    return reference_text(example) or ""
+
+
+def _side_by_side(pictures: Sequence[Pillow.Image]) -> Pillow.Image:
+    strip = Pillow.new("RGB", ((THUMBNAIL + GAP) * len(pictures) - GAP, THUMBNAIL), "white")
+    for number, picture in enumerate(pictures):
+        strip.paste(picture, ((THUMBNAIL + GAP) * number, 0))
+    return strip
+
+
+def _overlay(frames: Sequence[Pillow.Image], grids: np.ndarray) -> Pillow.Image:
+    """Frames with their attention maps over them: viridis, opaque where the token attended most."""
+    shares = grids / max(grids.max(), np.finfo(grids.dtype).tiny)
+    return _side_by_side([_under(frame, share) for frame, share in zip(frames, shares, strict=True)])
+
+
+def _under(picture: Pillow.Image, share: np.ndarray) -> Pillow.Image:
+    from matplotlib import colormaps
+
+    smooth = np.asarray(
+        Pillow.fromarray(share.astype(np.float32)).resize((THUMBNAIL, THUMBNAIL), Pillow.Resampling.BICUBIC)
+    ).clip(0, 1)[..., None]
+    colour = colormaps["viridis"](smooth[..., 0])[..., :3] * 255
+    base = np.asarray(square(picture), dtype=np.float32)
+    mixed = base * (1 - 0.75 * smooth) + colour * 0.75 * smooth
+    return Pillow.fromarray(mixed.round().astype(np.uint8))

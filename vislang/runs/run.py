@@ -1,0 +1,224 @@
+"""A recipe becomes a run: its model is trained on its data and scored, and everything is written into a folder."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vislang.console import TrainingMonitor, console, reporting
+from vislang.errors import UserError
+from vislang.evaluate.evaluation import Evaluation
+from vislang.metrics.figure import SCHEMA
+from vislang.recipe import Recipe, recipe_of, with_current_names
+from vislang.runs.folder import environment, fresh_folder, locked, read_json, write_json
+from vislang.runs.scores import final_scores, held_out, scored_tasks, watched_figures, watched_metric
+from vislang.runs.streams import StreamData, counts, read_streams
+from vislang.train.checkpoint import CheckpointError
+from vislang.train.loop import Outcome, Stream, train
+from vislang.train.memory import keep_freed_memory
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    Attributes:
+        model: as it was trained.
+        streams: its data.
+        evaluations: of each of its tasks.
+        metrics: what ``metrics.json`` holds.
+    """
+
+    model: Any
+    streams: list[StreamData]
+    metrics: dict[str, Any]
+    evaluations: dict[str, Evaluation] = field(default_factory=dict)
+
+
+def run_recipe(
+    recipe: Recipe,
+    values: dict[str, Any],
+    folder: Path,
+    resume: bool = False,
+    dry_run: bool = False,
+) -> Run | None:
+    """Train as a recipe says, score the result, write it all into a folder.
+
+    Args:
+        recipe: what to do.
+        values: the recipe as plain values, for the record.
+        folder: of the run.
+        resume: continue the run in ``folder``.
+        dry_run: build model and data, take one step's losses, write nothing.
+
+    Returns:
+        The run, or None where it was dry or interrupted.
+
+    Raises:
+        UserError: the folder cannot be written, or what the recipe names does not go together.
+    """
+    if dry_run:
+        _try_one_step(*_prepared(recipe)[:2], recipe)
+        return None
+    if resume:
+        _must_be_same_run(folder, values)
+    elif (moved := fresh_folder(folder)) is not None:
+        console.print(f"the earlier run in {folder} was moved to {moved}")
+    with locked(folder):
+        return _run(recipe, values, folder, resume)
+
+
+def _run(recipe: Recipe, values: dict[str, Any], folder: Path, resume: bool) -> Run | None:
+    started = time.perf_counter()
+    model, streams, bad_records = _prepared(recipe)
+    write_json(folder / "run.json", {"schema": SCHEMA, "recipe": values, **environment(), "bad_records": bad_records})
+    tasks = scored_tasks(recipe, streams)
+    examples = [example for stream in streams for example in stream.train]
+    asked = [e for stream in streams for e in stream.watched] + [e for task in tasks for e in task.examples]
+    with reporting("encoding media") as progress:
+        model.prepare([*examples, *(example.without_target() for example in asked)], progress)
+    # A resumed run is fitted as well: what its checkpoint holds then takes the place of what was found here.
+    model.fit(examples)
+    prepared = time.perf_counter()
+    several = len(streams) > 1
+    trained = [
+        Stream(
+            stream.name,
+            stream.train,
+            stream.config.weight,
+            stream.config.batch_size or recipe.train.batch_size,
+            watched_metric(model, stream, several),
+        )
+        for stream in streams
+    ]
+    with TrainingMonitor(recipe.train.steps, recipe.train.log_every) as monitor:
+        outcome = train(
+            model,
+            trained,
+            recipe.train,
+            folder,
+            monitor,
+            lambda: watched_figures(model, streams, recipe.train.batch_size),
+            resume,
+        )
+    model.save(folder / "model")
+    if outcome.interrupted:
+        console.print(f"stopped after step {outcome.steps}; continue with: vislang train --resume {folder}")
+        return None
+    evaluations = final_scores(model, tasks, folder)
+    metrics = {
+        **_metrics(outcome, streams, evaluations),
+        "held_out": held_out(model, streams, recipe.train.batch_size),
+        "prepare_seconds": round(prepared - started, 1),
+        "total_seconds": round(time.perf_counter() - started, 1),
+    }
+    write_json(folder / "metrics.json", metrics)
+    console.print(f"the model is in {folder / 'model'}")
+    run = Run(model, streams, metrics, evaluations)
+    draw_report(run, folder)
+    return run
+
+
+def reopened(folder: Path) -> Run:
+    """A finished run from its folder, its data read again; without evaluations.
+
+    Raises:
+        UserError: it did not come to its end, or its data are no longer there.
+    """
+    for needed in ("run.json", "metrics.json", "metrics.jsonl", "model/config.json"):
+        if not (folder / needed).is_file():
+            raise UserError(f"{folder}: no {needed} in it; give the folder of a run that came to its end.")
+    recipe, _ = recipe_of(read_json(folder / "run.json")["recipe"], name=str(folder / "run.json"))
+    streams, _ = read_streams(recipe)
+    return Run(recipe.model.open(folder / "model"), streams, read_json(folder / "metrics.json"))
+
+
+def draw_report(run: Run, folder: Path) -> None:
+    """Write ``report.html`` into the run's folder, where what draws it is installed."""
+    if any(importlib.util.find_spec(package) is None for package in ("jinja2", "matplotlib")):
+        console.print("no report was drawn; for the next one: pip install 'vislang\\[report]'")
+        return
+    from vislang.evaluate.run_page import write_run_page
+
+    with reporting("drawing the report") as progress:
+        page = write_run_page(
+            folder,
+            run.model,
+            run.evaluations,
+            {stream.name: (stream.watched or stream.test, stream.train) for stream in run.streams},
+            progress,
+        )
+    console.print(f"[bold]{page}[/bold] shows the run")
+
+
+def _prepared(recipe: Recipe) -> tuple[Any, list[StreamData], int]:
+    """The untrained model, the data, and the number of bad records, announced on the terminal."""
+    if recipe.train.threads:
+        torch.set_num_threads(recipe.train.threads)
+    keep_freed_memory()
+    # The data are read first: a file that does not exist should not cost the time of opening towers.
+    streams, bad_records = read_streams(recipe)
+    torch.manual_seed(recipe.train.seed)
+    model = recipe.model.build()
+    if bad_records:
+        console.print(f"left out {bad_records} bad records")
+    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
+    trained = sum(size for size, trains in sizes if trains)
+    console.print(
+        f"{counts(streams)}\n{trained:,} parameters train, {sum(size for size, _ in sizes) - trained:,} are frozen; "
+        f"{torch.get_num_threads()} threads"
+    )
+    return model, streams, bad_records
+
+
+def _metrics(outcome: Outcome, streams: list[StreamData], evaluations: dict[str, Evaluation]) -> dict[str, Any]:
+    return {
+        "schema": SCHEMA,
+        "steps": outcome.steps,
+        "train_seconds": round(outcome.seconds, 1),
+        "examples": {stream.name: len(stream.train) for stream in streams},
+        "tasks": {name: evaluation.as_json() for name, evaluation in evaluations.items()},
+    }
+
+
+def _must_be_same_run(folder: Path, values: dict[str, Any]) -> None:
+    """Raise an error where a run is to be continued with another model or other data; the loop compares the settings of
+    training itself.
+
+    Raises:
+        CheckpointError: no run there, or another one.
+    """
+    if not (folder / "run.json").is_file():
+        raise CheckpointError(f"{folder}: no run to resume in it (no run.json).")
+    recorded = with_current_names(read_json(folder / "run.json")["recipe"])
+    now = json.loads(json.dumps(values, default=str))
+    changed = [name for name in ("model", "data", "hold_out", "limit") if recorded.get(name) != now.get(name)]
+    if changed:
+        raise CheckpointError(
+            f"{folder} is a run with another {' and another '.join(changed)} (see its run.json). To continue it as it "
+            f"was started: vislang train --resume {folder}. Or start a new run in another folder."
+        )
+
+
+def _try_one_step(model: Any, streams: list[StreamData], recipe: Recipe) -> None:
+    model.fit([example for stream in streams for example in stream.train])
+    for stream in streams:
+        examples = stream.train[: stream.config.batch_size or recipe.train.batch_size]
+        batch = model.collate(examples, 0)
+        started = time.perf_counter()
+        losses = model(batch)
+        torch.stack(list(losses.values())).sum().backward()
+        seconds = time.perf_counter() - started
+        shown = ", ".join(f"{name} {value.item():.3f}" for name, value in losses.items())
+        console.print(f"one batch of {len(examples)}: losses {shown}; {seconds:.1f} s with nothing cached")
+    trained = sum(tensor.nbytes for tensor in model.trainable_state().values())
+    console.print(
+        f"a checkpoint takes {3 * trained / 2**20:.0f} MiB, {recipe.train.keep_checkpoints} are kept\n"
+        "nothing was written"
+    )

@@ -1,0 +1,27 @@
+"""The result of a run as a table for the terminal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.table import Table
+
+from vislang.evaluate.tables import evaluation_table
+
+
+def run_table(metrics: dict[str, Any]) -> Table:
+    """The figures of a run's tasks; without any, the losses on what was held out."""
+    if metrics["tasks"]:
+        table = evaluation_table(metrics["tasks"])
+    else:
+        table = Table(title="on examples kept from training", title_justify="left")
+        table.add_column("stream")
+        table.add_column("what")
+        table.add_column("value", justify="right")
+        for stream, values in metrics["held_out"].items():
+            for name, value in values.items():
+                table.add_row(stream, name.replace("_", " "), f"{value:.4f}")
+    table.caption = (
+        f"{metrics['train_seconds'] / 60:.1f} minutes of training, {metrics['total_seconds'] / 60:.1f} in all"
+    )
+    return table
