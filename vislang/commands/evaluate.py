@@ -1,294 +1,216 @@
-"""``vislang eval``: score a saved model, or a file of predictions, on a benchmark or on a user's file."""
+"""``vislang eval``: score a saved model, or a file of predictions, on a task."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import random
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import torch
-
-from vislang.capabilities import Generates, Matches, OldDecides, Trainable
-from vislang.case import Case, Decision
-from vislang.commands.deciding import task_name
-from vislang.commands.figures import decision_table, figures
-from vislang.commands.outputs import must_hold_file
+from vislang.commands.options import positional
+from vislang.commands.outputs import must_hold_file, must_hold_folder
 from vislang.console import console, reporting
 from vislang.data.jsonl import DataError, Problem, must_be_good
-from vislang.data.split import draw
-from vislang.document import Document
 from vislang.errors import UserError
-from vislang.evaluate.answering import answer, perplexity
-from vislang.models.loading import load
-from vislang.models.regions.readers import RegionsConfig
-from vislang.tasks.benchmarks import BENCHMARKS
-from vislang.tasks.captioned import PAIRS, captioned
-from vislang.tasks.case_sources import CASE_SETS, read_source
-from vislang.tasks.data_sets import evaluation_examples
-from vislang.tasks.decisions import score_decisions
-from vislang.tasks.question_sets import QUESTION_SETS
-from vislang.tasks.retrieval import Collection, four_way, karpathy, of_documents, recalls, shortlist
 
-RETRIEVAL = "retrieval"
+FEW_SHOT = ("seeds", "select", "selector", "orders", "report")
+"""Options that only --shots goes by."""
+
+OWN_QUERIES = 500
+"""Questions of a user's own file that are asked with shots at most, where no limit is given."""
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What to score on.
+class Evaluate:
+    """Score a model, or a file of predictions, on a task.
 
     Attributes:
-        task: ``easy-vqa``, ``retrieval``, a benchmark, or None for a file alone.
-        data: folder of a benchmark's files, or a file.
-        split: of a benchmark; None for ``val``, and ``test`` of retrieval.
-        head: which of a model's tasks decides.
-        regions: region files of these images, for a model that was trained on region files.
-        write: where to keep decisions.
-        shortlist: folder of a faster model that chooses which pairs are scored at all.
-        shortlist_size: of how many for each image and each text.
+        model: folder of a model, a Hub id, or a file of predictions
+        task: a task (vislang tasks lists them), such as easy-vqa, vqa:FOLDER, retrieval:FOLDER or my.jsonl
+        data: the same as part of --task: the folder of a benchmark's files, or a JSON Lines file
+        split: which split, as the data call it
+        head: which of the model's heads decides, where several could
+        way: how to answer, where the model has several ways
+        regions: region files, for a model that was trained on such
+        shortlist: for retrieval: a dual encoder that chooses which pairs are scored
+        shortlist_size: how many candidates it chooses for each text and each image
+        limit: at most so many examples, drawn by seed
+        seed: of the draw
+        shots: numbers of examples in the prompt, such as 0,4,8
+        seeds: with --shots: how often they are drawn
+        select: with --shots: drawn at random, or retrieved by the similarity of their images
+        selector: with retrieved shots: a model that compares images; without one, the model's own vision tower does
+        orders: with --shots: average over so many orders of them
+        report: with --shots: page with the curves to write
+        out: folder for results.json, predictions.jsonl and the benchmark's submission file
+        skip_bad_records: leave bad records out and count them
+        json: one JSON object on standard output
     """
 
-    task: str | None
-    data: str | None
+    model: str = positional()
+    task: str | None = None
+    data: str | None = None
     split: str | None = None
     head: str | None = None
+    way: Literal["generate", "rank", "decide", "match", "embed"] | None = None
     regions: str | None = None
-    write: Path | None = None
     shortlist: str | None = None
     shortlist_size: int = 50
+    limit: int = 0
+    seed: int = 0
+    shots: str | None = None
+    seeds: int = 3
+    select: Literal["random", "retrieved", "both"] = "random"
+    selector: str | None = None
+    orders: int = 1
+    report: Path | None = None
+    out: Path | None = None
+    skip_bad_records: bool = False
+    json: bool = False
 
-    @property
-    def title(self) -> str:
-        """What to call it."""
-        named = [part for part in (self.task, self.data, self.split) if part is not None]
-        return " ".join(named)
+    def run(self) -> int:
+        """Print the scores; returns 0.
 
+        Raises:
+            UserError: the model cannot do what is asked, or the data cannot be used.
+        """
+        self._check()
+        source = Path(self.model)
+        if source.is_file():
+            return self._predictions(source)
+        task, examples, bad = self._opened_task(self._spec(), self.split)
+        if self.shots is not None:
+            from vislang.commands.few_shot import few_shot
 
-def evaluate(source: str, asked: Asked, limit: int, seed: int, skip_bad_records: bool, as_json: bool) -> int:
-    """Print the score; returns the exit status.
+            return few_shot(self, task, examples, bad)
+        if not examples:
+            raise DataError(f"{task.name}: no good record in it.")
+        from vislang.evaluate.evaluation import evaluate, must_have_way, way_of
 
-    With ``limit`` the examples are drawn by ``seed``, not the first ones of the file, which may be alike.
+        model = self._opened_model()
+        way = self.way or way_of(model, task)
+        must_have_way(model, task, way)
+        self._must_apply(task, way)
+        if task.kind == "pairs" and self.shortlist is not None:
+            from vislang.evaluate.retrieve import Shortlisted
+            from vislang.models.loading import load
 
-    Raises:
-        UserError: the model cannot do what is asked, or the data cannot be used.
-    """
-    if asked.task is None and asked.data is None:
-        raise UserError("eval: name a --task, a --data file, or both.")
-    if asked.write is not None:
-        must_hold_file(asked.write, "--write")
-    if asked.shortlist_size < 1:
-        raise UserError(f"--shortlist-size is {asked.shortlist_size}; it must be at least 1.")
-    known = dict.fromkeys([*QUESTION_SETS, *CASE_SETS, RETRIEVAL, *BENCHMARKS])
-    if asked.task is not None and asked.task not in known:
-        raise UserError(f"--task {asked.task}: known are {', '.join(known)}.")
-    if asked.task in BENCHMARKS:
-        _refuse(asked, "shortlist")
-        return _benchmark(source, asked, limit, seed, as_json)
-    if asked.task == RETRIEVAL:
-        _refuse(asked, "head", "write")
-    else:
-        _refuse(asked, "shortlist", "split" if asked.task is None else "data")
-    model = _opened(source, asked)
-    if asked.task == RETRIEVAL:
-        return _retrieval(model, source, asked, limit, seed, skip_bad_records, as_json)
-    if isinstance(model, OldDecides):
-        return _cases(model, source, asked, limit, seed, skip_bad_records, as_json)
-    if not isinstance(model, Generates):
-        raise UserError(f"{source}: is a {type(model).__name__}, which neither generates text nor decides.")
-    return _answering(model, source, asked, limit, seed, skip_bad_records, as_json)
+            model = Shortlisted(model, load(self.shortlist), self.shortlist_size)
+        support = task.support() if way in ("match", "embed") or task.support_split is not None else []
+        evaluation = evaluate(model, task, examples, support, way=way, head=self.head, reporter=reporting)
+        values = {"model": self.model, **evaluation.as_json(), **self._about(bad)}
+        if self.out is not None:
+            from vislang.evaluate.results import write_evaluation
+            from vislang.runs.folder import environment
 
+            write_evaluation(self.out, evaluation, task, {**values, **environment()})
+        return self.show(task.name, values)
 
-def _opened(source: str, asked: Asked) -> Any:
-    """The model, with the regions that were named."""
-    if asked.regions is None:
-        return load(source)
-    return load(source, regions=RegionsConfig(tower=None, files=asked.regions))
+    def _check(self) -> None:
+        """What can be said of the options alone."""
+        if self.out is not None:
+            must_hold_folder(self.out)
+        if self.report is not None:
+            must_hold_file(self.report, "--report")
+        if self.limit < 0 or self.shortlist_size < 1:
+            raise UserError("--limit must not be negative, and --shortlist-size is at least 1.")
+        defaults = Evaluate.__dataclass_fields__
+        given = [name for name in FEW_SHOT if getattr(self, name) != defaults[name].default]
+        if self.shots is None and given:
+            raise UserError(f"--{', --'.join(given)}: only --shots goes by these; add it, or leave them out.")
 
+    def _spec(self) -> str:
+        """The task as it is named in one word."""
+        if self.task is None and self.data is None:
+            raise UserError("name a --task (vislang tasks lists them), or a file of your own with --data.")
+        if self.data is None:
+            assert self.task is not None
+            return self.task
+        return self.data if self.task is None else f"{self.task}:{self.data}"
 
-def _refuse(asked: Asked, *options: str) -> None:
-    """Refuse what would be ignored.
+    def _opened_task(self, spec: str, split: str | None) -> tuple[Any, list[Any], int]:
+        """The task, its examples, and how many bad records were left out."""
+        from vislang.tasks.catalogue import open_task
 
-    Raises:
-        UserError: one of these options was given.
-    """
-    for option in options:
-        if getattr(asked, option) is not None:
-            raise UserError(f"--{option}: {asked.title} does not go by it; leave it out.")
+        task = open_task(spec)
+        problems: list[Problem] = []
+        with reporting("reading records") as progress:
+            examples = task.examples(split or task.default_split, problems, progress)
+        must_be_good(problems, self.skip_bad_records, spec)
+        if self.shots is not None:
+            return task, examples, len(problems)
+        return task, task.subset(examples, self.limit, self.seed), len(problems)
 
+    def _opened_model(self) -> Any:
+        from vislang.models.loading import load
 
-def _benchmark(source: str, asked: Asked, limit: int, seed: int, as_json: bool) -> int:
-    assert asked.task is not None
-    kind = BENCHMARKS[asked.task]
-    if asked.data is None:
-        raise UserError(f"--task {asked.task}: name the folder with its files as --data. Wanted: {kind.files}.")
-    benchmark = kind(Path(asked.data), asked.split or "val")
-    if Path(source).is_file():
-        _refuse(asked, "head", "write", "regions")
-        scores = benchmark.score(benchmark.read_predictions(Path(source)))
-        return _show(source, asked, {"n": len(benchmark.cases), **figures(scores)}, as_json)
-    model = _opened(source, asked)
-    if not isinstance(model, OldDecides):
-        raise UserError(f"{source}: is a {type(model).__name__}, which decides nothing; give a ViLBERT with a task.")
-    benchmark.cases = drawn(benchmark.cases, limit, seed, benchmark.together)
-    decisions = _decided(model, benchmark.cases, asked)
-    scores = benchmark.score({case.id: decision for case, decision in zip(benchmark.cases, decisions, strict=True)})
-    return _show(source, asked, {"n": len(benchmark.cases), **figures(scores)}, as_json)
+        if self.regions is None:
+            return load(self.model)
+        from vislang.models.regions.readers import RegionsConfig
 
+        return load(self.model, regions=RegionsConfig(tower=None, files=self.regions))
 
-def drawn(cases: list[Case], limit: int, seed: int, together: Callable[[Case], str]) -> list[Case]:
-    """At most so many of the cases (0: all), drawn by seed; those that are scored together come together."""
-    if not limit or limit >= len(cases):
-        return cases
-    groups: dict[str, list[Case]] = {}
-    for case in cases:
-        groups.setdefault(together(case), []).append(case)
-    kept: list[Case] = []
-    for group in random.Random(seed).sample(list(groups.values()), len(groups)):
-        if not kept or len(kept) + len(group) <= limit:
-            kept += group
-    return kept
+    def _must_apply(self, task: Any, way: str) -> None:
+        """Raise an error for options that would be ignored."""
+        ignored = {
+            "--head": self.head is not None and way != "decide",
+            "--shortlist": self.shortlist is not None and task.kind != "pairs",
+        }
+        for option, is_ignored in ignored.items():
+            if is_ignored:
+                raise UserError(
+                    f"{option}: {self.model} answers {task.name} by {way}, which does not use it; leave it out."
+                )
 
+    def _about(self, bad: int) -> dict[str, Any]:
+        """What else results record of the command."""
+        about = {"spec": self._spec(), "split": self.split, "limit": self.limit, "seed": self.seed, "bad_records": bad}
+        if self.shortlist is not None:
+            about |= {"shortlist": self.shortlist, "shortlist_size": self.shortlist_size}
+        return about
 
-def _cases(
-    model: OldDecides, source: str, asked: Asked, limit: int, seed: int, skip_bad_records: bool, as_json: bool
-) -> int:
-    problems: list[Problem] = []
-    name = asked.task or asked.data
-    assert name is not None
-    with reporting("checking records") as report:
-        cases = four_way(read_source(name, task_name(name), asked.split or "test", problems, report))
-    must_be_good(problems, skip_bad_records, name)
-    if not cases:
-        raise DataError(f"{name}: no good record in it.")
-    cases = draw(cases, limit, seed)
-    scores = score_decisions(cases, _decided(model, cases, asked))
-    return _show(source, asked, {"n": len(cases), "bad_records": len(problems), **figures(scores)}, as_json)
+    def _predictions(self, file: Path) -> int:
+        """Score a file of predictions: the one of an evaluation, or one in a benchmark's official format."""
+        recorded: dict[str, Any] = {}
+        if self.task is None and self.data is None:
+            recorded = self._recorded(file)
+        spec = recorded.get("spec") or self._spec()
+        limit, seed = recorded.get("limit", self.limit), recorded.get("seed", self.seed)
+        task, _, bad = self._opened_task(spec, recorded.get("split") or self.split)
+        split = recorded.get("split") or self.split or task.default_split
+        examples = task.subset(task.examples(split, []), limit, seed)
+        predictions = task.read_predictions(file, examples)
+        from vislang.metrics.figure import SCHEMA, figures_as_json
 
+        figures = figures_as_json(task.score(examples, predictions))
+        values = {"schema": SCHEMA, "task": task.name, "way": "file", "n": len(examples), "figures": figures}
+        about = {"spec": spec, "split": split, "limit": limit, "seed": seed, "bad_records": bad}
+        return self.show(task.name, {"predictions": str(file), **values, **about})
 
-def _decided(model: Any, cases: Sequence[Case], asked: Asked) -> list[Decision]:
-    head = model.head_for(cases[0], asked.head)
-    cases = [dataclasses.replace(case, task=head) for case in cases]
-    with reporting("finding regions") as report:
-        model.prepare(cases, report)
-    with reporting("deciding") as report:
-        decisions = model.decide(cases, progress=report)
-    if asked.write is not None:
-        lines = [json.dumps(_line(case, decision)) for case, decision in zip(cases, decisions, strict=True)]
-        asked.write.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return decisions
+    def _recorded(self, file: Path) -> dict[str, Any]:
+        """What ``results.json`` beside a file of predictions says of how it was made."""
+        results = file.with_name("results.json")
+        if not results.is_file():
+            raise UserError(
+                f"{file}: name the --task that these predictions are of (there is no results.json beside it)."
+            )
+        from vislang.runs.folder import read_json
 
+        values = read_json(results)
+        if not isinstance(values, dict) or "spec" not in values:
+            raise UserError(f"{results}: does not say which task was scored; name the --task.")
+        return values
 
-def _line(case: Case, decision: Decision) -> dict[str, Any]:
-    best = decision.best
-    said: Any = dataclasses.astuple(best) if dataclasses.is_dataclass(best) and not isinstance(best, type) else best
-    found = {"id": case.id, "name": case.name, "best": said}
-    if decision.probabilities:
-        found["probability"] = max(decision.probabilities)
-    return found
+    def show(self, name: str, values: dict[str, Any]) -> int:
+        """Print the values; returns 0."""
+        if self.json:
+            print(json.dumps(values, default=str))
+            return 0
+        from vislang.evaluate.tables import evaluation_table
 
-
-def _retrieval(
-    model: Any, source: str, asked: Asked, limit: int, seed: int, skip_bad_records: bool, as_json: bool
-) -> int:
-    if not isinstance(model, Matches):
-        raise UserError(f"{source}: is a {type(model).__name__}, which matches nothing; give a ViLBERT.")
-    if asked.data is None:
-        raise UserError(
-            f"--task retrieval: name a folder with Karpathy's JSON, a JSON Lines file or one of {', '.join(PAIRS)} "
-            "as --data."
-        )
-    problems: list[Problem] = []
-    if Path(asked.data).is_dir():
-        collection = karpathy(Path(asked.data), asked.split or "test")
-    else:
-        _refuse(asked, "split")
-        collection = of_documents(captioned(asked.data, problems))
-        must_be_good(problems, skip_bad_records, asked.data)
-    if not collection.images:
-        raise DataError(f"{asked.data}: no good record in it.")
-    if limit and limit < len(collection.images):
-        collection = _some(collection, sorted(draw(range(len(collection.images)), limit, seed)))
-    assert isinstance(model, Trainable)
-    with reporting("finding regions") as report:
-        _prepare_images(model, collection, report)
-    candidates = None
-    if asked.shortlist is not None:
-        faster = load(asked.shortlist)
-        if not isinstance(faster, Matches):
-            raise UserError(f"--shortlist {asked.shortlist}: is a {type(faster).__name__}, which matches nothing.")
-        with reporting("finding regions") as report:
-            _prepare_images(faster, collection, report)
-        rough = faster.match_all(collection.images, collection.texts)
-        candidates = torch.from_numpy(shortlist(rough.numpy(), asked.shortlist_size))
-    with reporting("matching") as report:
-        scores = model.match_all(collection.images, collection.texts, candidates, progress=report)
-    found = figures(recalls(scores.numpy(), collection))
-    counts = {"n": len(collection.images), "texts": len(collection.texts), "bad_records": len(problems)}
-    return _show(source, asked, {**counts, **found}, as_json)
-
-
-def _prepare_images(model: Any, collection: Collection, report: Any) -> None:
-    model.inputs.prepare([Document([image], name=image.name) for image in collection.images], report)
-
-
-def _some(collection: Collection, images: list[int]) -> Collection:
-    """Some of the images, with their texts."""
-    place = {image: number for number, image in enumerate(images)}
-    kept = [number for number, image in enumerate(collection.image_of) if image in place]
-    return Collection(
-        [collection.images[image] for image in images],
-        [collection.texts[number] for number in kept],
-        [place[collection.image_of[number]] for number in kept],
-    )
-
-
-def _show(source: str, asked: Asked, found: dict[str, Any], as_json: bool) -> int:
-    if as_json:
-        print(json.dumps({"model": source, "task": asked.title, **found}))
+        if values.get("bad_records"):
+            console.print(f"left out {values['bad_records']} bad records")
+        console.print(evaluation_table({name: values}))
+        if self.out is not None:
+            console.print(f"[bold]{self.out}[/bold] has the results and the predictions")
         return 0
-    if found.get("bad_records"):
-        console.print(f"left out {found['bad_records']} bad records")
-    kept = {name: value for name, value in found.items() if name not in ("bad_records", "texts")}
-    console.print(decision_table({asked.title: kept}))
-    return 0
-
-
-def _answering(
-    model: Any, source: str, asked: Asked, limit: int, seed: int, skip_bad_records: bool, as_json: bool
-) -> int:
-    _refuse(asked, "split", "head", "write", "regions")
-    data = asked.task or asked.data
-    assert data is not None
-    problems: list[Problem] = []
-    with reporting("checking records") as report:
-        examples = evaluation_examples(data, skip_bad_records, problems, report)
-    examples = draw(examples, limit, seed)
-    with reporting("encoding images") as report:
-        model.prepare([example.prompt(model.prompts) for example in examples], report)
-    with reporting("answering") as report:
-        answered = answer(model, examples, progress=report)
-    with reporting("answering blind") as report:
-        blind = answer(model, examples, blind=True, progress=report)
-    score = {
-        "model": source,
-        "task": data,
-        "n": len(examples),
-        "bad_records": len(problems),
-        "accuracy": answered.accuracy.value,
-        "accuracy_low": answered.accuracy.low,
-        "accuracy_high": answered.accuracy.high,
-        "blind_accuracy": blind.accuracy.value,
-        "reference_perplexity": perplexity(model, examples, model.prompts),
-    }
-    if as_json:
-        print(json.dumps(score))
-        return 0
-    if problems:
-        console.print(f"left out {len(problems)} bad records")
-    console.print(f"{data}: [bold]{answered.accuracy}[/bold] of {len(examples):,} answers equal a reference")
-    console.print(f"images taken away: {blind.accuracy}")
-    console.print(f"perplexity of the references: {score['reference_perplexity']:.3f} a token")
-    return 0
