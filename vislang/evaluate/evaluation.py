@@ -19,10 +19,21 @@ from vislang.evaluate.retrieve import retrieve
 from vislang.evaluate.ways import WAYS, Way, cell, ways
 from vislang.example import Example, Prediction
 from vislang.metrics.figure import SCHEMA, Figures, figures_as_json
+from vislang.tasks.retrieval import Retrieval
 from vislang.tasks.task import Task
 
 Reporter = Callable[[str], AbstractContextManager[Progress]]
 """Opens a display of progress for something that takes a while."""
+
+
+DOING: dict[Way, str] = {
+    "generate": "generating",
+    "rank": "ranking",
+    "decide": "deciding",
+    "match": "matching",
+    "embed": "embedding",
+}
+"""What a display of progress calls each way of answering."""
 
 
 @contextmanager
@@ -86,6 +97,7 @@ def evaluate(
     way: Way | None = None,
     head: str | None = None,
     with_blind: bool = True,
+    with_perplexity: bool = True,
     batch_size: int | None = None,
     reporter: Reporter = quietly,
 ) -> Evaluation:
@@ -99,6 +111,7 @@ def evaluate(
         way: how to answer; None takes the best way that the model has.
         head: which of the model's heads decides.
         with_blind: also score the model with the media taken away, where it generates or ranks.
+        with_perplexity: also measure the perplexity of the references, where the model generates.
         batch_size: examples at a time; None takes each way's own. It changes nothing but the time.
         reporter: shows progress.
 
@@ -110,7 +123,8 @@ def evaluate(
     prepare(model, examples, reporter)
     answered = _answer(model, task, examples, support, way, head, batch_size, reporter, blind=False)
     blind: Figures = {}
-    if with_blind and way in ("generate", "rank") and any(example.media for example in examples):
+    blindable = way in ("generate", "rank") and task.kind != "pairs"
+    if with_blind and blindable and any(example.media for example in examples):
         taken = _answer(model, task, examples, support, way, head, batch_size, reporter, blind=True)
         blind = task.score(examples, taken)
     return Evaluation(
@@ -121,7 +135,7 @@ def evaluate(
         task.score(examples, answered),
         blind,
         task.guesses(support, examples),
-        reference_perplexity(model, examples) if way == "generate" else None,
+        reference_perplexity(model, examples) if way == "generate" and with_perplexity else None,
         sum(prediction.answer is None for prediction in answered),
     )
 
@@ -179,8 +193,8 @@ def _answer(
         "embed": "embedding",
     }
     with reporter(f"{what[way]}{', blind' if blind else ''}") as progress:
-        if task.kind == "pairs":
-            return retrieve(model, examples, way, progress=progress)
+        if isinstance(task, Retrieval):
+            return retrieve(model, task, examples, way, progress)
         if way == "generate":
             return generate(model, examples, task.labels, blind=blind, progress=progress, **size)
         if way == "rank":

@@ -1,7 +1,7 @@
 """What a frozen representation knows: a linear probe and nearest neighbours, with intervals.
 
 Everything that is chosen (the strength of the penalty, the depth at which features are taken) is chosen inside the
-training part, on groups of it held out; the test part is looked at once.
+training part, on groups of it held out; the test part is read once.
 """
 
 from __future__ import annotations
@@ -18,8 +18,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import Normalizer, StandardScaler
 from threadpoolctl import threadpool_limits
 
-from vislang.tasks.answers import Proportion, proportion
-from vislang.tasks.probes import Probe
+from vislang.capabilities import Embeds, Progress
+from vislang.errors import UserError
+from vislang.example import Example, Label, Prediction
+from vislang.metrics.figure import Figure, share
+from vislang.tasks.probes import ProbeTask
+from vislang.tasks.task import Task
 
 PENALTIES = (1e-3, 1e-2, 1e-1)
 """Inverse strengths of the linear probe's penalty that are tried."""
@@ -38,12 +42,12 @@ class Probed:
         features: name of the features that were chosen, in each fold.
     """
 
-    accuracy: Proportion
+    accuracy: Figure
     right: list[bool]
     features: list[str]
 
 
-def probe(features: Mapping[str, np.ndarray], task: Probe, kind: str = "linear") -> Probed:
+def probe(features: Mapping[str, np.ndarray], task: ProbeTask, kind: str = "linear") -> Probed:
     """Cross-validated accuracy of a probe on frozen features.
 
     Args:
@@ -51,7 +55,7 @@ def probe(features: Mapping[str, np.ndarray], task: Probe, kind: str = "linear")
         task: labels, groups, and which items may be trained on and tested on.
         kind: ``linear`` (logistic regression on standardised features) or ``knn`` (by cosine).
     """
-    labels = np.array([item.label for item in task.items])
+    labels = np.array(task.targets)
     right = np.zeros(len(labels), dtype=bool)
     tested = np.zeros(len(labels), dtype=bool)
     chosen: list[str] = []
@@ -67,17 +71,17 @@ def probe(features: Mapping[str, np.ndarray], task: Probe, kind: str = "linear")
         right[test] = predicted == labels[test]
         tested[test] = True
     outcome = right[tested].tolist()
-    return Probed(proportion(sum(outcome), len(outcome)), outcome, chosen)
+    return Probed(share(sum(outcome), len(outcome)), outcome, chosen)
 
 
-def majority(task: Probe) -> Probed:
+def majority(task: ProbeTask) -> Probed:
     """The same folds, always guessing the most frequent label of the training part."""
-    labels = np.array([item.label for item in task.items])
+    labels = np.array(task.targets)
     outcome: list[bool] = []
     for train, test in task.folds():
         names, counts = np.unique(labels[train], return_counts=True)
         outcome += (labels[test] == names[counts.argmax()]).tolist()
-    return Probed(proportion(sum(outcome), len(outcome)), outcome, [])
+    return Probed(share(sum(outcome), len(outcome)), outcome, [])
 
 
 def _settings(kind: str, examples: int) -> Sequence[float]:
@@ -106,3 +110,36 @@ def _fit_score(
     features: np.ndarray, labels: np.ndarray, train: np.ndarray, test: np.ndarray, kind: str, setting: float
 ) -> float:
     return float(_fit(_classifier(kind, setting), features[train], labels[train]).score(features[test], labels[test]))
+
+
+def classify_embeddings(
+    model: Embeds,
+    task: Task,
+    support: Sequence[Example],
+    examples: Sequence[Example],
+    progress: Progress | None = None,
+) -> list[Prediction]:
+    """Labels by a linear classifier on a model's embeddings, fitted on the support.
+
+    The strength of its penalty is chosen on every fourth example of the support, which the others are fitted without.
+
+    Raises:
+        UserError: the support has fewer than two labels.
+    """
+    labelled = [(example, example.target.name) for example in support if isinstance(example.target, Label)]
+    if len({label for _, label in labelled}) < 2:
+        raise UserError(f"{task.name}: a classifier on embeddings needs examples of two labels to be fitted on.")
+    documents = [example.prompt for example, _ in labelled] + [example.prompt for example in examples]
+    vectors = model.embed(documents, progress=progress).numpy()
+    known, asked = vectors[: len(labelled)], vectors[len(labelled) :]
+    labels = np.array([label for _, label in labelled])
+    inner = np.arange(len(labels)) % 4 == 0
+    train, held = np.flatnonzero(~inner), np.flatnonzero(inner)
+    penalty = max(PENALTIES, key=lambda setting: _fit_score(known, labels, train, held, "linear", setting))
+    classifier = _fit(_classifier("linear", penalty), known, labels)
+    classes = tuple(str(name) for name in classifier.classes_)
+    shares = classifier.predict_proba(asked)
+    return [
+        Prediction(example.id, classes[int(row.argmax())], classes, tuple(row.tolist()))
+        for example, row in zip(examples, shares, strict=True)
+    ]
