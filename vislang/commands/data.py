@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text as Styled
 
@@ -13,10 +14,11 @@ from vislang.console import console, reporting
 from vislang.data.fetch import DATA_SETS
 from vislang.data.fetch import fetch as fetch_set
 from vislang.data.jsonl import read_jsonl
+from vislang.data.lines import line_of, target_line
 from vislang.data.problems import DataError, Problem, must_be_good
 from vislang.data.sources import FORMS, SOURCES, load_source
 from vislang.data.split import draw
-from vislang.evaluate.examples_page import line_of, target_line, write_examples
+from vislang.errors import UserError
 from vislang.example import Example, kind_of
 from vislang.metrics.figure import SCHEMA
 
@@ -38,15 +40,13 @@ def list_sources(as_json: bool) -> int:
         }
         print(json.dumps({"schema": SCHEMA, "sources": sources}, indent=2))
         return 0
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for heading in ("source", "target", "examples", "licence", "here"):
-        table.add_column(heading, overflow="fold")
+    console.print(Styled.assemble((f"{'source':26}{'target':9}here", "dim")))
     for name, source in SOURCES.items():
         sizes = [f"{size:,}" + (f" {split}" if source.splits else "") for split, size in source.sizes.items()]
-        here = Styled("yes", "green") if source.is_here else Styled("no", "dim")
-        table.add_row(Styled(name, "bold"), source.kind, "\n".join(sizes), source.licence, here)
-        table.add_row(Styled(f"  {source.about}", "dim"))
-    console.print(table)
+        here = ("yes", "green") if source.is_here else ("no", "yellow")
+        console.print(Styled.assemble((f"{name:26}", "bold"), f"{source.kind:9}", here))
+        about = Styled(f"{', '.join(sizes)}: {source.about} ({source.licence})", "dim")
+        console.print(Padding(about, (0, 0, 0, 4)))
     console.print(f"\nWhat is not here is fetched when it is used. A source is {FORMS}.", markup=False)
     return 0
 
@@ -57,6 +57,10 @@ def show(source: str, split: str | None, count: int, out: Path) -> int:
     Raises:
         UserError: there is no such source, or the page cannot be written.
     """
+    try:
+        from vislang.evaluate.examples_page import write_examples
+    except ImportError:
+        raise UserError("data show: its page needs jinja2. Run: pip install 'vislang[report]'") from None
     must_hold_file(out, "--out")
     problems: list[Problem] = []
     with reporting("reading") as report:
@@ -76,20 +80,22 @@ def show(source: str, split: str | None, count: int, out: Path) -> int:
 
 
 def _print(example: Example) -> None:
+    rows = Table.grid(padding=(0, 1))
+
     def row(heading: str, text: str) -> None:
-        console.print(Styled.assemble((f"  {heading:9}", "dim"), text))
+        rows.add_row("", Styled(f"{heading:8}", "dim"), Styled(text))
 
     console.print(Styled.assemble((example.id, "bold"), (f"  {example.source}", "dim")))
     if example.shots:
-        row(
-            "shots", f"{len(example.shots)}, such as {line_of(example.shots[0].prompt)} {target_line(example.shots[0])}"
-        )
+        first = example.shots[0]
+        row("shots", f"{len(example.shots)}, the first: {line_of(first.prompt)} {target_line(first)}")
     if example.prompt.parts:
         row("prompt", line_of(example.prompt))
     for number, choice in enumerate(example.choices):
         row(f"choice {number}", line_of(choice))
     if example.target is not None:
-        row(kind_of(example.target), target_line(example))
+        row("right" if example.choices else kind_of(example.target), target_line(example))
+    console.print(rows)
 
 
 def check(path: str, as_json: bool) -> int:

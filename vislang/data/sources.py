@@ -254,9 +254,8 @@ def _packaged(name: str, split: str | None) -> list[Example]:
 def _pair(example: Example, spec: str) -> Example:
     media = [type(part) for part in example.prompt.parts]
     if media != [Image] or not isinstance(example.target, Text):
-        raise DataError(
-            f'{example.name}: no pair of an image and a text, as {spec} needs: {{"image": ..., "text": ...}}.'
-        )
+        wanted = '{"image": path, "text": caption}'
+        raise DataError(f"{example.name}: not a pair of an image and a text. Records of {spec} are {wanted}.")
     return example
 
 
