@@ -193,11 +193,12 @@ def splits_of(spec: str) -> tuple[str, ...]:
     kind, _, rest = spec.partition(":")
     if kind == "pairs":
         return splits_of(rest)
-    if kind == "retrieval" and ":" not in rest:
+    if not rest or ":" in rest or kind in (*SOURCES, "pages", *PAGES):
+        return ()
+    if kind == "retrieval":
         return ("train", "val", "test")
-    if rest and ":" not in rest and kind in (benchmarks := _benchmarks()):
-        return benchmarks[kind](Path(rest)).splits
-    return ()
+    benchmarks = _benchmarks()
+    return benchmarks[kind](Path(rest)).splits if kind in benchmarks else ()
 
 
 def _read(
@@ -208,6 +209,9 @@ def _read(
         return _packaged(kind, rest or split)
     if kind == "pairs" and colon:
         return [_pair(example, spec) for example in _read(rest, split, problems, progress, targets=True)]
+    if kind in ("pages", *PAGES) and colon:
+        _must_want_all(spec, split)
+        return _pages(spec, kind, Path(rest), problems, progress)
     folder, _, own = rest.partition(":")
     if kind == "retrieval" and colon:
         from vislang.tasks.retrieval import karpathy
@@ -215,16 +219,7 @@ def _read(
         return karpathy(Path(folder), own or split or "train")
     if colon and kind in (benchmarks := _benchmarks()):
         return benchmarks[kind](Path(folder)).examples(own or split or "train", problems, progress)
-    # What follows has no splits.
-    if split not in (None, "train"):
-        raise DataError(f"{spec}: has no splits, and so no {split!r}. Leave the split out.")
-    if kind == "pages" and colon:
-        if not Path(rest).is_dir():
-            raise DataError(f"{spec}: there is no such folder.")
-        return html_pages(Path(rest), problems, progress)
-    if kind in PAGES and colon:
-        must_be_file(Path(rest), f"the pages of {kind}")
-        return PAGES[kind](Path(rest), problems, progress)
+    _must_want_all(spec, split)
     path = Path(spec)
     if spec.endswith(".tar"):
         return [example for tar in _matching(path) for example in read_tar(tar, problems, progress)]
@@ -241,8 +236,8 @@ def _read(
 
 def _packaged(name: str, split: str | None) -> list[Example]:
     source = SOURCES[name]
-    if not source.splits and split not in (None, "train"):
-        raise DataError(f"{name}: has no splits, and so no {split!r}. Leave the split out.")
+    if not source.splits:
+        _must_want_all(name, split)
     split = split or "train"
     if source.splits and split not in source.splits:
         raise DataError(f"{name}: no split {split!r}; there are {', '.join(source.splits)}.")
@@ -257,6 +252,20 @@ def _pair(example: Example, spec: str) -> Example:
         wanted = '{"image": path, "text": caption}'
         raise DataError(f"{example.name}: not a pair of an image and a text. Records of {spec} are {wanted}.")
     return example
+
+
+def _must_want_all(spec: str, split: str | None) -> None:
+    if split not in (None, "train"):
+        raise DataError(f"{spec}: has no splits, and so no {split!r}. Leave the split out.")
+
+
+def _pages(spec: str, kind: str, path: Path, problems: list[Problem], progress: Progress | None) -> list[Example]:
+    if kind == "pages":
+        if not path.is_dir():
+            raise DataError(f"{spec}: there is no such folder.")
+        return html_pages(path, problems, progress)
+    must_be_file(path, f"the pages of {kind}")
+    return PAGES[kind](path, problems, progress)
 
 
 def _matching(path: Path) -> list[Path]:
