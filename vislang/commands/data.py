@@ -71,7 +71,7 @@ def show(source: str, split: str | None, count: int, out: Path) -> int:
     drawn = [examples[index] for index in sorted(draw(range(len(examples)), max(count, 1), seed=0))]
     for example in drawn:
         _print(example)
-    bad = f", and {len(problems):,} bad ones (vislang data check lists them)" if problems else ""
+    bad = f", and {len(problems):,} bad (vislang data check lists them)" if problems else ""
     console.print(f"{len(drawn)} of {len(examples):,} good records{bad}", markup=False)
     title = f"{source}{f', {split}' if split else ''}"
     write_examples(out, title, drawn, len(examples))
