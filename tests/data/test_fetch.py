@@ -111,7 +111,7 @@ def test_a_full_disk_is_an_error_for_the_user(cache, art):
         with pytest.raises(UserError, match=r"art: `apt-get download -qq art` failed"):
             fetch(a_set(art), report=str)
         with (
-            pytest.raises(UserError, match=r"cache/data: the cache cannot be written \(File too large\)"),
+            pytest.raises(UserError, match=r"data: the cache cannot be written \(File too large\)"),
             writing(cache),
         ):
             (cache / "features").write_bytes(b"x" * 101)
@@ -241,7 +241,7 @@ def test_klettres_readings_come_from_the_index(cache):
     ]
 
 
-def test_english_is_cleaned_and_said_once(cache):
+def test_english_is_cleaned_and_each_paragraph_comes_once(cache):
     page = (
         "<html><script>x = 1</script><p>The state is <b>the problem</b>, say some.<p>Short."
         "<li>The state is the problem, say some."
