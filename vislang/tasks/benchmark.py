@@ -1,0 +1,86 @@
+"""Benchmarks as their authors publish them: a folder with the official files is a task."""
+
+from __future__ import annotations
+
+import random
+from abc import abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar
+
+from vislang.capabilities import Progress
+from vislang.data.jsonl import DataError, Problem
+from vislang.example import Example, Wording
+from vislang.tasks.task import Task, split_named
+
+
+class Benchmark(Task):
+    """A benchmark.
+
+    Each subclass is one file: a reader of the official format, a wording, and the official metric.
+
+    Args:
+        folder: with the official files.
+
+    Attributes:
+        files: which files are wanted, for messages and the guide.
+        prefer: beginnings of the names of splits that are evaluated by default, the first that exists.
+
+    Raises:
+        DataError: the folder or its main file is missing, or is of another format.
+    """
+
+    files: ClassVar[str]
+    prefer: ClassVar[tuple[str, ...]] = ("val", "dev", "test")
+    wording: ClassVar[Wording] = Wording()
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.splits = tuple(self.find_splits())
+        # Where a folder holds several sets, the name of a split begins with that of its set.
+        short = {split: split.rpartition(" ")[2] for split in self.splits}
+        self.default_split = next(
+            (split for start in self.prefer for split in self.splits if short[split].startswith(start)), self.splits[0]
+        )
+        self.support_split = next((split for split in self.splits if short[split].startswith("train")), None)
+
+    @abstractmethod
+    def find_splits(self) -> Sequence[str]:
+        """The splits that the folder holds.
+
+        Raises:
+            DataError: none.
+        """
+
+    @abstractmethod
+    def read(self, split: str) -> list[Example]:
+        """The examples of a split that exists."""
+
+    def examples(
+        self, split: str, problems: list[Problem] | None = None, progress: Progress | None = None
+    ) -> list[Example]:
+        """The examples of a split. A bad record is an error: an official file has none."""
+        return self.read(split_named(split, self.splits, f"{self.name} in {self.folder}"))
+
+    def subset(self, examples: Sequence[Example], limit: int, seed: int) -> list[Example]:
+        """At most so many of the examples (0: all), drawn by seed; those that are scored together come together."""
+        if not limit or limit >= len(examples):
+            return list(examples)
+        groups: dict[str, list[Example]] = {}
+        for example in examples:
+            groups.setdefault(self.together(example), []).append(example)
+        kept: list[Example] = []
+        for group in random.Random(seed).sample(list(groups.values()), len(groups)):
+            if not kept or len(kept) + len(group) <= limit:
+                kept += group
+        return kept
+
+
+def must_have_target(example: Example) -> None:
+    """Raise where an example cannot be scored.
+
+    Raises:
+        DataError: it has no target.
+    """
+    if example.target is None:
+        raise DataError(f"{example.name}: has no label, so it cannot be scored. Name another split.")
