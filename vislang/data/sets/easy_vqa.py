@@ -10,31 +10,33 @@ import importlib.util
 import json
 from pathlib import Path
 
-from vislang.data.example import Example
-from vislang.data.jsonl import DataError
-from vislang.document import Image
+from vislang.data.problems import DataError
+from vislang.document import Document, Image
+from vislang.example import Answers, Example
 
 NAME = "easy-vqa"
-SPLITS = ("train", "test")
+
+
+def is_here() -> bool:
+    """Whether the package is installed."""
+    return importlib.util.find_spec("easy_vqa") is not None
 
 
 def easy_vqa(split: str) -> list[Example]:
-    """The questions of a split, in the official order.
+    """The questions of a split, ``train`` or ``test``, in the official order.
 
     Raises:
         DataError: the package is not installed.
-        ValueError: there is no such split.
     """
-    if split not in SPLITS:
-        raise ValueError(f"{NAME} has the splits {' and '.join(SPLITS)}, not {split!r}.")
-    # Looked up, not imported: the package's own reader offers no more than this.
+    # Found, not imported: the package's own reader offers no more than this.
     spec = importlib.util.find_spec("easy_vqa")
     if spec is None or not spec.submodule_search_locations:
         raise DataError(f"{NAME}: not installed. Run: pip install easy-vqa==1.0")
     folder = Path(spec.submodule_search_locations[0]) / "data" / split
     records = json.loads((folder / "questions.json").read_text(encoding="utf-8"))
     images = {number: Image(folder / "images" / f"{number}.png") for _, _, number in records}
-    return [
-        Example(f"{NAME}/{split}:{place}", (answer,), images[number], question)
-        for place, (question, answer, number) in enumerate(records, start=1)
-    ]
+    found = []
+    for count, (question, answer, number) in enumerate(records, start=1):
+        name = f"{NAME}/{split}:{count}"
+        found.append(Example(name, Document([images[number], question], name=name), Answers({answer: 1.0})))
+    return found

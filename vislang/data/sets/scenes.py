@@ -1,10 +1,10 @@
-"""Scenes of emoji drawings, and expressions that refer to one of them: by name, place, neighbour or colour.
+"""Scenes of emoji drawings, and expressions that refer to one of them: by name, position, neighbour or colour.
 
 A scene holds five drawings in a random layout, two of them of one emoji, so that a name alone does not tell. Scenes are
 drawn by seed, once, into the cache folder, with candidate boxes beside them (``boxes.json``, COCO's format): those of
-the drawings, and as many that lie elsewhere. Who refers by colour goes by the drawing's own pixels.
+the drawings, and as many at random. The colour of a drawing is that of its own pixels.
 
-Splits: ``train`` and ``test`` by Google's hand, ``test-twitter`` by a hand that is never learned from. A tenth of the
+Splits: ``train`` and ``test`` with Google's drawings, ``test-twitter`` in a style that is in no other split. A tenth of the
 emoji is in no scene of ``train``; of the five drawings of a test scene three are of those.
 """
 
@@ -22,10 +22,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image as Pillow
 
-from vislang.cache import cache_folder
-from vislang.case import Case, Place
+from vislang.boxes import Box
+from vislang.cache import cache_folder, writing
 from vislang.data.sets import emoji
 from vislang.document import Document, Image
+from vislang.example import Example
 
 NAME = "scenes"
 VERSION = 1
@@ -50,34 +51,29 @@ class Item:
         return (left + right) / 2, (top + bottom) / 2
 
 
-def scenes(split: str) -> list[Case]:
+def scenes(split: str) -> list[Example]:
     """The expressions of a split; scenes that are not drawn yet are drawn first.
 
     Raises:
         DataError: the emoji were not fetched.
-        ValueError: there is no such split.
+        UserError: the scenes cannot be written.
     """
-    if split not in SPLITS:
-        raise ValueError(f"{NAME} has the splits {', '.join(SPLITS)}, not {split!r}.")
     folder = cache_folder(NAME, f"{VERSION}-{split}")
     if not (folder / "boxes.json").is_file():
-        _draw_all(folder, split)
+        with writing(folder):
+            _draw_all(folder, split)
     records = json.loads((folder / "expressions.json").read_text(encoding="utf-8"))
-    return [
-        Case(
-            f"{NAME}/{split}:{number}",
-            (Document([Image(folder / record["image"]), record["text"]], name=f"{NAME}/{split}:{number}"),),
-            Place(*map(float, record["box"])),
-            NAME,
-            f"{split} {record['image']}",
-            f"{record['kind']} {number}",
-        )
-        for number, record in enumerate(records)
-    ]
+    found = []
+    for number, record in enumerate(records):
+        source = f"{NAME}/{split}:{number}"
+        prompt = Document([Image(folder / record["image"]), record["text"]], name=source)
+        target, group = Box(*map(float, record["box"])), f"{split} {record['image']}"
+        found.append(Example(f"{record['kind']} {number}", prompt, target, group=group, source=source))
+    return found
 
 
 def expressions(items: list[Item]) -> list[tuple[str, str, Item]]:
-    """(kind, text, what is meant), of each kind those that only one drawing answers to."""
+    """(kind, text, the drawing that is meant), of each kind those that fit one drawing only."""
     names = Counter(item.name for item in items)
     colours = Counter(item.colour for item in items)
     found = [("name", item.name, item) for item in items if names[item.name] == 1]
@@ -115,25 +111,25 @@ def _draw_all(folder: Path, split: str) -> None:
     drawings = [drawing for drawing in drawings if frequent[drawing.name] == 1]
     kept = [drawing for number, drawing in enumerate(drawings) if number % 10 == 7]
     common = [drawing for number, drawing in enumerate(drawings) if number % 10 != 7]
-    chance = random.Random(f"{VERSION} {split}")
+    rng = random.Random(f"{VERSION} {split}")
     images, annotations, records = [], [], []
     for number in range(count):
-        chosen = chance.sample(common, DRAWINGS - 1)
+        chosen = rng.sample(common, DRAWINGS - 1)
         if split != "train":
-            chosen[:2] = chance.sample(kept, 2)
+            chosen[:2] = rng.sample(kept, 2)
         chosen.append(chosen[0])
-        items, picture = _compose(chosen, chance)
+        items, picture = _compose(chosen, rng)
         name = f"{number}.png"
         picture.save(folder / name)
         images.append({"id": number, "file_name": name, "width": SIDE, "height": SIDE})
-        boxes = [item.box for item in items] + [_elsewhere(chance) for _ in items]
-        chance.shuffle(boxes)
+        boxes = [item.box for item in items] + [_random_box(rng) for _ in items]
+        rng.shuffle(boxes)
         annotations += [{"image_id": number, "bbox": [x, y, right - x, low - y]} for x, y, right, low in boxes]
         by_kind: dict[str, list[tuple[str, Item]]] = {}
         for kind, text, item in expressions(items):
             by_kind.setdefault(kind, []).append((text, item))
-        for kind, said in by_kind.items():
-            text, item = said[chance.randrange(len(said))]
+        for kind, texts in by_kind.items():
+            text, item = texts[rng.randrange(len(texts))]
             records.append({"image": name, "kind": kind, "text": text, "box": item.box})
     (folder / "expressions.json").write_text(json.dumps(records), encoding="utf-8")
     # Written last, and whole: the scenes are complete where it is.
@@ -142,15 +138,15 @@ def _draw_all(folder: Path, split: str) -> None:
     os.replace(unfinished, folder / "boxes.json")
 
 
-def _compose(chosen: list[emoji.Drawing], chance: random.Random) -> tuple[list[Item], Pillow.Image]:
+def _compose(chosen: list[emoji.Drawing], rng: random.Random) -> tuple[list[Item], Pillow.Image]:
     """Drawings on a pale ground, in cells of a grid, shifted about within them."""
-    picture = Pillow.new("RGB", (SIDE, SIDE), tuple(chance.randrange(200, 256) for _ in range(3)))
+    picture = Pillow.new("RGB", (SIDE, SIDE), tuple(rng.randrange(200, 256) for _ in range(3)))
     cell = SIDE // 3
     items = []
-    for drawing, place in zip(chosen, chance.sample(range(9), len(chosen)), strict=True):
-        size = DRAWING + chance.randrange(-6, 7)
-        left = place % 3 * cell + chance.randrange(cell - size + 1)
-        top = place // 3 * cell + chance.randrange(cell - size + 1)
+    for drawing, number in zip(chosen, rng.sample(range(9), len(chosen)), strict=True):
+        size = DRAWING + rng.randrange(-6, 7)
+        left = number % 3 * cell + rng.randrange(cell - size + 1)
+        top = number // 3 * cell + rng.randrange(cell - size + 1)
         with Pillow.open(str(drawing.image.source)) as opened:
             drawn = opened.convert("RGBA").resize((size, size), Pillow.Resampling.BICUBIC)
         picture.paste(drawn, (left, top), drawn)
@@ -158,9 +154,9 @@ def _compose(chosen: list[emoji.Drawing], chance: random.Random) -> tuple[list[I
     return items, picture
 
 
-def _elsewhere(chance: random.Random) -> tuple[int, int, int, int]:
-    size = DRAWING + chance.randrange(-10, 11)
-    left, top = chance.randrange(SIDE - size + 1), chance.randrange(SIDE - size + 1)
+def _random_box(rng: random.Random) -> tuple[int, int, int, int]:
+    size = DRAWING + rng.randrange(-10, 11)
+    left, top = rng.randrange(SIDE - size + 1), rng.randrange(SIDE - size + 1)
     return left, top, left + size, top + size
 
 
@@ -169,7 +165,7 @@ HUES = ((15, "red"), (45, "orange"), (70, "yellow"), (165, "green"), (255, "blue
 
 
 def colour_of(drawing: Pillow.Image) -> str | None:
-    """What colour most of a drawing has: at least 60 % of its opaque pixels, or None."""
+    """The colour of at least 60 % of a drawing's opaque pixels, or None."""
     pixels = np.asarray(drawing).reshape(-1, 4)
     pixels = pixels[pixels[:, 3] > 128][:, :3]
     if not len(pixels):

@@ -1,4 +1,4 @@
-"""Films of easy-VQA's images, one after the other: only their order tells what comes first, and what last."""
+"""Films of easy-VQA's images, one after the other: only their order shows what comes first and what comes last."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from fractions import Fraction
 
 import PIL.Image
 
-from vislang.data.example import Example
-from vislang.data.jsonl import DataError
-from vislang.document import Image, Video
-from vislang.tasks.easy_vqa import easy_vqa
+from vislang.data.problems import DataError
+from vislang.data.sets.easy_vqa import easy_vqa
+from vislang.document import Document, Image, Video
+from vislang.example import Answers, Example, reference_text
 
 NAME = "easy-vqa-films"
 COUNTS = {"train": 3000, "test": 1000}
-"""Films of each split; of each one question is asked."""
+"""Films of each split; each has one question."""
 
 LENGTHS = (2, 3, 4, 5, 6)
 """Frames of a film, one a second, each of another colour."""
@@ -28,17 +28,16 @@ FACTS = (
     re.compile(r"what (?:is the color of|color is) the (?:shape|(?P<shape>\w+))\?"),
     re.compile(r"what shape (?:is in the image|is present|does the image contain)\?"),
 )
-"""Questions of easy-VQA that tell what an image shows, by what they say and what is answered."""
+"""Questions of easy-VQA that show, together with their answer, what is in an image."""
 
 ORDER = {"first": 0, "last": -1}
 
 
 def films(split: str) -> list[Example]:
-    """Questions after the colour or the shape of the first frame or the last, of easy-VQA's images of this split.
+    """Questions about the colour or the shape of the first or the last frame, of easy-VQA's images of this split.
 
     Raises:
         DataError: easy-VQA, or what writes films, is missing.
-        ValueError: there is no such split.
     """
     shown = things(easy_vqa(split))
     colours = sorted({thing["color"] for thing in shown.values()})
@@ -47,25 +46,28 @@ def films(split: str) -> list[Example]:
     made = []
     for number in range(1, COUNTS[split] + 1):
         name = f"{NAME}/{split}:{number}"
-        chance = random.Random(name)
-        images = [chance.choice(by_colour[colour]) for colour in chance.sample(colours, chance.choice(LENGTHS))]
-        asked, which = chance.choice(("color", "shape")), chance.choice(list(ORDER))
+        rng = random.Random(name)
+        images = [rng.choice(by_colour[colour]) for colour in rng.sample(colours, rng.choice(LENGTHS))]
+        fact, which = rng.choice(("color", "shape")), rng.choice(list(ORDER))
         video = Video(film([pictures[image] for image in images]))
-        made.append(Example(name, (shown[images[ORDER[which]]][asked],), video, f"what {asked} comes {which}?"))
+        prompt = Document([video, f"what {fact} comes {which}?"], name=name)
+        made.append(Example(name, prompt, Answers({shown[images[ORDER[which]]][fact]: 1.0})))
     return made
 
 
 def things(examples: Sequence[Example]) -> dict[Image, dict[str, str]]:
-    """Colour and shape of each image, as far as questions tell both."""
+    """Colour and shape of each image, where its questions show both."""
     found: dict[Image, dict[str, str]] = defaultdict(dict)
     for example in examples:
+        (image,), answer = example.media, reference_text(example)
+        assert isinstance(image, Image)
+        assert answer is not None
         for pattern in FACTS:
-            if example.question is not None and (said := pattern.fullmatch(example.question)):
+            if match := pattern.fullmatch(example.text):
                 answered = "color" if pattern is FACTS[1] else "shape"
-                told = {name: value for name, value in said.groupdict().items() if value is not None}
-                assert isinstance(example.image, Image)
-                found[example.image] |= {**told, answered: example.target}
-    return {image: told for image, told in found.items() if len(told) == 2}
+                known = {name: value for name, value in match.groupdict().items() if value is not None}
+                found[image] |= {**known, answered: answer}
+    return {image: facts for image, facts in found.items() if len(facts) == 2}
 
 
 def film(frames: Sequence[PIL.Image.Image]) -> bytes:
