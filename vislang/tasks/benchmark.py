@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from vislang.capabilities import Progress
-from vislang.data.jsonl import DataError, Problem
+from vislang.data.problems import DataError, Problem
 from vislang.example import Example, Wording
 from vislang.tasks.task import Task, split_named
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from vislang.data.jsonl import DataError
+from vislang.data.problems import DataError
 from vislang.document import Image
 
 Made = TypeVar("Made")

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vislang.data.jsonl import DataError
+from vislang.data.problems import DataError
 from vislang.document import Document
 from vislang.example import Example, Label, Prediction, Wording
 from vislang.metrics import by_kind
@@ -46,9 +46,7 @@ class HatefulMemes(Benchmark):
             source = f"{path.name}, {record['id']}"
             prompt = Document([image_in(self.folder, record["img"]), record["text"]], name=source)
             target = Label(str(record["label"])) if "label" in record else None
-            return Example(
-                str(record["id"]), prompt, target, (), record["img"], source, self.name, self.wording
-            )
+            return Example(str(record["id"]), prompt, target, (), record["img"], source, self.name, self.wording)
 
         return each(path, read_lines(path), example)
 

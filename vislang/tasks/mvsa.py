@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from vislang.data.jsonl import DataError
+from vislang.data.problems import DataError
 from vislang.document import Document
 from vislang.example import Example, Label, Prediction, Wording
 from vislang.metrics import by_kind

@@ -50,9 +50,7 @@ class NLVR2(Benchmark):
             images = [image_in(self.folder, f"{pair}-img{side}.png") for side in (0, 1)]
             source = f"{path.name}, {identifier}"
             prompt = Document([*images, record["sentence"]], name=source)
-            return Example(
-                identifier, prompt, Label(str(record["label"])), (), pair, source, self.name, self.wording
-            )
+            return Example(identifier, prompt, Label(str(record["label"])), (), pair, source, self.name, self.wording)
 
         return each(path, read_lines(path), example)
 

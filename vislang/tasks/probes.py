@@ -5,15 +5,16 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from vislang.capabilities import Progress
-from vislang.data.jsonl import DataError, Problem
+from vislang.data.problems import DataError, Problem
 from vislang.data.sets import emoji, klettres, openclipart, stamps
 from vislang.data.split import keys_of
 from vislang.document import Audio, Document, Image
-from vislang.example import Example, Label, Wording
+from vislang.example import PLAIN, Example, Label, Wording
 from vislang.metrics import by_kind
 from vislang.tasks.task import Task, labels_of, media_of, split_named
 
@@ -91,14 +92,95 @@ def _hash(text: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8])
 
 
-def of_examples(name: str, about: str, examples: Sequence[Example]) -> ProbeTask:
-    """A user's own labelled examples as a probe; those that share a medium stay together.
+def as_probe(task: Task) -> ProbeTask:
+    """A task with labels as a probe; examples that share a medium stay together.
 
     Raises:
-        DataError: fewer than two labels, or too few examples.
+        DataError: it has no labels, or too few examples.
     """
+    if isinstance(task, ProbeTask):
+        return task
+    if task.kind != "label":
+        raise DataError(f'{task.name}: its targets are of the kind "{task.kind}", and a probe learns labels.')
+    examples = task.examples(task.default_split)
     groups = keys_of(examples)
-    items = [_item(e.prompt, str(by_label(e)), group, e.wording) for e, group in zip(examples, groups, strict=True)]
-    if len(labels_of(items)) < 2 or len(set(groups)) < 2 * FOLDS:
-        raise DataError(f"{name}: a probe needs two labels, and {2 * FOLDS} different records at least.")
-    return ProbeTask(name, about, items)
+    if len(labels_of(examples)) < 2 or len(set(groups)) < 2 * FOLDS:
+        raise DataError(f"{task.name}: a probe needs two labels, and {2 * FOLDS} different records at least.")
+    items = [replace(example, group=group) for example, group in zip(examples, groups, strict=True)]
+    return ProbeTask(task.name, task.about, items)
+
+
+def _item(part: Image | Audio | str, label: str, group: str, name: str, wording: Wording = PLAIN) -> Example:
+    return Example(name, Document([part], name=name), Label(label), group=group, wording=wording)
+
+
+def _frequent(items: list[Example], least: int) -> list[Example]:
+    """Those whose label has at least so many groups."""
+    counts = Counter(target for target, _ in {(item.target, item.group) for item in items})
+    return [item for item in items if counts[item.target] >= least]
+
+
+def _drawn_emoji() -> list[emoji.Drawing]:
+    return [d for d in emoji.drawings() if not d.variant and d.group != "Component"]
+
+
+def emoji_groups(name: str, about: str) -> ProbeTask:
+    """The group of an emoji, from its drawing."""
+    drawings = _drawn_emoji()
+    return ProbeTask(
+        name,
+        about,
+        [_item(d.image, d.group, d.emoji, f"{d.vendor} {d.emoji}") for d in drawings],
+        [d.vendor == "google" for d in drawings],
+        [d.vendor == "twitter" for d in drawings],
+    )
+
+
+def emoji_name_groups(name: str, about: str) -> ProbeTask:
+    """The group of an emoji, from its name."""
+    wording = Wording('What kind of emoji is called "{text}"?', captions={"": "{label}"})
+    items = {d.emoji: _item(d.name, d.group, d.emoji, d.emoji, wording) for d in _drawn_emoji()}
+    return ProbeTask(name, about, list(items.values()))
+
+
+def clip_art_categories(name: str, about: str) -> ProbeTask:
+    """The category of a piece of clip art, of those with 60 pieces at least; pieces of one title stay together."""
+    items = [
+        _item(c.image, c.category, c.title or c.image.name, c.image.name)
+        for c in openclipart.clip_art()
+        if c.category not in ("unsorted", "special")
+    ]
+    return ProbeTask(name, about, _frequent(items, 60))
+
+
+def stamp_categories(name: str, about: str) -> ProbeTask:
+    """The category of a stamp, from its picture."""
+    items = [_item(s.image, s.category, s.name, s.name) for s in stamps.stamps() if s.image is not None]
+    return ProbeTask(name, about, _frequent(items, 20))
+
+
+def stamp_caption_categories(name: str, about: str) -> ProbeTask:
+    """The category of a stamp, from its English caption; stamps of one caption stay together."""
+    wording = Wording('What kind of thing is "{text}"?', captions={"": "{label}"})
+    items = [
+        _item(s.captions["en"], s.category, s.captions["en"].lower(), s.name, wording)
+        for s in stamps.stamps()
+        if "en" in s.captions
+    ]
+    return ProbeTask(name, about, _frequent(items, 20))
+
+
+def spoken_letters(name: str, about: str) -> ProbeTask:
+    """The letter that is read: each language, with its one voice, is tested apart."""
+    items = [
+        _item(r.sound, r.text, r.language, f"{r.language} {r.text}")
+        for r in klettres.readings()
+        if r.kind == "letter" and len(r.text) == 1 and "A" <= r.text <= "Z"
+    ]
+    return ProbeTask(name, about, _frequent(items, 5), by_group=True)
+
+
+def spoken_stamps(name: str, about: str, language: str = "fr") -> ProbeTask:
+    """The category of a stamp, from its spoken caption; in one language, so that the voice gives nothing away."""
+    items = [_item(s.spoken[language], s.category, s.name, s.name) for s in stamps.stamps() if language in s.spoken]
+    return ProbeTask(name, about, _frequent(items, 20))

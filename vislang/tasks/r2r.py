@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from vislang.data.jsonl import DataError
+from vislang.data.problems import DataError
 from vislang.document import Document
 from vislang.example import Choice, Example, Prediction
 from vislang.metrics.figure import Figures
@@ -98,7 +98,9 @@ class R2R(Benchmark):
             scan, reference = self._references[example.id]
             walked = self._path(prediction)
             if not walked or walked[0] != reference[0]:
-                raise DataError(f"{example.name}: the path does not begin where the instruction does, at {reference[0]}.")
+                raise DataError(
+                    f"{example.name}: the path does not begin where the instruction does, at {reference[0]}."
+                )
             rows.append(navigation_scores(self._graphs[scan], walked, reference))
         return navigation(rows)
 
@@ -122,9 +124,7 @@ class R2R(Benchmark):
 
     def submission(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> tuple[str, str]:
         """The same; heading and elevation, which are not scored, are 0."""
-        records = [
-            {"instr_id": p.id, "trajectory": [[view, 0.0, 0.0] for view in self._path(p)]} for p in predictions
-        ]
+        records = [{"instr_id": p.id, "trajectory": [[view, 0.0, 0.0] for view in self._path(p)]} for p in predictions]
         return "r2r_submission.json", json.dumps(records)
 
 

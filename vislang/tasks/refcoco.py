@@ -13,7 +13,7 @@ from typing import Any
 
 from vislang.boxes import Box
 from vislang.capabilities import Progress
-from vislang.data.jsonl import DataError, Problem
+from vislang.data.problems import DataError, Problem
 from vislang.document import Document
 from vislang.example import Example, Prediction
 from vislang.pickles import read_pickle

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
-from vislang.data.jsonl import DataError
+from vislang.data.problems import DataError
 from vislang.data.split import draw
 from vislang.document import Document, Image
 from vislang.errors import UserError
@@ -81,42 +81,38 @@ class Retrieval(ReadTask):
         return {}
 
 
-def karpathy(folder: Path) -> Path:
-    """The file of Karpathy's format in a folder: ``dataset_flickr30k.json`` or ``dataset_coco.json``.
+def karpathy(folder: Path, split: str) -> list[Example]:
+    """A split of ``dataset_flickr30k.json`` or ``dataset_coco.json``: an example for each image, its captions as the
+    target.
 
     Raises:
-        DataError: there is none, or several.
+        DataError: the file is missing or has another format, or there is no such split.
     """
-    return one_file(folder, "dataset*.json")
-
-
-def karpathy_splits(path: Path) -> tuple[str, ...]:
-    """The splits of a file in Karpathy's format; COCO's ``restval`` belongs to ``train``.
-
-    Raises:
-        DataError: it has another format.
-    """
-    found = each(path, listed(path, read_json(path), "images"), lambda record: str(record["split"]))
-    return tuple(dict.fromkeys("train" if split == "restval" else split for split in found))
-
-
-def karpathy_examples(path: Path, split: str) -> list[Example]:
-    """A split of a file in Karpathy's format: an example for each image, its captions as the target.
-
-    Raises:
-        DataError: the file has another format, or no such split.
-    """
-    split = split_named(split, karpathy_splits(path), str(path))
+    path = one_file(folder, "dataset*.json")
+    split = split_named(split, karpathy_splits(folder), str(path))
     wanted = {split, "restval"} if split == "train" else {split}
 
     def example(record: Mapping[str, Any]) -> tuple[str, Example]:
         names = [record["filename"], f"{record.get('filepath', '')}/{record['filename']}"]
-        image = image_in(path.parent, *names)
+        image = image_in(folder, *names)
         captions = tuple(sentence["raw"] for sentence in record["sentences"])
-        prompt = Document([image], name=image.name)
-        return record["split"], Example(record["filename"], prompt, Text(captions), source=image.name)
+        source = f"{path.name}, {record['filename']}"
+        return record["split"], Example(
+            record["filename"], Document([image], name=source), Text(captions), (), "", source
+        )
 
     return [made for own, made in each(path, listed(path, read_json(path), "images"), example) if own in wanted]
+
+
+def karpathy_splits(folder: Path) -> tuple[str, ...]:
+    """The splits of a folder in Karpathy's format; COCO's ``restval`` belongs to ``train``.
+
+    Raises:
+        DataError: the file is missing or has another format.
+    """
+    path = one_file(folder, "dataset*.json")
+    found = each(path, listed(path, read_json(path), "images"), lambda record: str(record["split"]))
+    return tuple(dict.fromkeys("train" if split == "restval" else split for split in found))
 
 
 def sides(examples: Sequence[Example]) -> tuple[list[Image], list[str], list[int]]:

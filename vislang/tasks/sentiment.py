@@ -39,9 +39,7 @@ class Sentiment(Benchmark):
             source = f"{path.name}, {record['id']}"
             prompt = Document([image_in(self.folder, record["image"]), record["text"]], name=source)
             target = Value(float(record["score"]))
-            return Example(
-                str(record["id"]), prompt, target, (), record["image"], source, self.name, self.wording
-            )
+            return Example(str(record["id"]), prompt, target, (), record["image"], source, self.name, self.wording)
 
         return each(path, read_lines(path), example)
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from vislang.capabilities import Progress
-from vislang.data.jsonl import DataError, Problem
+from vislang.data.problems import DataError, Problem
 from vislang.data.split import draw
 from vislang.document import Audio, Document, Image, Video
 from vislang.example import Example, Label, Prediction, prediction_from

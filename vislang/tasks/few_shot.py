@@ -1,0 +1,110 @@
+"""Few-shot sets: what shots are drawn from (``train``), and what is asked (``test``); and a file split in this way."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+
+from vislang.data.problems import DataError
+from vislang.data.sets import emoji
+from vislang.data.sets.emoji_groups import NEW_GROUPS, NONSENSE, part_of
+from vislang.data.sources import load_source
+from vislang.data.split import keys_of
+from vislang.document import Document
+from vislang.example import Example, Label, Text
+from vislang.tasks.task import ReadTask, Task
+
+Sides = dict[str, list[Example]]
+"""Examples by split: ``train`` and ``test``."""
+
+GROUP_NAMES = tuple(group.lower() for group in NEW_GROUPS)
+"""Names of the classes of ``emoji-groups-named``."""
+
+
+def emoji_captions() -> Sides:
+    """Google's drawings as shots, Twitter's to be named; no shot shows an emoji that is asked about."""
+    support, queries = (load_source(f"emoji-{vendor}-names") for vendor in ("google", "twitter"))
+    test = [example for example in queries if part_of(_caption(example)) < 0.3]
+    names = {_caption(example) for example in test}
+    return {"train": [example for example in support if _caption(example) not in names], "test": test}
+
+
+def stamp_captions() -> Sides:
+    """Captions of stamps; no caption is on both sides."""
+    return {side: load_source(f"stamp-pictures-{side}") for side in ("train", "test")}
+
+
+def emoji_groups(names: Sequence[str]) -> Sides:
+    """Google's drawings as shots, Twitter's of other emoji as questions; as many of each class.
+
+    Args:
+        names: of the three groups that no model learned from examples.
+    """
+    rng = random.Random(0)
+    name_of = dict(zip(NEW_GROUPS, names, strict=True))
+    sides: dict[str, list[Example]] = {"google": [], "twitter": []}
+    for drawing in emoji.drawings():
+        if (
+            drawing.group in name_of
+            and not drawing.variant
+            and (part_of(drawing.emoji) < 0.5) == (drawing.vendor == "twitter")
+        ):
+            name = f"emoji {drawing.emoji}"
+            example = Example(name, Document([drawing.image], name=name), Label(name_of[drawing.group]))
+            sides[drawing.vendor].append(example)
+    even = []
+    for examples in sides.values():
+        classes = [[e for e in examples if e.target == Label(name)] for name in names]
+        least = min(len(own) for own in classes)
+        even.append([example for own in classes for example in rng.sample(own, least)])
+    return {"train": even[0], "test": even[1]}
+
+
+CODES = NONSENSE
+"""Names of the classes of ``emoji-groups-coded``, which give nothing away."""
+
+
+def split_own_file(task: Task, queries: int) -> Task:
+    """A task whose examples have no support: a part of them is asked (``test``), the others serve as shots (``train``).
+
+    The media with the lowest hashes of their content are asked about, so that none is on both sides. Several captions of
+    an image are references of one question.
+
+    Args:
+        task: its examples show an image, a video or a recording.
+        queries: how many to ask at most, of at most half of the media.
+
+    Raises:
+        DataError: there are fewer than two media.
+    """
+    examples = [example for example in task.examples(task.default_split) if example.prompt.media]
+    by_medium: dict[str, list[Example]] = {}
+    for example, key in zip(examples, keys_of(examples), strict=True):
+        by_medium.setdefault(key, []).append(example)
+    if len(by_medium) < 2:
+        raise DataError(f"{task.name}: needs two examples with different media, one to show and one to ask about.")
+    test: list[Example] = []
+    train: list[Example] = []
+    for number, key in enumerate(sorted(by_medium)):
+        own = captions_together(by_medium[key])
+        # The first medium is asked about even where it has more questions than are wanted.
+        into = test if number < len(by_medium) // 2 and len(test) + len(own) <= max(queries, len(own)) else train
+        into += own
+    read = {"train": lambda problems, progress: train, "test": lambda problems, progress: test}
+    return ReadTask(task.name, task.about, task.kind, task.media, read, "test", "train", task.labels)
+
+
+def captions_together(examples: Sequence[Example]) -> list[Example]:
+    """Examples of one medium: those with a question or a label, then those with a caption alone as one."""
+    captioned = [e for e in examples if isinstance(e.target, Text) and not e.text and not e.wording.verbatim]
+    others = [example for example in examples if example not in captioned]
+    if not captioned:
+        return others
+    references = tuple(r for e in captioned if isinstance(e.target, Text) for r in e.target.references)
+    return [*others, replace(captioned[0], target=Text(references))]
+
+
+def _caption(example: Example) -> str:
+    assert isinstance(example.target, Text)
+    return example.target.references[0]
