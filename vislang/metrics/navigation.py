@@ -64,10 +64,10 @@ class Graph:
 def navigation_scores(graph: Graph, walked: Sequence[str], reference: Sequence[str]) -> dict[str, float]:
     """The figures of one path.
 
-    ``trajectory_length``: metres walked. ``navigation_error``: metres left to the goal. ``success_rate``: whether that is
-    below 3 m. ``oracle_success_rate``: whether any viewpoint on the path was. ``spl``: success by shortest length over
-    length walked (Anderson et al. 2018b). ``ndtw``: exp(-DTW / (3 m x viewpoints of the reference)), and ``sdtw``: the
-    same where arrived (Ilharco et al. 2019).
+    ``trajectory_length``: metres walked. ``navigation_error``: metres left to the goal. ``success_rate``: whether that
+    is below 3 m. ``oracle_success_rate``: whether any viewpoint on the path was. ``spl``: success by shortest length
+    over length walked (Anderson et al. 2018b). ``ndtw``: exp(-DTW / (3 m x viewpoints of the reference)), and
+    ``sdtw``: the same where arrived (Ilharco et al. 2019).
 
     Args:
         graph: of the building.

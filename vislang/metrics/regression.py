@@ -40,8 +40,8 @@ def regression(predicted: Sequence[float], truth: Sequence[float]) -> Figures:
 def sentiment(predicted: Sequence[float], truth: Sequence[float]) -> Figures:
     """The figures that papers on MOSI and MOSEI give, numbers from -3 to 3.
 
-    ``mae``; ``pearson_r``; ``accuracy_7``: seven classes, rounded after clipping to [-3, 3]. Two classes are read in two
-    ways: ``accuracy_2_has0`` is negative or not (0 counts as not negative), ``accuracy_2_non0`` is negative or
+    ``mae``; ``pearson_r``; ``accuracy_7``: seven classes, rounded after clipping to [-3, 3]. Two classes are read in
+    two ways: ``accuracy_2_has0`` is negative or not (0 counts as not negative), ``accuracy_2_non0`` is negative or
     positive (records at 0 are left out); each has its weighted F1.
     """
     a, b = np.asarray(predicted, float), np.asarray(truth, float)

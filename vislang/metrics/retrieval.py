@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 
 from vislang.errors import UserError
 from vislang.metrics.figure import Figures, share
@@ -32,8 +32,8 @@ def belonging(texts: Sequence[str], image_of: Sequence[int], images: int) -> Boo
     return found
 
 
-def rank_of(scores: Float[np.ndarray, " n"], correct: Bool[np.ndarray, " n"]) -> int:
-    """The rank, from 1, of the best correct candidate. Ties count as ranked before it; a score of minus infinity, of a
+def rank_of(scores: np.ndarray, correct: np.ndarray) -> int:
+    """The rank, from 1, of the best correct one of several candidates. Ties count as ranked before it; a score of minus infinity, of a
     pair that was never scored, as last."""
     best = scores[correct].max()
     if np.isneginf(best):
@@ -43,8 +43,8 @@ def rank_of(scores: Float[np.ndarray, " n"], correct: Bool[np.ndarray, " n"]) ->
 
 def ranks(
     scores: Float[np.ndarray, "images texts"], correct: Bool[np.ndarray, "images texts"]
-) -> tuple[Int[np.ndarray, " texts"], Int[np.ndarray, " images"]]:
-    """For each text the rank of its best image, and for each image the rank of its best text.
+) -> tuple[np.ndarray, np.ndarray]:
+    """For each text the rank of its best image, (texts,); and for each image that of its best text, (images,).
 
     Raises:
         UserError: a score is not a number.

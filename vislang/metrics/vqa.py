@@ -1,7 +1,7 @@
 """The official scoring of VQA (GT-Vision-Lab/VQA; Antol et al. 2015).
 
-The accuracy of an answer is the mean over the ten people who answered of min(1, how many of the other nine gave it / 3),
-after a clean-up of both sides.
+The accuracy of an answer is the mean, over the ten people who answered, of min(1, how many of the other nine gave it /
+3), after a clean-up of both sides.
 """
 
 from __future__ import annotations

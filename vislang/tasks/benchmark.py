@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import random
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import ClassVar
 
 from vislang.capabilities import Progress
 from vislang.data.problems import DataError, Problem
 from vislang.example import Example, Wording
+from vislang.tasks.files import splits_of
 from vislang.tasks.task import Task, split_named
 
 
@@ -24,6 +25,7 @@ class Benchmark(Task):
 
     Attributes:
         files: which files are wanted, for messages and the guide.
+        patterns: regular expressions for the name of a split's main file; the group is the split.
         prefer: beginnings of the names of splits that are evaluated by default, the first that exists.
 
     Raises:
@@ -31,11 +33,13 @@ class Benchmark(Task):
     """
 
     files: ClassVar[str]
+    patterns: ClassVar[tuple[str, ...]] = ()
     prefer: ClassVar[tuple[str, ...]] = ("val", "dev", "test")
     wording: ClassVar[Wording] = Wording()
 
     def __init__(self, folder: Path):
         self.folder = folder
+        self.split_files: dict[str, Path] = {}
         self.splits = tuple(self.find_splits())
         # Where a folder holds several sets, the name of a split begins with that of its set.
         short = {split: split.rpartition(" ")[2] for split in self.splits}
@@ -44,13 +48,14 @@ class Benchmark(Task):
         )
         self.support_split = next((split for split in self.splits if short[split].startswith("train")), None)
 
-    @abstractmethod
-    def find_splits(self) -> Sequence[str]:
-        """The splits that the folder holds.
+    def find_splits(self) -> Iterable[str]:
+        """The splits that the folder holds: by the names of its files, which are kept as ``split_files``.
 
         Raises:
-            DataError: none.
+            DataError: there are none.
         """
+        self.split_files = splits_of(self.folder, self.files, *self.patterns)
+        return self.split_files
 
     @abstractmethod
     def read(self, split: str) -> list[Example]:

@@ -11,12 +11,13 @@ from vislang.capabilities import Progress
 from vislang.data.fetch import EMOJI, KLETTRES, OPENCLIPART, STAMPS, DataSet, fetch
 from vislang.data.problems import DataError, Problem
 from vislang.data.sets import easy_vqa, films, scenes
+from vislang.data.sets.emoji_groups import NONSENSE
 from vislang.data.sources import RECORDS, SOURCES, load_source
 from vislang.example import Example
 from vislang.metrics import by_kind, retrieval
 from vislang.tasks import few_shot, probes
 from vislang.tasks.benchmarks import BENCHMARKS
-from vislang.tasks.retrieval import Retrieval, is_pair, karpathy, karpathy_splits, must_be_pairs
+from vislang.tasks.retrieval import Retrieval, karpathy_splits, must_be_pairs
 from vislang.tasks.task import Reader, ReadTask, Task, labels_of, media_of, split_named
 
 Opener = Callable[[str, "list[Problem] | None", "Progress | None"], Task]
@@ -95,7 +96,7 @@ def _file(spec: str, problems: list[Problem] | None, progress: Progress | None) 
     if kind == "none":
         raise DataError(f"{spec}: no good record with a target in it.")
     about = f"{len(examples):,} records of a file"
-    read = {"all": lambda problems, progress: examples}
+    read = {"all": _kept(examples)}
     return ReadTask(spec, about, kind, media_of(examples), read, "all", None, labels_of(examples))
 
 
@@ -103,16 +104,17 @@ def _pairs(given: str, problems: list[Problem] | None, progress: Progress | None
     """Readers by split of a source of pairs, and the split that is evaluated."""
     if Path(given).is_dir():
         splits = karpathy_splits(Path(given))
-        default = next((split for split in ("test", "val") if split in splits), splits[0])
-        return {split: _karpathy_reader(Path(given), split) for split in splits}, default
+        default = next((split for split in ("test", "val") if split in splits), next(iter(splits)))
+        return {split: _kept(own) for split, own in splits.items()}, default
     examples = load_source(given, None, problems, progress)
     if not examples:
         raise DataError(f"{given}: no good record in it.")
-    return {"all": lambda problems, progress: examples}, "all"
+    return {"all": _kept(examples)}, "all"
 
 
-def _karpathy_reader(folder: Path, split: str) -> Reader:
-    return lambda problems, progress: karpathy(folder, split)
+def _kept(examples: list[Example]) -> Reader:
+    """A reader of what was read already."""
+    return lambda problems, progress: examples
 
 
 def _retrieval(given: str, problems: list[Problem] | None, progress: Progress | None) -> Task:
@@ -124,8 +126,7 @@ def _retrieval(given: str, problems: list[Problem] | None, progress: Progress | 
 def _captions(given: str, problems: list[Problem] | None, progress: Progress | None) -> Task:
     read, default = _pairs(given, problems, progress)
     examples = read[default](None, None)
-    if not all(is_pair(example) for example in examples):
-        must_be_captions(examples)
+    must_be_captions(examples)
     together = {split: _joined(reader) for split, reader in read.items()}
     support = "train" if "train" in read else None
     return ReadTask("captions", TASKS["captions"].about, "text", media_of(examples), together, default, support)
@@ -206,10 +207,6 @@ def _few_shot(
     return Entry(name, about, kind, media, by_kind.METRICS[kind], ("train", "test"), opened, labels, data_set=data_set)
 
 
-def _kept(examples: list[Example]) -> Reader:
-    return lambda problems, progress: examples
-
-
 def _probe(
     name: str, about: str, medium: str, make: Callable[[str, str], probes.ProbeTask], data_set: DataSet
 ) -> Entry:
@@ -264,9 +261,9 @@ ENTRIES = (
         "emoji-groups-coded",
         "the group of an emoji, of three whose names only the shots explain",
         "label",
-        lambda: few_shot.emoji_groups(few_shot.CODES),
+        lambda: few_shot.emoji_groups(NONSENSE),
         EMOJI,
-        few_shot.CODES,
+        NONSENSE,
     ),
     _probe(
         "emoji-groups",

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from vislang.data.problems import DataError
 from vislang.data.sets import emoji
-from vislang.data.sets.emoji_groups import NEW_GROUPS, NONSENSE, part_of
+from vislang.data.sets.emoji_groups import NEW_GROUPS, part_of
 from vislang.data.sources import load_source
 from vislang.data.split import keys_of
 from vislang.document import Document
@@ -61,15 +61,11 @@ def emoji_groups(names: Sequence[str]) -> Sides:
     return {"train": even[0], "test": even[1]}
 
 
-CODES = NONSENSE
-"""Names of the classes of ``emoji-groups-coded``, which give nothing away."""
-
-
 def split_own_file(task: Task, queries: int) -> Task:
     """A task whose examples have no support: a part of them is asked (``test``), the others serve as shots (``train``).
 
-    The media with the lowest hashes of their content are asked about, so that none is on both sides. Several captions of
-    an image are references of one question.
+    The media with the lowest hashes of their content are asked about, so that none is on both sides. Several captions
+    of an image are references of one question.
 
     Args:
         task: its examples show an image, a video or a recording.

@@ -119,12 +119,12 @@ def each(path: Path, records: Iterable[Any], make: Callable[[Any], Made]) -> lis
     return made
 
 
-def splits_of(folder: Path, name: str, *patterns: str) -> dict[str, Path]:
+def splits_of(folder: Path, wanted: str, *patterns: str) -> dict[str, Path]:
     """The files of a folder whose names fit a pattern, by the split that the name holds.
 
     Args:
         folder: with the official files.
-        name: of the files, for messages.
+        wanted: the official files, for messages.
         patterns: regular expressions for the whole name of a file; the group is the split. The first one that any file
             fits counts.
 
@@ -142,7 +142,7 @@ def splits_of(folder: Path, name: str, *patterns: str) -> dict[str, Path]:
             found[match[1]] = folder / match[0]
         if found:
             return found
-    raise DataError(f"{folder}: no file {name} in it.")
+    raise DataError(f"{folder}: no file of a split in it. Wanted: {wanted}.")
 
 
 def one_file(folder: Path, *patterns: str) -> Path:
@@ -163,7 +163,7 @@ def one_file(folder: Path, *patterns: str) -> Path:
 
 
 def image_in(folder: Path, *names: str) -> Image:
-    """An image by its official name, in the folder or in ``images`` or ``img``; where regions come from files, the image
-    need not exist."""
+    """An image by its official name, in the folder or in ``images`` or ``img``; where regions come from files, the
+    image need not exist."""
     paths = [inside / name for name in names for inside in (folder, folder / "images", folder / "img")]
     return Image(next((path for path in paths if path.is_file()), paths[0]))

@@ -14,7 +14,7 @@ from vislang.metrics import by_kind
 from vislang.metrics.classification import area_under_curve
 from vislang.metrics.figure import Figures, plain
 from vislang.tasks.benchmark import Benchmark, must_have_target
-from vislang.tasks.files import each, image_in, read_csv, read_lines, splits_of, written_csv
+from vislang.tasks.files import each, image_in, read_csv, read_lines, written_csv
 
 
 class HatefulMemes(Benchmark):
@@ -27,6 +27,7 @@ class HatefulMemes(Benchmark):
     metrics = ("auroc", "accuracy")
     splits = ("train", "dev_seen", "dev_unseen", "test_seen", "test_unseen")
     labels = ("0", "1")
+    patterns = (r"(.+)\.jsonl",)
     files = "SPLIT.jsonl, images by their img"
     wording = Wording(
         "Is this meme hateful? It says: {text}",
@@ -34,13 +35,9 @@ class HatefulMemes(Benchmark):
         {"0": "a harmless meme that says: {text}", "1": "a hateful meme that says: {text}"},
     )
 
-    def find_splits(self) -> dict[str, Path]:
-        """By the names of the files."""
-        return splits_of(self.folder, "SPLIT.jsonl", r"(.+)\.jsonl")
-
     def read(self, split: str) -> list[Example]:
         """The memes of a split, in the official order; a test split may have no labels."""
-        path = self.find_splits()[split]
+        path = self.split_files[split]
 
         def example(record: Mapping[str, Any]) -> Example:
             source = f"{path.name}, {record['id']}"

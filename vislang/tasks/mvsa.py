@@ -20,7 +20,7 @@ TENTHS = {"train": range(8), "val": range(8, 9), "test": range(9, 10)}
 
 
 class MVSA(Benchmark):
-    """``labelResultAll.txt``: ID, then the labels of text and image by one annotator (MVSA-Single) or three (MVSA-Multiple).
+    """``labelResultAll.txt``: ID, then labels of text and image by one annotator (MVSA-Single) or three (-Multiple).
 
     The usual clean-up: text and image must not be positive and negative; where one is neutral, the other counts; of
     three annotators the majority of each, and no record without one.

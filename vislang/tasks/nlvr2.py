@@ -14,7 +14,7 @@ from vislang.example import Example, Label, Prediction, Wording
 from vislang.metrics.by_kind import score_of
 from vislang.metrics.figure import Figures, share
 from vislang.tasks.benchmark import Benchmark
-from vislang.tasks.files import each, image_in, read_lines, read_text, splits_of, written_csv
+from vislang.tasks.files import each, image_in, read_lines, read_text, written_csv
 
 
 class NLVR2(Benchmark):
@@ -27,6 +27,7 @@ class NLVR2(Benchmark):
     metrics = ("accuracy", "consistency")
     splits = ("train", "dev", "test1")
     labels = ("True", "False")
+    patterns = (r"(.+)\.json", r"(.+)\.jsonl")
     files = "SPLIT.json (a record a line), images as <identifier without its last part>-img0.png and -img1.png"
     wording = Wording(
         'Is it true of the two images that "{text}"?',
@@ -34,13 +35,9 @@ class NLVR2(Benchmark):
         {"True": "{text}", "False": "not true: {text}"},
     )
 
-    def find_splits(self) -> dict[str, Path]:
-        """By the names of the files."""
-        return splits_of(self.folder, "SPLIT.json", r"(.+)\.json", r"(.+)\.jsonl")
-
     def read(self, split: str) -> list[Example]:
         """The sentences of a split, in the official order."""
-        path = self.find_splits()[split]
+        path = self.split_files[split]
 
         def example(record: Mapping[str, Any]) -> Example:
             identifier = record["identifier"]

@@ -21,7 +21,7 @@ from vislang.example import Choice, Example, Prediction
 from vislang.metrics.figure import Figures
 from vislang.metrics.navigation import METRICS, SUCCESS, Graph, navigation, navigation_scores
 from vislang.tasks.benchmark import Benchmark
-from vislang.tasks.files import each, image_in, one_file, read_json, splits_of
+from vislang.tasks.files import each, image_in, one_file, read_json
 
 VIEWS = 8
 """Viewpoints of a path that are shown, from its end on; the score takes all of them."""
@@ -42,6 +42,7 @@ class R2R(Benchmark):
     metrics = METRICS
     splits = ("train", "val_seen", "val_unseen")
     prefer = ("val_unseen", "val", "test")
+    patterns = (r"R2R_(.+)\.json",)
     files = "R2R_SPLIT.json, beams_SPLIT.json, connectivity/<scan>_connectivity.json, images as <scan>-<viewpoint>.jpg"
 
     def __init__(self, folder: Path):
@@ -50,13 +51,9 @@ class R2R(Benchmark):
         self._graphs: dict[str, Graph] = {}
         self._references: dict[str, tuple[str, list[str]]] = {}
 
-    def find_splits(self) -> dict[str, Path]:
-        """By the names of the files with instructions."""
-        return splits_of(self.folder, "R2R_SPLIT.json", r"R2R_(.+)\.json")
-
     def read(self, split: str) -> list[Example]:
         """The instructions of a split, in the official order."""
-        path = self.find_splits()[split]
+        path = self.split_files[split]
         beams = one_file(self.folder, f"beams_{split}.json")
         self._beams |= each(beams, read_json(beams), lambda r: (str(r["instr_id"]), _paths(r["ranked_paths"])))
 
@@ -98,9 +95,8 @@ class R2R(Benchmark):
             scan, reference = self._references[example.id]
             walked = self._path(prediction)
             if not walked or walked[0] != reference[0]:
-                raise DataError(
-                    f"{example.name}: the path does not begin where the instruction does, at {reference[0]}."
-                )
+                start = reference[0]
+                raise DataError(f"{example.name}: the path does not begin where the instruction does, at {start}.")
             rows.append(navigation_scores(self._graphs[scan], walked, reference))
         return navigation(rows)
 

@@ -82,37 +82,35 @@ class Retrieval(ReadTask):
 
 
 def karpathy(folder: Path, split: str) -> list[Example]:
-    """A split of ``dataset_flickr30k.json`` or ``dataset_coco.json``: an example for each image, its captions as the
-    target.
+    """A split of a folder in Karpathy's format; see :func:`karpathy_splits`.
 
     Raises:
         DataError: the file is missing or has another format, or there is no such split.
     """
-    path = one_file(folder, "dataset*.json")
-    split = split_named(split, karpathy_splits(folder), str(path))
-    wanted = {split, "restval"} if split == "train" else {split}
-
-    def example(record: Mapping[str, Any]) -> tuple[str, Example]:
-        names = [record["filename"], f"{record.get('filepath', '')}/{record['filename']}"]
-        image = image_in(folder, *names)
-        captions = tuple(sentence["raw"] for sentence in record["sentences"])
-        source = f"{path.name}, {record['filename']}"
-        return record["split"], Example(
-            record["filename"], Document([image], name=source), Text(captions), (), "", source
-        )
-
-    return [made for own, made in each(path, listed(path, read_json(path), "images"), example) if own in wanted]
+    splits = karpathy_splits(folder)
+    return splits[split_named(split, tuple(splits), str(folder))]
 
 
-def karpathy_splits(folder: Path) -> tuple[str, ...]:
-    """The splits of a folder in Karpathy's format; COCO's ``restval`` belongs to ``train``.
+def karpathy_splits(folder: Path) -> dict[str, list[Example]]:
+    """``dataset_flickr30k.json`` or ``dataset_coco.json`` by split: an example for each image, its captions as the
+    target. COCO's ``restval`` belongs to ``train``.
 
     Raises:
         DataError: the file is missing or has another format.
     """
     path = one_file(folder, "dataset*.json")
-    found = each(path, listed(path, read_json(path), "images"), lambda record: str(record["split"]))
-    return tuple(dict.fromkeys("train" if split == "restval" else split for split in found))
+
+    def read(record: Mapping[str, Any]) -> tuple[str, Example]:
+        name = record["filename"]
+        image = image_in(folder, name, f"{record.get('filepath', '')}/{name}")
+        captions = tuple(sentence["raw"] for sentence in record["sentences"])
+        source = f"{path.name}, {name}"
+        return record["split"], Example(name, Document([image], name=source), Text(captions), source=source)
+
+    found: dict[str, list[Example]] = {}
+    for split, example in each(path, listed(path, read_json(path), "images"), read):
+        found.setdefault("train" if split == "restval" else split, []).append(example)
+    return found
 
 
 def sides(examples: Sequence[Example]) -> tuple[list[Image], list[str], list[int]]:
@@ -165,8 +163,8 @@ def four_way(examples: Sequence[Example], seed: int = 0) -> list[Example]:
     """Each pair as a choice among four pairs, as ViLBERT has it (Lu et al. 2019, section 3.2); other examples stay.
 
     The wrong ones are another's caption, another image, and a hard one: the caption of a similar image, here of one
-    whose caption shares the rarest word with the right one. A pair to which nothing is wrong is left out. They are drawn
-    among the examples given, so after a split, on each side: nothing that is held out is learned from.
+    whose caption shares the rarest word with the right one. A pair to which nothing is wrong is left out. They are
+    drawn among the examples given, so after a split, on each side: nothing that is held out is learned from.
 
     Args:
         examples: pairs, each of whose texts becomes an example of its own: an empty prompt, and choices of image and

@@ -12,7 +12,7 @@ from vislang.metrics.by_kind import numbers_of
 from vislang.metrics.figure import Figures
 from vislang.metrics.regression import SENTIMENT_METRICS, sentiment
 from vislang.tasks.benchmark import Benchmark, must_have_target
-from vislang.tasks.files import each, image_in, read_lines, splits_of, written_lines
+from vislang.tasks.files import each, image_in, read_lines, written_lines
 
 
 class Sentiment(Benchmark):
@@ -24,16 +24,13 @@ class Sentiment(Benchmark):
     media = frozenset({"image", "text"})
     metrics = SENTIMENT_METRICS
     splits = ("train", "val", "test")
+    patterns = (r"(.+)\.jsonl",)
     files = "SPLIT.jsonl with id, image, text and score"
     wording = Wording('How positive are the words "{text}", as a number from -3 to 3?')
 
-    def find_splits(self) -> dict[str, Path]:
-        """By the names of the files."""
-        return splits_of(self.folder, "SPLIT.jsonl", r"(.+)\.jsonl")
-
     def read(self, split: str) -> list[Example]:
         """The records of a split, in the order of the file."""
-        path = self.find_splits()[split]
+        path = self.split_files[split]
 
         def example(record: Mapping[str, Any]) -> Example:
             source = f"{path.name}, {record['id']}"

@@ -9,7 +9,7 @@ from typing import Any
 from vislang.document import Document
 from vislang.example import Example, Label, Prediction, Wording
 from vislang.tasks.benchmark import Benchmark
-from vislang.tasks.files import each, image_in, read_lines, splits_of, written_lines
+from vislang.tasks.files import each, image_in, read_lines, written_lines
 
 
 class SNLIVE(Benchmark):
@@ -22,6 +22,7 @@ class SNLIVE(Benchmark):
     metrics = ("accuracy",)
     splits = ("train", "dev", "test")
     labels = ("entailment", "neutral", "contradiction")
+    patterns = (r"snli_ve_(.+)\.jsonl", r"(.+)\.jsonl")
     files = "snli_ve_SPLIT.jsonl, images as <Flickr30K_ID>.jpg"
     wording = Wording(
         '"{text}" Does this follow from the image?',
@@ -29,13 +30,9 @@ class SNLIVE(Benchmark):
         {"entailment": "{text}", "neutral": "perhaps {text}", "contradiction": "no: {text}"},
     )
 
-    def find_splits(self) -> dict[str, Path]:
-        """By the names of the files."""
-        return splits_of(self.folder, "snli_ve_SPLIT.jsonl", r"snli_ve_(.+)\.jsonl", r"(.+)\.jsonl")
-
     def read(self, split: str) -> list[Example]:
         """The sentences of a split, in the official order."""
-        path = self.find_splits()[split]
+        path = self.split_files[split]
 
         def example(record: Mapping[str, Any]) -> Example:
             # The released files spell the first key in two ways.

@@ -99,10 +99,8 @@ class Task(ABC):
         Raises:
             DataError: the file has another format, or predictions are missing, of no example, or there twice.
         """
-        if _is_ours(path):
-            read = each(path, read_lines(path), prediction_from)
-        else:
-            read = self.read_official(path, examples)
+        ours = _is_ours(path)
+        read = each(path, read_lines(path), prediction_from) if ours else self.read_official(path, examples)
         return complete(self.ids(examples), read, str(path))
 
     def read_official(self, path: Path, examples: Sequence[Example]) -> list[Prediction]:
@@ -112,8 +110,8 @@ class Task(ABC):
             DataError: there is none, or the file has another one.
         """
         raise DataError(
-            f'{path}: not a file of predictions. Each line is {{"id": ..., "answer": ...}}, as vislang eval --out writes '
-            "them."
+            f'{path}: not a file of predictions. Each line is {{"id": ..., "answer": ...}}, as vislang eval --out '
+            "writes them."
         )
 
     def submission(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> tuple[str, str] | None:
@@ -213,7 +211,7 @@ def labels_of(examples: Iterable[Example]) -> tuple[str, ...]:
 
 def _media_in(document: Document) -> set[str]:
     names = {Image: "image", Video: "video", Audio: "audio"}
-    found = {names[type(medium)] for medium in document.media}  # type: ignore[index]
+    found = {names[type(medium)] for medium in document.media}
     if sum(isinstance(medium, Image) for medium in document.media) > 1:
         found.add("several images")
     if any(isinstance(part, str) and part.strip() for part in document.parts):

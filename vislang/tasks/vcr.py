@@ -17,7 +17,7 @@ from vislang.document import Document
 from vislang.example import Choice, Example, Prediction
 from vislang.metrics.figure import Figures, share
 from vislang.tasks.benchmark import Benchmark, must_have_target
-from vislang.tasks.files import each, image_in, read_csv, read_lines, splits_of, written_csv
+from vislang.tasks.files import each, image_in, read_csv, read_lines, written_csv
 
 NEUTRAL_NAMES = ("Casey", "Riley", "Jessie", "Jackie", "Avery", "Jaime", "Peyton", "Kerry", "Jody", "Kendall")
 """What people in an image are called, by their number, instead of a tag that no vocabulary knows."""
@@ -39,15 +39,12 @@ class VCR(Benchmark):
     media = frozenset({"image", "text"})
     metrics = ("q_to_a", "qa_to_r", "q_to_ar")
     splits = ("train", "val", "test")
+    patterns = (r"(.+)\.jsonl",)
     files = "SPLIT.jsonl, images under vcr1images/ by their img_fn"
-
-    def find_splits(self) -> dict[str, Path]:
-        """By the names of the files."""
-        return splits_of(self.folder, "SPLIT.jsonl", r"(.+)\.jsonl")
 
     def read(self, split: str) -> list[Example]:
         """The examples of a split, in the official order."""
-        path = self.find_splits()[split]
+        path = self.split_files[split]
         made = each(path, read_lines(path), lambda record: self._examples(path, record))
         return [example for examples in made for example in examples]
 
@@ -120,7 +117,8 @@ class VCR(Benchmark):
         """The same; where reasons were asked for the right answer alone, those for the other answers are 0."""
         rows: dict[str, dict[str, float]] = {}
         for prediction, columns in zip(predictions, _columns(examples), strict=True):
-            scores = dict(zip(prediction.candidates, prediction.scores, strict=True)) or {prediction.answer: 1.0}
+            scores: dict[object, float] = dict(zip(prediction.candidates, prediction.scores, strict=True))
+            scores = scores or {prediction.answer: 1.0}
             row = rows.setdefault(_annotation(prediction.id), {})
             row |= {f"{columns}_{n}": float(scores.get(n, 0.0)) for n in CHOICES}
         header = [f"answer_{n}" for n in CHOICES]

@@ -13,7 +13,7 @@ from vislang.example import Answers, Example, Prediction
 from vislang.metrics.figure import Figures, mean
 from vislang.metrics.vqa import soft_scores, vqa_accuracy
 from vislang.tasks.benchmark import Benchmark, must_have_target
-from vislang.tasks.files import each, image_in, listed, one_file, read_json, splits_of
+from vislang.tasks.files import each, image_in, listed, one_file, read_json
 
 
 class VQA(Benchmark):
@@ -28,20 +28,16 @@ class VQA(Benchmark):
     media = frozenset({"image", "text"})
     metrics = ("accuracy", "accuracy_yes_no", "accuracy_number", "accuracy_other")
     splits = ("train2014", "val2014", "test2015", "test-dev2015")
+    patterns = (r".*OpenEnded.*?([^_]+?)_?questions\.json", r".*?([^_]+?)_?questions\.json")
     files = "*OpenEnded*SPLIT*questions.json, *SPLIT*annotations.json, images as COCO_SPLIT_<12 digits>.jpg"
 
     def __init__(self, folder: Path):
         super().__init__(folder)
         self._annotations: dict[str, Mapping[str, Any]] = {}
 
-    def find_splits(self) -> dict[str, Path]:
-        """By the names of the files with questions."""
-        name = "*_SPLIT_questions.json"
-        return splits_of(self.folder, name, r".*OpenEnded.*?([^_]+?)_?questions\.json", r".*?([^_]+?)_?questions\.json")
-
     def read(self, split: str) -> list[Example]:
         """The questions of a split, in the official order."""
-        path = self.find_splits()[split]
+        path = self.split_files[split]
         annotated = not split.startswith("test") or any(self.folder.glob(f"*{split}*annotations.json"))
         if annotated:
             source = one_file(self.folder, f"*{split}*annotations.json")
