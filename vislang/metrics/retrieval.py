@@ -33,8 +33,10 @@ def belonging(texts: Sequence[str], image_of: Sequence[int], images: int) -> Boo
 
 
 def rank_of(scores: np.ndarray, correct: np.ndarray) -> int:
-    """The rank, from 1, of the best correct one of several candidates. Ties count as ranked before it; a score of minus infinity, of a
-    pair that was never scored, as last."""
+    """The rank, from 1, of the best correct one of several candidates.
+
+    Ties count as ranked before it. A score of minus infinity, of a pair that was never scored, is ranked last.
+    """
     best = scores[correct].max()
     if np.isneginf(best):
         return len(scores)
