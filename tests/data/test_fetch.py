@@ -22,7 +22,7 @@ from vislang.data.fetch import (
     Package,
     fetch,
 )
-from vislang.data.jsonl import DataError
+from vislang.data.problems import DataError
 from vislang.data.sets import emoji, english, klettres, openclipart, stamps
 
 
@@ -61,35 +61,35 @@ def a_set(package: Package) -> DataSet:
 
 def test_a_set_is_fetched_once_and_only_what_is_kept_is_unpacked(cache, art):
     said: list[str] = []
-    folder = fetch(a_set(art), say=said.append)
+    folder = fetch(a_set(art), report=said.append)
     assert folder == cache / "tiny"
     assert sorted(path.name for path in folder.rglob("*") if path.is_file()) == ["a.txt", MANIFEST]
     assert any("licence: public domain" in line for line in said)
     said.clear()
-    fetch(a_set(art), say=said.append)
+    fetch(a_set(art), report=said.append)
     assert said == [f"tiny is there already: {folder}"]
 
 
-def test_another_archive_than_the_pinned_one_is_refused_unless_told(cache, art):
+def test_another_archive_than_the_pinned_one_is_an_error_unless_allowed(cache, art):
     other = Package("deb", "art", "0.9", "0" * 64, art.keep)
     with pytest.raises(DataError, match=r"tiny: art_1_all\.deb came, which is not art 0\.9 .*--any-version"):
-        fetch(a_set(other), say=str)
+        fetch(a_set(other), report=str)
     assert not list(cache.iterdir()), "nothing half-written stays"
-    fetch(a_set(other), any_version=True, say=str)
+    fetch(a_set(other), any_version=True, report=str)
     assert (cache / "tiny" / "art" / "usr/share/art/a.txt").is_file()
 
 
 def test_a_client_that_is_missing_or_fails_is_named(cache, art, tmp_path, monkeypatch):
     (tmp_path / "bin" / "apt-get").write_text("#!/bin/sh\necho E: Unable to locate package art >&2\nexit 100\n")
     with pytest.raises(DataError, match="Unable to locate package art"):
-        fetch(a_set(art), say=str)
+        fetch(a_set(art), report=str)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(DataError, match="apt-get is needed"):
-        fetch(a_set(art), say=str)
+        fetch(a_set(art), report=str)
     assert not list(cache.iterdir())
 
 
-def test_the_command_lists_and_refuses(cache, capsys):
+def test_the_command_lists_sets_and_names_unknown_ones(cache, capsys):
     assert main(["data", "fetch"]) == 0
     shown = capsys.readouterr().out
     assert all(name in shown for name in DATA_SETS)

@@ -5,10 +5,10 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from vislang.tasks import films
-from vislang.tasks.data_sets import split_data
-from vislang.tasks.easy_vqa import easy_vqa
-from vislang.tasks.films import LENGTHS, ORDER, things
+from vislang.data.sets import films
+from vislang.data.sets.easy_vqa import easy_vqa
+from vislang.data.sets.films import LENGTHS, ORDER, things
+from vislang.example import reference_text
 
 
 @pytest.fixture(autouse=True)
@@ -23,9 +23,9 @@ def test_an_image_shows_what_its_questions_say():
     assert len({thing["color"] for thing in shown.values()}) == 8
     wrong = 0
     for example in easy_vqa("test"):
-        thing = shown.get(example.image)
-        if thing is not None and example.question == f"is there a {thing['shape']}?":
-            wrong += example.target != "yes"
+        thing = shown.get(example.media[0])
+        if thing is not None and example.text == f"is there a {thing['shape']}?":
+            wrong += reference_text(example) != "yes"
     assert not wrong
 
 
@@ -34,11 +34,11 @@ def test_the_frame_that_is_asked_about_answers():
     shown = things(easy_vqa("train"))
     known = np.stack([small(image.decode()) for image in shown])
     for example in films.films("train")[:20]:
-        frames = example.image.decode()
+        frames = example.media[0].decode()
         assert len(frames) in LENGTHS
-        _, asked, _, which = example.question.rstrip("?").split()
+        _, asked, _, which = example.text.rstrip("?").split()
         nearest = np.abs(known - small(frames[ORDER[which]])).sum(axis=1).argmin()
-        assert list(shown.values())[nearest][asked] == example.target
+        assert list(shown.values())[nearest][asked] == reference_text(example)
 
 
 def small(picture) -> np.ndarray:
@@ -47,16 +47,14 @@ def small(picture) -> np.ndarray:
 
 def test_without_order_a_colour_is_a_guess_among_the_frames():
     """Each frame has another colour, so that who knows all frames but not their order is right once in their number."""
-    asked = [example for example in films.films("test") if example.question.startswith("what color")]
-    expected = sum(Fraction(1, len(example.image.decode())) for example in asked) / len(asked)
+    asked = [example for example in films.films("test") if example.text.startswith("what color")]
+    expected = sum(Fraction(1, len(example.media[0].decode())) for example in asked) / len(asked)
     assert 0.2 < expected < 0.4
 
 
 def test_films_are_the_same_each_time_and_splits_share_no_image():
     first, again = films.films("test"), films.films("test")
-    assert [e.image.content_hash for e in first] == [e.image.content_hash for e in again]
-    split = split_data("easy-vqa-films", None, 0.1)
-    assert len(split.test) == 40
-    assert len(split.train) + len(split.validation) == 60
-    with pytest.raises(ValueError, match="not 'dev'"):
-        films.films("dev")
+    assert [e.media[0].content_hash for e in first] == [e.media[0].content_hash for e in again]
+    learned = films.films("train")
+    assert (len(learned), len(first)) == (60, 40)
+    assert not {e.media[0].content_hash for e in learned} & {e.media[0].content_hash for e in first}

@@ -2,7 +2,7 @@
 
 from PIL import Image as Pillow
 
-from vislang.tasks.scenes import Item, colour_of, expressions
+from vislang.data.sets.scenes import Item, colour_of, expressions
 
 
 def item(name, left, top, colour=None):

@@ -4,11 +4,11 @@ import json
 
 import pytest
 from PIL import Image as Pillow
+from vislang.tasks.case_files import read_cases
+from vislang.tasks.case_sources import read_source
 
 from vislang.case import Answers, Choice, Label, Place, Value
 from vislang.data.jsonl import DataError
-from vislang.tasks.case_files import read_cases
-from vislang.tasks.case_sources import read_source
 
 
 @pytest.fixture

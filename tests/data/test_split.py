@@ -2,13 +2,13 @@ import json
 
 import pytest
 from PIL import Image as Pillow
+from vislang.tasks.data_sets import split_data
+from vislang.tasks.easy_vqa import easy_vqa
 
 from vislang.data.jsonl import DataError, read_jsonl
 from vislang.data.split import hold_out
 from vislang.document import Document, Image
 from vislang.errors import UserError
-from vislang.tasks.data_sets import split_data
-from vislang.tasks.easy_vqa import easy_vqa
 
 
 def test_easy_vqa_is_the_official_one():

@@ -24,7 +24,7 @@ import difflib
 import json
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -208,21 +208,22 @@ def _must_be_clear(record: dict[str, Any]) -> None:
             near = difflib.get_close_matches(key, KEYS, 1)
             meant = f'Is "{near[0]}" meant? ' if near else ""
             raise RecordError(f'unknown key "{key}". {meant}Further information goes under "meta".')
-    for group, remedy in (
-        (SHOWN, 'name them in "parts"'),
-        (TARGETS, "write a record for each"),
-        (("text", "question"), "write one of them"),
-    ):
-        found = [f'"{key}"' for key in group if key in record]
-        if len(found) > 1:
-            raise RecordError(f"both {found[0]} and {found[1]}: {remedy}. A record is one of {FORMS}.")
+    _one_of(record, SHOWN, 'name them in "parts"')
+    _one_of(record, TARGETS, "write a record for each")
+    _one_of(record, ("text", "question"), "leave one of them out")
     for key, others in (("parts", ("target",)), ("target", ("parts", "images", "text"))):
         rest = [name for name in record if name not in (key, *others, "id", "meta")]
         if key in record and rest:
             raise RecordError(f'"{rest[0]}" together with "{key}" would be ignored. A record is one of {FORMS}.')
-    for key, others in (("target", ("parts", "images")), ("right", ("options",))):
-        if key in record and not any(name in record for name in others):
-            raise RecordError(f'"{key}" without "{others[0]}". A record is one of {FORMS}.')
+    for key, needed in (("target", ("parts", "images")), ("right", ("options",))):
+        if key in record and not any(name in record for name in needed):
+            raise RecordError(f'"{key}" without "{needed[0]}". A record is one of {FORMS}.')
+
+
+def _one_of(record: dict[str, Any], keys: Sequence[str], remedy: str) -> None:
+    found = [key for key in keys if key in record]
+    if len(found) > 1:
+        raise RecordError(f'both "{found[0]}" and "{found[1]}": {remedy}. A record is one of {FORMS}.')
 
 
 def _id(record: dict[str, Any], number: int) -> str:
@@ -230,7 +231,7 @@ def _id(record: dict[str, Any], number: int) -> str:
     return str(given) if isinstance(given, int) and not isinstance(given, bool) else text_of(record, "id")
 
 
-def _media(record: dict[str, Any], folder: Path) -> Iterator[Medium]:
+def _media(record: dict[str, Any], folder: Path) -> Iterator[Image | Video | Audio]:
     for kind, medium in MEDIA.items():
         if kind in record:
             yield medium(folder / text_of(record, kind))
@@ -316,7 +317,7 @@ def _around_images(record: dict[str, Any], folder: Path) -> Iterator[Part]:
         )
     for number, text in enumerate(texts):
         if number:
-            yield images[number - 1]  # type: ignore[misc]  # each of them is an Image
+            yield images[number - 1]
         if text:
             yield text
 

@@ -1,7 +1,7 @@
 """The order of training examples: a pure function of a seed and of the position in the run.
 
-Nothing of the order needs saving. A run that stops after n examples and is resumed asks for the examples from position n
-on, and gets those that it would have had.
+Nothing of the order needs saving. A run that stops after n examples and is resumed asks for the examples from position
+n on, and gets those that it would have had.
 """
 
 from __future__ import annotations

@@ -15,8 +15,8 @@ from vislang.data.prose import PROSE
 from vislang.data.sets import easy_vqa, emoji, emoji_groups, english, films, klettres, openclipart, scenes, stamps
 from vislang.data.tars import read_tar
 from vislang.data.web_pages import html_pages, mmc4, obelics
-from vislang.document import Document
-from vislang.example import Example
+from vislang.document import Document, Image
+from vislang.example import Example, Text
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,11 @@ class Source:
         return easy_vqa.is_here() if self.data_set is None else self.data_set.is_here
 
 
-def _set(data_set: DataSet, about: str, kind: str, medium: str, size: int, read: Callable[[], list[Example]]) -> Source:
-    """A source without splits."""
-    return Source(about, kind, frozenset(medium.split()), {"all": size}, data_set.licence, data_set, lambda _: read())
+def _set(data_set: DataSet, about: str, kind: str, media: str, size: int, read: Callable[[], list[Example]]) -> Source:
+    """A source without splits; ``media`` with commas between them."""
+    return Source(
+        about, kind, frozenset(media.split(", ")), {"all": size}, data_set.licence, data_set, lambda _: read()
+    )
 
 
 SOURCES: dict[str, Source] = {
@@ -80,33 +82,33 @@ SOURCES: dict[str, Source] = {
         "expressions that refer to one of five emoji in a scene",
         "box",
         frozenset(("text", "image")),
-        {"train": 9_357, "test": 1_485, "test-twitter": 1_495},
+        {"train": 9_268, "test": 1_485, "test-twitter": 1_495},
         EMOJI.licence,
         EMOJI,
         scenes.scenes,
     ),
     "emoji-google-names": _set(
-        EMOJI, "Google's emoji and their names", "text", "image", 1_896, lambda: emoji.named("google")
+        EMOJI, "Google's emoji and their names", "text", "image", 1_911, lambda: emoji.named("google")
     ),
     "emoji-google-names-known": _set(
         EMOJI,
         "the same without the three groups that are kept for tests",
         "text",
         "image",
-        1_000,
+        1_403,
         lambda: emoji.named("google", emoji_groups.NEW_GROUPS),
     ),
     "emoji-twitter-names": _set(
-        EMOJI, "Twitter's emoji and their names", "text", "image", 1_896, lambda: emoji.named("twitter")
+        EMOJI, "Twitter's emoji and their names", "text", "image", 1_911, lambda: emoji.named("twitter")
     ),
     "clip-art-titles": _set(
-        OPENCLIPART, "clip art with titles and with keywords", "text", "image", 1, openclipart.captioned
+        OPENCLIPART, "clip art with titles and with keywords", "text", "image", 9_497, openclipart.captioned
     ),
-    "stamp-pictures": _set(STAMPS, "stamps and their English captions", "text", "image", 1, stamps.captioned),
+    "stamp-pictures": _set(STAMPS, "stamps and their English captions", "text", "image", 785, stamps.captioned),
     "stamp-pictures-train": _set(
-        STAMPS, "one half of them, by caption", "text", "image", 1, lambda: stamps.captioned(0)
+        STAMPS, "one half of them, by caption", "text", "image", 415, lambda: stamps.captioned(0)
     ),
-    "stamp-pictures-test": _set(STAMPS, "the other half", "text", "image", 1, lambda: stamps.captioned(1)),
+    "stamp-pictures-test": _set(STAMPS, "the other half", "text", "image", 370, lambda: stamps.captioned(1)),
     "emoji-episodes": _set(
         EMOJI,
         "new names of emoji groups, to be learned from 16 shots",
@@ -119,13 +121,13 @@ SOURCES: dict[str, Source] = {
         GIMP_MANUAL,
         "pages of a manual, images among their text",
         "none",
-        "text image",
+        "text, image, several images",
         475,
         lambda: html_pages(GIMP_MANUAL.path("gimp-help-en", "usr/share/gimp/2.0/help/en"), []),
     ),
     "emoji": _set(EMOJI, "emoji of both vendors", "none", "image", 7_572, lambda: emoji.pictures(*emoji.VENDORS)),
-    "emoji-google": _set(EMOJI, "Google's emoji", "none", "image", 1, lambda: emoji.pictures("google")),
-    "emoji-twitter": _set(EMOJI, "Twitter's emoji", "none", "image", 1, lambda: emoji.pictures("twitter")),
+    "emoji-google": _set(EMOJI, "Google's emoji", "none", "image", 3_786, lambda: emoji.pictures("google")),
+    "emoji-twitter": _set(EMOJI, "Twitter's emoji", "none", "image", 3_786, lambda: emoji.pictures("twitter")),
     "openclipart": _set(OPENCLIPART, "clip art", "none", "image", 6_884, openclipart.pictures),
     "stamps": _set(STAMPS, "Tux Paint's stamps", "none", "image", 785, stamps.pictures),
     "spoken-stamps": _set(
@@ -134,7 +136,7 @@ SOURCES: dict[str, Source] = {
     "klettres": _set(
         KLETTRES, "letters and syllables, spoken in some 25 languages", "none", "audio", 1_835, klettres.recordings
     ),
-    "english": _set(ENGLISH, "English prose and definitions, in passages", "none", "text", 1, english.prose),
+    "english": _set(ENGLISH, "English prose and definitions, in passages", "none", "text", 40_774, english.prose),
 }
 """Sets that come by package, by name."""
 
@@ -145,8 +147,8 @@ PAGES = {"mmc4": mmc4, "obelics": obelics}
 
 FORMS = (
     "the name of a set (vislang data list), BENCHMARK:FOLDER[:SPLIT] (vislang tasks lists the benchmarks), "
-    "retrieval:FOLDER[:SPLIT], pairs:SOURCE, pages:FOLDER of HTML, mmc4:FILE, obelics:FILE, a .tar file or several by a "
-    "pattern with *, a folder of media, a .jsonl file, a .txt or .md file, or a single medium"
+    "retrieval:FOLDER[:SPLIT], pairs:SOURCE, pages:FOLDER of HTML, mmc4:FILE, obelics:FILE, a .tar file or several by "
+    "a pattern with *, a folder of media, a .jsonl file, a .txt or .md file, or a single medium"
 )
 """The forms of a source, for messages."""
 
@@ -193,7 +195,7 @@ def splits_of(spec: str) -> tuple[str, ...]:
         return splits_of(rest)
     if kind == "retrieval" and ":" not in rest:
         return ("train", "val", "test")
-    if kind in (benchmarks := _benchmarks()) and rest and ":" not in rest:
+    if rest and ":" not in rest and kind in (benchmarks := _benchmarks()):
         return benchmarks[kind](Path(rest)).splits
     return ()
 
@@ -205,7 +207,7 @@ def _read(
     if spec in SOURCES or (kind in SOURCES and colon and SOURCES[kind].splits):
         return _packaged(kind, rest or split)
     if kind == "pairs" and colon:
-        return _read(rest, split, problems, progress, targets)
+        return [_pair(example, spec) for example in _read(rest, split, problems, progress, targets=True)]
     folder, _, own = rest.partition(":")
     if kind == "retrieval" and colon:
         from vislang.tasks.retrieval import karpathy
@@ -247,6 +249,14 @@ def _packaged(name: str, split: str | None) -> list[Example]:
     if source.data_set is not None and not source.data_set.is_here:
         fetch(source.data_set)
     return source.read(split)
+
+
+def _pair(example: Example, spec: str) -> Example:
+    media = [type(part) for part in example.prompt.parts]
+    if media != [Image] or not isinstance(example.target, Text):
+        wanted = '{"image": path, "text": caption}'
+        raise DataError(f"{example.name}: not a pair of an image and a text. Records of {spec} are {wanted}.")
+    return example
 
 
 def _matching(path: Path) -> list[Path]:

@@ -1,8 +1,8 @@
 """Interleaved pages: text and the images in it, in reading order, from HTML, MMC4 and OBELICS.
 
-A page becomes one Example, whose prompt holds the text to be learned; text between two images is a chunk, and which of
-the two it goes with is drawn while training (Alayrac et al. 2022, appendix A.3.2: web pages show an image before or after they
-speak of it).
+A page becomes one Example, whose prompt holds the text to be learned. Text between two images is a chunk. Which of the
+two it goes with is drawn while training (Alayrac et al. 2022, appendix A.3.2: web pages show an image before or after
+the text that speaks of it).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import base64
 import binascii
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -96,7 +97,8 @@ def html_pages(folder: Path, problems: list[Problem], progress: Progress | None 
             if (image := known[path]) is not None:
                 parts.append(image)
         if any(isinstance(part, Image) for part in parts):
-            pages.append(page_of(parts, str(file)))
+            page = page_of(parts, str(file))
+            pages.append(replace(page, id=file.relative_to(folder).as_posix()))
         if progress is not None:
             progress(number, len(files))
     if not pages:
@@ -184,8 +186,8 @@ def obelics(file: Path, problems: list[Problem], progress: Progress | None = Non
     """Pages of OBELICS (Laurençon et al. 2023, arXiv 2306.16527): ``texts`` and ``images`` of one length, of which one
     is null in each entry; JSON Lines or Parquet.
 
-    The set itself names images by their address; here each must be a path relative to the file, or ``{"bytes", "path"}`` as
-    the datasets library keeps images.
+    The set itself names images by their address; here each must be a path relative to the file, or
+    ``{"bytes", "path"}`` as the datasets library keeps images.
 
     Args:
         file: ``.jsonl`` or ``.parquet``.

@@ -56,5 +56,6 @@ def recordings() -> list[Example]:
     found = []
     for reading in readings():
         name = Path(str(reading.sound.source)).relative_to(root).with_suffix("").as_posix()
-        found.append(Example(name, Document([reading.sound], name=reading.sound.name)))
+        # Some recordings are those of two letters.
+        found.append(Example(f"{name}, {reading.text}", Document([reading.sound], name=reading.sound.name)))
     return found

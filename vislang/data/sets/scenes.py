@@ -4,8 +4,8 @@ A scene holds five drawings in a random layout, two of them of one emoji, so tha
 drawn by seed, once, into the cache folder, with candidate boxes beside them (``boxes.json``, COCO's format): those of
 the drawings, and as many at random. The colour of a drawing is that of its own pixels.
 
-Splits: ``train`` and ``test`` with Google's drawings, ``test-twitter`` in a style that is in no other split. A tenth of the
-emoji is in no scene of ``train``; of the five drawings of a test scene three are of those.
+Splits: ``train`` and ``test`` with Google's drawings, ``test-twitter`` in a style that is in no other split. A tenth
+of the emoji is in no scene of ``train``; of the five drawings of a test scene three are of those.
 """
 
 from __future__ import annotations
