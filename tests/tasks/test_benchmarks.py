@@ -188,7 +188,7 @@ def test_vcr(tmp_path):
     write(tmp_path / "sent.csv", "\n".join(",".join(map(str, r)) for r in [header, *rows]))
     assert scored(benchmark, "val", tmp_path / "sent.csv") == {"q_to_a": 0.5, "qa_to_r": 1.0, "q_to_ar": 0.5}
     write(tmp_path / "sent.csv", "\n".join(",".join(map(str, r)) for r in [header, *rows, row("val-2", 0, [0] * 4)]))
-    with pytest.raises(DataError, match="1 of 5 predictions are of no record: val-2 answer"):
+    with pytest.raises(DataError, match="no record for 1 of 5 predictions: val-2 answer"):
         scored(benchmark, "val", tmp_path / "sent.csv")
 
 
@@ -515,7 +515,7 @@ def test_a_split_that_does_not_exist_names_those_that_do(tmp_path):
     task = memes(tmp_path, "dev_seen", "dev_unseen", "train")
     assert (task.default_split, task.support_split) == ("dev_seen", "train")
     for split in ("/tmp/x", "*", "test"):
-        with pytest.raises(DataError, match="no split '.*'; there are dev_seen, dev_unseen, train"):
+        with pytest.raises(DataError, match=r"no split '.*'; there are dev_seen, dev_unseen, train"):
             task.examples(split)
     with pytest.raises(DataError, match="several splits begin with 'dev'"):
         task.examples("dev")
@@ -530,8 +530,8 @@ def test_predictions_are_complete_or_nothing_is_scored(tmp_path):
     with pytest.raises(DataError) as error:
         task.read_predictions(tmp_path / "said.csv", examples)
     assert str(error.value) == (
-        f"{tmp_path / 'said.csv'}: 6 of 8 records have no prediction: 0, 1, 2, 3, 4, ...; "
-        "1 of 4 predictions are of no record: 20; 1 records have several predictions: 7."
+        f"{tmp_path / 'said.csv'}: no prediction for 6 of 8 records: 0, 1, 2, 3, 4, ...; "
+        "no record for 1 of 4 predictions: 20; several predictions for 1 of 8 records: 7."
     )
     write(tmp_path / "ours.jsonl", lines([{"id": "6", "answer": "1"}, {"id": "7", "answer": True}]))
     with pytest.raises(DataError, match=r"ours\.jsonl, record 2: True is no answer"):

@@ -182,13 +182,13 @@ def complete(ids: Sequence[str], predictions: Sequence[Prediction], name: str) -
     known = set(ids)
     faults = []
     for fault, found in (
-        (f"of {len(ids)} records have no prediction", [i for i in ids if i not in counts]),
-        (f"of {len(predictions)} predictions are of no record", [i for i in counts if i not in known]),
-        ("records have several predictions", [i for i in counts if counts[i] > 1]),
+        (f"no prediction for {{}} of {len(ids)} records", [i for i in ids if i not in counts]),
+        (f"no record for {{}} of {len(predictions)} predictions", [i for i in counts if i not in known]),
+        (f"several predictions for {{}} of {len(ids)} records", [i for i in counts if counts[i] > 1]),
     ):
         if found:
             shown = ", ".join(found[:5]) + (", ..." if len(found) > 5 else "")
-            faults.append(f"{len(found)} {fault}: {shown}")
+            faults.append(f"{fault.format(len(found))}: {shown}")
     if faults:
         raise DataError(f"{name}: {'; '.join(faults)}.")
     by_id = {prediction.id: prediction for prediction in predictions}
