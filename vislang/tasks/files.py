@@ -1,74 +1,19 @@
-"""Benchmarks as their authors publish them: a folder in the official format becomes cases, and decisions become scores.
-
-Each benchmark is a class of its own, in a file of its own; this is what they have in common.
-"""
+"""Reading the files of a benchmark; whatever is wrong with one is said with its name and the record's number."""
 
 from __future__ import annotations
 
+import csv
+import io
 import json
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
-from vislang.case import Case, Decision
-from vislang.data.jsonl import DataError
+from vislang.data.problems import DataError
 from vislang.document import Image
-from vislang.tasks.answers import Proportion
-
-Score = Mapping[str, Proportion | float]
-"""Figures by name; shares with their intervals."""
 
 Made = TypeVar("Made")
-
-
-class Benchmark(ABC):
-    """A split of a benchmark.
-
-    Args:
-        folder: with the official files.
-        split: which split, as the files call it.
-
-    Attributes:
-        cases: its records; ``id`` is what predictions are matched by.
-
-    Raises:
-        DataError: a file is missing, or a record in it cannot be used; the message names both.
-    """
-
-    name: ClassVar[str]
-    files: ClassVar[str]
-    """Which files are wanted, for messages and the guide."""
-
-    cases: list[Case]
-
-    @abstractmethod
-    def __init__(self, folder: Path, split: str): ...
-
-    def together(self, case: Case) -> str:
-        """What a case is scored with: a subset takes all cases of which this is the same, or none."""
-        return case.id
-
-    @abstractmethod
-    def score(self, decisions: Mapping[str, Decision]) -> Score:
-        """The official figures. Every case needs a decision, by its id; see :func:`complete`."""
-
-    @abstractmethod
-    def read_predictions(self, path: Path) -> dict[str, Decision]:
-        """Decisions from a file in the official format for submissions, by id."""
-
-
-def complete(cases: Sequence[Case], decisions: Mapping[str, Decision], name: str) -> list[Decision]:
-    """The decisions in the order of the cases.
-
-    Raises:
-        DataError: one is missing. Nothing is scored by halves.
-    """
-    missing = [case.id for case in cases if case.id not in decisions]
-    if missing:
-        shown = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
-        raise DataError(f"{name}: {len(missing)} of {len(cases)} records have no prediction: {shown}.")
-    return [decisions[case.id] for case in cases]
 
 
 def read_text(path: Path) -> str:
@@ -134,8 +79,25 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return records
 
 
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file with a header, by the names of its columns."""
+    return list(csv.DictReader(io.StringIO(read_text(path), newline="")))
+
+
+def written_csv(rows: Iterable[Iterable[Any]]) -> str:
+    """Rows as the text of a CSV file."""
+    file = io.StringIO()
+    csv.writer(file, lineterminator="\n").writerows(rows)
+    return file.getvalue()
+
+
+def written_lines(records: Iterable[Mapping[str, Any]]) -> str:
+    """Records as the text of a JSON Lines file."""
+    return "".join(json.dumps(record) + "\n" for record in records)
+
+
 def each(path: Path, records: Iterable[Any], make: Callable[[Any], Made]) -> list[Made]:
-    """What is made of each record; whatever is missing in one is told with its number.
+    """What is made of each record; an error names the record's number.
 
     Raises:
         DataError: these are no records, or one lacks a field, or has one of another type.
@@ -157,8 +119,34 @@ def each(path: Path, records: Iterable[Any], make: Callable[[Any], Made]) -> lis
     return made
 
 
+def splits_of(folder: Path, wanted: str, *patterns: str) -> dict[str, Path]:
+    """The files of a folder whose names fit a pattern, by the split that the name holds.
+
+    Args:
+        folder: with the official files.
+        wanted: the official files, for messages.
+        patterns: regular expressions for the whole name of a file; the group is the split. The first one that any file
+            fits counts.
+
+    Raises:
+        DataError: no such folder, no such file in it, or several for one split.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder. Give the folder with the official files.")
+    names = sorted(path.name for path in folder.iterdir() if path.is_file())
+    for pattern in patterns:
+        found: dict[str, Path] = {}
+        for match in filter(None, (re.fullmatch(pattern, each_name) for each_name in names)):
+            if match[1] in found:
+                raise DataError(f"{folder}: two files of the split {match[1]}: {found[match[1]].name}, {match[0]}.")
+            found[match[1]] = folder / match[0]
+        if found:
+            return found
+    raise DataError(f"{folder}: no file of a split in it. Wanted: {wanted}.")
+
+
 def one_file(folder: Path, *patterns: str) -> Path:
-    """The one file of a folder that fits a pattern; the first pattern that any fits counts.
+    """The one file of a folder that fits a pattern; the first pattern that any file fits counts.
 
     Raises:
         DataError: there is none, or several.
@@ -166,12 +154,7 @@ def one_file(folder: Path, *patterns: str) -> Path:
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder. Give the folder with the official files.")
     for pattern in patterns:
-        try:
-            found = sorted(folder.glob(pattern))
-        except (NotImplementedError, ValueError):
-            raise DataError(
-                f"{folder}: {pattern} is no name of a file in it; name the split as the files do."
-            ) from None
+        found = sorted(folder.glob(pattern))
         if len(found) > 1:
             raise DataError(f"{folder}: several files fit {pattern}: {', '.join(path.name for path in found)}.")
         if found:
@@ -180,6 +163,7 @@ def one_file(folder: Path, *patterns: str) -> Path:
 
 
 def image_in(folder: Path, *names: str) -> Image:
-    """An image by its official name, here or in ``images``; where regions come from files, none need lie there."""
-    places = [place / name for name in names for place in (folder, folder / "images", folder / "img")]
-    return Image(next((path for path in places if path.is_file()), places[0]))
+    """An image by its official name, in the folder or in ``images`` or ``img``; where regions come from files, the
+    image need not exist."""
+    paths = [inside / name for name in names for inside in (folder, folder / "images", folder / "img")]
+    return Image(next((path for path in paths if path.is_file()), paths[0]))
