@@ -3,7 +3,10 @@
 import json
 
 import pytest
+from PIL import Image as Pillow
 
+from tests import tiny
+from tests.tasks.test_benchmarks import vqa_folder
 from vislang.cli import main
 from vislang.data.sources import SOURCES
 
@@ -55,9 +58,15 @@ def test_records_are_printed_and_drawn(pictures, tmp_path, capsys):
     assert "2 of 5 good" in capsys.readouterr().out
 
 
-def test_films_are_drawn_as_frames(tmp_path, capsys):
-    from tests import tiny
+def test_of_a_benchmark_a_split_that_exists_is_shown(tmp_path, capsys):
+    folder = vqa_folder(tmp_path)
+    Pillow.new("RGB", (8, 8)).save(folder / "COCO_val2014_000000000009.jpg")
+    assert main(["data", "show", f"vqa:{folder}", "-o", str(tmp_path / "page.html")]) == 0
+    assert "2 of 2 good records" in capsys.readouterr().out
+    assert "val" in (tmp_path / "page.html").read_text().partition("</h1>")[0]
 
+
+def test_films_are_drawn_as_frames(tmp_path, capsys):
     tiny.write_video(tmp_path / "film.mp4", [0, 100, 200])
     assert main(["data", "show", str(tmp_path / "film.mp4"), "-o", str(tmp_path / "page.html")]) == 0
     assert (tmp_path / "page.html").read_text().count("data:image/png;base64,") == 3

@@ -10,6 +10,8 @@ from PIL import Image as Pillow
 
 from tests import tiny
 from tests.data.test_fetch import lay_out, png
+from tests.tasks.test_benchmarks import vqa_folder
+from tests.tasks.test_retrieval import karpathy_folder
 from vislang.data.fetch import EMOJI
 from vislang.data.problems import DataError
 from vislang.data.sets.easy_vqa import easy_vqa
@@ -158,6 +160,26 @@ def test_pages(folder):
     for kind in ("mmc4", "obelics"):
         with pytest.raises(DataError, match="is a pipe or a device"):
             load_source(f"{kind}:{folder}/pipe.jsonl")
+
+
+def test_benchmarks_in_their_own_format(folder):
+    spec = f"vqa:{vqa_folder(folder)}"
+    (split,) = splits_of(spec)
+    examples = load_source(spec, split)
+    assert [e.text for e in examples] == ["what is it?", "is it red?"]
+    assert load_source(f"{spec}:{split}") == examples
+    assert splits_of(f"{spec}:{split}") == ()
+    with pytest.raises(DataError, match=f"no split 'train'; there are {split}"):
+        load_source(spec)
+
+
+def test_pairs_in_karpathys_format(folder):
+    karpathy_folder(folder)
+    assert splits_of(f"retrieval:{folder}") == ("train", "test")
+    for task in ("pairs", "retrieval", "captions"):
+        examples = load_source(f"{task}:{folder}:test")
+        assert [e.id for e in examples] == ["2.jpg", "4.jpg"]
+        assert load_source(f"{task}:{folder}", "test") == examples
 
 
 @pytest.mark.parametrize(

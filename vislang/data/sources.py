@@ -144,11 +144,15 @@ RECORDS = (".jsonl", ".ndjson", ".json")
 """Endings of JSON Lines files."""
 
 PAGES = {"mmc4": mmc4, "obelics": obelics}
+"""Readers of interleaved pages in one file."""
+
+PAIRS = ("pairs", "retrieval", "captions")
+"""Tasks of image-text pairs; all of them take a source of pairs, or a folder in Karpathy's format."""
 
 FORMS = (
     "the name of a set (vislang data list), BENCHMARK:FOLDER[:SPLIT] (vislang tasks lists the benchmarks), "
-    "retrieval:FOLDER[:SPLIT], pairs:SOURCE, pages:FOLDER of HTML, mmc4:FILE, obelics:FILE, a .tar file or several by "
-    "a pattern with *, a folder of media, a .jsonl file, a .txt or .md file, or a single medium"
+    "pairs:SOURCE or pairs:FOLDER[:SPLIT] in Karpathy's format, pages:FOLDER of HTML, mmc4:FILE, obelics:FILE, a .tar "
+    "file or several by a pattern with *, a folder of media, a .jsonl file, a .txt or .md file, or a single medium"
 )
 """The forms of a source, for messages."""
 
@@ -191,12 +195,14 @@ def splits_of(spec: str) -> tuple[str, ...]:
     if spec in SOURCES:
         return SOURCES[spec].splits
     kind, _, rest = spec.partition(":")
-    if kind == "pairs":
-        return splits_of(rest)
+    if kind in PAIRS and rest:
+        if not Path(rest).is_dir():
+            return splits_of(rest)
+        from vislang.tasks.retrieval import karpathy_splits
+
+        return tuple(karpathy_splits(Path(rest)))
     if not rest or ":" in rest or kind in (*SOURCES, "pages", *PAGES):
         return ()
-    if kind == "retrieval":
-        return ("train", "val", "test")
     benchmarks = _benchmarks()
     return benchmarks[kind](Path(rest)).splits if kind in benchmarks else ()
 
@@ -207,16 +213,16 @@ def _read(
     kind, colon, rest = spec.partition(":")
     if spec in SOURCES or (kind in SOURCES and colon and SOURCES[kind].splits):
         return _packaged(kind, rest or split)
-    if kind == "pairs" and colon:
+    folder, _, own = rest.partition(":")
+    if kind in PAIRS and colon:
+        if Path(folder).is_dir():
+            from vislang.tasks.retrieval import karpathy
+
+            return karpathy(Path(folder), own or split or "train")
         return [_pair(example, spec) for example in _read(rest, split, problems, progress, targets=True)]
     if kind in ("pages", *PAGES) and colon:
         _must_want_all(spec, split)
         return _pages(spec, kind, Path(rest), problems, progress)
-    folder, _, own = rest.partition(":")
-    if kind == "retrieval" and colon:
-        from vislang.tasks.retrieval import karpathy
-
-        return karpathy(Path(folder), own or split or "train")
     if colon and kind in (benchmarks := _benchmarks()):
         return benchmarks[kind](Path(folder)).examples(own or split or "train", problems, progress)
     _must_want_all(spec, split)
