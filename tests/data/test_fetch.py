@@ -64,14 +64,14 @@ def a_set(package: Package) -> DataSet:
 
 
 def test_a_set_is_fetched_once_and_only_what_is_kept_is_unpacked(cache, art):
-    said: list[str] = []
-    folder = fetch(a_set(art), report=said.append)
+    reported: list[str] = []
+    folder = fetch(a_set(art), report=reported.append)
     assert folder == cache / "tiny"
     assert sorted(path.name for path in folder.rglob("*") if path.is_file()) == ["a.txt", MANIFEST]
-    assert any("licence: public domain" in line for line in said)
-    said.clear()
-    fetch(a_set(art), report=said.append)
-    assert said == [f"tiny is there already: {folder}"]
+    assert any("licence: public domain" in line for line in reported)
+    reported.clear()
+    fetch(a_set(art), report=reported.append)
+    assert reported == [f"tiny is there already: {folder}"]
 
 
 def test_another_archive_than_the_pinned_one_is_an_error_unless_allowed(cache, art):
@@ -98,7 +98,7 @@ def test_a_cache_that_cannot_be_written_is_an_error_for_the_user(tmp_path, monke
     monkeypatch.setenv("VISLANG_CACHE", str(tmp_path / "file"))
     with pytest.raises(UserError, match=r"file/data: the cache cannot be written \(Not a directory\).*VISLANG_CACHE"):
         fetch(a_set(art), report=str)
-    assert not EMOJI.is_here, "which is asked without making anything"
+    assert not EMOJI.is_here, "which makes no folder"
     assert main(["data", "list"]) == 0
 
 

@@ -172,11 +172,11 @@ BAD = {
     "an empty one among answers": ('{"image": "good.png", "question": "q", "answers": ["a", ""]}', "is empty"),
     "a number": ('{"image": "good.png", "question": "q", "answer": 3}', '"answer" is a number'),
     "null": ('{"image": null, "text": "x"}', '"image" is null'),
-    "more places than images": (
+    "more markers than images": (
         '{"text": "<image> <image>", "images": ["good.png"], "target": "x"}',
         "2 times <image>",
     ),
-    "more images than places": ('{"text": "x", "images": ["good.png"], "target": "x"}', "0 times <image>"),
+    "more images than markers": ('{"text": "x", "images": ["good.png"], "target": "x"}', "0 times <image>"),
     "no list of images": ('{"text": "<image>", "images": "good.png", "target": "x"}', "not a list"),
     "a broken video": ('{"video": "broken.mp4", "text": "x"}', "not a video of a known format"),
     "no target": ('{"parts": ["x"]}', 'no "target"'),

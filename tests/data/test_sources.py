@@ -73,7 +73,7 @@ def test_a_packaged_set_has_ids_and_names(monkeypatch, tmp_path):
 
 
 def test_what_is_not_here_is_fetched(monkeypatch, tmp_path, capsys):
-    """The client is missing here, which shows that it is asked."""
+    """The client is missing here, which shows that it is called."""
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(DataError, match="npm is needed to fetch it"):
         load_source("emoji")
@@ -94,9 +94,9 @@ def test_records(folder):
 
 
 def test_without_targets_media_are_read_alone(folder):
-    asked = {"image": "a.png", "question": "what?", "answer": "x"}
+    question = {"image": "a.png", "question": "what?", "answer": "x"}
     parts = {"parts": ["see ", {"image": "a.png"}], "target": "x"}
-    examples = load_source(write(folder, asked, parts, {"image": "a.png"}, {"text": "prose"}), targets=False)
+    examples = load_source(write(folder, question, parts, {"image": "a.png"}, {"text": "prose"}), targets=False)
     image = Image(folder / "a.png")
     assert [e.prompt.parts for e in examples] == [(image,), ("see ", image), (image,), ("prose",)]
     assert [e.target for e in examples] == [None] * 4
