@@ -7,6 +7,7 @@ limits that hold for every path into the library.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import warnings
@@ -115,7 +116,11 @@ class Medium:
 
 def _read(source: Path | str | Slice) -> bytes:
     if not isinstance(source, Slice):
-        return Path(source).read_bytes()
+        path = Path(source)
+        if path.exists() and not path.is_file() and not path.is_dir():
+            # Opening a named pipe would wait for ever.
+            raise OSError(errno.EINVAL, "a pipe or a device, not a regular file")
+        return path.read_bytes()
     with source.path.open("rb") as file:
         file.seek(source.offset)
         return file.read(source.size)

@@ -3,16 +3,18 @@
 import gzip
 import io
 import json
+import os
 import tarfile
 
 import pytest
 
 from tests import tiny
 from tests.data.test_web_pages import png
-from vislang.data.jsonl import DataError, Problem
+from vislang.data.problems import DataError, Problem
+from vislang.data.sources import load_source
 from vislang.data.tars import read_tar
 from vislang.document import Image, Video
-from vislang.tasks.material import material
+from vislang.example import Text
 
 
 def write(path, files):
@@ -35,13 +37,15 @@ def test_pairs_of_images_and_videos(tmp_path):
     path = write(tmp_path / "x.tar", files)
     problems, done = [], []
     first, second = read_tar(path, problems, lambda *p: done.append(p))
-    assert (first.references, second.references) == (("a red square",), ("a film",))
-    assert isinstance(first.image, Image)
-    assert first.image.decode().getpixel((3, 3)) == (255, 0, 0)
-    assert first.image.content_hash == Image(png("red")).content_hash
-    assert isinstance(second.image, Video)
-    assert len(second.image.decode()) == 2
-    assert first.image.name == f"{path}: a/0001.png"
+    assert (first.target, second.target) == (Text(("a red square",)), Text(("a film",)))
+    ((image,), (video,)) = first.media, second.media
+    assert isinstance(image, Image)
+    assert image.decode().getpixel((3, 3)) == (255, 0, 0)
+    assert image.content_hash == Image(png("red")).content_hash
+    assert isinstance(video, Video)
+    assert len(video.decode()) == 2
+    assert image.name == f"{path}: a/0001.png"
+    assert first.id == f"{path}: a/0001"
     assert not problems
     assert done == [(1, 2), (2, 2)]
 
@@ -64,7 +68,7 @@ def test_bad_records_are_named_and_left_out(tmp_path):
     }
     problems = []
     assert read_tar(write(tmp_path / "x.tar", files), problems) == []
-    said = [str(problem) for problem in problems]
+    reported = [str(problem) for problem in problems]
     for key, message in zip(
         "1234567",
         [
@@ -78,17 +82,17 @@ def test_bad_records_are_named_and_left_out(tmp_path):
         ],
         strict=True,
     ):
-        assert any(f"x.tar: {key}:" in text and message in text for text in said), (key, said)
+        assert any(f"x.tar: {key}:" in text and message in text for text in reported), (key, reported)
 
 
 def test_the_image_of_the_plain_name_is_the_one_that_is_described(tmp_path):
     files = {"1.png": png("red"), "1.mask.png": png("blue"), "1.txt": b"x", "2.left.png": png("blue"), "2.txt": b"y"}
     first, second = read_tar(write(tmp_path / "x.tar", files), [])
-    assert first.image.decode().getpixel((3, 3)) == (255, 0, 0)
-    assert second.image.decode().getpixel((3, 3)) == (0, 0, 255)
+    assert first.media[0].decode().getpixel((3, 3)) == (255, 0, 0)
+    assert second.media[0].decode().getpixel((3, 3)) == (0, 0, 255)
 
 
-def test_what_is_no_tar_is_refused(tmp_path):
+def test_what_is_no_tar_is_an_error(tmp_path):
     path = tmp_path / "x.tar"
     path.write_bytes(b"no tar")
     with pytest.raises(DataError, match="not an uncompressed tar"):
@@ -100,4 +104,7 @@ def test_what_is_no_tar_is_refused(tmp_path):
     with pytest.raises(DataError, match="empty"):
         read_tar(write(tmp_path / "z.tar", {}), [Problem("other", 1, "bad")])
     literal = write(tmp_path / "a[1].tar", {"1.png": png("red"), "1.txt": b"x"})
-    assert len(material(str(literal), "train", [])) == 1
+    assert len(load_source(str(literal))) == 1
+    os.mkfifo(tmp_path / "pipe.tar")
+    with pytest.raises(DataError, match="is a pipe"):
+        read_tar(tmp_path / "pipe.tar", [])

@@ -8,9 +8,10 @@ import re
 import pytest
 from PIL import Image as Pillow
 
-from vislang.data.jsonl import DataError, Problem
+from vislang.data.problems import DataError, Problem
 from vislang.data.web_pages import described_images, html_pages, mmc4, obelics
 from vislang.document import EndOfChunk, Image, Learned
+from vislang.example import VERBATIM
 
 PAGE = """<!DOCTYPE html><html><head><title>no</title><style>p {}</style></head><body>
 <div class="navheader"><a href="x"><img src="images/prev.png" alt="Prev"></a> previous page</div>
@@ -43,19 +44,20 @@ def test_a_page_of_html(folder):
     problems = []
     (page,) = html_pages(folder, problems)
     first, second = Image((folder / "images/0.png").resolve()), Image((folder / "images/1.png").resolve())
-    assert page.parts == (
+    assert page.prompt.parts == (
         *(Learned("A shape\nIt is red & square.\nLook:"), EndOfChunk(), first),
         *(Learned("Another"), EndOfChunk(), second),
         *(Learned("follows.\nAn unclosed paragraph\none\ntwo"), EndOfChunk()),
     )
-    assert page.looks == "either"
-    assert page.name.endswith("a.html")
+    assert page.prompt.looks == "either"
+    assert (page.id, page.target, page.wording) == ("a.html", None, VERBATIM)
+    assert page.prompt.name == str(folder / "a.html")
     (problem,) = problems
     assert "missing.png: no such file" in str(problem)
     assert described_images(folder) == [(first, "a red square here")]
 
 
-def test_a_folder_without_such_pages_is_refused(folder):
+def test_a_folder_without_such_pages_is_an_error(folder):
     (folder / "b.html").write_text("<p>no image here</p>")
     with pytest.raises(DataError, match="no page with an image"):
         html_pages(folder, [])
@@ -81,7 +83,7 @@ def test_mmc4(folder):
     file.write_text("\n".join(map(json.dumps, records)))
     problems, done = [], []
     (page,) = mmc4(file, problems, lambda *progress: done.append(progress))
-    assert page.parts == (
+    assert page.prompt.parts == (
         *(Learned("one"), EndOfChunk(), Image(folder / "images" / "0.png")),
         *(Learned("two"), EndOfChunk(), Image(png("blue")), Learned("three"), EndOfChunk()),
     )
@@ -91,7 +93,7 @@ def test_mmc4(folder):
         (5, '"image_base64" is not base64. Pack the image again.'),
         (6, 'no list "text_list". A page has text_list and image_info.'),
     ]
-    assert done[-1][0] == done[-1][1] == file.stat().st_size
+    assert done == [(number, 6) for number in range(1, 7)]
 
 
 def obelics_records():
@@ -109,7 +111,7 @@ def test_obelics_in_json_lines_and_parquet(folder):
     plain = folder / "pages.jsonl"
     plain.write_text(json.dumps(obelics_records()[0]) + "\n" + json.dumps(obelics_records()[2]))
     (page,) = obelics(plain, [])
-    assert page.parts == (
+    assert page.prompt.parts == (
         *(Learned("before"), EndOfChunk(), Image(folder / "images" / "0.png")),
         *(Learned("after"), EndOfChunk()),
     )
@@ -117,7 +119,7 @@ def test_obelics_in_json_lines_and_parquet(folder):
     records = [{**obelics_records()[1], "metadata": "x"}, {**obelics_records()[1], "metadata": "y"}]
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(records), packed)
     first, second = obelics(packed, [])
-    assert first.parts == second.parts == (Image(png("blue")), Learned("words"), EndOfChunk())
+    assert first.prompt.parts == second.prompt.parts == (Image(png("blue")), Learned("words"), EndOfChunk())
     assert second.name == f"{packed}:2"
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist([{"text": "x"}]), packed)
     with pytest.raises(DataError, match="has the columns text; wanted are texts and images"):
@@ -131,7 +133,7 @@ def test_obelics_in_json_lines_and_parquet(folder):
     ("record", "message"),
     [
         ({"texts": ["a"], "images": [None, None]}, '"texts" has 1 entries and "images" 2'),
-        ({"texts": ["a"], "images": ["images/0.png"]}, "at place 1 there is both a text and an image"),
+        ({"texts": ["a"], "images": ["images/0.png"]}, "entry 1 is both a text and an image"),
         ({"texts": [None], "images": ["https://somewhere/a.png"]}, "Download the images"),
         ({"texts": [None], "images": [7]}, "neither a path nor bytes"),
     ],
@@ -146,7 +148,7 @@ def test_bad_records_of_obelics_are_named(folder, record, message):
 
 
 @pytest.mark.parametrize(
-    ("html", "said"),
+    ("html", "text"),
     [
         # The end of a head may be left out, and its body's beginning.
         ("<html><head><title>no</title><h1>words</h1><img src='images/0.png'></html>", "words"),
@@ -161,12 +163,12 @@ def test_bad_records_of_obelics_are_named(folder, record, message):
         ('<meta http-equiv="Content-Type" content="text/html; charset=none"><p>words<img src="images/0.png">', "words"),
     ],
 )
-def test_pages_as_they_are_found(folder, html, said):
+def test_pages_as_they_are_found(folder, html, text):
     (folder / "sub").mkdir()
     (folder / "a.html").write_bytes(html.encode("latin-1"))
     problems = []
     (page,) = html_pages(folder, problems)
-    assert page.parts[0] == Learned(said)
+    assert page.prompt.parts[0] == Learned(text)
     assert page.media == (Image((folder / "images/0.png").resolve()),)
     assert not problems
 
@@ -185,7 +187,7 @@ def test_what_is_wrong_with_a_page_is_one_problem(folder, html, message):
     (folder / "folder.html").mkdir()
     problems = []
     (page,) = html_pages(folder, problems)
-    assert page.name.endswith("good.html")
+    assert page.id == "good.html"
     (problem,) = problems
     assert re.search(message, str(problem))
 
@@ -211,7 +213,7 @@ def test_bad_records_of_mmc4_are_named(folder, texts, image, message):
     assert message in problem.message
 
 
-def test_an_empty_file_is_refused_whatever_was_wrong_before_it(folder):
+def test_an_empty_file_is_an_error_whatever_was_wrong_before_it(folder):
     (folder / "mmc4.jsonl").write_text("")
     with pytest.raises(DataError, match="no page with an image"):
         mmc4(folder / "mmc4.jsonl", [Problem("other", 1, "bad")])

@@ -1,4 +1,4 @@
-"""Data sets that install by package: downloaded by the package's own client, checked, unpacked into the cache."""
+"""Data sets that come by package: downloaded by the package's own client, checked, unpacked into the cache."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import tarfile
 import tempfile
 from collections.abc import Callable, Sequence
@@ -14,8 +15,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from vislang.cache import cache_folder
-from vislang.data.jsonl import DataError
+from vislang.cache import cache_folder, cache_path, writing
+from vislang.data.problems import DataError
 
 MANIFEST = "fetched.json"
 
@@ -25,7 +26,7 @@ class Package:
     """A package that ships data.
 
     Attributes:
-        ecosystem: whose client brings it.
+        ecosystem: whose client downloads it.
         name, version: of the package.
         sha256: of the archive.
         keep: what of it is unpacked, as the beginnings of paths; nothing named keeps all.
@@ -43,8 +44,8 @@ class DataSet:
     """A set of data.
 
     Attributes:
-        name: what to call it.
-        about: what is in it.
+        name: of the set.
+        about: its content.
         licence: of the data.
         megabytes: of the download.
         packages: where it comes from.
@@ -58,8 +59,8 @@ class DataSet:
 
     @property
     def folder(self) -> Path:
-        """Where it lies, or would lie, in the cache."""
-        return cache_folder("data") / self.name
+        """Its folder in the cache, whether it was fetched or not."""
+        return cache_path("data", self.name)
 
     @property
     def is_here(self) -> bool:
@@ -79,7 +80,7 @@ class DataSet:
 
 EMOJI = DataSet(
     "emoji",
-    "1,911 emoji drawn by two hands (7,572 drawings of 64 pixels), with names and groups",
+    "1,911 emoji drawn by two vendors (7,572 drawings of 64 pixels), with names and groups",
     "MIT (Noto, Apache-2.0 art; Twemoji, CC-BY 4.0 art)",
     136,
     (
@@ -203,49 +204,55 @@ GIMP_MANUAL = DataSet(
 DATA_SETS = {data_set.name: data_set for data_set in (EMOJI, OPENCLIPART, STAMPS, KLETTRES, ENGLISH, GIMP_MANUAL)}
 
 
-def fetch(data_set: DataSet, any_version: bool = False, say: Callable[[str], None] = print) -> Path:
+def _to_stderr(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def fetch(data_set: DataSet, any_version: bool = False, report: Callable[[str], None] = _to_stderr) -> Path:
     """Bring a data set into the cache, whole or not at all.
 
     Args:
         data_set: which.
         any_version: take a package of another version or content than the one that was pinned.
-        say: told what happens.
+        report: called with each line that a user should see.
 
     Returns:
         Its folder.
 
     Raises:
         DataError: a client is missing or fails, or a package is not the one that was pinned.
+        UserError: the cache cannot be written.
     """
     folder = data_set.folder
     if data_set.is_here:
-        say(f"{data_set.name} is there already: {folder}")
+        report(f"{data_set.name} is there already: {folder}")
         return folder
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{data_set.name}-") as unfinished:
+    parent = cache_folder("data")
+    with writing(parent), tempfile.TemporaryDirectory(dir=parent, prefix=f".{data_set.name}-") as unfinished:
         whole = Path(unfinished) / "whole"
         for package in data_set.packages:
-            say(f"fetching {package.name} {package.version}")
+            report(f"fetching {package.name} {package.version}")
             downloads = Path(unfinished) / package.name
             downloads.mkdir()
             archive = _download(package, downloads)
             found = _hash(archive)
             if found != package.sha256:
-                told = (
+                difference = (
                     f"{data_set.name}: {archive.name} came, which is not {package.name} {package.version} as pinned "
                     f"(sha256 {found[:16]}..., not {package.sha256[:16]}...)"
                 )
                 if not any_version:
                     raise DataError(
-                        f"{told}. Figures in the documentation were measured on the pinned one; pass --any-version to "
-                        "take this one all the same."
+                        f"{difference}. Figures in the documentation were measured on the pinned one; pass "
+                        "--any-version to take this one all the same."
                     )
-                say(f"{told}; taken all the same")
+                report(f"{difference}; taken all the same")
             _unpack(package, archive, whole / package.name)
         manifest = {"packages": [asdict(package) for package in data_set.packages], "licence": data_set.licence}
         (whole / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(whole, folder)
-    say(f"{data_set.name}: {data_set.about}\nlicence: {data_set.licence}\nin {folder}")
+    report(f"{data_set.name}: {data_set.about}\nlicence: {data_set.licence}\nin {folder}")
     return folder
 
 
@@ -254,7 +261,7 @@ def _download(package: Package, into: Path) -> Path:
     if package.ecosystem == "npm":
         _run(["npm", "pack", "--silent", f"{package.name}@{package.version}"], into, package)
     else:
-        # Not by version: an archive keeps one, and which it is shows in the hash.
+        # Without the version: an archive keeps only one, and the hash shows which it is.
         _run(["apt-get", "download", "-qq", package.name], into, package)
     (archive,) = into.iterdir()
     return archive
@@ -265,12 +272,16 @@ def _run(command: Sequence[str], folder: Path, package: Package) -> None:
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     except FileNotFoundError:
         need = {"npm": "Node's npm", "apt-get": "Debian's or Ubuntu's apt-get", "dpkg-deb": "dpkg-deb"}[command[0]]
-        raise DataError(f"{package.name}: {need} is needed to bring it, and is not installed.") from None
+        raise DataError(f"{package.name}: {need} is needed to fetch it, and is not installed.") from None
     if done.returncode:
         last = (done.stderr or done.stdout).strip().splitlines()
+        remedy = {
+            "npm": "Is there a connection to the npm registry?",
+            "apt-get": "Is there a connection to the package archive? `apt-get update` may be needed.",
+            "dpkg-deb": "Is there space for it?",
+        }[command[0]]
         raise DataError(
-            f"{package.name}: `{' '.join(command)}` failed ({last[-1] if last else 'no message'}). Is there a "
-            "connection to the package archive? For apt-get, `apt-get update` may be needed."
+            f"{package.name}: `{' '.join(command)}` failed ({last[-1] if last else 'no message'}). {remedy}"
         )
 
 

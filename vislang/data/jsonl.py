@@ -2,181 +2,134 @@
 
 Forms of a record::
 
-    {"image": "a.png", "question": "what is it?", "answer": "a cat"}      or "video", or "answers": ["a cat", "cat"]
-    {"image": "a.png", "text": "A cat on a mat."}                         or "audio" or "video"
-    {"image": "a.png", "label": "cat"}                                    or "audio" or "text"
+    {"image": "a.png", "question": "what is it?", "answer": "a cat"}      or "video"; or "answers": ["a cat", "cat"]
+    {"image": "a.png", "text": "A cat on a mat."}                         or "video" or "audio"
+    {"image": "a.png", "label": "cat"}                                    or "video", "audio" or "text"
+    {"image": "a.png", "text": "a cat on a mat", "label": "true"}         or "images": ["a.png", "b.png"], to compare
+    {"image": "a.png", "text": "the left cat", "box": [12, 30, 80, 96]}   left, top, right, bottom in pixels
+    {"image": "a.png", "text": "a fine day", "score": 2.5}
+    {"image": "a.png", "text": "why?", "options": ["so", "not so"], "right": 0}
     {"parts": ["Compare ", {"image": "a.png"}, " and ", {"image": "b.png"}], "target": "The first is red."}
     {"text": "Compare <image> and <image>", "images": ["a.png", "b.png"], "target": "The first is red."}
 
-and, where nothing has to be answered, the same without "label", "target" or the text beside a medium.
+and, where no target is needed, the same without one. A record may have an ``"id"`` of its own, by which predictions are
+matched (otherwise the number of its line), and further information under ``"meta"``, which is not read.
 
-Every record is checked, the media by decoding them, and what is wrong is told by line, with the remedy.
+Every record is checked, its media by decoding them. A key that would be ignored makes a record a bad one.
 """
 
 from __future__ import annotations
 
+import difflib
 import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from vislang.data.example import Example
-from vislang.document import MAX_PIXELS, Audio, Image, MediaError, Medium, Part, Video
-from vislang.errors import UserError
+from vislang.boxes import Box
+from vislang.capabilities import Progress
+from vislang.data.problems import DataError, Problem, RecordError, must_be_file
+from vislang.document import MAX_PIXELS, Audio, Document, Image, MediaError, Medium, Part, Video
+from vislang.example import PLAIN, VERBATIM, Answers, Choice, Example, Label, Target, Text, Value
 
 FORMS = (
-    '{"image" or "video", "question", "answer" or "answers"}, {"image", "video" or "audio", "text"}, {"image", "audio" '
-    'or "text", "label"}, {"text" with <image> in it, "images", "target"} or {"parts": [text or {"image": path} ...], '
-    '"target"}'
+    '{"image" or "video", "question", "answer" or "answers"}, {"image", "video" or "audio", "text"}, {"image", '
+    '"video", "audio" or "text", "label"}, {"image" or "images", "text", "label"}, {"image", "text", "box"}, {"image", '
+    '"text", "score"}, {"image", "text", "options", "right"}, {"text" with <image> in it, "images", "target"} or '
+    '{"parts": [text or {"image": path} ...], "target"}'
 )
 
 MEDIA: dict[str, type[Image] | type[Video] | type[Audio]] = {"image": Image, "video": Video, "audio": Audio}
 
+SHOWN = (*MEDIA, "images", "parts")
+"""Keys that name media; a record has one of them at most."""
 
-PLACE = "<image>"
-"""Where an image stands in a text that comes with a list of images."""
+TARGETS = ("answer", "answers", "label", "box", "score", "options", "target")
+"""Keys of what is wanted; a record has one of them at most."""
 
+KEYS = ("id", "meta", *SHOWN, "text", "question", *TARGETS, "right")
 
-class DataError(UserError):
-    """A data file that cannot be used; the message names the file and the remedy."""
-
-
-class RecordError(ValueError):
-    """A bad record: what is wrong with it and what to do."""
-
-
-@dataclass(frozen=True)
-class Problem:
-    """A bad record: where it stands (line 0 of what has no lines), and what is wrong."""
-
-    file: str
-    line: int
-    message: str
-
-    def __str__(self) -> str:
-        if self.line:
-            return f"{self.file}:{self.line}: {self.message}"
-        # Of a file that is no list of records; what is wrong with a medium names it already.
-        return self.message if self.message.startswith(self.file) else f"{self.file}: {self.message}"
-
-
-def must_be_good(problems: Sequence[Problem], skip: bool, name: str = "") -> None:
-    """Refuse bad records, the first ones by name, unless they may be skipped.
-
-    Raises:
-        DataError: there are some.
-    """
-    if problems and not skip:
-        shown = "\n".join(f"  {problem}" for problem in problems[:10])
-        more = f"\n  and {len(problems) - 10} more" if len(problems) > 10 else ""
-        raise DataError(
-            f"{f'{name}: ' if name else ''}{len(problems)} bad records:\n{shown}{more}\n"
-            "Mend them (vislang data check FILE lists all of a file), or pass --skip-bad-records to leave them out."
-        )
-
-
-@dataclass
-class Records:
-    """What a file holds: the good records and what is wrong with the others."""
-
-    examples: list[Example] = field(default_factory=list)
-    problems: list[Problem] = field(default_factory=list)
+MARKER = "<image>"
+"""Stands for an image in a text that comes with a list of images."""
 
 
 def read_jsonl(
     path: Path | str,
+    problems: list[Problem],
+    progress: Progress | None = None,
+    targets: bool = True,
     max_pixels: int = MAX_PIXELS,
-    progress: Callable[[int, int], None] | None = None,
-    with_targets: bool = True,
-) -> Records:
-    """Read and check a file; each image is decoded once, however many records name it.
+) -> list[Example]:
+    """Read and check a file; each medium is decoded once, however many records name it.
 
     Args:
         path: the file.
-        max_pixels: images with more pixels are refused.
-        progress: called with (bytes read, bytes in all).
-        with_targets: each record must say what is to be answered; otherwise one that does not is good too.
+        problems: bad records are added to it, and left out.
+        progress: called with (lines read, of how many).
+        targets: whether a record without a target is a bad one.
+        max_pixels: limit of an image.
 
     Raises:
         DataError: the file cannot be read, or holds no record at all.
     """
     path = Path(path)
-    records = Records()
-    checked: dict[Medium, str | None] = {}
+    examples: list[Example] = []
+    checked = _Checked(max_pixels)
+    lines: dict[str, int] = {}
+    found = 0
+    for number, raw in lines_of(path, progress):
+        found += 1
+        try:
+            example = _example(parse_record(raw), path, number, targets)
+            checked.check(example)
+            if (line := lines.setdefault(example.id, number)) != number:
+                raise RecordError(f'its id "{example.id}" is that of line {line} too. Give each record its own "id".')
+            examples.append(example)
+        except RecordError as error:
+            problems.append(Problem(str(path), number, str(error)))
+    if not found:
+        raise DataError(f"{path}: no records in it. Each line is one of {FORMS}.")
+    return examples
+
+
+def lines_of(path: Path, progress: Progress | None = None) -> Iterator[tuple[int, bytes]]:
+    """The lines of a file that are not blank, with their numbers from 1; without a byte order mark.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    must_be_file(path, "a JSON Lines file")
     try:
-        size = path.stat().st_size
         with path.open("rb") as file:
-            read = 0
+            total = 0 if progress is None else sum(1 for _ in file)
+            file.seek(0)
             for number, raw in enumerate(file, start=1):
-                read += len(raw)
-                if progress is not None:
-                    progress(read, size)
                 if number == 1:
                     raw = raw.removeprefix(b"\xef\xbb\xbf")
-                if not raw.strip():
-                    continue
-                try:
-                    example = _example(raw, path, number, with_targets)
-                    for medium in _media(example):
-                        if medium not in checked:
-                            checked[medium] = _fault(medium, max_pixels)
-                        if (fault := checked[medium]) is not None:
-                            raise RecordError(fault)
-                    records.examples.append(example)
-                except RecordError as error:
-                    records.problems.append(Problem(str(path), number, str(error)))
+                if raw.strip():
+                    yield number, raw
+                if progress is not None:
+                    progress(number, total)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}). Give a JSON Lines file.") from None
-    if not records.examples and not records.problems:
-        raise DataError(f"{path}: no records in it. Each line is one of {FORMS}.")
-    return records
-
-
-def _example(raw: bytes, path: Path, number: int, with_targets: bool) -> Example:
-    record = parse_record(raw)
-    name = f"{path}:{number}"
-    folder = path.parent
-    if "parts" in record:
-        parts = tuple(_parts(record["parts"], folder))
-        targets = (text_of(record, "target"),) if with_targets or "target" in record else ()
-        return Example(name, targets, parts=parts)
-    if "images" in record:
-        targets = (text_of(record, "target"),) if with_targets or "target" in record else ()
-        return Example(name, targets, parts=tuple(_with_images(record, folder)))
-    media = [kind for kind in MEDIA if kind in record]
-    if len(media) > 1:
-        both = " and ".join(f'"{kind}"' for kind in media)
-        raise RecordError(f'both {both}; name them in "parts". A record is one of {FORMS}.')
-    if not media and "text" not in record:
-        raise RecordError(f'no "image", "video", "audio", "text" or "parts". A record is one of {FORMS}.')
-    if not media:
-        targets = (text_of(record, "label"),) if with_targets or "label" in record else ()
-        return Example(name, targets, parts=(text_of(record, "text"),))
-    medium = MEDIA[media[0]](folder / text_of(record, media[0]))
-    if isinstance(medium, Image | Video) and "question" in record:
-        return Example(name, answers_of(record), medium, text_of(record, "question"))
-    stated = [key for key in ("label", "text") if key in record]
-    if not stated and with_targets:
-        raise RecordError(f'"{media[0]}" with nothing to answer. A record is one of {FORMS}.')
-    targets = (text_of(record, stated[0]),) if stated else ()
-    if isinstance(medium, Image | Video):
-        return Example(name, targets, medium)
-    return Example(name, targets, parts=(medium,))
 
 
 def parse_record(raw: bytes, forms: str = FORMS) -> dict[str, Any]:
     """A line as a JSON object.
 
     Raises:
-        RecordError: it is none; ``forms`` says what is wanted.
+        RecordError: it is none, or has a key twice; ``forms`` says what is wanted.
     """
     try:
         line = raw.decode("utf-8")
     except UnicodeDecodeError as error:
         raise RecordError(f"not UTF-8 (byte {error.start + 1} of the line). Save the file as UTF-8.") from None
     try:
-        record = json.loads(line)
+        record = json.loads(line, object_pairs_hook=_object)
+    except RecordError:
+        raise
     except (ValueError, RecursionError) as error:
         raise RecordError(f"not JSON ({error}). Write one whole JSON object a line.") from None
     if not isinstance(record, dict):
@@ -184,14 +137,14 @@ def parse_record(raw: bytes, forms: str = FORMS) -> dict[str, Any]:
     return record
 
 
-def text_of(record: dict[str, Any], key: str, forms: str = FORMS) -> str:
+def text_of(record: dict[str, Any], key: str) -> str:
     """A field that must be text with something in it.
 
     Raises:
         RecordError: it is missing, empty, or no text.
     """
     if key not in record:
-        raise RecordError(f'no "{key}". A record is one of {forms}.')
+        raise RecordError(f'no "{key}". A record is one of {FORMS}.')
     value = record[key]
     if not isinstance(value, str):
         raise RecordError(f'"{key}" is {_kind(value)}, not text. Put it in quotes.')
@@ -211,73 +164,221 @@ def whole_characters(text: str, what: str) -> str:
     return text
 
 
-def answers_of(record: dict[str, Any], forms: str = FORMS) -> tuple[str, ...]:
-    """``answer``, or the list ``answers``.
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        ((twice, _),) = Counter(key for key, _ in pairs).most_common(1)
+        raise RecordError(f'"{twice}" twice in one object. Leave one of them out.')
+    return found
 
-    Raises:
-        RecordError: neither is there, or they hold no text.
-    """
-    if "answers" not in record:
-        return (text_of(record, "answer", forms),)
-    answers = record["answers"]
-    if not isinstance(answers, list) or not answers:
-        raise RecordError('"answers" is not a list with something in it. Write "answers": ["one", ...].')
-    return tuple(text_of({"answers": answer}, "answers") for answer in answers)
+
+def _example(record: dict[str, Any], path: Path, number: int, targets: bool) -> Example:
+    _must_be_clear(record)
+    stated = next((key for key in TARGETS if key in record), None)
+    source, folder = f"{path}:{number}", path.parent
+    parts: list[Part]
+    target: Target | None = None
+    choices: tuple[Document, ...] = ()
+    wording = PLAIN
+    if "parts" in record or ("images" in record and stated in (None, "target")):
+        wording = VERBATIM
+        parts = list(_parts(record["parts"], folder) if "parts" in record else _around_images(record, folder))
+        target = Text((text_of(record, "target"),)) if stated else None
+    else:
+        parts = list(_media(record, folder))
+        if stated is not None or not parts or "question" in record:
+            # Otherwise the text is not read together with the medium: it is what is wanted of it.
+            parts += _text(record, stated, bool(parts))
+        elif "text" in record:
+            target = Text((text_of(record, "text"),))
+        if stated == "options":
+            choices = tuple(Document([option], name=source) for option in _options(record))
+        if stated is not None:
+            target = _target(record, stated)
+    if target is None and targets:
+        raise RecordError(_nothing_wanted(record))
+    id_ = _id(record, number)
+    return Example(id_, Document(parts, name=source), target, choices, source=source, wording=wording)
+
+
+def _must_be_clear(record: dict[str, Any]) -> None:
+    """Raise an error at a key that is unknown, or that another one would have precedence over."""
+    for key in record:
+        if key not in KEYS:
+            near = difflib.get_close_matches(key, KEYS, 1)
+            meant = f'Is "{near[0]}" meant? ' if near else ""
+            raise RecordError(f'unknown key "{key}". {meant}Further information goes under "meta".')
+    _one_of(record, SHOWN, 'name them in "parts"')
+    _one_of(record, TARGETS, "write a record for each")
+    _one_of(record, ("text", "question"), "leave one of them out")
+    for key, others in (("parts", ("target",)), ("target", ("parts", "images", "text"))):
+        rest = [name for name in record if name not in (key, *others, "id", "meta")]
+        if key in record and rest:
+            raise RecordError(f'"{rest[0]}" together with "{key}" would be ignored. A record is one of {FORMS}.')
+    for key, needed in (("target", ("parts", "images")), ("right", ("options",))):
+        if key in record and not any(name in record for name in needed):
+            raise RecordError(f'"{key}" without "{needed[0]}". A record is one of {FORMS}.')
+
+
+def _one_of(record: dict[str, Any], keys: Sequence[str], remedy: str) -> None:
+    found = [key for key in keys if key in record]
+    if len(found) > 1:
+        raise RecordError(f'both "{found[0]}" and "{found[1]}": {remedy}. A record is one of {FORMS}.')
+
+
+def _id(record: dict[str, Any], number: int) -> str:
+    given = record.get("id", number)
+    return str(given) if isinstance(given, int) and not isinstance(given, bool) else text_of(record, "id")
+
+
+def _media(record: dict[str, Any], folder: Path) -> Iterator[Image | Video | Audio]:
+    for kind, medium in MEDIA.items():
+        if kind in record:
+            yield medium(folder / text_of(record, kind))
+    if "images" in record:
+        for image in _list(record, "images"):
+            yield Image(folder / text_of({"images": image}, "images"))
+
+
+def _text(record: dict[str, Any], stated: str | None, shown: bool) -> list[str]:
+    """The text that is read beside the media; a label, a score or options may do without where there is a medium."""
+    key = "question" if "question" in record else "text"
+    if stated in ("answer", "answers") and key not in record:
+        raise RecordError(f'no "question". A record is one of {FORMS}.')
+    if not shown and (key == "question" or key not in record):
+        raise RecordError(f'no "image", "video", "audio", "text" or "parts". A record is one of {FORMS}.')
+    if stated == "box" and "image" not in record:
+        raise RecordError(f'"box" without "image". A record is one of {FORMS}.')
+    return [text_of(record, key)] if key in record or stated == "box" else []
+
+
+def _target(record: dict[str, Any], stated: str) -> Target:
+    if stated == "answer":
+        return Answers({text_of(record, "answer"): 1.0})
+    if stated == "answers":
+        given = Counter(text_of({"answers": answer}, "answers") for answer in _list(record, "answers"))
+        # The most frequent first: it is the one that a model learns to write.
+        return Answers({answer: 1.0 for answer, _ in given.most_common()})
+    if stated == "label":
+        return Label(text_of(record, "label"))
+    if stated == "box":
+        edges = record["box"]
+        if not isinstance(edges, list) or len(edges) != 4:
+            raise RecordError(f'"box" is {_short(edges)}, not four numbers: left, top, right, bottom in pixels.')
+        return Box(*(_number(edge, "box") for edge in edges))
+    if stated == "score":
+        return Value(_number(record["score"], "score"))
+    count = len(record["options"])
+    right = record.get("right")
+    if not isinstance(right, int) or isinstance(right, bool) or not 0 <= right < count:
+        raise RecordError(f'"right" is {_short(right)}; it counts the options from 0 to {count - 1}.')
+    return Choice(right)
+
+
+def _options(record: dict[str, Any]) -> list[str]:
+    options = record["options"]
+    if not isinstance(options, list) or len(options) < 2:
+        raise RecordError('"options" is not a list of two texts or more.')
+    return [text_of({"options": option}, "options") for option in options]
+
+
+def _nothing_wanted(record: dict[str, Any]) -> str:
+    if "question" in record:
+        return f'no "answer". A record is one of {FORMS}.'
+    if "parts" in record or "images" in record:
+        return f'no "target". A record is one of {FORMS}.'
+    if "text" in record:
+        return f'no "label". A record is one of {FORMS}.'
+    return f"nothing to answer. A record is one of {FORMS}."
 
 
 def _parts(parts: Any, folder: Path) -> Iterator[Part]:
     if not isinstance(parts, list) or not parts:
         raise RecordError('"parts" is not a list with something in it. Write text and {"image": path} in order.')
-    for place, part in enumerate(parts, start=1):
+    for number, part in enumerate(parts, start=1):
         if isinstance(part, str):
-            yield whole_characters(part, f'part {place} of "parts"')
+            yield whole_characters(part, f'part {number} of "parts"')
         elif isinstance(part, dict) and len(part) == 1 and (kind := next(iter(part))) in MEDIA:
             yield MEDIA[kind](folder / text_of(part, kind))
         else:
             raise RecordError(
-                f'part {place} of "parts" is {json.dumps(part)[:60]}, neither text nor one of '
+                f'part {number} of "parts" is {_short(part)}, neither text nor one of '
                 '{"image": path}, {"video": path} or {"audio": path}.'
             )
 
 
-def _with_images(record: dict[str, Any], folder: Path) -> Iterator[Part]:
+def _around_images(record: dict[str, Any], folder: Path) -> Iterator[Part]:
     """A text in which ``<image>`` stands for each image, in order."""
-    images, texts = record["images"], text_of(record, "text").split(PLACE)
-    if not isinstance(images, list):
-        raise RecordError('"images" is not a list. Write "images": [path, ...].')
+    images, texts = list(_media(record, folder)), text_of(record, "text").split(MARKER)
     if len(texts) - 1 != len(images):
         raise RecordError(
-            f'"text" has {len(texts) - 1} times {PLACE}, and there are {len(images)} images. Write {PLACE} once for '
-            "each."
+            f'"text" has {len(texts) - 1} times {MARKER}, and there are {len(images)} images. Write {MARKER} once for '
+            'each, or say with "label", "score" or "options" what is wanted of them.'
         )
-    for place, text in enumerate(texts):
-        if place:
-            yield Image(folder / text_of({"images": images[place - 1]}, "images"))
+    for number, text in enumerate(texts):
+        if number:
+            yield images[number - 1]
         if text:
             yield text
 
 
-def _media(example: Example) -> list[Medium]:
-    if example.parts is not None:
-        return [part for part in example.parts if isinstance(part, Medium)]
-    return [example.image] if example.image is not None else []
+def _list(record: dict[str, Any], key: str) -> list[Any]:
+    if not isinstance(record[key], list) or not record[key]:
+        raise RecordError(f'"{key}" is not a list with something in it. Write "{key}": ["one", ...].')
+    return record[key]
 
 
-def _fault(medium: Medium, max_pixels: int) -> str | None:
-    """What is wrong with a medium, or None."""
+def _number(value: Any, key: str) -> float:
     try:
-        if isinstance(medium, Image):
-            medium.decode(max_pixels)
-        elif isinstance(medium, Video):
-            medium.decode(max_frames=1, max_pixels=max_pixels)
-        else:
-            assert isinstance(medium, Audio)
-            medium.decode()
-    except MediaError as error:
-        return str(error)
-    return None
+        number = math.nan if isinstance(value, bool) or not isinstance(value, int | float) else float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise RecordError(f'"{key}" holds {_short(value)}, which is no number.')
+    return number
+
+
+def _short(value: Any) -> str:
+    return json.dumps(value)[:60]
 
 
 def _kind(value: Any) -> str:
     names = {bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "an object"}
     return "null" if value is None else names[type(value)]
+
+
+class _Checked:
+    """Media that were decoded before: the size of an image, or what is wrong with a medium."""
+
+    def __init__(self, max_pixels: int):
+        self._max_pixels = max_pixels
+        self._sizes: dict[Medium, tuple[int, int]] = {}
+        self._faults: dict[Medium, str] = {}
+
+    def check(self, example: Example) -> None:
+        """Raise a RecordError unless all media of an example can be decoded, and its box lies in its image."""
+        for medium in example.media:
+            if medium not in self._sizes and medium not in self._faults:
+                try:
+                    self._sizes[medium] = self._decode(medium)
+                except MediaError as error:
+                    self._faults[medium] = str(error)
+            if medium in self._faults:
+                raise RecordError(self._faults[medium])
+        if isinstance(box := example.target, Box):
+            width, height = self._sizes[example.media[0]]
+            if not (0 <= box.left < box.right <= width and 0 <= box.top < box.bottom <= height):
+                edges = ", ".join(f"{edge:g}" for edge in (box.left, box.top, box.right, box.bottom))
+                raise RecordError(
+                    f'"box" [{edges}] does not lie in an image of {width} x {height} pixels. Boxes are left, top, '
+                    "right, bottom."
+                )
+
+    def _decode(self, medium: Medium) -> tuple[int, int]:
+        if isinstance(medium, Image):
+            return medium.decode(self._max_pixels).size
+        if isinstance(medium, Video):
+            medium.decode(max_frames=1, max_pixels=self._max_pixels)
+        elif isinstance(medium, Audio):
+            medium.decode()
+        return (0, 0)

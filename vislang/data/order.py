@@ -1,7 +1,7 @@
-"""In which order training meets its examples: a pure function of a seed and of the place in the run.
+"""The order of training examples: a pure function of a seed and of the position in the run.
 
-Nothing of the order needs saving. A run that stops after n examples and goes on later asks for the examples
-from n on, and gets those that it would have met.
+Nothing of the order needs saving. A run that stops after n examples and is resumed asks for the examples from position
+n on, and gets those that it would have had.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import torch
 
 
 class Shuffled:
-    """The index of the example at each place of a run: all of them in a random order, then all in another.
+    """The index of the example at each position of a run: all of them in a random order, then all in another.
 
     Args:
         size: number of examples, at least one.
@@ -25,8 +25,8 @@ class Shuffled:
         self._epoch = -1
         self._order: list[int] = []
 
-    def __getitem__(self, place: int) -> int:
-        epoch, within = divmod(place, self.size)
+    def __getitem__(self, position: int) -> int:
+        epoch, within = divmod(position, self.size)
         if epoch != self._epoch:
             generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
             self._epoch, self._order = epoch, torch.randperm(self.size, generator=generator).tolist()

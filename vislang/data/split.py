@@ -1,4 +1,4 @@
-"""Keeping some examples from training, by what they show; and drawing a few of many."""
+"""Holding some examples out of training, by what they show; and drawing a few of many."""
 
 from __future__ import annotations
 
@@ -7,21 +7,18 @@ import random
 from collections.abc import Sequence
 from typing import TypeVar
 
-from vislang.case import Case
-from vislang.data.example import Example
-from vislang.document import Document
 from vislang.errors import UserError
+from vislang.example import Example
 
-Held = TypeVar("Held", bound=Example | Document | Case)
 Item = TypeVar("Item")
 
 
-def hold_out(examples: Sequence[Held], share: float) -> tuple[list[Held], list[Held]]:
+def hold_out(examples: Sequence[Example], share: float) -> tuple[list[Example], list[Example]]:
     """Split examples into those to learn from and those held out; examples that share a medium stay together.
 
-    The media with the lowest hashes of their content are held out, so that the split stays the same when
-    records are reordered or the files lie elsewhere, and nearly the same when records are added. Of examples with
-    several media, the highest hash of all that hang together counts.
+    The media with the lowest hashes of their content are held out, so that the split stays the same when records are
+    reordered or the files lie elsewhere, and nearly the same when records are added. Of examples with several media,
+    the highest hash of all that are connected counts.
 
     Args:
         examples: all of them.
@@ -42,38 +39,33 @@ def hold_out(examples: Sequence[Held], share: float) -> tuple[list[Held], list[H
     )
 
 
-def keys_of(examples: Sequence[Held]) -> list[str]:
-    """What decides the side of each example: the highest hash among what it shows, and what those show that share
-    something with it, and so on. So many pages with one image in common stay where most of them would be."""
-    shown = [_marks(example) for example in examples]
+def keys_of(examples: Sequence[Example]) -> list[str]:
+    """The key that decides the side of each example: the highest hash among those of its media, of the media of the
+    examples that share one with it, and so on. So many pages with one image in common stay where most would be."""
+    shown = [_hashes(example) for example in examples]
     parent: dict[str, str] = {}
 
-    def root(mark: str) -> str:
-        while (above := parent.setdefault(mark, mark)) != mark:
-            parent[mark] = parent[above]
-            mark = above
-        return mark
+    def root(key: str) -> str:
+        while (higher := parent.setdefault(key, key)) != key:
+            parent[key] = parent[higher]
+            key = higher
+        return key
 
-    for marks in shown:
-        highest = max(root(mark) for mark in marks)
-        for mark in marks:
-            below = root(mark)
-            highest, below = max(highest, below), min(highest, below)
-            parent[below] = highest
-    return [root(marks[0]) for marks in shown]
+    for hashes in shown:
+        highest = max(root(key) for key in hashes)
+        for key in hashes:
+            lower = root(key)
+            highest, lower = max(highest, lower), min(highest, lower)
+            parent[lower] = highest
+    return [root(hashes[0]) for hashes in shown]
 
 
-def _marks(example: Example | Document | Case) -> list[str]:
-    """What an example shows: the hashes of its media, or without any, of its text; of a case with a group, the hash of
-    that."""
-    if isinstance(example, Case):
-        if example.group:
-            return [hashlib.sha256(example.group.encode()).hexdigest()]
-        example = example.options[0]
-    document = example if isinstance(example, Document) else example.document()
-    if document.media:
-        return [medium.content_hash for medium in document.media]
-    text = "".join(part for part in document.parts if isinstance(part, str))
+def _hashes(example: Example) -> list[str]:
+    """The hash of the group where there is one; else those of the media, the first choice's among them; or, without
+    any media, the hash of the text."""
+    if not example.group and (media := example.documents()[0].media):
+        return [medium.content_hash for medium in media]
+    text = example.group or "".join(part for part in example.prompt.parts if isinstance(part, str))
     return [hashlib.sha256(text.encode()).hexdigest()]
 
 

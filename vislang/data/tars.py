@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from vislang.capabilities import Progress
-from vislang.data.example import Example
-from vislang.data.jsonl import DataError, Problem
-from vislang.document import Image, MediaError, Slice, Video
+from vislang.data.problems import DataError, Problem, must_be_file
+from vislang.document import Document, Image, MediaError, Slice, Video
+from vislang.example import Example, Text
 
 IMAGES = ("jpg", "jpeg", "png", "webp", "gif", "bmp")
 VIDEOS = ("mp4", "webm", "mkv", "avi", "mov")
@@ -19,7 +19,7 @@ VIDEOS = ("mp4", "webm", "mkv", "avi", "mov")
 def read_tar(path: Path, problems: list[Problem], progress: Progress | None = None) -> list[Example]:
     """The pairs of an uncompressed tar file: an image or a video, and a ``.txt``, or a ``.json`` with "caption".
 
-    Media are read from the tar when they are asked for; nothing is unpacked.
+    Media are read from the tar when they are needed; nothing is unpacked.
 
     Args:
         path: of the tar.
@@ -29,6 +29,7 @@ def read_tar(path: Path, problems: list[Problem], progress: Progress | None = No
     Raises:
         DataError: it is no tar, or compressed, or has no pair in it.
     """
+    must_be_file(path, "an uncompressed tar file")
     records: dict[str, dict[str, tarfile.TarInfo]] = {}
     try:
         with tarfile.open(path, "r:") as tar:
@@ -79,4 +80,5 @@ def _pair(path: Path, key: str, members: dict[str, tarfile.TarInfo]) -> Example:
         raise ValueError("no .txt or .json beside it.")
     if not isinstance(caption, str) or not caption.strip():
         raise ValueError("its caption is empty.")
-    return Example(f"{path}: {key}", (" ".join(caption.split()),), medium)
+    name = f"{path}: {key}"
+    return Example(name, Document([medium], name=name), Text((" ".join(caption.split()),)))

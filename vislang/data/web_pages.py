@@ -1,8 +1,8 @@
 """Interleaved pages: text and the images in it, in reading order, from HTML, MMC4 and OBELICS.
 
-A page becomes one Document whose text is to be learned; text between two images is a chunk, and which of the two it
-goes with is drawn while training (Alayrac et al. 2022, appendix A.3.2: web pages show an image before or after they
-speak of it).
+A page becomes one Example, whose prompt holds the text to be learned. Text between two images is a chunk. Which of the
+two it goes with is drawn while training (Alayrac et al. 2022, appendix A.3.2: web pages show an image before or after
+the text that speaks of it).
 """
 
 from __future__ import annotations
@@ -11,14 +11,17 @@ import base64
 import binascii
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
 
 from vislang.capabilities import Progress
-from vislang.data.jsonl import DataError, Problem, RecordError, parse_record, whole_characters
+from vislang.data.jsonl import lines_of, parse_record, whole_characters
+from vislang.data.problems import DataError, Problem, RecordError, must_be_file
 from vislang.document import Document, EndOfChunk, Image, Learned, MediaError, Part
+from vislang.example import VERBATIM, Example
 
 SKIPPED = {"script", "style", "head", "nav", "header", "footer", "aside", "noscript", "template", "svg"}
 """Elements that hold nothing to read."""
@@ -35,11 +38,11 @@ INLINE = {
 HEAD = {"base", "link", "meta", "noscript", "script", "style", "template", "title"}
 """Elements of a page's head; any other ends it, where its end is left out."""
 
-LEADING = ("nav-", "nav_", "navbar", "navfooter", "navheader", "navigation")
-"""Beginnings of the classes of elements that lead around; ``nav`` itself is one too."""
+NAVIGATION = ("nav-", "nav_", "navbar", "navfooter", "navheader", "navigation")
+"""Beginnings of the classes of elements for navigation; ``nav`` itself is one too."""
 
 ICONS = {"prev", "next", "up", "home", "note", "tip", "warning", "caution", "important", "spacer", "blank"}
-"""File names of drawings that only lead around or draw attention."""
+"""File names of drawings for navigation or attention."""
 
 SMALLEST = 24
 """Images with a shorter side, in pixels, are decoration."""
@@ -48,7 +51,7 @@ LEAST_SIMILARITY = 0.24
 """MMC4's images that are less like their text, by CLIP, are left out (Awadalla et al. 2023, appendix)."""
 
 
-def document_of(parts: Sequence[str | Image], name: str) -> Document:
+def page_of(parts: Sequence[str | Image], name: str) -> Example:
     """A page: its text to be learned, an end of chunk after the text that stands before an image, and at the end."""
     found: list[Part] = []
     for part in parts:
@@ -63,10 +66,10 @@ def document_of(parts: Sequence[str | Image], name: str) -> Document:
                 found.append(Learned(part.strip()))
     if found and isinstance(found[-1], Learned):
         found.append(EndOfChunk())
-    return Document(found, name=name, looks="either")
+    return Example(name, Document(found, name=name, looks="either"), wording=VERBATIM)
 
 
-def html_pages(folder: Path, problems: list[Problem], progress: Progress | None = None) -> list[Document]:
+def html_pages(folder: Path, problems: list[Problem], progress: Progress | None = None) -> list[Example]:
     """The pages of a folder that show an image: every ``.html`` and ``.htm`` file in it.
 
     Navigation, scripts and small drawings are left out; descriptions of images (``alt``) are not part of the text.
@@ -81,20 +84,21 @@ def html_pages(folder: Path, problems: list[Problem], progress: Progress | None 
     """
     files = _files(folder)
     known: dict[Path, Image | None] = {}
-    pages = []
+    pages: list[Example] = []
     for number, file in enumerate(files, start=1):
         parts: list[str | Image] = []
         for part in _parsed(file, problems):
             if isinstance(part, str):
                 parts.append(part)
                 continue
-            path = part.place(file, folder)
+            path = part.path(file, folder)
             if path not in known:
                 known[path] = _content(path, f"{file}", problems)
             if (image := known[path]) is not None:
                 parts.append(image)
         if any(isinstance(part, Image) for part in parts):
-            pages.append(document_of(parts, str(file)))
+            page = page_of(parts, str(file))
+            pages.append(replace(page, id=file.relative_to(folder).as_posix()))
         if progress is not None:
             progress(number, len(files))
     if not pages:
@@ -108,7 +112,7 @@ def described_images(folder: Path) -> list[tuple[Image, str]]:
     for file in _files(folder):
         for part in _parsed(file, []):
             if isinstance(part, _Shown) and len(part.alt.split()) >= 3:
-                path = part.place(file, folder)
+                path = part.path(file, folder)
                 if (image := _content(path, str(file), [])) is not None:
                     found[(str(path), part.alt)] = (image, part.alt)
     return list(found.values())
@@ -139,7 +143,7 @@ def _text(raw: bytes) -> str:
         return raw.decode("utf-8", errors="replace")
 
 
-def mmc4(file: Path, problems: list[Problem], progress: Progress | None = None) -> list[Document]:
+def mmc4(file: Path, problems: list[Problem], progress: Progress | None = None) -> list[Example]:
     """Pages of MMC4 (Zhu et al. 2023, arXiv 2304.06939): JSON Lines with ``text_list`` and ``image_info``.
 
     Each image stands before the sentence that it was matched with. It is looked for in ``image_base64``, as
@@ -148,105 +152,95 @@ def mmc4(file: Path, problems: list[Problem], progress: Progress | None = None) 
     Args:
         file: the JSON Lines file.
         problems: bad records are added to it, and left out.
-        progress: called with (bytes read, bytes in all).
+        progress: called with (lines read, of how many).
 
     Raises:
         DataError: the file cannot be read, or no page of it has an image.
     """
 
-    def page(record: dict[str, Any], name: str) -> Document | None:
+    def page(record: dict[str, Any], name: str) -> Example | None:
         texts, images = _lists(record, "text_list", "image_info")
         before: dict[int, list[Image]] = {}
         for info in images:
             if not isinstance(info, dict) or not isinstance(info.get("matched_text_index"), int):
                 raise RecordError('an entry of "image_info" has no number as "matched_text_index".')
-            place = info["matched_text_index"]
-            if not 0 <= place < len(texts):
-                raise RecordError(f'"matched_text_index" is {place}, and "text_list" has {len(texts)} texts.')
+            index = info["matched_text_index"]
+            if not 0 <= index < len(texts):
+                raise RecordError(f'"matched_text_index" is {index}, and "text_list" has {len(texts)} texts.')
             likeness = info.get("matched_sim", 1.0)
             if not isinstance(likeness, int | float):
                 raise RecordError('"matched_sim" is no number.')
             if likeness >= LEAST_SIMILARITY:
-                before.setdefault(place, []).append(_mmc4_image(info, file.parent))
+                before.setdefault(index, []).append(_mmc4_image(info, file.parent))
         if not before:
             return None
         parts: list[str | Image] = []
-        for place, text in enumerate(texts):
-            parts += [*before.get(place, []), _said(text, "text_list", place)]
-        return document_of(parts, name)
+        for index, text in enumerate(texts):
+            parts += [*before.get(index, []), _entry(text, "text_list", index)]
+        return page_of(parts, name)
 
     return _records(file, page, problems, progress)
 
 
-def obelics(file: Path, problems: list[Problem], progress: Progress | None = None) -> list[Document]:
+def obelics(file: Path, problems: list[Problem], progress: Progress | None = None) -> list[Example]:
     """Pages of OBELICS (Laurençon et al. 2023, arXiv 2306.16527): ``texts`` and ``images`` of one length, of which one
-    is null at each place; JSON Lines or Parquet.
+    is null in each entry; JSON Lines or Parquet.
 
-    The set itself names images by their address; here each is a path relative to the file, or ``{"bytes", "path"}`` as
-    the datasets library keeps images.
+    The set itself names images by their address; here each must be a path relative to the file, or
+    ``{"bytes", "path"}`` as the datasets library keeps images.
 
     Args:
         file: ``.jsonl`` or ``.parquet``.
         problems: bad records are added to it, and left out.
-        progress: called with (bytes, or records, done, of how many).
+        progress: called with (lines or records read, of how many).
 
     Raises:
         DataError: the file cannot be read, or no page of it has an image.
     """
 
-    def page(record: dict[str, Any], name: str) -> Document | None:
+    def page(record: dict[str, Any], name: str) -> Example | None:
         texts, images = _lists(record, "texts", "images")
         if len(texts) != len(images):
             raise RecordError(f'"texts" has {len(texts)} entries and "images" {len(images)}; they stand side by side.')
         parts: list[str | Image] = []
-        for place, (text, image) in enumerate(zip(texts, images, strict=True), start=1):
+        for number, (text, image) in enumerate(zip(texts, images, strict=True), start=1):
             if (text is None) == (image is None):
-                raise RecordError(f"at place {place} there is both a text and an image, or neither.")
-            parts.append(_said(text, "texts", place) if image is None else _obelics_image(image, file.parent))
-        return document_of(parts, name) if any(isinstance(part, Image) for part in parts) else None
+                raise RecordError(f"entry {number} is both a text and an image, or neither.")
+            parts.append(_entry(text, "texts", number) if image is None else _obelics_image(image, file.parent))
+        return page_of(parts, name) if any(isinstance(part, Image) for part in parts) else None
 
     if file.suffix == ".parquet":
         return _parquet(file, page, problems, progress)
     return _records(file, page, problems, progress)
 
 
-def _said(text: Any, key: str, place: int) -> str:
+def _entry(text: Any, key: str, number: int) -> str:
     if not isinstance(text, str):
-        raise RecordError(f'entry {place} of "{key}" is no text.')
-    return whole_characters(text, f'entry {place} of "{key}"')
+        raise RecordError(f'entry {number} of "{key}" is no text.')
+    return whole_characters(text, f'entry {number} of "{key}"')
 
 
-def _records(file: Path, page: Any, problems: list[Problem], progress: Progress | None) -> list[Document]:
-    pages: list[Document] = []
+def _records(file: Path, page: Any, problems: list[Problem], progress: Progress | None) -> list[Example]:
+    pages: list[Example] = []
     known = len(problems)
-    try:
-        size, read = file.stat().st_size, 0
-        with file.open("rb") as lines:
-            for number, raw in enumerate(lines, start=1):
-                read += len(raw)
-                if number == 1:
-                    raw = raw.removeprefix(b"\xef\xbb\xbf")
-                if raw.strip():
-                    _add(pages, page, lambda raw=raw: parse_record(raw, "an object"), file, number, problems)
-                if progress is not None:
-                    progress(read, size)
-    except OSError as error:
-        raise DataError(f"{file}: cannot be read ({error.strerror}). Give a JSON Lines file.") from None
+    for number, raw in lines_of(file, progress):
+        _add(pages, page, lambda raw=raw: parse_record(raw, "an object"), file, number, problems)
     return _some(pages, file, len(problems) - known)
 
 
-def _parquet(file: Path, page: Any, problems: list[Problem], progress: Progress | None) -> list[Document]:
+def _parquet(file: Path, page: Any, problems: list[Problem], progress: Progress | None) -> list[Example]:
     try:
         import pyarrow
         import pyarrow.parquet
     except ImportError:
         raise DataError(f"{file}: Parquet needs pyarrow. Run: pip install 'vislang[eval]'") from None
+    must_be_file(file, "a Parquet file")
     try:
         table = pyarrow.parquet.ParquetFile(file)
         names = set(table.schema_arrow.names)
         if not {"texts", "images"} <= names:
             raise DataError(f"{file}: has the columns {', '.join(sorted(names))}; wanted are texts and images.")
-        pages: list[Document] = []
+        pages: list[Example] = []
         known = len(problems)
         number, total = 0, table.metadata.num_rows
         for batch in table.iter_batches(64, columns=["texts", "images"]):
@@ -260,10 +254,10 @@ def _parquet(file: Path, page: Any, problems: list[Problem], progress: Progress 
     return _some(pages, file, len(problems) - known)
 
 
-def _add(pages: list[Document], page: Any, record: Any, file: Path, number: int, problems: list[Problem]) -> None:
+def _add(pages: list[Example], page: Any, record: Any, file: Path, number: int, problems: list[Problem]) -> None:
     try:
         made = page(record(), f"{file}:{number}")
-        for image in () if made is None else made.media:
+        for image in () if made is None else made.prompt.media:
             image.decode()
     except (RecordError, MediaError) as error:
         problems.append(Problem(str(file), number, str(error)))
@@ -272,7 +266,7 @@ def _add(pages: list[Document], page: Any, record: Any, file: Path, number: int,
         pages.append(made)
 
 
-def _some(pages: list[Document], file: Path, bad: int) -> list[Document]:
+def _some(pages: list[Example], file: Path, bad: int) -> list[Example]:
     if not pages and not bad:
         raise DataError(f"{file}: no page with an image in it.")
     return pages
@@ -307,7 +301,7 @@ def _obelics_image(image: Any, folder: Path) -> Image:
     if not isinstance(image, str):
         raise RecordError("an image is neither a path nor bytes.")
     if urlparse(image).scheme in ("http", "https"):
-        raise RecordError(f"{image} is an address. Download the images, and write their paths in its place.")
+        raise RecordError(f"{image} is an address. Download the images, and write their paths instead.")
     return Image(folder / image)
 
 
@@ -325,19 +319,19 @@ def _content(path: Path, page: str, problems: list[Problem]) -> Image | None:
 
 
 class _Shown:
-    """An image of a page: where it lies, and its description."""
+    """An image of a page: its path, and its description."""
 
     def __init__(self, source: str, alt: str):
         self.source, self.alt = source, alt
 
-    def place(self, page: Path, folder: Path) -> Path:
-        """Its file: beside the page, or, where its path begins with a slash, in the folder of all pages."""
+    def path(self, page: Path, folder: Path) -> Path:
+        """Its file: relative to the page, or, where its path begins with a slash, to the folder of all pages."""
         beside = folder / self.source.lstrip("/") if self.source.startswith("/") else page.parent / self.source
         return beside if "\0" in self.source else beside.resolve()
 
 
 class _PageParser(HTMLParser):
-    """Collects lines of text and images, leaving out what only leads around."""
+    """Collects lines of text and images, leaving out navigation."""
 
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
@@ -365,7 +359,7 @@ class _PageParser(HTMLParser):
         if (
             self._skipping
             or tag in SKIPPED
-            or any(name == "nav" or name.startswith(LEADING) for name in named.get("class", "").lower().split())
+            or any(name == "nav" or name.startswith(NAVIGATION) for name in named.get("class", "").lower().split())
         ):
             self._skipping += 1
         elif tag not in INLINE:
@@ -401,7 +395,7 @@ class _PageParser(HTMLParser):
                 return
             source = unquote(address.path)
         except ValueError:
-            # No address, then; as a path it is looked for, and said to be missing.
+            # No address, then; as a path it is looked for, and reported as missing.
             pass
         self._end_line()
         self._found.append(_Shown(source, " ".join(named.get("alt", "").split())))

@@ -114,6 +114,7 @@ METRICS: dict[str, Metric] = {
     "accuracy": Metric("accuracy", percent=True, decimals=1),
     "consistency": Metric("consistency", percent=True, decimals=1),
     "upper_bound": Metric("upper bound", percent=True, decimals=1),
+    "answered": Metric("answered", percent=True, decimals=1),
     "exact_match": Metric("exact match", percent=True, decimals=1),
     "recall_at_": Metric("R@", percent=True, decimals=1),
     "q_to_a": Metric("Q→A", percent=True, decimals=1),

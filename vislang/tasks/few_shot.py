@@ -1,164 +1,106 @@
-"""Tasks for a model that is shown examples in its prompt: where shots come from, what is asked, how it is scored."""
+"""Few-shot sets: what shots are drawn from (``train``), and what is asked (``test``); and a file split in this way."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 
-from vislang.data.example import Example
-from vislang.data.fetch import EMOJI, STAMPS, DataSet
+from vislang.data.problems import DataError
 from vislang.data.sets import emoji
-from vislang.data.split import draw
-from vislang.tasks import easy_vqa
-from vislang.tasks.answers import Proportion, accuracy
-from vislang.tasks.caption_scores import bleu, cider_d, interval
-from vislang.tasks.captioned import PAIRS
-from vislang.tasks.emoji_groups import NEW_GROUPS, NONSENSE, part_of
-from vislang.tasks.material import as_example
+from vislang.data.sets.emoji_groups import NEW_GROUPS, part_of
+from vislang.data.sources import load_source
+from vislang.data.split import keys_of
+from vislang.document import Document
+from vislang.example import Example, Label, Text
+from vislang.tasks.task import ReadTask, Task
+
+Sides = dict[str, list[Example]]
+"""Examples by split: ``train`` and ``test``."""
+
+GROUP_NAMES = tuple(group.lower() for group in NEW_GROUPS)
+"""Names of the classes of ``emoji-groups-named``."""
 
 
-@dataclass(frozen=True)
-class Mean:
-    """A mean score of items, with its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-
-
-Figures = dict[str, Proportion | Mean | float]
+def emoji_captions() -> Sides:
+    """Google's drawings as shots, Twitter's to be named; no shot shows an emoji that is asked about."""
+    support, queries = (load_source(f"emoji-{vendor}-names") for vendor in ("google", "twitter"))
+    test = [example for example in queries if part_of(_caption(example)) < 0.3]
+    names = {_caption(example) for example in test}
+    return {"train": [example for example in support if _caption(example) not in names], "test": test}
 
 
-@dataclass(frozen=True)
-class FewShotTask:
-    """A task.
+def stamp_captions() -> Sides:
+    """Captions of stamps; no caption is on both sides."""
+    return {side: load_source(f"stamp-pictures-{side}") for side in ("train", "test")}
 
-    Attributes:
-        name: of the task.
-        support: what shots are drawn from.
-        queries: what is asked; nothing of it is in the support.
-        score: predictions and queries -> figures; the first is the one that is drawn.
-        options: the only answers there are, which are then ranked by likelihood; empty where text is written.
+
+def emoji_groups(names: Sequence[str]) -> Sides:
+    """Google's drawings as shots, Twitter's of other emoji as questions; as many of each class.
+
+    Args:
+        names: of the three groups that no model learned from examples.
     """
-
-    name: str
-    support: Sequence[Example]
-    queries: Sequence[Example]
-    score: Callable[[Sequence[str], Sequence[Example]], Figures]
-    options: tuple[str, ...] = ()
-
-
-def right(predictions: Sequence[str], queries: Sequence[Example]) -> Figures:
-    """The share of answers that equal a reference."""
-    return {"accuracy": accuracy(predictions, queries)}
-
-
-def captions(predictions: Sequence[str], queries: Sequence[Example]) -> Figures:
-    """CIDEr-D, BLEU of one and of two words, exact match."""
-    references = [query.references for query in queries]
-    each = cider_d(predictions, references)
-    return {
-        # Of a single image no n-gram is rare, and CIDEr-D is 0 whatever is said.
-        **({"CIDEr-D": Mean(sum(each) / len(each), *interval(each))} if len(each) > 1 else {}),
-        "exact match": accuracy(predictions, queries),
-        "BLEU-1": bleu(predictions, references, 1),
-        "BLEU-2": bleu(predictions, references, 2),
-    }
-
-
-def _easy_vqa() -> FewShotTask:
-    return FewShotTask(easy_vqa.NAME, easy_vqa.easy_vqa("train"), easy_vqa.easy_vqa("test"), right)
-
-
-def _emoji_names() -> FewShotTask:
-    """Shots by Google's hand, questions by Twitter's; a shot never shows the emoji that is asked about."""
-    support, queries = ([as_example(d) for d in PAIRS[f"emoji-{who}-names"].read()] for who in ("google", "twitter"))
-    asked = [example for example in queries if part_of(example.target) < 0.3]
-    names = {example.target for example in asked}
-    return FewShotTask("emoji-names", [example for example in support if example.target not in names], asked, captions)
-
-
-def _stamps() -> FewShotTask:
-    support, queries = ([as_example(d) for d in PAIRS[f"stamp-pictures-{half}"].read()] for half in ("train", "test"))
-    return FewShotTask("stamp-captions", support, queries, captions)
-
-
-def _emoji_groups(coded: bool) -> FewShotTask:
-    """Google's drawings as shots, Twitter's of other emoji as questions; as many of each class."""
-    chance = random.Random(0)
-    names = dict(zip(NEW_GROUPS, NONSENSE if coded else (group.lower() for group in NEW_GROUPS), strict=True))
+    rng = random.Random(0)
+    name_of = dict(zip(NEW_GROUPS, names, strict=True))
     sides: dict[str, list[Example]] = {"google": [], "twitter": []}
     for drawing in emoji.drawings():
         if (
-            drawing.group in names
+            drawing.group in name_of
             and not drawing.variant
             and (part_of(drawing.emoji) < 0.5) == (drawing.vendor == "twitter")
         ):
-            sides[drawing.vendor].append(Example(f"emoji {drawing.emoji}", (names[drawing.group],), drawing.image))
+            name = f"emoji {drawing.emoji}"
+            example = Example(name, Document([drawing.image], name=name), Label(name_of[drawing.group]))
+            sides[drawing.vendor].append(example)
     even = []
     for examples in sides.values():
-        classes = [[e for e in examples if e.target == name] for name in names.values()]
-        least = min(len(each) for each in classes)
-        even.append([example for each in classes for example in chance.sample(each, least)])
-    name = "emoji-groups-coded" if coded else "emoji-groups"
-    return FewShotTask(name, even[0], even[1], right, tuple(names.values()))
+        classes = [[e for e in examples if e.target == Label(name)] for name in names]
+        least = min(len(own) for own in classes)
+        even.append([example for own in classes for example in rng.sample(own, least)])
+    return {"train": even[0], "test": even[1]}
 
 
-@dataclass(frozen=True)
-class Source:
-    """How a task is made, and what has to be fetched for it."""
+def split_own_file(task: Task, queries: int) -> Task:
+    """A task whose examples have no support: a part of them is asked (``test``), the others serve as shots (``train``).
 
-    build: Callable[[], FewShotTask]
-    data_set: DataSet | None = None
-
-
-FEW_SHOT_TASKS = {
-    easy_vqa.NAME: Source(_easy_vqa),
-    "emoji-names": Source(_emoji_names, EMOJI),
-    "stamp-captions": Source(_stamps, STAMPS),
-    "emoji-groups": Source(lambda: _emoji_groups(coded=False), EMOJI),
-    "emoji-groups-coded": Source(lambda: _emoji_groups(coded=True), EMOJI),
-}
-"""Tasks by name."""
-
-
-def of_examples(name: str, examples: Sequence[Example], queries: int) -> FewShotTask:
-    """A task of a user's own examples: a part of them is asked, the others serve as shots.
-
-    The images with the lowest hashes of their content are asked about, so that none is on both sides. Several captions
+    The media with the lowest hashes of their content are asked about, so that none is on both sides. Several captions
     of an image are references of one question.
 
     Args:
-        name: of the task.
-        examples: questions about images, or images with captions.
-        queries: how many to ask at most, of at most half of the images.
+        task: its examples show an image, a video or a recording.
+        queries: how many to ask at most, of at most half of the media.
+
+    Raises:
+        DataError: there are fewer than two media.
     """
-    by_image: dict[str, list[Example]] = {}
-    for example in examples:
-        assert example.image is not None
-        by_image.setdefault(example.image.content_hash, []).append(example)
-    asked: list[Example] = []
-    support: list[Example] = []
-    for number, key in enumerate(sorted(by_image)):
-        here = _captions_together(by_image[key])
-        # The first image is asked about even where more is asked of it than is wanted.
-        into = asked if number < len(by_image) // 2 and len(asked) + len(here) <= max(queries, len(here)) else support
-        into += here
-    asks = any(example.question is not None for example in examples)
-    return FewShotTask(name, support, asked, right if asks else captions)
+    examples = [example for example in task.examples(task.default_split) if example.prompt.media]
+    by_medium: dict[str, list[Example]] = {}
+    for example, key in zip(examples, keys_of(examples), strict=True):
+        by_medium.setdefault(key, []).append(example)
+    if len(by_medium) < 2:
+        raise DataError(f"{task.name}: needs two examples with different media, one to show and one to ask about.")
+    test: list[Example] = []
+    train: list[Example] = []
+    for number, key in enumerate(sorted(by_medium)):
+        own = captions_together(by_medium[key])
+        # The first medium is asked about even where it has more questions than are wanted.
+        into = test if number < len(by_medium) // 2 and len(test) + len(own) <= max(queries, len(own)) else train
+        into += own
+    read = {"train": lambda problems, progress: train, "test": lambda problems, progress: test}
+    return ReadTask(task.name, task.about, task.kind, task.media, read, "test", "train", task.labels)
 
 
-def _captions_together(examples: Sequence[Example]) -> list[Example]:
-    """Examples of one image, those without a question as one."""
-    asked = [example for example in examples if example.question is not None]
-    captioned = [example for example in examples if example.question is None]
+def captions_together(examples: Sequence[Example]) -> list[Example]:
+    """Examples of one medium: those with a question or a label, then those with a caption alone as one."""
+    captioned = [e for e in examples if isinstance(e.target, Text) and not e.text and not e.wording.verbatim]
+    others = [example for example in examples if example not in captioned]
     if not captioned:
-        return asked
-    references = tuple(reference for example in captioned for reference in example.references)
-    return [*asked, replace(captioned[0], references=references)]
+        return others
+    references = tuple(r for e in captioned if isinstance(e.target, Text) for r in e.target.references)
+    return [*others, replace(captioned[0], target=Text(references))]
 
 
-def limited(task: FewShotTask, queries: int, seed: int) -> FewShotTask:
-    """The same task with at most so many questions (0: all), drawn by seed."""
-    return replace(task, queries=draw(task.queries, queries, seed))
+def _caption(example: Example) -> str:
+    assert isinstance(example.target, Text)
+    return example.target.references[0]

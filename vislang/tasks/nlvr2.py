@@ -5,61 +5,79 @@ from __future__ import annotations
 import csv
 import io
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vislang.case import Case, Decision, Label
 from vislang.document import Document
-from vislang.tasks.answers import proportion
-from vislang.tasks.official import Benchmark, Score, complete, each, image_in, one_file, read_lines, read_text
+from vislang.example import Example, Label, Prediction, Wording
+from vislang.metrics.by_kind import score_of
+from vislang.metrics.figure import Figures, share
+from vislang.tasks.benchmark import Benchmark
+from vislang.tasks.files import each, image_in, read_lines, read_text, written_csv
 
 
 class NLVR2(Benchmark):
     """``train.json``, ``dev.json``, ``test1.json``: a record a line; images by the identifier without its last part."""
 
     name = "nlvr2"
+    about = "sentences that are true of two photographs, or not"
+    kind = "label"
+    media = frozenset({"image", "several images", "text"})
+    metrics = ("accuracy", "consistency")
+    splits = ("train", "dev", "test1")
+    labels = ("True", "False")
+    patterns = (r"(.+)\.json", r"(.+)\.jsonl")
     files = "SPLIT.json (a record a line), images as <identifier without its last part>-img0.png and -img1.png"
+    wording = Wording(
+        'Is it true of the two images that "{text}"?',
+        {"True": "yes", "False": "no"},
+        {"True": "{text}", "False": "not true: {text}"},
+    )
 
-    def __init__(self, folder: Path, split: str):
-        path = one_file(folder, f"{split}.json", f"{split}.jsonl")
+    def read(self, split: str) -> list[Example]:
+        """The sentences of a split, in the official order."""
+        path = self.split_files[split]
 
-        def case(record: Mapping[str, Any]) -> Case:
+        def example(record: Mapping[str, Any]) -> Example:
             identifier = record["identifier"]
             if len(identifier.split("-")) != 4:
                 raise ValueError(f"identifier {identifier!r} is not of four parts, such as dev-850-0-1")
             pair = identifier.rpartition("-")[0]
-            images = [image_in(folder, f"{pair}-img{side}.png") for side in (0, 1)]
-            name = f"{path.name}, {identifier}"
-            document = Document([*images, record["sentence"]], name=name)
-            return Case(name, (document,), Label(str(record["label"])), self.name, pair, identifier)
+            images = [image_in(self.folder, f"{pair}-img{side}.png") for side in (0, 1)]
+            source = f"{path.name}, {identifier}"
+            prompt = Document([*images, record["sentence"]], name=source)
+            return Example(identifier, prompt, Label(str(record["label"])), (), pair, source, self.name, self.wording)
 
-        self.cases = each(path, read_lines(path), case)
+        return each(path, read_lines(path), example)
 
-    def together(self, case: Case) -> str:
+    def together(self, example: Example) -> str:
         """A sentence is judged on several pairs."""
-        split, group, _, sentence = case.id.split("-")
+        split, group, _, sentence = example.id.split("-")
         return f"{split}-{group}-{sentence}"
 
-    def score(self, decisions: Mapping[str, Decision]) -> Score:
+    def score(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> Figures:
         """``accuracy``; and ``consistency``, the share of sentences that are judged right on all their pairs."""
         sentences: dict[str, list[bool]] = defaultdict(list)
-        for case, decision in zip(self.cases, complete(self.cases, decisions, self.name), strict=True):
-            assert isinstance(case.target, Label)
-            sentences[self.together(case)].append(str(decision.best) == case.target.name)
+        for example, prediction in zip(examples, predictions, strict=True):
+            sentences[self.together(example)].append(bool(score_of(prediction.answer, example)))
         return {
-            "accuracy": proportion(sum(map(sum, sentences.values())), len(self.cases)),
-            "consistency": proportion(sum(map(all, sentences.values())), len(sentences)),
+            "accuracy": share(sum(map(sum, sentences.values())), len(examples)),
+            "consistency": share(sum(map(all, sentences.values())), len(sentences)),
         }
 
-    def read_predictions(self, path: Path) -> dict[str, Decision]:
+    def read_official(self, path: Path, examples: Sequence[Example]) -> list[Prediction]:
         """Lines of ``identifier,True`` or ``identifier,False``."""
         rows = [row for row in csv.reader(io.StringIO(read_text(path), newline="")) if row]
 
-        def decide(row: list[str]) -> tuple[str, Decision]:
-            identifier, said = row
-            if said.strip().lower() not in ("true", "false"):
-                raise ValueError(f"{said!r} is neither True nor False")
-            return identifier, Decision(said.strip().capitalize())
+        def predict(row: list[str]) -> Prediction:
+            identifier, answer = row
+            if answer.strip().lower() not in ("true", "false"):
+                raise ValueError(f"{answer!r} is neither True nor False")
+            return Prediction(identifier, answer.strip().capitalize())
 
-        return dict(each(path, rows, decide))
+        return each(path, rows, predict)
+
+    def submission(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> tuple[str, str]:
+        """The same."""
+        return "nlvr2_predictions.csv", written_csv((p.id, p.answer) for p in predictions)

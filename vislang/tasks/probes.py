@@ -1,172 +1,186 @@
-"""Labelled items that a frozen representation is probed on, split so that nothing is recognised that was seen."""
+"""Probing tasks: labelled examples, split so that nothing is recognised that was seen."""
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from vislang.data.jsonl import DataError
+from vislang.capabilities import Progress
+from vislang.data.problems import DataError, Problem
 from vislang.data.sets import emoji, klettres, openclipart, stamps
 from vislang.data.split import keys_of
-from vislang.document import Document, Image
-from vislang.tasks.data_sets import evaluation_examples
+from vislang.document import Audio, Document, Image
+from vislang.example import PLAIN, Example, Label, Wording
+from vislang.metrics import by_kind
+from vislang.tasks.task import Task, labels_of, media_of, split_named
 
 FOLDS = 5
 
 
-@dataclass(frozen=True)
-class Item:
-    """Something with a label.
+class ProbeTask(Task):
+    """Labels of examples, cross-validated: folds are made of whole groups.
 
-    Attributes:
-        document: what is embedded.
-        label: its class.
-        group: items of a group are never on both sides of a split.
-        trainable, testable: on which sides it may be at all.
+    ``train`` and ``test`` are the two sides of the first fold; a probe goes through all of them (:meth:`folds`).
+
+    Args:
+        name, about: see :class:`~vislang.tasks.task.Task`.
+        items: examples with a label and a group.
+        trainable, testable: for each item, whether it may be trained on and tested on; None where all may.
+        by_group: each group is a fold of its own.
     """
 
-    document: Document
-    label: str
-    group: str
-    trainable: bool = True
-    testable: bool = True
+    kind = "label"
+    metrics = by_kind.METRICS["label"]
+    splits = ("train", "test")
+    default_split, support_split = "test", "train"
 
+    def __init__(
+        self,
+        name: str,
+        about: str,
+        items: Sequence[Example],
+        trainable: Sequence[bool] | None = None,
+        testable: Sequence[bool] | None = None,
+        by_group: bool = False,
+    ):
+        self.name, self.about, self.items, self.by_group = name, about, list(items), by_group
+        self.trainable = [True] * len(self.items) if trainable is None else list(trainable)
+        self.testable = [True] * len(self.items) if testable is None else list(testable)
+        self.media, self.labels = media_of(self.items), labels_of(self.items)
 
-@dataclass(frozen=True)
-class Probe:
-    """A probing task: ``items``, split by ``group`` into folds; ``by_group`` makes each group a fold of its own."""
+    @property
+    def targets(self) -> list[str]:
+        """The label of each item."""
+        return [item.target.name for item in self.items if isinstance(item.target, Label)]
 
-    name: str
-    items: Sequence[Item]
-    by_group: bool = False
+    def examples(
+        self, split: str, problems: list[Problem] | None = None, progress: Progress | None = None
+    ) -> list[Example]:
+        """One side of the first fold."""
+        side = self.splits.index(split_named(split, self.splits, self.name))
+        return [self.items[n] for n in next(self.folds())[side]]
 
     def folds(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """(training items, test items) of each fold, as indices."""
-        fold = self._folds(len({item.group for item in self.items}) if self.by_group else FOLDS, "")
+        fold = self._fold_of_items(len({item.group for item in self.items}) if self.by_group else FOLDS)
         for number in sorted(set(fold)):
-            train = [n for n, item in enumerate(self.items) if item.trainable and fold[n] != number]
-            test = [n for n, item in enumerate(self.items) if item.testable and fold[n] == number]
+            train = [n for n in range(len(self.items)) if self.trainable[n] and fold[n] != number]
+            test = [n for n in range(len(self.items)) if self.testable[n] and fold[n] == number]
             if test:
                 yield np.array(train), np.array(test)
 
     def inner(self, train: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Split a training part once more, by group, for whatever has to be chosen."""
-        held = {group for group in {self.items[n].group for n in train} if _hash(f"inner {group}") % 4 == 0}
-        if not held or len(held) == len({self.items[n].group for n in train}):
-            held = {min(self.items[n].group for n in train)}
+        groups = {self.items[n].group for n in train}
+        held = {group for group in groups if _hash(f"inner {group}") % 4 == 0}
+        if not held or len(held) == len(groups):
+            held = {min(groups)}
         inside = np.array([self.items[n].group in held for n in train])
         return train[~inside], train[inside]
 
-    def _folds(self, count: int, salt: str) -> list[int]:
-        groups = sorted({item.group for item in self.items}, key=lambda group: _hash(salt + group))
-        place = {group: number % count for number, group in enumerate(groups)}
-        return [place[item.group] for item in self.items]
+    def _fold_of_items(self, count: int) -> list[int]:
+        groups = sorted({item.group for item in self.items}, key=_hash)
+        fold = {group: number % count for number, group in enumerate(groups)}
+        return [fold[item.group] for item in self.items]
 
 
 def _hash(text: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8])
 
 
-def _frequent(items: list[Item], least: int) -> list[Item]:
+def as_probe(task: Task) -> ProbeTask:
+    """A task with labels as a probe; examples that share a medium stay together.
+
+    Raises:
+        DataError: it has no labels, or too few examples.
+    """
+    if isinstance(task, ProbeTask):
+        return task
+    if task.kind != "label":
+        raise DataError(f'{task.name}: its targets are of the kind "{task.kind}", and a probe learns labels.')
+    examples = task.examples(task.default_split)
+    groups = keys_of(examples)
+    if len(labels_of(examples)) < 2 or len(set(groups)) < 2 * FOLDS:
+        raise DataError(f"{task.name}: a probe needs two labels, and {2 * FOLDS} different records at least.")
+    items = [replace(example, group=group) for example, group in zip(examples, groups, strict=True)]
+    return ProbeTask(task.name, task.about, items)
+
+
+def _item(part: Image | Audio | str, label: str, group: str, name: str, wording: Wording = PLAIN) -> Example:
+    return Example(name, Document([part], name=name), Label(label), group=group, wording=wording)
+
+
+def _frequent(items: list[Example], least: int) -> list[Example]:
     """Those whose label has at least so many groups."""
-    counts = Counter(label for label, _ in {(item.label, item.group) for item in items})
-    return [item for item in items if counts[item.label] >= least]
+    counts = Counter(target for target, _ in {(item.target, item.group) for item in items})
+    return [item for item in items if counts[item.target] >= least]
 
 
-def _picture(image: Image) -> Document:
-    return Document([image], name=image.name)
+def _drawn_emoji() -> list[emoji.Drawing]:
+    return [d for d in emoji.drawings() if not d.variant and d.group != "Component"]
 
 
-def emoji_groups() -> Probe:
-    """The group of an emoji never seen, by a hand never seen: learned on Google's drawings, tested on Twitter's."""
-    items = [
-        Item(_picture(d.image), d.group, d.emoji, d.vendor == "google", d.vendor == "twitter")
-        for d in emoji.drawings()
-        if not d.variant and d.group != "Component"
-    ]
-    return Probe("emoji-groups", items)
+def emoji_groups(name: str, about: str) -> ProbeTask:
+    """The group of an emoji, from its drawing."""
+    drawings = _drawn_emoji()
+    return ProbeTask(
+        name,
+        about,
+        [_item(d.image, d.group, d.emoji, f"{d.vendor} {d.emoji}") for d in drawings],
+        [d.vendor == "google" for d in drawings],
+        [d.vendor == "twitter" for d in drawings],
+    )
 
 
-def emoji_names() -> Probe:
+def emoji_name_groups(name: str, about: str) -> ProbeTask:
     """The group of an emoji, from its name."""
-    items = {
-        d.emoji: Item(Document([d.name], name=d.name), d.group, d.emoji)
-        for d in emoji.drawings()
-        if not d.variant and d.group != "Component"
-    }
-    return Probe("emoji-names", list(items.values()))
+    wording = Wording('What kind of emoji is called "{text}"?', captions={"": "{label}"})
+    items = {d.emoji: _item(d.name, d.group, d.emoji, d.emoji, wording) for d in _drawn_emoji()}
+    return ProbeTask(name, about, list(items.values()))
 
 
-def clip_art_categories() -> Probe:
+def clip_art_categories(name: str, about: str) -> ProbeTask:
     """The category of a piece of clip art, of those with 60 pieces at least; pieces of one title stay together."""
     items = [
-        Item(_picture(c.image), c.category, c.title or c.image.name)
+        _item(c.image, c.category, c.title or c.image.name, c.image.name)
         for c in openclipart.clip_art()
         if c.category not in ("unsorted", "special")
     ]
-    return Probe("clip-art-categories", _frequent(items, 60))
+    return ProbeTask(name, about, _frequent(items, 60))
 
 
-def stamp_categories() -> Probe:
-    """The category of a stamp never seen."""
-    items = [Item(_picture(s.image), s.category, s.name) for s in stamps.stamps() if s.image is not None]
-    return Probe("stamp-categories", _frequent(items, 20))
+def stamp_categories(name: str, about: str) -> ProbeTask:
+    """The category of a stamp, from its picture."""
+    items = [_item(s.image, s.category, s.name, s.name) for s in stamps.stamps() if s.image is not None]
+    return ProbeTask(name, about, _frequent(items, 20))
 
 
-def stamp_captions() -> Probe:
+def stamp_caption_categories(name: str, about: str) -> ProbeTask:
     """The category of a stamp, from its English caption; stamps of one caption stay together."""
+    wording = Wording('What kind of thing is "{text}"?', captions={"": "{label}"})
     items = [
-        Item(Document([s.captions["en"]], name=s.name), s.category, s.captions["en"].lower())
+        _item(s.captions["en"], s.category, s.captions["en"].lower(), s.name, wording)
         for s in stamps.stamps()
         if "en" in s.captions
     ]
-    return Probe("stamp-captions", _frequent(items, 20))
+    return ProbeTask(name, about, _frequent(items, 20))
 
 
-def from_file(path: str) -> Probe:
-    """The records of a JSON Lines file with labels; records of one medium stay together.
-
-    Raises:
-        DataError: bad records, or fewer than two labels.
-    """
-    examples = evaluation_examples(path)
-    groups = keys_of(examples)
-    items = [Item(e.document(), e.target, group) for e, group in zip(examples, groups, strict=True)]
-    if len({item.label for item in items}) < 2 or len(set(groups)) < 2 * FOLDS:
-        raise DataError(f"{path}: a probe needs two labels, and {2 * FOLDS} different records at least.")
-    return Probe(path, items)
-
-
-def spoken_letters() -> Probe:
-    """The letter that is read, by voices never heard: each language, with its one voice, is tested apart."""
+def spoken_letters(name: str, about: str) -> ProbeTask:
+    """The letter that is read: each language, with its one voice, is tested apart."""
     items = [
-        Item(Document([r.sound], name=r.sound.name), r.text, r.language)
+        _item(r.sound, r.text, r.language, f"{r.language} {r.text}")
         for r in klettres.readings()
         if r.kind == "letter" and len(r.text) == 1 and "A" <= r.text <= "Z"
     ]
-    return Probe("spoken-letters", _frequent(items, 5), by_group=True)
+    return ProbeTask(name, about, _frequent(items, 5), by_group=True)
 
 
-def spoken_stamps(language: str = "fr") -> Probe:
-    """The category of a stamp never heard of, from its spoken caption; one language, so that voices tell nothing."""
-    items = [
-        Item(Document([s.spoken[language]], name=s.name), s.category, s.name)
-        for s in stamps.stamps()
-        if language in s.spoken
-    ]
-    return Probe(f"spoken-stamps-{language}", _frequent(items, 20))
-
-
-PROBES: dict[str, Callable[[], Probe]] = {
-    "emoji-groups": emoji_groups,
-    "emoji-names": emoji_names,
-    "clip-art-categories": clip_art_categories,
-    "stamp-categories": stamp_categories,
-    "stamp-captions": stamp_captions,
-    "spoken-letters": spoken_letters,
-    "spoken-stamps-fr": spoken_stamps,
-}
+def spoken_stamps(name: str, about: str, language: str = "fr") -> ProbeTask:
+    """The category of a stamp, from its spoken caption; in one language, so that the voice gives nothing away."""
+    items = [_item(s.spoken[language], s.category, s.name, s.name) for s in stamps.stamps() if language in s.spoken]
+    return ProbeTask(name, about, _frequent(items, 20))

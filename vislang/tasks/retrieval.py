@@ -4,112 +4,153 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Bool, Float
 
-from vislang.case import Case, Choice
-from vislang.data.jsonl import DataError
+from vislang.data.problems import DataError
+from vislang.data.split import draw
 from vislang.document import Document, Image
 from vislang.errors import UserError
-from vislang.tasks.answers import Proportion, proportion
-from vislang.tasks.official import each, image_in, listed, one_file, read_json
-
-RANKS = (1, 5, 10)
-
-
-@dataclass(frozen=True)
-class Collection:
-    """Images and what is said of them.
-
-    Attributes:
-        images: each once.
-        texts: each with
-        image_of: which image it describes.
-    """
-
-    images: list[Image]
-    texts: list[str]
-    image_of: list[int]
+from vislang.example import Choice, Example, Prediction, Text
+from vislang.metrics.figure import Figures
+from vislang.metrics.retrieval import METRICS, belonging, ranks, recalls_at
+from vislang.tasks.files import each, image_in, listed, one_file, read_json
+from vislang.tasks.task import Reader, ReadTask, split_named
 
 
-def karpathy(folder: Path, split: str) -> Collection:
-    """A split of ``dataset_flickr30k.json`` or ``dataset_coco.json``; COCO's ``restval`` belongs to ``train``.
+class Retrieval(ReadTask):
+    """Find the image of a text among all images, and a text of an image among all texts.
 
-    Raises:
-        DataError: the file is missing or of another format, or has no such split.
-    """
-    path = one_file(folder, "dataset*.json")
-    wanted = {split, "restval"} if split == "train" else {split}
-
-    def read(record: Mapping[str, Any]) -> tuple[str, Image, list[str]]:
-        names = [record["filename"], f"{record.get('filepath', '')}/{record['filename']}"]
-        return record["split"], image_in(folder, *names), [said["raw"] for said in record["sentences"]]
-
-    records = [made for made in each(path, listed(path, read_json(path), "images"), read) if made[0] in wanted]
-    if not records:
-        raise DataError(f"{path}: no image of the split {split}.")
-    return Collection(
-        [image for _, image, _ in records],
-        [text for _, _, texts in records for text in texts],
-        [number for number, (_, _, texts) in enumerate(records) for _ in texts],
-    )
-
-
-def of_documents(documents: Sequence[Document]) -> Collection:
-    """Documents of one image and one text each; images that several share are one."""
-    images: dict[Image, int] = {}
-    texts, image_of = [], []
-    for document in documents:
-        (image,) = (medium for medium in document.media if isinstance(medium, Image))
-        texts.append(" ".join(part for part in document.parts if isinstance(part, str)))
-        image_of.append(images.setdefault(image, len(images)))
-    return Collection(list(images), texts, image_of)
-
-
-def pairs_of(collection: Collection) -> list[Document]:
-    """A document of one image and one text for each caption."""
-    return [
-        Document([collection.images[number], text], name=collection.images[number].name)
-        for text, number in zip(collection.texts, collection.image_of, strict=True)
-    ]
-
-
-def recalls(scores: np.ndarray, collection: Collection) -> dict[str, Proportion]:
-    """Recall at 1, 5 and 10 in both directions.
-
-    A caption finds its image; an image finds any of its captions, the best of them. Captions that are the same words
-    count as each other's. Ties go against the model: whatever scores as high as the right one is ranked before it.
+    The examples are pairs: a prompt of one image, and its texts as the target. A model gives a score to each image with
+    each text; :meth:`ranked` turns them into predictions.
 
     Args:
-        scores: (images, texts), the higher the better.
-        collection: what was scored.
+        name, about: see :class:`~vislang.tasks.task.Task`.
+        read: a function for each split.
+        default_split: evaluated where no split is named.
     """
-    right = np.zeros(scores.shape, dtype=bool)
-    by_text: dict[str, set[int]] = {}
-    for text, image in zip(collection.texts, collection.image_of, strict=True):
-        by_text.setdefault(text.strip().lower(), set()).add(image)
-    for number, text in enumerate(collection.texts):
-        right[list(by_text[text.strip().lower()]), number] = True
-    if np.isnan(scores).any():
-        raise UserError("retrieval: scores are no numbers; the model's weights are bad.")
-    found = {}
-    for name, matrix, truth in (("text to image", scores.T, right.T), ("image to text", scores, right)):
-        ranks = np.array([rank_of(row, known) for row, known in zip(matrix, truth, strict=True)])
-        for limit in RANKS:
-            found[f"R@{limit}, {name}"] = proportion(int((ranks <= limit).sum()), len(ranks))
+
+    def __init__(self, name: str, about: str, read: Mapping[str, Reader], default_split: str):
+        super().__init__(name, about, "pairs", {"image", "text"}, read, default_split)
+        self.metrics = METRICS
+
+    def ids(self, examples: Sequence[Example]) -> list[str]:
+        """``text N`` and ``image N``, counted from 0 as :func:`sides` has them."""
+        images, texts, _ = sides(examples)
+        return [*(f"text {n}" for n in range(len(texts))), *(f"image {n}" for n in range(len(images)))]
+
+    def ranked(self, examples: Sequence[Example], scores: Float[np.ndarray, "images texts"]) -> list[Prediction]:
+        """For each text the rank of its image, then for each image the rank of the best of its texts.
+
+        Args:
+            examples: pairs.
+            scores: of each image with each text, in the order of :func:`sides`; the higher the better, minus infinity
+                where a pair was not scored.
+
+        Raises:
+            UserError: a score is not a number.
+        """
+        images, texts, image_of = sides(examples)
+        of_texts, of_images = ranks(scores, belonging(texts, image_of, len(images)))
+        answers = [*of_texts.tolist(), *of_images.tolist()]
+        return [Prediction(name, rank) for name, rank in zip(self.ids(examples), answers, strict=True)]
+
+    def score(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> Figures:
+        """Recall at 1, 5 and 10 in both directions, from the ranks."""
+        found: dict[str, list[int]] = {"text": [], "image": []}
+        for prediction in predictions:
+            if not isinstance(prediction.answer, int):
+                raise UserError(f"prediction {prediction.id}: {prediction.answer!r} is not a rank.")
+            found[prediction.id.partition(" ")[0]].append(prediction.answer)
+        return recalls_at(found["text"], found["image"])
+
+    def subset(self, examples: Sequence[Example], limit: int, seed: int) -> list[Example]:
+        """At most so many images (0: all), drawn by seed, with all their texts."""
+        images, _, _ = sides(examples)
+        if not limit or limit >= len(images):
+            return list(examples)
+        kept = {images[number] for number in draw(range(len(images)), limit, seed)}
+        return [example for example in examples if _image(example) in kept]
+
+    def guesses(self, support: Sequence[Example], examples: Sequence[Example]) -> dict[str, Figures]:
+        """None: a rank cannot be guessed without looking."""
+        return {}
+
+
+def karpathy(folder: Path, split: str) -> list[Example]:
+    """A split of a folder in Karpathy's format; see :func:`karpathy_splits`.
+
+    Raises:
+        DataError: the file is missing or has another format, or there is no such split.
+    """
+    splits = karpathy_splits(folder)
+    return splits[split_named(split, tuple(splits), str(folder))]
+
+
+def karpathy_splits(folder: Path) -> dict[str, list[Example]]:
+    """``dataset_flickr30k.json`` or ``dataset_coco.json`` by split: an example for each image, its captions as the
+    target. COCO's ``restval`` belongs to ``train``.
+
+    Raises:
+        DataError: the file is missing or has another format.
+    """
+    path = one_file(folder, "dataset*.json")
+
+    def read(record: Mapping[str, Any]) -> tuple[str, Example]:
+        name = record["filename"]
+        image = image_in(folder, name, f"{record.get('filepath', '')}/{name}")
+        captions = tuple(sentence["raw"] for sentence in record["sentences"])
+        source = f"{path.name}, {name}"
+        return record["split"], Example(name, Document([image], name=source), Text(captions), source=source)
+
+    found: dict[str, list[Example]] = {}
+    for split, example in each(path, listed(path, read_json(path), "images"), read):
+        found.setdefault("train" if split == "restval" else split, []).append(example)
     return found
 
 
-def shortlist(scores: np.ndarray, count: int) -> np.ndarray:
-    """True for each text's best images and each image's best texts, so many of each, by a faster model's scores.
+def sides(examples: Sequence[Example]) -> tuple[list[Image], list[str], list[int]]:
+    """The images of pairs, each once; their texts; and for each text the index of its image."""
+    images: dict[Image, int] = {}
+    texts: list[str] = []
+    image_of: list[int] = []
+    for example in examples:
+        number = images.setdefault(_image(example), len(images))
+        assert isinstance(example.target, Text)
+        texts += example.target.references
+        image_of += [number] * len(example.target.references)
+    return list(images), texts, image_of
 
-    Args:
-        scores: (images, texts).
-        count: how many.
+
+def is_pair(example: Example) -> bool:
+    """Whether an example is one image with its texts."""
+    media = example.media
+    return isinstance(example.target, Text) and len(media) == 1 and isinstance(media[0], Image) and not example.text
+
+
+def must_be_pairs(examples: Sequence[Example]) -> None:
+    """Raise where examples are not pairs.
+
+    Raises:
+        DataError: one is not; the message names it.
     """
+    for example in examples:
+        if not is_pair(example):
+            raise DataError(f'{example.name}: not a pair. Each record is {{"image": path, "text": its caption}}.')
+
+
+def _image(example: Example) -> Image:
+    (image,) = example.prompt.media
+    assert isinstance(image, Image)
+    return image
+
+
+def shortlist(scores: Float[np.ndarray, "images texts"], count: int) -> Bool[np.ndarray, "images texts"]:
+    """True for each text's best images and each image's best texts, so many of each, by a faster model's scores."""
     chosen = np.zeros(scores.shape, dtype=bool)
     for axis in (0, 1):
         kept = min(count, scores.shape[axis])
@@ -118,66 +159,56 @@ def shortlist(scores: np.ndarray, count: int) -> np.ndarray:
     return chosen
 
 
-def rank_of(scores: np.ndarray, right: np.ndarray) -> int:
-    """The rank, from 1, of the best of the right ones; ties count as before it, and what was never scored as last."""
-    best = scores[right].max()
-    if np.isneginf(best):
-        return len(scores)
-    return int((scores[~right] >= best).sum()) + 1
-
-
-def right_pair(document: Document, task: str = "retrieval") -> Case:
-    """A case that so far has the right option alone; :func:`four_way` draws the wrong ones.
-
-    They are drawn after a split, on each side among its own, so that nothing that is held out is learned from.
-    """
-    return Case(document.name, (document,), Choice(0), task, id=document.name)
-
-
-def four_way(cases: Sequence[Case], seed: int = 0) -> list[Case]:
-    """Cases as ViLBERT has them (Lu et al. 2019, section 3.2): of four pairs one belongs together.
+def four_way(examples: Sequence[Example], seed: int = 0) -> list[Example]:
+    """Each pair as a choice among four pairs, as ViLBERT has it (Lu et al. 2019, section 3.2); other examples stay.
 
     The wrong ones are another's caption, another image, and a hard one: the caption of a similar image, here of one
-    whose caption shares the rarest word with the right one. A case to which nothing is wrong is left out.
+    whose caption shares the rarest word with the right one. A pair to which nothing is wrong is left out. They are
+    drawn among the examples given, so after a split, on each side: nothing that is held out is learned from.
 
     Args:
-        cases: of one right option each, :func:`right_pair`; others stay as they are.
-        seed: of what is drawn.
+        examples: pairs, each of whose texts becomes an example of its own: an empty prompt, and choices of image and
+            text.
+        seed: of the draw.
     """
-    pairs = [case for case in cases if len(case.options) == 1 and isinstance(case.target, Choice)]
+    pairs = [example for example in examples if is_pair(example)]
     completed = iter(_completed(pairs, seed))
-    alone = {id(case) for case in pairs}
-    found = [next(completed) if id(case) in alone else case for case in cases]
-    return [case for case in found if case is not None]
+    found: list[Example | None] = []
+    for example in examples:
+        if isinstance(example.target, Text) and is_pair(example):
+            found += [next(completed) for _ in example.target.references]
+        else:
+            found.append(example)
+    return [example for example in found if example is not None]
 
 
-def _completed(cases: Sequence[Case], seed: int) -> list[Case | None]:
-    documents = [case.options[0] for case in cases]
-    collection = of_documents(documents)
-    said: dict[int, set[str]] = {}
-    for text, image in zip(collection.texts, collection.image_of, strict=True):
-        said.setdefault(image, set()).add(text.lower())
-    words = [set(text.lower().split()) for text in collection.texts]
+def _completed(pairs: Sequence[Example], seed: int) -> list[Example | None]:
+    """For each text of each pair a choice among four; None where nothing wrong was found."""
+    images, texts, image_of = sides(pairs)
+    owners = [(pair, n) for pair in pairs for n in range(len(pair.target.references))]  # type: ignore[union-attr]
+    captions: dict[int, set[str]] = {}
+    for text, image in zip(texts, image_of, strict=True):
+        captions.setdefault(image, set()).add(text.lower())
+    words = [set(text.lower().split()) for text in texts]
     having: dict[str, list[int]] = {}
     for number, own in enumerate(words):
         for word in own:
             having.setdefault(word, []).append(number)
-    found: list[Case | None] = []
-    for number, (case, document) in enumerate(zip(cases, documents, strict=True)):
-        chance = random.Random(f"{seed} {number}")
-        text, image = collection.texts[number], collection.image_of[number]
+    found: list[Example | None] = []
+    for number, (text, image) in enumerate(zip(texts, image_of, strict=True)):
+        rng = random.Random(f"{seed} {number}")
 
         def other(
-            numbers: Sequence[int], image: int = image, own: str = text.lower(), chance: random.Random = chance
+            numbers: Sequence[int], image: int = image, own: str = text.lower(), rng: random.Random = rng
         ) -> int | None:
             """Another caption, that nobody gave to this image, of an image to which nobody gave this one's."""
             for _ in range(20):
-                drawn = numbers[chance.randrange(len(numbers))]
-                if collection.texts[drawn].lower() not in said[image] and own not in said[collection.image_of[drawn]]:
+                drawn = numbers[rng.randrange(len(numbers))]
+                if texts[drawn].lower() not in captions[image] and own not in captions[image_of[drawn]]:
                     return drawn
             return None
 
-        everything = range(len(collection.texts))
+        everything = range(len(texts))
         random_text, random_image = other(everything), other(everything)
         hard = None
         for word in sorted(words[number], key=lambda word: len(having[word])):
@@ -188,16 +219,18 @@ def _completed(cases: Sequence[Case], seed: int) -> list[Case | None]:
         if random_text is None or random_image is None or hard is None:
             found.append(None)
             continue
-        picture = collection.images[image]
-        pairs = [
-            (picture, text),
-            (picture, collection.texts[random_text]),
-            (collection.images[collection.image_of[random_image]], text),
-            (picture, collection.texts[hard]),
+        four = [
+            (images[image], text),
+            (images[image], texts[random_text]),
+            (images[image_of[random_image]], text),
+            (images[image], texts[hard]),
         ]
-        # Anywhere among the four: whoever cannot tell them apart is right in a quarter of the cases.
-        place = chance.randrange(len(pairs))
-        pairs[0], pairs[place] = pairs[place], pairs[0]
-        options = tuple(Document(pair, name=document.name) for pair in pairs)
-        found.append(replace(case, options=options, target=Choice(place)))
+        # Anywhere among the four: a model that cannot tell them apart is right in a quarter of the cases.
+        index = rng.randrange(len(four))
+        four[0], four[index] = four[index], four[0]
+        example, n = owners[number]
+        name = example.id if len(example.target.references) == 1 else f"{example.id} {n}"  # type: ignore[union-attr]
+        choices = tuple(Document(pair, name=example.name) for pair in four)
+        prompt = Document([], name=example.name)
+        found.append(replace(example, id=name, prompt=prompt, target=Choice(index), choices=choices))
     return found

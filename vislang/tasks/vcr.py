@@ -1,108 +1,149 @@
 """VCR (Zellers et al. 2019): choose the answer to a question, then the reason for it.
 
 Accuracies are of the answer given the question (Q->A), of the reason given question and right answer (QA->R), and of
-both right on one record (Q->AR). Decisions are matched by record and part: ``ANNOT_ID answer``, ``ANNOT_ID rationale``.
+both right on one record (Q->AR).
 """
 
 from __future__ import annotations
 
-import csv
-import io
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from vislang.case import Case, Choice, Decision
-from vislang.data.jsonl import DataError
 from vislang.document import Document
-from vislang.tasks.answers import proportion
-from vislang.tasks.official import Benchmark, Score, complete, each, image_in, one_file, read_lines, read_text
+from vislang.example import Choice, Example, Prediction
+from vislang.metrics.figure import Figures, share
+from vislang.tasks.benchmark import Benchmark, must_have_target
+from vislang.tasks.files import each, image_in, read_csv, read_lines, written_csv
 
 NEUTRAL_NAMES = ("Casey", "Riley", "Jessie", "Jackie", "Avery", "Jaime", "Peyton", "Kerry", "Jody", "Kendall")
 """What people in an image are called, by their number, instead of a tag that no vocabulary knows."""
 
+CHOICES = range(4)
+
 
 class VCR(Benchmark):
-    """``train.jsonl``, ``val.jsonl`` and images; each record becomes two cases, for the answer and for the reason."""
+    """``train.jsonl``, ``val.jsonl``, ``test.jsonl`` and images.
+
+    Each record becomes two examples: ``ANNOT_ID answer`` and ``ANNOT_ID rationale``, the latter given the right answer.
+    Where that is not known, as in the test split, the rationale is asked for each answer: ``ANNOT_ID rationale 0`` to
+    ``3``; these examples have no target.
+    """
 
     name = "vcr"
+    about = "questions about film scenes: the right answer of four, and the right reason of four"
+    kind = "choice"
+    media = frozenset({"image", "text"})
+    metrics = ("q_to_a", "qa_to_r", "q_to_ar")
+    splits = ("train", "val", "test")
+    patterns = (r"(.+)\.jsonl",)
     files = "SPLIT.jsonl, images under vcr1images/ by their img_fn"
 
-    def __init__(self, folder: Path, split: str):
-        path = one_file(folder, f"{split}.jsonl")
-        made = each(path, read_lines(path), lambda record: self._cases(folder, path, record))
-        self.cases = [case for cases in made for case in cases]
+    def read(self, split: str) -> list[Example]:
+        """The examples of a split, in the official order."""
+        path = self.split_files[split]
+        made = each(path, read_lines(path), lambda record: self._examples(path, record))
+        return [example for examples in made for example in examples]
 
-    def _cases(self, folder: Path, path: Path, record: Mapping[str, Any]) -> list[Case]:
-        image = image_in(folder, f"vcr1images/{record['img_fn']}", record["img_fn"])
+    def _examples(self, path: Path, record: Mapping[str, Any]) -> list[Example]:
+        image = image_in(self.folder, f"vcr1images/{record['img_fn']}", record["img_fn"])
         objects, annotation = record["objects"], record["annot_id"]
+        question = written(record["question"], objects)
+        answers, rationales = (
+            [written(choice, objects) for choice in record[f"{part}_choices"]] for part in ("answer", "rationale")
+        )
 
-        def text(tokens: Sequence[Any]) -> str:
-            return written(tokens, objects)
-
-        question = text(record["question"])
-        right = text(record["answer_choices"][record["answer_label"]]) if "answer_label" in record else ""
-        cases = []
-        for part, asked, options in (
-            ("answer", question, record["answer_choices"]),
-            ("rationale", f"{question} {right}", record["rationale_choices"]),
-        ):
-            name = f"{path.name}, {annotation}, {part}"
-            label = record.get(f"{part}_label")
-            cases.append(
-                Case(
-                    name,
-                    tuple(Document([image, asked, text(option)], name=name) for option in options),
-                    None if label is None else Choice(int(label)),
-                    self.name,
-                    record["img_fn"],
-                    f"{annotation} {part}",
-                )
+        def example(part: str, text: str, choices: Sequence[str], label: object) -> Example:
+            source = f"{path.name}, {annotation}, {part}"
+            return Example(
+                f"{annotation} {part}",
+                Document([image, text], name=source),
+                None if label is None else Choice(int(label)),  # type: ignore[call-overload]
+                tuple(Document([choice], name=source) for choice in choices),
+                record["img_fn"],
+                source,
+                self.name,
             )
-        return cases
 
-    def together(self, case: Case) -> str:
+        first = example("answer", question, answers, record.get("answer_label"))
+        if "answer_label" in record:
+            given = f"{question} {answers[record['answer_label']]}"
+            return [first, example("rationale", given, rationales, record.get("rationale_label"))]
+        return [
+            first,
+            *(example(f"rationale {n}", f"{question} {answer}", rationales, None) for n, answer in enumerate(answers)),
+        ]
+
+    def together(self, example: Example) -> str:
         """An answer goes with its rationale."""
-        return case.id.rsplit(" ", 1)[0]
+        return _annotation(example.id)
 
-    def score(self, decisions: Mapping[str, Decision]) -> Score:
-        """``Q->A``, ``QA->R`` and ``Q->AR``."""
-        complete(self.cases, decisions, self.name)
+    def score(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> Figures:
+        """``q_to_a``, ``qa_to_r`` and ``q_to_ar``."""
         right: dict[str, dict[str, bool]] = {}
-        for case in self.cases:
-            annotation, part = self.together(case), case.id.rsplit(" ", 1)[1]
-            if not isinstance(case.target, Choice):
-                raise DataError(f"{case.name}: has no label; the test split is scored by its authors only.")
-            right.setdefault(annotation, {})[part] = decisions[case.id].best == case.target.index
+        for example, prediction in zip(examples, predictions, strict=True):
+            must_have_target(example)
+            assert isinstance(example.target, Choice)
+            annotation = _annotation(example.id)
+            part = example.id[len(annotation) + 1 :]
+            right.setdefault(annotation, {})[part] = prediction.answer == example.target.index
         n = len(right)
         return {
-            "Q->A": proportion(sum(parts["answer"] for parts in right.values()), n),
-            "QA->R": proportion(sum(parts["rationale"] for parts in right.values()), n),
-            "Q->AR": proportion(sum(all(parts.values()) for parts in right.values()), n),
+            "q_to_a": share(sum(parts["answer"] for parts in right.values()), n),
+            "qa_to_r": share(sum(parts["rationale"] for parts in right.values()), n),
+            "q_to_ar": share(sum(all(parts.values()) for parts in right.values()), n),
         }
 
-    def read_predictions(self, path: Path) -> dict[str, Decision]:
+    def read_official(self, path: Path, examples: Sequence[Example]) -> list[Prediction]:
         """The leaderboard's CSV: annot_id, answer_0 ... answer_3, rationale_conditioned_on_aA_R for all sixteen."""
-        rows = list(csv.DictReader(io.StringIO(read_text(path), newline="")))
-        labels = {
-            case.id.rsplit(" ", 1)[0]: case.target.index
-            for case in self.cases
-            if case.id.endswith(" answer") and isinstance(case.target, Choice)
-        }
+        parts: dict[str, list[tuple[str, str]]] = {}
+        for example, columns in zip(examples, _columns(examples), strict=True):
+            parts.setdefault(_annotation(example.id), []).append((example.id, columns))
 
-        def decide(row: Mapping[str, str]) -> list[tuple[str, Decision]]:
+        def predictions(row: Mapping[str, str]) -> list[Prediction]:
             annotation = row["annot_id"]
-            answers = [float(row[f"answer_{n}"]) for n in range(4)]
-            given = labels[annotation]
-            reasons = [float(row[f"rationale_conditioned_on_a{given}_{n}"]) for n in range(4)]
-            return [
-                (f"{annotation} {part}", Decision(int(np.argmax(values)), (0, 1, 2, 3), tuple(values)))
-                for part, values in (("answer", answers), ("rationale", reasons))
-            ]
+            found = []
+            for name, columns in parts.get(annotation, [(f"{annotation} answer", "answer")]):
+                scores = tuple(float(row[f"{columns}_{n}"]) for n in CHOICES)
+                found.append(Prediction(name, int(np.argmax(scores)), tuple(CHOICES), scores))
+            return found
 
-        return dict(pair for pairs in each(path, rows, decide) for pair in pairs)
+        return [prediction for made in each(path, read_csv(path), predictions) for prediction in made]
+
+    def submission(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> tuple[str, str]:
+        """The same; where reasons were asked for the right answer alone, those for the other answers are 0."""
+        rows: dict[str, dict[str, float]] = {}
+        for prediction, columns in zip(predictions, _columns(examples), strict=True):
+            scores: dict[object, float] = dict(zip(prediction.candidates, prediction.scores, strict=True))
+            scores = scores or {prediction.answer: 1.0}
+            row = rows.setdefault(_annotation(prediction.id), {})
+            row |= {f"{columns}_{n}": float(scores.get(n, 0.0)) for n in CHOICES}
+        header = [f"answer_{n}" for n in CHOICES]
+        header += [f"rationale_conditioned_on_a{a}_{n}" for a in CHOICES for n in CHOICES]
+        body = [[name, *(row.get(column, 0.0) for column in header)] for name, row in rows.items()]
+        return "vcr_submission.csv", written_csv([["annot_id", *header], *body])
+
+
+def _annotation(name: str) -> str:
+    """The record's identifier, of an example's."""
+    return re.sub(r" (answer|rationale( \d)?)$", "", name)
+
+
+def _columns(examples: Sequence[Example]) -> list[str]:
+    """For each example the beginning of its columns' names in the leaderboard's file."""
+    answers = {
+        _annotation(example.id): example.target.index
+        for example in examples
+        if example.id.endswith(" answer") and isinstance(example.target, Choice)
+    }
+    columns = []
+    for example in examples:
+        given = example.id[-1] if example.id[-1].isdigit() else answers.get(_annotation(example.id))
+        columns.append("answer" if example.id.endswith(" answer") else f"rationale_conditioned_on_a{given}")
+    return columns
 
 
 def written(tokens: Sequence[Any], objects: Sequence[str]) -> str:

@@ -1,148 +1,86 @@
-"""VQA (Antol et al. 2015; Goyal et al. 2017): questions about images, ten answers of people each.
-
-Accuracy is that of the official evaluation (GT-Vision-Lab/VQA): the mean over the ten people of
-min(1, how many of the other nine said the same / 3), after a clean-up of both sides.
-"""
+"""VQA (Antol et al. 2015; Goyal et al. 2017): questions about images, ten answers of people each."""
 
 from __future__ import annotations
 
+import json
 import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-
-from vislang.case import Answers, Case, Decision
-from vislang.data.example import Example
 from vislang.document import Document
-from vislang.tasks.official import Benchmark, Score, complete, each, image_in, listed, one_file, read_json
+from vislang.example import Answers, Example, Prediction
+from vislang.metrics.figure import Figures, mean
+from vislang.metrics.vqa import soft_scores, vqa_accuracy
+from vislang.tasks.benchmark import Benchmark, must_have_target
+from vislang.tasks.files import each, image_in, listed, one_file, read_json
 
 
 class VQA(Benchmark):
-    """Questions, annotations and images of MS COCO, as released for VQA 1.0 and 2.0."""
+    """Questions, annotations and images of MS COCO, as released for VQA 1.0 and 2.0.
+
+    The questions of a test split have no annotations, and their examples no target.
+    """
 
     name = "vqa"
+    about = "questions about photographs, answered by ten people each"
+    kind = "answers"
+    media = frozenset({"image", "text"})
+    metrics = ("accuracy", "accuracy_yes_no", "accuracy_number", "accuracy_other")
+    splits = ("train2014", "val2014", "test2015", "test-dev2015")
+    patterns = (r".*OpenEnded.*?([^_]+?)_?questions\.json", r".*?([^_]+?)_?questions\.json")
     files = "*OpenEnded*SPLIT*questions.json, *SPLIT*annotations.json, images as COCO_SPLIT_<12 digits>.jpg"
 
-    def __init__(self, folder: Path, split: str):
-        path = one_file(folder, f"*OpenEnded*{split}*questions.json", f"*{split}*questions.json")
-        self._source = one_file(folder, f"*{split}*annotations.json")
-        content = read_json(self._source)
-        self._annotations = dict(
-            each(
-                self._source,
-                listed(self._source, content, "annotations"),
-                lambda record: (str(record["question_id"]), record),
-            )
-        )
-        questions = read_json(path)
-        records = listed(path, questions, "questions")
-        subtype = questions.get("data_subtype", split)
+    def __init__(self, folder: Path):
+        super().__init__(folder)
+        self._annotations: dict[str, Mapping[str, Any]] = {}
 
-        def case(record: dict) -> Case:
+    def read(self, split: str) -> list[Example]:
+        """The questions of a split, in the official order."""
+        path = self.split_files[split]
+        annotated = not split.startswith("test") or any(self.folder.glob(f"*{split}*annotations.json"))
+        if annotated:
+            source = one_file(self.folder, f"*{split}*annotations.json")
+            annotations = listed(source, read_json(source), "annotations")
+            self._annotations |= each(source, annotations, lambda record: (str(record["question_id"]), record))
+        content = read_json(path)
+        subtype = content.get("data_subtype", split) if isinstance(content, dict) else split
+
+        def example(record: Mapping[str, Any]) -> Example:
             number, image = str(record["question_id"]), record["image_id"]
             name = f"COCO_{subtype}_{int(image):012d}.jpg"
-            answers = [given["answer"] for given in self._annotations[number]["answers"]]
-            if not answers:
-                raise ValueError(f"question {number} has no answers")
-            document = Document(
-                [image_in(folder, name, f"{subtype}/{name}"), record["question"]], name=f"{path.name}, {number}"
-            )
-            return Case(document.name, (document,), Answers(soft_scores(answers)), self.name, str(image), number)
+            source = f"{path.name}, {number}"
+            prompt = [image_in(self.folder, name, f"{subtype}/{name}"), record["question"]]
+            target = None
+            if annotated:
+                if not (answers := self._answers(number)):
+                    raise ValueError(f"question {number} has no answers")
+                target = Answers(soft_scores(answers))
+            return Example(number, Document(prompt, name=source), target, (), str(image), source, self.name)
 
-        self.cases = each(path, records, case)
+        return each(path, listed(path, content, "questions"), example)
 
-    def score(self, decisions: Mapping[str, Decision]) -> Score:
-        """``accuracy``, and the same by type of answer."""
+    def _answers(self, number: str) -> list[str]:
+        return [given["answer"] for given in self._annotations[number]["answers"]]
+
+    def score(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> Figures:
+        """The official ``accuracy``, and the same by type of answer."""
         by_type: dict[str, list[float]] = {}
-        for case, decision in zip(self.cases, complete(self.cases, decisions, self.name), strict=True):
-            annotation = self._annotations[case.id]
-            right = vqa_accuracy(str(decision.best), [given["answer"] for given in annotation["answers"]])
-            by_type.setdefault("accuracy", []).append(right)
-            if "answer_type" in annotation:
-                by_type.setdefault(f"accuracy, {annotation['answer_type']}", []).append(right)
-        return {name: float(np.mean(values)) for name, values in by_type.items()}
+        for example, prediction in zip(examples, predictions, strict=True):
+            must_have_target(example)
+            answer = prediction.answer
+            value = 0.0 if answer is None else vqa_accuracy(str(answer), self._answers(example.id))
+            by_type.setdefault("accuracy", []).append(value)
+            if "answer_type" in self._annotations[example.id]:
+                kind = re.sub(r"\W+", "_", str(self._annotations[example.id]["answer_type"]))
+                by_type.setdefault(f"accuracy_{kind}", []).append(value)
+        return {name: mean(values) for name, values in by_type.items()}
 
-    def read_predictions(self, path: Path) -> dict[str, Decision]:
+    def read_official(self, path: Path, examples: Sequence[Example]) -> list[Prediction]:
         """``[{"question_id": ..., "answer": ...}, ...]``."""
-        return dict(each(path, read_json(path), lambda r: (str(r["question_id"]), Decision(r["answer"]))))
+        return each(path, read_json(path), lambda r: Prediction(str(r["question_id"]), r["answer"]))
 
-
-def from_examples(examples: Sequence[Example], task: str = "vqa") -> list[Case]:
-    """Questions about images with accepted answers, such as easy-VQA's, as cases."""
-    cases = []
-    for example in examples:
-        document = Document([example.image, example.question or ""], name=example.name)  # type: ignore[list-item]
-        scores = dict.fromkeys(example.references, 1.0)
-        cases.append(Case(example.name, (document,), Answers(scores), task, "", example.name))
-    return cases
-
-
-def soft_scores(answers: Sequence[str]) -> dict[str, float]:
-    """What each answer is worth as a target: 0.3, 0.6, 0.9, 1 for one to four people and more.
-
-    As in the official rule, answers are cleaned up only where people disagree.
-    """
-    agreed = len({_trimmed(answer) for answer in answers}) == 1
-    counts = Counter(_trimmed(answer) if agreed else clean(answer) for answer in answers)
-    return {answer: min(1.0, round(0.3 * count, 1)) for answer, count in counts.items()}
-
-
-def vqa_accuracy(prediction: str, answers: Sequence[str]) -> float:
-    """How right an answer is, from 0 to 1, by the official rule."""
-    answers, prediction = [_trimmed(answer) for answer in answers], _trimmed(prediction)
-    if len(set(answers)) > 1:
-        answers, prediction = [clean(answer) for answer in answers], clean(prediction)
-    same = [answer == prediction for answer in answers]
-    return float(np.mean([min(1.0, (sum(same) - own) / 3) for own in same]))
-
-
-def clean(answer: str) -> str:
-    """The official clean-up: punctuation, numbers as digits, no articles, apostrophes where they belong."""
-    answer = _trimmed(answer)
-    found = answer
-    for mark in PUNCTUATION:
-        # A mark beside a space goes; one between letters leaves a space. In an answer with 1,000 all of them go.
-        loose = f"{mark} " in answer or f" {mark}" in answer or re.search(r"\d,\d", answer) is not None
-        found = found.replace(mark, "" if loose else " ")
-    # The official expression, whose first group was meant to be a lookbehind, and its count.
-    found = re.sub(r"(?!<=\d)(\.)(?!\d)", "", found, count=32)
-    words = [NUMBERS.get(word, word) for word in found.lower().split()]
-    return " ".join(CONTRACTIONS.get(word, word) for word in words if word not in ("a", "an", "the"))
-
-
-def _trimmed(answer: str) -> str:
-    return answer.replace("\n", " ").replace("\t", " ").strip()
-
-
-PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
-
-_DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
-NUMBERS = {word: str(number) for number, word in enumerate(_DIGITS)} | {"none": "0"}
-
-
-def _contractions() -> dict[str, str]:
-    """Spellings without (one of) the apostrophes -> the spelling with them."""
-    once = (
-        "ain't aren't can't could've couldn't didn't doesn't don't hadn't hasn't haven't he'd he's how'd how'll "
-        "how's I'm I've isn't it'd it'll ma'am mightn't might've mustn't must've needn't not've o'clock oughtn't "
-        "shan't should've shouldn't somebody'll somebody's someone'd someone'll someone's something'd "
-        "something'll that's there'd there're there's they'd they'll they're they've 'twas wasn't we've weren't "
-        "what'll what're what's what've when's where'd where's where've who'd who'll who's who've why'll why're "
-        "why's won't would've wouldn't y'all you'd you'll you're you've"
-    )
-    twice = (
-        "couldn't've hadn't've he'd've I'd've it'd've mightn't've she'd've shouldn't've somebody'd've "
-        "someone'd've something'd've there'd've they'd've we'd've who'd've wouldn't've y'all'll you'd've"
-    )
-    found = {form.replace("'", ""): form for form in once.split()}
-    for form in twice.split():
-        first, second = form.find("'"), form.rfind("'")
-        found |= {form[:place] + form[place + 1 :]: form for place in (first, second)}
-    # What the official table has beyond the rule.
-    found |= {"ow's'at": "'ow's'at", "'ows'at": "'ow's'at", "'ow'sat": "'ow's'at", "somebody'd": "somebodyd"}
-    return found | {"yall'd've": "y'all'd've", "y'alld've": "y'all'd've", "y'all'dve": "y'all'd've"}
-
-
-CONTRACTIONS = _contractions()
+    def submission(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> tuple[str, str]:
+        """The same."""
+        records = [{"question_id": int(p.id), "answer": "" if p.answer is None else str(p.answer)} for p in predictions]
+        return "vqa_results.json", json.dumps(records)

@@ -1,12 +1,14 @@
-"""Emoji: the same pictures by two hands, with names and groups."""
+"""Emoji: the same pictures by two vendors, with names and groups."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 
 from vislang.data.fetch import EMOJI
-from vislang.document import Image
+from vislang.document import Document, Image
+from vislang.example import Example, Text
 
 VENDORS = ("google", "twitter")
 
@@ -17,7 +19,7 @@ class Drawing:
 
     Attributes:
         image: 64 x 64 pixels, transparent around the drawing.
-        vendor: whose hand.
+        vendor: who drew it.
         emoji: the code points of the emoji that it shows, or that it is a skin tone of; split by this.
         name: in words.
         group: one of nine, such as ``Food & Drink`` (and ``Component``, five skin tones).
@@ -32,6 +34,11 @@ class Drawing:
     group: str
     subgroup: str
     variant: bool
+
+    @property
+    def id(self) -> str:
+        """The vendor and the code points of the drawing."""
+        return f"{self.vendor}/{Path(str(self.image.source)).stem}"
 
 
 def drawings() -> list[Drawing]:
@@ -61,3 +68,17 @@ def drawings() -> list[Drawing]:
                         )
                     )
     return found
+
+
+def pictures(*vendors: str) -> list[Example]:
+    """The drawings of vendors, skin tones included, without a target."""
+    return [Example(d.id, Document([d.image], name=d.image.name)) for d in drawings() if d.vendor in vendors]
+
+
+def named(vendor: str, without: tuple[str, ...] = ()) -> list[Example]:
+    """A vendor's drawings with the name of each; none of some groups."""
+    return [
+        Example(d.id, Document([d.image], name=d.image.name), Text((d.name,)))
+        for d in drawings()
+        if d.vendor == vendor and not d.variant and d.group not in without
+    ]

@@ -6,8 +6,11 @@ import gzip
 import re
 from collections.abc import Iterator
 from html.parser import HTMLParser
+from itertools import groupby
 
 from vislang.data.fetch import ENGLISH
+from vislang.data.prose import passages
+from vislang.example import Example
 
 SHORTEST = 20
 """Characters of the shortest paragraph that is kept."""
@@ -26,6 +29,14 @@ def paragraphs() -> Iterator[tuple[str, str]]:
             if len(paragraph) >= SHORTEST and paragraph not in seen:
                 seen.add(paragraph)
                 yield source, paragraph
+
+
+def prose() -> list[Example]:
+    """Passages of neighbouring paragraphs of one source."""
+    found: list[Example] = []
+    for source, group in groupby(paragraphs(), key=lambda pair: pair[0]):
+        found += passages((paragraph for _, paragraph in group), f"english/{source}")
+    return found
 
 
 class _Paragraphs(HTMLParser):

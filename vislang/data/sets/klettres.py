@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from html import unescape
+from pathlib import Path
 from typing import Literal
 
 from vislang.data.fetch import KLETTRES
-from vislang.document import Audio
+from vislang.document import Audio, Document
+from vislang.example import Example
 
 
 @dataclass(frozen=True)
@@ -45,4 +47,15 @@ def readings() -> list[Reading]:
                 if path.is_file():
                     name = unescape(sound[1]).upper()
                     found.append(Reading(Audio(path), index.parent.name, kind, name))  # type: ignore[arg-type]
+    return found
+
+
+def recordings() -> list[Example]:
+    """The recordings without a target."""
+    root = KLETTRES.path("klettres-data", "usr", "share", "klettres")
+    found = []
+    for reading in readings():
+        name = Path(str(reading.sound.source)).relative_to(root).with_suffix("").as_posix()
+        # Some recordings are those of two letters.
+        found.append(Example(f"{name}, {reading.text}", Document([reading.sound], name=reading.sound.name)))
     return found

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass
 from html import unescape
 from pathlib import Path
 
 from vislang.data.fetch import OPENCLIPART
-from vislang.document import MAX_PIXELS, Image
+from vislang.document import MAX_PIXELS, Document, Image
+from vislang.example import Example, Text
 
 NO_KEYWORDS = {"", "hash", "unsorted", "unchecked", "clip art", "clipart"}
-"""Keywords that say nothing of a picture."""
+"""Keywords that do not describe a picture."""
 
 
 @dataclass(frozen=True)
@@ -19,11 +21,13 @@ class ClipArt:
     """One drawing.
 
     Attributes:
+        name: its path without an ending, such as ``animals/mammals/fox``.
         image: of any size.
-        category: the folder that it lies in, such as ``animals``; ``unsorted`` is one of them.
+        category: the first folder of its path, such as ``animals``; ``unsorted`` is one of them.
         title, keywords: as its author gave them; either may be empty.
     """
 
+    name: str
     image: Image
     category: str
     title: str
@@ -44,7 +48,27 @@ def clip_art() -> list[ClipArt]:
         if _pixels(path) > MAX_PIXELS:
             continue
         title, keywords = _described((sources / inside).with_suffix(".svg"))
-        found.append(ClipArt(Image(path), inside.parts[0], title, keywords))
+        found.append(ClipArt(inside.with_suffix("").as_posix(), Image(path), inside.parts[0], title, keywords))
+    return found
+
+
+def pictures() -> list[Example]:
+    """The drawings without a target."""
+    return [Example(drawing.name, Document([drawing.image], name=drawing.image.name)) for drawing in clip_art()]
+
+
+def captioned() -> list[Example]:
+    """Each drawing with its title, and again with its keywords; a title that more than five drawings have is that of a
+    collection, and left out."""
+    drawings = clip_art()
+    frequency = Counter(drawing.title for drawing in drawings)
+    found = []
+    for drawing in drawings:
+        prompt = Document([drawing.image], name=drawing.image.name)
+        if drawing.title and frequency[drawing.title] <= 5:
+            found.append(Example(f"{drawing.name}, title", prompt, Text((drawing.title.lower(),))))
+        if drawing.keywords:
+            found.append(Example(f"{drawing.name}, keywords", prompt, Text((" ".join(drawing.keywords),))))
     return found
 
 

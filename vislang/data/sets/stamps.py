@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
 from vislang.data.fetch import STAMPS
-from vislang.document import Audio, Image
+from vislang.document import Audio, Document, Image
+from vislang.example import Example, Text
 
 ENGLISH = "en"
 
@@ -61,6 +63,35 @@ def stamps() -> list[Stamp]:
             )
         )
     return found
+
+
+def pictures() -> list[Example]:
+    """The pictures without a target."""
+    return [Example(s.name, Document([s.image], name=s.image.name)) for s in stamps() if s.image is not None]
+
+
+def recordings() -> list[Example]:
+    """The spoken captions of all languages without a target."""
+    return [
+        Example(f"{stamp.name}, {language}", Document([sound], name=sound.name))
+        for stamp in stamps()
+        for language, sound in stamp.spoken.items()
+    ]
+
+
+def captioned(half: int | None = None) -> list[Example]:
+    """The pictures with their English captions; of a half (0 or 1) those that the hash of the caption puts into it, so
+    that the same words are in one half only."""
+    found = [
+        Example(s.name, Document([s.image], name=s.image.name), Text((s.captions[ENGLISH],)))
+        for s in stamps()
+        if s.image is not None and ENGLISH in s.captions
+    ]
+    return found if half is None else [e for e in found if _half(e.target.references[0]) == half]  # type: ignore[union-attr]
+
+
+def _half(caption: str) -> int:
+    return hashlib.sha256(caption.lower().encode()).digest()[0] % 2
 
 
 def _captions(path: Path) -> dict[str, str]:

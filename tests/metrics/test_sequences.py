@@ -1,0 +1,14 @@
+import pytest
+
+from vislang.metrics.sequences import tagging, transcripts
+
+
+def test_error_rates_are_over_all_words_and_characters():
+    found = transcripts(["a cat", "go"], ["A  dog", "go home now"])
+    assert found["word_error_rate"].value == pytest.approx(3 / 5)
+    assert found["character_error_rate"].value == pytest.approx((3 + 9) / (5 + 11))
+
+
+def test_tags_are_compared_word_by_word():
+    found = tagging(["N V", "N"], ["N N", "V N"])
+    assert (found["accuracy"].value, found["accuracy"].n) == (pytest.approx(1 / 3), 3)

@@ -1,0 +1,298 @@
+"""Sources: any name, file or folder becomes Examples. This is the one resolver of every verb and every recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from vislang.capabilities import Progress
+from vislang.data.fetch import EMOJI, ENGLISH, GIMP_MANUAL, KLETTRES, OPENCLIPART, STAMPS, DataSet, fetch
+from vislang.data.files import MEDIA, read_files, read_folder
+from vislang.data.jsonl import read_jsonl
+from vislang.data.problems import DataError, Problem, must_be_file, must_be_good
+from vislang.data.prose import PROSE
+from vislang.data.sets import easy_vqa, emoji, emoji_groups, english, films, klettres, openclipart, scenes, stamps
+from vislang.data.tars import read_tar
+from vislang.data.web_pages import html_pages, mmc4, obelics
+from vislang.document import Document, Image
+from vislang.example import Example, Text
+
+
+@dataclass(frozen=True)
+class Source:
+    """A set that comes by package.
+
+    Attributes:
+        about: one line.
+        kind: of its targets, one of :data:`vislang.example.TARGETS`; ``none`` where nothing is asked.
+        media: what its prompts hold, of ``text``, ``image``, ``several images``, ``video`` and ``audio``.
+        sizes: the number of examples of each split; of ``all`` where there are no splits.
+        licence: of the data.
+        data_set: what is fetched for it; None where pip installs it.
+        read: the examples of a split.
+    """
+
+    about: str
+    kind: str
+    media: frozenset[str]
+    sizes: Mapping[str, int]
+    licence: str
+    data_set: DataSet | None
+    read: Callable[[str], list[Example]]
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The names of its splits; empty where it has none."""
+        return () if set(self.sizes) == {"all"} else tuple(self.sizes)
+
+    @property
+    def is_here(self) -> bool:
+        """Whether it can be read without fetching anything."""
+        return easy_vqa.is_here() if self.data_set is None else self.data_set.is_here
+
+
+def _set(data_set: DataSet, about: str, kind: str, media: str, size: int, read: Callable[[], list[Example]]) -> Source:
+    """A source without splits; ``media`` with commas between them."""
+    return Source(
+        about, kind, frozenset(media.split(", ")), {"all": size}, data_set.licence, data_set, lambda _: read()
+    )
+
+
+SOURCES: dict[str, Source] = {
+    easy_vqa.NAME: Source(
+        "questions about coloured shapes, official split",
+        "answers",
+        frozenset(("text", "image")),
+        {"train": 38_575, "test": 9_673},
+        "MIT",
+        None,
+        easy_vqa.easy_vqa,
+    ),
+    films.NAME: Source(
+        "questions about the first or last frame of films made of easy-VQA's images",
+        "answers",
+        frozenset(("text", "video")),
+        films.COUNTS,
+        "MIT",
+        None,
+        films.films,
+    ),
+    scenes.NAME: Source(
+        "expressions that refer to one of five emoji in a scene",
+        "box",
+        frozenset(("text", "image")),
+        {"train": 9_268, "test": 1_485, "test-twitter": 1_495},
+        EMOJI.licence,
+        EMOJI,
+        scenes.scenes,
+    ),
+    "emoji-google-names": _set(
+        EMOJI, "Google's emoji and their names", "text", "image", 1_911, lambda: emoji.named("google")
+    ),
+    "emoji-google-names-known": _set(
+        EMOJI,
+        "the same without the three groups that are kept for tests",
+        "text",
+        "image",
+        1_403,
+        lambda: emoji.named("google", emoji_groups.NEW_GROUPS),
+    ),
+    "emoji-twitter-names": _set(
+        EMOJI, "Twitter's emoji and their names", "text", "image", 1_911, lambda: emoji.named("twitter")
+    ),
+    "clip-art-titles": _set(
+        OPENCLIPART, "clip art with titles and with keywords", "text", "image", 9_497, openclipart.captioned
+    ),
+    "stamp-pictures": _set(STAMPS, "stamps and their English captions", "text", "image", 785, stamps.captioned),
+    "stamp-pictures-train": _set(
+        STAMPS, "one half of them, by caption", "text", "image", 415, lambda: stamps.captioned(0)
+    ),
+    "stamp-pictures-test": _set(STAMPS, "the other half", "text", "image", 370, lambda: stamps.captioned(1)),
+    "emoji-episodes": _set(
+        EMOJI,
+        "new names of emoji groups, to be learned from 16 shots",
+        "text",
+        "image",
+        emoji_groups.EPISODES,
+        emoji_groups.episodes,
+    ),
+    "gimp-manual": _set(
+        GIMP_MANUAL,
+        "pages of a manual, images among their text",
+        "none",
+        "text, image, several images",
+        475,
+        lambda: html_pages(GIMP_MANUAL.path("gimp-help-en", "usr/share/gimp/2.0/help/en"), []),
+    ),
+    "emoji": _set(EMOJI, "emoji of both vendors", "none", "image", 7_572, lambda: emoji.pictures(*emoji.VENDORS)),
+    "emoji-google": _set(EMOJI, "Google's emoji", "none", "image", 3_786, lambda: emoji.pictures("google")),
+    "emoji-twitter": _set(EMOJI, "Twitter's emoji", "none", "image", 3_786, lambda: emoji.pictures("twitter")),
+    "openclipart": _set(OPENCLIPART, "clip art", "none", "image", 6_884, openclipart.pictures),
+    "stamps": _set(STAMPS, "Tux Paint's stamps", "none", "image", 785, stamps.pictures),
+    "spoken-stamps": _set(
+        STAMPS, "captions of the stamps, spoken in many languages", "none", "audio", 7_391, stamps.recordings
+    ),
+    "klettres": _set(
+        KLETTRES, "letters and syllables, spoken in some 25 languages", "none", "audio", 1_835, klettres.recordings
+    ),
+    "english": _set(ENGLISH, "English prose and definitions, in passages", "none", "text", 40_774, english.prose),
+}
+"""Sets that come by package, by name."""
+
+RECORDS = (".jsonl", ".ndjson", ".json")
+"""Endings of JSON Lines files."""
+
+PAGES = {"mmc4": mmc4, "obelics": obelics}
+"""Readers of interleaved pages in one file."""
+
+PAIRS = ("pairs", "retrieval", "captions")
+"""Tasks of image-text pairs; all of them take a source of pairs, or a folder in Karpathy's format."""
+
+FORMS = (
+    "the name of a set (vislang data list), BENCHMARK:FOLDER[:SPLIT] (vislang tasks lists the benchmarks), "
+    "pairs:SOURCE or pairs:FOLDER[:SPLIT] in Karpathy's format, pages:FOLDER of HTML, mmc4:FILE, obelics:FILE, a .tar "
+    "file or several by a pattern with *, a folder of media, a .jsonl file, a .txt or .md file, or a single medium"
+)
+"""The forms of a source, for messages."""
+
+
+def load_source(
+    spec: str,
+    split: str | None = None,
+    problems: list[Problem] | None = None,
+    progress: Progress | None = None,
+    targets: bool = True,
+) -> list[Example]:
+    """The examples of a source. What comes by package and is not here is fetched.
+
+    Args:
+        spec: one of :data:`FORMS`. A set or a benchmark may name its split after a colon: ``easy-vqa:test``.
+        split: of a source with splits that names none; without one, ``train``.
+        problems: bad records are added to it, and left out; without it they are an error.
+        progress: called with (records or files done, of how many).
+        targets: False takes what can be read without its target, as for pretraining without labels: the media of each
+            record, or its text where it has none.
+
+    Raises:
+        DataError: there is no such source or split, nothing usable is in it, or it has bad records.
+    """
+    found: list[Problem] = []
+    examples = _read(spec, split, found, progress, targets)
+    if problems is None:
+        must_be_good(found, skip=False, name=spec)
+    else:
+        problems += found
+    return examples if targets else [_unlabelled(example) for example in examples]
+
+
+def splits_of(spec: str) -> tuple[str, ...]:
+    """The names of the splits of a source; empty where it has none, or where ``spec`` names one of them.
+
+    Raises:
+        DataError: it is the folder of a benchmark that cannot be used.
+    """
+    if spec in SOURCES:
+        return SOURCES[spec].splits
+    kind, _, rest = spec.partition(":")
+    if kind in PAIRS and rest:
+        if not Path(rest).is_dir():
+            return splits_of(rest)
+        from vislang.tasks.retrieval import karpathy_splits
+
+        return tuple(karpathy_splits(Path(rest)))
+    if not rest or ":" in rest or kind in (*SOURCES, "pages", *PAGES):
+        return ()
+    benchmarks = _benchmarks()
+    return benchmarks[kind](Path(rest)).splits if kind in benchmarks else ()
+
+
+def _read(
+    spec: str, split: str | None, problems: list[Problem], progress: Progress | None, targets: bool
+) -> list[Example]:
+    kind, colon, rest = spec.partition(":")
+    if spec in SOURCES or (kind in SOURCES and colon and SOURCES[kind].splits):
+        return _packaged(kind, rest or split)
+    folder, _, own = rest.partition(":")
+    if kind in PAIRS and colon:
+        if Path(folder).is_dir():
+            from vislang.tasks.retrieval import karpathy
+
+            return karpathy(Path(folder), own or split or "train")
+        return [_pair(example, spec) for example in _read(rest, split, problems, progress, targets=True)]
+    if kind in ("pages", *PAGES) and colon:
+        _must_want_all(spec, split)
+        return _pages(spec, kind, Path(rest), problems, progress)
+    if colon and kind in (benchmarks := _benchmarks()):
+        return benchmarks[kind](Path(folder)).examples(own or split or "train", problems, progress)
+    _must_want_all(spec, split)
+    path = Path(spec)
+    if spec.endswith(".tar"):
+        return [example for tar in _matching(path) for example in read_tar(tar, problems, progress)]
+    if path.is_dir():
+        return read_folder(path, problems, progress)
+    ending = path.suffix.lower()
+    if ending in (*MEDIA, *PROSE) and path.exists():
+        return read_files([path], problems, progress)
+    if ending in RECORDS:
+        return read_jsonl(path, problems, progress, targets)
+    there = "a file of no known kind" if path.exists() else "no such source"
+    raise DataError(f"{spec}: {there}. A source is {FORMS}.")
+
+
+def _packaged(name: str, split: str | None) -> list[Example]:
+    source = SOURCES[name]
+    if not source.splits:
+        _must_want_all(name, split)
+    split = split or "train"
+    if source.splits and split not in source.splits:
+        raise DataError(f"{name}: no split {split!r}; there are {', '.join(source.splits)}.")
+    if source.data_set is not None and not source.data_set.is_here:
+        fetch(source.data_set)
+    return source.read(split)
+
+
+def _pair(example: Example, spec: str) -> Example:
+    media = [type(part) for part in example.prompt.parts]
+    if media != [Image] or not isinstance(example.target, Text):
+        wanted = '{"image": path, "text": caption}'
+        raise DataError(f"{example.name}: not a pair of an image and a text. Records of {spec} are {wanted}.")
+    return example
+
+
+def _must_want_all(spec: str, split: str | None) -> None:
+    if split not in (None, "train"):
+        raise DataError(f"{spec}: has no splits, and so no {split!r}. Leave the split out.")
+
+
+def _pages(spec: str, kind: str, path: Path, problems: list[Problem], progress: Progress | None) -> list[Example]:
+    if kind == "pages":
+        if not path.is_dir():
+            raise DataError(f"{spec}: there is no such folder.")
+        return html_pages(path, problems, progress)
+    must_be_file(path, f"the pages of {kind}")
+    return PAGES[kind](path, problems, progress)
+
+
+def _matching(path: Path) -> list[Path]:
+    """The file of this name, or those that match it as a pattern."""
+    root = Path(path.anchor)
+    found = [path] if path.exists() else sorted(root.glob(str(path.relative_to(root))))
+    if not found:
+        raise DataError(f"{path}: there is no such file.")
+    return found
+
+
+def _benchmarks() -> Mapping:
+    """The official benchmarks by name. They are imported when they are needed: the readers of data know no task."""
+    from vislang.tasks.benchmarks import BENCHMARKS
+
+    return BENCHMARKS
+
+
+def _unlabelled(example: Example) -> Example:
+    """What is learned from without labels: the media alone where a question or a caption stands beside them."""
+    prompt = example.prompt
+    if prompt.media and not example.wording.verbatim:
+        prompt = Document(prompt.media, name=prompt.name)  # type: ignore[arg-type]  # each is an Image, Video or Audio
+    return replace(example, prompt=prompt, target=None, choices=(), shots=())

@@ -1,0 +1,94 @@
+"""A page of a few Examples, with all that a model is given."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image as Pillow
+from PIL import ImageDraw
+
+from vislang.boxes import Box
+from vislang.data.lines import in_words, short, target_line
+from vislang.document import Document, Image, Learned, Part, Video
+from vislang.evaluate.page import data_url, template
+from vislang.example import Choice, Example, kind_of
+
+LONGEST = 800
+"""Characters of a text on the page."""
+
+PARTS, FRAMES, SHOTS = 12, 6, 4
+"""Parts of a document, frames of a video, and shots of an example that are shown."""
+
+SIDE = 224
+"""The longer side of a picture on the page, in pixels."""
+
+
+def write_examples(out: Path, title: str, examples: Sequence[Example], total: int) -> None:
+    """Write a self-contained page.
+
+    Args:
+        out: the page.
+        title: of the page: the source.
+        examples: to be shown, in order.
+        total: how many the source has.
+
+    Raises:
+        MediaError: a medium cannot be decoded.
+    """
+    cards = [
+        {
+            "id": example.id,
+            "source": example.source,
+            "shots": [_card(shot) for shot in example.shots[:SHOTS]],
+            "more_shots": max(0, len(example.shots) - SHOTS),
+            "choices": [_pieces(choice) for choice in example.choices],
+            "right": example.target.index if isinstance(example.target, Choice) else None,
+            **_card(example),
+        }
+        for example in examples
+    ]
+    text = template("examples").render(title=title, cards=cards, total=total)
+    out.write_text(text, encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """A part on the page: pictures, or words: text, the name of a recording; those to be learned are marked."""
+
+    words: str = ""
+    pictures: tuple[str, ...] = ()
+    learned: bool = False
+
+
+def _card(example: Example) -> dict:
+    box = example.target if isinstance(example.target, Box) else None
+    return {
+        "prompt": _pieces(example.prompt, box),
+        "more_parts": max(0, len(example.prompt.parts) - PARTS),
+        "kind": kind_of(example.target) if example.target is not None else "",
+        "target": target_line(example),
+    }
+
+
+def _pieces(document: Document, box: Box | None = None) -> list[_Piece]:
+    return [_piece(part, box) for part in document.parts[:PARTS]]
+
+
+def _piece(part: Part, box: Box | None) -> _Piece:
+    if isinstance(part, Image):
+        return _Piece(pictures=(_picture(part.decode(), box),))
+    if isinstance(part, Video):
+        return _Piece(pictures=tuple(_picture(frame) for frame in part.decode(max_frames=FRAMES)))
+    return _Piece(short(in_words(part), LONGEST), learned=isinstance(part, Learned))
+
+
+def _picture(picture: Pillow.Image, box: Box | None = None) -> str:
+    scale = SIDE / max(picture.size)
+    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+    shown = picture.resize(size, Pillow.Resampling.BICUBIC)
+    if box is not None:
+        edges = [round(edge * scale) for edge in (box.left, box.top, box.right, box.bottom)]
+        ImageDraw.Draw(shown).rectangle(edges, outline=(220, 30, 30), width=3)
+    return data_url(shown)

@@ -1,0 +1,189 @@
+"""Scores by the kind of target, where a task has no rules of its own; and baselines that look at no medium."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+
+from vislang.boxes import Box
+from vislang.document import Audio, Image
+from vislang.errors import UserError
+from vislang.example import Answers, Choice, Example, Label, Prediction, Text, Value, kind_of, reference_text
+from vislang.metrics import captions
+from vislang.metrics.accuracy import correct, normalize, soft_score
+from vislang.metrics.boxes import hit, pointing
+from vislang.metrics.figure import Figures, mean, plain, share
+from vislang.metrics.regression import regression
+from vislang.metrics.sequences import transcripts
+
+METRICS = {
+    "answers": ("accuracy",),
+    "choice": ("accuracy",),
+    "label": ("accuracy",),
+    "box": ("accuracy", "upper_bound"),
+    "value": ("pearson_r", "rmse"),
+    "text": captions.METRICS,
+}
+"""Metrics of each kind of target; the first one is the one that is drawn and compared."""
+
+
+def kind_of_all(examples: Iterable[Example]) -> str:
+    """The one kind of target that examples have; ``none`` where none of them has a target.
+
+    Free text among answers counts as answers: an answer is right where it equals a reference.
+
+    Raises:
+        UserError: they have several kinds.
+    """
+    first: dict[str, str] = {}
+    for example in examples:
+        if example.target is not None:
+            first.setdefault(kind_of(example.target), example.name)
+    if set(first) == {"answers", "text"}:
+        return "answers"
+    if len(first) > 1:
+        named = ", ".join(f"{kind} ({name})" for kind, name in first.items())
+        raise UserError(f"records with several kinds of target: {named}. A task has one kind; give each a file.")
+    return next(iter(first), "none")
+
+
+def score(examples: Sequence[Example], predictions: Sequence[Prediction]) -> Figures:
+    """The figures of predictions, by the kind of target.
+
+    Answers, choices and labels: ``accuracy`` (of answers with soft scores, their mean). Boxes: see
+    :func:`~vislang.metrics.boxes.pointing`. Values: ``pearson_r`` and ``rmse``; a prediction without a number counts as
+    the mean of the others, and ``answered`` is the share that has one. Text: see
+    :func:`~vislang.metrics.captions.captions`; of recordings, error rates of the transcripts.
+
+    Args:
+        examples: each with a target, all of one kind.
+        predictions: one for each example, in their order.
+
+    Raises:
+        UserError: no examples, several kinds of target, an example without one, or a prediction of another kind.
+    """
+    kind = kind_of_all(examples)
+    unknown = [example.name for example in examples if example.target is None]
+    if kind == "none" or unknown:
+        raise UserError(f"{', '.join(unknown[:5]) or 'no records'}: without a target there is nothing to score.")
+    if kind == "text":
+        references = [example.target.references for example in examples if isinstance(example.target, Text)]
+        texts = ["" if p.answer is None else str(p.answer) for p in predictions]
+        if all(isinstance(medium, Audio) for example in examples for medium in example.media or (None,)):
+            return transcripts(texts, [own[0] for own in references])
+        return captions.captions(texts, references)
+    if kind == "box":
+        boxes = [_box_of(prediction) for prediction in predictions]
+        candidates = [[box for box in p.candidates if isinstance(box, Box)] for p in predictions]
+        return pointing(boxes, [example.target for example in examples if isinstance(example.target, Box)], candidates)
+    if kind == "value":
+        numbers, answered = numbers_of(predictions)
+        truth = [example.target.number for example in examples if isinstance(example.target, Value)]
+        return {**regression(numbers, truth), **answered}
+    scores = [score_of(p.answer, example) for p, example in zip(predictions, examples, strict=True)]
+    if all(value in (0, 1) for value in scores):
+        return {"accuracy": share(int(sum(scores)), len(scores))}
+    return {"accuracy": mean(scores)}
+
+
+def score_of(answer: object, example: Example) -> float:
+    """The score of one answer, choice or label, from 0 to 1; no answer has 0."""
+    target = example.target
+    if answer is None:
+        return 0.0
+    if isinstance(target, Answers):
+        return soft_score(str(answer), target.scores)
+    if isinstance(target, Text):
+        return float(correct(str(answer), target.references))
+    if isinstance(target, Choice):
+        return float(answer == target.index)
+    assert isinstance(target, Label)
+    return float(answer == target.name)
+
+
+def numbers_of(predictions: Sequence[Prediction]) -> tuple[list[float], Figures]:
+    """The predicted numbers, and ``answered`` where some predictions have none.
+
+    A missing number is replaced by the mean of the others, so that nothing is scored on a subset.
+
+    Raises:
+        UserError: a prediction is not a number.
+    """
+    known: list[float] = []
+    for prediction in predictions:
+        if prediction.answer is None:
+            continue
+        try:
+            known.append(float(prediction.answer))  # type: ignore[arg-type]
+        except (TypeError, ValueError):
+            raise UserError(f"prediction {prediction.id}: {prediction.answer!r} is not a number.") from None
+    if len(known) == len(predictions):
+        return known, {}
+    filler = sum(known) / len(known) if known else 0.0
+    given = iter(known)
+    numbers = [filler if prediction.answer is None else next(given) for prediction in predictions]
+    return numbers, {"answered": share(len(known), len(predictions))}
+
+
+def guesses(support: Sequence[Example], examples: Sequence[Example]) -> dict[str, Figures]:
+    """The figures of guesses that look at no medium, by name.
+
+    ``most frequent answer`` of the support, and ``most frequent answer to the same text``; ``chance``: any answer as
+    often as any other; ``mean`` of the support's numbers; ``whole image`` as the box, where the images can be measured.
+
+    Args:
+        support: what guesses learn from; where it is empty, only those are scored that need nothing.
+        examples: what they are scored on, each with a target.
+    """
+    kind = kind_of_all(examples)
+    support = [example for example in support if example.target is not None]
+    if kind == "choice":
+        return {"chance": {"accuracy": plain(mean([1 / len(e.choices) for e in examples]).value, len(examples))}}
+    if kind == "box":
+        return _whole_image(examples)
+    if not support:
+        return {}
+    if kind == "value":
+        numbers = [example.target.number for example in support if isinstance(example.target, Value)]
+        guess = sum(numbers) / len(numbers)
+        return {"mean": {"rmse": score(examples, [Prediction(e.id, guess) for e in examples])["rmse"]}}
+    overall: Counter[str] = Counter()
+    by_text: dict[str, Counter[str]] = defaultdict(Counter)
+    for example in support:
+        answer = _answer_of(example, kind)
+        overall[answer] += 1
+        by_text[example.text][answer] += 1
+    frequent = overall.most_common(1)[0][0]
+    found = {"most frequent answer": score(examples, [Prediction(e.id, frequent) for e in examples])}
+    if kind == "text":
+        return found
+    if any(example.text for example in examples):
+        same = [Prediction(e.id, by_text.get(e.text, overall).most_common(1)[0][0]) for e in examples]
+        found["most frequent answer to the same text"] = score(examples, same)
+    return {**found, "chance": {"accuracy": plain(1 / len(overall), len(examples))}}
+
+
+def _answer_of(example: Example, kind: str) -> str:
+    """The answer that an example teaches."""
+    if isinstance(example.target, Label):
+        return example.target.name
+    text = reference_text(example) or ""
+    return normalize(text) if kind == "answers" else text
+
+
+def _whole_image(examples: Sequence[Example]) -> dict[str, Figures]:
+    images = [next(medium for medium in example.media if isinstance(medium, Image)) for example in examples]
+    if not all(image.is_there for image in images):
+        return {}
+    hits = [
+        hit([Box(0.0, 0.0, *map(float, image.size))], example.target)
+        for image, example in zip(images, examples, strict=True)
+        if isinstance(example.target, Box)
+    ]
+    return {"whole image": {"accuracy": share(sum(hits), len(hits))}}
+
+
+def _box_of(prediction: Prediction) -> Box:
+    if not isinstance(prediction.answer, Box):
+        raise UserError(f"prediction {prediction.id}: {prediction.answer!r} is not a box.")
+    return prediction.answer

@@ -1,0 +1,149 @@
+"""Captions: CIDEr-D (Vedantam et al. 2015), BLEU (Papineni et al. 2002) and exact match.
+
+Words are runs of letters and digits in lower case; the authors' own scorer splits by the rules of the Penn Treebank,
+whose program needs Java. On captions without contractions and abbreviations both give the same words.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+
+from vislang.metrics.accuracy import exact_match
+from vislang.metrics.figure import Figures, mean, plain
+
+LONGEST = 4
+"""Words of the longest n-grams that are counted."""
+
+SIGMA = 6.0
+"""Width of CIDEr-D's penalty for another length than the reference's, in words."""
+
+METRICS = ("cider_d", "exact_match", "bleu_1", "bleu_2")
+
+Ngrams = Counter[tuple[str, ...]]
+
+
+def captions(predicted: Sequence[str], references: Sequence[Sequence[str]]) -> Figures:
+    """``cider_d``, ``exact_match``, ``bleu_1`` and ``bleu_2``.
+
+    CIDEr-D of a single image is left out: no n-gram is rare among one, so it is 0 for every caption.
+
+    Args:
+        predicted: one caption an image.
+        references: the captions that people gave to each image, at least one.
+    """
+    scores = cider_d(predicted, references)
+    return {
+        **({"cider_d": mean(scores)} if len(scores) > 1 else {}),
+        "exact_match": exact_match(predicted, references),
+        "bleu_1": plain(bleu(predicted, references, 1), len(references)),
+        "bleu_2": plain(bleu(predicted, references, 2), len(references)),
+    }
+
+
+def words(text: str) -> list[str]:
+    """The words of a caption."""
+    return re.findall(r"\w+", text.lower())
+
+
+def cider_d(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
+    """CIDEr-D of each candidate, as the authors scale it: 2.5 for each length of n-grams, one to four words, in which a
+    candidate equals its only reference. So captions of four words and more reach 10; a correct caption of two words
+    has 5.
+
+    The rarer an n-gram is among the references of all candidates, the more it weighs. A score is therefore comparable
+    only to others on the same references.
+
+    Args:
+        candidates: one caption an image.
+        references: the captions that people gave to each image, at least one.
+
+    Raises:
+        ValueError: no candidates, unequal numbers, or an image without references.
+    """
+    if not candidates or len(candidates) != len(references) or any(not own for own in references):
+        raise ValueError("as many candidates as lists of references are needed, at least one, and none of them empty.")
+    counted = [[_ngrams(reference) for reference in own] for own in references]
+    occurs: Ngrams = Counter()
+    for own in counted:
+        occurs.update({gram for ngrams in own for gram in ngrams})
+    images = math.log(len(references))
+    scores = []
+    for candidate, own in zip(candidates, counted, strict=True):
+        vector = _weighted(_ngrams(candidate), occurs, images)
+        found = [_similarity(vector, _weighted(reference, occurs, images)) for reference in own]
+        scores.append(10 * float(np.mean(found)))
+    return scores
+
+
+class _Vector:
+    """An n-gram vector of a caption: weights by length of n-gram, their norms, and the caption's length in words."""
+
+    def __init__(self) -> None:
+        self.weights: dict[int, dict[tuple[str, ...], float]] = defaultdict(dict)
+        self.norms = [0.0] * (LONGEST + 1)
+        self.length = 0
+
+
+def _ngrams(text: str, longest: int = LONGEST) -> Ngrams:
+    found = words(text)
+    return Counter(
+        tuple(found[start : start + size]) for size in range(1, longest + 1) for start in range(len(found) - size + 1)
+    )
+
+
+def _weighted(ngrams: Ngrams, occurs: Ngrams, images: float) -> _Vector:
+    vector = _Vector()
+    for gram, count in ngrams.items():
+        weight = count * (images - math.log(max(1.0, occurs[gram])))
+        vector.weights[len(gram)][gram] = weight
+        vector.norms[len(gram)] += weight**2
+        # The authors' program counts bigrams as the length; one word fewer on both sides changes nothing.
+        vector.length += count if len(gram) == 2 else 0
+    return vector
+
+
+def _similarity(candidate: _Vector, reference: _Vector) -> float:
+    """The mean over n of clipped cosine similarities, times the penalty for length."""
+    total = 0.0
+    for size in range(1, LONGEST + 1):
+        norms = math.sqrt(candidate.norms[size]) * math.sqrt(reference.norms[size])
+        shared = sum(
+            min(weight, reference.weights[size].get(gram, 0.0)) * reference.weights[size].get(gram, 0.0)
+            for gram, weight in candidate.weights[size].items()
+        )
+        total += shared / norms if norms else shared
+    return total / LONGEST * math.exp(-((candidate.length - reference.length) ** 2) / (2 * SIGMA**2))
+
+
+def bleu(candidates: Sequence[str], references: Sequence[Sequence[str]], longest: int = LONGEST) -> float:
+    """Corpus BLEU from 0 to 1, without smoothing: 0 where no n-gram of the longest kind is shared.
+
+    Args:
+        candidates: one caption an image.
+        references: captions of each image.
+        longest: words of the longest n-grams that count; 4 is the custom, fewer tell more of short captions.
+    """
+    shared, total = [0] * longest, [0] * longest
+    length = wanted = 0
+    for candidate, own in zip(candidates, references, strict=True):
+        ngrams = _ngrams(candidate, longest)
+        known: Ngrams = Counter()
+        for reference in own:
+            known |= _ngrams(reference, longest)
+        for gram, count in ngrams.items():
+            total[len(gram) - 1] += count
+            shared[len(gram) - 1] += min(count, known[gram])
+        size = len(words(candidate))
+        length += size
+        # The reference of the nearest length counts, of two equally near ones the shorter.
+        wanted += min((len(words(reference)) for reference in own), key=lambda n: (abs(n - size), n))
+    if not all(shared):
+        return 0.0
+    brevity = math.exp(1 - wanted / length) if length < wanted else 1.0
+    precisions = [100 * hits / all_of_them for hits, all_of_them in zip(shared, total, strict=True)]
+    return brevity * math.exp(sum(math.log(p) for p in precisions) / longest) / 100

@@ -1,0 +1,39 @@
+"""Classification: F1 over classes, and the area under the ROC curve."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from vislang.metrics.figure import Figures, plain
+
+
+def f1(predicted: Sequence[str], truth: Sequence[str]) -> Figures:
+    """``weighted_f1`` and ``macro_f1`` over the classes that occur: weighted by their frequency, and not weighted."""
+    predicted, truth = list(predicted), list(truth)
+    classes = sorted(set(truth))
+    scores, weights = [], []
+    for name in classes:
+        hits = sum(p == t == name for p, t in zip(predicted, truth, strict=True))
+        scores.append(2 * hits / max(1, predicted.count(name) + truth.count(name)))
+        weights.append(truth.count(name))
+    return {
+        "weighted_f1": plain(float(np.average(scores, weights=weights)), len(truth)),
+        "macro_f1": plain(float(np.mean(scores)), len(truth)),
+    }
+
+
+def area_under_curve(scores: Sequence[float], positive: Sequence[bool]) -> float:
+    """The area under the ROC curve: how often a positive scores above a negative, ties counting half.
+
+    NaN where one of the two is missing.
+    """
+    above = np.array([score for score, is_positive in zip(scores, positive, strict=True) if is_positive])
+    below = np.array([score for score, is_positive in zip(scores, positive, strict=True) if not is_positive])
+    if not len(above) or not len(below):
+        return float("nan")
+    ordered = np.sort(below)
+    lower = np.searchsorted(ordered, above, side="left")
+    equal = np.searchsorted(ordered, above, side="right") - lower
+    return float((lower + equal / 2).sum() / (len(above) * len(below)))

@@ -1,0 +1,107 @@
+"""Paths through buildings: how near they come to the goal, how far they go, and how well they follow a reference."""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+
+import numpy as np
+
+from vislang.errors import UserError
+from vislang.metrics.figure import Figures, mean, share
+
+SUCCESS = 3.0
+"""Metres from the goal within which a path counts as arrived."""
+
+METRICS = (
+    "success_rate",
+    "oracle_success_rate",
+    "spl",
+    "navigation_error",
+    "trajectory_length",
+    "ndtw",
+    "sdtw",
+)
+
+
+class Graph:
+    """Viewpoints of a building and how far they are from each other.
+
+    Args:
+        edges: from each viewpoint to those that can be walked to, in metres.
+    """
+
+    def __init__(self, edges: Mapping[str, Mapping[str, float]]):
+        self.edges = edges
+        self._from: dict[str, dict[str, float]] = {}
+
+    def distance(self, start: str, end: str) -> float:
+        """The length of the shortest path, in metres; infinite where there is none (Dijkstra 1959).
+
+        Raises:
+            UserError: no such viewpoint.
+        """
+        for view in (start, end):
+            if view not in self.edges:
+                raise UserError(f"viewpoint {view}: not in the building's graph, or not included there.")
+        if start not in self._from:
+            known = {start: 0.0}
+            queue = [(0.0, start)]
+            while queue:
+                so_far, view = heapq.heappop(queue)
+                if so_far > known[view]:
+                    continue
+                for other, step in self.edges[view].items():
+                    if so_far + step < known.get(other, math.inf):
+                        known[other] = so_far + step
+                        heapq.heappush(queue, (so_far + step, other))
+            self._from[start] = known
+        return self._from[start].get(end, math.inf)
+
+
+def navigation_scores(graph: Graph, walked: Sequence[str], reference: Sequence[str]) -> dict[str, float]:
+    """The figures of one path.
+
+    ``trajectory_length``: metres walked. ``navigation_error``: metres left to the goal. ``success_rate``: whether that
+    is below 3 m. ``oracle_success_rate``: whether any viewpoint on the path was. ``spl``: success by shortest length
+    over length walked (Anderson et al. 2018b). ``ndtw``: exp(-DTW / (3 m x viewpoints of the reference)), and
+    ``sdtw``: the same where arrived (Ilharco et al. 2019).
+
+    Args:
+        graph: of the building.
+        walked: viewpoints of the path.
+        reference: viewpoints of the path that was described; its last one is the goal.
+    """
+    end = reference[-1]
+    length = sum(graph.distance(one, other) for one, other in pairwise(walked))
+    left = graph.distance(walked[-1], end)
+    arrived = float(left < SUCCESS)
+    shortest = graph.distance(walked[0], end)
+    costs = np.full((len(walked) + 1, len(reference) + 1), np.inf)
+    costs[0, 0] = 0
+    for row, view in enumerate(walked, start=1):
+        for column, wanted in enumerate(reference, start=1):
+            before = min(costs[row - 1, column], costs[row, column - 1], costs[row - 1, column - 1])
+            costs[row, column] = graph.distance(view, wanted) + before
+    fidelity = math.exp(-costs[-1, -1] / (SUCCESS * len(reference)))
+    return {
+        "success_rate": arrived,
+        "oracle_success_rate": float(min(graph.distance(view, end) for view in walked) < SUCCESS),
+        "spl": arrived * (shortest / max(shortest, length) if max(shortest, length) else 1.0),
+        "navigation_error": left,
+        "trajectory_length": length,
+        "ndtw": fidelity,
+        "sdtw": arrived * fidelity,
+    }
+
+
+def navigation(paths: Sequence[Mapping[str, float]]) -> Figures:
+    """The figures of :func:`navigation_scores` over several paths."""
+    return {
+        name: share(sum(path[name] for path in paths), len(paths))
+        if name.endswith("success_rate")
+        else mean([path[name] for path in paths])
+        for name in METRICS
+    }

@@ -1,0 +1,44 @@
+"""Transcripts and tags of words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from vislang.errors import UserError
+from vislang.metrics.figure import Figures, plain, share
+
+
+def transcripts(predicted: Sequence[str], truth: Sequence[str]) -> Figures:
+    """``word_error_rate`` and ``character_error_rate``, over all words and characters together.
+
+    Args:
+        predicted: transcripts.
+        truth: what was said; lower case and single spaces are taken of it, as models write.
+
+    Raises:
+        UserError: jiwer is not installed.
+    """
+    try:
+        import jiwer
+    except ImportError:
+        raise UserError("error rates of transcripts need jiwer. Run: pip install 'vislang[eval]'") from None
+    tidy = [" ".join(text.lower().split()) for text in truth]
+    return {
+        "word_error_rate": plain(jiwer.wer(tidy, list(predicted)), len(tidy)),
+        "character_error_rate": plain(jiwer.cer(tidy, list(predicted)), len(tidy)),
+    }
+
+
+def tagging(predicted: Sequence[str], truth: Sequence[str]) -> Figures:
+    """``accuracy`` over words.
+
+    Args:
+        predicted, truth: for each text the tags of its words, with spaces between them; where one has fewer, the first
+            ones are compared.
+    """
+    pairs = [
+        (p, t)
+        for tags, true in zip(predicted, truth, strict=True)
+        for p, t in zip(tags.split(), true.split(), strict=False)
+    ]
+    return {"accuracy": share(sum(p == t for p, t in pairs), len(pairs))}

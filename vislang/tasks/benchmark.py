@@ -1,0 +1,91 @@
+"""Benchmarks as their authors publish them: a folder with the official files is a task."""
+
+from __future__ import annotations
+
+import random
+from abc import abstractmethod
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import ClassVar
+
+from vislang.capabilities import Progress
+from vislang.data.problems import DataError, Problem
+from vislang.example import Example, Wording
+from vislang.tasks.files import splits_of
+from vislang.tasks.task import Task, split_named
+
+
+class Benchmark(Task):
+    """A benchmark.
+
+    Each subclass is one file: a reader of the official format, a wording, and the official metric.
+
+    Args:
+        folder: with the official files.
+
+    Attributes:
+        files: which files are wanted, for messages and the guide.
+        patterns: regular expressions for the name of a split's main file; the group is the split.
+        prefer: beginnings of the names of splits that are evaluated by default, the first that exists.
+
+    Raises:
+        DataError: the folder or its main file is missing, or is of another format.
+    """
+
+    files: ClassVar[str]
+    patterns: ClassVar[tuple[str, ...]] = ()
+    prefer: ClassVar[tuple[str, ...]] = ("val", "dev", "test")
+    wording: ClassVar[Wording] = Wording()
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.split_files: dict[str, Path] = {}
+        self.splits = tuple(self.find_splits())
+        # Where a folder holds several sets, the name of a split begins with that of its set.
+        short = {split: split.rpartition(" ")[2] for split in self.splits}
+        self.default_split = next(
+            (split for start in self.prefer for split in self.splits if short[split].startswith(start)), self.splits[0]
+        )
+        self.support_split = next((split for split in self.splits if short[split].startswith("train")), None)
+
+    def find_splits(self) -> Iterable[str]:
+        """The splits that the folder holds: by the names of its files, which are kept as ``split_files``.
+
+        Raises:
+            DataError: there are none.
+        """
+        self.split_files = splits_of(self.folder, self.files, *self.patterns)
+        return self.split_files
+
+    @abstractmethod
+    def read(self, split: str) -> list[Example]:
+        """The examples of a split that exists."""
+
+    def examples(
+        self, split: str, problems: list[Problem] | None = None, progress: Progress | None = None
+    ) -> list[Example]:
+        """The examples of a split. A bad record is an error: an official file has none."""
+        return self.read(split_named(split, self.splits, f"{self.name} in {self.folder}"))
+
+    def subset(self, examples: Sequence[Example], limit: int, seed: int) -> list[Example]:
+        """At most so many of the examples (0: all), drawn by seed; those that are scored together come together."""
+        if not limit or limit >= len(examples):
+            return list(examples)
+        groups: dict[str, list[Example]] = {}
+        for example in examples:
+            groups.setdefault(self.together(example), []).append(example)
+        kept: list[Example] = []
+        for group in random.Random(seed).sample(list(groups.values()), len(groups)):
+            if not kept or len(kept) + len(group) <= limit:
+                kept += group
+        return kept
+
+
+def must_have_target(example: Example) -> None:
+    """Raise where an example cannot be scored.
+
+    Raises:
+        DataError: it has no target.
+    """
+    if example.target is None:
+        raise DataError(f"{example.name}: has no label, so it cannot be scored. Name another split.")

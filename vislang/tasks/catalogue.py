@@ -1,0 +1,298 @@
+"""The catalogue: every task by the name that people type, and how it is opened."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from vislang.capabilities import Progress
+from vislang.data.fetch import EMOJI, KLETTRES, OPENCLIPART, STAMPS, DataSet, fetch
+from vislang.data.problems import DataError, Problem
+from vislang.data.sets import easy_vqa, films, scenes
+from vislang.data.sets.emoji_groups import NONSENSE
+from vislang.data.sources import RECORDS, SOURCES, load_source
+from vislang.example import Example
+from vislang.metrics import by_kind, retrieval
+from vislang.tasks import few_shot, probes
+from vislang.tasks.benchmarks import BENCHMARKS
+from vislang.tasks.retrieval import Retrieval, karpathy_splits, must_be_pairs
+from vislang.tasks.task import Reader, ReadTask, Task, labels_of, media_of, split_named
+
+Opener = Callable[[str, "list[Problem] | None", "Progress | None"], Task]
+"""Opens a task; takes what follows the name and its colon, and what ``open_task`` takes."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """About a task, without opening it.
+
+    Attributes:
+        name, about, kind, media, metrics, splits, labels: see :class:`~vislang.tasks.task.Task`; of a benchmark the
+            splits that its authors publish, and none of a task that is given its data.
+        open: makes the task.
+        needs: what has to be given after the name, such as ``FOLDER[:SPLIT]``; empty where nothing has.
+        files: which files are wanted in the folder.
+        data_set: what is fetched for it.
+    """
+
+    name: str
+    about: str
+    kind: str
+    media: frozenset[str]
+    metrics: tuple[str, ...]
+    splits: tuple[str, ...]
+    open: Opener
+    labels: tuple[str, ...] = ()
+    needs: str = ""
+    files: str = ""
+    data_set: DataSet | None = None
+
+
+def open_task(
+    spec: str, split: str | None = None, problems: list[Problem] | None = None, progress: Progress | None = None
+) -> Task:
+    """Open a task. What comes by package and is not here is fetched.
+
+    Args:
+        spec: ``NAME`` or ``NAME:SPLIT`` of a set that comes by package; ``BENCHMARK:FOLDER[:SPLIT]``; ``retrieval:`` or
+            ``captions:`` with ``FOLDER[:SPLIT]`` in Karpathy's format or with a source of pairs; or ``FILE.jsonl``.
+        split: evaluated where ``spec`` names none; without one, the task's own choice.
+        problems: bad records of a user's file are added to it, and left out; without it they are an error.
+        progress: called with (records done, of how many).
+
+    Returns:
+        The task; its ``default_split`` is the one that was named.
+
+    Raises:
+        DataError: there is no such task or split, or its data cannot be used.
+    """
+    name, _, rest = spec.partition(":")
+    if Path(spec).suffix.lower() in RECORDS and name not in TASKS:
+        task, own = _file(spec, problems, progress), ""
+    elif name not in TASKS:
+        close = difflib.get_close_matches(name, TASKS, n=1)
+        meant = f" Did you mean {close[0]}?" if close else ""
+        raise DataError(f"{spec}: no such task.{meant} There are {', '.join(TASKS)}; or give a FILE.jsonl.")
+    else:
+        entry = TASKS[name]
+        if entry.needs and not rest:
+            files = f" The folder holds {entry.files}." if entry.files else ""
+            raise DataError(f"{name}: needs its data. Write {name}:{entry.needs}.{files}")
+        if entry.data_set is not None and not entry.data_set.is_here:
+            fetch(entry.data_set)
+        given, _, own = rest.partition(":") if entry.needs else ("", "", rest)
+        task = entry.open(given, problems, progress)
+    if own or split:
+        task.default_split = split_named(own or split or "", task.splits, task.name)
+    return task
+
+
+def _file(spec: str, problems: list[Problem] | None, progress: Progress | None) -> Task:
+    """A user's file: it is read here, and its kind follows from its records."""
+    examples = load_source(spec, None, problems, progress)
+    kind = by_kind.kind_of_all(examples)
+    if kind == "none":
+        raise DataError(f"{spec}: no good record with a target in it.")
+    about = f"{len(examples):,} records of a file"
+    read = {"all": _kept(examples)}
+    return ReadTask(spec, about, kind, media_of(examples), read, "all", None, labels_of(examples))
+
+
+def _pairs(given: str, problems: list[Problem] | None, progress: Progress | None) -> tuple[dict[str, Reader], str]:
+    """Readers by split of a source of pairs, and the split that is evaluated."""
+    if Path(given).is_dir():
+        splits = karpathy_splits(Path(given))
+        default = next((split for split in ("test", "val") if split in splits), next(iter(splits)))
+        return {split: _kept(own) for split, own in splits.items()}, default
+    examples = load_source(given, None, problems, progress)
+    if not examples:
+        raise DataError(f"{given}: no good record in it.")
+    return {"all": _kept(examples)}, "all"
+
+
+def _kept(examples: list[Example]) -> Reader:
+    """A reader of what was read already."""
+    return lambda problems, progress: examples
+
+
+def _retrieval(given: str, problems: list[Problem] | None, progress: Progress | None) -> Task:
+    read, default = _pairs(given, problems, progress)
+    must_be_pairs(read[default](None, None))
+    return Retrieval("retrieval", TASKS["retrieval"].about, read, default)
+
+
+def _captions(given: str, problems: list[Problem] | None, progress: Progress | None) -> Task:
+    read, default = _pairs(given, problems, progress)
+    examples = read[default](None, None)
+    must_be_captions(examples)
+    together = {split: _joined(reader) for split, reader in read.items()}
+    support = "train" if "train" in read else None
+    return ReadTask("captions", TASKS["captions"].about, "text", media_of(examples), together, default, support)
+
+
+def must_be_captions(examples: list[Example]) -> None:
+    """Raise where examples are not a medium with its caption.
+
+    Raises:
+        DataError: one is not; the message names it.
+    """
+    for example in examples:
+        if len(example.media) != 1 or example.text or by_kind.kind_of_all([example]) != "text":
+            raise DataError(f'{example.name}: not a caption. Each record is {{"image": path, "text": its caption}}.')
+
+
+def _joined(reader: Reader) -> Reader:
+    """A reader that makes one example of all captions of a medium."""
+
+    def read(problems: list[Problem] | None, progress: Progress | None) -> list[Example]:
+        by_medium: dict[object, list[Example]] = {}
+        for example in reader(problems, progress):
+            by_medium.setdefault(example.media[0], []).append(example)
+        return [joined for own in by_medium.values() for joined in few_shot.captions_together(own)]
+
+    return read
+
+
+def _benchmark(name: str) -> Entry:
+    made = BENCHMARKS[name]
+    return Entry(
+        name,
+        made.about,
+        made.kind,
+        made.media,
+        made.metrics,
+        made.splits,
+        lambda given, problems, progress: made(Path(given)),
+        made.labels,
+        "FOLDER[:SPLIT]",
+        made.files,
+    )
+
+
+def _packaged(name: str) -> Entry:
+    """A source with splits of its own."""
+    source = SOURCES[name]
+
+    def opened(given: str, problems: list[Problem] | None, progress: Progress | None) -> Task:
+        read = {split: _source_reader(name, split) for split in source.splits}
+        return ReadTask(name, source.about, source.kind, source.media, read, "test", "train")
+
+    metrics = by_kind.METRICS[source.kind]
+    return Entry(
+        name, source.about, source.kind, source.media, metrics, source.splits, opened, data_set=source.data_set
+    )
+
+
+def _source_reader(name: str, split: str) -> Reader:
+    return lambda problems, progress: load_source(name, split, problems, progress)
+
+
+def _few_shot(
+    name: str,
+    about: str,
+    kind: str,
+    make: Callable[[], Mapping[str, list[Example]]],
+    data_set: DataSet,
+    labels: tuple[str, ...] = (),
+) -> Entry:
+    media = frozenset({"image"})
+
+    def opened(given: str, problems: list[Problem] | None, progress: Progress | None) -> Task:
+        sides = make()
+        read: dict[str, Reader] = {split: _kept(examples) for split, examples in sides.items()}
+        return ReadTask(name, about, kind, media, read, "test", "train", labels)
+
+    return Entry(name, about, kind, media, by_kind.METRICS[kind], ("train", "test"), opened, labels, data_set=data_set)
+
+
+def _probe(
+    name: str, about: str, medium: str, make: Callable[[str, str], probes.ProbeTask], data_set: DataSet
+) -> Entry:
+    return Entry(
+        name,
+        about,
+        "label",
+        frozenset({medium}),
+        by_kind.METRICS["label"],
+        probes.ProbeTask.splits,
+        lambda given, problems, progress: make(name, about),
+        data_set=data_set,
+    )
+
+
+ENTRIES = (
+    *(_benchmark(name) for name in BENCHMARKS),
+    Entry(
+        "retrieval",
+        "find the image of a caption, and a caption of an image",
+        "pairs",
+        frozenset({"image", "text"}),
+        retrieval.METRICS,
+        (),
+        _retrieval,
+        needs="SOURCE, or FOLDER[:SPLIT] in Karpathy's format",
+        files="dataset_flickr30k.json or dataset_coco.json, and the images by their filename",
+    ),
+    Entry(
+        "captions",
+        "write the caption of an image",
+        "text",
+        frozenset({"image"}),
+        by_kind.METRICS["text"],
+        (),
+        _captions,
+        needs="SOURCE, or FOLDER[:SPLIT] in Karpathy's format",
+        files="dataset_flickr30k.json or dataset_coco.json, and the images by their filename",
+    ),
+    *(_packaged(name) for name in (easy_vqa.NAME, films.NAME, scenes.NAME)),
+    _few_shot("emoji-captions", "name an emoji that no shot shows", "text", few_shot.emoji_captions, EMOJI),
+    _few_shot("stamp-captions", "write the caption of a stamp", "text", few_shot.stamp_captions, STAMPS),
+    _few_shot(
+        "emoji-groups-named",
+        "the group of an emoji, of three",
+        "label",
+        lambda: few_shot.emoji_groups(few_shot.GROUP_NAMES),
+        EMOJI,
+        few_shot.GROUP_NAMES,
+    ),
+    _few_shot(
+        "emoji-groups-coded",
+        "the group of an emoji, of three whose names only the shots explain",
+        "label",
+        lambda: few_shot.emoji_groups(NONSENSE),
+        EMOJI,
+        NONSENSE,
+    ),
+    _probe(
+        "emoji-groups",
+        "the group of an emoji never seen; trained on Google's drawings, tested on Twitter's",
+        "image",
+        probes.emoji_groups,
+        EMOJI,
+    ),
+    _probe("emoji-name-groups", "the group of an emoji, from its name", "text", probes.emoji_name_groups, EMOJI),
+    _probe(
+        "clip-art-categories", "the category of a piece of clip art", "image", probes.clip_art_categories, OPENCLIPART
+    ),
+    _probe("stamp-categories", "the category of a stamp", "image", probes.stamp_categories, STAMPS),
+    _probe(
+        "stamp-caption-categories",
+        "the category of a stamp, from its caption",
+        "text",
+        probes.stamp_caption_categories,
+        STAMPS,
+    ),
+    _probe("spoken-letters", "the letter that an unknown voice reads", "audio", probes.spoken_letters, KLETTRES),
+    _probe(
+        "spoken-stamps-fr",
+        "the category of a stamp, from its French caption, spoken",
+        "audio",
+        probes.spoken_stamps,
+        STAMPS,
+    ),
+)
+
+TASKS: dict[str, Entry] = {entry.name: entry for entry in ENTRIES}
+"""Every task by its name."""

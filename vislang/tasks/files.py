@@ -1,0 +1,169 @@
+"""Reading the files of a benchmark; whatever is wrong with one is said with its name and the record's number."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from vislang.data.problems import DataError
+from vislang.document import Image
+
+Made = TypeVar("Made")
+
+
+def read_text(path: Path) -> str:
+    """A text file.
+
+    Raises:
+        DataError: missing, or not UTF-8.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return file.read()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}).") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 text (byte {error.start + 1}). Give the official file.") from None
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file.
+
+    Raises:
+        DataError: missing, or not JSON.
+    """
+    text = read_text(path)
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: not JSON ({error}). Download it again.") from None
+
+
+def listed(path: Path, content: Any, key: str) -> list[Any]:
+    """The list under a key of a JSON file.
+
+    Raises:
+        DataError: there is none; it is another file, perhaps.
+    """
+    found = content.get(key) if isinstance(content, dict) else None
+    if not isinstance(found, list):
+        raise DataError(f"{path}: has no list {key!r}; give the official file.")
+    return found
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The records of a JSON Lines file, or of a JSON list.
+
+    Raises:
+        DataError: missing, or a line is not a JSON object; the message names the line.
+    """
+    text = read_text(path)
+    if text.lstrip().startswith("["):
+        return read_json(path)
+    records = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except ValueError as error:
+            raise DataError(f"{path}:{number}: not JSON ({error}).") from None
+        if not isinstance(record, dict):
+            raise DataError(f"{path}:{number}: a JSON {type(record).__name__}, not an object.")
+        records.append(record)
+    return records
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file with a header, by the names of its columns."""
+    return list(csv.DictReader(io.StringIO(read_text(path), newline="")))
+
+
+def written_csv(rows: Iterable[Iterable[Any]]) -> str:
+    """Rows as the text of a CSV file."""
+    file = io.StringIO()
+    csv.writer(file, lineterminator="\n").writerows(rows)
+    return file.getvalue()
+
+
+def written_lines(records: Iterable[Mapping[str, Any]]) -> str:
+    """Records as the text of a JSON Lines file."""
+    return "".join(json.dumps(record) + "\n" for record in records)
+
+
+def each(path: Path, records: Iterable[Any], make: Callable[[Any], Made]) -> list[Made]:
+    """What is made of each record; an error names the record's number.
+
+    Raises:
+        DataError: these are no records, or one lacks a field, or has one of another type.
+    """
+    if not isinstance(records, Iterable) or isinstance(records, str | dict):
+        raise DataError(f"{path}: a JSON {type(records).__name__}, not a list of records. Give the official file.")
+    made = []
+    for number, record in enumerate(records, start=1):
+        try:
+            made.append(make(record))
+        except KeyError as error:
+            raise DataError(f"{path}, record {number}: has no {error}.") from None
+        except (TypeError, ValueError, IndexError, AttributeError) as error:
+            if isinstance(error, DataError):
+                raise
+            raise DataError(f"{path}, record {number}: {error}.") from None
+    if not made:
+        raise DataError(f"{path}: no records in it.")
+    return made
+
+
+def splits_of(folder: Path, wanted: str, *patterns: str) -> dict[str, Path]:
+    """The files of a folder whose names fit a pattern, by the split that the name holds.
+
+    Args:
+        folder: with the official files.
+        wanted: the official files, for messages.
+        patterns: regular expressions for the whole name of a file; the group is the split. The first one that any file
+            fits counts.
+
+    Raises:
+        DataError: no such folder, no such file in it, or several for one split.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder. Give the folder with the official files.")
+    names = sorted(path.name for path in folder.iterdir() if path.is_file())
+    for pattern in patterns:
+        found: dict[str, Path] = {}
+        for match in filter(None, (re.fullmatch(pattern, each_name) for each_name in names)):
+            if match[1] in found:
+                raise DataError(f"{folder}: two files of the split {match[1]}: {found[match[1]].name}, {match[0]}.")
+            found[match[1]] = folder / match[0]
+        if found:
+            return found
+    raise DataError(f"{folder}: no file of a split in it. Wanted: {wanted}.")
+
+
+def one_file(folder: Path, *patterns: str) -> Path:
+    """The one file of a folder that fits a pattern; the first pattern that any file fits counts.
+
+    Raises:
+        DataError: there is none, or several.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder. Give the folder with the official files.")
+    for pattern in patterns:
+        found = sorted(folder.glob(pattern))
+        if len(found) > 1:
+            raise DataError(f"{folder}: several files fit {pattern}: {', '.join(path.name for path in found)}.")
+        if found:
+            return found[0]
+    raise DataError(f"{folder}: no file {' or '.join(patterns)} in it.")
+
+
+def image_in(folder: Path, *names: str) -> Image:
+    """An image by its official name, in the folder or in ``images`` or ``img``; where regions come from files, the
+    image need not exist."""
+    paths = [inside / name for name in names for inside in (folder, folder / "images", folder / "img")]
+    return Image(next((path for path in paths if path.is_file()), paths[0]))
