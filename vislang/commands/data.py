@@ -1,84 +1,169 @@
-"""``vislang data``: lists the sets that come by package, shows records, checks a user's own file, fetches sets."""
+"""``vislang data``: list the sources, show records, check a user's own file, fetch sets that come by package."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text as Styled
 
-from vislang.commands.outputs import must_hold_file
+from vislang.commands.options import optional_positional, positional
+from vislang.commands.outputs import must_hold_file, needs
 from vislang.console import console, reporting
-from vislang.data.fetch import DATA_SETS
-from vislang.data.fetch import fetch as fetch_set
-from vislang.data.jsonl import read_jsonl
 from vislang.data.lines import line_of, target_line
 from vislang.data.problems import DataError, Problem, must_be_good
-from vislang.data.sources import FORMS, SOURCES, load_source, splits_of
-from vislang.data.split import draw
-from vislang.errors import UserError
 from vislang.example import Example, kind_of
 from vislang.metrics.figure import SCHEMA
 
 
-def list_sources(as_json: bool) -> int:
-    """Print every set that comes by package; returns 0."""
-    if as_json:
-        sources = {
-            name: {
-                "about": source.about,
-                "target": source.kind,
-                "media": sorted(source.media),
-                "sizes": dict(source.sizes),
-                "licence": source.licence,
-                "data_set": source.data_set.name if source.data_set else None,
-                "here": source.is_here,
-            }
-            for name, source in SOURCES.items()
-        }
-        print(json.dumps({"schema": SCHEMA, "sources": sources}, indent=2))
-        return 0
-    console.print(Styled.assemble((f"{'source':26}{'target':9}here", "dim")))
-    for name, source in SOURCES.items():
-        sizes = [f"{size:,}" + (f" {split}" if source.splits else "") for split, size in source.sizes.items()]
-        here = ("yes", "green") if source.is_here else ("no", "yellow")
-        console.print(Styled.assemble((f"{name:26}", "bold"), f"{source.kind:9}", here))
-        about = Styled(f"{', '.join(sizes)}: {source.about} ({source.licence})", "dim")
-        console.print(Padding(about, (0, 0, 0, 4)))
-    console.print(f"\nWhat is not here is fetched when it is used. A source is {FORMS}.", markup=False)
-    return 0
+@dataclass(frozen=True)
+class List:
+    """List every source that comes by package: its kind of target, splits, size, licence, and whether it is here.
 
-
-def show(source: str, split: str | None, count: int, out: Path) -> int:
-    """Print a few records of a source, and write a page of them; returns 0.
-
-    Raises:
-        UserError: there is no such source, or the page cannot be written.
+    Attributes:
+        json: one JSON object on standard output
     """
-    try:
+
+    json: bool = False
+
+    def run(self) -> int:
+        """Print them; returns 0."""
+        from vislang.data.sources import FORMS, SOURCES
+
+        if self.json:
+            sources = {
+                name: {
+                    "about": source.about,
+                    "target": source.kind,
+                    "media": sorted(source.media),
+                    "sizes": dict(source.sizes),
+                    "licence": source.licence,
+                    "data_set": source.data_set.name if source.data_set else None,
+                    "here": source.is_here,
+                }
+                for name, source in SOURCES.items()
+            }
+            print(json.dumps({"schema": SCHEMA, "sources": sources}, indent=2))
+            return 0
+        console.print(Styled.assemble((f"{'source':26}{'target':9}here", "dim")))
+        for name, source in SOURCES.items():
+            sizes = [f"{size:,}" + (f" {split}" if source.splits else "") for split, size in source.sizes.items()]
+            here = ("yes", "green") if source.is_here else ("no", "yellow")
+            console.print(Styled.assemble((f"{name:26}", "bold"), f"{source.kind:9}", here))
+            about = Styled(f"{', '.join(sizes)}: {source.about} ({source.licence})", "dim")
+            console.print(Padding(about, (0, 0, 0, 4)))
+        console.print(f"\nWhat is not here is fetched when it is used. A source is {FORMS}.", markup=False)
+        return 0
+
+
+@dataclass(frozen=True)
+class Show:
+    """Print a few records of a source, and write a page of them.
+
+    Attributes:
+        source: any source: the name of a set, a file, a folder, BENCHMARK:FOLDER
+        n: how many records, drawn by seed 0
+        split: which split; without it, the one for training
+        out: page to write
+    """
+
+    source: str = positional()
+    n: int = 5
+    split: str | None = None
+    out: Path = Path("examples.html")
+
+    def run(self) -> int:
+        """Print them and write the page; returns 0.
+
+        Raises:
+            UserError: there is no such source, or the page cannot be written.
+        """
+        needs("jinja2", "report", "the page of data show")
+        must_hold_file(self.out, "--out")
+        from vislang.data.sources import load_source, splits_of
+        from vislang.data.split import draw
         from vislang.evaluate.examples_page import write_examples
-    except ImportError:
-        raise UserError("data show: its page needs jinja2. Run: pip install 'vislang[report]'") from None
-    must_hold_file(out, "--out")
-    problems: list[Problem] = []
-    if split is None and (splits := splits_of(source)):
-        split = next((name for name in splits if name.startswith("train")), splits[0])
-    with reporting("reading") as report:
-        examples = load_source(source, split, problems, report)
-    if not examples:
-        must_be_good(problems, skip=False, name=source)
-        raise DataError(f"{source}: nothing in it to show.")
-    drawn = [examples[index] for index in sorted(draw(range(len(examples)), max(count, 1), seed=0))]
-    for example in drawn:
-        _print(example)
-    bad = f", and {len(problems):,} bad (vislang data check lists them)" if problems else ""
-    console.print(f"{len(drawn)} of {len(examples):,} good records{bad}", markup=False)
-    title = f"{source}{f', {split}' if split else ''}"
-    write_examples(out, title, drawn, len(examples))
-    console.print(f"[bold]{out}[/bold] shows them")
-    return 0
+
+        problems: list[Problem] = []
+        split = self.split
+        if split is None and (splits := splits_of(self.source)):
+            split = next((name for name in splits if name.startswith("train")), splits[0])
+        with reporting("reading") as report:
+            examples = load_source(self.source, split, problems, report)
+        if not examples:
+            must_be_good(problems, skip=False, name=self.source)
+            raise DataError(f"{self.source}: nothing in it to show.")
+        drawn = [examples[index] for index in sorted(draw(range(len(examples)), max(self.n, 1), seed=0))]
+        for example in drawn:
+            _print(example)
+        bad = f", and {len(problems):,} bad (vislang data check lists them)" if problems else ""
+        console.print(f"{len(drawn)} of {len(examples):,} good records{bad}", markup=False)
+        write_examples(self.out, f"{self.source}{f', {split}' if split else ''}", drawn, len(examples))
+        console.print(f"[bold]{self.out}[/bold] shows them")
+        return 0
+
+
+@dataclass(frozen=True)
+class Check:
+    """List every bad record of a JSON Lines file.
+
+    Attributes:
+        file: JSON Lines file
+        json: one JSON object on standard output
+    """
+
+    file: str = positional()
+    json: bool = False
+
+    def run(self) -> int:
+        """Print the problems; returns 0 where there are none, else 1."""
+        from vislang.data.jsonl import read_jsonl
+
+        problems: list[Problem] = []
+        with reporting("checking records") as report:
+            examples = read_jsonl(self.file, problems, report)
+        if self.json:
+            bad = [{"line": problem.line, "message": problem.message} for problem in problems]
+            print(json.dumps({"schema": SCHEMA, "file": self.file, "good": len(examples), "bad": bad}))
+        else:
+            for problem in problems:
+                print(problem)
+            print(f"{self.file}: {len(examples)} good records, {len(problems)} bad")
+        return 1 if problems else 0
+
+
+@dataclass(frozen=True)
+class Fetch:
+    """Download a data set into the cache by its package; without a name, list them all.
+
+    Attributes:
+        name: which
+        any_version: take another version than the one that is pinned
+    """
+
+    name: str | None = optional_positional()
+    any_version: bool = False
+
+    def run(self) -> int:
+        """Download it, or print the list; returns 0."""
+        from vislang.data.fetch import DATA_SETS, fetch
+
+        if self.name is None:
+            table = Table()
+            for heading in ("set", "content", "licence", "MB", "here"):
+                table.add_column(heading)
+            for data_set in DATA_SETS.values():
+                here = "yes" if data_set.is_here else "no"
+                table.add_row(data_set.name, data_set.about, data_set.licence, str(data_set.megabytes), here)
+            console.print(table)
+            return 0
+        if self.name not in DATA_SETS:
+            raise DataError(f"{self.name}: no such data set; there are {', '.join(DATA_SETS)}.")
+        fetch(DATA_SETS[self.name], self.any_version, lambda line: console.print(line, markup=False))
+        return 0
 
 
 def _print(example: Example) -> None:
@@ -98,35 +183,3 @@ def _print(example: Example) -> None:
     if example.target is not None:
         row("right" if example.choices else kind_of(example.target), target_line(example))
     console.print(rows)
-
-
-def check(path: str, as_json: bool) -> int:
-    """Print the problems of a file; returns 0 where there are none, else 1."""
-    problems: list[Problem] = []
-    with reporting("checking records") as report:
-        examples = read_jsonl(path, problems, report)
-    if as_json:
-        bad = [{"line": problem.line, "message": problem.message} for problem in problems]
-        print(json.dumps({"schema": SCHEMA, "file": path, "good": len(examples), "bad": bad}))
-    else:
-        for problem in problems:
-            print(problem)
-        print(f"{path}: {len(examples)} good records, {len(problems)} bad")
-    return 1 if problems else 0
-
-
-def fetch(name: str | None, any_version: bool) -> int:
-    """Download a data set into the cache, or list them all; returns 0."""
-    if name is None:
-        table = Table()
-        for heading in ("set", "content", "licence", "MB", "here"):
-            table.add_column(heading)
-        for data_set in DATA_SETS.values():
-            here = "yes" if data_set.is_here else "no"
-            table.add_row(data_set.name, data_set.about, data_set.licence, str(data_set.megabytes), here)
-        console.print(table)
-        return 0
-    if name not in DATA_SETS:
-        raise DataError(f"{name}: no such data set; there are {', '.join(DATA_SETS)}.")
-    fetch_set(DATA_SETS[name], any_version, lambda line: console.print(line, markup=False))
-    return 0

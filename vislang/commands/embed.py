@@ -9,7 +9,7 @@ from pathlib import Path
 from vislang.commands.options import positional
 from vislang.commands.outputs import must_hold_file, needs
 from vislang.console import console, reporting
-from vislang.data.jsonl import Problem, must_be_good
+from vislang.data.problems import Problem, must_be_good
 from vislang.errors import UserError
 from vislang.example import Example
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from vislang.commands.options import positional
 from vislang.commands.outputs import must_hold_file, must_hold_folder
 from vislang.console import console, reporting
-from vislang.data.jsonl import DataError, Problem, must_be_good
+from vislang.data.problems import DataError, Problem, must_be_good
 from vislang.errors import UserError
 
 FEW_SHOT = ("seeds", "select", "selector", "orders", "report")

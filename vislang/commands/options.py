@@ -78,17 +78,17 @@ def parse(command: type, prog: str, arguments: Sequence[str]) -> Any:
 def _add(parser: ArgumentParser, field: dataclasses.Field, hint: Any, help_text: str) -> set[str]:
     if field.metadata.get("positional"):
         many = typing.get_origin(hint) is list
-        nargs = {"nargs": "+"} if many else {"nargs": "?"} if field.default is None else {}
+        nargs: dict[str, Any] = {"nargs": "+"} if many else {"nargs": "?"} if field.default is None else {}
         kind = typing.get_args(hint)[0] if many else hint
         parser.add_argument(field.name, type=kind, help=help_text, **nargs)
         return set()
-    flag = f"--{field.name.replace('_', '-')}"
+    flag = f"--{field.name.replace('_', '-')}" if len(field.name) > 1 else f"-{field.name}"
     if hint is bool:
         parser.add_argument(flag, action="store_true", help=help_text)
     elif "repeated" in field.metadata:
         words = field.metadata["repeated"]
-        nargs = {"nargs": len(words), "metavar": words} if len(words) > 1 else {"metavar": words[0]}
-        parser.add_argument(flag, action="append", default=[], help=help_text, **nargs)
+        shape: dict[str, Any] = {"nargs": len(words), "metavar": words} if len(words) > 1 else {"metavar": words[0]}
+        parser.add_argument(flag, action="append", default=[], help=help_text, **shape)
     elif field.metadata.get("required"):
         parser.add_argument(flag, type=hint, required=True, help=help_text)
     else:

@@ -12,7 +12,7 @@ from rich.table import Table
 from vislang.commands.ask import whole
 from vislang.commands.options import positional
 from vislang.console import console, reporting
-from vislang.data.jsonl import DataError, Problem
+from vislang.data.problems import DataError, Problem
 from vislang.document import Image
 from vislang.errors import UserError
 

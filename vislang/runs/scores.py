@@ -9,7 +9,7 @@ from typing import Any
 
 from vislang.capabilities import Generates
 from vislang.console import reporting
-from vislang.data.jsonl import Problem, must_be_good
+from vislang.data.problems import Problem, must_be_good
 from vislang.evaluate.evaluation import Evaluation, evaluate
 from vislang.evaluate.loss import held_out_losses, loss_per_token
 from vislang.evaluate.results import write_evaluation

@@ -8,13 +8,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vislang.console import reporting
-from vislang.data.jsonl import DataError, Problem, must_be_good
+from vislang.data.problems import DataError, Problem, must_be_good
 from vislang.data.sources import load_source, splits_of
 from vislang.data.split import draw, hold_out
 from vislang.evaluate.few_shot import shots_of
 from vislang.example import Example, kind_of
 from vislang.recipe import Recipe, StreamConfig
 from vislang.tasks.retrieval import four_way
+
+
+CHOICES = ("pairs:", "retrieval:")
+"""Beginnings of sources of pairs of which a model is to choose the one that belongs together."""
 
 
 @dataclass(frozen=True)
@@ -75,9 +79,9 @@ def read_streams(recipe: Recipe) -> tuple[list[StreamData], int]:
 
 
 def _divided(config: StreamConfig, everything: list[Example], test: list[Example], recipe: Recipe) -> StreamData:
-    """A stream as the recipe divides it. Choices that have to be drawn are drawn on each side among its own."""
-    train, held = (four_way(_of_task(side, config.name)) for side in hold_out(everything, recipe.hold_out))
-    test = four_way(_of_task(test, config.name))
+    """A stream as the recipe divides it."""
+    train, held = (_completed(side, config) for side in hold_out(everything, recipe.hold_out))
+    test = _completed(test, config)
     if not train:
         raise DataError(f"{config.name}: nothing left to learn from; lower hold_out or add records.")
     asks = any(example.target is not None for example in train)
@@ -92,8 +96,11 @@ def _divided(config: StreamConfig, everything: list[Example], test: list[Example
     )
 
 
-def _of_task(examples: Sequence[Example], name: str) -> list[Example]:
-    return [replace(example, task=name) for example in examples]
+def _completed(examples: Sequence[Example], config: StreamConfig) -> list[Example]:
+    """The examples of one side as examples of the stream's task; pairs become choices among four, drawn within it."""
+    if all(source.startswith(CHOICES) for source in config.sources):
+        examples = four_way(examples)
+    return [replace(example, task=config.name) for example in examples]
 
 
 def _with_shots(examples: list[Example], count: int, seed: int) -> list[Example]:

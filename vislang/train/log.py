@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from vislang.data.jsonl import DataError
+from vislang.data.problems import DataError
 
 
 class MetricsLog:
