@@ -185,7 +185,7 @@ def _parser() -> argparse.ArgumentParser:
     show = data.add_parser("show", help="print a few records of a source, and write a page of them")
     show.add_argument("source", help="name of a set, BENCHMARK:FOLDER, a file or a folder")
     show.add_argument("-n", "--count", type=_count, default=5, metavar="N", help="how many records, drawn by seed 0")
-    show.add_argument("--split", help="of a source with splits (default: train)")
+    show.add_argument("--split", help="of a source with splits (default: train, or the first)")
     show.add_argument("-o", "--out", type=Path, default=Path("examples.html"), metavar="PAGE", help="page to write")
     show.set_defaults(run=_show_data)
 

@@ -3,12 +3,14 @@
 import gzip
 import hashlib
 import json
+import resource
 import shutil
 import subprocess
 
 import pytest
 from PIL import Image as Pillow
 
+from vislang.cache import writing
 from vislang.cli import main
 from vislang.data.fetch import (
     DATA_SETS,
@@ -24,6 +26,8 @@ from vislang.data.fetch import (
 )
 from vislang.data.problems import DataError
 from vislang.data.sets import emoji, english, klettres, openclipart, stamps
+from vislang.errors import UserError
+from vislang.example import Text
 
 
 @pytest.fixture
@@ -60,14 +64,14 @@ def a_set(package: Package) -> DataSet:
 
 
 def test_a_set_is_fetched_once_and_only_what_is_kept_is_unpacked(cache, art):
-    said: list[str] = []
-    folder = fetch(a_set(art), report=said.append)
+    reported: list[str] = []
+    folder = fetch(a_set(art), report=reported.append)
     assert folder == cache / "tiny"
     assert sorted(path.name for path in folder.rglob("*") if path.is_file()) == ["a.txt", MANIFEST]
-    assert any("licence: public domain" in line for line in said)
-    said.clear()
-    fetch(a_set(art), report=said.append)
-    assert said == [f"tiny is there already: {folder}"]
+    assert any("licence: public domain" in line for line in reported)
+    reported.clear()
+    fetch(a_set(art), report=reported.append)
+    assert reported == [f"tiny is there already: {folder}"]
 
 
 def test_another_archive_than_the_pinned_one_is_an_error_unless_allowed(cache, art):
@@ -89,6 +93,33 @@ def test_a_client_that_is_missing_or_fails_is_named(cache, art, tmp_path, monkey
     assert not list(cache.iterdir())
 
 
+def test_a_cache_that_cannot_be_written_is_an_error_for_the_user(tmp_path, monkeypatch, art):
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("VISLANG_CACHE", str(tmp_path / "file"))
+    with pytest.raises(UserError, match=r"file/data: the cache cannot be written \(Not a directory\).*VISLANG_CACHE"):
+        fetch(a_set(art), report=str)
+    assert not EMOJI.is_here, "which makes no folder"
+    assert main(["data", "list"]) == 0
+
+
+def test_a_full_disk_is_an_error_for_the_user(cache, art):
+    """A limit of the size of files stands for the disk; what was begun is taken away."""
+    cache.mkdir(parents=True)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+    try:
+        with pytest.raises(UserError, match=r"art: `apt-get download -qq art` failed"):
+            fetch(a_set(art), report=str)
+        with (
+            pytest.raises(UserError, match=r"data: the cache cannot be written \(File too large\)"),
+            writing(cache),
+        ):
+            (cache / "features").write_bytes(b"x" * 101)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [path.name for path in cache.iterdir()] == ["features"]
+
+
 def test_the_command_lists_sets_and_names_unknown_ones(cache, capsys):
     assert main(["data", "fetch"]) == 0
     shown = capsys.readouterr().out
@@ -106,7 +137,7 @@ def test_the_command_lists_sets_and_names_unknown_ones(cache, capsys):
             read()
 
 
-def place(data_set: DataSet, files: dict[str, bytes | str]) -> None:
+def lay_out(data_set: DataSet, files: dict[str, bytes | str]) -> None:
     """Lay files out as if the set had been fetched."""
     for name, content in {**files, MANIFEST: "{}"}.items():
         path = data_set.folder / name
@@ -135,7 +166,7 @@ def test_emoji_variants_belong_to_their_emoji(cache):
     images = [
         f"emoji-datasource-{v}/package/img/{v}/64/{i}" for v in emoji.VENDORS for i in ("1f44b.png", "1f44b-1f3fb.png")
     ]
-    place(
+    lay_out(
         EMOJI, {"emoji-datasource-google/package/emoji.json": json.dumps([record]), **dict.fromkeys(images[:3], png())}
     )
     found = emoji.drawings()
@@ -152,7 +183,7 @@ def test_clip_art_is_described_by_its_source(cache):
     huge = bytearray(png())
     huge[16:24] = (30_000).to_bytes(4) * 2
     png_root, svg_root = "openclipart-png/usr/share/openclipart/png", "openclipart-svg/usr/share/openclipart/svg"
-    place(
+    lay_out(
         OPENCLIPART,
         {
             f"{png_root}/animals/mammals/fox.png": png(),
@@ -163,12 +194,17 @@ def test_clip_art_is_described_by_its_source(cache):
     )
     fox, bread = openclipart.clip_art()
     assert (fox.category, fox.title, fox.keywords) == ("animals", "Fox & hound", ("animal",))
+    assert [(e.id, e.target) for e in openclipart.captioned()] == [
+        ("animals/mammals/fox, title", Text(("fox & hound",))),
+        ("animals/mammals/fox, keywords", Text(("animal",))),
+    ]
+    assert [e.id for e in openclipart.pictures()] == ["animals/mammals/fox", "food/bread"]
     assert (bread.category, bread.title, bread.keywords) == ("food", "", ())
 
 
 def test_stamps_keep_captions_and_their_recordings_together(cache):
     root = "tuxpaint-stamps-default/usr/share/tuxpaint/stamps/animals"
-    place(
+    lay_out(
         STAMPS,
         {
             f"{root}/fox.txt": "A fox.\nde.utf8=Ein Fuchs.\nbroken line\nfr.utf8=\n",
@@ -183,6 +219,10 @@ def test_stamps_keep_captions_and_their_recordings_together(cache):
     drawn, fox = stamps.stamps()
     assert (fox.name, fox.category, fox.captions) == ("animals/fox", "animals", {"en": "A fox.", "de": "Ein Fuchs."})
     assert sorted(fox.spoken) == ["en", "fr"]
+    assert [e.id for e in stamps.recordings()] == ["animals/fox, en", "animals/fox, fr"]
+    (whole,), halves = stamps.captioned(), [stamps.captioned(half) for half in (0, 1)]
+    assert (whole.id, whole.target) == ("animals/fox", Text(("A fox.",)))
+    assert sorted(map(len, halves)) == [0, 1]
     assert drawn.image is None
 
 
@@ -192,14 +232,16 @@ def test_klettres_readings_come_from_the_index(cache):
         'file="en/alpha/B.ogg" /></alphabet><syllables><sound name="ba" file="en/syllab/ba.ogg" /></syllables>'
     )
     root = "klettres-data/usr/share/klettres"
-    place(KLETTRES, {f"{root}/en/sounds.xml": index, f"{root}/en/alpha/A.ogg": b"x", f"{root}/en/syllab/ba.ogg": b"x"})
+    files = {f"{root}/en/sounds.xml": index, f"{root}/en/alpha/A.ogg": b"x", f"{root}/en/syllab/ba.ogg": b"x"}
+    lay_out(KLETTRES, files)
+    assert [e.id for e in klettres.recordings()] == ["en/alpha/A, A", "en/syllab/ba, BA"]
     assert [(r.language, r.kind, r.text) for r in klettres.readings()] == [
         ("en", "letter", "A"),
         ("en", "syllable", "BA"),
     ]
 
 
-def test_english_is_cleaned_and_said_once(cache):
+def test_english_is_cleaned_and_each_paragraph_comes_once(cache):
     page = (
         "<html><script>x = 1</script><p>The state is <b>the problem</b>, say some.<p>Short."
         "<li>The state is the problem, say some."
@@ -209,7 +251,7 @@ def test_english_is_cleaned_and_said_once(cache):
         "Hen\n   A female bird of the domestic kind.\n"
     )
     gloss = "02118333 05 n 01 red_fox 0 000 | the common Old World fox; having reddish-brown fur  \n"
-    place(
+    lay_out(
         ENGLISH,
         {
             "anarchism/usr/share/doc/anarchism/html/a.html": page,

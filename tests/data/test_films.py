@@ -36,9 +36,9 @@ def test_the_frame_that_is_asked_about_answers():
     for example in films.films("train")[:20]:
         frames = example.media[0].decode()
         assert len(frames) in LENGTHS
-        _, asked, _, which = example.text.rstrip("?").split()
+        _, fact, _, which = example.text.rstrip("?").split()
         nearest = np.abs(known - small(frames[ORDER[which]])).sum(axis=1).argmin()
-        assert list(shown.values())[nearest][asked] == reference_text(example)
+        assert list(shown.values())[nearest][fact] == reference_text(example)
 
 
 def small(picture) -> np.ndarray:
@@ -47,8 +47,8 @@ def small(picture) -> np.ndarray:
 
 def test_without_order_a_colour_is_a_guess_among_the_frames():
     """Each frame has another colour, so that who knows all frames but not their order is right once in their number."""
-    asked = [example for example in films.films("test") if example.text.startswith("what color")]
-    expected = sum(Fraction(1, len(example.media[0].decode())) for example in asked) / len(asked)
+    queries = [example for example in films.films("test") if example.text.startswith("what color")]
+    expected = sum(Fraction(1, len(example.media[0].decode())) for example in queries) / len(queries)
     assert 0.2 < expected < 0.4
 
 

@@ -111,7 +111,8 @@ def test_without_targets_a_record_may_lack_one(folder):
 
 
 def test_a_recording_and_its_transcript(folder):
-    soundfile = pytest.importorskip("soundfile")
+    import soundfile
+
     soundfile.write(folder / "a.wav", [0.5, -0.5] * 800, 16_000)
     examples, problems = read(folder, {"audio": "a.wav", "text": "tick"}, {"audio": "a.wav", "label": "clock"})
     assert problems == []
@@ -135,7 +136,7 @@ BAD = {
     "a key twice": ('{"image": "good.png", "label": "x", "label": "y"}', '"label" twice'),
     "text and question": (
         '{"image": "good.png", "text": "x", "question": "x", "answer": "y"}',
-        'both "text" and "question"',
+        'both "text" and "ques',
     ),
     "a label of parts": ('{"parts": ["x"], "label": "y"}', '"label" together with "parts" would be ignored'),
     "a target of text": ('{"text": "x", "target": "y"}', '"target" without "parts"'),
@@ -171,11 +172,11 @@ BAD = {
     "an empty one among answers": ('{"image": "good.png", "question": "q", "answers": ["a", ""]}', "is empty"),
     "a number": ('{"image": "good.png", "question": "q", "answer": 3}', '"answer" is a number'),
     "null": ('{"image": null, "text": "x"}', '"image" is null'),
-    "more places than images": (
+    "more markers than images": (
         '{"text": "<image> <image>", "images": ["good.png"], "target": "x"}',
         "2 times <image>",
     ),
-    "more images than places": ('{"text": "x", "images": ["good.png"], "target": "x"}', "0 times <image>"),
+    "more images than markers": ('{"text": "x", "images": ["good.png"], "target": "x"}', "0 times <image>"),
     "no list of images": ('{"text": "<image>", "images": "good.png", "target": "x"}', "not a list"),
     "a broken video": ('{"video": "broken.mp4", "text": "x"}', "not a video of a known format"),
     "no target": ('{"parts": ["x"]}', 'no "target"'),

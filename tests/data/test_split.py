@@ -1,34 +1,17 @@
+"""What is held out: by content, whatever the order of the records and the folder of the files."""
+
 import json
+import shutil
 
 import pytest
 from PIL import Image as Pillow
-from vislang.tasks.data_sets import split_data
-from vislang.tasks.easy_vqa import easy_vqa
 
-from vislang.data.jsonl import DataError, read_jsonl
-from vislang.data.split import hold_out
+from vislang.data.sets.easy_vqa import easy_vqa
+from vislang.data.sources import load_source
+from vislang.data.split import draw, hold_out, keys_of
 from vislang.document import Document, Image
 from vislang.errors import UserError
-
-
-def test_easy_vqa_is_the_official_one():
-    train, test = easy_vqa("train"), easy_vqa("test")
-    assert (len(train), len(test)) == (38_575, 9_673)
-    assert len({e.question for e in train + test}) == 107
-    assert len({e.target for e in train}) == 13
-    assert test[0].image.decode().size == (64, 64)
-    assert (train[0].question, train[0].target) == ("what is the blue shape?", "rectangle")
-    with pytest.raises(ValueError, match="not 'dev'"):
-        easy_vqa("dev")
-
-
-def test_the_test_split_is_never_trained_on():
-    split = split_data("easy-vqa", None, 0.05)
-    train, held, test = ({e.image for e in part} for part in (split.train, split.validation, split.test))
-    assert not train & held
-    assert not train & test
-    assert not held & test
-    assert 0.03 < len(held) / (len(train) + len(held)) < 0.07
+from vislang.example import Choice, Example, Label
 
 
 @pytest.fixture
@@ -42,65 +25,86 @@ def file(tmp_path):
     return path
 
 
+def images_of(examples):
+    return {medium.content_hash for example in examples for medium in example.media}
+
+
+def test_what_is_held_out_of_easy_vqa_is_not_learned():
+    learned, held = hold_out(easy_vqa("train"), 0.05)
+    train, validation, test = (images_of(part) for part in (learned, held, easy_vqa("test")))
+    assert not train & validation
+    assert not train & test
+    assert not validation & test
+    assert 0.03 < len(validation) / (len(train) + len(validation)) < 0.07
+
+
 def test_records_that_share_an_image_stay_together(file):
-    split = split_data(str(file), None, 0.3)
-    assert split.validation
-    assert not {e.image for e in split.train} & {e.image for e in split.validation}
-    assert split.test == split.validation
-    assert len(split.train) + len(split.validation) == 80
+    learned, held = hold_out(load_source(str(file)), 0.3)
+    assert len(held) == 2 * 12
+    assert len(learned) + len(held) == 80
+    assert not images_of(learned) & images_of(held)
 
 
 def test_the_side_does_not_depend_on_the_order(file):
-    examples = read_jsonl(file).examples
+    examples = load_source(str(file))
     assert hold_out(examples, 0.3)[1] == hold_out(examples[::-1], 0.3)[1][::-1]
 
 
-def test_what_hangs_together_by_images_stays_on_one_side(tmp_path):
+def test_the_side_does_not_depend_on_the_folder(file, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("moved") / "copy"
+    shutil.copytree(file.parent, elsewhere)
+    here, there = (hold_out(load_source(str(path)), 0.3)[1] for path in (file, elsewhere / file.name))
+    assert [e.target for e in here] == [e.target for e in there]
+
+
+def test_what_is_connected_by_images_stays_on_one_side(tmp_path):
     """Pages 0 and 1 share an image, 1 and 2 another; the rest have two of their own."""
     images = []
     for number in range(40):
         path = tmp_path / f"{number}.png"
         Pillow.new("RGB", (4, 4), (number, 0, 0)).save(path)
         images.append(Image(path))
-    pages = [Document(images[n : n + 2], name=str(n)) for n in (0, 1, 2)]
-    pages += [Document(images[n : n + 2], name=str(n)) for n in range(4, 40, 2)]
+    pages = [Example(str(n), Document(images[n : n + 2])) for n in (0, 1, 2)]
+    pages += [Example(str(n), Document(images[n : n + 2])) for n in range(4, 40, 2)]
     for share in (0.1, 0.3, 0.5, 0.8):
         sides = hold_out(pages, share)
-        shown = [{medium.content_hash for page in side for medium in page.media} for side in sides]
-        assert not shown[0] & shown[1]
-        # Three pages that hang together count as one.
-        assert len({"0" if page.name in ("0", "1", "2") else page.name for page in sides[1]}) == round(share * 19)
+        assert not images_of(sides[0]) & images_of(sides[1])
+        # Three pages that are connected count as one.
+        assert len({"0" if page.id in ("0", "1", "2") else page.id for page in sides[1]}) == round(share * 19)
 
 
-def test_bad_records_are_refused_unless_skipped_and_then_counted(file):
-    file.write_text(file.read_text() + '\n{"image": "none.png", "text": "x"}\nnonsense\n')
-    with pytest.raises(DataError, match=r"2 bad records:\n.*my\.jsonl:81: .*no such file"):
-        split_data(str(file), None, 0.1)
-    split = split_data(str(file), None, 0.1, skip_bad_records=True)
-    assert [problem.line for problem in split.problems] == [81, 82]
-    assert len(split.train) + len(split.validation) == 80
+def test_groups_texts_and_choices_have_keys_of_their_own(tmp_path):
+    Pillow.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    Pillow.new("RGB", (4, 4), "red").save(tmp_path / "b.png")
+    a, b = Image(tmp_path / "a.png"), Image(tmp_path / "b.png")
+    keys = keys_of(
+        [
+            Example("1", Document([a]), group="x"),
+            Example("2", Document([b]), group="x"),
+            Example("3", Document(["prose"])),
+            Example("4", Document(["prose"]), Label("y")),
+            Example("5", Document([]), Choice(0), (Document([a, "one"]), Document([b, "two"]))),
+            Example("6", Document([a, "a question"])),
+        ]
+    )
+    assert keys[0] == keys[1]
+    assert keys[2] == keys[3]
+    assert keys[4] == keys[5] == a.content_hash
+    assert len(set(keys)) == 3
 
 
-def test_what_cannot_be_split_is_told(file, tmp_path):
-    with pytest.raises(DataError, match="neither a file nor a task"):
-        split_data("easy-vqua", None, 0.1)
+def test_a_share_out_of_range_is_an_error(file):
     with pytest.raises(UserError, match="hold_out is 1"):
-        split_data(str(file), None, 1.0)
+        hold_out(load_source(str(file)), 1.0)
 
 
-def test_the_side_does_not_depend_on_where_the_files_lie(file, tmp_path_factory):
-    import shutil
-
-    elsewhere = tmp_path_factory.mktemp("moved") / "copy"
-    shutil.copytree(file.parent, elsewhere)
-    here, there = (split_data(str(path), None, 0.3) for path in (file, elsewhere / file.name))
-    assert [e.target for e in here.validation] == [e.target for e in there.validation]
+def test_of_two_images_one_is_held_out_and_of_one_none(file):
+    examples = load_source(str(file))
+    assert [len(side) for side in hold_out(examples[:4], 0.05)] == [2, 2]
+    assert [len(side) for side in hold_out(examples[:2], 0.05)] == [2, 0]
 
 
-def test_a_tiny_file_still_has_something_to_be_scored_on(file):
-    file.write_text("\n".join(file.read_text().splitlines()[:4]))
-    split = split_data(str(file), None, 0.05)
-    assert (len(split.train), len(split.test)) == (2, 2)
-    file.write_text(file.read_text().splitlines()[0])
-    with pytest.raises(DataError, match="nothing left to score on"):
-        split_data(str(file), None, 0.05)
+def test_a_draw_is_of_so_many_and_by_seed():
+    assert draw(range(9), 0, 0) == draw(range(9), 9, 1) == list(range(9))
+    assert len(set(draw(range(9), 4, 0))) == 4
+    assert draw(range(100), 50, 0) == draw(range(100), 50, 0) != draw(range(100), 50, 1)

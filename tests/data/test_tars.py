@@ -68,7 +68,7 @@ def test_bad_records_are_named_and_left_out(tmp_path):
     }
     problems = []
     assert read_tar(write(tmp_path / "x.tar", files), problems) == []
-    said = [str(problem) for problem in problems]
+    reported = [str(problem) for problem in problems]
     for key, message in zip(
         "1234567",
         [
@@ -82,7 +82,7 @@ def test_bad_records_are_named_and_left_out(tmp_path):
         ],
         strict=True,
     ):
-        assert any(f"x.tar: {key}:" in text and message in text for text in said), (key, said)
+        assert any(f"x.tar: {key}:" in text and message in text for text in reported), (key, reported)
 
 
 def test_the_image_of_the_plain_name_is_the_one_that_is_described(tmp_path):

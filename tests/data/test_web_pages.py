@@ -148,7 +148,7 @@ def test_bad_records_of_obelics_are_named(folder, record, message):
 
 
 @pytest.mark.parametrize(
-    ("html", "said"),
+    ("html", "text"),
     [
         # The end of a head may be left out, and its body's beginning.
         ("<html><head><title>no</title><h1>words</h1><img src='images/0.png'></html>", "words"),
@@ -163,12 +163,12 @@ def test_bad_records_of_obelics_are_named(folder, record, message):
         ('<meta http-equiv="Content-Type" content="text/html; charset=none"><p>words<img src="images/0.png">', "words"),
     ],
 )
-def test_pages_as_they_are_found(folder, html, said):
+def test_pages_as_they_are_found(folder, html, text):
     (folder / "sub").mkdir()
     (folder / "a.html").write_bytes(html.encode("latin-1"))
     problems = []
     (page,) = html_pages(folder, problems)
-    assert page.prompt.parts[0] == Learned(said)
+    assert page.prompt.parts[0] == Learned(text)
     assert page.media == (Image((folder / "images/0.png").resolve()),)
     assert not problems
 

@@ -16,7 +16,7 @@ from vislang.data.fetch import fetch as fetch_set
 from vislang.data.jsonl import read_jsonl
 from vislang.data.lines import line_of, target_line
 from vislang.data.problems import DataError, Problem, must_be_good
-from vislang.data.sources import FORMS, SOURCES, load_source
+from vislang.data.sources import FORMS, SOURCES, load_source, splits_of
 from vislang.data.split import draw
 from vislang.errors import UserError
 from vislang.example import Example, kind_of
@@ -63,6 +63,8 @@ def show(source: str, split: str | None, count: int, out: Path) -> int:
         raise UserError("data show: its page needs jinja2. Run: pip install 'vislang[report]'") from None
     must_hold_file(out, "--out")
     problems: list[Problem] = []
+    if split is None and (splits := splits_of(source)):
+        split = next((name for name in splits if name.startswith("train")), splits[0])
     with reporting("reading") as report:
         examples = load_source(source, split, problems, report)
     if not examples:
@@ -71,7 +73,7 @@ def show(source: str, split: str | None, count: int, out: Path) -> int:
     drawn = [examples[index] for index in sorted(draw(range(len(examples)), max(count, 1), seed=0))]
     for example in drawn:
         _print(example)
-    bad = f", and {len(problems):,} bad ones (vislang data check lists them)" if problems else ""
+    bad = f", and {len(problems):,} bad (vislang data check lists them)" if problems else ""
     console.print(f"{len(drawn)} of {len(examples):,} good records{bad}", markup=False)
     title = f"{source}{f', {split}' if split else ''}"
     write_examples(out, title, drawn, len(examples))

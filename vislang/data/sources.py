@@ -144,11 +144,15 @@ RECORDS = (".jsonl", ".ndjson", ".json")
 """Endings of JSON Lines files."""
 
 PAGES = {"mmc4": mmc4, "obelics": obelics}
+"""Readers of interleaved pages in one file."""
+
+PAIRS = ("pairs", "retrieval", "captions")
+"""Tasks of image-text pairs; all of them take a source of pairs, or a folder in Karpathy's format."""
 
 FORMS = (
     "the name of a set (vislang data list), BENCHMARK:FOLDER[:SPLIT] (vislang tasks lists the benchmarks), "
-    "retrieval:FOLDER[:SPLIT], pairs:SOURCE, pages:FOLDER of HTML, mmc4:FILE, obelics:FILE, a .tar file or several by "
-    "a pattern with *, a folder of media, a .jsonl file, a .txt or .md file, or a single medium"
+    "pairs:SOURCE or pairs:FOLDER[:SPLIT] in Karpathy's format, pages:FOLDER of HTML, mmc4:FILE, obelics:FILE, a .tar "
+    "file or several by a pattern with *, a folder of media, a .jsonl file, a .txt or .md file, or a single medium"
 )
 """The forms of a source, for messages."""
 
@@ -191,13 +195,16 @@ def splits_of(spec: str) -> tuple[str, ...]:
     if spec in SOURCES:
         return SOURCES[spec].splits
     kind, _, rest = spec.partition(":")
-    if kind == "pairs":
-        return splits_of(rest)
-    if kind == "retrieval" and ":" not in rest:
-        return ("train", "val", "test")
-    if rest and ":" not in rest and kind in (benchmarks := _benchmarks()):
-        return benchmarks[kind](Path(rest)).splits
-    return ()
+    if kind in PAIRS and rest:
+        if not Path(rest).is_dir():
+            return splits_of(rest)
+        from vislang.tasks.retrieval import karpathy_splits
+
+        return tuple(karpathy_splits(Path(rest)))
+    if not rest or ":" in rest or kind in (*SOURCES, "pages", *PAGES):
+        return ()
+    benchmarks = _benchmarks()
+    return benchmarks[kind](Path(rest)).splits if kind in benchmarks else ()
 
 
 def _read(
@@ -206,25 +213,19 @@ def _read(
     kind, colon, rest = spec.partition(":")
     if spec in SOURCES or (kind in SOURCES and colon and SOURCES[kind].splits):
         return _packaged(kind, rest or split)
-    if kind == "pairs" and colon:
-        return [_pair(example, spec) for example in _read(rest, split, problems, progress, targets=True)]
     folder, _, own = rest.partition(":")
-    if kind == "retrieval" and colon:
-        from vislang.tasks.retrieval import karpathy
+    if kind in PAIRS and colon:
+        if Path(folder).is_dir():
+            from vislang.tasks.retrieval import karpathy
 
-        return karpathy(Path(folder), own or split or "train")
+            return karpathy(Path(folder), own or split or "train")
+        return [_pair(example, spec) for example in _read(rest, split, problems, progress, targets=True)]
+    if kind in ("pages", *PAGES) and colon:
+        _must_want_all(spec, split)
+        return _pages(spec, kind, Path(rest), problems, progress)
     if colon and kind in (benchmarks := _benchmarks()):
         return benchmarks[kind](Path(folder)).examples(own or split or "train", problems, progress)
-    # What follows has no splits.
-    if split not in (None, "train"):
-        raise DataError(f"{spec}: has no splits, and so no {split!r}. Leave the split out.")
-    if kind == "pages" and colon:
-        if not Path(rest).is_dir():
-            raise DataError(f"{spec}: there is no such folder.")
-        return html_pages(Path(rest), problems, progress)
-    if kind in PAGES and colon:
-        must_be_file(Path(rest), f"the pages of {kind}")
-        return PAGES[kind](Path(rest), problems, progress)
+    _must_want_all(spec, split)
     path = Path(spec)
     if spec.endswith(".tar"):
         return [example for tar in _matching(path) for example in read_tar(tar, problems, progress)]
@@ -241,8 +242,8 @@ def _read(
 
 def _packaged(name: str, split: str | None) -> list[Example]:
     source = SOURCES[name]
-    if not source.splits and split not in (None, "train"):
-        raise DataError(f"{name}: has no splits, and so no {split!r}. Leave the split out.")
+    if not source.splits:
+        _must_want_all(name, split)
     split = split or "train"
     if source.splits and split not in source.splits:
         raise DataError(f"{name}: no split {split!r}; there are {', '.join(source.splits)}.")
@@ -257,6 +258,20 @@ def _pair(example: Example, spec: str) -> Example:
         wanted = '{"image": path, "text": caption}'
         raise DataError(f"{example.name}: not a pair of an image and a text. Records of {spec} are {wanted}.")
     return example
+
+
+def _must_want_all(spec: str, split: str | None) -> None:
+    if split not in (None, "train"):
+        raise DataError(f"{spec}: has no splits, and so no {split!r}. Leave the split out.")
+
+
+def _pages(spec: str, kind: str, path: Path, problems: list[Problem], progress: Progress | None) -> list[Example]:
+    if kind == "pages":
+        if not path.is_dir():
+            raise DataError(f"{spec}: there is no such folder.")
+        return html_pages(path, problems, progress)
+    must_be_file(path, f"the pages of {kind}")
+    return PAGES[kind](path, problems, progress)
 
 
 def _matching(path: Path) -> list[Path]:
