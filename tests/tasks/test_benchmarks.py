@@ -64,7 +64,7 @@ def lines(records) -> str:
 
 
 @pytest.mark.parametrize(
-    ("said", "cleaned"),
+    ("answer", "cleaned"),
     [
         ("The dog.", "dog"),
         ("two", "2"),
@@ -77,16 +77,16 @@ def lines(records) -> str:
         ("couldn'tve", "couldn't've"),
     ],
 )
-def test_answers_are_cleaned_up_as_officially(said, cleaned):
-    assert clean(said) == cleaned
+def test_answers_are_cleaned_up_as_officially(answer, cleaned):
+    assert clean(answer) == cleaned
 
 
 def test_vqa_accuracy_leaves_one_person_out_at_a_time():
-    """Three of ten said it: for those three, two others did (2/3); for the other seven, three did (1)."""
+    """Three of ten gave it: for those three, two others did (2/3); for the other seven, three did (1)."""
     assert vqa_accuracy("red", ["red"] * 3 + ["blue"] * 7) == pytest.approx((3 * 2 / 3 + 7) / 10)
     assert vqa_accuracy("red", ["red"] + ["blue"] * 9) == pytest.approx(9 * (1 / 3) / 10)
     assert vqa_accuracy("red", ["blue"] * 10) == 0
-    # Where all ten say the same, nothing is cleaned up on either side.
+    # Where all ten agree, nothing is cleaned up on either side.
     assert vqa_accuracy("The dog", ["dog"] * 10) == 0
     assert soft_scores(["red"] * 2 + ["a red"] + ["blue"] * 7) == {"red": 0.9, "blue": 1.0}
 
@@ -238,8 +238,8 @@ def test_referring_expressions(tmp_path):
     assert examples[0].target == Box(10, 10, 30, 20)
     assert [e.id for e in benchmark.examples("refs(unc).p val")] == ["13"]
     # (10, 10, 24, 20): 140 of 200 shared, 0.7; (25, 10, 45, 20): 50 shared of 350.
-    write(tmp_path / "said.json", [{"sent_id": 11, "box": [10, 10, 14, 10]}, {"sent_id": 12, "box": [25, 10, 20, 10]}])
-    assert scored(benchmark, "test", tmp_path / "said.json") == {"accuracy": 0.5}
+    write(tmp_path / "sent.json", [{"sent_id": 11, "box": [10, 10, 14, 10]}, {"sent_id": 12, "box": [25, 10, 20, 10]}])
+    assert scored(benchmark, "test", tmp_path / "sent.json") == {"accuracy": 0.5}
     candidates = (Box(0, 0, 5, 5), Box(10, 10, 30, 20))
     made = [Prediction("11", candidates[0], candidates, (0.9, 0.1)), Prediction("12", Box(0, 0, 1, 1))]
     assert values(benchmark.score(examples, made)) == {"accuracy": 0, "upper_bound": 0.5}
@@ -280,14 +280,14 @@ def test_nlvr2(tmp_path):
     benchmark = NLVR2(tmp_path)
     examples = benchmark.examples("dev")
     assert [image.name.rpartition("/")[2] for image in examples[0].media] == ["dev-1-0-img0.png", "dev-1-0-img1.png"]
-    write(tmp_path / "said.csv", "dev-1-0-0,True\ndev-1-1-0,true\ndev-1-0-1,True\n")
+    write(tmp_path / "sent.csv", "dev-1-0-0,True\ndev-1-1-0,true\ndev-1-0-1,True\n")
     # Sentence 0 is wrong on one of its two pairs, sentence 1 is right on its only one.
-    assert scored(benchmark, "dev", tmp_path / "said.csv") == pytest.approx({"accuracy": 2 / 3, "consistency": 0.5})
+    assert scored(benchmark, "dev", tmp_path / "sent.csv") == pytest.approx({"accuracy": 2 / 3, "consistency": 0.5})
     made = predictions({"dev-1-0-0": "True", "dev-1-1-0": "False", "dev-1-0-1": "False"})
     must_come_back(benchmark, examples, made, tmp_path)
-    write(tmp_path / "said.csv", "dev-1-0-0,perhaps\n")
-    with pytest.raises(DataError, match=r"said\.csv, record 1: 'perhaps' is neither True nor False"):
-        benchmark.read_predictions(tmp_path / "said.csv", examples)
+    write(tmp_path / "sent.csv", "dev-1-0-0,perhaps\n")
+    with pytest.raises(DataError, match=r"sent\.csv, record 1: 'perhaps' is neither True nor False"):
+        benchmark.read_predictions(tmp_path / "sent.csv", examples)
 
 
 # -------------------------------------------------------------------------------------- entailment and memes
@@ -301,9 +301,9 @@ def test_visual_entailment(tmp_path):
     benchmark = SNLIVE(tmp_path)
     examples = benchmark.examples("dev")
     assert examples[0].target == Label("entailment")
-    said = [{"pairID": f"{n}.jpg#0r1", "prediction": "neutral"} for n in (1, 2)]
-    write(tmp_path / "said.jsonl", lines(said))
-    assert scored(benchmark, "dev", tmp_path / "said.jsonl") == {"accuracy": 0.5}
+    records = [{"pairID": f"{n}.jpg#0r1", "prediction": "neutral"} for n in (1, 2)]
+    write(tmp_path / "sent.jsonl", lines(records))
+    assert scored(benchmark, "dev", tmp_path / "sent.jsonl") == {"accuracy": 0.5}
     must_come_back(benchmark, examples, predictions({f"{n}.jpg#0r1": "entailment" for n in (1, 2)}), tmp_path)
 
 
@@ -313,9 +313,9 @@ def test_hateful_memes(tmp_path):
     write(tmp_path / "dev_seen.jsonl", lines(records))
     benchmark = HatefulMemes(tmp_path)
     examples = benchmark.examples("dev")
-    write(tmp_path / "said.csv", "id,proba,label\n1,0.9,1\n2,0.4,0\n3,0.3,0\n4,0.3,0\n")
+    write(tmp_path / "sent.csv", "id,proba,label\n1,0.9,1\n2,0.4,0\n3,0.3,0\n4,0.3,0\n")
     # Pairs of a positive and a negative: 0.9 beats both, 0.3 loses to 0.4 and ties with 0.3: 2.5 of 4.
-    assert scored(benchmark, "dev_seen", tmp_path / "said.csv") == pytest.approx({"auroc": 2.5 / 4, "accuracy": 0.75})
+    assert scored(benchmark, "dev_seen", tmp_path / "sent.csv") == pytest.approx({"auroc": 2.5 / 4, "accuracy": 0.75})
     assert math.isnan(area_under_curve([0.1, 0.2], [True, True]))
     made = [
         Prediction(str(n), "01"[p > 0.5], ("0", "1"), (1 - p, p)) for n, p in ((1, 0.75), (2, 0.5), (3, 0.25), (4, 0))
@@ -359,8 +359,8 @@ def test_mvsa(tmp_path):
     examples = benchmark.examples("test")
     assert [e.id for e in examples] == ["10", "20"]
     assert {e.target.name for e in examples} == {"negative"}
-    write(tmp_path / "said.jsonl", lines([{"id": 10, "label": "negative"}, {"id": 20, "label": "positive"}]))
-    found = scored(benchmark, "test", tmp_path / "said.jsonl")
+    write(tmp_path / "sent.jsonl", lines([{"id": 10, "label": "negative"}, {"id": 20, "label": "positive"}]))
+    found = scored(benchmark, "test", tmp_path / "sent.jsonl")
     # One of two found, nothing wrongly called negative: 2 * 1 / (1 + 2).
     assert found == pytest.approx({"accuracy": 0.5, "weighted_f1": 2 / 3, "macro_f1": 2 / 3})
     must_come_back(benchmark, examples, predictions({"10": "neutral", "20": "negative"}), tmp_path)
@@ -372,9 +372,9 @@ def test_sentiment_in_numbers(tmp_path):
     write(tmp_path / "test.jsonl", lines(records))
     benchmark = Sentiment(tmp_path)
     examples = benchmark.examples("test")
-    said = {"a": -1.6, "b": 0.4, "c": -0.6, "d": 4.0}
-    write(tmp_path / "said.jsonl", lines([{"id": n, "score": score} for n, score in said.items()]))
-    found = scored(benchmark, "test", tmp_path / "said.jsonl")
+    numbers = {"a": -1.6, "b": 0.4, "c": -0.6, "d": 4.0}
+    write(tmp_path / "sent.jsonl", lines([{"id": n, "score": score} for n, score in numbers.items()]))
+    found = scored(benchmark, "test", tmp_path / "sent.jsonl")
     assert found["mae"] == pytest.approx((0.4 + 0.4 + 2.0 + 1.0) / 4)
     # -1.6 rounds to -2, 0.4 to 0, 4.0 is clipped to 3; -0.6 is not 1.
     assert found["accuracy_7"] == 0.75
@@ -395,13 +395,13 @@ def r2r_folder(folder):
     """Five viewpoints in a row, 2 m apart, and one that is not included."""
     views = "abcdex"
 
-    def place(number):
+    def viewpoint(number):
         pose = [0.0] * 16
         pose[3] = 2.0 * number
         seen = [abs(number - other) == 1 for other in range(len(views))]
         return {"image_id": views[number], "included": views[number] != "x", "pose": pose, "unobstructed": seen}
 
-    write(folder / "connectivity" / "s_connectivity.json", [place(n) for n in range(len(views))])
+    write(folder / "connectivity" / "s_connectivity.json", [viewpoint(n) for n in range(len(views))])
     record = {
         "scan": "s",
         "path_id": 1,
@@ -442,10 +442,10 @@ def test_navigation_by_ranking_paths(tmp_path):
     )
     steps = [[view, 0.0, 0.0] for view in "abbcd"]
     write(
-        tmp_path / "said.json",
+        tmp_path / "sent.json",
         [{"instr_id": "1_0", "trajectory": steps}, {"instr_id": "1_1", "trajectory": [["a", 0.0, 0.0]]}],
     )
-    found = scored(benchmark, "val", tmp_path / "said.json")
+    found = scored(benchmark, "val", tmp_path / "sent.json")
     assert (found["spl"], found["trajectory_length"]) == (0.5, 3)
     must_come_back(benchmark, examples, predictions({"1_0": 1, "1_1": ("a", "b")}), tmp_path)
     assert values(benchmark.guesses([], [first])["chance"]) == pytest.approx({"accuracy": 1 / 3})
@@ -474,13 +474,13 @@ def test_a_bad_record_is_named(tmp_path):
 @pytest.mark.parametrize("content", [b"\xe9\xe8", b"5", b'{"a": 1}', b"null", b"[" * 100_000])
 def test_predictions_that_are_none_are_one_line(tmp_path, content):
     benchmark = R2R(r2r_folder(tmp_path))
-    (tmp_path / "said.json").write_bytes(content)
-    with pytest.raises(DataError, match=r"said\.json.*(not UTF-8|not a list of records|not JSON|record 1)"):
-        benchmark.read_predictions(tmp_path / "said.json", benchmark.examples("val"))
+    (tmp_path / "sent.json").write_bytes(content)
+    with pytest.raises(DataError, match=r"sent\.json.*(not UTF-8|not a list of records|not JSON|record 1)"):
+        benchmark.read_predictions(tmp_path / "sent.json", benchmark.examples("val"))
 
 
 def test_a_path_begins_at_the_start(tmp_path):
-    """Who only stands at the goal has not arrived there."""
+    """A path that is only its end has not arrived there."""
     benchmark = R2R(r2r_folder(tmp_path))
     paths = predictions({"1_0": ("d",), "1_1": ("a",)})
     with pytest.raises(DataError, match="does not begin where the instruction does, at a"):
@@ -493,12 +493,12 @@ def test_labels_of_another_task_are_no_memes(tmp_path):
     examples = benchmark.examples("dev_seen")
     with pytest.raises(DataError, match="labels 0 and 1, and the model decides among no, yes"):
         benchmark.score(examples, [Prediction("1", "yes", ("no", "yes"), (0.2, 0.8))])
-    write(tmp_path / "said.csv", "id,proba,label\n1,nan,1\n")
+    write(tmp_path / "sent.csv", "id,proba,label\n1,nan,1\n")
     with pytest.raises(DataError, match="proba is nan"):
-        benchmark.read_predictions(tmp_path / "said.csv", examples)
+        benchmark.read_predictions(tmp_path / "sent.csv", examples)
 
 
-def test_what_all_people_say_is_worth_most_as_they_say_it():
+def test_an_answer_that_all_people_give_has_the_highest_soft_score():
     for answers in (["t-shirt"] * 10, ["t-shirt"] * 6 + ["red"] * 4):
         best = max(soft_scores(answers).items(), key=lambda pair: pair[1])[0]
         assert vqa_accuracy(best, answers) == 1
@@ -526,11 +526,11 @@ def test_predictions_are_complete_or_nothing_is_scored(tmp_path):
     task = memes(tmp_path, "dev_seen")
     examples = task.examples("dev_seen")
     rows = [f"{n},0.5,1" for n in (6, 7, 7, 20)]
-    write(tmp_path / "said.csv", "\n".join(["id,proba,label", *rows]))
+    write(tmp_path / "sent.csv", "\n".join(["id,proba,label", *rows]))
     with pytest.raises(DataError) as error:
-        task.read_predictions(tmp_path / "said.csv", examples)
+        task.read_predictions(tmp_path / "sent.csv", examples)
     assert str(error.value) == (
-        f"{tmp_path / 'said.csv'}: no prediction for 6 of 8 records: 0, 1, 2, 3, 4, ...; "
+        f"{tmp_path / 'sent.csv'}: no prediction for 6 of 8 records: 0, 1, 2, 3, 4, ...; "
         "no record for 1 of 4 predictions: 20; several predictions for 1 of 8 records: 7."
     )
     write(tmp_path / "ours.jsonl", lines([{"id": "6", "answer": "1"}, {"id": "7", "answer": True}]))

@@ -1,4 +1,4 @@
-"""Few-shot sets and probes of emoji: what is asked is never shown, and new groups are in no episode."""
+"""Few-shot sets and probes of emoji: no query is among the shots, and new groups are in no episode."""
 
 import json
 from collections import Counter
@@ -63,7 +63,7 @@ def test_an_episode_shows_every_class_and_not_the_question(drawn):
 
 
 @pytest.mark.parametrize("name", ["emoji-groups-named", "emoji-groups-coded"])
-def test_new_groups_are_asked_evenly_with_another_vendor_and_other_emoji(drawn, name):
+def test_new_groups_are_queried_evenly_with_another_vendor_and_other_emoji(drawn, name):
     task = open_task(name)
     train, test = (shown(task.examples(split), drawn) for split in ("train", "test"))
     assert task.support() == task.examples("train")
@@ -78,7 +78,7 @@ def test_new_groups_are_asked_evenly_with_another_vendor_and_other_emoji(drawn, 
     assert task.labels == (NONSENSE if name.endswith("coded") else tuple(group.lower() for group in NEW_GROUPS))
 
 
-def test_names_that_are_asked_are_not_among_the_shots(drawn):
+def test_names_of_queries_are_not_among_the_shots(drawn):
     task = open_task("emoji-captions")
     train, test = ({e.target.references for e in task.examples(split)} for split in ("train", "test"))
     assert train
@@ -125,14 +125,14 @@ def test_a_file_is_split_by_its_media(file):
     assert split.support() == train
     assert not {e.prompt.media for e in train} & {e.prompt.media for e in test}
     assert len({e.prompt.media for e in (*train, *test)}) == 8
-    # Half of the pictures at most are asked about, and three questions at most.
+    # Queries show half of the pictures at most, and are three at most.
     assert 2 <= len(test) <= 3
     # Captions of one picture are references of one question.
     captions = [e for e in (*train, *test) if isinstance(e.target, Text)]
     assert len(captions) == 8
     assert all(len(e.target.references) == 2 for e in captions)
     assert [e.target for e in (*train, *test) if not isinstance(e.target, Text)] == [Answers({"zero": 1.0})]
-    # The pictures with the lowest hashes are asked about, in whatever order the records are.
+    # Queries are about the pictures with the lowest hashes, in whatever order the records are.
     file.write_text("\n".join(file.read_text().splitlines()[::-1]))
     again = split_own_file(open_task(str(file)), 3)
     assert {e.prompt.media for e in again.examples("test")} == {e.prompt.media for e in test}
@@ -144,7 +144,7 @@ def test_one_picture_cannot_be_split(file):
         split_own_file(open_task(str(file)), 3)
 
 
-def test_a_task_of_labels_is_asked_by_label(tmp_path):
+def test_a_file_of_labels_is_split_too(tmp_path):
     path = tmp_path / "labels.jsonl"
     path.write_text("\n".join(json.dumps({"image": f"google-{n}.png", "label": "ab"[n % 2]}) for n in range(6)))
     task = split_own_file(open_task(str(path)), 2)

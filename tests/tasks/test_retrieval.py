@@ -1,6 +1,9 @@
 """Retrieval: pairs and their sides, choices among four, Karpathy's format."""
 
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -66,6 +69,23 @@ def test_a_hard_negative_shares_a_rare_word():
     texts = ["a red cat", "a red dog", "a big house", "a small tree", "a long road", "a wide lake"]
     pairs = [pair(f"{n}.png", text, name=str(n)) for n, text in enumerate(texts)]
     assert "a red dog" in [choice.parts[1] for choice in four_way(pairs)[0].choices]
+
+
+def test_choices_do_not_depend_on_the_process():
+    """Of words that are equally rare the first one counts, in whatever order a process has the words of a set."""
+    code = (
+        "from tests.tasks.test_retrieval import pair, four_way\n"
+        "texts = [f'{a} {b} {c}' for a in 'xyz' for b in 'klm' for c in 'uvw']\n"
+        "pairs = [pair(f'{n}.png', text) for n, text in enumerate(texts)]\n"
+        "print([[choice.parts[1] for choice in example.choices] for example in four_way(pairs)])"
+    )
+    found = {
+        subprocess.run(
+            [sys.executable, "-c", code], env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, check=True
+        ).stdout
+        for seed in ("0", "1")
+    }
+    assert len(found) == 1
 
 
 def test_another_image_with_the_same_words_is_no_wrong_choice():

@@ -126,7 +126,7 @@ def bleu(candidates: Sequence[str], references: Sequence[Sequence[str]], longest
     Args:
         candidates: one caption an image.
         references: captions of each image.
-        longest: words of the longest n-grams that count; 4 is the custom, fewer tell more of short captions.
+        longest: words of the longest n-grams that count; 4 is the custom, fewer suit short captions.
     """
     shared, total = [0] * longest, [0] * longest
     length = wanted = 0

@@ -13,7 +13,7 @@ def transcripts(predicted: Sequence[str], truth: Sequence[str]) -> Figures:
 
     Args:
         predicted: transcripts.
-        truth: what was said; lower case and single spaces are taken of it, as models write.
+        truth: the reference transcripts; they are compared in lower case and with single spaces, as models write.
 
     Raises:
         UserError: jiwer is not installed.

@@ -1,4 +1,4 @@
-"""Few-shot sets: what shots are drawn from (``train``), and what is asked (``test``); and a file split in this way."""
+"""Few-shot sets: shots are drawn from ``train``, and ``test`` holds the queries; and a file split in this way."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ GROUP_NAMES = tuple(group.lower() for group in NEW_GROUPS)
 
 
 def emoji_captions() -> Sides:
-    """Google's drawings as shots, Twitter's to be named; no shot shows an emoji that is asked about."""
+    """Google's drawings as shots, Twitter's as queries; no shot shows the emoji of a query."""
     support, queries = (load_source(f"emoji-{vendor}-names") for vendor in ("google", "twitter"))
     test = [example for example in queries if part_of(_caption(example)) < 0.3]
     names = {_caption(example) for example in test}
@@ -36,7 +36,7 @@ def stamp_captions() -> Sides:
 
 
 def emoji_groups(names: Sequence[str]) -> Sides:
-    """Google's drawings as shots, Twitter's of other emoji as questions; as many of each class.
+    """Google's drawings as shots, Twitter's of other emoji as queries; as many of each class.
 
     Args:
         names: of the three groups that no model learned from examples.
@@ -62,14 +62,14 @@ def emoji_groups(names: Sequence[str]) -> Sides:
 
 
 def split_own_file(task: Task, queries: int) -> Task:
-    """A task whose examples have no support: a part of them is asked (``test``), the others serve as shots (``train``).
+    """A task whose examples have no support: a part of them are queries (``test``), the others shots (``train``).
 
-    The media with the lowest hashes of their content are asked about, so that none is on both sides. Several captions
-    of an image are references of one question.
+    The queries are about the media with the lowest hashes of their content, so that no medium is on both sides. Several
+    captions of an image are references of one query.
 
     Args:
         task: its examples show an image, a video or a recording.
-        queries: how many to ask at most, of at most half of the media.
+        queries: how many at most; they show at most half of the media.
 
     Raises:
         DataError: there are fewer than two media.
@@ -79,12 +79,12 @@ def split_own_file(task: Task, queries: int) -> Task:
     for example, key in zip(examples, keys_of(examples), strict=True):
         by_medium.setdefault(key, []).append(example)
     if len(by_medium) < 2:
-        raise DataError(f"{task.name}: needs two examples with different media, one to show and one to ask about.")
+        raise DataError(f"{task.name}: needs two examples with different media, one as a shot and one as a query.")
     test: list[Example] = []
     train: list[Example] = []
     for number, key in enumerate(sorted(by_medium)):
         own = captions_together(by_medium[key])
-        # The first medium is asked about even where it has more questions than are wanted.
+        # The first medium is taken even where it has more queries than are wanted.
         into = test if number < len(by_medium) // 2 and len(test) + len(own) <= max(queries, len(own)) else train
         into += own
     read = {"train": lambda problems, progress: train, "test": lambda problems, progress: test}

@@ -1,4 +1,4 @@
-"""Reading the files of a benchmark; whatever is wrong with one is said with its name and the record's number."""
+"""Reading the files of a benchmark; an error names the file and the record."""
 
 from __future__ import annotations
 

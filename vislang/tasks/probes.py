@@ -146,8 +146,8 @@ def emoji_name_groups(name: str, about: str) -> ProbeTask:
 def clip_art_categories(name: str, about: str) -> ProbeTask:
     """The category of a piece of clip art, of those with 60 pieces at least; pieces of one title stay together."""
     items = [
-        _item(c.image, c.category, c.title or c.image.name, c.image.name)
-        for c in openclipart.clip_art()
+        _item(c.image, c.category, c.title or c.image.name, f"clip art {number}")
+        for number, c in enumerate(openclipart.clip_art(), start=1)
         if c.category not in ("unsorted", "special")
     ]
     return ProbeTask(name, about, _frequent(items, 60))

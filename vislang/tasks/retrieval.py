@@ -211,7 +211,7 @@ def _completed(pairs: Sequence[Example], seed: int) -> list[Example | None]:
         everything = range(len(texts))
         random_text, random_image = other(everything), other(everything)
         hard = None
-        for word in sorted(words[number], key=lambda word: len(having[word])):
+        for word in sorted(words[number], key=lambda word: (len(having[word]), word)):
             hard = other(having[word]) if len(having[word]) > 1 else None
             if hard is not None:
                 break

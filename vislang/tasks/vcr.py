@@ -29,7 +29,7 @@ class VCR(Benchmark):
     """``train.jsonl``, ``val.jsonl``, ``test.jsonl`` and images.
 
     Each record becomes two examples: ``ANNOT_ID answer`` and ``ANNOT_ID rationale``, the latter given the right answer.
-    Where that is not known, as in the test split, the rationale is asked for each answer: ``ANNOT_ID rationale 0`` to
+    Where that is not known, as in the test split, there is one for each answer: ``ANNOT_ID rationale 0`` to
     ``3``; these examples have no target.
     """
 
@@ -114,7 +114,7 @@ class VCR(Benchmark):
         return [prediction for made in each(path, read_csv(path), predictions) for prediction in made]
 
     def submission(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> tuple[str, str]:
-        """The same; where reasons were asked for the right answer alone, those for the other answers are 0."""
+        """The same; where only the reasons for the right answer were chosen, the columns of other answers are 0."""
         rows: dict[str, dict[str, float]] = {}
         for prediction, columns in zip(predictions, _columns(examples), strict=True):
             scores: dict[object, float] = dict(zip(prediction.candidates, prediction.scores, strict=True))
