@@ -1,9 +1,9 @@
 """Templates: an Example becomes the Document that a generating model continues.
 
-A task phrases its question (:class:`~vislang.example.Wording`); a model puts its own template around media and question.
-The order matters. Text after an image can attend to it token by token, and learns to compare ("is it red?"). Text before
-an image is cheaper, since it is read once for any number of images, but all attention is then left to the few tokens
-that follow. The default templates put the image first, as Flamingo does.
+A task phrases its question (:class:`~vislang.example.Wording`); a model puts its own template around media and
+question. The order matters. Text after an image can attend to it token by token, and learns to compare ("is it red?").
+Text before an image is cheaper, since it is read once for any number of images, but all attention is then left to the
+few tokens that follow. The default templates put the image first, as Flamingo does.
 """
 
 from __future__ import annotations

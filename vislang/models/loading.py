@@ -36,7 +36,7 @@ def current_path(class_path: str) -> str:
     return f"{MOVED.get(module, module)}.{name}" if module else name
 
 
-RENAMED_SETTINGS: dict[str, str] = {}
+RENAMED_SETTINGS: dict[str, str] = {"bridge.look": "attend_to"}
 """Settings of saved models and recipes of version 0.1.0, as the ends of dotted paths, and what they are called now."""
 
 

@@ -1,8 +1,8 @@
 """Flamingo's bridge: a frozen language model attends to media (Alayrac et al. 2022). Tensors in, tensors out.
 
-:meth:`Bridge.forward` is the definition, in one pass through every layer. :mod:`vislang.models.flamingo.prefill` computes
-the same with less work, and is tested against it. Only the resampler, the gated blocks and, if wanted, the embeddings of
-two added tokens train.
+:meth:`Bridge.forward` is the definition, in one pass through every layer. :mod:`vislang.models.flamingo.prefill`
+computes the same with less work, and is tested against it. Only the resampler, the gated blocks and, if wanted, the
+embeddings of two added tokens train.
 """
 
 from __future__ import annotations

