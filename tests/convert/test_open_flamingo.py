@@ -14,7 +14,6 @@ from vislang.convert import open_flamingo
 from vislang.models.flamingo.bridge import FlamingoConfig
 from vislang.models.flamingo.converted import OldFlamingo
 from vislang.models.towers.causal_lm import CausalLMWithRows
-from vislang.prompt import Shot
 
 CASE = Path(__file__).parents[1] / "parity" / "openflamingo_opt"
 
@@ -170,14 +169,15 @@ def test_with_its_vision_tower_a_converted_model_is_asked(towers, pictures, chec
     out = tmp_path / "out"
     assert convert(out, weights, config, towers[0], "--vision-tower", towers[1]) == 0
     opened = vislang.load(out)
-    assert opened.prompts.ask(vislang.Image(b"x")).parts[1] == "Output:"
+    assert opened.prompts.render(tiny.caption(vislang.Image(b"x"), "")).parts[1] == "Output:"
     assert opened.collate.chunk_token == built.bridge.media_token - 1
     shot = ["--shot", str(pictures / "1.png"), "blue"]
     assert main(["ask", str(out), str(pictures / "0.png"), "what color?", *shot]) == 0
     assert capsys.readouterr().out.strip()
     # The bridge and the added embeddings are the checkpoint's.
     image = vislang.Image(pictures / "0.png")
-    batch = opened._with_features(opened.collate([opened.prompts.ask(image, "what color?", [Shot(image, "red")])]))
+    asked = tiny.question(image, "what color?")
+    batch = opened.with_features(opened.collate.documents([opened.prompts.render(asked, [tiny.caption(image, "red")])]))
     assert {built.bridge.media_token, built.bridge.media_token - 1} <= set(batch.input_ids[0].tolist())
     with torch.no_grad():
         torch.testing.assert_close(opened.bridge(batch), built.bridge(batch), atol=1e-5, rtol=0)

@@ -131,7 +131,7 @@ class EfficientNetLite0(VisionTower):
     def classify(
         self, features: Float[Tensor, "images positions features_width"]
     ) -> Float[Tensor, "images positions classes"]:
-        """The distribution over ImageNet's classes: the last layer, trained on mean features, applied to each position."""
+        """The distribution over ImageNet's classes: the last layer, trained on means, applied to each position."""
         return self.network._fc(features).softmax(dim=-1)
 
 
