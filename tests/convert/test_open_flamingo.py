@@ -15,7 +15,8 @@ from vislang.models.flamingo.bridge import FlamingoConfig
 from vislang.models.flamingo.converted import OldFlamingo
 from vislang.models.towers.causal_lm import CausalLMWithRows
 
-CASE = Path(__file__).parents[1] / "parity" / "openflamingo_opt"
+PARITY = Path(__file__).parents[1] / "parity"
+CASE = PARITY / "openflamingo_opt"
 
 
 def convert(out, weights=CASE / "weights.pt", config=CASE / "config.json", lm=CASE / "lm", *more) -> int:
@@ -23,10 +24,12 @@ def convert(out, weights=CASE / "weights.pt", config=CASE / "config.json", lm=CA
     return main([*arguments, str(out), *more])
 
 
-def test_the_recorded_case_agrees(tmp_path, capsys):
-    assert convert(tmp_path / "out") == 0
+@pytest.mark.parametrize("name", ["openflamingo_opt", "openflamingo_llama"])
+def test_a_recorded_case_agrees(name, tmp_path, capsys):
+    case = PARITY / name
+    assert convert(tmp_path / "out", case / "weights.pt", case / "config.json", case / "lm") == 0
     capsys.readouterr()
-    assert main(["convert", "verify", str(tmp_path / "out"), str(CASE / "reference.pt")]) == 0
+    assert main(["convert", "verify", str(tmp_path / "out"), str(case / "reference.pt")]) == 0
     found = json.loads(capsys.readouterr().out)
     assert set(found) == {"resampled", "logits", "loss", "greedy"}
     assert max(found.values()) < 1e-5

@@ -60,7 +60,10 @@ def test_which_of_the_two_is_drawn_by_seed(towers, pictures):
     document = page(pictures, 0, 1, looks="either")
     times = [model.collate.documents([document], seed).media_time.tolist() for seed in range(20)]
     assert times == [model.collate.documents([document], seed).media_time.tolist() for seed in range(20)]
-    either = [model.collate.documents([page(pictures, 0, 1, looks=looks)]).media_time.tolist() for looks in ("before", "after")]
+    either = [
+        model.collate.documents([page(pictures, 0, 1, looks=looks)]).media_time.tolist()
+        for looks in ("before", "after")
+    ]
     assert all(time in either for time in times)
     assert {either.index(time) for time in times} == {0, 1}
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import safetensors.torch
@@ -19,9 +20,11 @@ from vislang.models.flamingo.model import Flamingo, FlamingoRecipe
 from vislang.models.loading import ModelNotFound
 from vislang.models.towers.packaged import TowerError
 from vislang.prompt import Prompts
+from vislang.recipe import read_recipe
 from vislang.train.config import TrainConfig
 from vislang.train.loop import Stream, train
 
+RECIPE = Path(__file__).parents[3] / "recipes" / "flamingo.yaml"
 SMALL = FlamingoConfig(**tiny.BRIDGE)
 
 
@@ -330,3 +333,11 @@ def test_bfloat16_is_near_float32_and_is_remembered(towers, pictures, tmp_path):
     assert opened.score([document])[0].log_likelihood == scores[1]
     assert len(opened.generate([document, document], max_new_tokens=3)) == 2
     assert all(grid.dtype == torch.float32 for token in opened.attention(document) for grid in token.maps)
+
+
+def test_the_recipe_leaves_the_image_size_to_the_tower(towers):
+    """So that a dual encoder, trained at 128 pixels, can take the tower's part by its name alone."""
+    recipe, _ = read_recipe(RECIPE, [f"--model.language_model={towers[0]}", f"--model.vision_tower={towers[1]}"])
+    assert recipe.model.image_size is None
+    recipe.model.bridge = SMALL
+    assert recipe.model.build().vision.image_size == 32

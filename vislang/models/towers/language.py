@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from vislang.cache import cache_folder
 from vislang.models.base import fingerprint
 from vislang.models.towers.causal_lm import FrozenCausalLM
-from vislang.models.towers.packaged import PACKAGED, TowerError, not_found
+from vislang.models.towers.packaged import PACKAGED, TowerError, check_complete, not_found
 from vislang.models.towers.quiet import quiet_transformers
 from vislang.nn.quantized import quantize_linears
 
@@ -56,12 +56,7 @@ def _open(folder: str) -> PreTrainedModel:
     """
     with quiet_transformers():
         lm, loading = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
-    if missing := sorted(loading["missing_keys"]):
-        raise TowerError(
-            f"language model {folder!r}: has no weights for {', '.join(missing[:3])}"
-            + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
-            + ". Give a folder with the whole causal language model."
-        )
+    check_complete(f"language model {folder!r}", loading["missing_keys"])
     return lm.eval()
 
 

@@ -8,6 +8,7 @@ bridge is never opened with other towers.
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,3 +70,15 @@ def not_found(kind: str, name: str, error: Exception) -> TowerError:
         f"{kind} {name!r}: found neither as a local folder, nor as an installed package, nor on the Hub "
         f"({reason}). {remedy}"
     )
+
+
+def check_complete(tower: str, missing: Collection[str]) -> None:
+    """Raise an error where a tower was opened without some of its weights, which transformers then draws at random.
+
+    Raises:
+        TowerError: some weights are missing.
+    """
+    if missing:
+        names = sorted(missing)
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        raise TowerError(f"{tower}: has no weights for {', '.join(names[:3])}{more}. Give the folder of a whole model.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -13,10 +14,13 @@ from transformers import AutoImageProcessor, AutoModel
 
 from vislang.models.base import fingerprint
 from vislang.models.loading import is_saved_model, load
-from vislang.models.towers.packaged import EFFICIENTNET_LITE0, PACKAGED, TowerError, not_found
+from vislang.models.towers.packaged import EFFICIENTNET_LITE0, PACKAGED, TowerError, check_complete, not_found
 from vislang.models.towers.quiet import quiet_transformers
 from vislang.nn.linear import with_fast_linears
 from vislang.nn.quantized import quantize_linears
+
+UNUSED = re.compile(r"pooler|head|mask_token")
+"""Parts of image encoders that features do not depend on."""
 
 
 class VisionTower(nn.Module):
@@ -153,7 +157,12 @@ class TransformersVision(VisionTower):
         # Contrastive models come as a pair, of which the image encoder is used.
         self.network = getattr(model, "vision_model", model)
         self.name = name
-        # A pooler without weights was drawn at random; features do not depend on it.
+        # Weights that the folder lacks were drawn at random. Features do not depend on poolers, heads and mask tokens.
+        image_side = set(self.network.state_dict(prefix="" if self.network is model else "vision_model."))
+        check_complete(
+            f"vision tower {name!r}",
+            [key for key in loading["missing_keys"] if key in image_side and not UNUSED.search(key)],
+        )
         state = model.state_dict()
         self.fingerprint = fingerprint({k: state[k] for k in state if k not in set(loading["missing_keys"])})
         self.quantized = quantize
