@@ -151,7 +151,7 @@ def test_a_language_model_with_weights_missing_is_an_error(towers, tmp_path):
     state = safetensors.torch.load_file(file)
     del state["model.layers.1.mlp.up_proj.weight"]
     safetensors.torch.save_file(state, file, metadata={"format": "pt"})
-    with pytest.raises(TowerError, match=r"has no weights for model\.layers\.1\.mlp\.up_proj\.weight"):
+    with pytest.raises(TowerError, match=r"^language model .*: has no weights for model\.layers\.1\.mlp\.up_proj\.weight"):
         load_language_tower(str(tmp_path / "language"))
 
 
@@ -163,8 +163,7 @@ def test_a_vision_tower_with_weights_missing_is_an_error_but_for_its_pooler(tmp_
     assert load_vision_tower(str(tmp_path)).width == 16
     file = tmp_path / "model.safetensors"
     state = safetensors.torch.load_file(file)
-    name = next(key for key in state if key.endswith("output.dense.weight"))
-    del state[name]
+    del state[next(key for key in state if key.endswith("output.dense.weight"))]
     safetensors.torch.save_file(state, file, metadata={"format": "pt"})
-    with pytest.raises(TowerError, match=rf"has no weights for .*{name.rpartition('.')[0].rpartition('layer')[2]}"):
+    with pytest.raises(TowerError, match=r"^vision tower .*: has no weights for .*weight\. Give"):
         load_vision_tower(str(tmp_path))

@@ -44,6 +44,8 @@ def load_causal_lm(name: str) -> PreTrainedModel:
     """
     try:
         return _open(name)
+    except TowerError:
+        raise
     except (OSError, ValueError) as error:
         raise not_found("language model", name, error) from error
 
@@ -85,6 +87,8 @@ def load_language_tower(name: str, dtype: torch.dtype = torch.float32, quantize:
             f"language model {name!r}: a package to open it with is missing ({needed}). "
             "Run: pip install 'vislang[demo]'"
         ) from None
+    except TowerError:
+        raise
     except (OSError, ValueError) as error:
         raise not_found("language model", name, error) from error
     marks = fingerprint(lm.state_dict())

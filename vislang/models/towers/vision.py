@@ -223,5 +223,7 @@ def load_vision_tower(name: str, image_size: int | None = None, quantize: bool =
         return model.vision_tower(name, image_size)
     try:
         return TransformersVision(name, name, image_size, quantize)
+    except TowerError:
+        raise
     except (OSError, ValueError) as error:
         raise not_found("vision tower", name, error) from error
