@@ -4,8 +4,9 @@ import pytest
 import torch
 from PIL import Image as Pillow
 
+from vislang.models.base import fingerprint
 from vislang.models.towers.language import load_language_tower
-from vislang.models.towers.packaged import EFFICIENTNET_LITE0, PACKAGED, SMOLLM2, TowerError, fingerprint
+from vislang.models.towers.packaged import EFFICIENTNET_LITE0, PACKAGED, SMOLLM2, TowerError
 from vislang.models.towers.vision import load_vision_tower
 
 

@@ -36,6 +36,24 @@ def current_path(class_path: str) -> str:
     return f"{MOVED.get(module, module)}.{name}" if module else name
 
 
+RENAMED_SETTINGS: dict[str, str] = {}
+"""Settings of saved models and recipes of version 0.1.0, as the ends of dotted paths, and what they are called now."""
+
+
+def current_settings(values: Any, path: str = "") -> Any:
+    """The same settings by the names of this version; see :data:`RENAMED_SETTINGS`."""
+    if isinstance(values, list):
+        return [current_settings(value, path) for value in values]
+    if not isinstance(values, dict):
+        return values
+    renamed = {}
+    for name, value in values.items():
+        own = f"{path}.{name}"
+        new = next((new for old, new in RENAMED_SETTINGS.items() if own.endswith(f".{old}")), name)
+        renamed[new] = current_settings(value, own)
+    return renamed
+
+
 class ModelNotFound(UserError):
     """Not a folder with a saved model; the message says what was looked for."""
 

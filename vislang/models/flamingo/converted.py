@@ -11,13 +11,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vislang.models.base import read_config, write_model
+from vislang.models.base import fingerprint, read_config, write_model
 from vislang.models.flamingo.bridge import Bridge, FlamingoConfig
 from vislang.models.flamingo.collate import Batch
 from vislang.models.flamingo.model import Flamingo
 from vislang.models.towers.causal_lm import CausalLMWithRows
 from vislang.models.towers.language import LanguageTower, load_causal_lm, load_language_tower
-from vislang.models.towers.packaged import TowerError, fingerprint
+from vislang.models.towers.packaged import TowerError
 from vislang.models.towers.vision import load_vision_tower
 from vislang.prompt import Prompts
 

@@ -13,8 +13,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from transformers.utils import logging as transformers_logging
 
 from vislang.cache import cache_folder
+from vislang.models.base import fingerprint
 from vislang.models.towers.causal_lm import FrozenCausalLM
-from vislang.models.towers.packaged import PACKAGED, TowerError, fingerprint, not_found
+from vislang.models.towers.packaged import PACKAGED, TowerError, not_found
 from vislang.nn.quantized import quantize_linears
 
 # transformers draws bars of its own while it loads; a second of loading needs none.

@@ -7,14 +7,9 @@ everything that is trained on top of it, so that a bridge is never put between o
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-
-import torch
-from torch import Tensor
 
 from vislang.errors import UserError
 
@@ -63,16 +58,6 @@ PACKAGED = {
     ),
 }
 """Towers that are at hand without a network."""
-
-
-def fingerprint(state: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names, types, shapes and values of a state dict, in the order of names."""
-    digest = hashlib.sha256()
-    for name in sorted(state):
-        tensor = state[name].detach().cpu().contiguous()
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.view(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def not_found(kind: str, name: str, error: Exception) -> TowerError:

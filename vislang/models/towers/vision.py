@@ -11,8 +11,9 @@ from PIL import Image as Pillow
 from torch import Tensor, nn
 from transformers import AutoImageProcessor, AutoModel
 
+from vislang.models.base import fingerprint
 from vislang.models.loading import is_saved_model, load
-from vislang.models.towers.packaged import EFFICIENTNET_LITE0, PACKAGED, TowerError, fingerprint, not_found
+from vislang.models.towers.packaged import EFFICIENTNET_LITE0, PACKAGED, TowerError, not_found
 from vislang.nn.linear import with_fast_linears
 from vislang.nn.quantized import quantize_linears
 
