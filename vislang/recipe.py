@@ -12,7 +12,7 @@ from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from vislang.capabilities import ModelRecipe
 from vislang.errors import UserError
-from vislang.models.loading import current_path
+from vislang.models.loading import current_path, current_settings
 from vislang.train.config import TrainConfig
 
 
@@ -124,11 +124,11 @@ def recipe_of(values: dict[str, Any]) -> Recipe:
 
 
 def with_current_classes(values: Any) -> Any:
-    """The same recipe, its model's class by the path that it has in this version."""
+    """The same recipe, its model's class and settings by the names that they have in this version."""
     model = values.get("model") if isinstance(values, dict) else None
     if not isinstance(model, dict) or not isinstance(model.get("class_path"), str):
         return values
-    return {**values, "model": {**model, "class_path": current_path(model["class_path"])}}
+    return {**values, "model": {**current_settings(model), "class_path": current_path(model["class_path"])}}
 
 
 def _plain(error: Exception) -> str:

@@ -45,7 +45,7 @@ def _dataclass(kind: type[Settings], values: Any, file: Path | str, path: str) -
     made = {name: _value(hints[name], value, file, prefix + name) for name, value in values.items()}
     try:
         return kind(**made)
-    except (ValueError, UserError) as error:
+    except ValueError as error:
         raise UserError(f"{file}: {f'{path}: ' if path else ''}{error}") from None
 
 
@@ -55,7 +55,7 @@ def _value(hint: Any, value: Any, file: Path | str, path: str) -> Any:
     if origin in (Union, types.UnionType):
         return _one_of(arguments, value, file, path)
     if dataclasses.is_dataclass(hint):
-        return _dataclass(hint, value, file, path)  # type: ignore[type-var, arg-type]
+        return _dataclass(hint, value, file, path)  # type: ignore[arg-type]
     if not _fits(hint, value):
         raise UserError(f"{file}: {path} is {value!r}; it must be {_named(hint)}.")
     if origin is tuple and arguments[-1:] != (...,):

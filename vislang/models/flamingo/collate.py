@@ -102,7 +102,7 @@ class CollateConfig:
         page_tokens: a page is trained on by a window of so many tokens around a medium, drawn each time.
         page_media: the most media in such a window, drawn as well (the paper has 256 tokens and 5 media).
         pack: training documents share rows of about so many tokens, without attending to each other; 0 for a row each.
-        too_long: what happens to a prompt that is longer than the language model's context: ``refuse`` raises an error,
+        too_long: what happens to a prompt that is longer than the language model's context: ``error`` raises one,
             ``drop`` leaves its first examples out, with a warning.
     """
 
@@ -111,7 +111,7 @@ class CollateConfig:
     page_tokens: int = 256
     page_media: int = 5
     pack: int = 0
-    too_long: Literal["refuse", "drop"] = "refuse"
+    too_long: Literal["error", "drop"] = "error"
 
     def __post_init__(self):
         for name in ("max_frames", "page_tokens", "page_media"):
@@ -304,11 +304,11 @@ class Collator:
         dropped = 0
         while self.context_length is not None and len(row.ids) > self.context_length - prefilled:
             ends = [index for index, part in enumerate(parts) if isinstance(part, EndOfChunk)]
-            if self.config.too_long == "refuse" or not ends or ends[0] + 1 == len(parts):
+            if self.config.too_long == "error" or not ends or ends[0] + 1 == len(parts):
                 raise UserError(
                     f"{document.name or 'a document'}: {prefilled + len(row.ids)} tokens, and the language model has "
                     f"positions for {self.context_length}. Shorten it, or give fewer examples"
-                    + (" (or let the first ones be dropped)." if self.config.too_long == "refuse" else ".")
+                    + (" (or let the first ones be dropped)." if self.config.too_long == "error" else ".")
                 )
             parts = parts[ends[0] + 1 :]
             dropped += 1
