@@ -51,7 +51,7 @@ TUPLES = {
 WINDOWED = {
     "mistral": transformers.MistralConfig(**SHAPE, **SPECIAL, num_key_value_heads=2, sliding_window=5),
 }
-"""Families that look back a few tokens only."""
+"""Families that attend to the last few tokens only."""
 
 BRIDGE = {
     "gated_layers": [1, 2],
@@ -110,7 +110,7 @@ def batch(media_token: int, prefix: int = 5) -> Batch:
 
 
 def question(medium: Medium, text: str, answer: str = "", **more) -> Example:
-    """A question about a medium; without an answer one to be asked."""
+    """A question about a medium, with its answer if that is known."""
     return Example(medium.name, Document([medium, text]), Answers({answer: 1.0}) if answer else None, **more)
 
 
@@ -138,7 +138,7 @@ def save_towers(folder: Path) -> tuple[str, str]:
     language, vision = folder / "language", folder / "vision"
     lm = AutoModelForCausalLM.from_config(config)
     with torch.no_grad():
-        # A fresh head is too quiet to prefer any token, whatever enters it.
+        # The logits of an untrained head are too small to prefer any token.
         lm.lm_head.weight.mul_(40)
     lm.save_pretrained(language)
     fast.save_pretrained(language)

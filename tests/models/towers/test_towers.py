@@ -151,7 +151,9 @@ def test_a_language_model_with_weights_missing_is_an_error(towers, tmp_path):
     state = safetensors.torch.load_file(file)
     del state["model.layers.1.mlp.up_proj.weight"]
     safetensors.torch.save_file(state, file, metadata={"format": "pt"})
-    with pytest.raises(TowerError, match=r"^language model .*: has no weights for model\.layers\.1\.mlp\.up_proj\.weight"):
+    with pytest.raises(
+        TowerError, match=r"^language model .*: has no weights for model\.layers\.1\.mlp\.up_proj\.weight"
+    ):
         load_language_tower(str(tmp_path / "language"))
 
 

@@ -30,7 +30,7 @@ IGNORED = -100
 class Batch:
     """Texts with media, ready for the bridge.
 
-    Columns before ``prefix`` stand before the first medium of every row and are padded on the left; those
+    Columns before ``prefix`` come before the first medium of every row and are padded on the left; those
     from ``prefix`` on are padded on the right.
 
     Attributes:
@@ -439,7 +439,7 @@ def _with_media(row: _Row, most: int, media_token: int, rng: random.Random) -> _
 
 
 def _cut(row: _Row, chosen: slice, first: int, last: int) -> _Row:
-    """Some of the tokens, with the media after ``first`` up to ``last``; what stands before these is not learned."""
+    """Some of the tokens, with the media after ``first`` up to ``last``; what comes before these is not learned."""
     times = [time - first if first < time <= last else 0 for time in row.media_time[chosen]]
     after_medium, targets = False, []
     for time, target in zip(times, row.targets[chosen], strict=True):

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from vislang.cache import cache_folder
 from vislang.capabilities import ModelRecipe, Progress, Score, TokenAttention
-from vislang.document import Document, Image, Medium, Video
+from vislang.document import Document, Image, Learned, Medium, Video
 from vislang.errors import UserError
 from vislang.example import Example
 from vislang.models.base import TrainableModel, read_settings, read_weights, write_model
@@ -136,8 +136,13 @@ class Flamingo(TrainableModel):
             return self.runner.losses(batch)
 
     def prepare(self, examples: Sequence[Example], progress: Progress | None = None) -> int:
-        """Compute once what training on these examples needs in every epoch; see :meth:`prepare_documents`."""
-        return self.prepare_documents([self.prompts.render(example, learn=True) for example in examples], progress)
+        """Compute once what these examples need again and again; see :meth:`prepare_documents`.
+
+        Examples with a target, and pages, are rendered as in training; others as prompts.
+        """
+        learned = [e.target is not None or any(isinstance(p, Learned) for p in e.prompt.parts) for e in examples]
+        rendered = [self.prompts.render(e, learn=learn) for e, learn in zip(examples, learned, strict=True)]
+        return self.prepare_documents(rendered, progress)
 
     def prepare_documents(
         self, documents: Sequence[Document], progress: Progress | None = None, chunk: int = 32
@@ -537,8 +542,8 @@ class Flamingo(TrainableModel):
 
         Args:
             folder: the folder.
-            language_model: where the language model lies now, if no longer where it was.
-            vision_tower: where the vision tower lies now, likewise.
+            language_model: where the language model lies now, if it has moved.
+            vision_tower: where the vision tower lies now, if it has moved.
 
         Raises:
             TowerError: a tower was not found, or its weights are not those that the bridge was trained on.

@@ -104,7 +104,7 @@ class Runner:
         return {"text": -log_likelihoods.sum() / max(1, len(log_likelihoods))}
 
     def token_log_likelihoods(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Log-probability of each target, in nats, and the row that it stands in, both (targets,).
+        """Log-probability of each target, in nats, and its row, both (targets,).
 
         Gradients are computed only where something can change: for the tokens from the first medium on, from the first
         gated layer up.
@@ -253,7 +253,7 @@ class Runner:
     ) -> DecodeState:
         """The state after the last tokens of a batch; ``hidden`` is of its columns from ``prefix`` on.
 
-        Padding is moved to the front, so that the next token stands beside the last one, for language models that
+        Padding is moved to the front, so that the next token comes right after the last one, for language models that
         count columns (sliding windows, MPT's biases).
         """
         rows = torch.arange(len(hidden), device=hidden.device)

@@ -61,9 +61,9 @@ class PerceiverResampler(nn.Module):
     @torch.no_grad()
     def standardise(self, features: Float[Tensor, "media positions features_width"]) -> None:
         """Measure mean and standard deviation of each channel, over media and positions."""
-        mean, deviation = mean_and_deviation(features)
+        mean, std = mean_and_deviation(features)
         self.features_mean.copy_(mean)
-        self.features_deviation.copy_(deviation)
+        self.features_deviation.copy_(std)
 
     def forward(
         self,

@@ -179,18 +179,18 @@ class FrozenCausalLM(nn.Module):
         count = min(64, self.vocabulary_size)
         ids = torch.linspace(0, self.vocabulary_size - 1, count).long()[None]
         ids = ids.to(self.lm.get_input_embeddings().weight.device)
-        seen: dict[int, float] = {}
+        scales: dict[int, float] = {}
 
         def measure(layer: int) -> Step:
             def step(hidden: Tensor) -> Tensor:
-                seen[layer] = hidden[0].float().square().mean(dim=-1).sqrt().median().item()
+                scales[layer] = hidden[0].float().square().mean(dim=-1).sqrt().median().item()
                 return hidden
 
             return step
 
         mask = torch.ones_like(ids)
         self.run(self.embed(ids), mask, positions_of(mask), before={layer: measure(layer) for layer in layers})
-        return [round(seen[layer], 3) for layer in layers]
+        return [round(scales[layer], 3) for layer in layers]
 
     def logits(
         self, hidden: Float[Tensor, "batch tokens head_width"], rows: Float[Tensor, "others head_width"] | None = None
@@ -263,7 +263,7 @@ def _find_layers(lm: PreTrainedModel) -> str:
             return name
     raise UserError(
         f"{type(lm).__name__} has no nn.ModuleList of its {count} layers; only decoder-only models "
-        "whose layers stand in one list can be bridged."
+        "with one list of layers can be bridged."
     )
 
 

@@ -31,7 +31,7 @@ class VisionTower(nn.Module):
         fingerprint: SHA-256 over its weights.
         image_size: side of the square that images are resized to, in pixels.
         width: width of a feature.
-        classes: number of classes that :meth:`classify` tells apart; 0 for a tower that has none.
+        classes: number of classes that :meth:`classify` distinguishes; 0 for a tower that has none.
         quantized: whether its linear maps are kept in 8 bits.
     """
 
