@@ -26,7 +26,8 @@ from torch import Tensor
 
 from vislang.models.flamingo.bridge import Bridge, FlamingoConfig
 from vislang.models.flamingo.collate import IGNORED, Batch
-from vislang.models.flamingo.decoding import Decoding, write_on
+from vislang.models.flamingo.decoding import Decoding, generate
+from vislang.models.flamingo.prefill import DecodeState, Runner
 from vislang.models.towers.language import load_language_tower
 from vislang.models.towers.packaged import SMOLLM2
 from vislang.nn.attention import kernel_for
@@ -72,13 +73,13 @@ def training(models: Both, cached: bool, check: bool = True) -> tuple[Callable[[
     known = models.tower.features(pixels.flatten(0, 2))
     optimizers = [
         torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.0, fused=True)
-        for model in (models.ours, models.peer)
+        for model in (models.ours.bridge, models.peer)
     ]
 
     def ours() -> Tensor:
         features = known if cached else models.tower.features(pixels.flatten(0, 2))
         loss = models.ours.losses(batch_of(ids, labels, features))["text"]
-        _update(models.ours, optimizers[0], loss)
+        _update(models.ours.bridge, optimizers[0], loss)
         return loss.detach()
 
     embedding = models.peer.lang_encoder.get_input_embeddings()  # type: ignore[operator, union-attr]
@@ -127,8 +128,8 @@ def decoding(
 
     def ours() -> Tensor:
         features = models.tower.features(pixels.flatten(0, 2))
-        reading = models.ours.read(batch_of(ids, labels, features))
-        return torch.tensor([text.tokens for (text,) in write_on(models.ours, reading, Decoding(NEW), frozenset())])
+        state = models.ours.prefill(batch_of(ids, labels, features))
+        return torch.tensor([text.tokens for (text,) in generate(models.ours, state, Decoding(NEW), frozenset())])
 
     # A mask of ones is dropped by transformers, and the peer demands one: so a column of padding stands in front.
     padded = torch.cat([torch.zeros_like(ids[:, :1]), ids], dim=1)
@@ -157,17 +158,17 @@ def shared_examples(models: Both, rows: int) -> tuple[Callable[[], object], Call
 
     def ours() -> Tensor:
         features = models.tower.features(pixels[:1, :4].flatten(0, 2))
-        begun = models.ours.read(batch_of(ids[:1, :shots], labels[:1, :shots], features))
+        examples = models.ours.prefill(batch_of(ids[:1, :shots], labels[:1, :shots], features))
         features = models.tower.features(pixels[:, 4:].flatten(0, 2))
-        reading = models.ours.read_on(begun, batch_of(ids[:, shots:], labels[:, shots:], features))
-        return torch.tensor([text.tokens for (text,) in write_on(models.ours, reading, Decoding(NEW), frozenset())])
+        state = models.ours.extend(examples, batch_of(ids[:, shots:], labels[:, shots:], features))
+        return torch.tensor([text.tokens for (text,) in generate(models.ours, state, Decoding(NEW), frozenset())])
 
     assert torch.equal(ours(), peer()), "ours and the peer write different tokens"  # type: ignore[arg-type]
     return ours, peer
 
 
 def second_query(models: Both, rounds: int) -> Row:
-    """A question after eight examples that were read for another question, against the first."""
+    """A question after eight examples that were prefilled for another question, against the first."""
     torch.manual_seed(4)
     ids, pixels = prompts(1, 8)
     shots = 20 * 8
@@ -175,22 +176,22 @@ def second_query(models: Both, rounds: int) -> Row:
     labels = torch.full_like(ids, IGNORED)
     five = Decoding(5)
 
-    def begun() -> object:
+    def prefilled() -> DecodeState:
         features = models.tower.features(pixels[:, :8].flatten(0, 2))
-        return models.ours.read(batch_of(ids[:, :shots], labels[:, :shots], features))
+        return models.ours.prefill(batch_of(ids[:, :shots], labels[:, :shots], features))
 
-    def asked(reading: object, which: int) -> list:
+    def answer(state: DecodeState, which: int) -> list:
         features = models.tower.features(pixels[:, 8:].flatten(0, 2))
         query = batch_of(both_ids[which][:, shots:], labels[:, shots:], features)
-        return write_on(models.ours, models.ours.read_on(reading, query), five, frozenset())  # type: ignore[arg-type]
+        return generate(models.ours, models.ours.extend(state, query), five, frozenset())
 
     times: dict[str, list[float]] = {"first": [], "second": []}
     for _ in range(rounds + 1):
         started = time.perf_counter()
-        reading = begun()
-        asked(reading, 0)
+        state = prefilled()
+        answer(state, 0)
         between = time.perf_counter()
-        asked(reading, 1)
+        answer(state, 1)
         times["first"].append(between - started)
         times["second"].append(time.perf_counter() - between)
     first, second = (statistics.median(each[1:]) for each in times.values())
@@ -228,12 +229,13 @@ def step_against_definition(name: str, dtype: torch.dtype, image_first: bool, ro
     config = FlamingoConfig(gated_layers=[20, 23, 26], latents=8, resampler_width=256, resampler_depth=2)
     bridge = Bridge(config, language.lm, 1280, torch.randn(language.lm.width))
     batch = questions(bridge.media_token, image_first)
-    bridge.keep_texts(batch, to_continue=False)
+    runner = Runner(bridge)
+    runner.keep_texts(batch, to_continue=False)
     arithmetic = torch.autocast("cpu", dtype, enabled=dtype != torch.float32)
 
     def ours() -> None:
         with arithmetic:
-            bridge.losses(batch)["text"].backward()
+            runner.losses(batch)["text"].backward()
 
     def plain() -> None:
         with arithmetic, kernel_for(batch.input_ids.shape[1], batch.input_ids.device, dtype):
@@ -248,15 +250,15 @@ def questions(media_token: int, image_first: bool, rows: int = 32, question: int
     tokens = torch.randint(100, 5000, (1, 1 + question + answer)).repeat(rows, 1)
     # Eight different questions, each asked of four images.
     tokens[:, 1] = torch.arange(rows) % 8
-    place = 0 if image_first else question
-    tokens = torch.cat([tokens[:, 1 : place + 1], torch.full((rows, 1), media_token), tokens[:, place + 1 :]], dim=1)
+    column = 0 if image_first else question
+    tokens = torch.cat([tokens[:, 1 : column + 1], torch.full((rows, 1), media_token), tokens[:, column + 1 :]], dim=1)
     targets = torch.full_like(tokens, IGNORED)
     targets[:, -answer:] = torch.randint(100, 5000, (rows, answer))
     media_time = torch.zeros_like(tokens)
-    media_time[:, place:] = 1
+    media_time[:, column:] = 1
     index = torch.arange(rows)[:, None]
     features = torch.randn(rows, 1, 16, 1280)
-    return Batch(tokens, torch.ones_like(tokens), media_time, targets, index, place, features)
+    return Batch(tokens, torch.ones_like(tokens), media_time, targets, index, column, features)
 
 
 def main() -> None:

@@ -21,6 +21,7 @@ from vislang.cache import cache_folder
 from vislang.convert.keys import fill
 from vislang.convert.open_flamingo import canonical, keys
 from vislang.models.flamingo.bridge import Bridge, FlamingoConfig
+from vislang.models.flamingo.prefill import Runner
 from vislang.models.towers.causal_lm import FrozenCausalLM
 from vislang.nn.linear import with_fast_linears
 
@@ -69,12 +70,12 @@ class Both:
 
     Attributes:
         peer: OpenFlamingo's.
-        ours: our bridge, with the same weights.
+        ours: our bridge, with the same weights, to be run.
         tower: the vision tower of both.
     """
 
     peer: nn.Module
-    ours: Bridge
+    ours: Runner
     tower: Tower
 
 
@@ -106,7 +107,7 @@ def both() -> Both:
     wanted = dict(keys(SimpleNamespace(bridge=ours, origin={"path": "model.layers"})))  # type: ignore[arg-type]
     with torch.no_grad():
         fill(ours.state_dict(), wanted, canonical(peer.state_dict()))
-    return Both(peer, ours, tower)
+    return Both(peer, Runner(ours), tower)
 
 
 def _modules() -> dict[str, ModuleType]:

@@ -78,10 +78,10 @@ def encoder_operations(config: ViLBERTConfig) -> float:
     def meeting(w: int, h: int, tokens: int, others: int) -> float:
         return tokens * (4 * w * width + 2 * w * h + 2 * others * width)
 
-    total = text.depth * block(text.width, text.hidden, TOKENS)
-    total += vision.depth * block(vision.width, vision.hidden, REGIONS)
-    total += len(config.meetings) * meeting(text.width, text.hidden, TOKENS, REGIONS)
-    total += len(config.meetings) * meeting(vision.width, vision.hidden, REGIONS, TOKENS)
+    total = text.depth * block(text.width, text.mlp_width, TOKENS)
+    total += vision.depth * block(vision.width, vision.mlp_width, REGIONS)
+    total += len(config.co_attention_layers) * meeting(text.width, text.mlp_width, TOKENS, REGIONS)
+    total += len(config.co_attention_layers) * meeting(vision.width, vision.mlp_width, REGIONS, TOKENS)
     total += REGIONS * vision.feature_width * vision.width * 2 / 3
     total += text.width * width + vision.width * width
     return BATCH * total

@@ -10,6 +10,8 @@ import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast, ViTConfig, ViTModel
 
+from vislang.document import Document, Medium
+from vislang.example import Answers, Example, Text
 from vislang.models.flamingo.bridge import Bridge, FlamingoConfig
 from vislang.models.flamingo.collate import IGNORED, Batch, CollateConfig
 from vislang.models.flamingo.model import Flamingo, FlamingoRecipe
@@ -49,7 +51,7 @@ TUPLES = {
 WINDOWED = {
     "mistral": transformers.MistralConfig(**SHAPE, **SPECIAL, num_key_value_heads=2, sliding_window=5),
 }
-"""Families that look back a few tokens only."""
+"""Families that attend to the last few tokens only."""
 
 BRIDGE = {
     "gated_layers": [1, 2],
@@ -107,6 +109,16 @@ def batch(media_token: int, prefix: int = 5) -> Batch:
     )
 
 
+def question(medium: Medium, text: str, answer: str = "", **more) -> Example:
+    """A question about a medium, with its answer if that is known."""
+    return Example(medium.name, Document([medium, text]), Answers({answer: 1.0}) if answer else None, **more)
+
+
+def caption(medium: Medium, text: str) -> Example:
+    """A medium and its caption."""
+    return Example(medium.name, Document([medium]), Text((text,)))
+
+
 def save_towers(folder: Path) -> tuple[str, str]:
     """Write a language model with its tokenizer, and an image encoder, as transformers does."""
     tokenizer = Tokenizer(models.BPE())
@@ -126,7 +138,7 @@ def save_towers(folder: Path) -> tuple[str, str]:
     language, vision = folder / "language", folder / "vision"
     lm = AutoModelForCausalLM.from_config(config)
     with torch.no_grad():
-        # A fresh head is too quiet to prefer any token, whatever enters it.
+        # The logits of an untrained head are too small to prefer any token.
         lm.lm_head.weight.mul_(40)
     lm.save_pretrained(language)
     fast.save_pretrained(language)
@@ -149,7 +161,7 @@ def save_towers(folder: Path) -> tuple[str, str]:
 
 
 def flamingo(towers, collate: CollateConfig | None = None, **bridge) -> Flamingo:
-    """A small Flamingo on :func:`save_towers`, its gates open, its blocks speaking in a unit of 1."""
+    """A small Flamingo on :func:`save_towers`, its gates open, its blocks with a scale of 1."""
     torch.manual_seed(1)
     config = FlamingoConfig(**{**BRIDGE, **bridge})
     built = FlamingoRecipe(*towers, bridge=config, collate=collate or CollateConfig()).build()

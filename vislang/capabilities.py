@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import PIL.Image
-from torch import Tensor
+from torch import Tensor, nn
 
-from vislang.case import Case, Decision, Place
+from vislang.boxes import Box
+from vislang.case import Case, Decision
 from vislang.document import Document, Image, Medium
 from vislang.example import Example, Prediction
 from vislang.prompt import Prompts
@@ -26,42 +27,53 @@ Lesson = Document | Case
 
 @runtime_checkable
 class Trainable(Protocol):
-    """Can be trained by :mod:`vislang.train`. A model takes one kind of lessons; which, is its own."""
+    """Can be trained by :mod:`vislang.train`: a module whose call gives its losses. See
+    :class:`~vislang.models.base.TrainableModel`, which has defaults for what most models leave empty."""
 
-    def prepare(self, documents: Sequence[Any], progress: Progress | None = None) -> int:
-        """Compute whatever is computed once for these documents; returns for how many media it was."""
+    collate: Callable[[Sequence[Example], int], Any]
+
+    def __call__(self, batch: Any) -> dict[str, Tensor]:
+        """The losses of a batch by name: scalars whose sum is minimised."""
         ...
 
-    def fit(self, lessons: Sequence[Any]) -> None:
-        """Measure on the prepared lessons what is measured and not learned; once, before the first step."""
+    def prepare(self, examples: Sequence[Example], progress: Progress | None = None) -> int:
+        """Compute what is computed once for these examples; returns for how many media it was."""
         ...
 
-    def collate(self, documents: Sequence[Any], seed: int = 0) -> Any:
-        """Lessons to one batch of tensors, and ``names`` of the documents; chance follows from the seed alone."""
+    def fit(self, examples: Sequence[Example]) -> None:
+        """Measure on the prepared examples what is measured and not learned; once, before the first step."""
         ...
 
-    def losses(self, batch: Any) -> dict[str, Tensor]:
-        """Scalars to be summed and minimised, by name."""
-        ...
-
-    def parameter_groups(self) -> dict[str, list[tuple[str, Tensor]]]:
+    def parameter_groups(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
         """The named parameters that train, by group; a recipe may give a group its own rate."""
         ...
 
+    def decays(self, name: str, parameter: Tensor) -> bool:
+        """Whether weight decay applies to a parameter."""
+        ...
+
     def after_step(self) -> None:
-        """What follows an optimizer step: a teacher that moves, say."""
+        """Called after each optimizer step."""
         ...
 
     def diagnostics(self) -> dict[str, float]:
-        """Numbers worth watching while it trains, by name."""
+        """Numbers worth watching in training, by name."""
         ...
 
     def trainable_state(self) -> dict[str, Tensor]:
-        """What a checkpoint must hold of the model."""
+        """The tensors that a checkpoint must hold of the model."""
         ...
 
-    def load_trainable_state(self, state: dict[str, Tensor]) -> None:
+    def load_trainable_state(self, state: Mapping[str, Tensor]) -> None:
         """Restore what :meth:`trainable_state` gave."""
+        ...
+
+    def extra_state(self) -> dict[str, Any]:
+        """What a checkpoint must hold beside tensors, as JSON values."""
+        ...
+
+    def load_extra_state(self, state: Mapping[str, Any]) -> None:
+        """Restore what :meth:`extra_state` gave; called first, since shapes may depend on it."""
         ...
 
     def save(self, folder: Path) -> None:
@@ -126,22 +138,22 @@ class Embeds(Protocol):
 
 @runtime_checkable
 class Reveals(Protocol):
-    """Shows what was hidden from it, and what it made of the gaps."""
+    """Shows what was masked, and how well it was predicted."""
 
     def reveal(self, documents: Sequence[Document], seed: int = 0) -> list[Revealed]:
-        """One a document; chance follows from the seed."""
+        """One a document; the masks follow from the seed."""
         ...
 
 
 @dataclass(frozen=True)
 class Revealed:
-    """A document with gaps.
+    """A document with masked positions.
 
     Attributes:
         modality: ``text``, ``image`` or ``speech``.
-        mask: (rows, columns) of an image's patches, or (1, places) of a sequence: True where something was hidden.
-        agreement: likewise, how much of what is particular about each hidden place was predicted: 1 is all, 0 is no
-            more than by the mean of all targets; NaN where nothing was hidden.
+        mask: (rows, columns) of an image's patches, or (1, tokens) of a sequence: True where it was masked.
+        agreement: of the same shape, the explained variance at each masked position: 1 is all of it, 0 is no more than
+            the mean of all targets explains; NaN where nothing was masked.
         tokens: of a text.
     """
 
@@ -306,11 +318,11 @@ class Attends(Protocol):
 
 
 @runtime_checkable
-class Explains(OldDecides, Protocol):
-    """Shows how text and image looked at each other."""
+class Explains(Decides, Protocol):
+    """Shows how text and image attended to each other."""
 
-    def explain(self, case: Case) -> Explained:
-        """The decision of a case of one image, and the co-attention that led there."""
+    def explain(self, example: Example, head: str | None = None) -> Explained:
+        """The prediction for an example of one image, and the co-attention that led to it."""
         ...
 
 
@@ -329,19 +341,19 @@ class CoAttention:
 
 @dataclass(frozen=True)
 class Explained:
-    """A decision and how it came about.
+    """A prediction and how it came about.
 
     Attributes:
         tokens: of the text, as the model reads it.
         boxes: of the regions, in pixels; the first is the whole image.
         blocks: the co-attentional blocks, first to last.
-        decision: what was decided.
+        prediction: what was decided.
     """
 
     tokens: list[str]
-    boxes: list[Place]
+    boxes: list[Box]
     blocks: list[CoAttention]
-    decision: Decision
+    prediction: Prediction
 
 
 @dataclass(frozen=True)

@@ -133,14 +133,11 @@ def recipe_of(values: Any, overrides: Sequence[str] = (), name: str = "run.json"
 
 
 def with_current_names(values: dict[str, Any]) -> dict[str, Any]:
-    """The same recipe by the names of this version: its model's class, and that class's settings."""
+    """The same recipe, its model's class and settings by the names that they have in this version."""
     model = values.get("model")
     if not isinstance(model, dict) or not isinstance(model.get("class_path"), str):
         return values
-    renamed = {**model, "class_path": current_path(model["class_path"])}
-    if "init_args" in model:
-        renamed["init_args"] = current_settings(model["init_args"])
-    return {**values, "model": renamed}
+    return {**values, "model": {**current_settings(model), "class_path": current_path(model["class_path"])}}
 
 
 def _one_line(error: Exception) -> str:

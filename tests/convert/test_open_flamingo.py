@@ -14,9 +14,9 @@ from vislang.convert import open_flamingo
 from vislang.models.flamingo.bridge import FlamingoConfig
 from vislang.models.flamingo.converted import OldFlamingo
 from vislang.models.towers.causal_lm import CausalLMWithRows
-from vislang.prompt import Shot
 
-CASE = Path(__file__).parents[1] / "parity" / "openflamingo_opt"
+PARITY = Path(__file__).parents[1] / "parity"
+CASE = PARITY / "openflamingo_opt"
 
 
 def convert(out, weights=CASE / "weights.pt", config=CASE / "config.json", lm=CASE / "lm", *more) -> int:
@@ -24,10 +24,12 @@ def convert(out, weights=CASE / "weights.pt", config=CASE / "config.json", lm=CA
     return main([*arguments, str(out), *more])
 
 
-def test_the_recorded_case_agrees(tmp_path, capsys):
-    assert convert(tmp_path / "out") == 0
+@pytest.mark.parametrize("name", ["openflamingo_opt", "openflamingo_llama"])
+def test_a_recorded_case_agrees(name, tmp_path, capsys):
+    case = PARITY / name
+    assert convert(tmp_path / "out", case / "weights.pt", case / "config.json", case / "lm") == 0
     capsys.readouterr()
-    assert main(["convert", "verify", str(tmp_path / "out"), str(CASE / "reference.pt")]) == 0
+    assert main(["convert", "verify", str(tmp_path / "out"), str(case / "reference.pt")]) == 0
     found = json.loads(capsys.readouterr().out)
     assert set(found) == {"resampled", "logits", "loss", "greedy"}
     assert max(found.values()) < 1e-5
@@ -170,14 +172,15 @@ def test_with_its_vision_tower_a_converted_model_is_asked(towers, pictures, chec
     out = tmp_path / "out"
     assert convert(out, weights, config, towers[0], "--vision-tower", towers[1]) == 0
     opened = vislang.load(out)
-    assert opened.prompts.ask(vislang.Image(b"x")).parts[1] == "Output:"
+    assert opened.prompts.render(tiny.caption(vislang.Image(b"x"), "")).parts[1] == "Output:"
     assert opened.collate.chunk_token == built.bridge.media_token - 1
     shot = ["--shot", str(pictures / "1.png"), "blue"]
     assert main(["ask", str(out), str(pictures / "0.png"), "what color?", *shot]) == 0
     assert capsys.readouterr().out.strip()
     # The bridge and the added embeddings are the checkpoint's.
     image = vislang.Image(pictures / "0.png")
-    batch = opened._with_features(opened.collate([opened.prompts.ask(image, "what color?", [Shot(image, "red")])]))
+    asked = tiny.question(image, "what color?")
+    batch = opened.with_features(opened.collate.documents([opened.prompts.render(asked, [tiny.caption(image, "red")])]))
     assert {built.bridge.media_token, built.bridge.media_token - 1} <= set(batch.input_ids[0].tolist())
     with torch.no_grad():
         torch.testing.assert_close(opened.bridge(batch), built.bridge(batch), atol=1e-5, rtol=0)

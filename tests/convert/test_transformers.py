@@ -179,7 +179,7 @@ def test_how_images_and_recordings_are_prepared_comes_along(tmp_path):
         json.dumps({"image_mean": [0.5, 0.5, 0.5], "image_std": [0.1, 0.2, 0.3]})
     )
     image = convert(tmp_path / "image").inputs.image
-    assert (image.size, image.mean, image.deviation) == (24, [0.5, 0.5, 0.5], [0.1, 0.2, 0.3])
+    assert (image.size, image.mean, image.std) == (24, [0.5, 0.5, 0.5], [0.1, 0.2, 0.3])
     saved("Data2VecAudioModel", configuration("speech"), tmp_path / "speech")
     (tmp_path / "speech" / "preprocessor_config.json").write_text(
         json.dumps({"sampling_rate": 8000, "do_normalize": False})

@@ -37,7 +37,7 @@ AUTO = {
     "AudioForAudioFrameClassification": "AudioFrameClassification",
     "AudioForXVector": "AudioXVector",
 }
-ENCODER = EncoderConfig(width=24, depth=2, heads=4, hidden=40)
+ENCODER = EncoderConfig(width=24, depth=2, heads=4, mlp_width=40)
 TEXT = TextConfig(vocabulary_size=50, max_length=20)
 IMAGE = ImageConfig(size=24, patch=8)
 SPEECH = SpeechConfig(
@@ -215,7 +215,7 @@ def test_heads_made_here(model, auto, tmp_path):
     assert main(["export", "transformers", str(tmp_path / "ours"), str(tmp_path / "theirs")]) == 0
     values, padding = sample(model.modality)
     with torch.no_grad():
-        wanted = model(values, padding)
+        wanted = model.logits(values, padding)
     theirs = opened(tmp_path / "theirs", f"AutoModelFor{auto}")
     padded = None
     if padding is not None and wanted.ndim == 3:
@@ -231,7 +231,7 @@ def test_a_regression_is_exported_in_the_units_of_its_labels(tmp_path):
     export(model, tmp_path, None)
     values, padding = sample("text")
     with torch.no_grad():
-        wanted = 7 * model(values, padding) + 50
+        wanted = 7 * model.logits(values, padding) + 50
     assert gap(wanted, outputs(opened(tmp_path, "AutoModelForSequenceClassification"), values, padding)) < 1e-4
 
 
@@ -241,7 +241,7 @@ def test_a_scaled_embedding_is_no_longer_tied(tmp_path):
     export(model, tmp_path, None)
     values, padding = sample("text")
     with torch.no_grad():
-        wanted = model(values, padding)
+        wanted = model.logits(values, padding)
     assert gap(wanted, outputs(opened(tmp_path, "AutoModelForMaskedLM"), values, padding), padding) < 1e-4
 
 
@@ -342,7 +342,7 @@ def test_how_images_are_prepared_goes_along(tmp_path):
     theirs = torch.as_tensor(np.asarray(processor(picture)["pixel_values"][0]))
     assert gap(model.inputs.image(picture), theirs) < 1e-6
     back = convert(tmp_path).inputs.image
-    assert (back.size, tuple(back.mean), tuple(back.deviation)) == (24, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
+    assert (back.size, tuple(back.mean), tuple(back.std)) == (24, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
 
 
 def test_how_recordings_are_prepared_and_symbols_go_along(tmp_path):

@@ -27,8 +27,8 @@ from vislang.models.vilbert.word_pieces import WordPieces
 
 
 def small() -> DualEncoderConfig:
-    text = TextStreamConfig(vocabulary_size=60, max_length=16, width=32, depth=1, heads=2, hidden=64, dropout=0.0)
-    vision = VisionStreamConfig(width=32, depth=1, heads=2, hidden=64, dropout=0.0, attention_dropout=0.0)
+    text = TextStreamConfig(vocabulary_size=60, max_length=16, width=32, depth=1, heads=2, mlp_width=64, dropout=0.0)
+    vision = VisionStreamConfig(width=32, depth=1, heads=2, mlp_width=64, dropout=0.0, attention_dropout=0.0)
     text.attention_dropout = 0.0
     return DualEncoderConfig(text, vision, width=16)
 
@@ -121,7 +121,7 @@ def test_it_learns_and_ranks(towers, pairs):
 
 def bag() -> DualEncoderConfig:
     text = TextStreamConfig(vocabulary_size=30, max_length=16, depth=0, dropout=0.0)
-    vision = VisionStreamConfig(width=32, depth=0, heads=2, hidden=64, dropout=0.0)
+    vision = VisionStreamConfig(width=32, depth=0, heads=2, mlp_width=64, dropout=0.0)
     return DualEncoderConfig(text, vision, width=16)
 
 

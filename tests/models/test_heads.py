@@ -5,6 +5,7 @@ import torch
 
 from vislang.document import Document
 from vislang.errors import UserError
+from vislang.example import Example
 from vislang.models.data2vec.blocks import EncoderConfig
 from vislang.models.data2vec.finetuning import BLANK, FineTuned, FineTuneRecipe
 from vislang.models.data2vec.front_ends import AlibiConfig, ImageConfig, Modalities, SpeechConfig, TextConfig
@@ -12,7 +13,7 @@ from vislang.models.data2vec.heads import HeadConfig
 from vislang.models.data2vec.inputs import Inputs
 from vislang.models.loading import load
 
-ENCODER = EncoderConfig(width=16, depth=2, heads=2, hidden=32)
+ENCODER = EncoderConfig(width=16, depth=2, heads=2, mlp_width=32)
 FRONT_ENDS = {
     "text": TextConfig(vocabulary_size=40, max_length=16, mask_id=39),
     # With v2's class token and attention bias: a head stands on any encoder.
@@ -57,7 +58,7 @@ def values_of(modality: str) -> torch.Tensor:
 def test_a_head_stands_on_a_fresh_encoder_and_learns(modality, head, shape, tmp_path):
     model = tuned(modality, head)
     values = values_of(modality)
-    logits = model(values)
+    logits = model.logits(values)
     assert logits.shape == shape
     (logits - logits.detach().mean() - 1).square().mean().backward()
     unread = {"encoder.front_ends.image.fixed_positions", "encoder.front_ends.image.mask_token"}
@@ -65,7 +66,7 @@ def test_a_head_stands_on_a_fresh_encoder_and_learns(modality, head, shape, tmp_
     silent = {name for name, parameter in model.named_parameters() if parameter.grad is None}
     assert silent <= unread
     model.save(tmp_path)
-    assert torch.equal(load(tmp_path)(values), logits)
+    assert torch.equal(load(tmp_path).logits(values), logits)
 
 
 @pytest.mark.parametrize("head", [HeadConfig(), HeadConfig("ctc"), HeadConfig("speaker", convolutions=[(6, 3, 1)])])
@@ -75,7 +76,7 @@ def test_padding_changes_nothing(head):
     padded = torch.cat([wave, torch.zeros(1, 160)], dim=1)
     padding = torch.arange(550)[None] >= 390
     with torch.no_grad():
-        alone, together = model(wave), model(padded, padding)
+        alone, together = model.logits(wave), model.logits(padded, padding)
     real = together[:, : alone.shape[1]]
     assert torch.allclose(alone, real, atol=1e-5)
 
@@ -87,9 +88,9 @@ def test_one_of_several_texts_is_chosen():
     padding[1, 2, 5:] = True
     texts[padding] = 1
     with torch.no_grad():
-        found = model(texts, padding)
+        found = model.logits(texts, padding)
         assert found.shape == (2, 4)
-        assert torch.allclose(found[1, 2], model(texts[1:, 2:3, :5])[0, 0], atol=1e-6)
+        assert torch.allclose(found[1, 2], model.logits(texts[1:, 2:3, :5])[0, 0], atol=1e-6)
 
 
 def test_a_tied_head_is_the_embedding_and_stays_it(tmp_path):
@@ -116,9 +117,12 @@ def test_heads_that_do_not_fit(modality, head, message):
         tuned(modality, head)
 
 
-def test_what_gives_no_labels_says_so():
-    with pytest.raises(UserError, match="gives logits, no labels"):
-        tuned("text", HeadConfig("answering")).label([Document(["a"])])
+def test_what_gives_logits_alone_decides_nothing():
+    model = tuned("text", HeadConfig("answering"))
+    assert model.heads == {}
+    assert "no head for a target of the kind text" in model.why_undecided("text")
+    with pytest.raises(UserError, match="this model has none that decides"):
+        model.decide([Example("1", Document(["a"]))])
 
 
 def test_heads_that_come_converted_are_not_trained(tmp_path):

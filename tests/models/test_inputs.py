@@ -11,7 +11,8 @@ from PIL import Image as Pillow
 
 from vislang.document import Audio, AudioNotice, Document, Image, MediaError
 from vislang.errors import UserError
-from vislang.models.data2vec.inputs import ImageInput, Inputs, SpeechInput, TextInput, TooLong
+from vislang.models.data2vec.inputs import ImageInput, Inputs, InputsConfig, SpeechInput, TextInput, TooLong
+from vislang.models.settings import settings_of
 
 PROSE = ["The quick brown fox jumps over the lazy dog.", "Pack my box with five dozen liquor jugs."] * 4
 
@@ -79,7 +80,7 @@ def test_files_that_are_no_sound_are_refused(tmp_path):
 
 
 def test_grey_and_transparent_pictures_become_what_a_viewer_shows():
-    image = ImageInput(size=4, mean=(0, 0, 0), deviation=(1, 1, 1))
+    image = ImageInput(size=4, mean=(0, 0, 0), std=(1, 1, 1))
     inputs = Inputs(image=image)
     grey = inputs.read([Document([picture(128, "L")])]).values
     assert torch.allclose(grey, torch.full((1, 3, 4, 4), 128 / 255))
@@ -114,7 +115,7 @@ def test_a_vocabulary_is_learned_saved_and_opened_again(tmp_path):
     assert text.tokenizer.decode(ids.tolist()) == "The lazy fox 🦊", "byte-level: nothing is unknown"
     inputs = Inputs(text=text)
     values = inputs.save(tmp_path)
-    again = Inputs.load(tmp_path, values)
+    again = Inputs.load(tmp_path, settings_of(InputsConfig, values, "config.json"))
     assert torch.equal(again.text("The lazy fox"), text("The lazy fox"))
 
 

@@ -1,4 +1,4 @@
-"""Pretraining from Documents: batches that follow from a seed, both generations by one switch, resumed bit for bit."""
+"""Pretraining from Examples: batches that follow from a seed, both generations by one switch, resumed bit for bit."""
 
 import re
 
@@ -11,6 +11,7 @@ from PIL import Image as Pillow
 from vislang.cli import main
 from vislang.document import Audio, Document, Image
 from vislang.errors import UserError
+from vislang.example import Example
 from vislang.models.data2vec.augment import Augmentation
 from vislang.models.data2vec.blocks import EncoderConfig
 from vislang.models.data2vec.decoder import DecoderConfig
@@ -19,7 +20,7 @@ from vislang.models.data2vec.pretraining import Choices, Data2VecRecipe
 from vislang.models.loading import load
 from vislang.train.log import read_metrics
 
-ENCODER = EncoderConfig(width=16, depth=2, heads=2, hidden=32)
+ENCODER = EncoderConfig(width=16, depth=2, heads=2, mlp_width=32)
 DECODER = DecoderConfig(width=16, layers=1, kernel=3, groups=2)
 MODALITIES = {
     "text": TextConfig(vocabulary_size=300, max_length=12, decoder=DECODER),
@@ -33,15 +34,19 @@ MODALITIES = {
 @pytest.fixture(scope="module")
 def documents(tmp_path_factory) -> dict[str, list[Document]]:
     folder = tmp_path_factory.mktemp("media")
-    chance = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     made: dict[str, list[Document]] = {"text": [], "image": [], "speech": []}
     for n in range(12):
-        Pillow.fromarray(chance.integers(0, 256, (40, 30 + n, 3), dtype=np.uint8)).save(folder / f"{n}.png")
-        soundfile.write(folder / f"{n}.wav", 0.1 * chance.standard_normal(1600 + 160 * n), 16_000)
+        Pillow.fromarray(rng.integers(0, 256, (40, 30 + n, 3), dtype=np.uint8)).save(folder / f"{n}.png")
+        soundfile.write(folder / f"{n}.wav", 0.1 * rng.standard_normal(1600 + 160 * n), 16_000)
         made["image"].append(Document([Image(folder / f"{n}.png")], name=f"{n}.png"))
         made["speech"].append(Document([Audio(folder / f"{n}.wav")], name=f"{n}.wav"))
         made["text"].append(Document([f"The fox number {n} jumps over the lazy dog " * (1 + n % 3)], name=f"line {n}"))
     return made
+
+
+def examples_of(documents: list[Document]) -> list[Example]:
+    return [Example(str(number), document, source=document.name) for number, document in enumerate(documents)]
 
 
 def recipe(generation: str, *modalities: str, **more) -> Data2VecRecipe:
@@ -69,11 +74,11 @@ def recipe(generation: str, *modalities: str, **more) -> Data2VecRecipe:
 def test_a_batch_follows_from_its_seed_and_trains(documents, modality, generation):
     torch.manual_seed(0)
     model = recipe(generation, modality, augmentation=Augmentation()).build()
-    lessons = documents[modality]
-    model.fit(lessons)
+    examples = examples_of(documents[modality])
+    model.fit(examples)
     copies = 2 if generation == "v2" else 1
-    batch, same, other = (model.collate(lessons[:4], seed) for seed in (5, 5, 6))
-    assert batch.names == [lesson.name for lesson in lessons[:4]]
+    batch, same, other = (model.collate(examples[:4], seed) for seed in (5, 5, 6))
+    assert batch.names == [example.name for example in examples[:4]]
     assert len(batch.mask) == 4 * copies
     assert torch.equal(batch.values, same.values)
     assert torch.equal(batch.mask, same.mask)
@@ -84,7 +89,7 @@ def test_a_batch_follows_from_its_seed_and_trains(documents, modality, generatio
     curve = []
     model.train()
     for _ in range(30):
-        loss = torch.stack(list(model.losses(batch).values())).sum()
+        loss = torch.stack(list(model(batch).values())).sum()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -93,26 +98,26 @@ def test_a_batch_follows_from_its_seed_and_trains(documents, modality, generatio
     assert curve[-1] < curve[0]
 
 
-def test_what_is_hidden_is_what_the_paper_hides(documents):
-    images = documents["image"]
+def test_what_is_masked_is_what_the_paper_masks(documents):
+    images = examples_of(documents["image"])
     patches = 64
     assert (recipe("v1", "image").build().collate(images).mask.sum(dim=1) == round(0.6 * patches)).all()
     assert ((~recipe("v2", "image").build().collate(images).mask).sum(dim=1) == int(0.2 * patches)).all()
     v1 = recipe("v1", "text").build()
-    v1.fit(documents["text"])
-    batch = v1.collate(documents["text"])
+    v1.fit(examples_of(documents["text"]))
+    batch = v1.collate(examples_of(documents["text"]))
     assert (batch.student_values != batch.values).logical_and(~batch.mask).sum() == 0
-    assert not batch.mask[batch.values == 1].any(), "padding is never hidden"
+    assert not batch.mask[batch.values == 1].any(), "padding is never masked"
 
 
 def test_unequal_rows_of_v2_are_filled_up_and_change_nothing(documents):
-    """A row's predictions are the same alone and beside a row that hides less."""
+    """A row's predictions are the same alone and beside a row of which less is masked."""
     torch.manual_seed(0)
     model = recipe("v2", "text").build()
-    model.fit(documents["text"])
+    model.fit(examples_of(documents["text"]))
     inner = model.model.eval()
     inner.heads["text"].config = DecoderConfig(width=16, layers=1, kernel=3, groups=2, noise=0.0)
-    batch = model.collate(documents["text"][:1], 3)
+    batch = model.collate(examples_of(documents["text"][:1]), 3)
     mask = batch.mask[:1]
     less = mask.clone()
     less[0, mask[0].nonzero()[0]] = False
@@ -124,9 +129,9 @@ def test_unequal_rows_of_v2_are_filled_up_and_change_nothing(documents):
 def test_one_encoder_serves_three_streams_and_embeds_what_each_is(documents, tmp_path):
     torch.manual_seed(0)
     model = recipe("v2", *MODALITIES).build()
-    model.fit([document for kind in documents.values() for document in kind])
+    model.fit(examples_of([document for kind in documents.values() for document in kind]))
     for kind in documents.values():
-        sum(model.losses(model.collate(kind[:3], 1)).values()).backward()
+        sum(model(model.collate(examples_of(kind[:3]), 1)).values()).backward()
     assert all(p.grad is not None for p in model.model.student.blocks.parameters())
     model.save(tmp_path / "model")
     opened = load(tmp_path / "model")
@@ -136,12 +141,12 @@ def test_one_encoder_serves_three_streams_and_embeds_what_each_is(documents, tmp
         assert torch.allclose(vectors, model.model.eval().embed(kind, batch_size=12), atol=1e-4)
         assert not torch.allclose(opened.embed_at(kind, [1])[1], vectors)
     with pytest.raises(UserError, match=r"is image in a batch of text"):
-        model.collate([documents["text"][0], documents["image"][0]])
+        model.collate(examples_of([documents["text"][0], documents["image"][0]]))
 
 
 def test_papers_fill_in_what_a_recipe_leaves_open():
     image = Modalities(image=ImageConfig(size=32, patch=8, positions="fixed"))
-    deep = EncoderConfig(width=16, depth=12, heads=2, hidden=32)
+    deep = EncoderConfig(width=16, depth=12, heads=2, mlp_width=32)
     v1, v2 = (Data2VecRecipe(generation, deep, image).build().model for generation in ("v1", "v2"))
     assert (v1.objective_config.top_k, v1.objective_config.beta, v1.teacher_config.scope) == (6, 2.0, "encoder")
     assert (v2.objective_config.top_k, v2.objective_config.copies) == (10, 16)
@@ -170,7 +175,7 @@ model:
   class_path: vislang.models.data2vec.pretraining.Data2VecRecipe
   init_args:
     generation: v2
-    encoder: {{width: 16, depth: 2, heads: 2, hidden: 32, dropout: 0.1}}
+    encoder: {{width: 16, depth: 2, heads: 2, mlp_width: 32, dropout: 0.1}}
     modalities:
       image: {{size: 32, patch: 8, decoder: {{width: 16, layers: 1, groups: 2}}, positions: fixed}}
       text: {{vocabulary_size: 300, max_length: 12, decoder: {{width: 16, layers: 1, groups: 2}}}}
@@ -238,6 +243,16 @@ def test_a_collapse_stops_the_run(pretraining, tmp_path, capsys):
     assert sorted((tmp_path / "run" / "checkpoints").iterdir()), "the checkpoints before it stay"
 
 
+def test_what_it_reads(documents):
+    model = recipe("v2", "text", "image").build()
+    model.fit(examples_of(documents["text"]))
+    assert model.why_unreadable(frozenset({"text"})) is None
+    assert model.why_unreadable(frozenset({"image"})) is None
+    assert model.why_unreadable(frozenset({"text", "image"})) == "reads one medium at a time, not image and text"
+    assert model.why_unreadable(frozenset({"image", "several images"})) is not None
+    assert model.why_unreadable(frozenset({"audio"})) == "reads text and image, and no audio"
+
+
 def test_bad_files_are_listed_and_left_out_when_told(pretraining, tmp_path, capsys):
     (tmp_path / "media" / "broken.png").write_bytes(b"nothing")
     assert main(["train", str(pretraining), "--out", str(tmp_path / "run")]) == 2
@@ -271,16 +286,16 @@ def test_the_report_shows_gaps_agreement_curves_and_neighbours(pretraining, tmp_
 
 
 @pytest.mark.parametrize("modality", MODALITIES)
-def test_what_is_revealed_is_what_was_hidden(documents, modality):
+def test_what_is_revealed_is_what_was_masked(documents, modality):
     torch.manual_seed(0)
     model = recipe("v2", modality).build()
-    model.fit(documents[modality])
+    model.fit(examples_of(documents[modality]))
     model.eval()
     torch.manual_seed(1)
     shown = model.reveal(documents[modality][:3], seed=4)
-    mask = model.collate(documents[modality][:3], 4).mask[::2]
-    for revealed, hidden in zip(shown, mask, strict=True):
-        assert torch.equal(revealed.mask.flatten(), hidden)
+    mask = model.collate(examples_of(documents[modality][:3]), 4).mask[::2]
+    for revealed, masked in zip(shown, mask, strict=True):
+        assert torch.equal(revealed.mask.flatten(), masked)
         assert torch.equal(revealed.agreement.isnan(), ~revealed.mask)
         assert (revealed.agreement[revealed.mask] <= 1).all()
     assert shown[0].mask.shape == ((8, 8) if modality == "image" else (1, mask.shape[1]))

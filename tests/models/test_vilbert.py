@@ -15,13 +15,13 @@ from vislang.models.vilbert.model import (
     pretraining_losses,
 )
 
-TEXT = {"vocabulary_size": 50, "max_length": 16, "width": 16, "heads": 2, "hidden": 32, "depth": 3}
-VISION = {"feature_width": 10, "classes": 7, "width": 24, "heads": 2, "hidden": 24, "depth": 2}
+TEXT = {"vocabulary_size": 50, "max_length": 16, "width": 16, "heads": 2, "mlp_width": 32, "depth": 3}
+VISION = {"feature_width": 10, "classes": 7, "width": 24, "heads": 2, "mlp_width": 24, "depth": 2}
 
 
 def config(**more) -> ViLBERTConfig:
     streams = TextStreamConfig(**TEXT), VisionStreamConfig(**VISION)
-    return ViLBERTConfig(*streams, **{"meetings": ((1, 0), (2, 1)), "width": 32, "heads": 4, **more})
+    return ViLBERTConfig(*streams, **{"co_attention_layers": ((1, 0), (2, 1)), "width": 32, "heads": 4, **more})
 
 
 def model(**more) -> ViLBERT:
@@ -50,7 +50,7 @@ ORIGINAL = {
 def test_presets_have_the_parameters_of_the_original(name):
     made = preset(name)
     # In each co-attentional block the original builds two maps that it never applies; here they do not exist.
-    unused = len(made.meetings) * sum((made.width + 1) * stream.width for stream in (made.text, made.vision))
+    unused = len(made.co_attention_layers) * sum((made.width + 1) * stream.width for stream in (made.text, made.vision))
     with torch.device("meta"):
         for heads, wanted in zip(({}, original_heads()), ORIGINAL[name], strict=True):
             assert unused + sum(p.numel() for p in ViLBERT(made, heads).parameters()) == wanted
@@ -64,8 +64,8 @@ def test_a_preset_that_does_not_exist_is_named():
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ({"meetings": ((2, 0), (1, 1))}, "must not fall"),
-        ({"meetings": ((1, 0), (4, 1))}, "the text stream has 3 layers"),
+        ({"co_attention_layers": ((2, 0), (1, 1))}, "must not fall"),
+        ({"co_attention_layers": ((1, 0), (4, 1))}, "the text stream has 3 layers"),
         ({"width": 30}, "no multiple of 4 heads"),
         ({"heads": 0}, "co-attention: heads is 0; it must be at least 1"),
     ],
@@ -84,7 +84,7 @@ def test_settings_that_do_not_go_together_are_named(more, message):
         (TextStreamConfig, {"dropout": 1.0}, r"text: dropout is 1\.0; it must be at least 0 and below 1"),
         (TextStreamConfig, {"max_length": 2}, "text: max_length is 2; it must be at least 3"),
         (TextStreamConfig, {"max_length": 3, "task_tokens": 20}, "text: max_length is 3; it must be at least 4"),
-        (VisionStreamConfig, {"hidden": 0}, "vision: hidden is 0"),
+        (VisionStreamConfig, {"mlp_width": 0}, "vision: mlp_width is 0"),
         (VisionStreamConfig, {"attention_dropout": -0.1}, r"vision: attention_dropout is -0\.1"),
         (VisionStreamConfig, {"width": 100, "heads": 8}, "vision: width 100 is no multiple of 8 heads"),
     ],
@@ -139,7 +139,7 @@ def test_the_streams_meet_only_by_co_attention():
 
 def test_shown_weights_are_the_weights_that_are_used():
     torch.manual_seed(0)
-    block = model().streams.meetings[0]
+    block = model().streams.co_attention[0]
     text, vision = torch.randn(2, 6, 16), torch.randn(2, 5, 24)
     hidden = torch.zeros(2, 1, 1, 5)
     hidden[1, ..., 3:] = -torch.inf

@@ -21,9 +21,9 @@ COLOURS = ("red", "blue", "green", "black")
 
 
 def small(**more) -> ViLBERTConfig:
-    text = TextStreamConfig(vocabulary_size=60, max_length=16, width=32, depth=2, heads=2, hidden=64, dropout=0.0)
-    vision = VisionStreamConfig(width=32, depth=1, heads=2, hidden=64, dropout=0.0)
-    return ViLBERTConfig(text, vision, **{"meetings": ((1, 0),), "width": 32, "heads": 2, **more})
+    text = TextStreamConfig(vocabulary_size=60, max_length=16, width=32, depth=2, heads=2, mlp_width=64, dropout=0.0)
+    vision = VisionStreamConfig(width=32, depth=1, heads=2, mlp_width=64, dropout=0.0)
+    return ViLBERTConfig(text, vision, **{"co_attention_layers": ((1, 0),), "width": 32, "heads": 2, **more})
 
 
 def picture(path, colour, left):

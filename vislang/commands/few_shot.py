@@ -17,7 +17,6 @@ from vislang.evaluate.few_shot import (
     Setting,
     baselines,
     evaluate_point,
-    shots_of,
     similarities,
     way_of,
 )
@@ -26,6 +25,7 @@ from vislang.example import Example
 from vislang.metrics.figure import SCHEMA, Figures, figures_as_json, metric, show
 from vislang.models.loading import load
 from vislang.runs.folder import environment, versions
+from vislang.tasks.few_shot import split_own_file
 from vislang.tasks.task import Task
 
 if TYPE_CHECKING:
@@ -86,17 +86,14 @@ def sides(task: Task, examples: list[Example], options: Evaluate) -> tuple[list[
     """What shots are drawn from, and what is asked; of a file of one's own, different images are on each side.
 
     Raises:
-        UserError: there is nothing to show.
+        DataError: there is nothing to show.
     """
     if task.support_split is not None:
         return task.support(), examples
     from vislang.commands.evaluate import OWN_QUERIES
-    from vislang.tasks.own import split_own
 
-    usable = shots_of(examples)
-    if len(usable) < 2:
-        raise UserError(f"{task.name}: needs two examples with an image, one to show and one to ask.")
-    return split_own(usable, options.limit or OWN_QUERIES)
+    divided = split_own_file(task, options.limit or OWN_QUERIES)
+    return divided.support(), divided.examples(divided.default_split)
 
 
 def settings_of(options: Evaluate) -> list[Setting]:

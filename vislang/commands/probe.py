@@ -44,9 +44,11 @@ class Probe:
         from vislang.evaluate import baselines
         from vislang.evaluate.probe import majority
         from vislang.models.loading import load
-        from vislang.tasks.probes import open_probe
+        from vislang.tasks.catalogue import open_task
+        from vislang.tasks.probes import ProbeTask, as_probe
 
-        task = open_probe(self.task)
+        opened = open_task(self.task)
+        task = opened if isinstance(opened, ProbeTask) else as_probe(opened)
         documents = [item.prompt for item in task.items]
         rows: dict[str, dict[str, Probed]] = {}
         for source in self.models:

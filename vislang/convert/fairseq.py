@@ -27,7 +27,7 @@ from vislang.models.data2vec.front_ends import (
     TextConfig,
 )
 from vislang.models.data2vec.model import Data2Vec, TeacherConfig
-from vislang.models.data2vec.objective import Masked, Norm, ObjectiveConfig, spread
+from vislang.models.data2vec.objective import Masked, Norm, ObjectiveConfig, channel_std
 
 TEXT_LAYOUT = 3.0
 """The value of fairseq's ``version`` keys: the layout of transformer checkpoints that is read here."""
@@ -103,7 +103,7 @@ def _text_v1(settings: Settings) -> Data2Vec:
         width=shape.get("embed_dim", 768),
         depth=shape.get("layers", 12),
         heads=shape.get("attention_heads", 12),
-        hidden=shape.get("ffn_embed_dim", 3072),
+        mlp_width=shape.get("ffn_embed_dim", 3072),
         norm_first=norm_first,
         final_norm=norm_first and not transformer.get("no_encoder_final_norm", False),
         activation=transformer.get("activation_fn", "gelu"),
@@ -152,7 +152,7 @@ def _image_v1(settings: Settings) -> Data2Vec:
         depth=settings.get("depth", 12),
         heads=settings.get("num_heads", 12),
         # The original builds its blocks without passing mlp_ratio on: the ratio is always 4.
-        hidden=4 * width,
+        mlp_width=4 * width,
         norm_first=True,
         final_norm=True,
         layer_scale=initial if initial > 0 else None,
@@ -185,7 +185,7 @@ def _speech_v1(settings: Settings) -> Data2Vec:
         width=settings.get("encoder_embed_dim", 768),
         depth=settings.get("encoder_layers", 12),
         heads=settings.get("encoder_attention_heads", 12),
-        hidden=settings.get("encoder_ffn_embed_dim", 3072),
+        mlp_width=settings.get("encoder_ffn_embed_dim", 3072),
         norm_first=norm_first,
         final_norm=norm_first,
         activation=settings.get("activation_fn", "gelu"),
@@ -253,7 +253,7 @@ def _v2(settings: Settings) -> Data2Vec:
         width=width,
         depth=settings.get("depth", 8),
         heads=settings.get("num_heads", 12),
-        hidden=int(width * settings.get("mlp_ratio", 4.0)),
+        mlp_width=int(width * settings.get("mlp_ratio", 4.0)),
         norm_first=norm_first,
         final_norm=norm_first,
         eps=settings.get("norm_eps", 1e-6),
@@ -662,9 +662,9 @@ def outputs(model: Data2Vec, inputs: Mapping[str, Any], config: Mapping[str, Any
         "targets": found.targets,
         regression: found.losses["regression"],
         "loss": total,
-        "sample_size": found.places,
-        "target_var": spread(found.targets),
-        "pred_var": spread(found.predictions),
+        "sample_size": found.positions,
+        "target_var": channel_std(found.targets),
+        "pred_var": channel_std(found.predictions),
         "grad_norms": norms,
         "teacher_decay": model.decay,
         "teacher_after_step": teacher | {"version": torch.tensor([TEXT_LAYOUT])},

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -19,8 +20,8 @@ from vislang.convert.settings import Settings
 from vislang.models.flamingo.bridge import FlamingoConfig
 from vislang.models.flamingo.collate import IGNORED, Batch
 from vislang.models.flamingo.converted import OldFlamingo
-from vislang.models.flamingo.decoding import Decoding, write_on
 from vislang.models.flamingo.model import Flamingo
+from vislang.models.flamingo.prefill import NextSteps, Runner
 from vislang.models.towers.language import load_causal_lm
 from vislang.prompt import Prompts
 
@@ -38,7 +39,7 @@ PATHS = {
 """Where the layers of the language models that were released lie."""
 
 PROMPTS = Prompts(question="{image}Question:{question} Short answer:", caption="{image}Output:")
-"""The words of OpenFlamingo's evaluation."""
+"""The templates of OpenFlamingo's evaluation."""
 
 MOST_ADDED = 1000
 """Embeddings that may differ from the language model's: of added tokens, and of padding up to a round number."""
@@ -47,7 +48,7 @@ EMBEDDINGS = ("embed_tokens.weight", "embed_in.weight", "wte.weight")
 
 
 def canonical(state: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The tensors of a checkpoint by their plain names: unwrapped, without ``module.`` and without second names."""
+    """The tensors of a checkpoint by their plain names, without ``module.`` and without the second names of layers."""
     inner = state.get("model_state_dict", state)
     found = {key.removeprefix("module."): value for key, value in inner.items() if isinstance(value, Tensor)}
     return {key: value for key, value in found.items() if not ALIAS.match(key)}
@@ -57,8 +58,8 @@ def build(config: Mapping[str, Any], state: Mapping[str, Tensor], language_model
     """A model of the checkpoint's shape, its weights not yet filled in.
 
     Args:
-        config: the original's settings: ``media_token_id``, ``eoc_token_id`` (the end of chunks, to be asked), and
-            ``heads`` where they are not 8.
+        config: the original's settings: ``media_token_id``, ``eoc_token_id`` (the end of chunks, needed to read
+            prompts), and ``heads`` where there are not 8.
         state: the checkpoint, by :func:`canonical`.
         language_model: folder or Hub id.
 
@@ -132,7 +133,7 @@ def load_weights(model: OldFlamingo, state: Mapping[str, Tensor], lenient: bool 
     """Fill in the weights.
 
     Returns:
-        What was passed over, by name.
+        The faults that ``lenient`` ignored.
 
     Raises:
         ConversionError: keys are missing or unexpected, and ``lenient`` is false; or a size does not fit.
@@ -142,16 +143,14 @@ def load_weights(model: OldFlamingo, state: Mapping[str, Tensor], lenient: bool 
     unexpected = [key for key in state if key not in wanted and not key.endswith(EMBEDDINGS)]
     faults = [f"missing {key}" for key in missing] + [f"unexpected {key}" for key in unexpected]
     if faults and not lenient:
-        raise ConversionError(
-            f"checkpoint: {'; '.join(faults[:20])}. Pass --lenient to go on without what is missing and unexpected."
-        )
+        raise ConversionError(f"checkpoint: {'; '.join(faults[:20])}. Pass --lenient to convert without these.")
     with torch.no_grad():
         fill(model.bridge.state_dict(), wanted, state)
     return faults
 
 
 def keys(model: OldFlamingo) -> Iterator[tuple[str, Place]]:
-    """Their key -> our place in the bridge."""
+    """Each key of theirs, and the parameter of the bridge that it fills."""
     assert model.origin is not None
     yield "perceiver.latents", Place("resampler.latents")
     for layer in range(model.bridge.config.resampler_depth):
@@ -187,13 +186,13 @@ def _feed_forward(theirs: str, ours: str) -> Iterator[tuple[str, Place]]:
 
 @torch.no_grad()
 def outputs(model: OldFlamingo | Flamingo, inputs: Mapping[str, Any], recorded: Mapping[str, Any]) -> dict[str, Any]:
-    """What the model makes of recorded inputs, by the names of the recording.
+    """The model's outputs for recorded inputs, by the names of the recording.
 
     Args:
         model: converted.
         inputs: ``vision_features`` (batch, media, frames, positions, width), ``input_ids``, ``attention_mask``,
             ``labels``.
-        recorded: tells how many tokens were written.
+        recorded: the original's outputs, for the number of tokens that were written.
     """
     bridge, features = model.bridge, inputs["vision_features"]
     if features.shape[2] != 1:
@@ -218,6 +217,24 @@ def outputs(model: OldFlamingo | Flamingo, inputs: Mapping[str, Any], recorded: 
         found["loss"] = F.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORED)
     if "greedy" in recorded:
         count = torch.as_tensor(recorded["greedy"]).shape[1] - ids.shape[1]
-        written = write_on(bridge, bridge.read(batch), Decoding(count), frozenset())
-        found["greedy"] = torch.cat([ids, torch.tensor([text.tokens for (text,) in written])], dim=1)
+        found["greedy"] = torch.cat([ids, _greedy(Runner(bridge), batch, count)], dim=1)
     return found
+
+
+def _greedy(runner: Runner, batch: Batch, count: int) -> Tensor:
+    """As many greedy tokens after each row (rows, count) as the original writes in one batch.
+
+    The original takes the positions of media from the tokens that it was last given with a media token among them, for
+    all rows at once. Where one row writes a media token, it attends to its first medium from there on, as in
+    :meth:`Runner.advance`, and all other rows attend to nothing. So a row's text depends on the rows beside it. Our own
+    decoding treats each row as if it were alone; only a recording is repeated with its whole batch.
+    """
+    state = runner.prefill(batch)
+    steps, written = NextSteps(runner, state), []
+    for _ in range(count):
+        tokens = runner.next_log_probabilities(state.hidden).argmax(dim=-1)
+        written.append(tokens)
+        if bool((tokens == runner.bridge.media_token).any()):
+            state = replace(state, media_time=torch.zeros_like(state.media_time))
+        state = runner.advance(state, tokens, steps)
+    return torch.stack(written, dim=1)

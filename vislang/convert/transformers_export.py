@@ -257,9 +257,9 @@ def _with_head(model: FineTuned, modality: Modality) -> Any:
         head = dataclasses.replace(head, inner=model.encoder.config.width)
         values |= {"inner.weight": torch.eye(head.inner or 0), "inner.bias": torch.zeros(head.inner or 0)}
     if head.kind == "regression":
-        mean, deviation = model.scale
-        values["output.weight"] *= deviation
-        values["output.bias"] = values["output.bias"] * deviation + mean
+        mean, std = model.scale
+        values["output.weight"] *= std
+        values["output.bias"] = values["output.bias"] * std + mean
     encoder = plain(model.encoder, modality)
     front = model.encoder.front_end(modality).config
     if isinstance(front, TextConfig) and front.scale_embedding:
@@ -408,7 +408,7 @@ def _input_files(inputs: Inputs, modality: Modality) -> dict[str, str]:
             "crop_size": {"height": size, "width": size},
             "resample": 3,
             "image_mean": list(inputs.image.mean),
-            "image_std": list(inputs.image.deviation),
+            "image_std": list(inputs.image.std),
         }
         return {"preprocessor_config.json": _json(settings)}
     if modality == "speech" and inputs.speech is not None:

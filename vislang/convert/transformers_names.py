@@ -28,7 +28,7 @@ _SHAPE = {
     "width": "hidden_size",
     "depth": "num_hidden_layers",
     "heads": "num_attention_heads",
-    "hidden": "intermediate_size",
+    "mlp_width": "intermediate_size",
     "eps": "layer_norm_eps",
     "activation": "hidden_act",
 }

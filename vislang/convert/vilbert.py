@@ -69,7 +69,7 @@ def streams_of(config: Mapping[str, Any]) -> ViLBERTConfig:
         width=settings.get("hidden_size", 768),
         depth=settings.get("num_hidden_layers", 12),
         heads=settings.get("num_attention_heads", 12),
-        hidden=settings.get("intermediate_size", 3072),
+        mlp_width=settings.get("intermediate_size", 3072),
         activation=settings.get("hidden_act", "gelu"),
         dropout=settings.get("hidden_dropout_prob", 0.1),
         attention_dropout=settings.get("attention_probs_dropout_prob", 0.1),
@@ -80,7 +80,7 @@ def streams_of(config: Mapping[str, Any]) -> ViLBERTConfig:
         width=settings.get("v_hidden_size", 768),
         depth=settings.get("v_num_hidden_layers", 3),
         heads=settings.get("v_num_attention_heads", 12),
-        hidden=settings.get("v_intermediate_size", 3072),
+        mlp_width=settings.get("v_intermediate_size", 3072),
         activation=settings.get("v_hidden_act", "gelu"),
         dropout=settings.get("v_hidden_dropout_prob", 0.1),
         attention_dropout=settings.get("v_attention_probs_dropout_prob", 0.1),
@@ -156,7 +156,7 @@ def build(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> ViLBERT:
         if len(layers) > 1:
             # vilbert_beta's classifiers are two maps; the others have a norm between.
             plain = len(layers) == 2
-            heads[ours].hidden = len(state[f"{layers[0]}.weight"])
+            heads[ours].mlp_width = len(state[f"{layers[0]}.weight"])
             heads[ours].activation, heads[ours].norm = ("relu", False) if plain else ("gelu", True)
             heads[ours].dropout = 0.5 if plain else 0.0
     pretraining = any(key.startswith("cls.") for key in state)

@@ -6,6 +6,7 @@ It knows nothing of processes, checkpoints or logging.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,8 @@ from torch import Tensor, nn
 from vislang.capabilities import Progress
 from vislang.errors import UserError
 from vislang.example import Example
+from vislang.models.loading import current_settings
+from vislang.models.settings import Settings, settings_of
 
 
 class TrainableModel(nn.Module):
@@ -116,25 +119,20 @@ def copy_state(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
             tensor.copy_(state[name])
 
 
-def split_old_state(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and extra state of a checkpoint of version 0.1.0, which kept text as tensors of bytes.
-
-    >>> split_old_state({"labels": torch.frombuffer(bytearray(b'["a"]'), dtype=torch.uint8)})
-    ({}, {'labels': ['a']})
-    """
-    tensors: dict[str, Tensor] = dict(state)
-    extra: dict[str, Any] = {}
-    for name in ("tokenizer", "labels", "tasks"):
-        if name in tensors and tensors[name].dtype == torch.uint8:
-            text = bytes(tensors.pop(name).tolist()).decode()
-            extra[name] = text if name == "tokenizer" else json.loads(text)
-    return tensors, extra
+def fingerprint(state: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, types, shapes and values of a state dict, in the order of names."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def write_model(
     folder: Path | str, model: nn.Module, settings: Mapping[str, Any], state: Mapping[str, Tensor] | None = None
 ) -> None:
-    """Write a model as ``config.json`` (its class and settings) and ``model.safetensors`` (its weights).
+    """Write a model as ``config.json`` (its class, its settings and a hash of its weights) and ``model.safetensors``.
 
     Args:
         folder: is made, where it is missing.
@@ -144,26 +142,61 @@ def write_model(
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    config = {"model": f"{type(model).__module__}.{type(model).__name__}", **settings}
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    file = folder / "model.safetensors"
     if state is None:
-        safetensors.torch.save_model(model, str(folder / "model.safetensors"), metadata={"format": "pt"})
-        return
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    safetensors.torch.save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+        safetensors.torch.save_model(model, str(file), metadata={"format": "pt"})
+        state = safetensors.torch.load_file(file)
+    else:
+        state = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+        safetensors.torch.save_file(state, file, metadata={"format": "pt"})
+    config = {
+        "model": f"{type(model).__module__}.{type(model).__name__}",
+        "weights_sha256": fingerprint(state),
+        **settings,
+    }
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The settings that :func:`write_model` wrote."""
-    return json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    """The settings that :func:`write_model` wrote, by the names that they have in this version."""
+    return current_settings(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+
+
+def read_settings(kind: type[Settings], folder: Path) -> Settings:
+    """The same as a dataclass with a field for each of them; see :func:`~vislang.models.settings.settings_of`.
+
+    Raises:
+        UserError: a setting is unknown, missing, or of another type.
+    """
+    values = read_config(folder)
+    own = {name: value for name, value in values.items() if name not in ("model", "weights_sha256")}
+    return settings_of(kind, own, folder / "config.json")
+
+
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """The weights that :func:`write_model` wrote.
+
+    Raises:
+        UserError: they are not the ones that were written: a file was damaged, or replaced.
+    """
+    file = folder / "model.safetensors"
+    state = safetensors.torch.load_file(file)
+    expected = read_config(folder).get("weights_sha256")
+    # Models of version 0.1.0 have no hash.
+    if expected is not None and fingerprint(state) != expected:
+        raise UserError(
+            f"{file}: damaged, or of another model: its weights are not those of config.json. Copy both again."
+        )
+    return state
 
 
 def fill_model(model: nn.Module, folder: Path) -> None:
     """Read all weights of a folder into a model that was built by its config.
 
     Raises:
-        UserError: they do not fit.
+        UserError: they do not fit, or are damaged.
     """
+    read_weights(folder)
     try:
         safetensors.torch.load_model(model, folder / "model.safetensors")
     except RuntimeError as error:

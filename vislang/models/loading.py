@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,52 @@ def current_path(class_path: str) -> str:
     """
     module, _, name = class_path.rpartition(".")
     return f"{MOVED.get(module, module)}.{name}" if module else name
+
+
+RENAMED_SETTINGS: dict[tuple[str, ...], str] = {
+    ("encoder", "hidden"): "mlp_width",
+    ("text", "hidden"): "mlp_width",
+    ("vision", "hidden"): "mlp_width",
+    ("heads", "*", "hidden"): "mlp_width",
+    ("masking", "image", "hidden"): "mask_ratio",
+    ("streams", "meetings"): "co_attention_layers",
+    ("objective", "min_target_spread"): "min_target_std",
+    ("objective", "min_prediction_spread"): "min_prediction_std",
+    ("image", "deviation"): "std",
+    ("tasks", "*", "deviation"): "std",
+    ("bridge", "look"): "attend_to",
+}
+"""Settings of saved models and recipes of version 0.1.0, as the ends of paths, and what they are called now."""
+
+RENAMED_VALUES: dict[tuple[str, ...], dict[str, str]] = {
+    ("tasks", "*", "kind"): {"place": "box"},
+    ("collate", "too_long"): {"refuse": "error"},
+}
+"""Values of settings, likewise."""
+
+
+def current_settings(values: Any, path: tuple[str, ...] = ()) -> Any:
+    """The same settings by the names of this version; see :data:`RENAMED_SETTINGS`.
+
+    >>> current_settings({"streams": {"meetings": [[6, 0]]}})
+    {'streams': {'co_attention_layers': [[6, 0]]}}
+    """
+    if isinstance(values, list):
+        return [current_settings(value, path) for value in values]
+    if isinstance(values, dict):
+        own = {name: (*path, str(name)) for name in values}
+        return {_renamed(RENAMED_SETTINGS, own[n], n): current_settings(value, own[n]) for n, value in values.items()}
+    renamed = _renamed(RENAMED_VALUES, path, {})
+    return renamed.get(values, values) if isinstance(values, str) else values
+
+
+def _renamed(table: Mapping[tuple[str, ...], Any], path: tuple[str, ...], otherwise: Any) -> Any:
+    """What a table has for the end of a path; ``*`` in the table stands for any name."""
+    for end, new in table.items():
+        own = path[-len(end) :]
+        if len(own) == len(end) and all(known in ("*", name) for known, name in zip(end, own, strict=True)):
+            return new
+    return otherwise
 
 
 class ModelNotFound(UserError):

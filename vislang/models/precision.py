@@ -1,4 +1,4 @@
-"""In which precision a model calculates."""
+"""The number type that a model computes in."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Literal
 import torch
 
 Precision = Literal["float32", "bfloat16", "auto"]
-"""``auto`` takes bfloat16 where the machine multiplies it in hardware."""
+"""``auto`` takes bfloat16 where the device multiplies it in hardware."""
 
 
-def fastest_dtype() -> torch.dtype:
-    """bfloat16 where this machine multiplies it in hardware, else float32 (emulated, bfloat16 is slower)."""
-    if torch.cuda.is_available():
+def fastest_dtype(device: torch.device | str = "cpu") -> torch.dtype:
+    """bfloat16 where this device multiplies it in hardware, else float32 (emulated, bfloat16 is slower)."""
+    if torch.device(device).type == "cuda":
         native = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
         processor = torch.cpu.get_capabilities()
@@ -20,9 +20,9 @@ def fastest_dtype() -> torch.dtype:
     return torch.bfloat16 if native else torch.float32
 
 
-def dtype_of(precision: Precision) -> torch.dtype:
-    """The number type that a recipe's word means on this machine."""
-    return fastest_dtype() if precision == "auto" else getattr(torch, precision)
+def dtype_of(precision: Precision, device: torch.device | str = "cpu") -> torch.dtype:
+    """The number type that a recipe's word means on a device."""
+    return fastest_dtype(device) if precision == "auto" else getattr(torch, precision)
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:

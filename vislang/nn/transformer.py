@@ -66,7 +66,7 @@ class EncoderBlock(nn.Module):
     Args:
         width: width of the sequence.
         heads: number of attention heads.
-        hidden: inner width of the feed-forward.
+        mlp_width: inner width of the feed-forward.
         norm_first: normalise before the branches rather than after the additions.
         eps: of the layer norms.
         affine: whether the layer norms have weights.
@@ -82,7 +82,7 @@ class EncoderBlock(nn.Module):
         self,
         width: int,
         heads: int,
-        hidden: int,
+        mlp_width: int,
         norm_first: bool = False,
         eps: float = 1e-5,
         affine: bool = True,
@@ -98,8 +98,8 @@ class EncoderBlock(nn.Module):
         self.activation = ACTIVATIONS[activation]
         self.attention = SelfAttention(width, heads, attention_dropout)
         self.attention_norm = nn.LayerNorm(width, eps, affine)
-        self.widen = Linear(width, hidden)
-        self.narrow = Linear(hidden, width)
+        self.widen = Linear(width, mlp_width)
+        self.narrow = Linear(mlp_width, width)
         self.feed_forward_norm = nn.LayerNorm(width, eps, affine)
         scale = None if layer_scale is None else torch.full((width,), layer_scale)
         self.attention_scale = None if scale is None else nn.Parameter(scale.clone())

@@ -78,7 +78,7 @@ def _run(recipe: Recipe, values: dict[str, Any], folder: Path, resume: bool) -> 
     started = time.perf_counter()
     model, streams, bad_records = _prepared(recipe)
     write_json(folder / "run.json", {"schema": SCHEMA, "recipe": values, **environment(), "bad_records": bad_records})
-    tasks = scored_tasks(recipe, streams)
+    tasks = scored_tasks(model, recipe, streams)
     examples = [example for stream in streams for example in stream.train]
     asked = [e for stream in streams for e in stream.watched] + [e for task in tasks for e in task.examples]
     with reporting("encoding media") as progress:

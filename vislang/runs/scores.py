@@ -15,62 +15,21 @@ from vislang.evaluate.loss import held_out_losses, loss_per_token
 from vislang.evaluate.results import write_evaluation
 from vislang.evaluate.ways import Way, cell
 from vislang.example import Example
+from vislang.metrics.by_kind import kind_of_all
 from vislang.recipe import Recipe
 from vislang.runs.folder import environment
-from vislang.runs.streams import StreamData, by_kind
+from vislang.runs.streams import StreamData
 from vislang.tasks.catalogue import open_task
-from vislang.tasks.own import OwnTask
-from vislang.tasks.task import Task
+from vislang.tasks.retrieval import Retrieval, is_pair
+from vislang.tasks.task import ReadTask, Task, labels_of, media_of
 
 WATCHED: tuple[Way, ...] = ("decide", "rank", "generate")
 """Ways of answering that are quick enough to watch while training."""
 
 
-def watched_figures(model: Any, streams: Sequence[StreamData], batch_size: int) -> dict[str, float]:
-    """Figures on the watched examples, by name; behind the name of the stream where there are several.
-
-    Of questions, labels and the like the metrics of their kind; of text to be written the loss of a token; where nothing
-    is asked, the model's losses and diagnostics.
-    """
-    found: dict[str, float] = {}
-    for stream in streams:
-        prefix = f"{stream.name}/" if len(streams) > 1 else ""
-        for kind, examples in by_kind(stream.watched).items():
-            figures: dict[str, float]
-            if kind == "none" or (kind == "text" and not isinstance(model, Generates)):
-                figures = held_out_losses(model, examples, stream.config.batch_size or batch_size)
-            elif kind == "text":
-                figures = {"loss_per_token": loss_per_token(model, examples)}
-            else:
-                figures = _quick_figures(model, OwnTask(stream.name, kind, examples), examples)
-                if len(streams) > 1 and isinstance(model, Generates):
-                    figures["loss_per_token"] = loss_per_token(model, examples)
-            found |= {f"{prefix}{name}": value for name, value in figures.items()}
-    return found
-
-
-def _quick_figures(model: Any, task: Task, examples: list[Example]) -> dict[str, float]:
-    found = cell(model, task)
-    if found.way not in WATCHED:
-        return {}
-    evaluation = evaluate(model, task, examples, way=found.way, with_blind=False, with_perplexity=False)
-    return {name: figure.value for name, figure in evaluation.figures.items()}
-
-
-def watched_metric(model: Any, stream: StreamData, several: bool) -> str:
-    """The figure that says how well a stream goes, the higher the better; empty where there is none."""
-    for kind in stream.kinds:
-        if kind in ("none", "text"):
-            continue
-        task = OwnTask(stream.name, kind, stream.train[:1])
-        if cell(model, task).way in WATCHED:
-            return f"{stream.name}/{task.metrics[0]}" if several else task.metrics[0]
-    return ""
-
-
 @dataclass(frozen=True)
 class ScoredTask:
-    """A task that a trained model is scored on: its name in the results, examples, and what guesses learn from."""
+    """A task that a trained model is scored on: its name in the results, its examples, and what guesses learn from."""
 
     name: str
     task: Task
@@ -78,10 +37,60 @@ class ScoredTask:
     support: list[Example]
 
 
-def scored_tasks(recipe: Recipe, streams: Sequence[StreamData]) -> list[ScoredTask]:
-    """What a recipe scores its model on.
+def own_task(model: Any, name: str, examples: Sequence[Example], support: Sequence[Example] = ()) -> Task | None:
+    """Examples of a stream as a task; None where nothing is asked in them.
 
-    The tasks that it names; or each stream's own test examples, a task for each kind of target in it.
+    Pairs of an image and a text are to be captioned by a model that writes, and to be found by one that does not.
+    """
+    everything = [*examples, *support]
+    kind = kind_of_all(everything)
+    if kind == "none":
+        return None
+    about = f"examples of the stream {name}"
+    if kind == "text" and not isinstance(model, Generates) and all(is_pair(example) for example in everything):
+        return Retrieval(name, about, {"test": lambda problems, progress: list(examples)}, "test")
+    read = {
+        "train": lambda problems, progress: list(support),
+        "test": lambda problems, progress: list(examples),
+    }
+    return ReadTask(name, about, kind, media_of(everything), read, "test", "train", labels_of(everything))
+
+
+def watched_figures(model: Any, streams: Sequence[StreamData], batch_size: int) -> dict[str, float]:
+    """Figures on the watched examples, by name; behind the name of the stream where there are several.
+
+    For questions, labels and the like the metrics of their kind; for text to be written the loss per token; where
+    nothing is asked, and for pairs that are not to be written, the model's losses and diagnostics.
+    """
+    found: dict[str, float] = {}
+    for stream in streams:
+        if not stream.watched:
+            continue
+        figures: dict[str, float] = {}
+        task = own_task(model, stream.name, stream.watched)
+        way = None if task is None or task.kind == "text" else cell(model, task).way
+        if task is not None and way in WATCHED:
+            scored = evaluate(model, task, stream.watched, way=way, with_blind=False, with_perplexity=False)
+            figures |= {name: figure.value for name, figure in scored.figures.items()}
+        if isinstance(model, Generates) and (not figures or len(streams) > 1):
+            figures["loss_per_token"] = loss_per_token(model, stream.watched)
+        if not figures:
+            figures = held_out_losses(model, stream.watched, stream.config.batch_size or batch_size)
+        prefix = f"{stream.name}/" if len(streams) > 1 else ""
+        found |= {f"{prefix}{name}": value for name, value in figures.items()}
+    return found
+
+
+def watched_metric(model: Any, stream: StreamData, several: bool) -> str:
+    """The figure that says how well a stream goes, the higher the better; empty where there is none."""
+    task = own_task(model, stream.name, stream.train)
+    if task is None or task.kind == "text" or cell(model, task).way not in WATCHED:
+        return ""
+    return f"{stream.name}/{task.metrics[0]}" if several else task.metrics[0]
+
+
+def scored_tasks(model: Any, recipe: Recipe, streams: Sequence[StreamData]) -> list[ScoredTask]:
+    """What a recipe scores its model on: the tasks that it names, or each stream's own test examples.
 
     Raises:
         DataError: a task that does not exist, or cannot be read.
@@ -96,18 +105,17 @@ def scored_tasks(recipe: Recipe, streams: Sequence[StreamData]) -> list[ScoredTa
         found.append(ScoredTask(name, task, chosen, task.support()))
     if recipe.evaluate is None:
         for stream in streams:
-            groups = {kind: examples for kind, examples in by_kind(stream.test).items() if kind != "none"}
-            for kind, examples in groups.items():
-                name = stream.name if len(groups) == 1 else f"{stream.name} ({kind})"
-                support = by_kind(stream.train).get(kind, [])
-                found.append(ScoredTask(name, OwnTask(name, kind, [*examples, *support]), examples, support))
+            own = own_task(model, stream.name, stream.test, stream.train)
+            if own is not None and stream.test:
+                found.append(ScoredTask(stream.name, own, stream.test, stream.train))
     return found
 
 
 def final_scores(model: Any, tasks: Sequence[ScoredTask], folder: Path) -> dict[str, Evaluation]:
     """Score a trained model on its tasks; the files of each evaluation go into ``evaluation/`` of the run's folder.
 
-    A task that the model cannot answer is passed over: it is not what such a model is trained for.
+    A task that the model cannot answer is passed over: the stream that it was made of was trained on for another
+    purpose, as captions are for pretraining.
     """
     found = {}
     for scored in tasks:
@@ -121,20 +129,19 @@ def final_scores(model: Any, tasks: Sequence[ScoredTask], folder: Path) -> dict[
 
 
 def held_out(model: Any, streams: Sequence[StreamData], batch_size: int) -> dict[str, dict[str, float]]:
-    """Losses on the watched examples of the streams in which nothing is asked, and the loss of a token, with the media
-    and without, of those that a model learns to write."""
+    """Losses on examples that were kept from training, by stream: for a model that writes the loss per token on the test
+    examples, with the media and without; for others their losses and diagnostics on the watched ones."""
     found: dict[str, dict[str, float]] = {}
     for stream in streams:
-        groups = by_kind(stream.watched)
-        if "none" in groups or not isinstance(model, Generates):
-            losses = held_out_losses(model, stream.watched, stream.config.batch_size or batch_size)
-            found[stream.name] = losses
-        elif stream.test:
-            found[stream.name] = {
-                "loss_per_token": loss_per_token(model, stream.test),
-                "loss_per_token_blind": loss_per_token(model, stream.test, blind=True),
-            }
-    return {name: values for name, values in found.items() if values}
+        if isinstance(model, Generates):
+            if stream.test:
+                found[stream.name] = {
+                    "loss_per_token": loss_per_token(model, stream.test),
+                    "loss_per_token_blind": loss_per_token(model, stream.test, blind=True),
+                }
+        elif stream.watched:
+            found[stream.name] = held_out_losses(model, stream.watched, stream.config.batch_size or batch_size)
+    return found
 
 
 def _file_name(task: str) -> str:

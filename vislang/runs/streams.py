@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from vislang.data.problems import DataError, Problem, must_be_good
 from vislang.data.sources import load_source, splits_of
 from vislang.data.split import draw, hold_out
 from vislang.evaluate.few_shot import shots_of
-from vislang.example import Example, kind_of
+from vislang.example import Example
 from vislang.recipe import Recipe, StreamConfig
 from vislang.tasks.retrieval import four_way
 
@@ -41,11 +41,6 @@ class StreamData:
     def name(self) -> str:
         """The stream's name."""
         return self.config.name
-
-    @property
-    def kinds(self) -> list[str]:
-        """The kinds of target that the stream holds, in the order in which they occur."""
-        return list(dict.fromkeys(kind_of(example.target) for example in (*self.train, *self.test)))
 
 
 def read_streams(recipe: Recipe) -> tuple[list[StreamData], int]:
@@ -134,11 +129,3 @@ def counts(streams: Sequence[StreamData]) -> str:
         f"{len(stream.test):,} to score on"
         for stream in streams
     )
-
-
-def by_kind(examples: Sequence[Example]) -> Mapping[str, list[Example]]:
-    """Examples by the kind of their target; ``none`` for those without."""
-    found: dict[str, list[Example]] = {}
-    for example in examples:
-        found.setdefault(kind_of(example.target), []).append(example)
-    return found

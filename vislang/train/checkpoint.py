@@ -1,10 +1,12 @@
-"""Checkpoints: all that a run needs to go on as if it had never stopped, written whole or not at all."""
+"""Checkpoints: all that a run needs to continue as if it had never stopped, written whole or not at all."""
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +19,17 @@ FILE = "state.pt"
 
 
 class CheckpointError(UserError):
-    """No checkpoint to go on from, or not one of this run."""
+    """No checkpoint to continue from, or not one of this run."""
+
+
+class DamagedCheckpoint(UserWarning):
+    """A checkpoint cannot be read; the one before it is used."""
 
 
 def save_checkpoint(folder: Path, step: int, state: dict[str, Any], keep: int) -> Path:
     """Write the state after ``step`` steps and drop all but the latest ``keep`` checkpoints.
 
-    The checkpoint takes its name only once it is complete, so whatever carries the name can be trusted.
+    The checkpoint takes its name only once it is complete.
 
     Args:
         folder: where the run's checkpoints lie.
@@ -52,18 +58,35 @@ def list_checkpoints(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob(f"{PREFIX}*") if (path / FILE).is_file())
 
 
-def load_checkpoint(folder: Path) -> dict[str, Any]:
-    """The state of the latest checkpoint.
+def load_checkpoint(folder: Path) -> dict[str, Any] | None:
+    """The state of the latest checkpoint that can be read; None where the run was stopped before it wrote one.
+
+    A checkpoint of version 0.1.0 is translated: its text becomes the ``extra`` state of this version.
 
     Raises:
-        CheckpointError: there is none, or it is damaged.
+        CheckpointError: there are checkpoints, and all are damaged.
     """
     found = list_checkpoints(folder)
-    if not found:
-        raise CheckpointError(f"{folder}: no checkpoint in it. Give --resume the folder of a run that wrote one.")
-    try:
-        return torch.load(found[-1] / FILE, weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
-        raise CheckpointError(
-            f"{found[-1]}: damaged ({error}). Remove this folder to go on from the checkpoint before it."
-        ) from None
+    for path in reversed(found):
+        try:
+            return _current(torch.load(path / FILE, weights_only=True))
+        except (RuntimeError, pickle.UnpicklingError, EOFError, OSError) as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            warnings.warn(f"{path}: damaged, and passed over ({reason}).", DamagedCheckpoint, stacklevel=2)
+    if found:
+        raise CheckpointError(f"{folder}: all {len(found)} checkpoints in it are damaged. Start the run again.")
+    return None
+
+
+def _current(state: dict[str, Any]) -> dict[str, Any]:
+    """The state of a checkpoint, whatever version wrote it; version 0.1.0 kept text as tensors of bytes."""
+    if "extra" in state:
+        return state
+    tensors, extra = dict(state["model"]), {}
+    for name in ("tokenizer", "labels", "tasks"):
+        if name in tensors and tensors[name].dtype == torch.uint8:
+            text = bytes(tensors.pop(name).tolist()).decode()
+            extra[name] = text if name == "tokenizer" else json.loads(text)
+    if "updates" in tensors:
+        extra["updates"] = int(tensors.pop("updates"))
+    return {**state, "model": tensors, "extra": extra}

@@ -1,9 +1,12 @@
-"""What a training run is told: one dataclass, checked before anything starts."""
+"""Settings of a training run: one dataclass, checked before anything starts."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
+
+from vislang.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -16,8 +19,8 @@ class TrainConfig:
         lr: peak learning rate.
         lr_scale: factors on ``lr`` for groups of parameters, such as ``{"gates": 20}``.
         warmup_steps: steps over which the rate rises from 0, in a straight line.
-        final_lr: share of the peak rate at the last step of the cosine.
-        weight_decay: of AdamW, on the group ``matrices`` only.
+        final_lr: rate at the last step of the cosine, as a share of the peak rate.
+        weight_decay: of AdamW, on the parameters that the model lets decay: matrices and kernels.
         betas: of AdamW.
         clip_norm: largest norm of the gradient.
         eval_every: steps between evaluations; 0 for none but the last.
@@ -55,12 +58,25 @@ class TrainConfig:
     threads: int = 0
 
     def __post_init__(self):
+        for name in ("lr", "clip_norm", "weight_decay", "final_lr"):
+            if not math.isfinite(getattr(self, name)):
+                raise UserError(f"train.{name} is {getattr(self, name)}; it must be a finite number.")
         for name in ("steps", "batch_size", "checkpoint_every", "keep_checkpoints", "log_every", "eval_examples"):
             if getattr(self, name) < 1:
-                raise ValueError(f"train.{name} is {getattr(self, name)}; it must be at least 1.")
+                raise UserError(f"train.{name} is {getattr(self, name)}; it must be at least 1.")
         for name in ("warmup_steps", "eval_every", "workers", "threads", "weight_decay"):
             if getattr(self, name) < 0:
-                raise ValueError(f"train.{name} is {getattr(self, name)}; it must not be negative.")
+                raise UserError(f"train.{name} is {getattr(self, name)}; it must not be negative.")
         for name in ("lr", "clip_norm"):
             if not getattr(self, name) > 0:
-                raise ValueError(f"train.{name} is {getattr(self, name)}; it must be above 0.")
+                raise UserError(f"train.{name} is {getattr(self, name)}; it must be above 0.")
+        if not 0 <= self.final_lr <= 1:
+            raise UserError(f"train.final_lr is {self.final_lr}; it is a share of the peak rate, from 0 to 1.")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise UserError(f"train.betas is {list(self.betas)}; both must be at least 0 and below 1.")
+        # Orders and batches have seeds of 64 bits, which are made from it.
+        if not -(2**40) < self.seed < 2**40:
+            raise UserError(f"train.seed is {self.seed}; it must be between -2**40 and 2**40.")
+        for group, scale in self.lr_scale.items():
+            if not (scale >= 0 and math.isfinite(scale)):
+                raise UserError(f"train.lr_scale: {group} is {scale}; it must be a finite number, not negative.")

@@ -13,7 +13,7 @@ from vislang.data.problems import DataError
 class MetricsLog:
     """Appends to a run's ``metrics.jsonl``.
 
-    A resumed run first drops the lines after the step that it goes on from: they are about to be written again.
+    A resumed run first drops the lines after the step that it continues from: they are written again.
 
     Args:
         path: the file.
@@ -21,6 +21,7 @@ class MetricsLog:
     """
 
     def __init__(self, path: Path, steps_done: int):
+        path.parent.mkdir(parents=True, exist_ok=True)
         kept = [row for row in read_metrics(path) if row["step"] <= steps_done] if path.exists() else []
         unfinished = path.with_suffix(".unfinished")
         unfinished.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
@@ -28,7 +29,7 @@ class MetricsLog:
         self._file = path.open("a", encoding="utf-8")
 
     def write(self, row: dict[str, Any]) -> None:
-        """Append a row; it is on its way to the disk when this returns."""
+        """Append a row; it is handed to the system when this returns."""
         self._file.write(json.dumps(row) + "\n")
         self._file.flush()
 

@@ -6,6 +6,7 @@ import math
 import random
 import signal
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -14,49 +15,55 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from vislang.capabilities import Lesson, Trainable
+from vislang.capabilities import Trainable
 from vislang.data.order import Shuffled
 from vislang.errors import UserError
+from vislang.example import Example
 from vislang.train.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from vislang.train.config import TrainConfig
 from vislang.train.log import MetricsLog
+from vislang.train.optimizer import Optimizer
 from vislang.train.schedule import StopAndGo, warmup_cosine
 
 
 class TrainingDiverged(UserError):
-    """The loss is no number any more; the message names the step and the records."""
+    """A loss or a gradient is NaN or infinite; the message names the step and the records."""
+
+
+class ResumeNotice(UserWarning):
+    """A run continues otherwise than one would expect: from its start, or for more steps."""
 
 
 class Monitor(Protocol):
-    """Sees how training goes, to show it."""
+    """Shows how training goes."""
 
     def step(self, step: int, row: dict[str, Any]) -> None:
-        """After each step, with what was logged."""
+        """Called after each step, with what was logged."""
         ...
 
     def evaluated(self, step: int, row: dict[str, Any]) -> None:
-        """After each evaluation."""
+        """Called after each evaluation."""
         ...
 
 
 @dataclass(frozen=True)
 class Stream:
-    """Something to learn from, beside other streams or alone.
+    """Examples to learn from, beside other streams or alone.
 
     Attributes:
         name: what to call it in logs, where there are several.
-        lessons: what it holds.
+        examples: what it holds.
         weight: of its loss in the sum that a step minimises.
-        batch_size: lessons a step.
-        watched: the name of the figure among those that are evaluated that tells how well it goes, the higher the
-            better; empty where there is none.
+        batch_size: examples a step.
+        watched: the name of the evaluated figure that shows how well it is learned, the higher the better; empty where
+            there is none.
     """
 
     name: str
-    lessons: Sequence[Lesson]
+    examples: Sequence[Example]
     weight: float
     batch_size: int
     watched: str = ""
@@ -80,7 +87,7 @@ def train(
     evaluate: Callable[[], dict[str, float]] = dict,
     resume: bool = False,
 ) -> Outcome:
-    """Train, log, evaluate and keep checkpoints; go on exactly where a run stopped, if told to.
+    """Train, log, evaluate and keep checkpoints; with ``resume``, continue exactly where a run stopped.
 
     Args:
         model: a module that is Trainable.
@@ -88,38 +95,38 @@ def train(
             section 2.4: gradients are accumulated, not taken in turns), unless ``config.mixing`` says otherwise.
         config: how to train.
         folder: of the run: ``metrics.jsonl`` and ``checkpoints/`` are written into it.
-        monitor: is told how it goes.
+        monitor: shows how it goes.
         evaluate: scores the model, by name; called every ``eval_every`` steps and at the end. What it draws from
-            torch's generator changes nothing of the training.
-        resume: go on from the folder's latest checkpoint.
+            torch's generator does not change the training.
+        resume: continue from the folder's latest checkpoint. Without one (see
+            :func:`~vislang.train.checkpoint.list_checkpoints`) the run starts from step 0, and the caller must have
+            prepared and fitted the model as for a new run. More ``steps`` than before extend the run.
 
     Returns:
         How it ended. After Ctrl-C or SIGTERM the state is saved first, and ``interrupted`` is true.
 
     Raises:
         TrainingDiverged: a loss or a gradient is NaN or infinite; the last checkpoint stays as it was.
-        CheckpointError: nothing to resume, or the run was configured otherwise.
+        CheckpointError: all checkpoints are damaged, or the run had other settings.
     """
     assert isinstance(model, Trainable)
     checkpoints = folder / "checkpoints"
     done, seconds = 0, 0.0
-    if resume:
-        state = load_checkpoint(checkpoints)
-        _same_run(state["config"], config, checkpoints)
+    state = load_checkpoint(checkpoints) if resume else None
+    if resume and state is None:
+        warnings.warn(f"{folder}: stopped before its first checkpoint; starts from step 0.", ResumeNotice, stacklevel=2)
+    if state is not None:
+        _check_same_run(state["config"], config, checkpoints)
         done, seconds = state["step"], state["seconds"]
+        model.load_extra_state(state["extra"])
         model.load_trainable_state(state["model"])
-    groups = model.parameter_groups()
-    unknown = set(config.lr_scale) - set(groups)
-    if unknown:
-        raise UserError(f"train.lr_scale names {sorted(unknown)}; this model's groups are {sorted(groups)}.")
-    optimizer = _optimizer(groups, config)
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    if resume:
-        optimizer.load_state_dict(state["optimizer"])
-        _set_random_state(state["random"])
+    optimizer = Optimizer(model, config)
     schedule = _stop_and_go(streams, config)
-    if resume:
+    if state is not None:
+        optimizer.load_state(state["optimizer"])
         schedule.load_state(state["schedule"])
+        _set_random_state(state["random"])
+    parameters = list(optimizer.named.values())
     batches = _batches(model, streams, config, done)
     log = MetricsLog(folder / "metrics.jsonl", done)
 
@@ -128,7 +135,8 @@ def train(
             "seconds": seconds,
             "config": asdict(config),
             "model": model.trainable_state(),
-            "optimizer": optimizer.state_dict(),
+            "extra": model.extra_state(),
+            "optimizer": optimizer.state(),
             "schedule": schedule.state(),
             "random": _random_state(),
         }
@@ -136,32 +144,30 @@ def train(
 
     model.train()
     with _stop_signals() as stop:
-        while done < config.steps and not stop.asked:
+        while done < config.steps and not stop.requested:
             started = time.perf_counter()
             per_stream = next(batches)
             factor = warmup_cosine(done, config.steps, config.warmup_steps, config.final_lr)
-            for group in optimizer.param_groups:
-                group["lr"] = config.lr * config.lr_scale.get(group["name"], 1.0) * factor
-            optimizer.zero_grad(set_to_none=True)
+            optimizer.zero_grad()
             loss = 0.0
             seen: dict[str, float] = {}
             for stream, batch in zip(streams, per_stream, strict=True):
                 turn = done // len(streams) if config.mixing == "round-robin" else done
                 if batch is None or not schedule.takes_part(stream.name, turn):
                     continue
-                losses = model.losses(batch)
+                losses = model(batch)
                 total = torch.stack(list(losses.values())).sum()
                 (stream.weight * total if stream.weight != 1 else total).backward()
                 values = {name: value.item() for name, value in losses.items()}
-                _must_be_finite(done + 1, values, batch.names, checkpoints)
+                _check_finite(done + 1, values, batch.names, checkpoints)
                 loss += stream.weight * total.item()
                 prefix = f"{stream.name}/" if len(streams) > 1 else ""
                 seen |= {f"loss/{prefix}{name}": value for name, value in values.items()}
                 seen |= {f"{prefix}{name}": value for name, value in model.diagnostics().items()}
             norm = nn.utils.clip_grad_norm_(parameters, config.clip_norm).item()
             names = [name for batch in per_stream if batch is not None for name in batch.names]
-            _must_be_finite(done + 1, {"gradient norm": norm}, names, checkpoints)
-            optimizer.step()
+            _check_finite(done + 1, {"gradient norm": norm}, names, checkpoints)
+            optimizer.step(factor)
             model.after_step()
             done += 1
             seconds += time.perf_counter() - started
@@ -182,13 +188,13 @@ def train(
                     schedule.update({s.name: figures[s.watched] for s in streams if s.watched in figures})
             if done % config.checkpoint_every == 0 or done == config.steps:
                 save()
-        if stop.asked and done % config.checkpoint_every:
+        if stop.requested and done % config.checkpoint_every:
             save()
-    if not stop.asked and (not config.eval_every or done % config.eval_every):
+    if not stop.requested and (not config.eval_every or done % config.eval_every):
         _evaluate(model, evaluate, done, log, monitor)
     log.close()
     model.eval()
-    return Outcome(done, seconds, stop.asked)
+    return Outcome(done, seconds, stop.requested)
 
 
 def _evaluate(
@@ -206,10 +212,10 @@ def _evaluate(
 
 
 def _stop_and_go(streams: Sequence[Stream], config: TrainConfig) -> StopAndGo:
-    """The schedule of the streams; without ``stop_and_go`` nothing ever rests.
+    """The schedule of the streams; without ``stop_and_go`` none ever rests.
 
     Raises:
-        UserError: it is asked for, and nothing is watched.
+        UserError: it is wanted, and no figure is watched.
     """
     if config.stop_and_go and not (config.eval_every and any(stream.watched for stream in streams)):
         raise UserError(
@@ -219,34 +225,21 @@ def _stop_and_go(streams: Sequence[Stream], config: TrainConfig) -> StopAndGo:
     return StopAndGo([stream.name for stream in streams])
 
 
-def _optimizer(groups: dict[str, list[tuple[str, Tensor]]], config: TrainConfig) -> torch.optim.AdamW:
-    described = [
-        {
-            "name": name,
-            "params": [parameter for _, parameter in named],
-            "weight_decay": config.weight_decay if name == "matrices" else 0.0,
-        }
-        for name, named in groups.items()
-        if named
-    ]
-    return torch.optim.AdamW(described, lr=config.lr, betas=config.betas, fused=True)
-
-
 class _Steps(Dataset):
     """The batches of each step, one a stream, None for streams whose turn it is not: a pure function of the seed and of
     the step.
 
-    So a resumed run meets what it would have met, chance in the batches included, whoever prepares them.
+    So a resumed run gets the batches that it would have had, random draws included, whichever process prepares them.
     """
 
     def __init__(
-        self, collate: Callable[[Sequence[Lesson], int], Any], streams: Sequence[Stream], seed: int, in_turn: bool
+        self, collate: Callable[[Sequence[Example], int], Any], streams: Sequence[Stream], seed: int, in_turn: bool
     ):
         self.collate = collate
         self.streams = streams
         self.seed = seed
         self.in_turn = in_turn
-        self.orders = [Shuffled(len(stream.lessons), seed) for stream in streams]
+        self.orders = [Shuffled(len(stream.examples), seed) for stream in streams]
 
     def __getitem__(self, step: int) -> list[Any] | UserError:
         try:
@@ -262,9 +255,9 @@ class _Steps(Dataset):
                 batches.append(None)
                 continue
             first = (step // len(self.streams) if self.in_turn else step) * stream.batch_size
-            lessons = [stream.lessons[order[first + place]] for place in range(stream.batch_size)]
-            chance = (self.seed * 1_000_003 + step) * len(self.streams) + number
-            batches.append(self.collate(lessons, chance))
+            examples = [stream.examples[order[index]] for index in range(first, first + stream.batch_size)]
+            seed = (self.seed * 1_000_003 + step) * len(self.streams) + number
+            batches.append(self.collate(examples, seed))
         return batches
 
 
@@ -289,7 +282,7 @@ def _as_it_is(batches: Any) -> Any:
     return batches
 
 
-def _must_be_finite(step: int, values: dict[str, float], names: Sequence[str], checkpoints: Path) -> None:
+def _check_finite(step: int, values: dict[str, float], names: Sequence[str], checkpoints: Path) -> None:
     faults = [f"{name} is {value}" for name, value in values.items() if not math.isfinite(value)]
     if faults:
         shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
@@ -299,13 +292,25 @@ def _must_be_finite(step: int, values: dict[str, float], names: Sequence[str], c
         )
 
 
-def _same_run(saved: dict[str, Any], config: TrainConfig, checkpoints: Path) -> None:
-    """Refuse to go on under settings that would make another run of it."""
+def _check_same_run(saved: dict[str, Any], config: TrainConfig, checkpoints: Path) -> None:
+    """Check that the settings are those of the run that is resumed; more steps extend it.
+
+    Raises:
+        CheckpointError: they would make another run of it.
+    """
     free = {"eval_every", "eval_examples", "checkpoint_every", "keep_checkpoints", "log_every", "workers", "threads"}
     if config.stop_and_go:
         # What is evaluated, and when, decides which tasks rest.
         free -= {"eval_every", "eval_examples"}
     now = asdict(config)
+    if now["steps"] > saved["steps"]:
+        free = free | {"steps"}
+        warnings.warn(
+            f"{checkpoints.parent}: extended from {saved['steps']} to {now['steps']} steps; the rate continues as in a "
+            "run of that length.",
+            ResumeNotice,
+            stacklevel=3,
+        )
     changed = [
         f"{name} was {saved[name]}, is {now[name]}"
         for name in now
@@ -343,19 +348,19 @@ def _set_random_state(state: dict[str, Any]) -> None:
 
 
 class _Stop:
-    asked = False
+    requested = False
 
 
 @contextmanager
 def _stop_signals():
-    """Turn Ctrl-C and SIGTERM into a wish that the loop grants after the step; a second Ctrl-C insists."""
+    """Turn Ctrl-C and SIGTERM into a request that the loop heeds after the step; a second Ctrl-C stops at once."""
     stop = _Stop()
     before = {}
 
     def ask(number, frame):
-        if stop.asked:
+        if stop.requested:
             raise KeyboardInterrupt
-        stop.asked = True
+        stop.requested = True
 
     try:
         for number in (signal.SIGINT, signal.SIGTERM):

@@ -51,40 +51,40 @@ class Augmentation:
             if not 0 <= getattr(self, name) <= most:
                 raise ValueError(f"augmentation.{name} is {getattr(self, name)}; it must lie between 0 and {most}.")
 
-    def draw_background(self, chance: random.Random) -> tuple[int, int, int]:
+    def draw_background(self, rng: random.Random) -> tuple[int, int, int]:
         """What to lay transparent parts over, in one variant."""
-        colour = (chance.randrange(256), chance.randrange(256), chance.randrange(256))
-        return colour if chance.random() < self.background else WHITE
+        colour = (rng.randrange(256), rng.randrange(256), rng.randrange(256))
+        return colour if rng.random() < self.background else WHITE
 
-    def __call__(self, image: Image.Image, size: int, chance: random.Random) -> Image.Image:
-        """One variant of an RGB image, a square of ``size`` pixels; the same chance gives the same variant."""
-        box = self.crop(image.width, image.height, chance)
+    def __call__(self, image: Image.Image, size: int, rng: random.Random) -> Image.Image:
+        """One variant of an RGB image, a square of ``size`` pixels; the same rng state gives the same variant."""
+        box = self.crop(image.width, image.height, rng)
         # Cropping and resizing in one pass; a large crop is first reduced by a whole factor, which is much faster.
         out = image.resize((size, size), Image.Resampling.BICUBIC, box, reducing_gap=2.0)
-        if chance.random() < self.flip:
+        if rng.random() < self.flip:
             out = out.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         adjustments = [
             (ImageEnhance.Brightness, self.brightness),
             (ImageEnhance.Contrast, self.contrast),
             (ImageEnhance.Color, self.saturation),
         ]
-        chance.shuffle(adjustments)
+        rng.shuffle(adjustments)
         for enhance, strength in adjustments:
             if strength:
-                out = enhance(out).enhance(chance.uniform(1 - strength, 1 + strength))
-        return _turn_hue(out, chance.uniform(-self.hue, self.hue)) if self.hue else out
+                out = enhance(out).enhance(rng.uniform(1 - strength, 1 + strength))
+        return _turn_hue(out, rng.uniform(-self.hue, self.hue)) if self.hue else out
 
-    def crop(self, width: int, height: int, chance: random.Random) -> tuple[float, float, float, float]:
+    def crop(self, width: int, height: int, rng: random.Random) -> tuple[float, float, float, float]:
         """A box (left, upper, right, lower) within an image of this size.
 
         Boxes that do not fit are drawn again; after ten, the largest central box of an allowed ratio is taken.
         """
         for _ in range(10):
-            area = width * height * chance.uniform(*self.scale)
-            ratio = math.exp(chance.uniform(math.log(self.ratio[0]), math.log(self.ratio[1])))
+            area = width * height * rng.uniform(*self.scale)
+            ratio = math.exp(rng.uniform(math.log(self.ratio[0]), math.log(self.ratio[1])))
             wide, high = math.sqrt(area * ratio), math.sqrt(area / ratio)
             if wide <= width and high <= height:
-                left, upper = chance.uniform(0, width - wide), chance.uniform(0, height - high)
+                left, upper = rng.uniform(0, width - wide), rng.uniform(0, height - high)
                 return left, upper, left + wide, upper + high
         ratio = min(max(width / height, self.ratio[0]), self.ratio[1])
         wide, high = min(width, height * ratio), min(height, width / ratio)

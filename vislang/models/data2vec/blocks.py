@@ -23,7 +23,7 @@ class EncoderConfig:
     """The encoder that all modalities share. The defaults are the base model's.
 
     Attributes:
-        width, depth, heads, hidden: width of the sequence, blocks, attention heads, feed-forward units.
+        width, depth, heads, mlp_width: width of the sequence, blocks, attention heads, feed-forward units.
         norm_first: normalise before each branch (images in v1) or after each addition.
         final_norm: normalise the last block's output.
         eps, affine: of the layer norms.
@@ -36,7 +36,7 @@ class EncoderConfig:
     width: int = 768
     depth: int = 12
     heads: int = 12
-    hidden: int = 3072
+    mlp_width: int = 3072
     norm_first: bool = False
     final_norm: bool = False
     eps: float = 1e-5
@@ -55,7 +55,7 @@ class EncoderConfig:
             EncoderBlock(
                 self.width,
                 self.heads,
-                self.hidden,
+                self.mlp_width,
                 self.norm_first,
                 self.eps,
                 self.affine,

@@ -1,4 +1,4 @@
-"""Documents to batches for data2vec: what the teacher reads whole, and what the student is not shown of it."""
+"""Examples to batches for data2vec: what the teacher reads whole, and what is masked of it for the student."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 
 from vislang.document import Document, MediaError
 from vislang.errors import UserError
+from vislang.example import Example
 from vislang.models.data2vec.augment import Augmentation
 from vislang.models.data2vec.front_ends import ImageConfig, Modalities, SpeechConfig, TextConfig
 from vislang.models.data2vec.inputs import Inputs, padded, picture, recording, words
@@ -25,8 +26,8 @@ class TextMasking:
 
     Attributes:
         rate: share of the tokens that is chosen; None takes the paper's (v1 0.15, v2 0.48).
-        replaced: share of the chosen that carries the mask token.
-        randomised: share of the chosen that carries a random token.
+        replaced: share of the chosen that becomes the mask token.
+        randomised: share of the chosen that becomes a random token.
         span: tokens of a run.
     """
 
@@ -41,14 +42,14 @@ class ImageMasking:
     """See :func:`~vislang.nn.masking.block_mask` (v1) and :func:`~vislang.nn.masking.inverse_block_mask` (v2).
 
     Attributes:
-        hidden: share of the patches that is hidden; None takes the paper's (v1 0.6, v2 0.8).
+        mask_ratio: share of the patches that is masked; None takes the paper's (v1 0.6, v2 0.8).
         smallest: patches of the smallest block (v1).
         aspect: least ratio of a block's height to its width; the greatest is its inverse (v1).
         block: side of a block that is kept (v2).
         adjust: see there (v2).
     """
 
-    hidden: float | None = None
+    mask_ratio: float | None = None
     smallest: int = 16
     aspect: float = 0.3
     block: int = 3
@@ -62,7 +63,7 @@ class SpeechMasking:
     Attributes:
         rate: frames in drawn spans over all frames; None takes the paper's (v1 0.65, v2 0.5).
         span: frames of a span; None takes the paper's (v1 10, v2 5).
-        max_seconds: a longer recording is cut to so much of it, from a drawn place on.
+        max_seconds: a longer recording is cut to a part of this length that is drawn.
     """
 
     rate: float | None = None
@@ -72,7 +73,7 @@ class SpeechMasking:
 
 @dataclass
 class MaskingConfig:
-    """What is hidden, by modality."""
+    """What is masked, by modality."""
 
     text: TextMasking = field(default_factory=TextMasking)
     image: ImageMasking = field(default_factory=ImageMasking)
@@ -80,15 +81,15 @@ class MaskingConfig:
 
 
 class Collator:
-    """Turns Documents of one modality into a :class:`~vislang.models.data2vec.objective.Masked` batch. Picklable.
+    """Turns examples of one modality into a :class:`~vislang.models.data2vec.objective.Masked` batch. Picklable.
 
     Whatever is drawn, from crops to masks, follows from the seed that comes with a batch.
 
     Args:
         inputs: how each modality is prepared.
         modalities: shapes of the front ends.
-        masking: what is hidden.
-        generation: v1 hides blocks of patches and puts mask tokens; v2 keeps blocks and leaves the rest out.
+        masking: what is masked.
+        generation: v1 masks blocks of patches and puts mask tokens there; v2 keeps blocks and leaves the rest out.
         copies: masks of a sample.
         augmentation: what is done to images, or None.
     """
@@ -109,8 +110,17 @@ class Collator:
         self.copies = copies
         self.augmentation = augmentation
 
-    def __call__(self, documents: Sequence[Document], seed: int = 0) -> Masked:
-        """Collate.
+    def __call__(self, examples: Sequence[Example], seed: int = 0) -> Masked:
+        """A batch of the examples' prompts; see :meth:`documents`."""
+        return self.documents([example.prompt for example in examples], seed, [example.name for example in examples])
+
+    def documents(self, documents: Sequence[Document], seed: int = 0, names: Sequence[str] = ()) -> Masked:
+        """A batch of documents.
+
+        Args:
+            documents: of one modality.
+            seed: of all that is drawn.
+            names: what to call them in messages; empty takes their own.
 
         Raises:
             MediaError: a medium cannot be used, or a recording is too short.
@@ -119,7 +129,8 @@ class Collator:
         modality = self.inputs.common_modality(documents)
         generator = torch.Generator().manual_seed(seed)
         collate = {"text": self._text, "image": self._image, "speech": self._speech}[modality]
-        return collate(documents, generator)._replace(names=[document.name for document in documents])
+        names = list(names) or [document.name for document in documents]
+        return collate(documents, generator)._replace(names=names)
 
     def _text(self, documents: Sequence[Document], generator: torch.Generator) -> Masked:
         text, config, masking = self.inputs.text, self.modalities.text, self.masking.text
@@ -138,7 +149,7 @@ class Collator:
         special = (copies == text.start) | (copies == text.end) | (copies == text.padding_id)
         v1 = self.generation == "v1"
         rate = masking.rate if masking.rate is not None else (0.15 if v1 else 0.48)
-        hidden = mask_tokens(
+        masked = mask_tokens(
             copies,
             ~special,
             text.mask_id,
@@ -149,7 +160,7 @@ class Collator:
             masking.randomised,
             masking.span,
         )
-        return Masked("text", values, hidden.mask, hidden.input_ids if v1 else None, padding)
+        return Masked("text", values, masked.mask, masked.input_ids if v1 else None, padding)
 
     def _image(self, documents: Sequence[Document], generator: torch.Generator) -> Masked:
         image, config, masking = self.inputs.image, self.modalities.image, self.masking.image
@@ -160,18 +171,18 @@ class Collator:
             if self.augmentation is None:
                 pixels.append(image(picture(document).decode()))
             else:
-                chance = random.Random(int(torch.randint(2**62, (), generator=generator)))
-                opened = picture(document).decode(background=self.augmentation.draw_background(chance))
-                pixels.append(image.tensor(self.augmentation(opened, image.size, chance)))
+                rng = random.Random(int(torch.randint(2**62, (), generator=generator)))
+                opened = picture(document).decode(background=self.augmentation.draw_background(rng))
+                pixels.append(image.tensor(self.augmentation(opened, image.size, rng)))
         side = config.size // config.patch
         patches, count = side * side, len(documents) * self.copies
         if self.generation == "v1":
-            hidden = round((0.6 if masking.hidden is None else masking.hidden) * patches)
-            blocks = [block_mask(side, side, hidden, generator, masking.smallest, masking.aspect) for _ in range(count)]
+            masked = round((0.6 if masking.mask_ratio is None else masking.mask_ratio) * patches)
+            blocks = [block_mask(side, side, masked, generator, masking.smallest, masking.aspect) for _ in range(count)]
             mask = torch.stack(blocks)
         else:
-            share = 0.8 if masking.hidden is None else masking.hidden
-            mask = inverse_block_mask(count, side, side, share, generator, masking.block, masking.adjust)
+            ratio = 0.8 if masking.mask_ratio is None else masking.mask_ratio
+            mask = inverse_block_mask(count, side, side, ratio, generator, masking.block, masking.adjust)
         return Masked("image", torch.stack(pixels), mask.flatten(1))
 
     def _speech(self, documents: Sequence[Document], generator: torch.Generator) -> Masked:
@@ -187,7 +198,7 @@ class Collator:
             if frames(torch.tensor(len(samples)), config.convolutions) < 2:
                 raise MediaError(
                     f"{document.name or recording(document).name}: {len(samples) / speech.rate:.3f} seconds, too short "
-                    "to hide a part of it and show another. Leave it out."
+                    "to mask a part of it. Leave it out."
                 )
             rows.append(speech(samples))
         values, padding = padded(rows, 0.0)

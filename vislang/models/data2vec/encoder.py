@@ -12,8 +12,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from vislang.capabilities import Progress
+from vislang.document import Document
 from vislang.models.data2vec.blocks import EncoderConfig, Hidden, run_blocks
-from vislang.models.data2vec.front_ends import FRONT_ENDS, FrontEnd, Modalities
+from vislang.models.data2vec.front_ends import FRONT_ENDS, FrontEnd, Modalities, SpeechConfig
+from vislang.models.data2vec.inputs import Inputs
 
 
 class Encoder(nn.Module):
@@ -74,6 +77,43 @@ class Encoder(nn.Module):
         extra = self.front_end(modality).config.class_tokens
         real = None if hidden.padding is None else ~hidden.padding[:, extra:]
         return [part_means(results[depth - 1][:, extra:], real, parts) for depth in depths]
+
+    @torch.inference_mode()
+    def embed_documents(
+        self,
+        inputs: Inputs,
+        documents: Sequence[Document],
+        depths: Sequence[int],
+        batch_size: int = 64,
+        parts: int = 1,
+        progress: Progress | None = None,
+    ) -> dict[int, Float[Tensor, "documents vector"]]:
+        """Vectors of documents after several depths, in one pass.
+
+        Args:
+            inputs: how documents are prepared.
+            documents: each one text, one image or one recording; all of the same modality.
+            depths, parts: see :meth:`embed`.
+            batch_size: documents at a time.
+            progress: called with (documents done, documents in all).
+
+        Raises:
+            MediaError: a medium cannot be used.
+            UserError: the encoder does not read this modality.
+        """
+        config = self.front_end(inputs.common_modality(documents)).config
+        if isinstance(config, SpeechConfig) and not (config.strict_padding and config.convolution_norm == "layer"):
+            # Such a model reads a recording differently when it is padded.
+            batch_size = 1
+        made: dict[int, list[Tensor]] = {depth: [] for depth in depths}
+        for start in range(0, len(documents), batch_size):
+            whole = inputs.read(documents[start : start + batch_size])
+            vectors = self.embed(whole.modality, whole.values, whole.padding, depths, parts)
+            for depth, vector in zip(depths, vectors, strict=True):
+                made[depth].append(vector.float().cpu())
+            if progress is not None:
+                progress(min(start + batch_size, len(documents)), len(documents))
+        return {depth: torch.cat(rows) for depth, rows in made.items()}
 
     def _enter(self, modality: str, values: Tensor, padding: Tensor | None) -> Hidden:
         front_end = self.front_end(modality)

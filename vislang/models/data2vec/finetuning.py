@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -13,12 +12,13 @@ from typing import Any, Literal, NamedTuple
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from vislang.capabilities import ModelRecipe, Progress
 from vislang.document import Document
 from vislang.errors import UserError
-from vislang.models.base import fill_model, read_config, write_model
+from vislang.example import Example, Label, Prediction, Text, Value, kind_of
+from vislang.models.base import TrainableModel, fill_model, read_settings, write_model
 from vislang.models.data2vec.blocks import EncoderConfig, run_blocks
 from vislang.models.data2vec.encoder import Encoder
 from vislang.models.data2vec.front_ends import Modalities
@@ -31,8 +31,9 @@ from vislang.models.data2vec.heads import (
     must_fit,
     outputs_without_labels,
 )
-from vislang.models.data2vec.inputs import Inputs, Whole, padded, words
+from vislang.models.data2vec.inputs import Inputs, InputsConfig, Whole, padded, words
 from vislang.models.data2vec.model import Data2Vec
+from vislang.models.deciding import head_for, why_undecided
 from vislang.models.loading import load
 from vislang.nn.embed import TokenEmbedding
 
@@ -40,6 +41,9 @@ BLANK = "<blank>"
 """CTC's symbol for nothing new (Graves et al. 2006, section 3.1); the first of a transcript's symbols."""
 
 NO_TAG = -100
+
+DECIDED = {"classification": "label", "speaker": "label", "regression": "value", "tagging": "text", "ctc": "text"}
+"""The kind of target that each head decides; the others give logits only."""
 
 TRAINED = ("classification", "regression", "tagging", "ctc")
 """The heads that are trained here; the others come with converted weights."""
@@ -53,7 +57,7 @@ class Labelled(NamedTuple):
         targets: class of each input; or its number; or (batch, tokens) a class at the first token of each word and
             NO_TAG elsewhere; or (batch, symbols) a transcript, padded with blanks.
         lengths: of the transcripts.
-        names: of the documents.
+        names: of the examples.
     """
 
     whole: Whole
@@ -62,8 +66,20 @@ class Labelled(NamedTuple):
     names: list[str]
 
 
-class FineTuned(nn.Module):
-    """An encoder with a head; Trainable, and it Labels.
+@dataclass
+class SavedFineTuned:
+    """The ``config.json`` of a fine-tuned model."""
+
+    encoder: EncoderConfig
+    modalities: Modalities
+    inputs: InputsConfig
+    head: HeadConfig
+    labels: list[str]
+    origin: dict[str, Any] | None = None
+
+
+class FineTuned(TrainableModel):
+    """An encoder with a head. It Decides and Embeds.
 
     Args:
         encoder: shape of the blocks.
@@ -101,7 +117,7 @@ class FineTuned(nn.Module):
         self.encoder.requires_grad_(not frozen)
         self.labels: list[str] = []
         self.head: Head | None = None
-        # What a number is measured in: the head predicts (number - mean) / deviation.
+        # Mean and standard deviation of the numbers: the head predicts (number - mean) / standard deviation.
         self.register_buffer("scale", torch.tensor([0.0, 1.0]))
         self._own_outputs = outputs_without_labels(head, front_end)
         if labels or self._own_outputs:
@@ -116,7 +132,7 @@ class FineTuned(nn.Module):
             assert isinstance(local, TokenEmbedding)
             self.head.output.weight = local.tokens.weight
 
-    def forward(
+    def logits(
         self, values: Tensor, padding: Bool[Tensor, "... inputs"] | None = None
     ) -> Float[Tensor, "batch ... outputs"]:
         """Logits.
@@ -147,42 +163,37 @@ class FineTuned(nn.Module):
             tokens = tokens if encoder.norm is None else encoder.norm(tokens)
         return Encoded(tokens, hidden.padding, front_end.config.class_tokens, [hidden.tokens, *layers])
 
-    def prepare(self, documents: Sequence[Document], progress: Progress | None = None) -> int:
-        """Nothing is computed beforehand: the encoder trains."""
-        return 0
-
-    def fit(self, lessons: Sequence[Document]) -> None:
-        """Find the labels in the lessons' targets; for numbers, their mean and deviation.
+    def fit(self, examples: Sequence[Example]) -> None:
+        """Find the labels in the examples' targets; for numbers, their mean and standard deviation.
 
         Raises:
-            UserError: a target does not fit the task, or all are the same.
+            UserError: a target does not fit the head, or all are the same.
         """
-        targets = [_target(lesson) for lesson in lessons]
         kind = self.head_config.kind
         if kind == "regression":
-            numbers = torch.tensor([number(lesson) for lesson in lessons])
+            numbers = torch.tensor([number(example) for example in examples])
             self.scale = torch.stack([numbers.mean(), numbers.std().clamp(min=1e-6)])
             self._set_labels([])
             return
         if kind == "classification":
-            labels = sorted(set(targets))
+            labels = sorted({label(example) for example in examples})
         elif kind == "tagging":
-            labels = sorted({tag for lesson in lessons for tag in tags(lesson)})
+            labels = sorted({tag for example in examples for tag in tags(example)})
         else:
-            labels = [BLANK, *sorted({symbol for target in targets for symbol in transcript(target)})]
+            labels = [BLANK, *sorted({symbol for example in examples for symbol in transcript(label(example))})]
         if len(labels) < 2:
-            raise UserError(f"the lessons know one label only ({', '.join(labels)}): there is nothing to learn.")
+            raise UserError(f"the examples have one label only ({', '.join(labels)}): there is nothing to learn.")
         self._set_labels(labels)
 
-    def losses(self, batch: Labelled) -> dict[str, Float[Tensor, ""]]:
-        """Cross-entropy, squared error (in units of the numbers' deviation) or CTC, a mean over the batch."""
-        logits = self(batch.whole.values, batch.whole.padding).float()
+    def forward(self, batch: Labelled) -> dict[str, Float[Tensor, ""]]:
+        """Cross-entropy, squared error (in standard deviations of the numbers) or CTC, a mean over the batch."""
+        logits = self.logits(batch.whole.values, batch.whole.padding).float()
         kind = self.head_config.kind
         if kind == "classification":
             return {"cross_entropy": F.cross_entropy(logits, batch.targets)}
         if kind == "regression":
-            wanted = (batch.targets - self.scale[0]) / self.scale[1]
-            return {"squared_error": F.mse_loss(logits[:, 0], wanted)}
+            expected = (batch.targets - self.scale[0]) / self.scale[1]
+            return {"squared_error": F.mse_loss(logits[:, 0], expected)}
         if kind == "tagging":
             return {"cross_entropy": F.cross_entropy(logits.flatten(0, 1), batch.targets.flatten())}
         assert batch.lengths is not None
@@ -192,7 +203,7 @@ class FineTuned(nn.Module):
             first = int(short[0])
             raise UserError(
                 f"{batch.names[first]}: {int(batch.lengths[first])} symbols in {int(frames[first])} frames of sound: "
-                "the transcript does not belong to this recording. Mend it, or leave it out."
+                "the transcript does not belong to this recording. Correct it, or leave it out."
             )
         log_probabilities = logits.log_softmax(dim=-1).transpose(0, 1)
         loss = F.ctc_loss(log_probabilities, batch.targets, frames, batch.lengths, zero_infinity=True)
@@ -203,77 +214,114 @@ class FineTuned(nn.Module):
             return torch.full((len(whole.values),), most)
         return (~self.encoder.front_end(self.modality).pad(whole.padding, most)).sum(dim=1)
 
-    @torch.inference_mode()
-    def label(self, documents: Sequence[Document], batch_size: int = 64, progress: Progress | None = None) -> list[str]:
-        """What each document is: a label, a number, a tag for each word, or a transcript.
+    @property
+    def heads(self) -> dict[str, str]:
+        """The one head, by its kind, and the kind of target that it decides; none where it gives logits only."""
+        kind = self.head_config.kind
+        return {kind: DECIDED[kind]} if kind in DECIDED else {}
+
+    def head_for(self, kind: str, name: str | None = None) -> str:
+        """See :class:`~vislang.capabilities.Decides`. Tags and transcripts may come as labels.
 
         Raises:
-            UserError: a document is not of the model's modality, or the head gives logits only.
+            UserError: the head decides no such target, or has another name.
         """
-        if self.head_config.kind not in (*TRAINED, "speaker"):
-            raise UserError(f"a {self.head_config.kind} head gives logits, no labels: call the model on tensors.")
+        return head_for(self.heads, self._decided(kind), name)
+
+    def why_undecided(self, kind: str, labels: Sequence[str] = ()) -> str | None:
+        """See :class:`~vislang.capabilities.Decides`."""
+        kind = self._decided(kind)
+        return why_undecided(self.heads, {self.head_config.kind: self.labels}, kind, labels if kind == "label" else ())
+
+    def _decided(self, kind: str) -> str:
+        return "text" if kind == "label" and "text" in self.heads.values() else kind
+
+    @torch.inference_mode()
+    def decide(
+        self,
+        examples: Sequence[Example],
+        head: str | None = None,
+        batch_size: int = 64,
+        progress: Progress | None = None,
+    ) -> list[Prediction]:
+        """Decide each example: a label with probabilities, a number, a tag for each word, or a transcript.
+
+        Raises:
+            UserError: an example is not of the model's modality, or the head gives logits only.
+        """
+        self.head_for("none", head)
         training = self.training
         self.eval()
-        found: list[str] = []
-        for start in range(0, len(documents), batch_size):
-            part = documents[start : start + batch_size]
+        found: list[Prediction] = []
+        for start in range(0, len(examples), batch_size):
+            part = examples[start : start + batch_size]
+            ids = [example.id for example in part]
             if self.head_config.kind == "tagging":
-                rows = [self.collate.tokens_of_words(document) for document in part]
-                values, padding = padded([ids for ids, _ in rows], self.collate.text.padding_id)
-                logits = self(values, padding)
-                for (_, places), row in zip(rows, logits, strict=True):
-                    found.append(" ".join(self.labels[n] for n in row[places].argmax(dim=-1).tolist()))
+                found += map(Prediction, ids, self._tags([example.prompt for example in part]))
             else:
-                whole = self.inputs.read(part)
-                found += self._read_off(whole, self(whole.values, whole.padding))
+                whole = self.inputs.read([example.prompt for example in part])
+                found += self._predictions(ids, whole, self.logits(whole.values, whole.padding).float())
             if progress is not None:
-                progress(len(found), len(documents))
+                progress(len(found), len(examples))
         self.train(training)
         return found
 
-    def _read_off(self, whole: Whole, logits: Tensor) -> list[str]:
+    def _tags(self, documents: Sequence[Document]) -> list[str]:
+        rows = [self.collate.tokens_of_words(document) for document in documents]
+        logits = self.logits(*padded([ids for ids, _ in rows], self.collate.text.padding_id))
+        best = [row[first].argmax(dim=-1).tolist() for (_, first), row in zip(rows, logits, strict=True)]
+        return [" ".join(self.labels[tag] for tag in row) for row in best]
+
+    def _predictions(self, ids: Sequence[str], whole: Whole, logits: Tensor) -> list[Prediction]:
+        kind = self.head_config.kind
+        if kind == "regression":
+            numbers = (logits[:, 0] * self.scale[1] + self.scale[0]).tolist()
+            return list(map(Prediction, ids, numbers))
+        if kind == "ctc":
+            frames = self._frames(whole, logits.shape[1]).tolist()
+            rows = logits.argmax(dim=-1)
+            # Repetitions first, then blanks: a symbol that is spoken twice has a blank between.
+            symbols = [row[:count].unique_consecutive().tolist() for row, count in zip(rows, frames, strict=True)]
+            return list(map(Prediction, ids, ["".join(self.labels[n] for n in row if n != 0) for row in symbols]))
         if isinstance(self.head, SpeakerHead):
-            logits = self.head.similarities(logits)
-        if self.head_config.kind in ("classification", "speaker"):
-            return [self.labels[n] for n in logits.argmax(dim=-1).tolist()]
-        if self.head_config.kind == "regression":
-            return [f"{value:.6g}" for value in (logits[:, 0].float() * self.scale[1] + self.scale[0]).tolist()]
-        frames = self._frames(whole, logits.shape[1]).tolist()
-        read = []
-        for row, length in zip(logits.argmax(dim=-1), frames, strict=True):
-            # Repetitions first, then blanks: what is said twice has a blank between.
-            symbols = row[:length].unique_consecutive().tolist()
-            read.append("".join(self.labels[n] for n in symbols if n != 0))
-        return read
+            scores, measure = self.head.similarities(logits), "similarity"
+        else:
+            scores, measure = logits.softmax(dim=-1), "probability"
+        best = [self.labels[n] for n in scores.argmax(dim=-1).tolist()]
+        rows_of = zip(ids, best, scores.tolist(), strict=True)
+        return [Prediction(id, answer, tuple(self.labels), tuple(row), measure) for id, answer, row in rows_of]
 
-    def parameter_groups(self) -> dict[str, list[tuple[str, Tensor]]]:
-        """What trains: ``matrices`` and ``vectors`` of the encoder, and the ``head``."""
-        groups: dict[str, list[tuple[str, Tensor]]] = {}
-        for name, parameter in self.named_parameters():
-            if not parameter.requires_grad:
-                continue
-            matrix = parameter.ndim > 1 and ".bias." not in name
-            what = "head" if name.startswith("head.") else "matrices" if matrix else "vectors"
-            groups.setdefault(what, []).append((name, parameter))
-        return groups
+    def embed(
+        self, documents: Sequence[Document], batch_size: int = 64, *, progress: Progress | None = None
+    ) -> Float[Tensor, "documents width"]:
+        """One vector a document: the mean over its tokens, patches or frames of the encoder's last layer.
 
-    def after_step(self) -> None:
-        """Nothing follows a step."""
+        Raises:
+            MediaError: a medium cannot be used.
+            UserError: the model does not read this modality.
+        """
+        depth = len(self.encoder.blocks)
+        return self.encoder.embed_documents(self.inputs, documents, [depth], batch_size, progress=progress)[depth]
 
-    def diagnostics(self) -> dict[str, float]:
-        """Nothing besides the loss."""
-        return {}
+    def why_unreadable(self, media: frozenset[str]) -> str | None:
+        """See :class:`~vislang.capabilities.Reads`."""
+        return self.inputs.why_unreadable(media)
 
-    def trainable_state(self) -> dict[str, Tensor]:
-        """All weights, and the labels as the bytes of a JSON list."""
-        labels = torch.frombuffer(bytearray(json.dumps(self.labels).encode()), dtype=torch.uint8)
-        return {**self.state_dict(), "labels": labels}
+    def rate_group(self, name: str) -> str:
+        """The head may have a rate of its own."""
+        return "head" if name.startswith("head.") else "other"
 
-    def load_trainable_state(self, state: dict[str, Tensor]) -> None:
-        """Restore what :meth:`trainable_state` gave."""
-        state = dict(state)
-        self._set_labels(json.loads(bytes(state.pop("labels").tolist())))
-        self.load_state_dict(state)
+    def decays(self, name: str, parameter: Tensor) -> bool:
+        """Matrices and embeddings, as in pretraining; no biases on attention."""
+        return parameter.ndim > 1 and ".bias." not in name
+
+    def extra_state(self) -> dict[str, Any]:
+        """The labels."""
+        return {"labels": self.labels}
+
+    def load_extra_state(self, state: Mapping[str, Any]) -> None:
+        """Restore what :meth:`extra_state` gave; the head's shape follows from it."""
+        self._set_labels(state["labels"])
 
     def save(self, folder: Path | str) -> None:
         """Write config, weights and, for text, the tokenizer."""
@@ -294,23 +342,17 @@ class FineTuned(nn.Module):
         """Open a folder that :meth:`save` wrote.
 
         Raises:
-            UserError: the weights do not fit the config.
+            UserError: a setting is wrong, or the weights do not fit or are damaged.
         """
-        config = read_config(folder)
-        model = cls(
-            EncoderConfig(**config["encoder"]),
-            Modalities.from_values(config["modalities"]),
-            Inputs.load(folder, config["inputs"]),
-            HeadConfig(**config["head"]),
-            config["labels"],
-            origin=config["origin"],
-        )
+        saved = read_settings(SavedFineTuned, folder)
+        inputs = Inputs.load(folder, saved.inputs)
+        model = cls(saved.encoder, saved.modalities, inputs, saved.head, saved.labels, origin=saved.origin)
         fill_model(model, folder)
         return model.eval()
 
 
 class Collator:
-    """Turns Documents with targets into a :class:`Labelled` batch.
+    """Turns Examples with targets into a :class:`Labelled` batch.
 
     Args:
         model: whose labels and inputs are used, as they are when a batch is made.
@@ -325,91 +367,99 @@ class Collator:
         assert self._model.inputs.text is not None
         return self._model.inputs.text
 
-    def __call__(self, documents: Sequence[Document], seed: int = 0) -> Labelled:
-        """Collate; nothing is left to chance.
+    def __call__(self, examples: Sequence[Example], seed: int = 0) -> Labelled:
+        """Collate; nothing is drawn at random.
 
         Raises:
-            UserError: a document without a target, or with one that does not fit the task.
+            UserError: an example without a target, or with one that does not fit the head.
         """
         kind = self._model.head_config.kind
-        names = [document.name for document in documents]
+        names = [example.name for example in examples]
         if kind == "tagging":
-            return self._tagged(documents, names)
-        whole = self._model.inputs.read([document.without_target() for document in documents])
+            return self._tagged(examples, names)
+        whole = self._model.inputs.read([example.prompt for example in examples])
         if kind == "regression":
-            return Labelled(whole, torch.tensor([number(document) for document in documents]), None, names)
-        place = {label: index for index, label in enumerate(self._model.labels)}
+            return Labelled(whole, torch.tensor([number(example) for example in examples]), None, names)
         if kind == "classification":
-            classes = [self._class(place, _target(d), d.name) for d in documents]
-            return Labelled(whole, torch.tensor(classes), None, names)
-        rows = [
-            torch.tensor([self._class(place, symbol, d.name) for symbol in transcript(_target(d))]) for d in documents
-        ]
+            return Labelled(whole, torch.tensor([self._class(label(e), e) for e in examples]), None, names)
+        rows = [torch.tensor([self._class(symbol, e) for symbol in transcript(label(e))]) for e in examples]
         targets, _ = padded(rows, 0)
         return Labelled(whole, targets, torch.tensor([len(row) for row in rows]), names)
 
-    def _tagged(self, documents: Sequence[Document], names: list[str]) -> Labelled:
-        place = {label: index for index, label in enumerate(self._model.labels)}
+    def _tagged(self, examples: Sequence[Example], names: list[str]) -> Labelled:
         rows, targets = [], []
-        for document in documents:
-            ids, places = self.tokens_of_words(document)
-            wanted = torch.full((len(ids),), NO_TAG)
-            classes = [self._class(place, tag, document.name) for tag in tags(document)][: len(places)]
-            wanted[places] = torch.tensor(classes)
+        for example in examples:
+            ids, first = self.tokens_of_words(example.prompt)
+            target = torch.full((len(ids),), NO_TAG)
+            target[first] = torch.tensor([self._class(tag, example) for tag in tags(example)][: len(first)])
             rows.append(ids)
-            targets.append(wanted)
+            targets.append(target)
         values, padding = padded(rows, self.text.padding_id)
         return Labelled(Whole("text", values, padding), padded(targets, NO_TAG)[0], None, names)
 
     def tokens_of_words(self, document: Document) -> tuple[Tensor, list[int]]:
-        """Token ids of a text, and the place of the first token of each word; words over the length are cut off."""
+        """Token ids of a text, and the index of the first token of each word; words over the length are cut off."""
         ids: list[int] = []
-        places: list[int] = []
-        for number, word in enumerate(words(document).split()):
-            tokens = self.text.tokens(word if number == 0 else f" {word}")
+        first: list[int] = []
+        for index, word in enumerate(words(document).split()):
+            tokens = self.text.tokens(word if index == 0 else f" {word}")
             if len(ids) + len(tokens) > self.text.max_length - 2:
                 break
-            places.append(len(ids) + 1)
+            first.append(len(ids) + 1)
             ids += tokens
-        return self.text.framed(ids), places
+        return self.text.framed(ids), first
 
-    @staticmethod
-    def _class(place: dict[str, int], label: str, name: str) -> int:
-        if label not in place:
-            raise UserError(f"{name or 'a document'}: the label {label!r} does not occur in the training data.")
-        return place[label]
-
-
-def _target(document: Document) -> str:
-    if document.target is None:
-        raise UserError(f"{document.name or 'a document'}: has no label. Give it one, or leave it out.")
-    return document.target.strip()
+    def _class(self, name: str, example: Example) -> int:
+        try:
+            return self._model.labels.index(name)
+        except ValueError:
+            raise UserError(f"{example.name}: the label {name!r} does not occur in the training data.") from None
 
 
-def number(document: Document) -> float:
+def label(example: Example) -> str:
+    """A target in words: a label, tags or a transcript.
+
+    Raises:
+        UserError: there is none.
+    """
+    target = example.target
+    if isinstance(target, Label):
+        return target.name.strip()
+    if isinstance(target, Text):
+        return target.references[0].strip()
+    if target is None:
+        raise UserError(f"{example.name}: has no label. Give it one, or leave it out.")
+    raise UserError(f"{example.name}: its target is of the kind {kind_of(target)}; a label is needed.")
+
+
+def number(example: Example) -> float:
     """A target that is a number.
 
     Raises:
         UserError: it is none.
     """
+    target = example.target
+    if isinstance(target, Value):
+        return target.number
+    text = label(example)
     try:
-        value = float(_target(document))
+        value = float(text)
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise UserError(f"{document.name or 'a document'}: {document.target!r} is no number. Mend the label.")
+        raise UserError(f"{example.name}: {text!r} is not a number. Correct the label.")
     return value
 
 
-def tags(document: Document) -> list[str]:
+def tags(example: Example) -> list[str]:
     """A target that gives each word of a text a tag, separated by spaces.
 
     Raises:
         UserError: there are more or fewer tags than words.
     """
-    found, wanted = _target(document).split(), len(words(document).split())
-    if len(found) != wanted:
-        raise UserError(f"{document.name or 'a document'}: {len(found)} tags for {wanted} words. Give each word one.")
+    found, expected = label(example).split(), len(words(example.prompt).split())
+    if len(found) != expected:
+        raise UserError(f"{example.name}: {len(found)} tags for {expected} words. Give each word one.")
     return found
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -141,18 +141,6 @@ class Modalities:
     text: TextConfig | None = None
     image: ImageConfig | None = None
     speech: SpeechConfig | None = None
-
-    @classmethod
-    def from_values(cls, values: dict[str, Any]) -> Modalities:
-        """From what ``dataclasses.asdict`` gave."""
-        kinds = {"text": TextConfig, "image": ImageConfig, "speech": SpeechConfig}
-        parts = {"alibi": AlibiConfig, "decoder": DecoderConfig}
-        made = {}
-        for name, settings in values.items():
-            if settings is not None:
-                nested = {part: kind(**settings[part]) for part, kind in parts.items() if settings.get(part)}
-                made[name] = kinds[name](**{**settings, **nested})
-        return cls(**made)
 
     def present(self) -> dict[str, FrontEndConfig]:
         """Those that are there, by name."""

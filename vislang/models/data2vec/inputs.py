@@ -52,12 +52,12 @@ class ImageInput:
 
     Attributes:
         size: side of the square in pixels.
-        mean, deviation: of each channel, in shares of full scale; what is read is (value - mean) / deviation.
+        mean, std: of each channel, as shares of full scale; the model reads (value - mean) / std.
     """
 
     size: int = 224
     mean: Sequence[float | int] = (0.485, 0.456, 0.406)
-    deviation: Sequence[float | int] = (0.229, 0.224, 0.225)
+    std: Sequence[float | int] = (0.229, 0.224, 0.225)
 
     def __call__(self, image: Pillow.Image) -> Float[Tensor, "3 size size"]:
         """The largest central square of an RGB image, scaled to the size."""
@@ -69,7 +69,7 @@ class ImageInput:
     def tensor(self, image: Pillow.Image) -> Float[Tensor, "3 size size"]:
         """An RGB image that has the size already."""
         values = np.asarray(image, dtype=np.float32) / 255
-        values = (values - np.asarray(self.mean, np.float32)) / np.asarray(self.deviation, np.float32)
+        values = (values - np.asarray(self.mean, np.float32)) / np.asarray(self.std, np.float32)
         return torch.from_numpy(values.transpose(2, 0, 1).copy())
 
 
@@ -79,7 +79,7 @@ class SpeechInput:
 
     Attributes:
         rate: samples a second.
-        normalise: bring each recording to mean 0 and deviation 1, as data2vec's released models expect.
+        normalise: bring each recording to mean 0 and standard deviation 1, as data2vec's released models expect.
     """
 
     rate: int = SAMPLE_RATE
@@ -201,6 +201,22 @@ def parse_tokenizer(content: str) -> Tokenizer:
 
 
 @dataclass
+class TextInputConfig:
+    """What is saved of a :class:`TextInput` beside its tokenizer."""
+
+    max_length: int
+
+
+@dataclass
+class InputsConfig:
+    """What is saved of :class:`Inputs`."""
+
+    text: TextInputConfig | None = None
+    image: ImageInput | None = None
+    speech: SpeechInput | None = None
+
+
+@dataclass
 class Inputs:
     """The inputs of a model, one for each modality that it reads."""
 
@@ -243,7 +259,7 @@ class Inputs:
         return first
 
     def read(self, documents: Sequence[Document]) -> Whole:
-        """Stack documents of one modality, whole and unchanged by chance.
+        """Stack documents of one modality, whole and with nothing drawn at random.
 
         Raises:
             MediaError: a medium cannot be used.
@@ -260,6 +276,17 @@ class Inputs:
         assert self.text is not None
         return Whole("text", *padded([self.text(words(d)) for d in documents], self.text.padding_id))
 
+    def why_unreadable(self, media: frozenset[str]) -> str | None:
+        """Why documents that hold these media cannot be read, in a clause that follows the model's name; None where
+        they can (see :class:`~vislang.capabilities.Reads`)."""
+        known = [name for name, modality in MEDIA.items() if getattr(self, modality) is not None]
+        unknown = sorted(media - {"several images"} - set(known))
+        if unknown:
+            return f"reads {' and '.join(known) or 'nothing yet'}, and no {' or '.join(unknown)}"
+        if len(media) > 1:
+            return f"reads one medium at a time, not {' and '.join(sorted(media))}"
+        return None
+
     def save(self, folder: Path) -> dict[str, Any]:
         """Write the tokenizer, and return what belongs in the model's config."""
         if self.text is not None:
@@ -271,15 +298,18 @@ class Inputs:
         }
 
     @classmethod
-    def load(cls, folder: Path, values: dict[str, Any]) -> Inputs:
+    def load(cls, folder: Path, config: InputsConfig) -> Inputs:
         """What :meth:`save` wrote and returned."""
-        text = values["text"]
+        text = config.text
         return cls(
-            None if text is None else TextInput.load(folder / TOKENIZER_FILE, text["max_length"]),
-            None if values["image"] is None else ImageInput(**values["image"]),
-            None if values["speech"] is None else SpeechInput(**values["speech"]),
+            None if text is None else TextInput.load(folder / TOKENIZER_FILE, text.max_length),
+            config.image,
+            config.speech,
         )
 
+
+MEDIA = {"text": "text", "image": "image", "audio": "speech"}
+"""The modality of each medium, as :class:`~vislang.capabilities.Reads` calls them."""
 
 _MODALITY: dict[type, str] = {str: "text", Image: "image", Audio: "speech"}
 

@@ -1,17 +1,17 @@
 """data2vec: one self-supervised objective for text, images and speech (Baevski et al. 2022 and 2023).
 
-A front end turns its modality into a sequence of vectors, and hides part of it
+A front end turns its modality into a sequence of vectors, and masks part of it
 (:mod:`vislang.models.data2vec.front_ends`). The encoder does not know the modality
 (:mod:`vislang.models.data2vec.encoder`, :mod:`vislang.models.data2vec.blocks`). A teacher, which is the average of the
 student over time, reads the whole input; the student reads what was left of it, and its head
-(:mod:`vislang.models.data2vec.decoder`) regresses what the teacher's upper layers made of the hidden places
+(:mod:`vislang.models.data2vec.decoder`) regresses what the teacher's upper layers made of the masked positions
 (:mod:`vislang.models.data2vec.objective`). Here they come together.
 
 The two generations differ in how the student sees the gaps:
 
 * **v1** (arXiv 2202.03555): mask tokens fill them, and go through the whole encoder.
 * **v2** (arXiv 2212.07525): the encoder reads only what is visible; a small convolutional decoder fills the gaps
-  in. Several masks of a sample share one reading by the teacher.
+  in. Several masks of a sample share one pass of the teacher.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from vislang.capabilities import Progress
 from vislang.document import Document
 from vislang.errors import UserError
-from vislang.models.base import fill_model, read_config, write_model
+from vislang.models.base import fill_model, read_settings, write_model
 from vislang.models.data2vec.blocks import EncoderConfig, run_blocks
 from vislang.models.data2vec.decoder import ConvolutionalDecoder, regression_head
 from vislang.models.data2vec.encoder import Encoder
@@ -45,7 +45,7 @@ from vislang.models.data2vec.front_ends import (
     Modalities,
     SpeechFrontEnd,
 )
-from vislang.models.data2vec.inputs import Inputs
+from vislang.models.data2vec.inputs import Inputs, InputsConfig
 from vislang.models.data2vec.objective import (
     TOO_EASY,
     Collapsed,
@@ -53,9 +53,9 @@ from vislang.models.data2vec.objective import (
     Objective,
     ObjectiveConfig,
     TooEasy,
-    explained,
+    channel_std,
+    explained_variance,
     make_targets,
-    spread,
 )
 from vislang.nn.averaging import annealed_decay, average_into
 
@@ -76,6 +76,19 @@ class TeacherConfig:
     anneal_steps: int = 30_000
     scope: Literal["encoder", "context", "all"] = "context"
     copied: Sequence[str] = ()
+
+
+@dataclass
+class SavedData2Vec:
+    """The ``config.json`` of a data2vec model."""
+
+    encoder: EncoderConfig
+    modalities: Modalities
+    objective: ObjectiveConfig
+    teacher: TeacherConfig
+    inputs: InputsConfig
+    updates: int = 0
+    origin: dict[str, Any] | None = None
 
 
 class Data2Vec(nn.Module):
@@ -179,7 +192,7 @@ class Data2Vec(nn.Module):
         return targets if places is None else F.pad(targets, (0, 0, extra, 0)).flatten(0, 1)[places]
 
     def objective(self, batch: Masked) -> Objective:
-        """Predict what was hidden; see :class:`Objective`."""
+        """Predict what was masked; see :class:`Objective`."""
         config = self.objective_config
         front_end = self.student.front_end(batch.modality)
         local = front_end.local_features(batch.values if batch.student_values is None else batch.student_values)
@@ -222,41 +235,41 @@ class Data2Vec(nn.Module):
             return scale * F.mse_loss(predictions, targets, reduction="sum")
         return scale * F.smooth_l1_loss(predictions, targets, reduction="sum", beta=config.beta)
 
-    def losses(self, batch: Masked) -> dict[str, Float[Tensor, ""]]:
-        """The objective's losses, a predicted place (v1 section 3.4; fairseq divides by the same number).
+    def forward(self, batch: Masked) -> dict[str, Float[Tensor, ""]]:
+        """The objective's losses per predicted position (v1 section 3.4; fairseq divides by the same number).
 
         Raises:
-            Collapsed: targets or predictions hardly differ from place to place any more.
+            Collapsed: targets or predictions hardly differ from position to position any more.
         """
         found = self.objective(batch)
         self._watched = {
-            "target_spread": spread(found.targets).item(),
-            "prediction_spread": spread(found.predictions.detach()).item(),
-            "explained": explained(found.predictions.detach(), found.targets).item(),
+            "target_std": channel_std(found.targets).item(),
+            "prediction_std": channel_std(found.predictions.detach()).item(),
+            "explained_variance": explained_variance(found.predictions.detach(), found.targets).item(),
             "teacher_decay": self.decay,
         }
         self._must_not_have_collapsed()
-        return {name: loss / found.places for name, loss in found.losses.items()}
+        return {name: loss / found.positions for name, loss in found.losses.items()}
 
     def _must_not_have_collapsed(self) -> None:
         config = self.objective_config
         if self.updates < config.watch_from:
             return
-        for what, least in (("target", config.min_target_spread), ("prediction", config.min_prediction_spread)):
-            found = self._watched[f"{what}_spread"]
+        for what, least in (("target", config.min_target_std), ("prediction", config.min_prediction_std)):
+            found = self._watched[f"{what}_std"]
             if found < least:
                 raise Collapsed(
-                    f"update {self.updates}: the {what}s have collapsed. Their standard deviation over places is "
-                    f"{found:.4f}, below objective.min_{what}_spread {least}: the encoder gives every input nearly the "
+                    f"update {self.updates}: the {what}s have collapsed. Their standard deviation over positions is "
+                    f"{found:.4f}, below objective.min_{what}_std {least}: the encoder gives every input nearly the "
                     "same representation, which is easy to predict and of no use. Usual causes: a learning rate that "
                     "is too high or warmed up too fast, a teacher that follows too closely (raise teacher.decay), "
-                    "targets that are not normalised, too little that is hidden."
+                    "targets that are not normalised, too low a mask ratio."
                 )
-        if self._watched["explained"] > TOO_EASY:
-            # Said once by Python's own rule: the same words from the same line.
+        if self._watched["explained_variance"] > TOO_EASY:
+            # Python shows a warning of the same words from the same line once.
             warnings.warn(
-                f"over {TOO_EASY:.0%} of the targets' variance is predicted, which reading alone cannot do. Usual "
-                "cause: learned positions, which give targets away by place; take positions: none and alibi.",
+                f"over {TOO_EASY:.0%} of the targets' variance is predicted, more than the content can explain. Usual "
+                "cause: learned positions, which give targets away; take positions: none and alibi.",
                 TooEasy,
                 stacklevel=3,
             )
@@ -275,7 +288,6 @@ class Data2Vec(nn.Module):
         depth = len(self.student.blocks)
         return self.embed_at(documents, [depth], batch_size, encoder, progress=progress)[depth]
 
-    @torch.inference_mode()
     def embed_at(
         self,
         documents: Sequence[Document],
@@ -285,15 +297,15 @@ class Data2Vec(nn.Module):
         parts: int = 1,
         progress: Progress | None = None,
     ) -> dict[int, Float[Tensor, "documents vector"]]:
-        """Vectors of documents after several depths, in one reading.
+        """Vectors of documents after several depths, in one pass.
 
         Args:
             documents: each one text, one image or one recording; all of the same modality.
             depths: after how many of the shared blocks, from 1 to all of them.
             batch_size: documents at a time.
             encoder: whose; the teacher can embed only where it has all front ends of its own.
-            parts: cut each sequence into so many equal parts and give the mean of each, end to end: what is said first
-                and what is said last then stay apart.
+            parts: cut each sequence into so many equal parts and give the mean of each, end to end, so that the
+                beginning and the end of a recording stay apart.
             progress: called with (documents done, documents in all).
 
         Raises:
@@ -302,47 +314,16 @@ class Data2Vec(nn.Module):
         """
         if encoder == "teacher" and self.teacher_config.scope != "all":
             raise UserError("this model's teacher reads what the student's front end gives it; embed with the student.")
-        of = self.student if encoder == "student" else self.teacher
-        speech = self.modalities.speech
-        if (
-            speech is not None
-            and self.inputs.common_modality(documents) == "speech"
-            and not (speech.strict_padding and speech.convolution_norm == "layer")
-        ):
-            # Such a model reads a recording differently when it is padded.
-            batch_size = 1
-        made: dict[int, list[Tensor]] = {depth: [] for depth in depths}
-        for start in range(0, len(documents), batch_size):
-            whole = self.inputs.read(documents[start : start + batch_size])
-            vectors = of.embed(whole.modality, whole.values, whole.padding, depths, parts)
-            for depth, vector in zip(depths, vectors, strict=True):
-                made[depth].append(vector.float().cpu())
-            if progress is not None:
-                progress(min(start + batch_size, len(documents)), len(documents))
-        return {depth: torch.cat(rows) for depth, rows in made.items()}
+        chosen = self.student if encoder == "student" else self.teacher
+        return chosen.embed_documents(self.inputs, documents, depths, batch_size, parts, progress)
+
+    def why_unreadable(self, media: frozenset[str]) -> str | None:
+        """See :class:`~vislang.capabilities.Reads`."""
+        return self.inputs.why_unreadable(media)
 
     def diagnostics(self) -> dict[str, float]:
-        """Of the last batch: how far targets and predictions spread, and the teacher's decay."""
+        """Standard deviations of targets and predictions and explained variance of the last batch; teacher's decay."""
         return dict(self._watched)
-
-    def parameter_groups(self) -> dict[str, list[tuple[str, Tensor]]]:
-        """What trains: ``matrices`` (weight decay is for these) and ``vectors`` (norms and biases)."""
-        groups: dict[str, list[tuple[str, Tensor]]] = {"matrices": [], "vectors": []}
-        for name, parameter in self.named_parameters():
-            if parameter.requires_grad:
-                is_matrix = parameter.ndim > 1 and ".bias." not in name
-                groups["matrices" if is_matrix else "vectors"].append((name, parameter))
-        return groups
-
-    def trainable_state(self) -> dict[str, Tensor]:
-        """Student, heads and teacher, and the number of updates."""
-        return {**self.state_dict(), "updates": torch.tensor(self.updates)}
-
-    def load_trainable_state(self, state: dict[str, Tensor]) -> None:
-        """Restore what :meth:`trainable_state` gave."""
-        state = dict(state)
-        self.updates = int(state.pop("updates"))
-        self.load_state_dict(state)
 
     @property
     def decay(self) -> float:
@@ -386,19 +367,13 @@ class Data2Vec(nn.Module):
         """Open a folder that :meth:`save` wrote.
 
         Raises:
-            UserError: the weights do not fit the config.
+            UserError: a setting is wrong, or the weights do not fit or are damaged.
         """
-        config = read_config(folder)
-        model = cls(
-            EncoderConfig(**config["encoder"]),
-            Modalities.from_values(config["modalities"]),
-            ObjectiveConfig(**config["objective"]),
-            TeacherConfig(**config["teacher"]),
-            config["origin"],
-        )
+        saved = read_settings(SavedData2Vec, folder)
+        model = cls(saved.encoder, saved.modalities, saved.objective, saved.teacher, saved.origin)
         fill_model(model, folder)
-        model.inputs = Inputs.load(folder, config["inputs"])
-        model.updates = config["updates"]
+        model.inputs = Inputs.load(folder, saved.inputs)
+        model.updates = saved.updates
         return model.eval()
 
 

@@ -1,4 +1,4 @@
-"""data2vec's objective: what is hidden and predicted, the targets, and signs that they have collapsed.
+"""data2vec's objective: what is masked and predicted, the targets, and signs that they have collapsed.
 
 Targets are averages of what the teacher's last layers make of the whole input, normalised (data2vec, arXiv 2202.03555,
 sections 3.3 and 3.4).
@@ -35,8 +35,9 @@ class ObjectiveConfig:
         copies: masks of a sample that share one reading by the teacher (v2).
         class_loss: weight of predicting the mean target from the class token (v2).
         weight: of the regression.
-        min_target_spread, min_prediction_spread: below these, from update ``watch_from`` on, the run has collapsed.
-        watch_from: updates during which the spreads may still be small.
+        min_target_std, min_prediction_std: least standard deviations of targets and predictions over positions; below
+            these, from update ``watch_from`` on, the run has collapsed.
+        watch_from: updates during which these may still be small.
     """
 
     generation: Literal["v1", "v2"] = "v1"
@@ -49,21 +50,21 @@ class ObjectiveConfig:
     copies: int = 1
     class_loss: float = 0.0
     weight: float = 1.0
-    min_target_spread: float = 0.1
-    min_prediction_spread: float = 0.01
+    min_target_std: float = 0.1
+    min_prediction_std: float = 0.01
     watch_from: int = 5000
 
 
 class Masked(NamedTuple):
-    """A batch: a whole input, and what the student is not shown of it.
+    """A batch: whole inputs, and which positions of them are masked for the student.
 
     Attributes:
         modality: its name.
         values: token ids, pixels (batch, channels, height, width) or waveforms (batch, samples).
-        mask: (batch * copies, tokens) True at the places to predict.
+        mask: (batch * copies, tokens) True at the positions to predict.
         student_values: what the student reads in place of ``values``: token ids with mask tokens among them.
         padding: (batch, inputs) True where there is nothing, in the units of ``values``.
-        names: of the documents, for messages.
+        names: of the examples, for messages.
     """
 
     modality: str
@@ -78,16 +79,16 @@ class Objective(NamedTuple):
     """Everything that the objective computes.
 
     Attributes:
-        losses: by name, each summed over places (and over features).
-        places: number of predicted places.
-        predictions, targets: at those places.
+        losses: by name, each summed over positions (and over features).
+        positions: number of predicted positions.
+        predictions, targets: at those positions.
         class_predictions, class_targets: of the class loss, where there is one.
     """
 
     losses: dict[str, Float[Tensor, ""]]
-    places: int
-    predictions: Float[Tensor, "places width"]
-    targets: Float[Tensor, "places width"]
+    positions: int
+    predictions: Float[Tensor, "positions width"]
+    targets: Float[Tensor, "positions width"]
     class_predictions: Float[Tensor, "copies width"] | None = None
     class_targets: Float[Tensor, "copies width"] | None = None
 
@@ -141,12 +142,14 @@ def make_targets(
     return mean
 
 
-def spread(x: Float[Tensor, "places width"]) -> Float[Tensor, ""]:
-    """Standard deviation of each channel over places, averaged: near 0, everything looks the same."""
+def channel_std(x: Float[Tensor, "positions width"]) -> Float[Tensor, ""]:
+    """Standard deviation of each channel over positions, averaged: near 0, all inputs look the same."""
     return (x.float().var(dim=0) + 1e-6).sqrt().mean()
 
 
-def explained(predictions: Float[Tensor, "places width"], targets: Float[Tensor, "places width"]) -> Float[Tensor, ""]:
+def explained_variance(
+    predictions: Float[Tensor, "positions width"], targets: Float[Tensor, "positions width"]
+) -> Float[Tensor, ""]:
     """Share of the targets' variance over places that the predictions account for: 1 is all, 0 is a constant guess."""
     predictions, targets = predictions.float(), targets.float()
     left = (targets - predictions).square().sum()

@@ -1,24 +1,26 @@
-"""Pretraining with data2vec: a recipe, and the model as the training loop sees it.
+"""Pretraining with data2vec: a recipe, and the model that it trains.
 
-What a recipe leaves open is as the paper of its generation has it, so that ``generation`` alone changes the objective
-with all that belongs to it.
+What a recipe leaves open is as in the paper of its generation, so that ``generation`` alone changes the objective with
+all that belongs to it.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from vislang.capabilities import ModelRecipe, Progress, Revealed
 from vislang.document import Audio, Document
 from vislang.errors import UserError
+from vislang.example import Example
+from vislang.models.base import TrainableModel
 from vislang.models.data2vec.augment import Augmentation
 from vislang.models.data2vec.blocks import EncoderConfig
 from vislang.models.data2vec.collate import Collator, MaskingConfig
@@ -31,30 +33,58 @@ from vislang.models.loading import load
 from vislang.models.precision import Precision, autocast, dtype_of
 
 
-class Choice(NamedTuple):
-    """What a paper chose for one modality; see ObjectiveConfig and TeacherConfig."""
+@dataclass(frozen=True)
+class Published:
+    """The settings that a paper gives for one modality; see ObjectiveConfig and TeacherConfig."""
 
     top_k: int
-    end_of_block: bool
-    layer_norms: tuple[Norm, ...]
-    mean_norms: tuple[Norm, ...]
-    beta: float
-    copies: int
-    class_loss: float
-    decay: float
-    end_decay: float
-    anneal_steps: int
-    scope: Literal["encoder", "context", "all"]
+    end_of_block: bool = False
+    layer_norms: Sequence[Norm] = ("instance",)
+    mean_norms: Sequence[Norm] = ()
+    beta: float = 0.0
+    copies: int = 1
+    class_loss: float = 0.0
+    decay: float = 0.999
+    end_decay: float = 0.9999
+    anneal_steps: int = 30_000
+    scope: Literal["encoder", "context", "all"] = "encoder"
 
 
 # The papers' appendices, completed from fairseq's released configurations (see docs/data2vec.md).
-PAPERS: dict[tuple[str, str], Choice] = {
-    ("v1", "text"): Choice(10, False, ("layer",), (), 4.0, 1, 0.0, 0.999, 0.9999, 100_000, "all"),
-    ("v1", "image"): Choice(6, True, ("layer",), (), 2.0, 1, 0.0, 0.9998, 0.9998, 1, "encoder"),
-    ("v1", "speech"): Choice(8, False, ("instance",), (), 0.0, 1, 0.0, 0.999, 0.9999, 30_000, "encoder"),
-    ("v2", "text"): Choice(12, False, ("instance",), (), 0.0, 8, 0.0, 0.9999, 0.99999, 100_000, "encoder"),
-    ("v2", "image"): Choice(10, False, ("instance",), ("layer",), 0.0, 16, 0.01, 0.9998, 0.99999, 100_000, "all"),
-    ("v2", "speech"): Choice(8, False, ("instance",), (), 0.0, 8, 0.0, 0.999, 0.99999, 75_000, "context"),
+PAPERS: dict[tuple[str, str], Published] = {
+    ("v1", "text"): Published(
+        top_k=10,
+        layer_norms=("layer",),
+        beta=4.0,
+        decay=0.999,
+        end_decay=0.9999,
+        anneal_steps=100_000,
+        scope="all",
+    ),
+    ("v1", "image"): Published(
+        top_k=6,
+        end_of_block=True,
+        layer_norms=("layer",),
+        beta=2.0,
+        decay=0.9998,
+        end_decay=0.9998,
+        anneal_steps=1,
+    ),
+    ("v1", "speech"): Published(top_k=8, decay=0.999, end_decay=0.9999, anneal_steps=30_000),
+    ("v2", "text"): Published(top_k=12, copies=8, decay=0.9999, end_decay=0.99999, anneal_steps=100_000),
+    ("v2", "image"): Published(
+        top_k=10,
+        mean_norms=("layer",),
+        copies=16,
+        class_loss=0.01,
+        decay=0.9998,
+        end_decay=0.99999,
+        anneal_steps=100_000,
+        scope="all",
+    ),
+    ("v2", "speech"): Published(
+        top_k=8, copies=8, decay=0.999, end_decay=0.99999, anneal_steps=75_000, scope="context"
+    ),
 }
 
 DECODERS = {
@@ -66,7 +96,7 @@ DECODERS = {
 
 @dataclass
 class Choices:
-    """What a recipe chooses for itself; None leaves it to the paper (fields as in ObjectiveConfig, TeacherConfig).
+    """What a recipe sets itself; None takes the paper's value (fields as in ObjectiveConfig, TeacherConfig).
 
     ``copies`` and ``class_loss`` belong to v2 and mean nothing to v1.
     """
@@ -93,11 +123,11 @@ class Data2VecRecipe(ModelRecipe):
         encoder: the shared blocks.
         modalities: the front ends. Decoders serve v2 only; one that is missing is the paper's, as wide as the encoder.
         choices: where the recipe differs from the papers.
-        masking: what is hidden.
+        masking: what is masked.
         augmentation: what is done to images.
-        tokenizer: a ``tokenizer.json`` for text; None learns one from the lessons.
-        collapse_watch_from: updates after which small spreads of targets or predictions stop the run.
-        start_from: folder of a data2vec model to go on from; encoder and modalities are then that model's.
+        tokenizer: a ``tokenizer.json`` for text; None learns one from the examples.
+        collapse_watch_from: updates after which a small standard deviation of targets or predictions stops the run.
+        start_from: folder of a data2vec model to continue; encoder and modalities are then that model's.
         dtype: of the arithmetic; ``auto`` takes bfloat16 where the machine multiplies it in hardware. Weights, and the
             teacher's average, stay float32.
     """
@@ -126,18 +156,17 @@ class Data2VecRecipe(ModelRecipe):
             encoder, modalities = self.encoder, self._modalities()
         chosen = self._chosen(list(modalities.present()), encoder.depth)
         objective = ObjectiveConfig(
-            self.generation,
-            chosen.top_k,
-            chosen.end_of_block,
-            chosen.layer_norms,
-            chosen.mean_norms,
-            chosen.beta,
-            None,
-            chosen.copies,
-            chosen.class_loss,
+            generation=self.generation,
+            top_k=chosen.top_k,
+            end_of_block=chosen.end_of_block,
+            layer_norms=chosen.layer_norms,
+            mean_norms=chosen.mean_norms,
+            beta=chosen.beta,
+            copies=chosen.copies,
+            class_loss=chosen.class_loss,
             watch_from=self.collapse_watch_from,
         )
-        # v1's text teacher shares the student's embeddings, but has to read the tokens that the student is not shown.
+        # v1's text teacher shares the student's embeddings, but has to read the tokens that are masked for the student.
         copied = ("front_ends.text.local",) if self.generation == "v1" and modalities.text else ()
         teacher = TeacherConfig(chosen.decay, chosen.end_decay, chosen.anneal_steps, chosen.scope, copied)
         model = Data2Vec(encoder, modalities, objective, teacher)
@@ -173,13 +202,13 @@ class Data2VecRecipe(ModelRecipe):
             made[name] = dataclasses.replace(config, decoder=decoder)
         return Modalities(**made)  # type: ignore[arg-type]  # each under its own name
 
-    def _chosen(self, modalities: Sequence[str], depth: int) -> Choice:
+    def _chosen(self, modalities: Sequence[str], depth: int) -> Published:
         """The recipe's choices, completed by the papers'."""
         if not modalities:
             raise UserError("modalities: name at least one of text, image and speech.")
         own = {name: value for name, value in vars(self.choices).items() if value is not None}
         found = {}
-        for name in Choice._fields:
+        for name in (setting.name for setting in dataclasses.fields(Published)):
             if name in own:
                 found[name] = own[name]
                 continue
@@ -195,7 +224,7 @@ class Data2VecRecipe(ModelRecipe):
             found |= {"copies": 1, "class_loss": 0.0}
         if "top_k" not in own:
             found["top_k"] = min(found["top_k"], depth)
-        return Choice(**found)
+        return Published(**found)
 
     def _inputs(self, modalities: Modalities, start: Inputs | None) -> Inputs:
         known = start or Inputs()
@@ -213,8 +242,8 @@ class Data2VecRecipe(ModelRecipe):
         )
 
 
-class Pretraining(nn.Module):
-    """A data2vec model and the batches that it is pretrained on; Trainable.
+class Pretraining(TrainableModel):
+    """A data2vec model and the batches that it is pretrained on.
 
     Args:
         model: student, teacher and objective.
@@ -228,12 +257,12 @@ class Pretraining(nn.Module):
         self.collate = collate
         self.dtype = dtype
 
-    def prepare(self, documents: Sequence[Document], progress: Progress | None = None) -> int:
+    def prepare(self, examples: Sequence[Example], progress: Progress | None = None) -> int:
         """Decode recordings that no run has decoded yet; returns how many those were."""
         speech = self.collate.inputs.speech
         if speech is None:
             return 0
-        sounds = [medium for document in documents for medium in document.media if isinstance(medium, Audio)]
+        sounds = [medium for example in examples for medium in example.prompt.media if isinstance(medium, Audio)]
         missing = [sound for sound in sounds if sound.content_hash not in speech.decoded]
         for number, sound in enumerate(missing, start=1):
             speech.samples(sound)
@@ -241,31 +270,32 @@ class Pretraining(nn.Module):
                 progress(number, len(missing))
         return len(missing)
 
-    def fit(self, lessons: Sequence[Document]) -> None:
-        """Learn a vocabulary from the lessons, where there is text and no tokenizer was given.
+    def fit(self, examples: Sequence[Example]) -> None:
+        """Learn a vocabulary from the examples, where the model reads text and no tokenizer was given.
 
         Raises:
-            UserError: the lessons hold no text.
+            UserError: the examples hold no text.
         """
         config, inputs = self.model.modalities.text, self.collate.inputs
         if config is None or inputs.text is not None:
             return
-        texts = [words(lesson) for lesson in lessons if all(isinstance(part, str) for part in lesson.parts)]
+        prompts = [example.prompt for example in examples]
+        texts = [words(prompt) for prompt in prompts if all(isinstance(part, str) for part in prompt.parts)]
         if not texts:
             raise UserError("no text to learn a vocabulary from; add text, or name a tokenizer in the recipe.")
         inputs.text = TextInput.train(texts, config.vocabulary_size, config.max_length)
         _must_fit(inputs.text, config)
 
-    def losses(self, batch: Masked) -> dict[str, Float[Tensor, ""]]:
-        """See :meth:`Data2Vec.losses`."""
+    def forward(self, batch: Masked) -> dict[str, Float[Tensor, ""]]:
+        """See :meth:`Data2Vec.forward`."""
         with autocast(batch.values.device, self.dtype):
-            return self.model.losses(batch)
+            return self.model(batch)
 
     @torch.no_grad()
     def reveal(self, documents: Sequence[Document], seed: int = 0) -> list[Revealed]:
-        """What is hidden of each document, and how well the student predicted it; of several masks, the first."""
+        """What is masked of each document, and how well the student predicted it; of several masks, the first."""
         plain = Collator(**{**vars(self.collate), "augmentation": None})
-        whole = plain(documents, seed)
+        whole = plain.documents(documents, seed)
         with torch.random.fork_rng():
             # v2's decoder fills gaps with noise.
             torch.manual_seed(seed)
@@ -296,12 +326,16 @@ class Pretraining(nn.Module):
         """See :meth:`Data2Vec.embed`."""
         return self.model.embed(documents, batch_size, progress=progress)
 
-    def parameter_groups(self) -> dict[str, list[tuple[str, Tensor]]]:
-        """See :meth:`Data2Vec.parameter_groups`."""
-        return self.model.parameter_groups()
+    def why_unreadable(self, media: frozenset[str]) -> str | None:
+        """See :class:`~vislang.capabilities.Reads`."""
+        return self.model.why_unreadable(media)
+
+    def decays(self, name: str, parameter: Tensor) -> bool:
+        """Matrices and embeddings, as in fairseq; no biases on attention."""
+        return parameter.ndim > 1 and ".bias." not in name
 
     def after_step(self) -> None:
-        """The teacher follows."""
+        """Update the teacher."""
         self.model.after_step()
 
     def diagnostics(self) -> dict[str, float]:
@@ -309,22 +343,20 @@ class Pretraining(nn.Module):
         return self.model.diagnostics()
 
     def trainable_state(self) -> dict[str, Tensor]:
-        """The model's state, and the tokenizer's as the bytes of its file."""
-        state = self.model.trainable_state()
-        if (text := self.collate.inputs.text) is not None:
-            state["tokenizer"] = torch.frombuffer(bytearray(text.tokenizer.to_str().encode()), dtype=torch.uint8)
-        return state
+        """Student, heads and teacher."""
+        return {name: tensor.detach() for name, tensor in self.model.state_dict().items()}
 
-    def load_trainable_state(self, state: dict[str, Tensor]) -> None:
-        """Restore what :meth:`trainable_state` gave."""
-        state = dict(state)
-        file = state.pop("tokenizer", None)
-        if file is not None:
+    def extra_state(self) -> dict[str, Any]:
+        """The number of updates, which the teacher's decay goes by, and the tokenizer."""
+        text = self.collate.inputs.text
+        return {"updates": self.model.updates, "tokenizer": None if text is None else text.tokenizer.to_str()}
+
+    def load_extra_state(self, state: Mapping[str, Any]) -> None:
+        """Restore what :meth:`extra_state` gave."""
+        self.model.updates = state["updates"]
+        if (tokenizer := state.get("tokenizer")) is not None:
             assert self.model.modalities.text is not None
-            self.collate.inputs.text = TextInput.parse(
-                bytes(file.tolist()).decode(), self.model.modalities.text.max_length
-            )
-        self.model.load_trainable_state(state)
+            self.collate.inputs.text = TextInput.parse(tokenizer, self.model.modalities.text.max_length)
 
     def save(self, folder: Path) -> None:
         """Write the data2vec model; ``vislang.load`` opens that."""
@@ -343,7 +375,7 @@ def _must_fit(text: TextInput, config: TextConfig) -> None:
 
 
 def _take_over(model: Data2Vec, start: Data2Vec) -> None:
-    """Begin with another model's student; where the heads are the same, with those too."""
+    """Take another model's student; where the heads have the same shapes, those too."""
     model.student.load_state_dict(start.student.state_dict())
     ours, theirs = model.heads.state_dict(), start.heads.state_dict()
     if {name: t.shape for name, t in ours.items()} == {name: t.shape for name, t in theirs.items()}:

@@ -78,7 +78,7 @@ class Encoder(nn.Module):
             EncoderBlock(
                 config.width,
                 config.heads,
-                config.hidden,
+                config.mlp_width,
                 norm_first=True,
                 eps=EPS,
                 activation=config.activation,

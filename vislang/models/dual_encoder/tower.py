@@ -11,10 +11,11 @@ from jaxtyping import Float
 from PIL import Image as Pillow
 from torch import Tensor, nn
 
+from vislang.models.base import fingerprint
 from vislang.models.regions.readers import ComputedRegions, RegionReader
 from vislang.models.regions.region import Regions
 from vislang.models.regions.sources import GridRegions, grid_boxes
-from vislang.models.towers.packaged import TowerError, fingerprint
+from vislang.models.towers.packaged import TowerError
 from vislang.models.towers.vision import VisionTower
 
 

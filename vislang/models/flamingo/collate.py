@@ -1,4 +1,4 @@
-"""Documents to batches for Flamingo: tokens, which medium each token goes with, and the media."""
+"""Examples and Documents to batches for Flamingo: tokens, which medium each token goes with, and the media."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ from transformers import PreTrainedTokenizerBase
 
 from vislang.document import Absent, Document, EndOfChunk, Image, Learned, MediaError, Medium, Part, Video, set_off
 from vislang.errors import UserError
+from vislang.example import Example, kind_of
 from vislang.models.towers.feature_cache import FeatureCache
 from vislang.models.towers.vision import VisionTower
+from vislang.prompt import Prompts
 
 IGNORED = -100
 """Target of a position after which nothing is to be predicted."""
@@ -28,23 +30,24 @@ IGNORED = -100
 class Batch:
     """Texts with media, ready for the bridge.
 
-    Columns before ``prefix`` stand before the first medium of every row and are padded on the left; those
+    Columns before ``prefix`` come before the first medium of every row and are padded on the left; those
     from ``prefix`` on are padded on the right.
 
     Attributes:
-        input_ids: (batch, tokens), the media token being one beyond the language model's vocabulary.
+        input_ids: (batch, tokens); a media token may lie beyond the language model's vocabulary.
         attention_mask: (batch, tokens), 1 for real tokens.
         media_time: (batch, tokens), the medium that each token goes with, counted from 1 in its row; 0 for none.
         targets: (batch, tokens), the token that is to be predicted after each, ``IGNORED`` where none is.
-        media_index: (batch, most media in a row), which medium; -1 where a row has fewer media, or where a
-            medium was taken away: tokens that would look there see nothing.
+        media_index: (batch, most media in a row), which medium; -1 where a row has fewer media, or where a medium was
+            taken away. The tokens of such a medium attend to nothing.
         prefix: number of columns that no medium reaches.
-        features: (media, frames, positions, width) of the vision tower, each distinct medium once; or None, and then
-        pixels: (frames of all media, channels, height, width), from which the tower has yet to compute them.
+        features: (media, frames, positions, width) of the vision tower, each distinct medium once. Where they are not
+            known yet, None.
+        pixels: (frames of all media, channels, height, width), from which the tower has yet to compute the features.
         frames: (media,) number of frames of each; None where each has one.
-        segments: (batch, tokens), which document of its row each token is of, where rows hold several that do not see
-            each other; else None.
-        media_before: (batch, tokens), how many of the row's media belong to documents before, likewise.
+        segments: (batch, tokens), the document of its row that each token belongs to, where rows hold several that do
+            not attend to each other; else None.
+        media_before: (batch, tokens), how many of the row's media belong to documents before, where there are segments.
         names: of the documents, for messages.
     """
 
@@ -62,7 +65,7 @@ class Batch:
     names: list[str] = field(default_factory=list)
 
     def position_ids(self) -> Int[Tensor, "batch tokens"]:
-        """The place of each token in its own text."""
+        """The position of each token in its own document."""
         if self.segments is None:
             return (self.attention_mask.cumsum(dim=-1) - 1).clamp(min=0)
         column = torch.arange(self.segments.shape[1], device=self.segments.device).expand_as(self.segments)
@@ -70,15 +73,19 @@ class Batch:
         return column - torch.where(new, column, 0).cummax(dim=-1).values
 
     def mask(self, dtype: torch.dtype) -> Int[Tensor, "batch tokens"] | Float[Tensor, "batch 1 tokens tokens"]:
-        """What the language model is told of who sees whom."""
+        """The language model's attention mask: of padding, or, where documents share rows, a bias."""
         if self.segments is None:
             return self.attention_mask
         same = self.segments[:, :, None] == self.segments[:, None, :]
-        seen = same.tril() & (self.attention_mask[:, None, :] == 1)
-        # Padding sees itself, since a softmax over nothing is no number.
-        seen = seen | torch.eye(seen.shape[-1], dtype=torch.bool, device=seen.device)
-        hidden = torch.zeros(seen.shape, dtype=dtype, device=seen.device)
-        return hidden.masked_fill(~seen, torch.finfo(dtype).min)[:, None]
+        visible = same.tril() & (self.attention_mask[:, None, :] == 1)
+        # Padding attends to itself, since a softmax over nothing is NaN.
+        visible = visible | torch.eye(visible.shape[-1], dtype=torch.bool, device=visible.device)
+        bias = torch.zeros(visible.shape, dtype=dtype, device=visible.device)
+        return bias.masked_fill(~visible, torch.finfo(dtype).min)[:, None]
+
+    def longest(self) -> int:
+        """Tokens of the longest document."""
+        return int((self.position_ids() * self.attention_mask).max()) + 1
 
 
 class PromptNotice(UserWarning):
@@ -90,14 +97,13 @@ class CollateConfig:
     """How documents become rows of tokens.
 
     Attributes:
-        frames_per_second: how often to look at a video.
+        frames_per_second: frames that are sampled from each second of a video.
         max_frames: the most frames of a video.
-        page_tokens: tokens of a page that are learned from at a time: a window around a medium, drawn each time.
-        page_media: the most media in such a window, which ones is drawn (the paper has 256 and 5).
-        pack: documents to learn from are laid side by side, without seeing each other, in rows of about so many
-            tokens; 0 for a row each.
-        too_long: what to do with a prompt that is over the language model's context: refuse it, or drop its first
-            examples, with a notice.
+        page_tokens: a page is trained on by a window of so many tokens around a medium, drawn each time.
+        page_media: the most media in such a window, drawn as well (the paper has 256 tokens and 5 media).
+        pack: training documents share rows of about so many tokens, without attending to each other; 0 for a row each.
+        too_long: what happens to a prompt that is longer than the language model's context: ``error`` raises one,
+            ``drop`` leaves its first examples out, with a warning.
     """
 
     frames_per_second: float = 1.0
@@ -105,7 +111,7 @@ class CollateConfig:
     page_tokens: int = 256
     page_media: int = 5
     pack: int = 0
-    too_long: Literal["refuse", "drop"] = "refuse"
+    too_long: Literal["error", "drop"] = "error"
 
     def __post_init__(self):
         for name in ("max_frames", "page_tokens", "page_media"):
@@ -117,7 +123,7 @@ class CollateConfig:
 
 @dataclass
 class _Row:
-    """A document as tokens: what is to be predicted, what each token goes with, and the media."""
+    """A document as tokens, with their targets and the media that they go with."""
 
     ids: list[int] = field(default_factory=list)
     media_time: list[int] = field(default_factory=list)
@@ -129,58 +135,81 @@ class _Row:
 
 
 class Collator:
-    """Turns Documents into a :class:`Batch`. Picklable, so that workers can run it.
+    """Turns Examples to learn from, or Documents, into a :class:`Batch`. Picklable, so that workers can run it.
 
     Args:
+        prompts: the templates around media and questions.
         tokenizer: the language model's.
         vision: the vision tower, for its preprocessing.
-        cache: features that are known already, or None.
+        cache: of features, or None.
         media_token: id of the media token.
         chunk_token: id of the end of chunks; None takes the end of text.
         context_length: the most tokens the language model has positions for, or None.
-        read_prefix_apart: whether text before the first medium is untouched by media (see ``gate_all_text``).
-        config: see there.
+        prefix_apart: whether media have no effect on the text before the first one (see ``gate_all_text``).
+        config: how documents become rows.
     """
 
     def __init__(
         self,
+        prompts: Prompts,
         tokenizer: PreTrainedTokenizerBase,
         vision: VisionTower,
         cache: FeatureCache | None,
         media_token: int,
         chunk_token: int | None,
         context_length: int | None,
-        read_prefix_apart: bool,
+        prefix_apart: bool,
         config: CollateConfig,
     ):
+        self.prompts = prompts
         self.tokenizer = tokenizer
         self.vision = vision
         self.cache = cache
         self.media_token = media_token
         self.context_length = context_length
-        self.read_prefix_apart = read_prefix_apart
+        self.prefix_apart = prefix_apart
         self.config = config
         if tokenizer.eos_token_id is None:
             raise UserError("the language model's tokenizer has no end-of-text token, which answers end with.")
         self.chunk_token = tokenizer.eos_token_id if chunk_token is None else chunk_token
-        started = tokenizer("a")["input_ids"]
-        self._start = [tokenizer.bos_token_id] if started[0] == tokenizer.bos_token_id else []
+        first = tokenizer("a")["input_ids"][0]
+        self._start = [tokenizer.bos_token_id] if first == tokenizer.bos_token_id else []
 
-    def __call__(self, documents: Sequence[Document], seed: int = 0, begun: int = 0) -> Batch:
-        """Collate.
+    def __call__(self, examples: Sequence[Example], seed: int = 0) -> Batch:
+        """A batch to train on: each example in its template, with its target.
 
         Args:
-            documents: to learn from, or to continue.
-            seed: of which part of a long page is learned from, and of which medium its text goes with.
-            begun: tokens that were read before and that the documents go on from; what comes before their first medium
-                has media to look at there.
+            examples: with targets that can be written.
+            seed: of the part of a long page that is trained on, and of the medium that its text goes with.
+
+        Raises:
+            MediaError: a medium cannot be used, or is of a kind that Flamingo does not read.
+            UserError: an example has nothing to learn to write, is empty, or is too long for the language model.
+        """
+        documents = [self.prompts.render(example, learn=True) for example in examples]
+        for example, document in zip(examples, documents, strict=True):
+            if not _has_targets(document):
+                raise UserError(
+                    f"{example.name}: its target is {kind_of(example.target)}, and this model learns to write text. "
+                    "Give a text, an answer, a label, a number or a choice among texts."
+                )
+        return self.documents(documents, seed)
+
+    def documents(self, documents: Sequence[Document], seed: int = 0, prefilled: int = 0) -> Batch:
+        """A batch of documents, to learn from or to continue.
+
+        Args:
+            documents: what is read.
+            seed: see :meth:`__call__`.
+            prefilled: tokens of a decode state that the documents continue. The text before their first medium then
+                goes with the media of that state.
 
         Raises:
             MediaError: a medium cannot be used, or is of a kind that Flamingo does not read.
             UserError: a document is empty, or too long for the language model.
         """
-        rows = [self._row(document, random.Random(f"{seed} {n}"), begun) for n, document in enumerate(documents)]
-        packed = self.config.pack > 0 and not begun and all(_learned_from(document) for document in documents)
+        rows = [self._row(document, random.Random(f"{seed} {n}"), prefilled) for n, document in enumerate(documents)]
+        packed = self.config.pack > 0 and not prefilled and all(_has_targets(document) for document in documents)
         if packed:
             rows = _packed(rows, self.config.pack)
         prefix = max(row.prefix for row in rows)
@@ -201,12 +230,12 @@ class Collator:
             if packed:
                 segments[number, columns] = torch.tensor(row.segments)
                 media_before[number, columns] = torch.tensor(row.media_before)
-            for place, medium in enumerate(row.media):
+            for column, medium in enumerate(row.media):
                 if isinstance(medium, Medium):
                     if medium.content_hash not in distinct:
                         distinct[medium.content_hash] = len(media)
                         media.append(medium)
-                    media_index[number, place] = distinct[medium.content_hash]
+                    media_index[number, column] = distinct[medium.content_hash]
         batch = Batch(
             input_ids,
             attention_mask,
@@ -222,13 +251,13 @@ class Collator:
         return batch
 
     def key(self, medium: Medium) -> str:
-        """By what the features of a medium are known: of a video, also how it was looked at."""
+        """The key of a medium's features in the cache; that of a video includes how its frames were sampled."""
         if isinstance(medium, Video):
             return f"{medium.content_hash}-{self.config.frames_per_second:g}-{self.config.max_frames}"
         return medium.content_hash
 
     def pixels(self, medium: Medium) -> Float[Tensor, "frames channels height width"]:
-        """The frames of a medium as the vision tower wants them; an image is one.
+        """The frames of a medium, preprocessed for the vision tower; an image is one frame.
 
         Raises:
             MediaError: it cannot be used.
@@ -236,7 +265,7 @@ class Collator:
         return torch.stack([self.vision.preprocess(frame) for frame in self.frames(medium)])
 
     def frames(self, medium: Medium) -> list[PIL.Image.Image]:
-        """The frames of a medium that are looked at; an image is one.
+        """The frames of a medium that the vision tower encodes; an image is one frame.
 
         Raises:
             MediaError: it cannot be used.
@@ -249,7 +278,7 @@ class Collator:
     def answer(self, document: Document, text: str) -> list[int]:
         """The tokens of a text that follows a document, and the end."""
         before = _joined(document.parts)[-1:]
-        return [*self._said(text, before[0] if before else None), self.tokenizer.eos_token_id]
+        return [*self._answer(text, before[0] if before else None), self.tokenizer.eos_token_id]
 
     def _add_media(self, batch: Batch, media: list[Medium]) -> None:
         if not media:
@@ -265,36 +294,36 @@ class Collator:
         batch.pixels = torch.cat(parts)
         batch.frames = torch.tensor([len(part) for part in parts])
 
-    def _row(self, document: Document, chance: random.Random, begun: int) -> _Row:
+    def _row(self, document: Document, rng: random.Random, prefilled: int) -> _Row:
         parts = list(document.parts)
-        row = self._read(document, parts, chance, begun)
-        if _learned_from(document) and document.target is None and len(row.ids) > self.config.page_tokens:
-            row = _window(row, self.config.page_tokens, self.media_token, chance)
-        if _learned_from(document) and document.target is None:
-            row = _with_media(row, self.config.page_media, self.media_token, chance)
+        row = self._whole_row(document, parts, rng, prefilled)
+        if _has_targets(document) and document.target is None:
+            if len(row.ids) > self.config.page_tokens:
+                row = _window(row, self.config.page_tokens, self.media_token, rng)
+            row = _with_media(row, self.config.page_media, self.media_token, rng)
         dropped = 0
-        while self.context_length is not None and len(row.ids) > self.context_length - begun:
-            ends = [place for place, part in enumerate(parts) if isinstance(part, EndOfChunk)]
-            if self.config.too_long == "refuse" or not ends or ends[0] + 1 == len(parts):
+        while self.context_length is not None and len(row.ids) > self.context_length - prefilled:
+            ends = [index for index, part in enumerate(parts) if isinstance(part, EndOfChunk)]
+            if self.config.too_long == "error" or not ends or ends[0] + 1 == len(parts):
                 raise UserError(
-                    f"{document.name or 'a document'}: {begun + len(row.ids)} tokens, and the language model has "
+                    f"{document.name or 'a document'}: {prefilled + len(row.ids)} tokens, and the language model has "
                     f"positions for {self.context_length}. Shorten it, or give fewer examples"
-                    + (" (or let the first ones be dropped)." if self.config.too_long == "refuse" else ".")
+                    + (" (or let the first ones be dropped)." if self.config.too_long == "error" else ".")
                 )
             parts = parts[ends[0] + 1 :]
             dropped += 1
-            row = self._read(document, parts, chance, begun)
+            row = self._whole_row(document, parts, rng, prefilled)
         if dropped:
             warnings.warn(
-                f"{document.name or 'a document'}: over the language model's {self.context_length} tokens; the first "
-                f"{dropped} of its examples were left out.",
+                f"{document.name or 'a document'}: longer than the language model's {self.context_length} tokens; the "
+                f"first {dropped} of its examples were left out.",
                 PromptNotice,
                 stacklevel=4,
             )
         return row
 
-    def _read(self, document: Document, parts: list, chance: random.Random, begun: int) -> _Row:
-        row = _Row(ids=[] if begun else list(self._start))
+    def _whole_row(self, document: Document, parts: list[Part], rng: random.Random, prefilled: int) -> _Row:
+        row = _Row(ids=[] if prefilled else list(self._start))
         learned = [False] * len(row.ids)
         times = [0] * len(row.ids)
         before: Part | None = None
@@ -307,28 +336,28 @@ class Collator:
             before = part
         if not row.ids:
             raise UserError(f"{document.name or 'a document'}: empty. Give it text or an image.")
-        asked = len(row.ids) - 1
+        prompt_end = len(row.ids) - 1
         if document.target is not None:
-            answer = [*self._said(document.target, before), self.tokenizer.eos_token_id]
+            answer = [*self._answer(document.target, before), self.tokenizer.eos_token_id]
             row.ids += answer
             times += [len(row.media)] * len(answer)
             learned += [True] * len(answer)
-        looks = chance.choice(["before", "after"]) if document.looks == "either" else document.looks
+        looks = rng.choice(["before", "after"]) if document.looks == "either" else document.looks
         row.media_time = times if looks == "before" else self._next_times(row.ids, times, len(row.media))
-        row.targets = self._targets(row, learned, asked, document.target is not None)
+        row.targets = _targets(row, learned, prompt_end, document.target is not None)
         if learned[-1] and len(row.ids) > 1:
             # The last token is predicted, and predicts nothing itself.
             for values in (row.ids, row.media_time, row.targets):
                 values.pop()
-        first = next((place for place, time in enumerate(row.media_time) if time), len(row.ids))
-        row.prefix = min(asked, first, len(row.ids) - 1) if self.read_prefix_apart and not begun else 0
+        first = next((column for column, time in enumerate(row.media_time) if time), len(row.ids))
+        row.prefix = min(prompt_end, first, len(row.ids) - 1) if self.prefix_apart and not prefilled else 0
         return row
 
     def _tokens(self, document: Document, part: Part, before: Part | None, row: _Row) -> list[int]:
         if isinstance(part, str):
             return self.tokenizer(part, add_special_tokens=False)["input_ids"]
         if isinstance(part, Learned):
-            return self._said(part.text, before)
+            return self._answer(part.text, before)
         if isinstance(part, EndOfChunk):
             return [self.chunk_token]
         if isinstance(part, Image | Video | Absent):
@@ -339,25 +368,14 @@ class Collator:
             "text, images and videos. Leave it out, or give an image instead."
         )
 
-    def _said(self, text: str, before: Part | None) -> list[int]:
-        """The tokens of what is to be said."""
+    def _answer(self, text: str, before: Part | None) -> list[int]:
+        """The tokens of a text that is to be written after a part."""
         return self.tokenizer(set_off(text, before), add_special_tokens=False)["input_ids"]
 
     def _next_times(self, ids: list[int], times: list[int], count: int) -> list[int]:
         """The medium after each token instead of the one before it; media tokens keep their own."""
         moved = [time if token == self.media_token else time + 1 for token, time in zip(ids, times, strict=True)]
         return [time if time <= count else 0 for time in moved]
-
-    @staticmethod
-    def _targets(row: _Row, learned: list[bool], asked: int, has_target: bool) -> list[int]:
-        """The next token, where it is to be learned; of the words of a page only where a medium was met, since what
-        comes before is the frozen language model's alone."""
-        targets, met = [IGNORED] * len(row.ids), False
-        for place in range(len(row.ids) - 1):
-            met = met or row.media_time[place] > 0
-            if learned[place + 1] and (met or (has_target and place >= asked)):
-                targets[place] = row.ids[place + 1]
-        return targets
 
 
 def stack_frames(
@@ -374,7 +392,18 @@ def stack_frames(
     return padded, torch.tensor([len(video) for video in videos], device=padded.device)
 
 
-def _learned_from(document: Document) -> bool:
+def _targets(row: _Row, learned: list[bool], prompt_end: int, has_target: bool) -> list[int]:
+    """The next token, where it is to be learned. The words of a page are learned from its first medium on, since the
+    frozen language model alone reads what comes before."""
+    targets, after_medium = [IGNORED] * len(row.ids), False
+    for column in range(len(row.ids) - 1):
+        after_medium = after_medium or row.media_time[column] > 0
+        if learned[column + 1] and (after_medium or (has_target and column >= prompt_end)):
+            targets[column] = row.ids[column + 1]
+    return targets
+
+
+def _has_targets(document: Document) -> bool:
     return document.target is not None or any(isinstance(part, Learned) for part in document.parts)
 
 
@@ -390,37 +419,37 @@ def _joined(parts: Sequence[Part]) -> list[Part]:
     return joined
 
 
-def _window(row: _Row, tokens: int, media_token: int, chance: random.Random) -> _Row:
+def _window(row: _Row, tokens: int, media_token: int, rng: random.Random) -> _Row:
     """So many tokens of a page around a medium, both drawn; text whose medium lies outside goes with none."""
-    medium = chance.choice([place for place, token in enumerate(row.ids) if token == media_token] or [0])
-    start = chance.randint(max(0, medium - tokens + 1), min(medium, len(row.ids) - tokens))
+    medium = rng.choice([column for column, token in enumerate(row.ids) if token == media_token] or [0])
+    start = rng.randint(max(0, medium - tokens + 1), min(medium, len(row.ids) - tokens))
     chosen = slice(start, start + tokens)
     first = row.ids[:start].count(media_token)
     return _cut(row, chosen, first, first + row.ids[chosen].count(media_token))
 
 
-def _with_media(row: _Row, most: int, media_token: int, chance: random.Random) -> _Row:
-    """The part of the row with so many media in succession, which ones is drawn, and no more."""
-    places = [place for place, token in enumerate(row.ids) if token == media_token]
-    if len(places) <= most:
+def _with_media(row: _Row, most: int, media_token: int, rng: random.Random) -> _Row:
+    """The part of a row with at most so many successive media; which ones is drawn."""
+    columns = [column for column, token in enumerate(row.ids) if token == media_token]
+    if len(columns) <= most:
         return row
-    first = chance.randrange(len(places) - most + 1)
-    ends = [0, *places[1:], len(row.ids)]
+    first = rng.randrange(len(columns) - most + 1)
+    ends = [0, *columns[1:], len(row.ids)]
     return _cut(row, slice(ends[first], ends[first + most]), first, first + most)
 
 
 def _cut(row: _Row, chosen: slice, first: int, last: int) -> _Row:
-    """Some of the tokens, with the media after ``first`` up to ``last``; what goes with none of them is not learned."""
+    """Some of the tokens, with the media after ``first`` up to ``last``; what comes before these is not learned."""
     times = [time - first if first < time <= last else 0 for time in row.media_time[chosen]]
-    met, targets = False, []
+    after_medium, targets = False, []
     for time, target in zip(times, row.targets[chosen], strict=True):
-        met = met or time > 0
-        targets.append(target if met else IGNORED)
+        after_medium = after_medium or time > 0
+        targets.append(target if after_medium else IGNORED)
     return _Row(row.ids[chosen], times, targets, row.media[first:last])
 
 
 def _packed(rows: Sequence[_Row], size: int) -> list[_Row]:
-    """Rows side by side, the longest first, each in the first that has room for it."""
+    """Several documents in one row: the longest first, each in the first row that has room for it."""
     made: list[_Row] = []
     for row in sorted(rows, key=lambda row: -len(row.ids)):
         into = next((other for other in made if len(other.ids) + len(row.ids) <= size), None)

@@ -1,29 +1,39 @@
-"""A bridge that OpenFlamingo trained, on the language model that it was trained on: tensors in, logits out."""
+"""A bridge that OpenFlamingo trained, with the language model that it was trained on: tensors in, logits out."""
 
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vislang.models.base import read_config, write_model
+from vislang.models.base import copy_state, fingerprint, read_settings, read_weights, write_model
 from vislang.models.flamingo.bridge import Bridge, FlamingoConfig
 from vislang.models.flamingo.collate import Batch
-from vislang.models.flamingo.model import Flamingo
+from vislang.models.flamingo.model import Flamingo, SavedTower
 from vislang.models.towers.causal_lm import CausalLMWithRows
 from vislang.models.towers.language import LanguageTower, load_causal_lm, load_language_tower
-from vislang.models.towers.packaged import TowerError, fingerprint
+from vislang.models.towers.packaged import TowerError
 from vislang.models.towers.vision import load_vision_tower
 from vislang.prompt import Prompts
 
 
+@dataclass(frozen=True)
+class SavedBridge:
+    """The settings in a converted bridge's config.json; see :meth:`OldFlamingo.save`."""
+
+    bridge: FlamingoConfig
+    features_width: int
+    language_model: SavedTower
+    origin: dict[str, Any] | None = None
+
+
 class OldFlamingo(nn.Module):
-    """A converted bridge. The language model is referred to by hash, and not written.
+    """A converted bridge. The language model is recorded by name and hash, and not written.
 
     Args:
         config: shape of the bridge.
@@ -66,11 +76,11 @@ class OldFlamingo(nn.Module):
         return self.bridge(batch)
 
     def with_towers(self, vision_tower: str, prompts: Prompts, image_size: int | None = None) -> Flamingo:
-        """The same bridge with a vision tower and the language model's tokenizer, to be asked.
+        """The same bridge with a vision tower and the language model's tokenizer, so that it reads Documents.
 
         Args:
             vision_tower: the one that it was trained with: a folder or a Hub id.
-            prompts: the words that it was trained with.
+            prompts: the templates that it was trained with.
             image_size: of the tower; None takes the tower's own.
 
         Raises:
@@ -88,20 +98,21 @@ class OldFlamingo(nn.Module):
         made.bridge.load_state_dict(self.bridge.state_dict())
         return made.eval()
 
+    def state(self) -> dict[str, Tensor]:
+        """The tensors of the bridge by name, without the language model's."""
+        return {name: value for name, value in self.bridge.state_dict().items() if not name.startswith("lm.")}
+
     def save(self, folder: Path | str) -> None:
         """Write config and what was trained."""
         lm = self.bridge.lm
         assert isinstance(lm, CausalLMWithRows)
-        state = {
-            name: tensor for name, tensor in self.bridge.state_dict().items() if not name.startswith(("lm.", "frozen"))
-        }
         settings = {
             "bridge": dataclasses.asdict(self.bridge.config),
             "features_width": self.features_width,
             "language_model": {"name": str(Path(self.language_name).resolve()), "fingerprint": self.fingerprint},
             "origin": self.origin,
         }
-        write_model(folder, self, settings, {**state, "row_ids": lm.row_ids, "rows": lm.rows})
+        write_model(folder, self, settings, {**self.state(), "row_ids": lm.row_ids, "rows": lm.rows})
 
     @classmethod
     def load(cls, folder: Path, language_model: str | None = None) -> OldFlamingo:
@@ -113,21 +124,17 @@ class OldFlamingo(nn.Module):
 
         Raises:
             TowerError: the language model is missing, or is not the one that it was converted with.
+            UserError: a setting of the config is wrong, or the weights do not fit it.
         """
-        config = read_config(folder)
-        known = config["language_model"]
-        state = safetensors.torch.load_file(folder / "model.safetensors")
+        saved, state = read_settings(SavedBridge, folder), read_weights(folder)
         model = cls(
-            FlamingoConfig(**config["bridge"]),
-            language_model or known["name"],
-            config["features_width"],
+            saved.bridge,
+            language_model or saved.language_model.name,
+            saved.features_width,
             state.pop("row_ids"),
             state.pop("rows"),
-            config["origin"],
-            known["fingerprint"],
+            saved.origin,
+            saved.language_model.fingerprint,
         )
-        own = {name: tensor for name, tensor in model.bridge.state_dict().items() if name in state}
-        with torch.no_grad():
-            for name, tensor in own.items():
-                tensor.copy_(state[name])
+        copy_state(model.state(), state)
         return model.eval()

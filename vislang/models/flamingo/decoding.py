@@ -1,4 +1,4 @@
-"""Writing on: greedily, by sampling or with beams, from texts that a bridge has read."""
+"""Decoding: text after a decode state, greedily, by sampling or with beams."""
 
 from __future__ import annotations
 
@@ -11,27 +11,31 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from vislang.errors import UserError
-from vislang.models.flamingo.bridge import Bridge, Reading
+from vislang.models.flamingo.prefill import DecodeState, NextSteps, Runner
 
 COLDEST = 1e-3
 """The lowest temperature at which logits divided by it are still numbers; below, take the most likely token."""
 
+STEEPEST = 10.0
+"""The largest length penalty, up or down: lengths to this power are still numbers."""
+
 
 @dataclass(frozen=True)
 class Decoding:
-    """How to write.
+    """How text is decoded.
 
     Attributes:
         max_new_tokens: the longest text.
         temperature: 0 takes the most likely token; otherwise logits are divided by it and a token is drawn.
         top_k: draw among so many of the most likely tokens; 0 among all.
         top_p: draw among the most likely tokens that together have this probability (Holtzman et al. 2020).
-        beams: texts that are followed at once; the best one counts. 1 for no beams.
-        length_penalty: beams are ranked by log-likelihood over length to this power; 0 for the likelihood alone, as
-            OpenFlamingo ranks.
+        beams: hypotheses that are followed at once; 1 for no beams.
+        length_penalty: beams are ranked by log-likelihood over length to this power, from -10 to 10; 0 for the
+            likelihood alone, as OpenFlamingo ranks.
         returns: texts for each prompt; several need beams, or a temperature.
         stop: strings that end a text; they are left out of it.
-        seed: of what is drawn. Each text has draws of its own, so that its batch makes no difference.
+        seed: of what is drawn. Each text has a generator of its own, so that the other texts of its batch make no
+            difference.
 
     Raises:
         UserError: settings that do not go together.
@@ -53,6 +57,10 @@ class Decoding:
                 raise UserError(f"{name} is {getattr(self, name)}; it must be at least 1.")
         if not (self.temperature == 0 or COLDEST <= self.temperature < math.inf):
             raise UserError(f"temperature is {self.temperature}; it must be 0, or a number of at least {COLDEST}.")
+        if not abs(self.length_penalty) <= STEEPEST:
+            raise UserError(
+                f"length_penalty is {self.length_penalty}; it must be a number from -{STEEPEST:g} to {STEEPEST:g}."
+            )
         if self.top_k < 0 or not 0 < self.top_p <= 1:
             raise UserError("top_k must not be negative, and top_p lies above 0, up to 1.")
         if not 0 <= self.seed < 2**32:
@@ -66,7 +74,7 @@ class Decoding:
 
 
 @dataclass(frozen=True)
-class Written:
+class Generated:
     """A text as tokens, without its end, and its log-likelihood in nats, the end included where it was reached."""
 
     tokens: list[int]
@@ -74,44 +82,47 @@ class Written:
 
 
 Stops = Callable[[list[int]], bool]
-"""Whether a text that has come so far is over."""
+"""Whether a text is over, by its tokens so far."""
 
 
-def write_on(
-    bridge: Bridge, reading: Reading, decoding: Decoding, ends: frozenset[int], stops: Stops | None = None
-) -> list[list[Written]]:
-    """Continue each row of a reading; returns ``returns`` texts a row, the best first where there are beams.
+def generate(
+    runner: Runner, state: DecodeState, decoding: Decoding, ends: frozenset[int], stops: Stops | None = None
+) -> list[list[Generated]]:
+    """Continue each row of a state; gives ``returns`` texts a row, the best first where there are beams.
 
     Args:
-        bridge: what has read.
-        reading: its rows; it may be used up.
-        decoding: how to write.
+        runner: of the bridge.
+        state: what is continued; its cache may grow.
+        decoding: how.
         ends: tokens that end a text.
-        stops: is asked after each token.
+        stops: is called after each token.
+
+    Raises:
+        UserError: the model's output is not finite.
     """
     if decoding.beams > 1:
-        return _beams(bridge, reading, decoding, ends, stops)
-    *_, written = grow(bridge, reading, decoding, ends, stops)
+        return _beams(runner, state, decoding, ends, stops)
+    *_, generated = generate_stepwise(runner, state, decoding, ends, stops)
     copies = decoding.returns
-    return [written[start : start + copies] for start in range(0, len(written), copies)]
+    return [generated[start : start + copies] for start in range(0, len(generated), copies)]
 
 
-def grow(
-    bridge: Bridge, reading: Reading, decoding: Decoding, ends: frozenset[int], stops: Stops | None = None
-) -> Iterator[list[Written]]:
-    """The same without beams, step by step: all texts as they are after each token, those of one prompt together."""
+def generate_stepwise(
+    runner: Runner, state: DecodeState, decoding: Decoding, ends: frozenset[int], stops: Stops | None = None
+) -> Iterator[list[Generated]]:
+    """The same without beams: all texts as they are after each token, those of one prompt together."""
     copies = decoding.returns
     if copies > 1:
-        reading = reading.of(torch.arange(len(reading.lengths)).repeat_interleave(copies))
-    before = bridge.steps_after(reading, copies)
-    count = len(reading.lengths)
+        state = state.of(torch.arange(len(state.lengths), device=state.lengths.device).repeat_interleave(copies))
+    steps = NextSteps(runner, state, copies)
+    count = len(state.lengths)
     # One generator a text, each from a seed that does not depend on the other rows.
     draws = [torch.Generator().manual_seed(decoding.seed * 1_000_003 + row % copies) for row in range(count)]
     texts: list[list[int]] = [[] for _ in range(count)]
     likelihoods = [0.0] * count
     over = [False] * count
     for position in range(decoding.max_new_tokens):
-        log_probabilities = bridge.logits(reading.hidden)[:, -1].float().log_softmax(dim=-1)
+        log_probabilities = runner.next_log_probabilities(state.hidden)
         tokens = _next(log_probabilities, decoding, draws)
         chosen = log_probabilities.gather(1, tokens[:, None])[:, 0].tolist()
         for row, token in enumerate(tokens.tolist()):
@@ -122,10 +133,10 @@ def grow(
             if not over[row]:
                 texts[row] = [*texts[row], token]
                 over[row] = stops is not None and stops(texts[row])
-        yield [Written(text, likelihood) for text, likelihood in zip(texts, likelihoods, strict=True)]
+        yield [Generated(text, likelihood) for text, likelihood in zip(texts, likelihoods, strict=True)]
         if all(over) or position + 1 == decoding.max_new_tokens:
             return
-        reading = bridge.advance(reading, tokens, before)
+        state = runner.advance(state, tokens, steps)
 
 
 def _next(
@@ -145,24 +156,24 @@ def top(logits: Float[Tensor, "rows types"], k: int, p: float) -> Float[Tensor, 
         least = logits.topk(min(k, logits.shape[-1]), dim=-1).values[:, -1:]
         logits = logits.masked_fill(logits < least, -torch.inf)
     if p < 1:
-        ordered, places = logits.sort(dim=-1, descending=True)
+        ordered, order = logits.sort(dim=-1, descending=True)
         probabilities = ordered.softmax(dim=-1)
         # A type stays while those before it do not reach p; the first always stays.
         beyond = probabilities.cumsum(dim=-1) - probabilities >= p
-        logits = logits.masked_fill(beyond.gather(1, places.argsort(dim=-1)), -torch.inf)
+        logits = logits.masked_fill(beyond.gather(1, order.argsort(dim=-1)), -torch.inf)
     return logits
 
 
 @dataclass
 class _Hypotheses:
-    """The finished texts of one prompt, the best of them kept."""
+    """The best finished texts of one prompt."""
 
     most: int
     penalty: float
-    kept: list[tuple[float, Written]]
+    kept: list[tuple[float, Generated]]
 
-    def add(self, written: Written, length: int) -> None:
-        self.kept.append((written.log_likelihood / length**self.penalty, written))
+    def add(self, generated: Generated, length: int) -> None:
+        self.kept.append((generated.log_likelihood / length**self.penalty, generated))
         self.kept = sorted(self.kept, key=lambda pair: -pair[0])[: self.most]
 
     def beaten_by(self, likelihood: float, length: int) -> bool:
@@ -171,11 +182,12 @@ class _Hypotheses:
 
 
 def _beams(
-    bridge: Bridge, reading: Reading, decoding: Decoding, ends: frozenset[int], stops: Stops | None
-) -> list[list[Written]]:
-    prompts, beams = len(reading.lengths), decoding.beams
-    reading = reading.of(torch.arange(prompts).repeat_interleave(beams))
-    before = bridge.steps_after(reading, beams)
+    runner: Runner, state: DecodeState, decoding: Decoding, ends: frozenset[int], stops: Stops | None
+) -> list[list[Generated]]:
+    prompts, beams = len(state.lengths), decoding.beams
+    device = state.lengths.device
+    state = state.of(torch.arange(prompts, device=device).repeat_interleave(beams))
+    steps = NextSteps(runner, state, beams)
     finished = [_Hypotheses(beams, decoding.length_penalty, []) for _ in range(prompts)]
     texts: list[list[int]] = [[] for _ in range(prompts * beams)]
     # At first all beams of a prompt are the same text; only one of them may branch.
@@ -183,45 +195,43 @@ def _beams(
     likelihoods[:, 0] = 0.0
     done = [False] * prompts
     for position in range(decoding.max_new_tokens):
-        log_probabilities = bridge.logits(reading.hidden)[:, -1].float().log_softmax(dim=-1).cpu()
+        log_probabilities = runner.next_log_probabilities(state.hidden).cpu()
         types = log_probabilities.shape[-1]
         reached = likelihoods[..., None] + log_probabilities.view(prompts, beams, types)
-        # Each of the ends may take a candidate of each beam; so many more are looked at.
-        best, places = reached.flatten(1).topk(min(beams * (1 + len(ends)), beams * types), dim=-1)
+        # Each of the ends may take a candidate of each beam, so that many more are needed.
+        best, candidates = reached.flatten(1).topk(min(beams * (1 + len(ends)), beams * types), dim=-1)
         rows: list[int] = []
         tokens: list[int] = []
         followed: list[list[int]] = []
         for prompt in range(prompts):
-            going: list[tuple[float, int, list[int], int]] = []
-            for likelihood, place in zip(best[prompt].tolist(), places[prompt].tolist(), strict=True):
-                if done[prompt] or len(going) == beams or likelihood == -torch.inf:
+            unfinished: list[tuple[float, int, list[int], int]] = []
+            for likelihood, candidate in zip(best[prompt].tolist(), candidates[prompt].tolist(), strict=True):
+                if done[prompt] or len(unfinished) == beams or likelihood == -torch.inf:
                     break
-                beam, token = divmod(place, types)
+                beam, token = divmod(candidate, types)
                 text = texts[prompt * beams + beam]
                 if token in ends:
-                    finished[prompt].add(Written(text, likelihood), position + 1)
+                    finished[prompt].add(Generated(text, likelihood), position + 1)
                 elif stops is not None and stops([*text, token]):
-                    finished[prompt].add(Written([*text, token], likelihood), position + 1)
+                    finished[prompt].add(Generated([*text, token], likelihood), position + 1)
                 else:
-                    going.append((likelihood, prompt * beams + beam, [*text, token], token))
-            if not going or not finished[prompt].beaten_by(going[0][0], position + 1):
+                    unfinished.append((likelihood, prompt * beams + beam, [*text, token], token))
+            if not unfinished or not finished[prompt].beaten_by(unfinished[0][0], position + 1):
                 done[prompt] = True
-            # A prompt that is done, or has few candidates, keeps its rows; nothing more comes of them.
-            going += [(-torch.inf, prompt * beams, [], next(iter(ends), 0))] * (beams - len(going))
-            likelihoods[prompt] = torch.tensor([each[0] for each in going])
-            rows += [each[1] for each in going]
-            followed += [each[2] for each in going]
-            tokens += [each[3] for each in going]
+            # A prompt that is done, or has few candidates, keeps its rows; their likelihood is 0.
+            unfinished += [(-torch.inf, prompt * beams, [], next(iter(ends), 0))] * (beams - len(unfinished))
+            likelihoods[prompt] = torch.tensor([each[0] for each in unfinished])
+            rows += [each[1] for each in unfinished]
+            followed += [each[2] for each in unfinished]
+            tokens += [each[3] for each in unfinished]
         texts = followed
         if all(done) or position + 1 == decoding.max_new_tokens:
             break
-        device = reading.lengths.device
-        reading = bridge.advance(
-            reading.of(torch.tensor(rows, device=device)), torch.tensor(tokens, device=device), before
-        )
+        state = state.of(torch.tensor(rows, device=device))
+        state = runner.advance(state, torch.tensor(tokens, device=device), steps)
     for prompt in range(prompts):
         for beam, likelihood in enumerate(likelihoods[prompt].tolist()):
             text = texts[prompt * beams + beam]
             if not done[prompt] and likelihood > -torch.inf:
-                finished[prompt].add(Written(text, likelihood), len(text))
-    return [[written for _, written in each.kept[: decoding.returns]] for each in finished]
+                finished[prompt].add(Generated(text, likelihood), len(text))
+    return [[generated for _, generated in each.kept[: decoding.returns]] for each in finished]

@@ -1,19 +1,20 @@
-"""What a frozen language model makes of text before any medium can reach it: computed once, kept.
+"""What a frozen language model computes of text before any medium can reach it: computed once, kept.
 
 In a bridge with gated cross-attention two parts of the work depend on the text alone:
 
-* the tokens before the first medium, in every layer: no gated block changes them, so the tokens after
-  them need only their keys and values;
+* the tokens before the first medium, in every layer: no gated block changes them, so the tokens after them need only
+  their keys and values;
 * all tokens, in the layers below the first gated block.
 
-A question asked of a thousand images is therefore read once. What is left for each image is the few tokens
-after it, in the layers above the first gate.
+A question about a thousand images is therefore read once. For each image there remain the few tokens after it, in the
+layers from the first gate up.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -27,33 +28,34 @@ LayerKeysValues = list[tuple[Tensor, Tensor]]
 
 
 @dataclass
-class ReadText:
-    """What one text leaves behind.
+class TextState:
+    """What later tokens and the gated layers need of one text.
 
     Attributes:
-        entering: hidden states that enter the first gated layer, of the tokens from the first medium on.
-        above: keys and values of the tokens before the first medium in the layers from the first gate up.
-        below: keys and values of all tokens in the layers below the first gate, which only a text that is to
-            be continued needs; else None.
-        before: number of tokens before the first medium.
+        gate_inputs: hidden states at the first gate, of the tokens from the first medium on.
+        upper: keys and values of the tokens before the first medium, in the layers from the first gate up; empty where
+            there are no such tokens.
+        lower: keys and values of all tokens in the layers below the first gate. Only a text that is to be continued
+            needs them; else None.
+        prefix: number of tokens before the first medium.
     """
 
-    entering: Float[Tensor, "suffix width"]
-    above: LayerKeysValues
-    below: LayerKeysValues | None
-    before: int
+    gate_inputs: Float[Tensor, "suffix width"]
+    upper: LayerKeysValues
+    lower: LayerKeysValues | None
+    prefix: int
 
     def size(self) -> int:
         """Bytes held."""
-        pairs = self.above + (self.below or [])
-        return self.entering.nbytes + sum(keys.nbytes + values.nbytes for keys, values in pairs)
+        pairs = self.upper + (self.lower or [])
+        return self.gate_inputs.nbytes + sum(keys.nbytes + values.nbytes for keys, values in pairs)
 
 
 class FrozenText:
-    """Reads texts with the frozen language model, and keeps those that it is told to keep.
+    """Computes the states of texts, and keeps those of the texts that are named beforehand.
 
-    What is kept is decided beforehand, not by what happens to come by: the last bits of a hidden state can
-    depend on the other rows of its batch, and a run that is resumed must meet the same bits.
+    Texts are not kept as they come, as a cache would: the last bits of a hidden state can depend on the other rows of
+    its batch, and a run that is resumed must meet the same bits.
 
     Args:
         lm: the frozen language model.
@@ -66,7 +68,7 @@ class FrozenText:
         self._first_gate = first_gate
         self._budget = budget
         self._held = 0
-        self._kept: dict[tuple, ReadText] = {}
+        self._kept: dict[tuple, TextState] = {}
 
     def keep(
         self,
@@ -76,60 +78,60 @@ class FrozenText:
         prefix: int,
         to_continue: bool,
     ) -> None:
-        """Read the rows of a batch and keep what they leave behind, as far as the budget goes."""
+        """Compute the states of the rows of a batch and keep them, as far as the budget goes."""
         keys, spans = _keys(input_ids, attention_mask, prefix)
         for key, text in zip(
-            keys, self._read_rows(embeddings, attention_mask, prefix, spans, to_continue), strict=True
+            keys, self._states_of(embeddings, attention_mask, prefix, spans, to_continue), strict=True
         ):
             if key not in self._kept and self._held + text.size() <= self._budget:
                 self._kept[key] = text
                 self._held += text.size()
 
-    def read(
+    def states(
         self,
         embeddings: Float[Tensor, "batch tokens embed_width"],
         input_ids: Int[Tensor, "batch tokens"],
         attention_mask: Int[Tensor, "batch tokens"],
         prefix: int,
         to_continue: bool = False,
-    ) -> list[ReadText]:
-        """What each row of a batch leaves behind, recalled where it was kept.
+    ) -> list[TextState]:
+        """The state of each row of a batch, recalled where it was kept.
 
         Args:
             embeddings: the embedded tokens, media tokens included.
-            input_ids: the same tokens, by which a text is known again.
+            input_ids: the same tokens, by which a text is recognised.
             attention_mask: 1 for real tokens. Padding stands left of the prefix and right of the suffix.
             prefix: number of columns before the first medium of any row.
-            to_continue: whether tokens will be added to these texts, which takes ``below``.
+            to_continue: whether tokens will be added to these texts, which needs ``lower``.
         """
         keys, spans = _keys(input_ids, attention_mask, prefix)
         found = {
             key: text
             for key in keys
-            if (text := self._kept.get(key)) is not None and (text.below is not None or not to_continue)
+            if (text := self._kept.get(key)) is not None and (text.lower is not None or not to_continue)
         }
         new = {key: row for row, key in enumerate(keys) if key not in found}
         if new:
             rows = list(new.values())
-            read = self._read_rows(
+            computed = self._states_of(
                 embeddings[rows], attention_mask[rows], prefix, [spans[row] for row in rows], to_continue
             )
-            found.update(zip(new, read, strict=True))
+            found.update(zip(new, computed, strict=True))
         return [found[key] for key in keys]
 
     @torch.no_grad()
-    def _read_rows(
+    def _states_of(
         self,
         embeddings: Tensor,
         attention_mask: Tensor,
         prefix: int,
         spans: Sequence[tuple[int, int, int]],
         to_continue: bool,
-    ) -> list[ReadText]:
+    ) -> list[TextState]:
         gate = self._first_gate
         positions = positions_of(attention_mask)
         lower = DynamicCache()
-        entering = self._lm.run(embeddings, attention_mask, positions, cache=lower, leave=gate)
+        gate_inputs = self._lm.run(embeddings, attention_mask, positions, cache=lower, stop=gate)
         upper = DynamicCache()
         if prefix:
             self._lm.run(
@@ -137,34 +139,32 @@ class FrozenText:
                 attention_mask[:, :prefix],
                 positions[:, :prefix],
                 cache=upper,
-                enter=(gate, entering[:, :prefix]),
+                start=(gate, gate_inputs[:, :prefix]),
             )
         texts = []
         for row, (start, before, length) in enumerate(spans):
             whole, head = slice(start, start + length), slice(start, start + before)
             texts.append(
-                ReadText(
-                    entering=entering[row, prefix : start + length].clone(),
-                    above=[
-                        (layer.keys[row, :, head].clone(), layer.values[row, :, head].clone())
-                        for layer in upper.layers[gate:]
-                    ],
-                    below=[
-                        (layer.keys[row, :, whole].clone(), layer.values[row, :, whole].clone())
-                        for layer in lower.layers[:gate]
-                    ]
-                    if to_continue
-                    else None,
-                    before=before,
+                TextState(
+                    gate_inputs=gate_inputs[row, prefix : start + length].clone(),
+                    # The same whatever the other rows of the batch are: a kept text may be recalled beside others.
+                    upper=_columns(upper.layers[gate:], row, head) if before else [],
+                    lower=_columns(lower.layers[:gate], row, whole) if to_continue else None,
+                    prefix=before,
                 )
             )
         return texts
 
 
+def _columns(layers: Sequence[Any], row: int, columns: slice) -> LayerKeysValues:
+    """Copies of some columns of a row in a cache's layers."""
+    return [(layer.keys[row, :, columns].clone(), layer.values[row, :, columns].clone()) for layer in layers]
+
+
 def _keys(
     input_ids: Int[Tensor, "batch tokens"], attention_mask: Int[Tensor, "batch tokens"], prefix: int
 ) -> tuple[list[tuple], list[tuple[int, int, int]]]:
-    """By what each row is known again, and where it lies: (first column, tokens in the prefix, tokens)."""
+    """A key for each row, and its span: (first column, tokens in the prefix, tokens)."""
     before = attention_mask[:, :prefix].sum(dim=-1).tolist()
     lengths = attention_mask.sum(dim=-1).tolist()
     keys, spans = [], []
@@ -175,51 +175,55 @@ def _keys(
     return keys, spans
 
 
-def stack_entering(texts: Sequence[ReadText], suffix: int) -> Float[Tensor, "batch suffix width"]:
-    """The hidden states of several texts that enter the first gated layer, padded on the right."""
-    first = texts[0].entering
+def stack_gate_inputs(texts: Sequence[TextState], suffix: int) -> Float[Tensor, "batch suffix width"]:
+    """The hidden states of several texts at the first gate, padded on the right."""
+    first = texts[0].gate_inputs
     stacked = first.new_zeros(len(texts), suffix, first.shape[-1])
     for row, text in zip(stacked, texts, strict=True):
-        row[: len(text.entering)] = text.entering
+        row[: len(text.gate_inputs)] = text.gate_inputs
     return stacked
 
 
-def cache_above(texts: Sequence[ReadText], prefix: int, gate: int) -> DynamicCache:
+def upper_cache(texts: Sequence[TextState], prefix: int, gate: int) -> DynamicCache:
     """A cache with the prefixes of several texts, padded on the left, for the layers from ``gate`` up.
 
-    The layers below hold as many empty columns: a cache tells its length by its lowest layer.
+    The layers below hold as many empty columns, since a cache takes its length from its lowest layer.
     """
     cache = DynamicCache()
     if prefix == 0:
         return cache
-    hollow = texts[0].entering.new_zeros(len(texts), 1, prefix, 1)
+    empty = texts[0].gate_inputs.new_zeros(len(texts), 1, prefix, 1)
     for index in range(gate):
-        cache.update(hollow, hollow, index)
-    starts = [prefix - text.before for text in texts]
-    for index in range(len(texts[0].above)):
-        keys, values = _stack([text.above[index] for text in texts], starts, prefix)
+        cache.update(empty, empty, index)
+    for index, (keys, values) in enumerate(_stack([text.upper for text in texts], _starts(texts, prefix), prefix)):
         cache.update(keys, values, gate + index)
     return cache
 
 
-def add_below(cache: DynamicCache, texts: Sequence[ReadText], prefix: int, columns: int) -> None:
+def add_lower(cache: DynamicCache, texts: Sequence[TextState], prefix: int, columns: int) -> None:
     """Give a cache whose upper layers hold whole texts, ``columns`` wide, the lower layers of the same."""
-    starts = [prefix - text.before for text in texts]
-    lower = [text.below for text in texts if text.below is not None]
-    for index in range(len(lower[0])):
-        layer = cache.layers[index]
-        keys, values = _stack([below[index] for below in lower], starts, columns)
+    stacked = _stack([text.lower or [] for text in texts], _starts(texts, prefix), columns)
+    for layer, (keys, values) in zip(cache.layers, stacked, strict=False):
         layer.lazy_initialization(keys, values)
         layer.keys, layer.values = keys, values
 
 
-def _stack(pairs: Sequence[tuple[Tensor, Tensor]], starts: Sequence[int], columns: int) -> tuple[Tensor, Tensor]:
-    """Lay (heads, tokens, width) pairs side by side, each from its own column on, zeros elsewhere."""
-    stacked = []
-    for side in (0, 1):
-        first = pairs[0][side]
-        block = first.new_zeros(len(pairs), first.shape[0], columns, first.shape[-1])
-        for row, pair, start in zip(block, pairs, starts, strict=True):
-            row[:, start : start + pair[side].shape[-2]] = pair[side]
-        stacked.append(block)
-    return stacked[0], stacked[1]
+def _starts(texts: Sequence[TextState], prefix: int) -> list[int]:
+    return [prefix - text.prefix for text in texts]
+
+
+def _stack(rows: Sequence[LayerKeysValues], starts: Sequence[int], columns: int) -> LayerKeysValues:
+    """Keys and values of several rows, layer by layer: each row from its own column on, zeros elsewhere.
+
+    A row without any keys and values, a text without a prefix, is all zeros.
+    """
+    stacked: LayerKeysValues = []
+    for first in next((row for row in rows if row), []):
+        heads, _, width = first[0].shape
+        keys = first[0].new_zeros(len(rows), heads, columns, width)
+        stacked.append((keys, first[1].new_zeros(len(rows), heads, columns, first[1].shape[-1])))
+    for row, (layers, start) in enumerate(zip(rows, starts, strict=True)):
+        for (keys, values), (own_keys, own_values) in zip(stacked, layers, strict=False):
+            keys[row, :, start : start + own_keys.shape[1]] = own_keys
+            values[row, :, start : start + own_values.shape[1]] = own_values
+    return stacked

@@ -1,7 +1,7 @@
-"""The paper's three Flamingos by size, built without memory: what their stated shapes amount to, part by part.
+"""The paper's three Flamingos, built without memory to count their parameters part by part.
 
 Alayrac et al. 2022, table 1 and appendix A.1.1. The language models (Chinchilla) and the vision encoder (NFNet-F6) were
-never released; their counts are the paper's own.
+never released; their counts are the paper's.
 """
 
 from __future__ import annotations
@@ -12,18 +12,19 @@ from dataclasses import dataclass, replace
 import torch
 
 from vislang.errors import UserError
-from vislang.models.flamingo.bridge import GatedCrossAttentionBlock, PerceiverResampler
+from vislang.models.flamingo.gated_block import GatedCrossAttentionBlock
+from vislang.models.flamingo.resampler import PerceiverResampler
 
 FEATURES = 1536
 """Width of NFNet-F6's features, and of the resampler."""
 
 FRAMES = 8
-"""Time embeddings: of the frames of a video in training."""
+"""Time embeddings, one for each frame of a training video."""
 
 
 @dataclass(frozen=True)
 class Stated:
-    """What the paper's table says of a model, in parameters."""
+    """Numbers of parameters in the paper's table."""
 
     language: float
     vision: float
@@ -37,13 +38,15 @@ class Preset:
     """A Flamingo of the paper.
 
     Attributes:
-        name: of it.
+        name: of the model.
         width: of the language model.
-        gated_blocks: how many there are, each before one layer of the language model.
-        every: of how many layers.
+        gated_blocks: how many there are, one before every ``every`` layers of the language model.
+        every: see ``gated_blocks``.
         heads, head_width: of the gated blocks' attention.
-        resampler_heads, resampler_head_width: of the resampler's.
-        stated: counts in the paper's table.
+        stated: the paper's counts.
+        resampler_heads, resampler_head_width: of the resampler's attention.
+        latents: of a medium.
+        resampler_depth: layers of the resampler.
     """
 
     name: str
@@ -59,14 +62,35 @@ class Preset:
     resampler_depth: int = 6
 
 
-PRESETS = {
-    preset.name: preset
-    for preset in (
-        Preset("flamingo-3b", 2048, 24, 1, 16, 128, Stated(1.4e9, 435e6, 1.2e9, 194e6, 3.2e9)),
-        Preset("flamingo-9b", 4096, 10, 4, 32, 128, Stated(7.1e9, 435e6, 1.6e9, 194e6, 9.3e9)),
-        Preset("flamingo-80b", 8192, 12, 7, 64, 128, Stated(70e9, 435e6, 10e9, 194e6, 80e9)),
-    )
-}
+FLAMINGO_3B = Preset(
+    name="flamingo-3b",
+    width=2048,
+    gated_blocks=24,
+    every=1,
+    heads=16,
+    head_width=128,
+    stated=Stated(language=1.4e9, vision=435e6, gated=1.2e9, resampler=194e6, total=3.2e9),
+)
+FLAMINGO_9B = Preset(
+    name="flamingo-9b",
+    width=4096,
+    gated_blocks=10,
+    every=4,
+    heads=32,
+    head_width=128,
+    stated=Stated(language=7.1e9, vision=435e6, gated=1.6e9, resampler=194e6, total=9.3e9),
+)
+FLAMINGO_80B = Preset(
+    name="flamingo-80b",
+    width=8192,
+    gated_blocks=12,
+    every=7,
+    heads=64,
+    head_width=128,
+    stated=Stated(language=70e9, vision=435e6, gated=10e9, resampler=194e6, total=80e9),
+)
+
+PRESETS = {preset.name: preset for preset in (FLAMINGO_3B, FLAMINGO_9B, FLAMINGO_80B)}
 
 
 def preset(name: str) -> Preset:
@@ -113,9 +137,9 @@ def parts(chosen: Preset) -> list[Part]:
 
 
 def readings(chosen: Preset) -> Iterator[tuple[str, int]]:
-    """(what the heads might mean, parameters of all gated blocks): the paper states their number, not their width.
+    """Parameters of all gated blocks by the width of their heads, since the paper states the number of heads alone.
 
-    Heads may split the language model's width among them, have the 96 of the resampler's, or OpenFlamingo's 64.
+    Heads may split the language model's width, be 96 wide as in the resampler, or 64 as in OpenFlamingo.
     """
     widths = {"the width split among heads": chosen.width // chosen.heads, "96 a head": 96, "64 a head": 64}
     for name, head_width in widths.items():

@@ -14,8 +14,9 @@ from PIL import Image as Pillow
 from torch import Tensor
 from transformers import AutoImageProcessor, AutoModelForObjectDetection
 
+from vislang.models.base import fingerprint
 from vislang.models.regions.region import Regions
-from vislang.models.towers.packaged import TowerError, fingerprint
+from vislang.models.towers.packaged import TowerError
 from vislang.models.towers.vision import VisionTower
 
 

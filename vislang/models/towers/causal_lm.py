@@ -1,9 +1,9 @@
-"""Running any causal language model of transformers layer by layer, without touching it.
+"""Running any causal language model of transformers layer by layer, without changing it.
 
-A bridge needs three things that ``forward`` does not offer: to do something before a given layer, to
-start above a layer with hidden states that are known already, and to stop below one. All three come from
-one move: a shallow copy of the model that shares every parameter but lists other layers. The model itself,
-its class, its modules and its hooks stay as they were, so several bridges (or threads) can share it.
+A bridge needs three things that ``forward`` does not offer: a step before a given layer, a start at a layer whose input
+is known already, and a stop before a layer. All three are done with a shallow copy of the model that shares every
+parameter and lists other layers. The model itself, its class, its modules and its hooks stay as they were, so that
+several bridges (or threads) can share it.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from vislang.errors import UserError
 from vislang.nn.linear import with_fast_linears
 
 Step = Callable[[Tensor], Tensor]
-"""Maps the hidden states that enter a layer, (batch, tokens, width), to those that enter it instead."""
+"""Maps the input of a layer, (batch, tokens, width), to the input that it gets instead."""
 
 
 class FrozenCausalLM(nn.Module):
-    """A causal language model that never trains, with its layers laid open.
+    """A causal language model that never trains, run layer by layer.
 
     Args:
         lm: a transformers causal language model whose decoder holds its layers in one ``nn.ModuleList``.
@@ -46,8 +46,8 @@ class FrozenCausalLM(nn.Module):
 
     @torch.no_grad()
     def _layers_give_tuples(self) -> bool:
-        """Whether a layer returns its hidden states as the first of several things, which one token through one layer
-        tells; what takes the place of a layer must do the same."""
+        """Whether a layer returns a tuple whose first item is its hidden states, which is tried with one token.
+        What stands in for a layer must do the same."""
         watched = _Watched(self.layers[0])
         decoder = _with_submodule(self.lm, self._layers_path, nn.ModuleList([watched])).get_submodule(
             self._decoder_path
@@ -56,7 +56,7 @@ class FrozenCausalLM(nn.Module):
         return watched.gave_tuple
 
     def train(self, mode: bool = True) -> FrozenCausalLM:
-        """Stay in evaluation mode: a frozen model drops nothing out."""
+        """Stay in evaluation mode: a frozen model has no dropout."""
         del mode
         return super().train(False)
 
@@ -80,18 +80,40 @@ class FrozenCausalLM(nn.Module):
 
     @property
     def tied(self) -> bool:
-        """Whether the head is the embedding."""
+        """Whether the head shares its weights with the embedding."""
         return self.lm.get_output_embeddings().weight is self.lm.get_input_embeddings().weight
 
     @property
     def head_width(self) -> int:
-        """Width of the decoder's output, which the head reads."""
+        """Width of the decoder's output, the input of the head."""
         return self.lm.get_output_embeddings().weight.shape[1]
 
     @property
     def vocabulary_size(self) -> int:
         """Number of rows of the input embedding."""
         return self.lm.get_input_embeddings().weight.shape[0]
+
+    def check_packing(self, longest: int) -> None:
+        """Raise an error where documents cannot share a row without attending to each other.
+
+        Args:
+            longest: tokens of the longest document.
+
+        Raises:
+            UserError: the model attends within a window or by distances (ALiBi) that it takes from the columns.
+        """
+        config = self.lm.config.get_text_config()
+        window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
+        if window is not None and longest > window:
+            raise UserError(
+                f"collate.pack: some layers of this {config.model_type} attend to the last {window} tokens only, and "
+                f"count them across the documents of a row. Set pack to at most {window}, or to 0."
+            )
+        if getattr(config, "alibi", False) or config.model_type in ("bloom", "mpt"):
+            raise UserError(
+                f"collate.pack: a {config.model_type} biases attention by distances (ALiBi) that it takes from the "
+                "columns, so documents cannot share a row. Set pack to 0."
+            )
 
     def embed(self, input_ids: Int[Tensor, "batch tokens"]) -> Float[Tensor, "batch tokens embed_width"]:
         """Look tokens up in the model's own input embedding."""
@@ -105,37 +127,36 @@ class FrozenCausalLM(nn.Module):
         *,
         before: Mapping[int, Step] | None = None,
         cache: Cache | None = None,
-        enter: tuple[int, Tensor] | None = None,
-        leave: int | None = None,
+        start: tuple[int, Tensor] | None = None,
+        stop: int | None = None,
     ) -> Float[Tensor, "batch tokens width"]:
         """Run the decoder, or a slice of it.
 
         Args:
-            embeddings: what enters the lowest layer; with ``enter`` only its shape is read.
-            attention_mask: 1 for real tokens, 0 for padding, over the cached tokens and the new ones; or what is to be
-                added to every layer's products of queries and keys, as it is.
+            embeddings: the input of the lowest layer; with ``start`` only its shape is used.
+            attention_mask: 1 for real tokens, 0 for padding, over the cached tokens and the new ones; or a bias that is
+                added to every layer's attention scores.
             position_ids: the position of each new token in its own text.
-            before: what to do to the hidden states before layer i.
+            before: by layer, a step that is applied to the hidden states before it.
             cache: keys and values of earlier tokens; it grows by the layers that run.
-            enter: (layer, hidden states): start at this layer with these, skipping those below.
-            leave: stop before this layer and return what would enter it.
+            start: (layer, hidden states): start at this layer with these hidden states, and skip the layers below.
+            stop: stop before this layer and return its input.
 
         Returns:
-            The decoder's output (after its final norm), or what enters layer ``leave``.
+            The decoder's output (after its final norm), or the input of layer ``stop``.
         """
         before = before or {}
-        first, entering = enter if enter is not None else (0, None)
+        first, known = start if start is not None else (0, None)
         layers: list[nn.Module] = []
-        leaving: list[Tensor] = []
+        stopped: list[Tensor] = []
         (twin,) = self._twin
         for index, layer in enumerate(twin.get_submodule(self._layers_path).children()):
             if index < first:
                 layers.append(_Skipped(layer, self._gives_tuples))
-            elif leave is not None and index >= leave:
-                layers.append(_Skipped(layer, self._gives_tuples, leaving.append))
-            elif index in before or (index == first and entering is not None):
-                start = entering if index == first else None
-                layers.append(_Preceded(layer, before.get(index), start))
+            elif stop is not None and index >= stop:
+                layers.append(_Skipped(layer, self._gives_tuples, stopped.append))
+            elif index in before or (index == first and known is not None):
+                layers.append(_Preceded(layer, before.get(index), known if index == first else None))
             else:
                 layers.append(layer)
         decoder = _with_submodule(twin, self._layers_path, nn.ModuleList(layers)).get_submodule(self._decoder_path)
@@ -146,37 +167,37 @@ class FrozenCausalLM(nn.Module):
             past_key_values=cache,
             use_cache=cache is not None,
         )
-        return output.last_hidden_state if leave is None else leaving[0]
+        return output.last_hidden_state if stop is None else stopped[0]
 
     @torch.no_grad()
     def residual_scales(self, layers: Sequence[int]) -> list[float]:
-        """The root mean square of the hidden states that enter each of these layers: its unit, so to speak.
+        """The root mean square of the hidden states before each of these layers.
 
-        Taken as the median over 64 tokens spread over the vocabulary; the median passes over the few
-        positions that models load with huge values to rest their attention on.
+        It is the median over 64 tokens spread over the vocabulary, since models give a few positions huge values
+        (attention sinks).
         """
         count = min(64, self.vocabulary_size)
         ids = torch.linspace(0, self.vocabulary_size - 1, count).long()[None]
         ids = ids.to(self.lm.get_input_embeddings().weight.device)
-        seen: dict[int, float] = {}
+        scales: dict[int, float] = {}
 
         def measure(layer: int) -> Step:
             def step(hidden: Tensor) -> Tensor:
-                seen[layer] = hidden[0].float().square().mean(dim=-1).sqrt().median().item()
+                scales[layer] = hidden[0].float().square().mean(dim=-1).sqrt().median().item()
                 return hidden
 
             return step
 
         mask = torch.ones_like(ids)
         self.run(self.embed(ids), mask, positions_of(mask), before={layer: measure(layer) for layer in layers})
-        return [round(seen[layer], 3) for layer in layers]
+        return [round(scales[layer], 3) for layer in layers]
 
     def logits(
         self, hidden: Float[Tensor, "batch tokens head_width"], rows: Float[Tensor, "others head_width"] | None = None
     ) -> Float[Tensor, "batch tokens types"]:
-        """The model's own head over the decoder's output, with whatever scaling or capping it applies.
+        """The model's own head over the decoder's output, with any scaling or capping that it applies.
 
-        With ``rows`` the logits of other tokens: these rows take the place of the head's.
+        With ``rows`` the logits of other tokens, whose rows replace the head's.
         """
         head = _with_submodule(self._twin[0], self._decoder_path, _Given(hidden))
         if rows is not None:
@@ -185,9 +206,9 @@ class FrozenCausalLM(nn.Module):
 
 
 class CausalLMWithRows(FrozenCausalLM):
-    """A frozen language model some of whose embeddings are others: of tokens that were added to it and trained.
+    """A frozen language model with other embeddings for some tokens, which were added to it and trained.
 
-    Where its head is its embedding (tied), those rows count there too.
+    Where its head shares its weights with its embedding (tied), those rows apply there too.
 
     Args:
         lm: the language model.
@@ -219,7 +240,7 @@ class CausalLMWithRows(FrozenCausalLM):
     def logits(
         self, hidden: Float[Tensor, "batch tokens head_width"], rows: Float[Tensor, "others head_width"] | None = None
     ) -> Float[Tensor, "batch tokens types"]:
-        """The model's own head; where it is tied, with the rows of added tokens for these."""
+        """The model's own head; where it is tied, with the rows of the added tokens."""
         found = super().logits(hidden, rows)
         if rows is not None or not self.tied or not len(self.row_ids):
             return found
@@ -242,7 +263,7 @@ def _find_layers(lm: PreTrainedModel) -> str:
             return name
     raise UserError(
         f"{type(lm).__name__} has no nn.ModuleList of its {count} layers; only decoder-only models "
-        "whose layers stand in one list can be bridged."
+        "with one list of layers can be bridged."
     )
 
 
@@ -258,7 +279,7 @@ def _with_submodule(module: nn.Module, path: str, replacement: nn.Module) -> nn.
 
 
 class _StandIn(nn.Module):
-    """Takes the place of a layer; answers for the attributes that the decoder reads off its layers."""
+    """Stands in for a layer, and has the attributes that the decoder reads from its layers."""
 
     def __init__(self, layer: nn.Module):
         super().__init__()
@@ -272,14 +293,14 @@ class _StandIn(nn.Module):
 
 
 class _Watched(_StandIn):
-    """A layer whose kind of result is noted."""
+    """A layer that records whether it returns a tuple."""
 
     gave_tuple = False
 
     def forward(self, *args, **kwargs):
-        given = self.layer(*args, **kwargs)
-        self.gave_tuple = isinstance(given, tuple)
-        return given
+        output = self.layer(*args, **kwargs)
+        self.gave_tuple = isinstance(output, tuple)
+        return output
 
 
 class _Skipped(_StandIn):
@@ -297,7 +318,7 @@ class _Skipped(_StandIn):
 
 
 class _Preceded(_StandIn):
-    """A layer with a step before it, or with other hidden states to start from, or both."""
+    """A layer with a step before it, with another input, or with both."""
 
     def __init__(self, layer: nn.Module, step: Step | None, start: Tensor | None):
         super().__init__(layer)
@@ -313,7 +334,7 @@ class _Preceded(_StandIn):
 
 
 class _Rows(nn.Module):
-    """A head of other tokens."""
+    """A head for other tokens."""
 
     def __init__(self, rows: Tensor):
         super().__init__()

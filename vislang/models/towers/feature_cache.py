@@ -1,4 +1,4 @@
-"""What is computed once, on disk: features and regions by frozen towers, and waveforms at a model's rate."""
+"""Tensors that are computed once and kept on disk: features and regions of frozen towers, resampled waveforms."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from torch import Tensor
 
 
 class FeatureCache:
-    """Tensors by the content of the medium that they were made from: features of one tower at one image size, say.
+    """Tensors by the content of the medium that they were computed from.
 
     Args:
-        folder: where to keep them; a folder of its own for each tower and size, or for each rate.
+        folder: one for each tower and image size, or for each sampling rate.
     """
 
     def __init__(self, folder: Path):
@@ -26,16 +26,16 @@ class FeatureCache:
         return self._path(content_hash).is_file()
 
     def get(self, content_hash: str) -> Tensor | None:
-        """What was made of a medium, or None where it is not known; a damaged file counts as unknown."""
+        """The features of a medium, or None where they are not known. A damaged file is removed."""
         known = self.get_named(content_hash)
         return None if known is None else known["features"]
 
     def put(self, content_hash: str, features: Tensor) -> None:
-        """Keep what was made of a medium; a reader sees the whole file or none."""
+        """Keep the features of a medium; other processes see the whole file or none."""
         self.put_named(content_hash, {"features": features})
 
     def get_named(self, content_hash: str) -> dict[str, Tensor] | None:
-        """Like :meth:`get`, where several tensors were made of a medium."""
+        """Like :meth:`get`, for several tensors by name."""
         path = self._path(content_hash)
         try:
             return safetensors.torch.load(path.read_bytes())
@@ -46,7 +46,7 @@ class FeatureCache:
             return None
 
     def put_named(self, content_hash: str, tensors: Mapping[str, Tensor]) -> None:
-        """Like :meth:`put`, for several tensors."""
+        """Like :meth:`put`, for several tensors by name."""
         path = self._path(content_hash)
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, unfinished = tempfile.mkstemp(dir=path.parent, prefix=".unfinished-")

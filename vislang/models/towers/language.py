@@ -10,15 +10,13 @@ from pathlib import Path
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import logging as transformers_logging
 
 from vislang.cache import cache_folder
+from vislang.models.base import fingerprint
 from vislang.models.towers.causal_lm import FrozenCausalLM
-from vislang.models.towers.packaged import PACKAGED, TowerError, fingerprint, not_found
+from vislang.models.towers.packaged import PACKAGED, TowerError, check_complete, not_found
+from vislang.models.towers.quiet import quiet_transformers
 from vislang.nn.quantized import quantize_linears
-
-# transformers draws bars of its own while it loads; a second of loading needs none.
-transformers_logging.disable_progress_bar()
 
 
 @dataclass
@@ -26,8 +24,8 @@ class LanguageTower:
     """A frozen causal language model with its tokenizer.
 
     Attributes:
-        name: the name it was asked for by.
-        fingerprint: SHA-256 over its weights, as they were found.
+        name: the folder, packaged name or Hub id that it was opened by.
+        fingerprint: SHA-256 over its weights in float32, before any quantization.
         quantized: whether its linear maps are kept in 8 bits.
     """
 
@@ -45,17 +43,31 @@ def load_causal_lm(name: str) -> PreTrainedModel:
         TowerError: it was found nowhere, or is no causal language model.
     """
     try:
-        return AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32).eval()
+        return _open(name)
+    except TowerError:
+        raise
     except (OSError, ValueError) as error:
         raise not_found("language model", name, error) from error
+
+
+def _open(folder: str) -> PreTrainedModel:
+    """The model of a folder or a Hub id, in float32 and in evaluation mode.
+
+    Raises:
+        TowerError: some of its weights are missing, which transformers would draw at random.
+    """
+    with quiet_transformers():
+        lm, loading = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
+    check_complete(f"language model {folder!r}", loading["missing_keys"])
+    return lm.eval()
 
 
 def load_language_tower(name: str, dtype: torch.dtype = torch.float32, quantize: bool = False) -> LanguageTower:
     """Open a frozen causal language model by folder, packaged name or Hub id.
 
     Args:
-        name: see above.
-        dtype: of the arithmetic.
+        name: a folder in transformers' convention, a packaged name or a Hub id.
+        dtype: number type of the arithmetic.
         quantize: keep its linear maps in 8 bits, all but the head.
 
     Raises:
@@ -66,14 +78,17 @@ def load_language_tower(name: str, dtype: torch.dtype = torch.float32, quantize:
     try:
         if not Path(name).is_dir() and packaged is not None and (weights := packaged.find()) is not None:
             folder = str(_converted_gguf(weights))
-        lm = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        lm = _open(folder)
+        with quiet_transformers():
+            tokenizer = AutoTokenizer.from_pretrained(folder)
     except ImportError as error:
         needed = (str(error).strip().splitlines() or [""])[0]
         raise TowerError(
             f"language model {name!r}: a package to open it with is missing ({needed}). "
             "Run: pip install 'vislang[demo]'"
         ) from None
+    except TowerError:
+        raise
     except (OSError, ValueError) as error:
         raise not_found("language model", name, error) from error
     marks = fingerprint(lm.state_dict())
@@ -86,18 +101,19 @@ def load_language_tower(name: str, dtype: torch.dtype = torch.float32, quantize:
 
 
 def _converted_gguf(weights: Path) -> Path:
-    """The model of a GGUF file as a folder of safetensors in the cache, converted at the first call.
+    """The model of a GGUF file as a folder of safetensors in the cache, converted by the first call.
 
-    Opening the GGUF takes some 25 s each time, the converted folder less than one.
+    Opening the GGUF takes about 25 s, the converted folder less than one.
     """
     stamp = weights.stat()
     folder = cache_folder("towers") / f"{weights.stem}-{stamp.st_size}-{int(stamp.st_mtime)}"
     if (folder / "model.safetensors").is_file() and (folder / "tokenizer.json").is_file():
         return folder
     source = {"pretrained_model_name_or_path": str(weights.parent), "gguf_file": weights.name}
-    tokenizer = AutoTokenizer.from_pretrained(**source)
-    quantized = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
-    # A model read from GGUF refuses to be saved, so its weights move into a fresh one.
+    with quiet_transformers():
+        tokenizer = AutoTokenizer.from_pretrained(**source)
+        quantized = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
+    # transformers cannot save a model that it read from GGUF, so its weights are moved into a new one.
     settings = {k: v for k, v in quantized.config.to_dict().items() if k != "quantization_config"}
     fresh: PreTrainedModel = AutoModelForCausalLM.from_config(AutoConfig.for_model(**settings), dtype=torch.float32)
     fresh.load_state_dict(quantized.state_dict())

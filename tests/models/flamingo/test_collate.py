@@ -11,9 +11,10 @@ import vislang
 from tests import tiny
 from vislang.document import Document, EndOfChunk, Image, Learned, Video
 from vislang.errors import UserError
-from vislang.models.flamingo.bridge import PerceiverResampler
 from vislang.models.flamingo.collate import IGNORED, Batch, CollateConfig, PromptNotice
 from vislang.models.flamingo.model import Flamingo
+from vislang.models.flamingo.prefill import Runner
+from vislang.models.flamingo.resampler import PerceiverResampler
 
 
 def image(pictures, number: int) -> Image:
@@ -34,7 +35,7 @@ def said(model: Flamingo, batch: Batch, row: int = 0) -> list[str]:
 
 def test_words_go_with_the_image_before_them_and_are_learned_once_there_is_one(towers, pictures):
     model = tiny.flamingo(towers)
-    batch = model.collate([page(pictures, 0, 1)])
+    batch = model.collate.documents([page(pictures, 0, 1)])
     media = (batch.input_ids[0] == model.bridge.media_token).nonzero()[:, 0].tolist()
     assert len(media) == 2
     times = batch.media_time[0].tolist()
@@ -46,7 +47,7 @@ def test_words_go_with_the_image_before_them_and_are_learned_once_there_is_one(t
 
 def test_words_go_with_the_image_after_them(towers, pictures):
     model = tiny.flamingo(towers)
-    batch = model.collate([page(pictures, 0, 1, looks="after")])
+    batch = model.collate.documents([page(pictures, 0, 1, looks="after")])
     media = (batch.input_ids[0] == model.bridge.media_token).nonzero()[:, 0].tolist()
     times = batch.media_time[0].tolist()
     assert batch.prefix == 0
@@ -57,28 +58,31 @@ def test_words_go_with_the_image_after_them(towers, pictures):
 def test_which_of_the_two_is_drawn_by_seed(towers, pictures):
     model = tiny.flamingo(towers)
     document = page(pictures, 0, 1, looks="either")
-    times = [model.collate([document], seed).media_time.tolist() for seed in range(20)]
-    assert times == [model.collate([document], seed).media_time.tolist() for seed in range(20)]
-    either = [model.collate([page(pictures, 0, 1, looks=looks)]).media_time.tolist() for looks in ("before", "after")]
+    times = [model.collate.documents([document], seed).media_time.tolist() for seed in range(20)]
+    assert times == [model.collate.documents([document], seed).media_time.tolist() for seed in range(20)]
+    either = [
+        model.collate.documents([page(pictures, 0, 1, looks=looks)]).media_time.tolist()
+        for looks in ("before", "after")
+    ]
     assert all(time in either for time in times)
     assert {either.index(time) for time in times} == {0, 1}
 
 
-@pytest.mark.parametrize("look", ["latest", "all"])
-def test_a_token_looks_at_the_latest_medium_or_at_all_before_it(towers, pictures, look):
-    model = tiny.flamingo(towers, look=look)
+@pytest.mark.parametrize("attend_to", ["latest", "all"])
+def test_a_token_looks_at_the_latest_medium_or_at_all_before_it(towers, pictures, attend_to):
+    model = tiny.flamingo(towers, attend_to=attend_to)
     document = Document([image(pictures, 0), "and", image(pictures, 1), "what color?"], target="red")
     (token,) = model.attention(document)
     first, second = (grid.sum().item() for grid in token.maps)
     assert first + second == pytest.approx(1, abs=1e-5)
-    assert (first > 0) == (look == "all")
+    assert (first > 0) == (attend_to == "all")
 
 
-@pytest.mark.parametrize("look", ["latest", "all"])
+@pytest.mark.parametrize("attend_to", ["latest", "all"])
 @pytest.mark.parametrize("added", [False, True])
-def test_packed_documents_do_not_see_each_other(towers, pictures, look, added):
-    plain = tiny.flamingo(towers, look=look, train_added_tokens=added)
-    packed = tiny.flamingo(towers, CollateConfig(pack=60), look=look, train_added_tokens=added)
+def test_packed_documents_do_not_see_each_other(towers, pictures, attend_to, added):
+    plain = tiny.flamingo(towers, attend_to=attend_to, train_added_tokens=added)
+    packed = tiny.flamingo(towers, CollateConfig(pack=60), attend_to=attend_to, train_added_tokens=added)
     packed.load_trainable_state(plain.trainable_state())
     documents = [
         page(pictures, 0, 1),
@@ -87,12 +91,12 @@ def test_packed_documents_do_not_see_each_other(towers, pictures, look, added):
         page(pictures, 4),
         Document(["is it a cat?"], target="no"),
     ]
-    batch = packed.collate(documents)
+    batch = packed.collate.documents(documents)
     assert len(batch.input_ids) < len(documents)
     assert batch.segments is not None
     results = []
-    for model, of in ((plain, plain.collate(documents)), (packed, batch)):
-        found, _ = model.bridge.token_log_likelihoods(model._with_features(of))
+    for model, of in ((plain, plain.collate.documents(documents)), (packed, batch)):
+        found, _ = model.runner.token_log_likelihoods(model.with_features(of))
         trained = [p for p in model.bridge.parameters() if p.requires_grad]
         gradients = torch.autograd.grad(found.sum(), trained, allow_unused=True)
         results.append((found.sort().values, [g for g in gradients if g is not None]))
@@ -126,7 +130,7 @@ def test_packing_is_exact_on_every_family(family):
     assert one.position_ids()[0].tolist() == [n for length in lengths for n in range(length)]
     expected = torch.cat([bridge(rows)[row, :n] for row, n in enumerate(lengths)])
     torch.testing.assert_close(bridge(one)[0], expected, atol=1e-5, rtol=0)
-    ours, theirs = bridge.token_log_likelihoods(one)[0], bridge.token_log_likelihoods(rows)[0]
+    ours, theirs = Runner(bridge).token_log_likelihoods(one)[0], Runner(bridge).token_log_likelihoods(rows)[0]
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
 
 
@@ -134,7 +138,7 @@ def test_a_language_model_with_alibi_is_not_packed():
     bridge = tiny.bridge(AutoModelForCausalLM.from_config(tiny.TUPLES["bloom"]))
     batch = tiny.batch(bridge.media_token, prefix=0)
     batch = dataclasses.replace(batch, segments=torch.zeros_like(batch.input_ids))
-    for read in (bridge, bridge.losses):
+    for read in (bridge, Runner(bridge).losses):
         with pytest.raises(UserError, match=r"collate\.pack: a bloom .* Set pack to 0"):
             read(batch)
 
@@ -150,7 +154,7 @@ def test_a_language_model_with_a_window_is_packed_within_it():
     segments[:, 2:] = -1
     bridge(dataclasses.replace(short, segments=segments))
     batch = tiny.batch(bridge.media_token, prefix=5)
-    with pytest.raises(UserError, match=r"looks 5 tokens back .* Set pack to at most 5, or to 0"):
+    with pytest.raises(UserError, match=r"the last 5 tokens only.* Set pack to at most 5, or to 0"):
         bridge(dataclasses.replace(batch, segments=torch.zeros_like(batch.input_ids)))
 
 
@@ -172,7 +176,7 @@ def test_of_a_long_page_a_window_is_learned(towers, pictures):
     long = page(pictures, 0, 1, 2, 3, 4, 5, 6, 7)
     seen = set()
     for seed in range(30):
-        batch = model.collate([long], seed)
+        batch = model.collate.documents([long], seed)
         assert batch.input_ids.shape[1] <= 30
         media = (batch.input_ids == model.bridge.media_token).sum().item()
         assert media == (batch.media_index >= 0).sum().item() <= 2
@@ -191,23 +195,23 @@ def test_a_prompt_over_the_context_is_refused_or_loses_its_first_examples(towers
     parts = [part for shot in shots for part in (shot, "a red shape", EndOfChunk())]
     prompt = Document([*parts, image(pictures, 20), "a"], name="my.jsonl:3")
     with pytest.raises(UserError, match=r"my\.jsonl:3: \d+ tokens.*128.*or let the first ones be dropped"):
-        tiny.flamingo(towers).collate([prompt])
+        tiny.flamingo(towers).collate.documents([prompt])
     model = tiny.flamingo(towers, CollateConfig(too_long="drop"))
     with pytest.warns(PromptNotice, match=r"my\.jsonl:3: .*the first (\d+) of its examples were left out"):
-        batch = model.collate([prompt])
+        batch = model.collate.documents([prompt])
     assert batch.input_ids.shape[1] <= 128
-    whole = model.collate([Document([*parts[3:6], image(pictures, 20), "a"])]).input_ids[0]
+    whole = model.collate.documents([Document([*parts[3:6], image(pictures, 20), "a"])]).input_ids[0]
     assert batch.input_ids[0, -5:].tolist() == whole[-5:].tolist()
     with pytest.raises(UserError, match="Shorten it"):
-        model.collate([Document(["cat and dog " * 100])])
+        model.collate.documents([Document(["cat and dog " * 100])])
 
 
 def test_a_document_of_one_word_teaches_nothing_and_breaks_nothing(towers, pictures):
     model = tiny.flamingo(towers)
-    losses = model.losses(model.collate([Document([Learned("a")]), Document([Learned("a cat")])]))
+    losses = model(model.collate.documents([Document([Learned("a")]), Document([Learned("a cat")])]))
     assert losses["text"].item() == 0
-    both = model.losses(model.collate([Document([Learned("a")]), page(pictures, 0)]))
-    alone = model.losses(model.collate([page(pictures, 0)]))
+    both = model(model.collate.documents([Document([Learned("a")]), page(pictures, 0)]))
+    alone = model(model.collate.documents([page(pictures, 0)]))
     assert both["text"].item() == pytest.approx(alone["text"].item(), abs=1e-5)
 
 
@@ -224,13 +228,13 @@ def test_a_video_is_frames_with_times(towers, pictures, tmp_path):
     film = Video(tiny.write_video(tmp_path / "film.mp4", [0, 80, 160, 240]))
     model = tiny.flamingo(towers, frames=8)
     document = Document([film, "what color?"], target="red")
-    batch = model.collate([document, Document([image(pictures, 0), "a cat"], target="no")])
+    batch = model.collate.documents([document, Document([image(pictures, 0), "a cat"], target="no")])
     assert batch.frames.tolist() == [4, 1]
     alone = [model.score([d])[0].log_likelihood for d in (document, Document([image(pictures, 0)], target="no"))]
     together = model.score([document, Document([image(pictures, 0)], target="no")])
     assert [score.log_likelihood for score in together] == pytest.approx(alone, abs=1e-4)
-    assert model.prepare([document]) == 1
-    assert model.prepare([document]) == 0
+    assert model.prepare_documents([document]) == 1
+    assert model.prepare_documents([document]) == 0
     assert model.score([document])[0].log_likelihood == pytest.approx(alone[0], abs=1e-5)
     assert isinstance(model.ask(film, "what color?"), str)
     (token,) = model.attention(document)
@@ -279,7 +283,7 @@ def test_only_the_rows_of_added_tokens_train(family):
     batch.targets[:2, -1] = bridge.chunk_token
     batch.input_ids[:2, -2] = bridge.chunk_token
     assert bridge.logits(torch.zeros(1, 1, bridge.lm.head_width)).shape[-1] == tiny.TYPES + 2
-    bridge.losses(batch)["text"].backward()
+    Runner(bridge).losses(batch)["text"].backward()
     assert lm.get_input_embeddings().weight.grad is None
     for row in (bridge.media_embedding, bridge.chunk_embedding, *([] if tied else [bridge.chunk_head])):
         assert row.grad.abs().max() > 0
@@ -295,7 +299,7 @@ def test_only_the_rows_of_added_tokens_train(family):
 
 def test_added_tokens_are_saved_and_end_texts(towers, pictures, tmp_path):
     model = tiny.flamingo(towers, train_added_tokens=True)
-    batch = model.collate([page(pictures, 0, 1)])
+    batch = model.collate.documents([page(pictures, 0, 1)])
     assert model.bridge.chunk_token in batch.input_ids
     assert model.bridge.chunk_token in batch.targets
     prompt = Document([image(pictures, 0), "a cat"])
@@ -305,7 +309,7 @@ def test_added_tokens_are_saved_and_end_texts(towers, pictures, tmp_path):
     opened = vislang.load(tmp_path / "saved")
     torch.testing.assert_close(opened.bridge.chunk_embedding, model.bridge.chunk_embedding)
     with torch.no_grad():
-        # A head that always shouts ends the text at once.
-        hidden = model._begun([prompt], None).hidden[0, 0]
+        # A head with the largest logit everywhere ends the text at once.
+        hidden = model.prefill(prompt).hidden[0, 0]
         model.bridge.chunk_head.copy_(100 * hidden / hidden.norm())
     assert model.generate([prompt]) == [""]

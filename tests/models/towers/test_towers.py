@@ -1,11 +1,18 @@
 """Towers: the packaged ones for real, others from folders."""
 
+import subprocess
+import sys
+
 import pytest
+import safetensors.torch
 import torch
 from PIL import Image as Pillow
+from transformers import ViTConfig, ViTModel
+from transformers.utils import logging as transformers_logging
 
+from vislang.models.base import fingerprint
 from vislang.models.towers.language import load_language_tower
-from vislang.models.towers.packaged import EFFICIENTNET_LITE0, PACKAGED, SMOLLM2, TowerError, fingerprint
+from vislang.models.towers.packaged import EFFICIENTNET_LITE0, PACKAGED, SMOLLM2, TowerError
 from vislang.models.towers.vision import load_vision_tower
 
 
@@ -108,3 +115,57 @@ def test_the_image_half_of_a_contrastive_pair_serves(family, tmp_path):
     assert features.shape == (1, 16, 16)
     whole = pair.eval().vision_model(pixel_values=pixels).last_hidden_state
     assert torch.allclose(features, whole[:, -16:], atol=1e-6)
+
+
+def test_nothing_is_printed_where_a_tower_opens(towers, tmp_path):
+    """A ViT without a pooler, for which transformers prints a table: nothing of it reaches the terminal."""
+    code = (
+        "import sys\n"
+        "from vislang.models.towers.language import load_language_tower\n"
+        "from vislang.models.towers.vision import load_vision_tower\n"
+        "load_language_tower(sys.argv[1]), load_vision_tower(sys.argv[2])\n"
+    )
+    run = subprocess.run([sys.executable, "-c", code, *towers], capture_output=True, text=True, check=True)
+    assert (run.stdout, run.stderr) == ("", "")
+
+
+def test_the_callers_own_settings_of_transformers_stay(towers):
+    before = (transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled())
+    try:
+        transformers_logging.set_verbosity_info()
+        transformers_logging.enable_progress_bar()
+        load_vision_tower(towers[1])
+        assert transformers_logging.get_verbosity() == transformers_logging.INFO
+        assert transformers_logging.is_progress_bar_enabled()
+    finally:
+        transformers_logging.set_verbosity(before[0])
+        (transformers_logging.enable_progress_bar if before[1] else transformers_logging.disable_progress_bar)()
+
+
+def test_a_language_model_with_weights_missing_is_an_error(towers, tmp_path):
+    """transformers draws them at random and prints a report, which nobody would see any more."""
+    import shutil
+
+    shutil.copytree(towers[0], tmp_path / "language")
+    file = tmp_path / "language" / "model.safetensors"
+    state = safetensors.torch.load_file(file)
+    del state["model.layers.1.mlp.up_proj.weight"]
+    safetensors.torch.save_file(state, file, metadata={"format": "pt"})
+    with pytest.raises(
+        TowerError, match=r"^language model .*: has no weights for model\.layers\.1\.mlp\.up_proj\.weight"
+    ):
+        load_language_tower(str(tmp_path / "language"))
+
+
+def test_a_vision_tower_with_weights_missing_is_an_error_but_for_its_pooler(tmp_path):
+    shape = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    model = ViTModel(ViTConfig(**shape, image_size=32, patch_size=8), add_pooling_layer=False)
+    model.save_pretrained(tmp_path)
+    (tmp_path / "preprocessor_config.json").write_text('{"image_processor_type": "ViTImageProcessor"}')
+    assert load_vision_tower(str(tmp_path)).width == 16
+    file = tmp_path / "model.safetensors"
+    state = safetensors.torch.load_file(file)
+    del state[next(key for key in state if key.endswith("output.dense.weight"))]
+    safetensors.torch.save_file(state, file, metadata={"format": "pt"})
+    with pytest.raises(TowerError, match=r"^vision tower .*: has no weights for .*weight\. Give"):
+        load_vision_tower(str(tmp_path))

@@ -10,7 +10,8 @@ from tests import tiny
 from vislang.errors import UserError
 from vislang.models.flamingo.bridge import FlamingoConfig
 from vislang.models.flamingo.collate import IGNORED, Batch
-from vislang.models.flamingo.decoding import Decoding, write_on
+from vislang.models.flamingo.decoding import Decoding, generate
+from vislang.models.flamingo.prefill import Runner
 from vislang.models.towers.causal_lm import positions_of
 
 
@@ -28,7 +29,8 @@ def own_logits(lm, bridge, batch):
 
 
 def write(bridge, batch, count, *ends):
-    return [text.tokens for (text,) in write_on(bridge, bridge.read(batch), Decoding(count), frozenset(ends))]
+    runner = bridge if isinstance(bridge, Runner) else Runner(bridge)
+    return [text.tokens for (text,) in generate(runner, runner.prefill(batch), Decoding(count), frozenset(ends))]
 
 
 @torch.no_grad()
@@ -63,7 +65,7 @@ def test_the_language_model_is_never_changed(lm):
     bridge = tiny.bridge(lm, opened=True)
     batch = tiny.batch(bridge.media_token)
     bridge(batch)
-    bridge.losses(batch)["text"].backward()
+    Runner(bridge).losses(batch)["text"].backward()
     write(bridge, batch, 3)
     bridge.attention_maps(batch)
     assert state() == before
@@ -78,11 +80,12 @@ def test_what_is_recalled_equals_what_is_run_through(lm, prefix):
     batch = tiny.batch(bridge.media_token, prefix)
     labelled = batch.targets != IGNORED
     through = bridge(batch).log_softmax(-1)[labelled].gather(1, batch.targets[labelled][:, None])[:, 0]
-    fresh, rows = bridge.token_log_likelihoods(batch)
+    runner = Runner(bridge)
+    fresh, rows = runner.token_log_likelihoods(batch)
     torch.testing.assert_close(fresh, through, atol=1e-5, rtol=0)
     assert rows.tolist() == labelled.nonzero()[:, 0].tolist()
-    bridge.keep_texts(batch, to_continue=False)
-    recalled, _ = bridge.token_log_likelihoods(batch)
+    runner.keep_texts(batch, to_continue=False)
+    recalled, _ = runner.token_log_likelihoods(batch)
     torch.testing.assert_close(recalled, through, atol=1e-5, rtol=0)
 
 
@@ -102,7 +105,7 @@ def test_gradients_of_the_shortcut_are_those_of_the_whole(lm):
     bridge = tiny.bridge(lm, opened=True)
     batch = tiny.batch(bridge.media_token)
     trained = [p for p in bridge.parameters() if p.requires_grad]
-    short = torch.autograd.grad(bridge.losses(batch)["text"], trained)
+    short = torch.autograd.grad(Runner(bridge).losses(batch)["text"], trained)
     labelled = batch.targets != IGNORED
     whole_loss = torch.nn.functional.cross_entropy(bridge(batch)[labelled], batch.targets[labelled])
     for ours, theirs in zip(short, torch.autograd.grad(whole_loss, trained), strict=True):
@@ -113,10 +116,11 @@ def test_gradients_of_the_shortcut_are_those_of_the_whole(lm):
 @pytest.mark.parametrize("kept", [False, True])
 def test_generating_a_batch_equals_each_text_run_through_alone(lm, kept):
     bridge = tiny.bridge(lm, opened=True)
+    runner = Runner(bridge)
     batch = tiny.batch(bridge.media_token)
     if kept:
-        bridge.keep_texts(batch, to_continue=True)
-    written = write(bridge, batch, 5)
+        runner.keep_texts(batch, to_continue=True)
+    written = write(runner, batch, 5)
     for row, real in enumerate(batch.attention_mask.bool()):
         ids, time = batch.input_ids[row, real][None], batch.media_time[row, real][None]
         alone = []
@@ -139,7 +143,7 @@ def test_layers_that_give_tuples_are_skipped_as_well(family):
     batch = tiny.batch(bridge.media_token)
     labelled = batch.targets != IGNORED
     through = bridge(batch).log_softmax(-1)[labelled].gather(1, batch.targets[labelled][:, None])[:, 0]
-    torch.testing.assert_close(bridge.token_log_likelihoods(batch)[0], through, atol=1e-5, rtol=0)
+    torch.testing.assert_close(Runner(bridge).token_log_likelihoods(batch)[0], through, atol=1e-5, rtol=0)
     assert [len(row) for row in write(bridge, batch, 3)] == [3, 3, 3]
 
 
@@ -165,7 +169,7 @@ def test_attention_maps_are_shares_and_blind_where_nothing_is():
 
 def test_a_trained_media_token_gets_a_gradient():
     bridge = tiny.bridge(tiny.language_model("gpt2"), opened=True, train_added_tokens=True)
-    bridge.losses(tiny.batch(bridge.media_token))["text"].backward()
+    Runner(bridge).losses(tiny.batch(bridge.media_token))["text"].backward()
     assert bridge.media_embedding.grad.abs().max() > 0
 
 
@@ -188,9 +192,9 @@ def test_default_placement_is_before_every_so_manieth_layer():
 
 
 def test_a_memory_budget_is_kept():
-    bridge = tiny.bridge(tiny.language_model("llama"))
-    bridge.frozen_text._budget = 1
-    batch = tiny.batch(bridge.media_token)
-    bridge.keep_texts(batch, to_continue=True)
-    assert bridge.frozen_text._kept == {}
-    assert len(write(bridge, batch, 2)) == 3
+    runner = Runner(tiny.bridge(tiny.language_model("llama")))
+    runner.frozen_text._budget = 1
+    batch = tiny.batch(runner.bridge.media_token)
+    runner.keep_texts(batch, to_continue=True)
+    assert runner.frozen_text._kept == {}
+    assert len(write(runner, batch, 2)) == 3

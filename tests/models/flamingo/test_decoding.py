@@ -1,4 +1,4 @@
-"""Writing on: beams find the most likely text, draws follow the distribution, what is read once serves many."""
+"""Decoding: beams find the most likely text, draws follow the distribution, a prefilled state serves many prompts."""
 
 import dataclasses
 import itertools
@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from tests import tiny
-from tests.models.test_interleaved import image
+from tests.models.flamingo.test_collate import image
 from vislang.document import Document, EndOfChunk, Learned
 from vislang.errors import UserError
 from vislang.models.flamingo.bridge import Bridge
 from vislang.models.flamingo.collate import Batch, CollateConfig, PromptNotice
-from vislang.models.flamingo.decoding import Decoding, top, write_on
-from vislang.prompt import Shot
+from vislang.models.flamingo.decoding import Decoding, generate, top
+from vislang.models.flamingo.prefill import NextSteps, Runner
 
 
 @pytest.fixture
@@ -24,31 +24,33 @@ def model(towers):
 @pytest.fixture
 def prompts(model, pictures):
     return [
-        model.prompts.ask(image(pictures, 0), "what color?"),
+        model.prompts.render(tiny.question(image(pictures, 0), "what color?")),
         Document([image(pictures, 2), "a cat", image(pictures, 3), " and"]),
         Document(["a dog and a"]),
     ]
 
 
 def shots(pictures):
-    return [Shot(image(pictures, n), "blue" if n % 2 else "red", "what color is the shape?") for n in range(4)]
+    colours = ["red", "blue", "red", "blue"]
+    return [tiny.question(image(pictures, n), "what color is the shape?", colour) for n, colour in enumerate(colours)]
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("family", sorted({**tiny.FAMILIES, **tiny.TUPLES, **tiny.WINDOWED}))
 def test_rows_of_unequal_length_are_continued_as_each_alone(family):
     """Whatever a family makes of padding: positions, biases by distance, windows."""
-    bridge = tiny.bridge(tiny.language_model(family), opened=True)
+    runner = Runner(tiny.bridge(tiny.language_model(family), opened=True))
+    bridge = runner.bridge
     batch = tiny.batch(bridge.media_token)
-    said = torch.tensor([[7, 9, 11, 4]])
+    text = torch.tensor([[7, 9, 11, 4]])
     more = dataclasses.replace(tiny.batch(bridge.media_token, prefix=0), features=batch.features)
 
     def likelihoods(batch: Batch, more: Batch) -> list[torch.Tensor]:
-        reading = bridge.read(batch)
-        ids = said.expand(len(batch.input_ids), -1)
+        state = runner.prefill(batch)
+        ids = text.expand(len(batch.input_ids), -1)
         return [
-            bridge.log_likelihoods_after(each, ids, torch.ones_like(ids))
-            for each in (reading, bridge.read_on(reading, more))
+            runner.log_likelihoods_after(each, torch.arange(len(ids)), ids, torch.ones_like(ids))
+            for each in (state, runner.extend(state, more))
         ]
 
     together = likelihoods(batch, more)
@@ -74,15 +76,15 @@ def test_enough_beams_find_the_best_of_all_texts(penalty):
     bridge = tiny.bridge(tiny.language_model("llama"), opened=True)
     batch = tiny.batch(bridge.media_token)
     end = 5
-    found = write_on(
-        bridge, bridge.read(batch), Decoding(2, beams=tiny.TYPES, length_penalty=penalty, returns=3), frozenset({end})
-    )
-    reading = bridge.read(batch)
-    first = bridge.logits(reading.hidden)[:, -1].log_softmax(-1)
+    runner = Runner(bridge)
+    decoding = Decoding(2, beams=tiny.TYPES, length_penalty=penalty, returns=3)
+    found = generate(runner, runner.prefill(batch), decoding, frozenset({end}))
+    state = runner.prefill(batch)
+    first = bridge.logits(state.hidden)[:, -1].log_softmax(-1)
     everything = torch.full((3, tiny.TYPES, tiny.TYPES), -torch.inf)
     for token in range(tiny.TYPES):
-        again = reading.of(torch.arange(3))
-        after = bridge.advance(again, torch.full((3,), token), bridge.steps_after(again))
+        again = state.of(torch.arange(3))
+        after = runner.advance(again, torch.full((3,), token), NextSteps(runner, again))
         everything[:, token] = first[:, token, None] + bridge.logits(after.hidden)[:, -1].log_softmax(-1)
     for row in range(3):
         texts = [([], first[row, end].item(), 1)]
@@ -90,17 +92,17 @@ def test_enough_beams_find_the_best_of_all_texts(penalty):
             if one != end:
                 texts.append(([one] if two == end else [one, two], everything[row, one, two].item(), 2))
         texts.sort(key=lambda text: -text[1] / text[2] ** penalty)
-        assert [written.tokens for written in found[row]] == [tokens for tokens, _, _ in texts[:3]]
-        likelihoods = [written.log_likelihood for written in found[row]]
+        assert [text.tokens for text in found[row]] == [tokens for tokens, _, _ in texts[:3]]
+        likelihoods = [text.log_likelihood for text in found[row]]
         assert likelihoods == pytest.approx([value for _, value, _ in texts[:3]], abs=1e-4)
 
 
 @pytest.mark.parametrize("settings", [{}, {"beams": 3}, {"temperature": 1.0, "returns": 2, "seed": 4}])
 def test_prompts_in_a_batch_are_continued_as_each_alone(model, prompts, settings):
     decoding = Decoding(6, **settings)
-    together = model.write(prompts, decoding)
+    together = model.complete(prompts, decoding)
     for prompt, texts in zip(prompts, together, strict=True):
-        ((alone),) = model.write([prompt], decoding)
+        ((alone),) = model.complete([prompt], decoding)
         assert [text.text for text in alone] == [text.text for text in texts]
         likelihoods = [text.log_likelihood for text in texts]
         assert [text.log_likelihood for text in alone] == pytest.approx(likelihoods, abs=1e-3)
@@ -114,13 +116,13 @@ def test_beams_go_over_media_that_are_not_repeated(model, prompts, monkeypatch):
         "steps",
         lambda self, media, *args, **kw: seen.append(len(media.index)) or steps(self, media, *args, **kw),
     )
-    model.write(prompts, Decoding(4, beams=5))
+    model.complete(prompts, Decoding(4, beams=5))
     assert set(seen) == {len(prompts)}
 
 
 def test_draws_follow_the_distribution(model, prompts):
-    drawn = [w.text for w in model.write(prompts[:1], Decoding(1, temperature=1.0, returns=4000))[0]]
-    logits = model.bridge.logits(model.read(prompts[0]).hidden)[0, -1].softmax(-1)
+    drawn = [w.text for w in model.complete(prompts[:1], Decoding(1, temperature=1.0, returns=4000))[0]]
+    logits = model.bridge.logits(model.prefill(prompts[0]).hidden)[0, -1].softmax(-1)
     likely = logits.topk(5)
     for probability, token in zip(likely.values.tolist(), likely.indices.tolist(), strict=True):
         share = drawn.count(model.tokenizer.decode([token], skip_special_tokens=True).strip()) / len(drawn)
@@ -129,7 +131,7 @@ def test_draws_follow_the_distribution(model, prompts):
 
 def test_the_same_seed_draws_the_same_and_another_does_not(model, prompts):
     def texts(seed):
-        return [[w.text for w in own] for own in model.write(prompts, Decoding(8, temperature=1.0, seed=seed))]
+        return [[w.text for w in own] for own in model.complete(prompts, Decoding(8, temperature=1.0, seed=seed))]
 
     assert texts(1) == texts(1)
     assert texts(1) != texts(2)
@@ -147,14 +149,14 @@ def test_top_k_and_top_p_leave_the_most_likely():
 def test_stops_end_a_text_and_are_left_out(model, prompts):
     (whole,) = model.generate(prompts[:1], 12)
     stop = whole[3:5]
-    ((stopped,),) = model.write(prompts[:1], Decoding(12, stop=(stop,)))
+    ((stopped,),) = model.complete(prompts[:1], Decoding(12, stop=(stop,)))
     assert stopped.text == whole[: whole.index(stop)].strip()
 
 
 @pytest.mark.parametrize("stop", [(), (" ",)])
 def test_a_streamed_text_is_the_written_one(model, prompts, stop):
     for prompt in prompts:
-        ((written,),) = model.write([prompt], Decoding(12, stop=stop))
+        ((written,),) = model.complete([prompt], Decoding(12, stop=stop))
         pieces = list(model.stream(prompt, Decoding(12, stop=stop)))
         assert "".join(pieces) == written.text
     with pytest.raises(UserError, match="one at a time"):
@@ -175,49 +177,52 @@ def test_a_prompt_is_read_whole_though_its_examples_are_to_be_learned(towers, pi
     options = ["red", "a blue shape"]
     ranked = []
     for learned in (True, False):
-        asked = [model.prompts.ask(image(pictures, n), "what?", shots(pictures), learn_shots=learned) for n in (8, 9)]
+        asked = [
+            model.prompts.render(tiny.question(image(pictures, n), "what?"), shots(pictures), learn=learned)
+            for n in (8, 9)
+        ]
         ranked.append([[score.log_likelihood for score in own] for own in model.rank(asked, options)])
         scored = model.score([dataclasses.replace(document, target="red") for document in asked])
         assert [score.log_likelihood for score in scored] == pytest.approx([own[0] for own in ranked[-1]], abs=1e-3)
     torch.testing.assert_close(torch.tensor(ranked[0]), torch.tensor(ranked[1]), atol=1e-4, rtol=0)
     lengths = [
-        int(model.read(Document([image(pictures, 0), said, EndOfChunk()])).lengths)
-        for said in (Learned("a red shape"), " a red shape")
+        int(model.prefill(Document([image(pictures, 0), text, EndOfChunk()])).lengths)
+        for text in (Learned("a red shape"), " a red shape")
     ]
     assert lengths[0] == lengths[1]
 
 
 def test_a_text_ends_where_the_context_does(model, pictures):
     """The language model has positions for 128 tokens; the last one written is not read again."""
-    begun = model.read(Document(["cat and dog " * 24]))
+    prefilled = model.prefill(Document(["cat and dog " * 24]))
     prompt = Document([image(pictures, 0), "a cat"])
-    whole = int(model.read(prompt, after=begun).lengths)
+    whole = int(model.prefill(prompt, state=prefilled).lengths)
     with pytest.warns(PromptNotice, match=f"no more than {128 - whole + 1} tokens are written"):
-        model.write([prompt], Decoding(300), after=begun)
+        model.complete([prompt], Decoding(300), state=prefilled)
     with pytest.warns(PromptNotice):
-        assert list(model.stream(prompt, Decoding(300), after=begun))
+        assert list(model.stream(prompt, Decoding(300), state=prefilled))
     with pytest.raises(UserError, match=r"an answer of \d+ tokens.*positions for \d+ more"):
-        model.rank([prompt], ["cat and dog " * 20, "red"], after=begun)
+        model.rank([prompt], ["cat and dog " * 20, "red"], state=prefilled)
     with pytest.raises(UserError, match=r"\d+ tokens, and the language model has positions for 128"):
-        model.read(Document(["cat and dog " * 20]), after=begun)
+        model.prefill(Document(["cat and dog " * 20]), state=prefilled)
 
 
-@pytest.mark.parametrize("look", ["latest", "all"])
-def test_examples_are_read_once_for_many_questions(towers, pictures, look):
-    model = tiny.flamingo(towers, look=look)
+@pytest.mark.parametrize("attend_to", ["latest", "all"])
+def test_examples_are_read_once_for_many_questions(towers, pictures, attend_to):
+    model = tiny.flamingo(towers, attend_to=attend_to)
     examples = shots(pictures)
-    asked = [(image(pictures, n), "what color?") for n in (8, 9, 10)]
-    whole = [model.prompts.ask(*each, examples) for each in asked]
-    begun = model.read(Document(model.prompts.examples(examples)))
-    columns = begun.attention_mask.shape[1]
-    queries = [model.prompts.ask(*each) for each in asked]
+    asked = [tiny.question(image(pictures, n), "what color?") for n in (8, 9, 10)]
+    whole = [model.prompts.render(each, examples) for each in asked]
+    prefilled = model.prefill(Document(model.prompts.examples(examples)))
+    columns = prefilled.attention_mask.shape[1]
+    queries = [model.prompts.render(each) for each in asked]
     for _ in range(2):
-        assert model.generate(queries, 6, after=begun) == model.generate(whole, 6)
-        assert begun.cache.get_seq_length() == columns
-    ranked = [[s.log_likelihood for s in own] for own in model.rank(queries, ["red", "blue"], after=begun)]
+        assert model.generate(queries, 6, state=prefilled) == model.generate(whole, 6)
+        assert prefilled.cache.get_seq_length() == columns
+    ranked = [[s.log_likelihood for s in own] for own in model.rank(queries, ["red", "blue"], state=prefilled)]
     plain = [[s.log_likelihood for s in own] for own in model.rank(whole, ["red", "blue"])]
     torch.testing.assert_close(torch.tensor(ranked), torch.tensor(plain), atol=1e-3, rtol=0)
-    assert "".join(model.stream(queries[0], Decoding(6), begun)) == model.generate(whole[:1], 6)[0]
+    assert "".join(model.stream(queries[0], Decoding(6), prefilled)) == model.generate(whole[:1], 6)[0]
 
 
 def test_given_answers_are_scored_as_they_would_be_alone(model, prompts):
@@ -228,7 +233,7 @@ def test_given_answers_are_scored_as_they_would_be_alone(model, prompts):
             assert alone.tokens == score.tokens
             assert score.log_likelihood == pytest.approx(alone.log_likelihood, abs=1e-3)
             # And as the plain definition has it.
-            batch = model._with_features(model.collate([Document(prompt.parts, target=option)]))
+            batch = model.with_features(model.collate.documents([Document(prompt.parts, target=option)]))
             through = model.bridge(batch).log_softmax(-1)[batch.targets != -100]
             targets = batch.targets[batch.targets != -100]
             assert through.gather(1, targets[:, None]).sum().item() == pytest.approx(score.log_likelihood, abs=1e-3)

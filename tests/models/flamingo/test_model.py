@@ -3,6 +3,7 @@
 import hashlib
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import safetensors.torch
@@ -18,10 +19,12 @@ from vislang.models.flamingo.collate import IGNORED
 from vislang.models.flamingo.model import Flamingo, FlamingoRecipe
 from vislang.models.loading import ModelNotFound
 from vislang.models.towers.packaged import TowerError
-from vislang.prompt import Prompts, Shot
+from vislang.prompt import Prompts
+from vislang.recipe import read_recipe
 from vislang.train.config import TrainConfig
 from vislang.train.loop import Stream, train
 
+RECIPE = Path(__file__).parents[3] / "recipes" / "flamingo.yaml"
 SMALL = FlamingoConfig(**tiny.BRIDGE)
 
 
@@ -50,7 +53,7 @@ def test_collating_lays_prefix_media_and_target_out(model, pictures):
         Document([image(pictures, 1), "a dog"], target="blue"),
         Document(["a cat"], target="yes"),
     ]
-    batch = model.collate(documents)
+    batch = model.collate.documents(documents)
     tokens = model.tokenizer
     ends = [tokens.decode(row[row != IGNORED]) for row in batch.targets]
     assert ends == [" red</s>", " blue</s>", " yes</s>"]
@@ -66,7 +69,7 @@ def test_collating_lays_prefix_media_and_target_out(model, pictures):
 
 
 def test_an_image_in_several_rows_is_carried_once(model, pictures):
-    batch = model.collate([Document(["a", image(pictures, n % 2)]) for n in range(6)])
+    batch = model.collate.documents([Document(["a", image(pictures, n % 2)]) for n in range(6)])
     assert batch.pixels.shape[0] == 2
     assert batch.media_index[:, 0].tolist() == [0, 1, 0, 1, 0, 1]
 
@@ -74,14 +77,14 @@ def test_an_image_in_several_rows_is_carried_once(model, pictures):
 @pytest.mark.parametrize("kept", [False, True])
 def test_answers_in_a_batch_equal_answers_alone(model, pictures, kept):
     documents = [
-        model.prompts.ask(image(pictures, 0), "what color?"),
-        model.prompts.ask(image(pictures, 1), "is it a shape?"),
+        model.prompts.render(tiny.question(image(pictures, 0), "what color?")),
+        model.prompts.render(tiny.question(image(pictures, 1), "is it a shape?")),
         Document([image(pictures, 2), "a cat", image(pictures, 3), " and"]),
         Document(["a dog and a"]),
         Document(["what", Absent(), " is it?"]),
     ]
     if kept:
-        model.prepare(documents * 2)
+        model.prepare_documents(documents * 2)
     together = model.generate(documents, max_new_tokens=6)
     alone = [model.generate([document], max_new_tokens=6)[0] for document in documents]
     assert together == alone
@@ -99,7 +102,7 @@ def test_an_image_changes_the_answer_distribution(model, pictures):
 
 def test_text_alone_is_what_the_language_model_makes_of_it(model):
     document = Document(["a cat and a"], target="dog")
-    ids = model.collate([document])
+    ids = model.collate.documents([document])
     logits = model.bridge.lm.lm(ids.input_ids).logits.log_softmax(-1)
     labelled = ids.targets != IGNORED
     expected = logits[labelled].gather(1, ids.targets[labelled][:, None]).sum().item()
@@ -112,22 +115,22 @@ def test_features_are_computed_once(model, pictures, monkeypatch):
     forward = type(model.vision).forward
     monkeypatch.setattr(type(model.vision), "forward", lambda self, x: encoded.append(len(x)) or forward(self, x))
     fresh = model.score(documents)
-    assert model.prepare(documents) == 4
+    assert model.prepare_documents(documents) == 4
     assert sum(encoded) == 8
-    assert model.prepare(documents) == 0
+    assert model.prepare_documents(documents) == 0
     assert model.score(documents) == fresh
     assert sum(encoded) == 8, "known features were computed again"
 
 
 def test_an_edited_image_is_encoded_again(model, pictures):
-    model.prepare([Document([image(pictures, 0)])])
+    model.prepare_documents([Document([image(pictures, 0)])])
     Pillow.new("RGB", (32, 32), "green").save(pictures / "0.png")
-    assert model.prepare([Document([image(pictures, 0)])]) == 1
+    assert model.prepare_documents([Document([image(pictures, 0)])]) == 1
 
 
 def test_a_damaged_feature_file_is_computed_again(model, pictures):
     document = Document(["a", image(pictures, 0)], target="b")
-    model.prepare([document])
+    model.prepare_documents([document])
     score = model.score([document])
     (file,) = model.collate.cache.folder.rglob("*.safetensors")
     file.write_bytes(file.read_bytes()[:40])
@@ -135,7 +138,7 @@ def test_a_damaged_feature_file_is_computed_again(model, pictures):
 
 
 def test_saving_and_opening(model, pictures, tmp_path):
-    model.prompts = Prompts(question="{image} Q {question} A")
+    model.collate.prompts = Prompts(question="{image} Q {question} A")
     model.save(tmp_path / "saved")
     names = {path.name for path in (tmp_path / "saved").iterdir()}
     assert {"config.json", "model.safetensors", "tokenizer.json", "README.md"} <= names
@@ -206,11 +209,12 @@ def test_weights_of_another_bridge_are_refused(model):
 
 
 def test_shots_change_the_answer(model, pictures):
-    plain = model.prompts.ask(image(pictures, 0), "what color?")
-    shots = model.prompts.ask(image(pictures, 0), "what color?", [Shot(image(pictures, 1), "blue", "what color?")])
+    asked = tiny.question(image(pictures, 0), "what color?")
+    plain = model.prompts.render(asked)
+    shots = model.prompts.render(asked, [tiny.question(image(pictures, 1), "what color?", "blue")])
     scores = model.score([Document(d.parts, target="red") for d in (plain, shots)])
     assert scores[0] != scores[1]
-    assert isinstance(model.ask(image(pictures, 0), "what color?", [Shot(image(pictures, 1), "blue")]), str)
+    assert isinstance(model.ask(image(pictures, 0), "what color?", [tiny.caption(image(pictures, 1), "blue")]), str)
 
 
 def test_attention_is_one_map_a_token_and_medium(model, pictures):
@@ -238,7 +242,7 @@ def test_frozen_parameters_do_not_move_in_training(towers, pictures, added):
     """By their hashes, after real steps of the loop's own optimizer."""
     torch.manual_seed(1)
     model = FlamingoRecipe(*towers, bridge=replace(SMALL, train_added_tokens=added)).build()
-    documents = [Document(["a", image(pictures, n)], target="red") for n in range(4)]
+    examples = [tiny.caption(image(pictures, n), "red") for n in range(4)]
 
     def hashes(trains: bool) -> dict[str, str]:
         state = {**dict(model.named_parameters()), **{f"buffer {n}": b for n, b in model.named_buffers()}}
@@ -251,7 +255,7 @@ def test_frozen_parameters_do_not_move_in_training(towers, pictures, added):
     frozen, trained = hashes(False), hashes(True)
     config = TrainConfig(steps=3, batch_size=4, lr=0.05, warmup_steps=0, lr_scale={"gates": 10})
     (pictures / "run").mkdir()
-    train(model, [Stream("text", documents, 1.0, 4)], config, pictures / "run", Silent())
+    train(model, [Stream("text", examples, 1.0, 4)], config, pictures / "run", Silent())
     assert hashes(False) == frozen
     assert len(frozen) > 30
     unused = {"bridge.chunk_embedding", "bridge.chunk_head"}
@@ -268,7 +272,7 @@ def test_frozen_parameters_have_no_gradient(model, pictures):
     trained = {name: p.clone() for name, p in model.named_parameters() if p.requires_grad}
     model.train()
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.1)
-    model.losses(model.collate(documents))["text"].backward()
+    model(model.collate.documents(documents))["text"].backward()
     optimizer.step()
     now = dict(model.named_parameters())
     assert all(torch.equal(now[name], value) for name, value in frozen.items())
@@ -283,7 +287,7 @@ def test_towers_in_8_bits_are_near_the_whole_ones_and_pass_gradients(towers, pic
         built = FlamingoRecipe(*towers, quantize=quantize, bridge=SMALL).build()
         for block in built.bridge.gated_blocks.values():
             torch.nn.init.ones_(block.attention_gate)
-        built.losses(built.collate([document]))["text"].backward()
+        built(built.collate.documents([document]))["text"].backward()
         gradients.append(built.bridge.gated_blocks["1"].attention.to_queries.weight.grad.flatten())
         scores.append(built.score([document])[0].log_likelihood)
         assert len(built.generate([document, document], max_new_tokens=3)) == 2
@@ -299,8 +303,7 @@ def test_towers_in_8_bits_are_near_the_whole_ones_and_pass_gradients(towers, pic
 
 
 @pytest.mark.parametrize("native", [True, False])
-def test_auto_takes_what_the_machine_multiplies_in_hardware(towers, monkeypatch, native):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+def test_auto_takes_what_the_processor_multiplies_in_hardware(towers, monkeypatch, native):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": native})
     built = FlamingoRecipe(*towers, dtype="auto", bridge=SMALL).build()
     assert built.dtype == (torch.bfloat16 if native else torch.float32)
@@ -315,8 +318,8 @@ def test_bfloat16_is_near_float32_and_is_remembered(towers, pictures, tmp_path):
         built = FlamingoRecipe(*towers, dtype=dtype, bridge=SMALL).build()
         for block in built.bridge.gated_blocks.values():
             torch.nn.init.ones_(block.attention_gate)
-        built.prepare([document] * 2)
-        built.losses(built.collate([document]))["text"].backward()
+        built.prepare_documents([document] * 2)
+        built(built.collate.documents([document]))["text"].backward()
         gradients.append(built.bridge.gated_blocks["1"].attention.to_queries.weight.grad)
         scores.append(built.score([document])[0].log_likelihood)
     assert gradients[1].dtype == torch.float32
@@ -329,3 +332,11 @@ def test_bfloat16_is_near_float32_and_is_remembered(towers, pictures, tmp_path):
     assert opened.score([document])[0].log_likelihood == scores[1]
     assert len(opened.generate([document, document], max_new_tokens=3)) == 2
     assert all(grid.dtype == torch.float32 for token in opened.attention(document) for grid in token.maps)
+
+
+def test_the_recipe_leaves_the_image_size_to_the_tower(towers):
+    """So that a dual encoder, trained at 128 pixels, can take the tower's part by its name alone."""
+    recipe, _ = read_recipe(RECIPE, [f"--model.language_model={towers[0]}", f"--model.vision_tower={towers[1]}"])
+    assert recipe.model.image_size is None
+    recipe.model.bridge = SMALL
+    assert recipe.model.build().vision.image_size == 32

@@ -1,0 +1,146 @@
+"""The Perceiver resampler: features of a medium, however many, become a fixed number of latents."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from vislang.errors import UserError
+from vislang.nn.attention import CrossAttention
+from vislang.nn.statistics import mean_and_deviation
+from vislang.nn.transformer import FeedForward
+
+
+class PerceiverResampler(nn.Module):
+    """Features of a medium, however many, become a fixed number of latents (section 3.1.1, figure 5).
+
+    Learned latents attend to the features and to themselves: keys and values come from the concatenation of both.
+    Features are standardised first, channel by channel, with the mean and the standard deviation that
+    :meth:`standardise` measured. Otherwise what all images share would hide what distinguishes them.
+
+    A video is several frames, each with a learned time embedding; an image is a video of one frame. Where a video has
+    more frames than there are embeddings, these are interpolated along time (appendix A.1.1).
+
+    Args:
+        features_width: width of the vision tower's features.
+        width: width of the latents; features of another width are mapped to it first.
+        latents: number of latents of a medium.
+        depth: number of layers.
+        heads, head_width: shape of the attention.
+        expansion: inner width of the feed-forward, in widths.
+        frames: number of time embeddings; 0 for images alone, which then get none.
+    """
+
+    features_mean: Tensor
+    features_deviation: Tensor
+
+    def __init__(
+        self,
+        features_width: int,
+        width: int,
+        latents: int = 64,
+        depth: int = 6,
+        heads: int = 8,
+        head_width: int = 64,
+        expansion: int = 4,
+        frames: int = 0,
+    ):
+        super().__init__()
+        self.register_buffer("features_mean", torch.zeros(features_width))
+        self.register_buffer("features_deviation", torch.ones(features_width))
+        self.project = nn.Identity() if features_width == width else _small_linear(features_width, width)
+        # Larger than the features: at 0.02, like the latents, the order of frames was not learned.
+        self.times = nn.Parameter(torch.randn(frames, width)) if frames else None
+        # Small beside what they attend to, so that latents differ between images from the first step.
+        self.latents = nn.Parameter(0.02 * torch.randn(latents, width))
+        self.layers = nn.ModuleList(ResamplerLayer(width, heads, head_width, expansion) for _ in range(depth))
+        self.norm = nn.LayerNorm(width)
+
+    @torch.no_grad()
+    def standardise(self, features: Float[Tensor, "media positions features_width"]) -> None:
+        """Measure mean and standard deviation of each channel, over media and positions."""
+        mean, std = mean_and_deviation(features)
+        self.features_mean.copy_(mean)
+        self.features_deviation.copy_(std)
+
+    def forward(
+        self,
+        features: Float[Tensor, "media frames positions features_width"],
+        frames: Int[Tensor, "..."] | None = None,
+        weights: list[Tensor] | None = None,
+    ) -> Float[Tensor, "media latents width"]:
+        """Resample each medium.
+
+        Args:
+            features: of each frame; those of videos with fewer frames than others end in padding.
+            frames: (media,) number of real frames of each; None where all are.
+            weights: a list that receives each layer's attention weights over positions: (media, heads, latents,
+                frames * positions), without those on the latents themselves.
+
+        Raises:
+            UserError: a video, and there are no time embeddings.
+        """
+        media, most, positions, _ = features.shape
+        features = self.project((features - self.features_mean) / self.features_deviation)
+        counts = [most] * media if frames is None else frames.tolist()
+        if self.times is not None:
+            times = torch.stack([F.pad(self._times(n), (0, 0, 0, most - n)) for n in counts])
+            features = features + times[:, :, None].to(features.dtype)
+        elif most > 1:
+            raise UserError(
+                "this bridge was built for images alone; set bridge.frames (8, say) and train it on videos."
+            )
+        mask = None
+        if min(counts) < most:
+            real = torch.arange(most, device=features.device) < frames[:, None]  # type: ignore[index]
+            mask = F.pad(real.repeat_interleave(positions, dim=1), (0, len(self.latents)), value=True)[:, None]
+        latents = self.latents.expand(media, -1, -1)
+        for layer in self.layers:
+            latents = layer(features.flatten(1, 2), latents, mask, weights)
+        return self.norm(latents)
+
+    def _times(self, frames: int) -> Float[Tensor, "frames width"]:
+        """The embedding of each frame's time."""
+        assert self.times is not None
+        if frames <= len(self.times):
+            return self.times[:frames]
+        interpolated = F.interpolate(self.times.t()[None], size=frames, mode="linear", align_corners=True)
+        return interpolated[0].t()
+
+
+def _small_linear(width_in: int, width_out: int) -> nn.Linear:
+    """A linear map with a tenth of the usual initial size. Its output is normalised next, so that only the direction of
+    its rows matters, and the smaller they are the faster that direction changes."""
+    linear = nn.Linear(width_in, width_out)
+    with torch.no_grad():
+        linear.weight.mul_(0.1)
+        linear.bias.zero_()
+    return linear
+
+
+class ResamplerLayer(nn.Module):
+    """Latents attend to features and to themselves, then a feed-forward; both with a residual connection."""
+
+    def __init__(self, width: int, heads: int, head_width: int, expansion: int):
+        super().__init__()
+        self.norm_features = nn.LayerNorm(width)
+        self.norm_latents = nn.LayerNorm(width)
+        self.attention = CrossAttention(width, width, heads, head_width)
+        self.feed_forward = FeedForward(width, expansion)
+
+    def forward(
+        self,
+        features: Float[Tensor, "media positions width"],
+        latents: Float[Tensor, "media latents width"],
+        mask: Bool[Tensor, "media 1 positions_and_latents"] | None = None,
+        weights: list[Tensor] | None = None,
+    ) -> Float[Tensor, "media latents width"]:
+        """One layer; ``mask`` is True where a position may be attended to, False where a frame is padding."""
+        queries = self.norm_latents(latents)
+        context = self.attention.keys_values(torch.cat([self.norm_features(features), queries], dim=1))
+        if weights is not None:
+            weights.append(self.attention.weights(queries, context, mask)[..., : features.shape[1]])
+        latents = latents + self.attention(queries, context, mask)
+        return latents + self.feed_forward(latents)

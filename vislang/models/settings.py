@@ -1,0 +1,117 @@
+"""Settings of a saved model: JSON values become dataclasses, and each value is checked on the way."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import types
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from vislang.errors import UserError
+
+Settings = TypeVar("Settings")
+
+
+def settings_of(kind: type[Settings], values: Any, file: Path | str) -> Settings:
+    """A dataclass from the JSON values of a file; dataclasses inside it are built likewise.
+
+    Args:
+        kind: the dataclass. A setting with a default may be missing, since an older version may not have had it.
+        values: what ``dataclasses.asdict`` gave, read from JSON.
+        file: where the values come from, for messages.
+
+    Raises:
+        UserError: a setting is unknown, missing, of another type or out of its range; the message names file and
+            setting.
+    """
+    return _dataclass(kind, values, file, "")
+
+
+def _dataclass(kind: type[Settings], values: Any, file: Path | str, path: str) -> Settings:
+    if not isinstance(values, Mapping):
+        raise UserError(f"{file}: {path or 'the whole'} must be an object of settings, and is {values!r}.")
+    fields = {field.name: field for field in dataclasses.fields(kind) if field.init}  # type: ignore[arg-type]
+    prefix = f"{path}." if path else ""
+    for name in values:
+        if name not in fields:
+            raise UserError(f"{file}: {prefix}{name} is no setting that this version knows; it knows {_list(fields)}.")
+    for name, field in fields.items():
+        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        if required and name not in values:
+            raise UserError(f"{file}: {prefix}{name} is missing. Copy the file again, or save the model again.")
+    hints = get_type_hints(kind)
+    made = {name: _value(hints[name], value, file, prefix + name) for name, value in values.items()}
+    try:
+        return kind(**made)
+    except ValueError as error:
+        raise UserError(f"{file}: {f'{path}: ' if path else ''}{error}") from None
+
+
+def _value(hint: Any, value: Any, file: Path | str, path: str) -> Any:
+    """A value as its annotation has it."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        return _one_of(arguments, value, file, path)
+    if dataclasses.is_dataclass(hint):
+        return _dataclass(hint, value, file, path)  # type: ignore[arg-type]
+    if not _fits(hint, value):
+        raise UserError(f"{file}: {path} is {value!r}; it must be {_named(hint)}.")
+    if origin is tuple and arguments[-1:] != (...,):
+        if len(arguments) != len(value):
+            raise UserError(f"{file}: {path} is {value!r}; it must have {len(arguments)} values.")
+        return tuple(_value(inner, each, file, path) for inner, each in zip(arguments, value, strict=True))
+    if origin in (list, tuple, Sequence) or getattr(origin, "__name__", "") == "Sequence":
+        made = [_value(arguments[0], each, file, f"{path}[{number}]") for number, each in enumerate(value)]
+        return tuple(made) if origin is tuple else made
+    if isinstance(value, Mapping) and arguments:
+        return {name: _value(arguments[1], each, file, f"{path}.{name}") for name, each in value.items()}
+    return value
+
+
+def _one_of(hints: Sequence[Any], value: Any, file: Path | str, path: str) -> Any:
+    fitting = [hint for hint in hints if _fits(hint, value)]
+    if not fitting:
+        raise UserError(f"{file}: {path} is {value!r}; it must be {' or '.join(_named(hint) for hint in hints)}.")
+    return _value(fitting[0], value, file, path)
+
+
+def _fits(hint: Any, value: Any) -> bool:
+    """Whether a value is of the kind that an annotation names; what is inside it is not looked at."""
+    kind = get_origin(hint) or hint
+    if kind is Any:
+        return True
+    if kind is Literal:
+        return any(value == known and type(value) is type(known) for known in get_args(hint))
+    if kind in (None, types.NoneType):
+        return value is None
+    if kind in (Union, types.UnionType):
+        return any(_fits(inner, value) for inner in get_args(hint))
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if kind is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if kind in (bool, str):
+        return isinstance(value, kind)
+    if dataclasses.is_dataclass(kind) or issubclass(kind, Mapping):
+        return isinstance(value, Mapping)
+    return isinstance(value, list | tuple)
+
+
+def _named(hint: Any) -> str:
+    """What an annotation asks for, in words."""
+    kind = get_origin(hint) or hint
+    if kind is Literal:
+        return _list([repr(value) for value in get_args(hint)], "or")
+    if kind in (None, types.NoneType):
+        return "null"
+    words = {int: "a whole number", float: "a finite number", bool: "true or false", str: "text"}
+    if kind in words:
+        return words[kind]
+    return "an object" if dataclasses.is_dataclass(kind) or issubclass(kind, Mapping) else "a list"
+
+
+def _list(names: Any, last: str = "and") -> str:
+    names = list(names)
+    return f" {last} ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
