@@ -6,23 +6,20 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
-
-import PIL.Image
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from vislang.boxes import Box
-from vislang.case import Case, Decision
 from vislang.document import Document, Image, Medium
 from vislang.example import Example, Prediction
 from vislang.prompt import Prompts
 
+if TYPE_CHECKING:
+    # torch takes seconds to import, and commands that need no model do without it.
+    import PIL.Image
+    from torch import Tensor, nn
+
 Progress = Callable[[int, int], None]
-"""Called with (done, of how many) while something long runs."""
-
-
-Lesson = Document | Case
-"""What a model learns from: most learn from documents, those that decide from cases."""
+"""Called with (done, of how many) while something takes long."""
 
 
 @runtime_checkable
@@ -99,31 +96,10 @@ class Generates(Protocol):
 
     prompts: Prompts
 
-    def generate(self, documents: Sequence[Document], max_new_tokens: int = 20, batch_size: int = 64) -> list[str]:
-        """The text that follows each document, most likely token by most likely token."""
-        ...
-
-
-@runtime_checkable
-class FewShot(Protocol):
-    """Reads examples once and goes on from there as often as is wanted."""
-
-    prompts: Prompts
-
-    def read(self, document: Document) -> Any:
-        """Read what many prompts begin with; the result is given as ``after``."""
-        ...
-
     def generate(
-        self, documents: Sequence[Document], max_new_tokens: int = 20, batch_size: int = 64, after: Any = None
+        self, documents: Sequence[Document], max_new_tokens: int = 20, batch_size: int = 64, state: Any = None
     ) -> list[str]:
-        """The text that follows each document, after what was read."""
-        ...
-
-    def rank(
-        self, documents: Sequence[Document], options: Sequence[str], batch_size: int = 16, after: Any = None
-    ) -> list[list[Score]]:
-        """How likely each of the options is to follow each document, after what was read."""
+        """The text that follows each document, decoded greedily, after what was prefilled."""
         ...
 
 
@@ -164,15 +140,6 @@ class Revealed:
 
 
 @runtime_checkable
-class Labels(Protocol):
-    """Says what documents are."""
-
-    def label(self, documents: Sequence[Document], batch_size: int = 64, progress: Progress | None = None) -> list[str]:
-        """One text a document: its class, its number, the tags of its words, or its transcript."""
-        ...
-
-
-@runtime_checkable
 class Reads(Protocol):
     """Knows what it can read."""
 
@@ -187,7 +154,7 @@ class Reads(Protocol):
 
 @runtime_checkable
 class Ranks(Protocol):
-    """Tells how likely given texts are to follow a document."""
+    """Gives the likelihood of texts after a document."""
 
     prompts: Prompts
 
@@ -258,21 +225,8 @@ class Decides(Protocol):
 
 
 @runtime_checkable
-class OldDecides(Protocol):
-    """Decides cases: answers, chooses, points, labels or measures."""
-
-    def head_for(self, case: Case, name: str | None = None) -> str:
-        """Which of the model's tasks decides such a case: by name, or the only one that can."""
-        ...
-
-    def decide(self, cases: Sequence[Case], batch_size: int = 64, progress: Progress | None = None) -> list[Decision]:
-        """One decision a case."""
-        ...
-
-
-@runtime_checkable
 class Matches(Protocol):
-    """Tells how well images and texts go together."""
+    """Compares images with texts."""
 
     def match_all(
         self,
@@ -287,7 +241,7 @@ class Matches(Protocol):
 
 @runtime_checkable
 class Scores(Protocol):
-    """Tells how likely given texts are."""
+    """Gives the likelihood of texts."""
 
     def score(self, documents: Sequence[Document], batch_size: int = 64) -> list[Score]:
         """Log-likelihood of each document's target."""
@@ -304,16 +258,16 @@ class Score:
 
 @runtime_checkable
 class Attends(Protocol):
-    """Shows where it looked."""
+    """Shows what it attended to."""
 
     prompts: Prompts
 
     def attention(self, document: Document, max_new_tokens: int = 20) -> list[TokenAttention]:
-        """What is answered, token by token, and where each token looked."""
+        """What is answered, token by token, and what each token attended to."""
         ...
 
     def frames(self, medium: Medium) -> list[PIL.Image.Image]:
-        """What it looks at: an image, or so many frames of a video."""
+        """The frames that it reads: one of an image, several of a video."""
         ...
 
 
@@ -328,7 +282,7 @@ class Explains(Decides, Protocol):
 
 @dataclass(frozen=True)
 class CoAttention:
-    """What each head of a co-attentional block looked at.
+    """What each head of a co-attentional block attended to.
 
     Attributes:
         text: (heads, tokens, regions), of each token over the regions.
@@ -358,7 +312,7 @@ class Explained:
 
 @dataclass(frozen=True)
 class TokenAttention:
-    """One token of an answer and where it looked.
+    """One token of an answer and what it attended to.
 
     Attributes:
         token: the token as text.

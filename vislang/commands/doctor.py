@@ -66,7 +66,7 @@ class Doctor:
 
 def packages_of(extra: str) -> list[str]:
     """The packages that an extra of vislang installs, as the installed package states them."""
-    found = []
+    found: list[str] = []
     for requirement in requires("vislang") or []:
         package, _, marker = requirement.partition(";")
         if re.search(rf"extra == [\"']{extra}[\"']", marker):

@@ -54,6 +54,6 @@ class Explain:
         example = Example(self.image, Document([image, text], name=self.image), source=self.image)
         explained = model.explain(example, head)
         write_explanation(self.out, decoded, text, explained, f"{self.model}, task {head}")
-        console.print(f"[bold]{shown_answer(explained.decision.answer)}[/bold]")
+        console.print(f"[bold]{shown_answer(explained.prediction.answer)}[/bold]")
         console.print(f"[bold]{self.out}[/bold] shows why")
         return 0

@@ -1,8 +1,8 @@
 """The alternatives among which an example is decided, as pairs of something given and a text.
 
 A choice among answers gives each answer after the same prompt; a choice among images or paths gives the instruction
-after each of them; a choice among pairs gives the text of each pair after its image. So one likelihood, or one similarity,
-a pair decides them all.
+after each of them; a choice among pairs gives the text of each pair after its image. So the likelihood of a text, or
+its similarity to an image, decides them all.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from vislang.document import Document, Image
+from vislang.document import Absent, Document, Image, Medium
 from vislang.errors import UserError
-from vislang.example import Example
+from vislang.example import PLAIN, Example
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,10 @@ def alternatives(example: Example, labels: Sequence[str] = ()) -> list[Alternati
 def _choice(example: Example, index: int) -> Alternative:
     chosen = example.choices[index]
     text = " ".join(part.strip() for part in chosen.parts if isinstance(part, str) and part.strip())
-    if not chosen.media:
+    if not any(isinstance(part, Medium | Absent) for part in chosen.parts):
         return Alternative(index, replace(example, choices=(), target=None), text)
-    given = replace(example, prompt=Document(chosen.media, name=example.name), choices=(), target=None)
+    media = Document([part for part in chosen.parts if isinstance(part, Medium | Absent)], name=example.name)
+    given = replace(example, prompt=media, choices=(), target=None, wording=PLAIN)
     return Alternative(index, given, text or example.text)
 
 

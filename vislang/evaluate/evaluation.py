@@ -184,7 +184,7 @@ def _answer(
     reporter: Reporter,
     blind: bool,
 ) -> list[Prediction]:
-    size = {} if batch_size is None else {"batch_size": batch_size}
+    size: dict[str, Any] = {} if batch_size is None else {"batch_size": batch_size}
     what = {
         "generate": "generating",
         "rank": "ranking",

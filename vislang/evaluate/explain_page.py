@@ -8,8 +8,8 @@ from typing import Any
 from PIL import Image as Pillow
 from torch import Tensor
 
+from vislang.boxes import Box
 from vislang.capabilities import CoAttention, Explained
-from vislang.case import Place
 from vislang.evaluate.page import data_url, template
 
 SIDE = 448
@@ -24,36 +24,36 @@ def write_explanation(path: Path, picture: Pillow.Image, text: str, explained: E
 
     Args:
         path: of the page.
-        picture: the image that was looked at.
-        text: what was asked or said of it.
-        explained: what the model did with both.
-        model: what to call the model.
+        picture: the image.
+        text: the question or caption.
+        explained: the prediction and the attention that led to it.
+        model: the model's name.
     """
     scale = min(1.0, SIDE / max(picture.size))
     small = picture.resize((max(1, round(picture.width * scale)), max(1, round(picture.height * scale))))
-    decision = explained.decision
-    ranked = sorted(zip(decision.candidates, decision.probabilities, strict=True), key=lambda pair: -pair[1])
+    prediction = explained.prediction
+    ranked = sorted(zip(prediction.candidates, prediction.scores, strict=True), key=lambda pair: -pair[1])
     names = {box: _name(number) for number, box in reversed(list(enumerate(explained.boxes)))}
     page = template("explain").render(
         text=text,
         model=model,
-        independent=sum(decision.probabilities) > 1.01,
+        independent=sum(prediction.scores) > 1.01,
         picture=data_url(small),
         width=picture.width,
         height=picture.height,
         stroke=max(picture.size) / 400,
         label=max(picture.size) / 24,
-        many=isinstance(decision.best, Place),
+        many=isinstance(prediction.answer, Box),
         boxes=[
-            (box, number, box == decision.best)
+            (box, number, box == prediction.answer)
             for number, box in enumerate(explained.boxes)
-            if number or box == decision.best
+            if number or box == prediction.answer
         ],
         decided=[
-            (names[said] if isinstance(said, Place) else str(said), round(100 * share, 1))
+            (names[said] if isinstance(said, Box) else str(said), round(100 * share, 1))
             for said, share in ranked[:SHOWN]
         ],
-        number=f"{decision.best:.3f}" if isinstance(decision.best, float) else "",
+        number=f"{prediction.answer:.3f}" if isinstance(prediction.answer, float) else "",
         blocks=[_block(explained, block) for block in explained.blocks],
     )
     path.write_text(page, encoding="utf-8")
@@ -77,7 +77,7 @@ def _block(explained: Explained, block: CoAttention) -> dict[str, Any]:
     }
 
 
-def _over_regions(explained: Explained, weights: Tensor) -> list[tuple[str, list[tuple[Place, float]], float]]:
+def _over_regions(explained: Explained, weights: Tensor) -> list[tuple[str, list[tuple[Box, float]], float]]:
     """For each token: how brightly it looks at each region, and its share of the whole image."""
     rows = []
     for token, row in zip(explained.tokens, weights.tolist(), strict=True):

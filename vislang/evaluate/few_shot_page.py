@@ -36,8 +36,8 @@ def write_few_shot_page(
         factor = 100.0 if kind.percent else 1.0
         curves: dict[str, list[tuple[int, float, float, float]]] = {}
         for point in points:
-            row = tuple(factor * value for value in _ends(point.means[name]))
-            curves.setdefault(selection(point), []).append((point.setting.shots, *row))
+            value, low, high = (factor * end for end in _ends(point.means[name]))
+            curves.setdefault(selection(point), []).append((point.setting.shots, value, low, high))
         levels = {label: factor * figures[name].value for label, figures in baselines.items() if name in figures}
         plots.append((kind.title, shots_plot(curves, levels, f"{kind.title}{' (%)' if kind.percent else ''}")))
     rows = [

@@ -13,8 +13,9 @@ from vislang.capabilities import Attends, Progress
 from vislang.document import Image
 from vislang.evaluate.evaluation import Evaluation
 from vislang.evaluate.page import THUMBNAIL, data_url, square
-from vislang.example import Answer, Example, Text, reference_text
-from vislang.metrics.by_kind import is_right
+from vislang.example import Answer, Example, Prediction, Text, Value, reference_text
+from vislang.metrics.boxes import hit
+from vislang.metrics.by_kind import score_of
 
 RIGHT_SHOWN, WRONG_SHOWN = 12, 12
 FRAMES_SHOWN = 8
@@ -32,7 +33,8 @@ def gallery_of(model: Any, evaluation: Evaluation, progress: Progress | None = N
         evaluation: examples and predictions.
         progress: called with (cards done, cards in all).
     """
-    if len(evaluation.predictions) != len(evaluation.examples):
+    retrieved = len(evaluation.predictions) != len(evaluation.examples)
+    if retrieved or any(isinstance(example.target, Value) for example in evaluation.examples):
         return None
     right, wrong = choose(evaluation)
     attends = isinstance(model, Attends)
@@ -51,6 +53,13 @@ def gallery_of(model: Any, evaluation: Evaluation, progress: Progress | None = N
         "right_count": correct.count(True),
         "wrong_count": correct.count(False),
     }
+
+
+def is_right(example: Example, prediction: Prediction) -> bool:
+    """Whether an answer counts as right: with a score of at least one half, or a box that overlaps as much."""
+    if isinstance(example.target, Box):
+        return isinstance(prediction.answer, Box) and hit([prediction.answer], example.target)
+    return score_of(prediction.answer, example) >= 0.5
 
 
 def choose(evaluation: Evaluation) -> tuple[list[int], list[int]]:
@@ -115,7 +124,7 @@ def _shown(answer: Answer, example: Example) -> str:
         return (
             " ".join(part for part in example.choices[answer].parts if isinstance(part, str)) or f"choice {answer + 1}"
         )
-    return f"{answer:.3g}" if isinstance(answer, float) else "" if answer is None else str(answer)
+    return "" if answer is None else str(answer)
 
 
 def _expected(example: Example) -> str:

@@ -1,4 +1,4 @@
-"""The files of an evaluation: ``results.json``, ``predictions.jsonl`` and, where a benchmark has one, its submission."""
+"""The files of an evaluation: ``results.json``, ``predictions.jsonl`` and the submission file of a benchmark."""
 
 from __future__ import annotations
 

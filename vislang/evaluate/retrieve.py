@@ -1,4 +1,4 @@
-"""Retrieval: every image is scored with every text, by comparing them or by the likelihood of the text given the image."""
+"""Retrieval: every image is scored with every text, by comparing them or by the likelihood of a text given an image."""
 
 from __future__ import annotations
 
@@ -72,7 +72,9 @@ class Shortlisted:
     def __init__(self, model: Any, faster: Any, size: int):
         if not isinstance(faster, Matches):
             raise UserError(f"--shortlist: is a {type(faster).__name__}, which compares no images with texts.")
-        self.model, self.faster, self.size = model, faster, size
+        self.model: Any = model
+        self.faster: Any = faster
+        self.size = size
 
     def why_unreadable(self, media: frozenset[str]) -> str | None:
         """As the model."""
@@ -80,7 +82,7 @@ class Shortlisted:
 
     def prepare(self, examples: Sequence[Example], progress: Progress | None = None) -> int:
         """For both models."""
-        return self.model.prepare(examples, progress) + self.faster.prepare(examples, progress)
+        return sum(model.prepare(examples, progress) for model in (self.model, self.faster))
 
     def match_all(
         self,

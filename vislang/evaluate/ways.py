@@ -25,11 +25,20 @@ WAYS: dict[str, tuple[Way, ...]] = {
 class TaskSide(Protocol):
     """What a task says of itself; see :class:`vislang.tasks.task.Task`."""
 
-    name: str
-    kind: str
-    media: frozenset[str]
-    labels: tuple[str, ...]
-    support_split: str | None
+    @property
+    def name(self) -> str: ...  # noqa: D102
+
+    @property
+    def kind(self) -> str: ...  # noqa: D102
+
+    @property
+    def media(self) -> frozenset[str]: ...  # noqa: D102
+
+    @property
+    def labels(self) -> tuple[str, ...]: ...  # noqa: D102
+
+    @property
+    def support_split(self) -> str | None: ...  # noqa: D102
 
 
 @dataclass(frozen=True)

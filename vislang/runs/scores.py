@@ -129,8 +129,11 @@ def final_scores(model: Any, tasks: Sequence[ScoredTask], folder: Path) -> dict[
 
 
 def held_out(model: Any, streams: Sequence[StreamData], batch_size: int) -> dict[str, dict[str, float]]:
-    """Losses on examples that were kept from training, by stream: for a model that writes the loss per token on the test
-    examples, with the media and without; for others their losses and diagnostics on the watched ones."""
+    """Losses on examples that were kept from training, by stream.
+
+    For a model that writes, the loss per token on the test examples, with the media and without; for others, their
+    losses and diagnostics on the watched examples.
+    """
     found: dict[str, dict[str, float]] = {}
     for stream in streams:
         if isinstance(model, Generates):

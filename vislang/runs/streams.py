@@ -16,7 +16,6 @@ from vislang.example import Example
 from vislang.recipe import Recipe, StreamConfig
 from vislang.tasks.retrieval import four_way
 
-
 CHOICES = ("pairs:", "retrieval:")
 """Beginnings of sources of pairs of which a model is to choose the one that belongs together."""
 

@@ -49,6 +49,16 @@ class Entry:
     files: str = ""
     data_set: DataSet | None = None
 
+    @property
+    def support_split(self) -> str | None:
+        """The split that shots and guesses learn from; None where there is none."""
+        return next((split for split in self.splits if split.startswith("train")), None)
+
+    @property
+    def spec(self) -> str:
+        """What is typed to open it."""
+        return f"{self.name}:{self.needs}" if self.needs else self.name
+
 
 def open_task(
     spec: str, split: str | None = None, problems: list[Problem] | None = None, progress: Progress | None = None
