@@ -1,1 +1,1 @@
-"""Tasks: examples by split, a wording, a metric; one file a benchmark. Read task.py first; catalogue.py names them all."""
+"""Tasks: examples by split, a wording, a metric. One file a benchmark; read task.py first, then catalogue.py."""
