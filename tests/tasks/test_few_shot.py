@@ -1,4 +1,4 @@
-"""Few-shot sets and probes of emoji: no query is among the shots, and new groups are in no episode."""
+"""Few-shot sets and probes of emoji: no query is among the shots; and a file split into both."""
 
 import json
 from collections import Counter

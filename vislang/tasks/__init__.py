@@ -1,1 +1,1 @@
-"""One file a task family: its readers, its metric."""
+"""Tasks: examples by split, a wording, a metric. One file a benchmark; read task.py first, then catalogue.py."""

@@ -31,8 +31,8 @@ class R2R(Benchmark):
     """``R2R_SPLIT.json``, ``<scan>_connectivity.json`` of each building, and ``beams_SPLIT.json``.
 
     The beam file holds ``[{"instr_id": ..., "ranked_paths": [[viewpoint, ...], ...]}, ...]``. The right choice is the
-    candidate that ends nearest to the end of the described path, where that is less than 3 m away; an instruction without such a candidate has no
-    target: it is scored, and not learned from.
+    candidate that ends nearest to the goal, the end of the described path, and less than 3 m from it. An instruction
+    without such a candidate has no target: it is scored, and not learned from.
     """
 
     name = "r2r"
