@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.convert.theirs import forget_hash
 from vislang.cli import main
 from vislang.convert import fairseq
 from vislang.convert.checkpoint import CheckpointUnreadable, read_checkpoint
 from vislang.convert.keys import ConversionError
+from vislang.models.data2vec.blocks import run_blocks
 from vislang.models.loading import load
 
 PARITY = Path(__file__).parents[1] / "parity"
@@ -50,6 +52,7 @@ def test_verification_notices_any_changed_weight(case, tmp_path, capsys):
     """One element of one tensor at a time, student's and teacher's; those that nothing depends on are named."""
     convert(case, tmp_path / "out")
     reference = str(PARITY / case / "reference.pt")
+    forget_hash(tmp_path / "out")
     path = tmp_path / "out" / "model.safetensors"
     from safetensors.torch import load_file, save_file
 
@@ -167,3 +170,28 @@ def test_convolutions_are_read_without_running_them():
     assert fairseq.build(config).student.front_end("speech").config.convolutions[0] == (16, 10, 5)
     with pytest.raises(ConversionError, match="no list of"):
         fairseq.build(config | {"conv_feature_layers": "__import__('os').getcwd()"})
+
+
+@pytest.mark.parametrize("norm", ["batch_norm_target_layer", "instance_norm_target_layer"])
+def test_norms_of_targets_over_time_count_padding_in_v1_text(norm, tmp_path):
+    """As the original does, which normalises whole rows."""
+    folder = PARITY / "data2vec_text"
+    config = json.loads((folder / "config.json").read_text()) | {"layer_norm_target_layer": False, norm: True}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    source = [str(folder / "weights.pt"), "--config", str(tmp_path / "config.json")]
+    assert main(["convert", "fairseq", *source, str(tmp_path / "out")]) == 0
+    model = load(tmp_path / "out")
+    inputs = torch.load(folder / "reference.pt", weights_only=True)["inputs"]
+    batch = fairseq.masked_batch(model, "text", inputs)
+    assert batch.padding.any()
+    with torch.no_grad():
+        found = model.objective(batch).targets
+        front_end = model.teacher.front_end("text")
+        hidden = front_end(front_end.local_features(batch.values), batch.padding)
+        _, results = run_blocks(model.teacher.blocks, hidden, model.objective_config.top_k)
+    over = (1,) if norm.startswith("instance") else (0, 1)
+    expected = 0
+    for result in results:
+        variance = result.var(over, unbiased=False, keepdim=True)
+        expected = expected + (result - result.mean(over, keepdim=True)) / (variance + 1e-5).sqrt()
+    torch.testing.assert_close(found, (expected / len(results))[batch.mask], atol=1e-4, rtol=1e-3)

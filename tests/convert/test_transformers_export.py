@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,6 +25,9 @@ from vislang.models.data2vec.heads import HeadConfig
 from vislang.models.data2vec.inputs import ImageInput, Inputs, SpeechInput, TextInput
 from vislang.models.data2vec.model import Data2Vec, TeacherConfig
 from vislang.models.data2vec.objective import ObjectiveConfig
+from vislang.recipe import read_recipe
+
+RECIPES = Path(__file__).parents[2] / "recipes"
 
 AUTO = {
     "TextForSequenceClassification": "SequenceClassification",
@@ -357,3 +361,22 @@ def test_how_recordings_are_prepared_and_symbols_go_along(tmp_path):
     assert tokenizer.decode([2, 2, 0, 2, 1, 3]) == "aa b"
     assert convert(tmp_path).labels == [BLANK, " ", "a", "b"]
     assert convert(tmp_path).inputs.speech == SpeechInput(16_000, True)
+
+
+@pytest.mark.parametrize("name", ["image", "text", "speech"])
+def test_models_of_the_recipes_for_export_open_in_transformers(name, tmp_path):
+    """What training writes, before its first step: the encoder is the same function in transformers."""
+    recipe, _ = read_recipe(RECIPES / f"data2vec-{name}-export.yaml", [])
+    torch.manual_seed(0)
+    model = recipe.model.build().model.eval()
+    export(model, tmp_path / "out")
+    theirs = transformers.AutoModel.from_pretrained(tmp_path / "out").eval()
+    values = {
+        "image": torch.randn(2, 3, 64, 64),
+        "text": torch.randint(5, 300, (2, 12)),
+        "speech": torch.randn(2, 8000),
+    }[name]
+    with torch.no_grad():
+        ours = model.student.features(name, values)
+        found = theirs(values).last_hidden_state
+    torch.testing.assert_close(found[:, found.shape[1] - ours.shape[1] :], ours, atol=1e-4, rtol=1e-3)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from vislang.errors import UserError
-from vislang.models.data2vec.blocks import EncoderConfig
+from vislang.models.data2vec.blocks import EncoderConfig, Hidden, run_blocks
 from vislang.models.data2vec.decoder import DecoderConfig
 from vislang.models.data2vec.encoder import part_means
 from vislang.models.data2vec.front_ends import AlibiConfig, ImageConfig, Modalities, SpeechConfig, TextConfig
@@ -400,3 +400,21 @@ def test_own_blocks_have_biases_of_their_own():
     assert front_end.bias.tables.shape[0] == 5
     built.student.features("image", torch.randn(1, 3, 24, 24)).square().sum().backward()
     assert bool((front_end.bias.tables.grad.abs().sum(dim=(1, 2)) > 0).all())
+
+
+@pytest.mark.parametrize("norm_first", [True, False])
+def test_blocks_for_some_positions_are_the_blocks_at_those_positions(norm_first):
+    torch.manual_seed(0)
+    blocks = EncoderConfig(width=8, depth=2, heads=2, mlp_width=16, norm_first=norm_first, layer_scale=0.5).blocks(2)
+    tokens, bias = torch.randn(3, 5, 8, requires_grad=True), torch.randn(1, 1, 2, 5, 5)
+    padding = torch.arange(5).expand(3, 5) >= torch.tensor([[5], [4], [5]])
+    hidden = Hidden(tokens, padding, bias)
+    positions = torch.tensor([1, 4, 5, 14])
+    whole = run_blocks(blocks, hidden, 2)
+    whole = [part.flatten(0, 1)[positions] for part in (whole[0], *whole[1])]
+    output, results = run_blocks(blocks, hidden, 2, positions=positions)
+    chosen = [output, *results]
+    for one, other in zip(chosen, whole, strict=True):
+        assert torch.allclose(one, other, atol=1e-6)
+    gradients = [torch.autograd.grad(parts[0].square().sum(), tokens)[0] for parts in (chosen, whole)]
+    assert torch.allclose(*gradients, atol=1e-5)

@@ -198,12 +198,9 @@ def test_forward_is_both_streams_and_old_names_of_weights_load(more):
     (ids, segments), (features, boxes) = inputs()
     expected = built.streams(built.streams.read_text(ids, segments), built.streams.read_regions(features, boxes))
     torch.testing.assert_close(built(ids, segments, features, boxes).vision, expected.vision)
-    old = {
-        name.replace("streams.co_attention.", "streams.meetings.").replace(
-            "streams.query_key_gates.", "streams.gains."
-        ): t
-        for name, t in built.state_dict().items()
-    }
+    old = built.state_dict()
+    for now, before in {"co_attention.": "meetings.", "query_key_gates.": "gains."}.items():
+        old = {name.replace(f"streams.{now}", f"streams.{before}"): tensor for name, tensor in old.items()}
     assert any("meetings" in name for name in old)
     other = ViLBERT(config(**more), original_heads(32)).eval()
     other.load_state_dict(old)

@@ -366,7 +366,7 @@ def test_a_head_is_found_by_name_task_or_kind(towers, images):
     assert model.head_for("label", "pair") == "pair"
     with pytest.raises(UserError, match=r"this model has label \(label\), pair \(label\), choice \(choice\)"):
         model.head_for("label")
-    with pytest.raises(UserError, match="head yes .*Name one with --head"):
+    with pytest.raises(UserError, match=r"head yes .*Name one with --head"):
         model.head_for("label", "yes")
     assert model.why_undecided("label", ["yes", "no"]) is None
     assert model.why_undecided("label", ["yes", "maybe"]) == "was not trained on the label 'maybe'"

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from vislang.nn.linear import Linear, with_fast_linears
-from vislang.nn.transformer import DropPath, EncoderBlock
+from vislang.nn.transformer import DropPath
 
 
 @pytest.mark.parametrize("shape", [(7,), (70, 7), (4, 33, 7), (2, 3, 7)])
@@ -45,21 +45,7 @@ def test_autocast_and_other_formats_are_torchs():
     assert isinstance(layer, nn.Linear)
 
 
-@pytest.mark.parametrize("norm_first", [True, False])
-def test_a_block_for_some_places_is_the_block_at_those_places(norm_first):
-    torch.manual_seed(0)
-    block = EncoderBlock(8, 2, 16, norm_first, layer_scale=0.5)
-    x, bias = torch.randn(3, 5, 8, requires_grad=True), torch.randn(1, 2, 5, 5)
-    places = torch.tensor([1, 4, 5, 14])
-    whole = [part.flatten(0, 1)[places] for part in block(x, bias)]
-    chosen = block(x, bias, places)
-    for one, other in zip(chosen, whole, strict=True):
-        assert torch.allclose(one, other, atol=1e-6)
-    gradients = [torch.autograd.grad(output.square().sum(), x)[0] for output, _ in (chosen, whole)]
-    assert torch.allclose(*gradients, atol=1e-5)
-
-
-def test_places_of_a_sample_are_dropped_together():
+def test_positions_of_a_sample_are_dropped_together():
     torch.manual_seed(0)
     samples = torch.arange(40).repeat_interleave(3)
     kept = DropPath(0.5).train()(torch.ones(120, 4), samples).view(40, 12)

@@ -116,6 +116,8 @@ def _text_v1(settings: Settings) -> Data2Vec:
         padding_id=settings.need("pad", int),
         mask_id=settings.get("mask", settings.need("vocab_size", int) - 1),
         head_layers=settings.get("head_layers", 1),
+        # Norms of targets over time count padding, as the original's do.
+        strict_padding=False,
         **_embedding(transformer, shape.get("learned_pos", True)),
     )
     scale = settings.get("loss_scale", -1.0)

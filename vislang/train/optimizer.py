@@ -84,9 +84,7 @@ class Optimizer:
             else:
                 decays = group["name"] == "matrices"
                 names = [n for n in self.named if n not in own_rates and (n in self._decaying) == decays]
-            if len(names) != len(group["params"]):
-                raise UserError(
-                    f"the checkpoint's optimizer has {len(group['params'])} {group['name']}, not {len(names)}."
-                )
+            if len(names) != (saved := len(group["params"])):
+                raise UserError(f"the checkpoint's optimizer has {saved} {group['name']}, and this model {len(names)}.")
             numbers |= dict(zip(group["params"], names, strict=True))
         return {numbers[number]: moments for number, moments in state["state"].items()}

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from vislang.errors import UserError
 from vislang.nn.attention import Mask, not_padding
 from vislang.nn.transformer import EncoderBlock
 
@@ -47,6 +48,15 @@ class EncoderConfig:
     attention_dropout: float = 0.0
     activation_dropout: float = 0.0
     drop_path: Sequence[float] = (0.0, 0.0)
+
+    def __post_init__(self):
+        for name in ("width", "depth", "heads", "mlp_width"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+        if self.width % self.heads:
+            raise UserError(f"width {self.width} is no multiple of {self.heads} heads.")
+        if len(self.drop_path) != 2:
+            raise UserError(f"drop_path is {list(self.drop_path)}; it must have two rates.")
 
     def blocks(self, depth: int, drop_path: Sequence[float] = (0.0, 0.0)) -> nn.ModuleList:
         """So many blocks of this shape."""

@@ -380,8 +380,6 @@ class Data2Vec(nn.Module):
 def _check(encoder: EncoderConfig, modalities: dict[str, FrontEndConfig], objective: ObjectiveConfig) -> None:
     if not 1 <= objective.top_k <= encoder.depth:
         raise UserError(f"objective.top_k is {objective.top_k}; the encoder has {encoder.depth} blocks.")
-    if encoder.width % encoder.heads:
-        raise UserError(f"encoder.width {encoder.width} is no multiple of encoder.heads {encoder.heads}.")
     if not modalities:
         raise UserError("modalities: name at least one of text, image and speech.")
     for name, modality in modalities.items():

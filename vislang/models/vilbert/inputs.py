@@ -131,7 +131,7 @@ class PairInputs:
         Raises:
             UserError: it is not one image with one caption.
         """
-        images = self.images_of(example.prompt)
+        images = self.images_of(dataclasses.replace(example.prompt, name=example.name))
         if len(images) != 1:
             raise UserError(f"{example.name}: {len(images)} images; a pair is one image and its caption.")
         target = example.target

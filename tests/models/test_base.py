@@ -1,0 +1,152 @@
+"""What all models have in common: a forward each, checked settings, weights whose hash is known, parameter groups."""
+
+import importlib
+import inspect
+import json
+import pkgutil
+
+import pytest
+import torch
+from torch import nn
+
+import vislang.models
+import vislang.nn
+from tests.models.test_data2vec import model as data2vec
+from vislang.errors import UserError
+from vislang.models.base import TrainableModel, fill_model, write_model
+from vislang.models.loading import current_settings, load
+from vislang.models.precision import dtype_of, fastest_dtype
+
+
+def modules() -> list[type[nn.Module]]:
+    found = set()
+    for package in (vislang.nn, vislang.models):
+        for info in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            members = vars(importlib.import_module(info.name)).values()
+            found |= {
+                m for m in members if inspect.isclass(m) and issubclass(m, nn.Module) and m.__module__ == info.name
+            }
+    return sorted(found, key=lambda module: module.__qualname__)
+
+
+@pytest.mark.parametrize("module", modules(), ids=lambda module: module.__qualname__)
+def test_every_module_has_a_forward(module):
+    assert module.forward is not nn.Module.forward
+    assert getattr(module.forward, "__name__", "") != "_forward_unimplemented"
+
+
+@pytest.fixture
+def saved(tmp_path):
+    data2vec("v1").save(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def changed(folder, change) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    change(config)
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda config: config.pop("encoder"), "encoder is missing"),
+        (lambda config: config.update(encodr={}), "encodr is no setting"),
+        (lambda config: config.update(encoder=3), "encoder must be an object of settings"),
+        (lambda config: config["encoder"].update(width="wide"), "encoder.width is 'wide'; it must be a whole number"),
+        (lambda config: config["encoder"].update(widht=3), "encoder.widht is no setting"),
+        (lambda config: config["encoder"].update(activation="swish"), "encoder.activation is 'swish'"),
+        (lambda config: config["encoder"].update(heads=3), "no multiple of"),
+        (lambda config: config["encoder"].update(depth=0), "encoder: depth is 0; it must be at least 1"),
+        (lambda config: config["encoder"].update(width=0), "encoder: width is 0; it must be at least 1"),
+        (lambda config: config["encoder"].update(drop_path=[0.1]), "encoder: drop_path"),
+        (lambda config: config["modalities"]["image"].update(patch=[8]), r"modalities.image.patch is \[8\]"),
+        (lambda config: config.update(updates=None), "updates is None; it must be a whole number"),
+    ],
+)
+def test_a_wrong_setting_of_a_saved_model_is_named_with_its_file(saved, change, message):
+    changed(saved, change)
+    with pytest.raises(UserError, match=message) as caught:
+        load(saved)
+    assert str(saved) in str(caught.value)
+
+
+def test_weights_that_were_changed_are_noticed(saved):
+    path = saved / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-100] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"model\.safetensors: damaged, or of another model"):
+        load(saved)
+
+
+def test_old_names_of_settings_are_read():
+    old = {
+        "encoder": {"hidden": 8},
+        "streams": {"text": {"hidden": 1}, "vision": {"hidden": 2}, "meetings": [[1, 0]]},
+        "heads": {"vqa v2.0": {"hidden": 4}},
+        "masking": {"image": {"hidden": 0.5}},
+        "tasks": {"refer": {"kind": "place", "deviation": 2.0}},
+        "labels": ["hidden", "place"],
+    }
+    assert current_settings(old) == {
+        "encoder": {"mlp_width": 8},
+        "streams": {"text": {"mlp_width": 1}, "vision": {"mlp_width": 2}, "co_attention_layers": [[1, 0]]},
+        "heads": {"vqa v2.0": {"mlp_width": 4}},
+        "masking": {"image": {"mask_ratio": 0.5}},
+        "tasks": {"refer": {"kind": "box", "std": 2.0}},
+        "labels": ["hidden", "place"],
+    }
+
+
+class Small(TrainableModel):
+    """Two maps and an embedding."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.head = nn.Linear(3, 4), nn.Linear(4, 2)
+        self.embedding = nn.Embedding(5, 3)
+        self.frozen = nn.Parameter(torch.ones(2), requires_grad=False)
+
+    def rate_group(self, name):
+        return "head" if name.startswith("head.") else "other"
+
+
+def test_groups_are_for_rates_and_decay_is_a_rule():
+    model = Small()
+    groups = model.parameter_groups()
+    assert {group: [name for name, _ in named] for group, named in groups.items()} == {
+        "other": ["first.weight", "first.bias", "embedding.weight"],
+        "head": ["head.weight", "head.bias"],
+    }
+    decaying = [name for named in groups.values() for name, p in named if model.decays(name, p)]
+    assert decaying == ["first.weight", "head.weight"]
+
+
+def test_the_state_of_another_model_is_named():
+    model, other = Small(), Small()
+    other.load_trainable_state(model.trainable_state())
+    assert torch.equal(other.first.weight, model.first.weight)
+    with pytest.raises(UserError, match=r"missing first\.weight.*unexpected x"):
+        model.load_trainable_state({"x": torch.ones(1)})
+    with pytest.raises(UserError, match=r"first\.weight is \(1,\), not \(4, 3\)"):
+        model.load_trainable_state({**other.trainable_state(), "first.weight": torch.ones(1)})
+
+
+def test_weights_that_are_shared_are_written_once_and_opened(tmp_path):
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    model[1].weight = model[0].weight
+    write_model(tmp_path, model, {})
+    other = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    other[1].weight = other[0].weight
+    fill_model(other, tmp_path)
+    assert torch.equal(other[1].weight, model[0].weight)
+
+
+def test_a_visible_gpu_does_not_decide_for_a_model_on_the_processor(monkeypatch):
+    expected = fastest_dtype("cpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: expected != torch.bfloat16)
+    assert dtype_of("auto") == dtype_of("auto", "cpu") == expected
+    assert dtype_of("auto", "cuda") != expected
+    assert dtype_of("float32", "cuda") == torch.float32
