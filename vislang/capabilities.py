@@ -40,6 +40,10 @@ class Trainable(Protocol):
         """Compute what is computed once for these examples; returns for how many media it was."""
         ...
 
+    def expand(self, examples: Sequence[Example]) -> Sequence[Example]:
+        """The examples that a step draws from: the same ones, or a pair for each reference, say."""
+        ...
+
     def fit(self, examples: Sequence[Example]) -> None:
         """Measure on the prepared examples what is measured and not learned; once, before the first step."""
         ...

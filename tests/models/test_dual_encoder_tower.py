@@ -24,7 +24,7 @@ def trained(towers, pairs, tmp_path):  # noqa: F811
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     for _ in range(60):
         optimizer.zero_grad()
-        sum(model.losses(model.collate(pairs)).values()).backward()
+        sum(model(model.collate(pairs)).values()).backward()
         optimizer.step()
     model.eval().save(tmp_path / "dual")
     return model, str(tmp_path / "dual")

@@ -16,6 +16,7 @@ import vislang
 from tests import tiny
 from vislang.cli import main
 from vislang.document import Document, Image
+from vislang.example import Example
 from vislang.models.regions.readers import RegionsConfig
 from vislang.train.log import read_metrics
 
@@ -61,7 +62,9 @@ def test_data2vec(name):
 
 def test_finetuned_data2vec():
     model = vislang.load(SAVED / "data2vec-finetuned")
-    assert model.label([Document([image]) for image in IMAGES]) == EXPECTED["data2vec-finetuned"]["labels"]
+    examples = [Example(str(number), Document([image])) for number, image in enumerate(IMAGES)]
+    answers = [prediction.answer for prediction in model.decide(examples)]
+    assert answers == EXPECTED["data2vec-finetuned"]["labels"]
 
 
 def test_vilbert_without_inputs():

@@ -1,4 +1,4 @@
-"""Two streams: sizes of the original, what depends on what, masks, losses where nothing was hidden."""
+"""Two streams: sizes of the original, what depends on what, masks, losses where nothing was masked."""
 
 import pytest
 import torch
@@ -100,9 +100,9 @@ def test_what_is_read_alone_is_read_once_for_many_pairs():
     text, vision = inputs(batch=3)
     read, seen = built.streams.read_text(*text), built.streams.read_regions(*vision)
     rows, columns = torch.arange(3).repeat_interleave(3), torch.arange(3).repeat(3)
-    together = built.streams.join(read._replace(tokens=read.tokens[rows]), seen._replace(tokens=seen.tokens[columns]))
+    together = built.streams(read._replace(tokens=read.tokens[rows]), seen._replace(tokens=seen.tokens[columns]))
     for pair, (row, column) in enumerate(zip(rows.tolist(), columns.tolist(), strict=True)):
-        alone = built.streams.join(
+        alone = built.streams(
             built.streams.read_text(*(part[row : row + 1] for part in text)),
             built.streams.read_regions(*(part[column : column + 1] for part in vision)),
         )
@@ -114,13 +114,11 @@ def test_what_is_read_alone_is_read_once_for_many_pairs():
 def test_padding_changes_nothing(dynamic):
     built = model(dynamic_attention=dynamic)
     text, vision = inputs()
-    alone = built.streams.join(built.streams.read_text(*text), built.streams.read_regions(*vision))
+    alone = built.streams(built.streams.read_text(*text), built.streams.read_regions(*vision))
     longer = [torch.nn.functional.pad(part, (0, 3)) for part in text]
     more = [torch.nn.functional.pad(part, (0, 0, 0, 2), value=9.0) for part in vision]
     padding = torch.arange(9).expand(2, -1) >= 6, torch.arange(7).expand(2, -1) >= 5
-    padded = built.streams.join(
-        built.streams.read_text(*longer, padding[0]), built.streams.read_regions(*more, padding[1])
-    )
+    padded = built.streams(built.streams.read_text(*longer, padding[0]), built.streams.read_regions(*more, padding[1]))
     torch.testing.assert_close(padded.text[:, :6], alone.text, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(padded.vision[:, :5], alone.vision, atol=1e-5, rtol=1e-4)
     scores = built.predict("region", padded)[..., 0]
@@ -133,7 +131,7 @@ def test_the_streams_meet_only_by_co_attention():
     for meets in (True, False):
         built = model(co_attention=meets)
         read = built.streams.read_text(*text)
-        found = [built.streams.join(read, built.streams.read_regions(*seen)).text for seen in (vision, other)]
+        found = [built.streams(read, built.streams.read_regions(*seen)).text for seen in (vision, other)]
         assert torch.allclose(*found) != meets
 
 
@@ -141,21 +139,21 @@ def test_shown_weights_are_the_weights_that_are_used():
     torch.manual_seed(0)
     block = model().streams.co_attention[0]
     text, vision = torch.randn(2, 6, 16), torch.randn(2, 5, 24)
-    hidden = torch.zeros(2, 1, 1, 5)
-    hidden[1, ..., 3:] = -torch.inf
-    over_regions, over_tokens = block.weights(text, vision, None, hidden)
+    mask = torch.ones(2, 1, 1, 5, dtype=torch.bool)
+    mask[1, ..., 3:] = False
+    over_regions, over_tokens = block.weights(text, vision, None, mask)
     assert over_regions[1, ..., 3:].max() == 0
     torch.testing.assert_close(over_tokens.sum(-1), torch.ones(2, 4, 5))
     values = block.vision.project(vision)[2]
     attended = block.text.to_output((over_regions @ values).transpose(1, 2).flatten(2))
     x = block.text.attention_norm(text + attended)
     by_hand = block.text.feed_forward_norm(x + block.text.narrow(block.text.activation(block.text.widen(x))))
-    torch.testing.assert_close(block(text, vision, None, hidden)[0], by_hand)
+    torch.testing.assert_close(block(text, vision, None, mask)[0], by_hand)
 
 
-def labels(hidden: bool) -> PretrainingLabels:
+def labels(masked: bool) -> PretrainingLabels:
     words, regions = torch.full((2, 6), -1), torch.zeros(2, 5, dtype=torch.bool)
-    if hidden:
+    if masked:
         words[0, 2], words[1, 4], regions[1, 1] = 7, 9, True
     return PretrainingLabels(words, regions, torch.rand(2, 5, 7).softmax(-1), torch.tensor([True, False]))
 
@@ -163,22 +161,23 @@ def labels(hidden: bool) -> PretrainingLabels:
 def test_losses_are_those_of_their_definitions():
     built = model()
     text, vision = inputs()
-    encoded = built.streams.join(built.streams.read_text(*text), built.streams.read_regions(*vision))
-    wanted = labels(hidden=True)
+    encoded = built.streams(built.streams.read_text(*text), built.streams.read_regions(*vision))
+    wanted = labels(masked=True)
     found = pretraining_losses(built, encoded, wanted)
-    words = built.word_logits(encoded.text).log_softmax(-1)
+    logits = built.pretraining_logits(encoded.text, encoded.vision, built.fuse(encoded))
+    words = logits.words.log_softmax(-1)
     torch.testing.assert_close(found["words"], -(words[0, 2, 7] + words[1, 4, 9]) / 2)
-    target, guess = wanted.region_classes[1, 1], built.region_logits(encoded.vision)[1, 1].softmax(-1)
+    target, guess = wanted.region_classes[1, 1], logits.regions[1, 1].softmax(-1)
     torch.testing.assert_close(found["regions"], (target * (target / guess).log()).sum())
-    aligned = built.alignment_logits(built.fuse(encoded)).log_softmax(-1)
+    aligned = logits.alignment.log_softmax(-1)
     torch.testing.assert_close(found["alignment"], -(aligned[0, 0] + aligned[1, 1]) / 2)
 
 
-def test_where_nothing_was_hidden_losses_and_gradients_are_zero_and_no_nan():
+def test_where_nothing_was_masked_losses_and_gradients_are_zero_and_no_nan():
     built = model()
     text, vision = inputs()
-    encoded = built.streams.join(built.streams.read_text(*text), built.streams.read_regions(*vision))
-    found = pretraining_losses(built, encoded, labels(hidden=False))
+    encoded = built.streams(built.streams.read_text(*text), built.streams.read_regions(*vision))
+    found = pretraining_losses(built, encoded, labels(masked=False))
     assert found["words"] == found["regions"] == 0
     (found["words"] + found["regions"]).backward()
     assert all(p.grad is None or p.grad.abs().max() == 0 for p in built.parameters())
@@ -187,7 +186,25 @@ def test_where_nothing_was_hidden_losses_and_gradients_are_zero_and_no_nan():
 def test_pairs_of_rows_share_a_prediction():
     built = model()
     text, vision = inputs(batch=4)
-    encoded = built.streams.join(built.streams.read_text(*text), built.streams.read_regions(*vision))
+    encoded = built.streams(built.streams.read_text(*text), built.streams.read_regions(*vision))
     assert built.predict("pairs", encoded).shape == (2, 2)
     assert built.predict("answers", encoded).shape == (4, 3129)
     assert built.predict("token", encoded).shape == (4, 6, 1)
+
+
+@pytest.mark.parametrize("more", [{}, {"dynamic_attention": True}])
+def test_forward_is_both_streams_and_old_names_of_weights_load(more):
+    built = model(**more)
+    (ids, segments), (features, boxes) = inputs()
+    expected = built.streams(built.streams.read_text(ids, segments), built.streams.read_regions(features, boxes))
+    torch.testing.assert_close(built(ids, segments, features, boxes).vision, expected.vision)
+    old = {
+        name.replace("streams.co_attention.", "streams.meetings.").replace(
+            "streams.query_key_gates.", "streams.gains."
+        ): t
+        for name, t in built.state_dict().items()
+    }
+    assert any("meetings" in name for name in old)
+    other = ViLBERT(config(**more), original_heads(32)).eval()
+    other.load_state_dict(old)
+    torch.testing.assert_close(other(ids, segments, features, boxes).vision, expected.vision)

@@ -1,4 +1,4 @@
-"""Pretraining on pairs: what is hidden, what a negative is, and that it learns."""
+"""Pretraining on pairs: what is masked, what a negative is, and that it learns."""
 
 import json
 
@@ -10,6 +10,7 @@ from PIL import ImageDraw
 
 from vislang.document import Document, Image
 from vislang.errors import UserError
+from vislang.example import Example, Label, Text
 from vislang.models.loading import load
 from vislang.models.regions.readers import RegionsConfig
 from vislang.models.regions.sources import ClusteredRegions, GridRegions
@@ -33,13 +34,17 @@ def picture(path, colour, left):
     return Image(path)
 
 
+def pair_of(image: Image, *captions: str, name: str = "") -> Example:
+    return Example(name, Document([image]), Text(captions), source=name)
+
+
 @pytest.fixture
 def pairs(tmp_path):
     made = []
     for number in range(16):
         colour = COLOURS[number % 4]
         image = picture(tmp_path / f"{number}.png", colour, number)
-        made.append(Document([image, f"a {colour} shape"], name=f"pair {number}"))
+        made.append(pair_of(image, f"a {colour} shape", name=f"pair {number}"))
     return made
 
 
@@ -68,31 +73,31 @@ def test_a_negative_is_really_another_pictures_caption(regions, pairs):
     for seed in range(20):
         batch = model.collate(pairs, seed)
         assert not batch.labels.aligned.any()
-        own = words([model.inputs.texts_of(pair) for pair in pairs]).ids
-        hidden = batch.labels.words >= 0
-        shown = batch.pairs.text.ids.where(~hidden, batch.labels.words)
-        assert not (shown == own).all(dim=1).any()
+        own = words([pair.target.references for pair in pairs]).ids
+        masked = batch.labels.words >= 0
+        read = batch.pairs.text.ids.where(~masked, batch.labels.words)
+        assert not (read == own).all(dim=1).any()
 
 
 def test_where_all_captions_are_one_there_is_no_negative(regions, pairs):
-    same = [Document([pair.media[0], "a shape"], name=pair.name) for pair in pairs]
+    same = [pair_of(pair.media[0], "a shape", name=pair.name) for pair in pairs]
     model = model_of(regions, same, PairMasking(mismatched=1.0))
     assert model.collate(same, 0).labels.aligned.all()
 
 
-def test_hidden_regions_lose_their_features_and_not_their_boxes(regions, pairs):
+def test_masked_regions_lose_their_features_and_not_their_boxes(regions, pairs):
     model = model_of(regions, pairs, PairMasking(regions=0.5, mismatched=0.0))
     whole = [model.inputs.regions_of((pair.media[0],)) for pair in pairs]
     batch = model.collate(pairs, 3)
     kept = 0
     for row, image in enumerate(whole):
-        hidden = batch.labels.regions[row]
-        assert not hidden[0]  # the whole image is no region
+        masked = batch.labels.regions[row]
+        assert not masked[0]  # the whole image is no region
         np.testing.assert_array_equal(batch.pairs.boxes[row].numpy(), image.boxes)
         features = batch.pairs.features[row].numpy()
         gone = (features == 0).all(axis=1)
-        assert not gone[~hidden.numpy()].any()
-        kept += int((hidden.numpy() & ~gone).sum())
+        assert not gone[~masked.numpy()].any()
+        kept += int((masked.numpy() & ~gone).sum())
         # The feature of the whole image is the mean of what is shown.
         shown = ~gone[1:]
         np.testing.assert_allclose(features[0], image.features[1:][shown].mean(axis=0), atol=1e-5)
@@ -100,7 +105,7 @@ def test_hidden_regions_lose_their_features_and_not_their_boxes(regions, pairs):
     assert 0.02 < share < 0.25  # a tenth keep them
 
 
-def test_neighbours_that_overlap_a_hidden_region_lose_their_features_too(regions, pairs):
+def test_neighbours_that_overlap_a_masked_region_lose_their_features_too(regions, pairs):
     model = model_of(regions, pairs, PairMasking(regions=0.2, overlap=0.3, mismatched=0.0))
     (found,) = model.inputs.regions_of((pairs[0].media[0],)).found
     doubled = type(found)(found.features, found.boxes * 0 + found.boxes[:1], found.width, found.height, found.classes)
@@ -141,7 +146,7 @@ def trained(model, batches, lr, *names) -> float:
     optimizer = torch.optim.AdamW([p for group in model.parameter_groups().values() for _, p in group], lr=lr)
     model.train()
     for batch in batches:
-        losses = model.losses(batch)
+        losses = model(batch)
         total = torch.stack([losses[name] for name in names]).sum()
         optimizer.zero_grad()
         total.backward()
@@ -150,15 +155,17 @@ def trained(model, batches, lr, *names) -> float:
     return total.item()
 
 
-def test_a_hidden_word_is_read_off_the_picture(regions, pairs):
+def test_a_masked_word_is_read_off_the_image(regions, pairs):
     model = model_of(regions, pairs, PairMasking(words=0.2, regions=0.1, mismatched=0.0))
     trained(model, [model.collate(pairs, seed) for seed in range(150)], 2e-3, "words", "regions", "alignment")
     words = model.inputs.words
-    hidden = model.inputs.read([(("a red shape",), (pair.media[0],)) for pair in pairs], ["x"] * 16)
-    place = hidden.text.ids[0].tolist().index(words.tokenizer.token_to_id("red"))
-    hidden.text.ids[:, place] = words.mask
+    read = model.inputs.read([(("a red shape",), (pair.media[0],)) for pair in pairs], ["x"] * 16)
+    position = read.text.ids[0].tolist().index(words.tokenizer.token_to_id("red"))
+    read.text.ids[:, position] = words.mask
     with torch.no_grad():
-        found = model.network.word_logits(encode(model.network, hidden).text[:, place]).argmax(dim=-1)
+        encoded = encode(model.network, read)
+        fused = model.network.fuse(encoded)
+        found = model.network.pretraining_logits(encoded.text[:, position], encoded.vision, fused).words.argmax(dim=-1)
     wanted = [words.tokenizer.token_to_id(COLOURS[number % 4]) for number in range(16)]
     assert (found == torch.tensor(wanted)).float().mean() > 0.8
 
@@ -193,19 +200,19 @@ def test_scores_of_all_pairs_are_those_of_each_pair_alone(regions, pairs):
 
 def test_pairs_pass_in_chunks_however_many_there_are(regions, pairs, monkeypatch):
     model = model_of(regions, pairs).eval()
-    join, chunks = model.network.streams.join, []
+    forward, chunks = model.network.streams.forward, []
 
     def watched(text, vision):
         chunks.append(len(text.tokens))
-        return join(text, vision)
+        return forward(text, vision)
 
-    monkeypatch.setattr(model.network.streams, "join", watched)
-    told = []
+    monkeypatch.setattr(model.network.streams, "forward", watched)
+    reported = []
     images, texts = [pair.media[0] for pair in pairs], [f"shape {n}" for n in range(40)]
-    model.match_all(images, texts, progress=lambda done, wanted: told.append((done, wanted)))
+    model.match_all(images, texts, progress=lambda done, wanted: reported.append((done, wanted)))
     assert sum(chunks) == 640
     assert max(chunks) <= 256
-    assert told[-1] == (640, 640)
+    assert reported[-1] == (640, 640)
 
 
 def test_each_item_is_read_once_however_many_pairs_there_are(regions, pairs, monkeypatch):
@@ -235,6 +242,7 @@ def test_a_saved_model_scores_alike_and_its_state_can_be_restored(regions, pairs
     model.save(tmp_path / "model")
     torch.testing.assert_close(load(tmp_path / "model").match_all(images, texts), before)
     other = ViLBERTPretrainingRecipe(small(), regions).build()
+    other.load_extra_state(json.loads(json.dumps(model.extra_state())))
     other.load_trainable_state(model.trainable_state())
     torch.testing.assert_close(other.eval().match_all(images, texts), before)
 
@@ -294,7 +302,7 @@ def test_pretraining_goes_on_from_converted_weights(regions, pairs, tmp_path):
     start = {"start_from": str(tmp_path / "converted")}
     on = ViLBERTPretrainingRecipe(**start, regions=regions, tokenizer=vocabulary).build()
     on.fit(pairs)
-    assert sum(on.losses(on.collate(pairs)).values()).isfinite()
+    assert sum(on(on.collate(pairs)).values()).isfinite()
     with pytest.raises(UserError, match=r"are converted weights; name BERT's vocab\.txt as tokenizer, and regions"):
         ViLBERTPretrainingRecipe(**start, regions=regions).build()
     ViLBERT(config, pretraining=False).save(tmp_path / "converted")
@@ -310,16 +318,34 @@ def test_shares_beyond_their_range_are_refused(name, share):
 
 
 @pytest.mark.parametrize(
-    ("parts", "message"),
+    ("parts", "target", "message"),
     [
-        ((0, 0, "text"), "2 images; pretraining reads one"),
-        (("text",), "reads text beside images"),
-        ((0,), "holds 0 texts"),
-        ((0, "a", "b", "c"), "holds 3 texts"),
+        ((0, 0), Text(("a shape",)), "2 images; a pair is one image and its caption"),
+        (("text",), Text(("a shape",)), "reads text beside images"),
+        ((0,), None, "a pair is one image and its caption, and nothing else"),
+        ((0,), Text((" ",)), "a pair is one image and its caption, and nothing else"),
+        ((0, "a"), Text(("b",)), "a pair is one image and its caption, and nothing else"),
+        ((0,), Label("b"), "a pair is one image and its caption, and nothing else"),
     ],
 )
-def test_documents_that_are_no_pair_are_named(regions, pairs, parts, message):
+def test_examples_that_are_no_pair_are_named(regions, pairs, parts, target, message):
     model = model_of(regions, pairs)
-    bad = Document([pairs[0].media[0] if part == 0 else part for part in parts], name="line 7")
+    prompt = Document([pairs[0].media[0] if part == 0 else part for part in parts])
     with pytest.raises(UserError, match=f"line 7: .*{message}"):
-        model.collate([bad], 0)
+        model.collate([Example("7", prompt, target, source="line 7")], 0)
+
+
+def test_each_reference_is_a_pair_of_its_own_in_order(regions, pairs):
+    several = [pair_of(pair.media[0], "one", "two", name=pair.name) for pair in pairs[:3]]
+    model = model_of(regions, several, PairMasking(mismatched=0.0, words=0.0))
+    assert [pair.target.references for pair in model.expand(several)] == [("one",), ("two",)] * 3
+    assert model.collate(several, 0).names == [name for pair in several for name in (pair.name, pair.name)]
+    assert model.collate.captions_of[several[0].media[0].name] == {"one", "two"}
+
+
+def test_what_it_reads(regions, pairs):
+    model = model_of(regions, pairs)
+    assert model.why_unreadable(frozenset({"text", "image"})) is None
+    assert model.why_unreadable(frozenset({"text"})) == "reads text beside images, and no text alone"
+    assert model.why_unreadable(frozenset({"text", "image", "several images"})) == "reads one image at a time"
+    assert model.why_unreadable(frozenset({"video"})) == "reads images and text, and no video"

@@ -85,16 +85,16 @@ def streams_of(config: Mapping[str, Any]) -> ViLBERTConfig:
         dropout=settings.get("v_hidden_dropout_prob", 0.1),
         attention_dropout=settings.get("v_attention_probs_dropout_prob", 0.1),
     )
-    text_places, vision_places = _places(settings, "t_biattention_id"), _places(settings, "v_biattention_id")
-    if len(text_places) != len(vision_places):
+    text_layers, vision_layers = _layers(settings, "t_biattention_id"), _layers(settings, "v_biattention_id")
+    if len(text_layers) != len(vision_layers):
         raise ConversionError(
-            f"configuration: t_biattention_id and v_biattention_id name {len(text_places)} and {len(vision_places)} "
-            "places; they go in pairs."
+            f"configuration: t_biattention_id and v_biattention_id name {len(text_layers)} and {len(vision_layers)} "
+            "layers; they go in pairs."
         )
     return ViLBERTConfig(
         text,
         vision,
-        list(zip(text_places, vision_places, strict=True)),
+        list(zip(text_layers, vision_layers, strict=True)),
         settings.get("with_coattention", True),
         settings.get("bi_hidden_size", 1024),
         settings.get("bi_num_attention_heads", 16),
@@ -105,11 +105,11 @@ def streams_of(config: Mapping[str, Any]) -> ViLBERTConfig:
     )
 
 
-def _places(settings: Settings, name: str) -> list[int]:
-    places = settings.need(name, list)
-    if any(type(place) is not int for place in places):
-        raise ConversionError(f"configuration: {name} is {places}; it must be a list of whole numbers.")
-    return places
+def _layers(settings: Settings, name: str) -> list[int]:
+    layers = settings.need(name, list)
+    if any(type(layer) is not int for layer in layers):
+        raise ConversionError(f"configuration: {name} is {layers}; it must be a list of whole numbers.")
+    return layers
 
 
 def canonical(weights: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -198,7 +198,7 @@ def _block(theirs: str, ours: str) -> Iterator[tuple[str, Place]]:
     yield from linear(f"{theirs}.output.LayerNorm", f"{ours}.feed_forward_norm")
 
 
-def _meeting(theirs: str, ours: str) -> Iterator[tuple[str, Place]]:
+def _co_attention(theirs: str, ours: str) -> Iterator[tuple[str, Place]]:
     for number, letter, stream in ((1, "v", "vision"), (2, "t", "text")):
         inside = f"{theirs}.biattention"
         side = f"{ours}.{stream}"
@@ -235,11 +235,11 @@ def _keys(model: ViLBERT) -> Iterator[tuple[str, Place]]:
         if config.dynamic_attention:
             for part, side in enumerate("qk"):
                 for kind in ("weight", "bias"):
-                    place = Place(f"streams.gains.{index}.{kind}", part, 2)
+                    place = Place(f"streams.query_key_gates.{index}.{kind}", part, 2)
                     yield f"{layer}.attention.self.dyLinear_{side}.{kind}", place
     assert isinstance(model.streams, TwoStreams)
-    for index in range(len(model.streams.meetings)):
-        yield from _meeting(f"bert.encoder.c_layer.{index}", f"streams.meetings.{index}")
+    for index in range(len(model.streams.co_attention)):
+        yield from _co_attention(f"bert.encoder.c_layer.{index}", f"streams.co_attention.{index}")
     yield from linear("bert.t_pooler.dense", "streams.pool_text")
     yield from linear("bert.v_pooler.dense", "streams.pool_vision")
     if model.pretraining is not None:
@@ -308,9 +308,10 @@ def outputs(model: ViLBERT, inputs: Mapping[str, Any], labels: Mapping[str, Any]
     fused = model.fuse(encoded)
     found: dict[str, Any] = {}
     if model.pretraining is not None:
-        found["linguisic_prediction"] = found["prediction_scores_t"] = model.word_logits(encoded.text)
-        found["vision_prediction"] = found["prediction_scores_v"] = model.region_logits(encoded.vision)
-        found["seq_relationship_score"] = model.alignment_logits(fused)
+        logits = model.pretraining_logits(encoded.text, encoded.vision, fused)
+        found["linguisic_prediction"] = found["prediction_scores_t"] = logits.words
+        found["vision_prediction"] = found["prediction_scores_v"] = logits.regions
+        found["seq_relationship_score"] = logits.alignment
     for theirs, (ours, kind) in HEADS.items():
         # An odd batch makes no pairs; the original gives the alignment in their place.
         if ours in model.heads and (kind != "pairs" or len(fused) % 2 == 0):
@@ -334,10 +335,15 @@ def _encode(model: ViLBERT, inputs: Mapping[str, Any]) -> Encoded:
     ids = inputs["input_txt"] if "input_txt" in inputs else inputs["input_ids"]
     features = inputs["input_imgs"] if "input_imgs" in inputs else inputs["image_feat"]
     tasks = inputs["task_ids"].flatten() if model.config.text.task_tokens else None
-    assert isinstance(model.streams, TwoStreams)
-    text = model.streams.read_text(ids, inputs["token_type_ids"], inputs["attention_mask"] == 0, tasks)
-    vision = model.streams.read_regions(features, inputs["image_loc"], inputs["image_attention_mask"] == 0)
-    return model.streams.join(text, vision)
+    return model(
+        ids,
+        inputs["token_type_ids"],
+        features,
+        inputs["image_loc"],
+        inputs["attention_mask"] == 0,
+        inputs["image_attention_mask"] == 0,
+        tasks=tasks,
+    )
 
 
 def _labels(labels: Mapping[str, Any]) -> PretrainingLabels:

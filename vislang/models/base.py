@@ -42,6 +42,10 @@ class TrainableModel(nn.Module):
         """Compute what is computed once for these examples; returns for how many media it was."""
         return 0
 
+    def expand(self, examples: Sequence[Example]) -> Sequence[Example]:
+        """The examples that a step draws from: the same ones, or a pair for each reference, say."""
+        return examples
+
     def fit(self, examples: Sequence[Example]) -> None:
         """Measure on the prepared training examples what is measured and not learned, before the first step."""
 

@@ -1,14 +1,15 @@
-"""Attention: one sequence looks at another.
+"""Attention: tokens of one sequence attend to another, or to their own.
 
-Every attention in vislang goes through ``torch.nn.functional.scaled_dot_product_attention``, which
-never builds the weight matrix. Where a person wants to *see* the weights, :meth:`CrossAttention.weights`
-computes them on their own, for the layer that was asked for.
+All attention of vislang goes through :func:`attend`, which calls ``torch.nn.functional.scaled_dot_product_attention``
+and has its mask convention: a boolean mask is True where a query may attend to a key; a float one is a bias, added to
+the scaled products (ALiBi, relative positions). That function never builds the weight matrix; where a person wants to
+see it, :func:`attention_weights` does, for one layer.
 """
 
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -18,74 +19,52 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from vislang.nn.linear import Linear
 
-
-class KeysValues(NamedTuple):
-    """What is attended to, ready for any number of queries: compute once, use often."""
-
-    keys: Float[Tensor, "batch heads context head_width"]
-    values: Float[Tensor, "batch heads context head_width"]
+Mask: TypeAlias = Bool[Tensor, "#batch #heads #queries keys"] | Float[Tensor, "#batch #heads #queries keys"]
 
 
-class CrossAttention(nn.Module):
-    """Multi-head attention from queries to another sequence (Vaswani et al. 2017, section 3.2.2).
+def attend(
+    queries: Float[Tensor, "batch heads queries head_width"],
+    keys: Float[Tensor, "batch heads keys head_width"],
+    values: Float[Tensor, "batch heads keys head_width"],
+    mask: Mask | None = None,
+    dropout: float = 0.0,
+) -> Float[Tensor, "batch queries inner"]:
+    """Scaled dot-product attention of several heads (Vaswani et al. 2017, section 3.2), laid side by side again."""
+    with kernel_for(keys.shape[2], keys.device, keys.dtype):
+        attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, dropout_p=dropout)
+    return attended.transpose(1, 2).flatten(2)
 
-    No biases, as in Flamingo. The inner width is ``heads * head_width`` whatever the widths outside.
 
-    Args:
-        query_width: width of the sequence that asks.
-        context_width: width of the sequence that is asked.
-        heads: number of attention heads.
-        head_width: width of each head.
+def attention_weights(
+    queries: Float[Tensor, "batch heads queries head_width"],
+    keys: Float[Tensor, "batch heads keys head_width"],
+    mask: Bool[Tensor, "#batch #heads #queries keys"] | None = None,
+) -> Float[Tensor, "batch heads queries keys"]:
+    """The weights that :func:`attend` uses, written out: softmax(q k / sqrt(d))."""
+    scores = queries @ keys.transpose(-1, -2) * queries.shape[-1] ** -0.5
+    return (scores if mask is None else scores.masked_fill(~mask, -torch.inf)).softmax(dim=-1)
+
+
+def split_heads(
+    projected: Float[Tensor, "batch length inner"], heads: int
+) -> Float[Tensor, "batch heads length head_width"]:
+    """Queries, keys or values of each head on its own."""
+    return projected.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def not_padding(padding: Bool[Tensor, "batch keys"] | None) -> Bool[Tensor, "batch 1 1 keys"] | None:
+    """The mask that keeps all queries from padding (True there)."""
+    return None if padding is None else ~padding[:, None, None]
+
+
+def kernel_for(tokens: int, device: torch.device, dtype: torch.dtype) -> AbstractContextManager:
+    """The attention kernel to train sequences of this length with.
+
+    On a processor, in bfloat16, the backward pass of the fused kernel takes eight times as long as the plain one
+    for sequences of a few dozen tokens (measured: 13.7 ms against 1.7 ms for 32 rows of 9 heads and 16 tokens).
     """
-
-    def __init__(self, query_width: int, context_width: int, heads: int = 8, head_width: int = 64):
-        super().__init__()
-        inner_width = heads * head_width
-        self.heads = heads
-        self.head_width = head_width
-        self.to_queries = Linear(query_width, inner_width, bias=False)
-        self.to_keys_values = Linear(context_width, 2 * inner_width, bias=False)
-        self.to_output = Linear(inner_width, query_width, bias=False)
-
-    def keys_values(self, context: Float[Tensor, "batch context context_width"]) -> KeysValues:
-        """Project a context once; the result serves every later query."""
-        keys, values = self.to_keys_values(context).chunk(2, dim=-1)
-        return KeysValues(self._split(keys), self._split(values))
-
-    def forward(
-        self,
-        queries: Float[Tensor, "batch queries query_width"],
-        context: KeysValues,
-        mask: Bool[Tensor, "#batch #queries context"] | None = None,
-    ) -> Float[Tensor, "batch queries query_width"]:
-        """Attend. ``mask`` is True where a query may look; a query that may look nowhere gets zeros."""
-        attended = F.scaled_dot_product_attention(
-            self._split(self.to_queries(queries)),
-            context.keys,
-            context.values,
-            attn_mask=None if mask is None else _open_blind_rows(mask)[:, None],
-        )
-        attended = attended.transpose(1, 2).flatten(2)
-        if mask is not None:
-            attended = attended * mask.any(dim=-1, keepdim=True)
-        return self.to_output(attended)
-
-    def weights(
-        self,
-        queries: Float[Tensor, "batch queries query_width"],
-        context: KeysValues,
-        mask: Bool[Tensor, "#batch #queries context"] | None = None,
-    ) -> Float[Tensor, "batch heads queries context"]:
-        """The attention weights that :meth:`forward` uses, written out: softmax(q k / sqrt(d))."""
-        scores = self._split(self.to_queries(queries)) @ context.keys.transpose(-1, -2)
-        scores = scores * self.head_width**-0.5
-        if mask is None:
-            return scores.softmax(dim=-1)
-        scores = scores.masked_fill(~_open_blind_rows(mask)[:, None], float("-inf"))
-        return scores.softmax(dim=-1) * mask.any(dim=-1, keepdim=True)[:, None]
-
-    def _split(self, projected: Float[Tensor, "batch length inner"]) -> Float[Tensor, "batch heads length head_width"]:
-        return projected.unflatten(-1, (self.heads, self.head_width)).transpose(1, 2)
+    short = device.type == "cpu" and dtype == torch.bfloat16 and tokens <= 128
+    return sdpa_kernel(SDPBackend.MATH) if short else nullcontext()
 
 
 class SelfAttention(nn.Module):
@@ -105,50 +84,83 @@ class SelfAttention(nn.Module):
         self.to_output = Linear(width, width)
 
     def forward(
-        self,
-        x: Float[Tensor, "batch tokens width"],
-        bias: Float[Tensor, "#batch #heads #tokens tokens"] | None = None,
-        places: Int[Tensor, "..."] | None = None,
-        gains: tuple[Float[Tensor, "batch width"], Float[Tensor, "batch width"]] | None = None,
-    ) -> Float[Tensor, "*chosen width"]:
-        """Attend. ``bias`` is added to the scaled products of queries and keys; minus infinity hides a token.
+        self, x: Float[Tensor, "batch tokens width"], mask: Mask | None = None
+    ) -> Float[Tensor, "batch tokens width"]:
+        """Attend, and map what the heads found to the output."""
+        return self.to_output(self.attend(*self.project(x), mask))
 
-        With ``places``, indices into batch and tokens laid end to end, the result is for these alone. ``gains``
-        multiply a sample's queries and its keys.
-        """
+    def project(self, x: Float[Tensor, "batch tokens width"]) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values: (batch, heads, tokens, head width)."""
         queries, keys, values = self.to_queries_keys_values(x).chunk(3, dim=-1)
-        if gains is not None:
-            queries, keys = queries * gains[0][:, None], keys * gains[1][:, None]
-        queries, keys, values = (
-            part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (queries, keys, values)
-        )
-        with kernel_for(keys.shape[2], keys.device, keys.dtype):
-            attended = F.scaled_dot_product_attention(
-                queries, keys, values, attn_mask=bias, dropout_p=self.dropout if self.training else 0.0
-            )
-        attended = attended.transpose(1, 2).flatten(2)
-        return self.to_output(attended if places is None else attended.flatten(0, 1)[places])
+        return split_heads(queries, self.heads), split_heads(keys, self.heads), split_heads(values, self.heads)
+
+    def attend(
+        self, queries: Tensor, keys: Tensor, values: Tensor, mask: Mask | None = None
+    ) -> Float[Tensor, "batch tokens width"]:
+        """See :func:`attend`; before the output map."""
+        return attend(queries, keys, values, mask, self.dropout if self.training else 0.0)
 
 
-def kernel_for(tokens: int, device: torch.device, dtype: torch.dtype) -> AbstractContextManager:
-    """The attention kernel to train sequences of this length with.
+class KeysValues(NamedTuple):
+    """Keys and values of a context, for any number of queries: compute once, use often."""
 
-    On a processor, in bfloat16, the backward pass of the fused kernel takes eight times as long as the plain one
-    for sequences of a few dozen tokens (measured: 13.7 ms against 1.7 ms for 32 rows of 9 heads and 16 tokens).
+    keys: Float[Tensor, "batch heads context head_width"]
+    values: Float[Tensor, "batch heads context head_width"]
+
+
+class CrossAttention(nn.Module):
+    """Multi-head attention from queries to another sequence (Vaswani et al. 2017, section 3.2.2).
+
+    No biases, as in Flamingo. The inner width is ``heads * head_width`` whatever the widths outside.
+
+    Args:
+        query_width: width of the sequence that attends.
+        context_width: width of the sequence that is attended to.
+        heads: number of attention heads.
+        head_width: width of each head.
     """
-    short = device.type == "cpu" and dtype == torch.bfloat16 and tokens <= 128
-    return sdpa_kernel(SDPBackend.MATH) if short else nullcontext()
 
+    def __init__(self, query_width: int, context_width: int, heads: int = 8, head_width: int = 64):
+        super().__init__()
+        inner_width = heads * head_width
+        self.heads = heads
+        self.head_width = head_width
+        self.to_queries = Linear(query_width, inner_width, bias=False)
+        self.to_keys_values = Linear(context_width, 2 * inner_width, bias=False)
+        self.to_output = Linear(inner_width, query_width, bias=False)
 
-def hide(padding: Bool[Tensor, "batch tokens"], dtype: torch.dtype) -> Float[Tensor, "batch 1 1 tokens"]:
-    """An attention bias that hides padding (True) from every query."""
-    return torch.zeros(padding.shape, dtype=dtype, device=padding.device).masked_fill(padding, -torch.inf)[
-        :, None, None
-    ]
+    def keys_values(self, context: Float[Tensor, "batch context context_width"]) -> KeysValues:
+        """Project a context once; the result serves every later query."""
+        keys, values = self.to_keys_values(context).chunk(2, dim=-1)
+        return KeysValues(split_heads(keys, self.heads), split_heads(values, self.heads))
+
+    def forward(
+        self,
+        queries: Float[Tensor, "batch queries query_width"],
+        context: KeysValues,
+        mask: Bool[Tensor, "#batch #queries context"] | None = None,
+    ) -> Float[Tensor, "batch queries query_width"]:
+        """Attend; a query that may attend to nothing gets zeros."""
+        opened = None if mask is None else _open_blind_rows(mask)[:, None]
+        attended = attend(split_heads(self.to_queries(queries), self.heads), context.keys, context.values, opened)
+        if mask is not None:
+            attended = attended * mask.any(dim=-1, keepdim=True)
+        return self.to_output(attended)
+
+    def weights(
+        self,
+        queries: Float[Tensor, "batch queries query_width"],
+        context: KeysValues,
+        mask: Bool[Tensor, "#batch #queries context"] | None = None,
+    ) -> Float[Tensor, "batch heads queries context"]:
+        """The attention weights that :meth:`forward` uses, written out."""
+        opened = None if mask is None else _open_blind_rows(mask)[:, None]
+        weights = attention_weights(split_heads(self.to_queries(queries), self.heads), context.keys, opened)
+        return weights if mask is None else weights * mask.any(dim=-1, keepdim=True)[:, None]
 
 
 def _open_blind_rows(mask: Bool[Tensor, "*batch queries context"]) -> Bool[Tensor, "*batch queries context"]:
-    """Let a query that may look nowhere look everywhere: a softmax over nothing would be NaN.
+    """Let a query that may attend to nothing attend to everything: a softmax over nothing would be NaN.
 
     The caller zeroes what such a query gets.
     """

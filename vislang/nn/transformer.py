@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from vislang.nn.attention import SelfAttention
+from vislang.nn.attention import Mask, SelfAttention
 from vislang.nn.linear import Linear
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "relu": F.relu}
@@ -48,7 +48,7 @@ class DropPath(nn.Module):
     def forward(
         self, branch: Float[Tensor, "rows ..."], samples: Int[Tensor, "..."] | None = None
     ) -> Float[Tensor, "rows ..."]:
-        """The branch of some samples set to zero; ``samples`` tells whose each row is, where rows are places."""
+        """The branch of some samples set to zero; ``samples`` has the sample of each row, where rows are tokens."""
         if not self.training or self.probability == 0.0:
             return branch
         kept = 1 - self.probability
@@ -60,8 +60,8 @@ class DropPath(nn.Module):
 class EncoderBlock(nn.Module):
     """Self-attention, then a feed-forward, each with a residual connection.
 
-    Normalised after each addition, as in the original transformer, or before each branch, as in ViT. It gives
-    two things: its output, and what its feed-forward put out before that was added, which data2vec regresses.
+    Normalised after each addition, as in the original transformer, or before each branch, as in ViT. It returns two
+    things: its output, and the feed-forward's output before the addition, which data2vec regresses.
 
     Args:
         width: width of the sequence.
@@ -109,23 +109,32 @@ class EncoderBlock(nn.Module):
         self.drop_path = DropPath(drop_path)
 
     def forward(
-        self,
-        x: Float[Tensor, "batch tokens width"],
-        bias: Float[Tensor, "#batch #heads #tokens tokens"] | None = None,
-        places: Int[Tensor, "..."] | None = None,
-        gains: tuple[Float[Tensor, "batch width"], Float[Tensor, "batch width"]] | None = None,
-    ) -> tuple[Float[Tensor, "*chosen width"], Float[Tensor, "*chosen width"]]:
+        self, x: Float[Tensor, "batch tokens width"], mask: Mask | None = None
+    ) -> tuple[Float[Tensor, "batch tokens width"], Float[Tensor, "batch tokens width"]]:
         """The block's output, and its feed-forward's output before the residual connection and any dropout.
 
-        ``bias`` and ``gains`` are the attention's, see SelfAttention.
-
-        With ``places``, indices into batch and tokens laid end to end, both are of these places alone, (places,
-        width): what the last block makes of places that nobody asks for need not be computed.
+        ``mask`` is the attention's, see :mod:`vislang.nn.attention`.
         """
-        samples = None if places is None else places // x.shape[1]
-        attended = self.attention(self.attention_norm(x) if self.norm_first else x, bias, places, gains)
-        x = x if places is None else x.flatten(0, 1)[places]
-        x = x + self._branch(attended, self.attention_scale, samples)
+        return self.after_attention(x, self.attention.attend(*self.project(x), mask))
+
+    def project(self, x: Float[Tensor, "batch tokens width"]) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values of the attention: (batch, heads, tokens, head width)."""
+        return self.attention.project(self.attention_norm(x) if self.norm_first else x)
+
+    def after_attention(
+        self,
+        x: Float[Tensor, "*rows width"],
+        attended: Float[Tensor, "*rows width"],
+        samples: Int[Tensor, "..."] | None = None,
+    ) -> tuple[Float[Tensor, "*rows width"], Float[Tensor, "*rows width"]]:
+        """What :meth:`forward` does after the heads have attended, token by token.
+
+        Args:
+            x: the block's input.
+            attended: what the heads found, side by side.
+            samples: the sample of each row, where rows are single tokens.
+        """
+        x = x + self._branch(self.attention.to_output(attended), self.attention_scale, samples)
         if self.norm_first:
             result = self._feed_forward(self.feed_forward_norm(x))
             return x + self._branch(result, None, samples), result

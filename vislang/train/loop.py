@@ -9,7 +9,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -110,6 +110,7 @@ def train(
         CheckpointError: all checkpoints are damaged, or the run had other settings.
     """
     assert isinstance(model, Trainable)
+    streams = [replace(stream, examples=model.expand(stream.examples)) for stream in streams]
     checkpoints = folder / "checkpoints"
     done, seconds = 0, 0.0
     state = load_checkpoint(checkpoints) if resume else None

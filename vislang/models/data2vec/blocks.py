@@ -1,4 +1,4 @@
-"""data2vec's blocks: their shape, a sequence on its way through them, and what each makes of it.
+"""data2vec's blocks: their shape, the sequence that passes through them, and the result of each.
 
 A standard transformer (data2vec, arXiv 2202.03555, section 3.1). The teacher's targets are the results of its last
 blocks (section 3.3), which is why running them can give those too.
@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from vislang.nn.attention import hide
+from vislang.nn.attention import Mask, not_padding
 from vislang.nn.transformer import EncoderBlock
 
 
@@ -71,7 +71,7 @@ class EncoderConfig:
 
 
 class Hidden(NamedTuple):
-    """A sequence on its way through the encoder.
+    """A sequence between the layers of the encoder.
 
     Attributes:
         tokens: class tokens first.
@@ -89,23 +89,38 @@ def run_blocks(
     hidden: Hidden,
     keep: int = 0,
     end_of_block: bool = False,
-    places: Int[Tensor, "..."] | None = None,
+    positions: Int[Tensor, "..."] | None = None,
 ) -> tuple[Float[Tensor, "*chosen width"], list[Tensor]]:
     """Through all blocks; the last ``keep`` of their results too (feed-forward outputs, or block outputs).
 
-    With ``places``, indices into batch and tokens laid end to end, all that is given back is (places, width).
+    With ``positions``, indices into batch and tokens laid end to end, all that is returned is (positions, width), and
+    the last block computes no other token.
     """
     tokens = hidden.tokens
-    shared = None if hidden.padding is None else hide(hidden.padding, tokens.dtype)
     results: list[Tensor] = []
     for index, block in enumerate(blocks):
-        bias = shared
-        if hidden.bias is not None:
-            own = hidden.bias[index if len(hidden.bias) > 1 else 0]
-            bias = own if shared is None else own + shared
+        assert isinstance(block, EncoderBlock)
+        mask = _mask(hidden, index)
         last = index == len(blocks) - 1
-        tokens, result = block(tokens, bias, places if last else None)
+        tokens, result = block(tokens, mask) if positions is None or not last else _at(block, tokens, mask, positions)
         if index >= len(blocks) - keep:
             kept = tokens if end_of_block else result
-            results.append(kept if last or places is None else kept.flatten(0, 1)[places])
+            results.append(kept if last or positions is None else kept.flatten(0, 1)[positions])
     return tokens, results
+
+
+def _mask(hidden: Hidden, layer: int) -> Mask | None:
+    """The attention mask of a layer: its bias, and nothing of the padding."""
+    mask = not_padding(hidden.padding)
+    if hidden.bias is None:
+        return mask
+    bias = hidden.bias[layer if len(hidden.bias) > 1 else 0]
+    return bias if mask is None else bias.masked_fill(~mask, -torch.inf)
+
+
+def _at(
+    block: EncoderBlock, tokens: Float[Tensor, "batch tokens width"], mask: Mask | None, positions: Int[Tensor, "..."]
+) -> tuple[Float[Tensor, "positions width"], Float[Tensor, "positions width"]]:
+    """What a block gives at some positions; whatever follows its attention is computed there alone."""
+    attended = block.attention.attend(*block.project(tokens), mask).flatten(0, 1)[positions]
+    return block.after_attention(tokens.flatten(0, 1)[positions], attended, positions // tokens.shape[1])

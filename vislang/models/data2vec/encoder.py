@@ -42,9 +42,9 @@ class Encoder(nn.Module):
         assert isinstance(front_end, FrontEnd)
         return front_end
 
-    def forward(self, hidden: Hidden, places: Int[Tensor, "..."] | None = None) -> Float[Tensor, "*chosen width"]:
-        """Through the shared blocks; class tokens stay in front. With ``places``, see :func:`run_blocks`."""
-        tokens, _ = run_blocks(self.blocks, hidden, places=places)
+    def forward(self, hidden: Hidden, positions: Int[Tensor, "..."] | None = None) -> Float[Tensor, "*chosen width"]:
+        """Through the shared blocks; class tokens stay in front. With ``positions``, see :func:`run_blocks`."""
+        tokens, _ = run_blocks(self.blocks, hidden, positions=positions)
         return tokens if self.norm is None else self.norm(tokens)
 
     def features(
@@ -126,15 +126,15 @@ def part_means(
 ) -> Float[Tensor, "batch vector"]:
     """Mean features of each of so many equal parts of a sequence, end to end: (batch, parts * width).
 
-    ``real`` is False at padding, which stands at the end. A sequence shorter than the parts lends a token to several.
+    ``real`` is False at padding, which stands at the end. Parts share tokens where there are fewer tokens than parts.
     """
     batch, tokens, _ = features.shape
     lengths = torch.full((batch,), tokens, device=features.device) if real is None else real.sum(dim=1)
-    place = torch.arange(tokens, device=features.device)
+    position = torch.arange(tokens, device=features.device)
     means = []
     for part in range(parts):
         first = lengths * part // parts
         end = -(-lengths * (part + 1) // parts)
-        inside = ((place >= first[:, None]) & (place < end[:, None]))[..., None]
+        inside = ((position >= first[:, None]) & (position < end[:, None]))[..., None]
         means.append((features * inside).sum(dim=1) / inside.sum(dim=1))
     return torch.cat(means, dim=1)

@@ -95,6 +95,8 @@ class FineTuned(TrainableModel):
         UserError: the head does not go with the modality.
     """
 
+    collate: Collator
+
     def __init__(
         self,
         encoder: EncoderConfig,

@@ -169,11 +169,11 @@ class Data2Vec(nn.Module):
         batch: Masked,
         local: Float[Tensor, "batch tokens width"],
         padding: Tensor | None,
-        places: Int[Tensor, "..."] | None = None,
+        positions: Int[Tensor, "..."] | None = None,
     ) -> Float[Tensor, "*chosen width"]:
         """What the teacher makes of whole inputs; ``local`` are the student's features of the same.
 
-        With ``places``, indices into batch and tokens (class tokens included) laid end to end, of these alone.
+        With ``positions``, indices into batch and tokens (class tokens included) laid end to end, of these alone.
         """
         scope = self.teacher_config.scope
         config = self.objective_config
@@ -181,15 +181,15 @@ class Data2Vec(nn.Module):
         if scope == "all":
             local = front_end.local_features(batch.values)
         hidden = front_end(local.detach(), padding)
-        # Only where no norm looks beyond its own token do other places not matter.
-        early = places if set(config.layer_norms) | set(config.mean_norms) <= {"layer"} else None
+        # Only where no norm looks beyond its own token do other positions not matter.
+        early = positions if set(config.layer_norms) | set(config.mean_norms) <= {"layer"} else None
         _, results = run_blocks(self.teacher.blocks, hidden, config.top_k, config.end_of_block, early)
         if early is not None:
             return make_targets(results, config)
         extra = front_end.config.class_tokens
         real = None if padding is None or not front_end.config.strict_padding else ~padding
         targets = make_targets([result[:, extra:] for result in results], config, real)
-        return targets if places is None else F.pad(targets, (0, 0, extra, 0)).flatten(0, 1)[places]
+        return targets if positions is None else F.pad(targets, (0, 0, extra, 0)).flatten(0, 1)[positions]
 
     def objective(self, batch: Masked) -> Objective:
         """Predict what was masked; see :class:`Objective`."""
@@ -198,9 +198,9 @@ class Data2Vec(nn.Module):
         local = front_end.local_features(batch.values if batch.student_values is None else batch.student_values)
         padding = None if batch.padding is None else front_end.pad(batch.padding, local.shape[1])
         if config.generation == "v1":
-            places = F.pad(batch.mask, (front_end.config.class_tokens, 0)).flatten().nonzero()[:, 0]
-            wanted = self.targets(batch, local, padding, places)
-            predictions = self.heads[batch.modality](self.student(front_end(local, padding, batch.mask), places))
+            positions = F.pad(batch.mask, (front_end.config.class_tokens, 0)).flatten().nonzero()[:, 0]
+            wanted = self.targets(batch, local, padding, positions)
+            predictions = self.heads[batch.modality](self.student(front_end(local, padding, batch.mask), positions))
             loss = self._loss(predictions, wanted)
             return Objective({"regression": loss}, len(wanted), predictions, wanted)
         return self._v2(batch, front_end, local, padding, self.targets(batch, local, padding))

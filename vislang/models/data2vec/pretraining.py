@@ -251,6 +251,8 @@ class Pretraining(TrainableModel):
         dtype: of the arithmetic.
     """
 
+    collate: Collator
+
     def __init__(self, model: Data2Vec, collate: Collator, dtype: torch.dtype = torch.float32):
         super().__init__()
         self.model = model

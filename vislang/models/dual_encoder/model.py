@@ -2,9 +2,9 @@
 
 As CLIP (Radford et al. 2021, section 2.3), and as Flamingo's vision encoder was pretrained (Alayrac et al. 2022,
 appendix B.1.3): symmetric cross-entropy over the similarities of a batch, with a learned temperature. An image is what
-a frozen tower gives of its regions, read by a few blocks or by none; a text is read by blocks, or is the sum of its
-words. Large batches need no more memory than small ones: encoders read chunks, and each chunk is read once more when
-its gradient is asked for (Gao et al. 2021).
+a frozen tower gives of its regions, encoded by a few blocks or by none; a text is encoded by blocks, or is the sum of
+its words. Large batches need no more memory than small ones: encoders take chunks, and each chunk is encoded once more
+for its gradient (Gao et al. 2021).
 """
 
 from __future__ import annotations
@@ -28,16 +28,17 @@ from torch.utils.checkpoint import checkpoint
 from vislang.capabilities import ModelRecipe, Progress
 from vislang.document import Document, Image
 from vislang.errors import UserError
-from vislang.models.base import fill_model, read_config, write_model
+from vislang.example import Example
+from vislang.models.base import fill_model, read_settings, write_model
 from vislang.models.dual_encoder.tower import DualEncoderTower
 from vislang.models.loading import load, saved_class
 from vislang.models.precision import Precision, autocast, dtype_of
 from vislang.models.regions.readers import RegionsConfig
-from vislang.models.vilbert.inputs import PairInputs, Pairs
+from vislang.models.vilbert.inputs import PairInputs, PairInputsConfig, Pairs, pairs_of
 from vislang.models.vilbert.model import EPS, RegionEmbedding, TextEmbedding, TextStreamConfig, VisionStreamConfig
 from vislang.models.vilbert.pair_model import PairModel
 from vislang.models.vilbert.word_pieces import Pieces, WordPieces
-from vislang.nn.attention import hide
+from vislang.nn.attention import not_padding
 from vislang.nn.linear import Linear
 from vislang.nn.statistics import mean_and_deviation
 from vislang.nn.transformer import EncoderBlock
@@ -46,7 +47,7 @@ HOTTEST = math.log(100)
 """The temperature's inverse is kept below 100, as in CLIP."""
 
 MEASURED = 2000
-"""Images whose features say what all have in common."""
+"""Images whose features are averaged."""
 
 
 class UnknownWords(UserWarning):
@@ -70,7 +71,7 @@ class DualEncoderConfig:
 
 
 class Encoder(nn.Module):
-    """Blocks that normalise first, over embeddings of either kind; the first place becomes the vector."""
+    """Blocks that normalise first, over embeddings of either kind; the first position becomes the vector."""
 
     def __init__(self, config: TextStreamConfig | VisionStreamConfig, width: int):
         super().__init__()
@@ -91,23 +92,22 @@ class Encoder(nn.Module):
         self.to_vector = Linear(config.width, width, bias=False)
 
     def forward(
-        self, x: Float[Tensor, "items places width"], padding: Bool[Tensor, "items places"] | None
+        self, x: Float[Tensor, "items length width"], padding: Bool[Tensor, "items length"] | None
     ) -> Float[Tensor, "items vector"]:
         """A vector of length 1 each."""
         return F.normalize(self.to_vector(self.read(x, padding)[:, 0]).float(), dim=-1)
 
     def read(
-        self, x: Float[Tensor, "items places width"], padding: Bool[Tensor, "items places"] | None
-    ) -> Float[Tensor, "items places width"]:
-        """What the blocks make of every place."""
-        hidden = None if padding is None else hide(padding, x.dtype)
+        self, x: Float[Tensor, "items length width"], padding: Bool[Tensor, "items length"] | None
+    ) -> Float[Tensor, "items length width"]:
+        """The output of the blocks at every position."""
         for block in self.blocks:
-            x, _ = block(x, hidden)
+            x, _ = block(x, not_padding(padding))
         return self.norm(x)
 
 
 class WordEncoder(nn.Module):
-    """A text read by blocks, its words in their order."""
+    """A text encoded by blocks, its words in their order."""
 
     def __init__(self, config: TextStreamConfig, width: int):
         super().__init__()
@@ -127,8 +127,8 @@ class WordEncoder(nn.Module):
 class WordBag(nn.Module):
     """A text as the sum of its words' vectors, whatever their order.
 
-    The vectors start near zero, so that a word which was hardly ever met says next to nothing. A text without a word
-    that is known has a vector of zeros: it is like nothing.
+    The vectors start near zero, so that a rare word counts for little. A text without any known word has a vector of
+    zeros, which is similar to nothing.
     """
 
     def __init__(self, config: TextStreamConfig, width: int):
@@ -143,14 +143,14 @@ class WordBag(nn.Module):
         unread: Bool[Tensor, "texts tokens"] | None,
     ) -> Float[Tensor, "texts vector"]:
         """A vector of length 1 each, or 0."""
-        said = torch.ones_like(ids, dtype=self.embedding.weight.dtype) if unread is None else (~unread).float()
+        counted = torch.ones_like(ids, dtype=self.embedding.weight.dtype) if unread is None else (~unread).float()
         # In training some words of a text are left out.
-        said = F.dropout(said, self.dropout, self.training)
-        return F.normalize((self.embedding(ids) * said[..., None]).sum(dim=1).float(), dim=-1)
+        counted = F.dropout(counted, self.dropout, self.training)
+        return F.normalize((self.embedding(ids) * counted[..., None]).sum(dim=1).float(), dim=-1)
 
 
 class ImageEncoder(nn.Module):
-    """An image's regions, standardised and read by blocks; the place of the whole image becomes the vector."""
+    """An image's regions, standardised and encoded by blocks; the output at the whole image becomes the vector."""
 
     features_mean: Tensor
     features_deviation: Tensor
@@ -163,7 +163,7 @@ class ImageEncoder(nn.Module):
         self.encoder = Encoder(config, width)
 
     def standardise(self, features: Float[Tensor, "regions feature_width"]) -> None:
-        """Measure what the features of all images have in common, which is taken off them."""
+        """Measure mean and standard deviation of the features, which are standardised by them."""
         mean, deviation = mean_and_deviation(features)
         self.features_mean.copy_(mean)
         self.features_deviation.copy_(deviation)
@@ -176,14 +176,14 @@ class ImageEncoder(nn.Module):
     ) -> Float[Tensor, "images vector"]:
         """A vector of length 1 each, from the whole image and its regions, the whole first."""
         if not len(self.encoder.blocks):
-            # Nothing then looks from one place to another.
+            # Without blocks no region depends on another.
             features, boxes, padding = features[:, :1], boxes[:, :1], None
         return self.encoder(self._embed(features, boxes), padding)
 
     def read(
         self, features: Float[Tensor, "images regions feature_width"], boxes: Float[Tensor, "images regions 5"]
     ) -> Float[Tensor, "images regions width"]:
-        """What the blocks make of every place."""
+        """The output of the blocks at every region."""
         return self.encoder.read(self._embed(features, boxes), None)
 
     def _embed(self, features: Tensor, boxes: Tensor) -> Float[Tensor, "images regions width"]:
@@ -210,6 +210,32 @@ class DualEncoder(nn.Module):
                 nn.init.zeros_(module.bias)
         if isinstance(self.text, WordBag):
             nn.init.normal_(self.text.embedding.weight, std=1e-3)
+
+    def forward(
+        self, images: Sequence[Tensor | None], texts: Sequence[Tensor | None], chunk: int = 0
+    ) -> tuple[Float[Tensor, "images vector"], Float[Tensor, "texts vector"]]:
+        """Vectors of images and of texts.
+
+        Args:
+            images: features, boxes and padding, see :class:`ImageEncoder`.
+            texts: ids, segments and padding, see :class:`WordEncoder`.
+            chunk: items that are encoded at a time; 0 for all.
+        """
+        return self._in_chunks(self.image, images, chunk), self._in_chunks(self.text, texts, chunk)
+
+    def _in_chunks(
+        self, encode: nn.Module, inputs: Sequence[Tensor | None], chunk: int
+    ) -> Float[Tensor, "items vector"]:
+        """Encode in chunks, whose inner states are not kept but computed again for the gradient."""
+        first = inputs[0]
+        assert first is not None
+        if not chunk or len(first) <= chunk:
+            return encode(*inputs)
+        parts = []
+        for start in range(0, len(first), chunk):
+            part = [None if each is None else each[start : start + chunk] for each in inputs]
+            parts.append(checkpoint(encode, *part, use_reentrant=False) if self.training else encode(*part))
+        return torch.cat(parts)
 
     @property
     def scale(self) -> Float[Tensor, ""]:
@@ -245,13 +271,43 @@ def contrastive_loss(
     return losses
 
 
+class PairCollator:
+    """Examples [image] -> Text to a batch; nothing is drawn at random.
+
+    Args:
+        inputs: how texts and images are prepared.
+    """
+
+    def __init__(self, inputs: PairInputs):
+        self.inputs = inputs
+
+    def __call__(self, examples: Sequence[Example], seed: int = 0) -> Pairs:
+        """Collate; each reference of an example is a pair of its own.
+
+        Raises:
+            UserError: an example is not one image and its caption.
+            RegionError, MediaError: an image's regions cannot be computed or read.
+        """
+        pairs = pairs_of(examples)
+        rows = [((caption,), (image,)) for image, caption in map(self.inputs.pair_of, pairs)]
+        return self.inputs.read(rows, [pair.name for pair in pairs])
+
+
+@dataclass
+class SavedContrastiveEncoder:
+    """The ``config.json`` of a dual encoder."""
+
+    encoders: DualEncoderConfig
+    inputs: PairInputsConfig
+
+
 class ContrastiveEncoder(PairModel[DualEncoder]):
-    """The dual encoder with its inputs; Trainable, and it Matches and Embeds.
+    """The dual encoder with its inputs. It Matches and Embeds.
 
     Args:
         network: the encoders.
         inputs: how texts and images are prepared.
-        chunk: items that are encoded at a time; a batch may be any multiple, at the price of encoding twice. 0 for all.
+        chunk: items that are encoded at a time; each is then encoded twice in training. 0 for the whole batch.
         dtype: of the arithmetic.
     """
 
@@ -259,40 +315,43 @@ class ContrastiveEncoder(PairModel[DualEncoder]):
         config = network.config
         super().__init__(network, inputs, config.text.max_length, config.vision.feature_width, dtype)
         self.chunk = chunk
+        self.collate = PairCollator(inputs)
 
-    def prepare(self, documents: Sequence[Document], progress: Progress | None = None) -> int:
-        """Find the regions of images that are not known yet."""
-        return self.inputs.prepare(documents, progress)
+    def why_unreadable(self, media: frozenset[str]) -> str | None:
+        """See :class:`~vislang.capabilities.Reads`; an image or a text alone has a vector, too."""
+        return self.inputs.why_unreadable(media | {"image"})
 
-    def fit(self, lessons: Sequence[Document]) -> None:
-        """Learn a vocabulary where none was given, of whole words for a bag; measure what all images have in common.
+    def expand(self, examples: Sequence[Example]) -> Sequence[Example]:
+        """A pair for each reference."""
+        return pairs_of(examples)
 
-        A bag that was trained before learns the words that are new in these lessons on top.
+    def fit(self, examples: Sequence[Example]) -> None:
+        """Learn a vocabulary where none was given, of whole words for a bag; measure mean and standard deviation of the
+        features.
+
+        A bag that was trained before learns the words that are new in these examples on top.
         """
         text = self.network.config.text
-        texts = [" ".join(self.inputs.texts_of(lesson)) for lesson in lessons]
+        pairs = [self.inputs.pair_of(pair) for pair in pairs_of(examples)]
+        texts = [caption for _, caption in pairs]
         known = self.inputs.words
         if isinstance(self.network.text, WordBag):
             if known is None or known.has_whole_words:
                 self.inputs.words = WordPieces.of_whole_words(texts, text.vocabulary_size, text.max_length, known)
         elif known is None:
             self.inputs.words = WordPieces.train(list(dict.fromkeys(texts)), text.vocabulary_size, text.max_length)
-        # A model that goes on keeps what it was trained with.
+        # A model that is trained further keeps the statistics that it was trained with.
         if not self.network.image.features_mean.any():
-            images = list({image: None for lesson in lessons for image in self.inputs.images_of(lesson)})[:MEASURED]
+            images = list({image: None for image, _ in pairs})[:MEASURED]
             features = [self.inputs.regions_of((image,)).features for image in images]
             self.network.image.standardise(torch.from_numpy(np.concatenate(features)))
 
-    def collate(self, documents: Sequence[Document], seed: int = 0) -> Pairs:
-        """Pairs of an image and a text; nothing is left to chance."""
-        rows = [(self.inputs.texts_of(document), self.inputs.images_of(document)) for document in documents]
-        return self.inputs.read(rows, [document.name for document in documents])
-
-    def losses(self, batch: Pairs) -> dict[str, Float[Tensor, ""]]:
+    def forward(self, batch: Pairs) -> dict[str, Float[Tensor, ""]]:
         """See :func:`contrastive_loss`. Across processes each contrasts its own pairs with all items."""
         with autocast(batch.features.device, self.dtype):
-            images = self._encode(self.network.image, batch.features, batch.boxes, batch.region_padding)
-            texts = self._encode(self.network.text, *self._readable(batch.text))
+            images, texts = self.network(
+                (batch.features, batch.boxes, batch.region_padding), self._readable(batch.text), self.chunk
+            )
         belong = torch.zeros(len(images), len(texts), dtype=torch.bool, device=images.device)
         belong[batch.image_of, batch.text_of] = True
         if distributed.is_initialized() and distributed.get_world_size() > 1:
@@ -300,24 +359,11 @@ class ContrastiveEncoder(PairModel[DualEncoder]):
         return contrastive_loss(images, texts, belong, self.network.scale)
 
     def _readable(self, pieces: Pieces) -> Pieces:
-        """Hide from a bag what is no word that it knows."""
+        """The pieces; for a bag, all that is not a known word becomes padding."""
         assert self.inputs.words is not None
         if not isinstance(self.network.text, WordBag):
             return pieces
         return pieces._replace(padding=~self.inputs.words.are_words(pieces.ids))
-
-    def _encode(self, encode, *inputs: Tensor | None) -> Float[Tensor, "items vector"]:
-        """Encode in chunks, whose inner states are not kept but computed again for the gradient."""
-        first = inputs[0]
-        assert first is not None
-        if not self.chunk or len(first) <= self.chunk:
-            return encode(*inputs)
-        parts = []
-        for start in range(0, len(first), self.chunk):
-            chunk = [None if each is None else each[start : start + self.chunk] for each in inputs]
-            kept = checkpoint(encode, *chunk, use_reentrant=False) if self.training else encode(*chunk)
-            parts.append(kept)
-        return torch.cat(parts)
 
     @torch.inference_mode()
     def embed(
@@ -334,13 +380,13 @@ class ContrastiveEncoder(PairModel[DualEncoder]):
             for document in part:
                 if len(document.media) > 1 or (document.media and len(document.parts) > 1):
                     raise UserError(f"{document.name or 'a document'}: one image or one text has a vector, not both.")
-            seen = {n: self.inputs.images_of(document)[0] for n, document in enumerate(part) if document.media}
-            said = {n: " ".join(self.inputs.texts_of(document)) for n, document in enumerate(part) if n not in seen}
+            images = {n: self.inputs.images_of(document)[0] for n, document in enumerate(part) if document.media}
+            texts = {n: " ".join(self.inputs.texts_of(document)) for n, document in enumerate(part) if n not in images}
             rows: dict[int, Tensor] = {}
-            if seen:
-                rows |= zip(seen, self.embed_images(list(seen.values())), strict=True)
-            if said:
-                rows |= zip(said, self.embed_texts(list(said.values())), strict=True)
+            if images:
+                rows |= zip(images, self.embed_images(list(images.values())), strict=True)
+            if texts:
+                rows |= zip(texts, self.embed_texts(list(texts.values())), strict=True)
             found += [rows[n] for n in range(len(part))]
             if progress is not None:
                 progress(start + len(part), len(documents))
@@ -359,23 +405,23 @@ class ContrastiveEncoder(PairModel[DualEncoder]):
 
     @torch.inference_mode()
     def embed_texts(self, texts: Sequence[str], batch_size: int = 64) -> Float[Tensor, "texts vector"]:
-        """A vector for each text. A bag of words passes over those that it does not know, and says so."""
+        """A vector for each text. A bag of words leaves out those that it does not know, and warns."""
         parts = []
-        self._tell_unknown(texts)
+        self._warn_of_unknown(texts)
         for start in range(0, len(texts), batch_size):
             pieces = self.inputs.text([(text,) for text in texts[start : start + batch_size]])
             with autocast(pieces.ids.device, self.dtype):
                 parts.append(self.network.text(*self._readable(pieces)))
         return torch.cat(parts)
 
-    def _tell_unknown(self, texts: Sequence[str]) -> None:
+    def _warn_of_unknown(self, texts: Sequence[str]) -> None:
         # A tokenizer of one's own may cut words into pieces, so that none is unknown.
         words = self.inputs.words
         unknown = words.unknown_in(texts) if words is not None and words.has_whole_words else []
         if unknown:
             more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
             warnings.warn(
-                f"words that the model never learned are passed over: {', '.join(unknown[:5])}{more}.",
+                f"words that the model never learned are left out: {', '.join(unknown[:5])}{more}.",
                 UnknownWords,
                 stacklevel=3,
             )
@@ -415,13 +461,10 @@ class ContrastiveEncoder(PairModel[DualEncoder]):
 
         Raises:
             TowerError: the source of its regions is missing, or is another one.
+            UserError: a setting is wrong, or the weights do not fit or are damaged.
         """
-        config = read_config(folder)
-        shape = config["encoders"]
-        encoders = DualEncoderConfig(
-            TextStreamConfig(**shape["text"]), VisionStreamConfig(**shape["vision"]), shape["width"]
-        )
-        model = cls(DualEncoder(encoders), PairInputs.load(folder, config["inputs"], regions))
+        saved = read_settings(SavedContrastiveEncoder, folder)
+        model = cls(DualEncoder(saved.encoders), PairInputs.load(folder, saved.inputs, regions))
         fill_model(model, folder)
         return model.eval()
 
@@ -457,7 +500,7 @@ class DualEncoderRecipe(ModelRecipe):
         encoders: widths and depths; the vision side's ``feature_width`` is the region source's.
         regions: where regions come from; None for the default, or with ``start_from`` for that model's source.
         tokenizer: a ``tokenizer.json`` or BERT's ``vocab.txt``; None learns one from the texts.
-        start_from: folder of a trained dual encoder to go on with; its shapes and words hold then.
+        start_from: folder of a trained dual encoder to continue, whose shapes and words are then taken.
         chunk: items that are encoded at a time; 0 for the whole batch.
         dtype: of the arithmetic; ``auto`` takes bfloat16 where the machine multiplies it in hardware.
     """

@@ -1,4 +1,4 @@
-"""Documents to what ViLBERT's streams read: each text and each image once, and which of them are pairs."""
+"""Examples to what ViLBERT's streams read: each text and each image once, and which of them are pairs."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from torch import Tensor
 from vislang.capabilities import Progress
 from vislang.document import Document, Image
 from vislang.errors import UserError
+from vislang.example import Example, Text
 from vislang.models.regions.readers import RegionReader, RegionsConfig, must_be_same
 from vislang.models.regions.region import Regions
 from vislang.models.vilbert.model import Encoded, Stream, TwoStreams, ViLBERT
@@ -24,15 +25,15 @@ from vislang.models.vilbert.word_pieces import FILE, Pieces, WordPieces
 
 @dataclass
 class Pairs:
-    """Texts and images, each distinct one once, and the pairs that they make.
+    """Texts and images, each distinct one once, and the pairs that they are in.
 
     Attributes:
         text: the texts.
         features, boxes: (images, regions, ...) of the whole image and its regions.
         region_padding: True where there is no region; None where none is missing.
-        steps: (images, regions) of which image of its document a region is, counted from 0.
-        text_of, image_of: (pairs,) which text, which image.
-        names: of the documents.
+        steps: (images, regions) the index of the image in its document that a region is of.
+        text_of, image_of: (pairs,) indices of text and image.
+        names: of the examples.
     """
 
     text: Pieces
@@ -55,6 +56,17 @@ class Read:
     found: list[Regions]
 
 
+@dataclass
+class PairInputsConfig:
+    """What is saved of :class:`PairInputs` beside the tokenizer."""
+
+    max_length: int | None
+    regions: RegionsConfig
+    regions_fingerprint: str
+    # Models of version 0.1.0 may lack it; most of them learned a tower's own classes.
+    classes_fingerprint: str = ""
+
+
 class PairInputs:
     """How texts and images are prepared for the streams.
 
@@ -64,21 +76,21 @@ class PairInputs:
         config: of ``regions``, to be kept with a model.
 
     Attributes:
-        learned_classes: the fingerprint of the classes that a saved model learned to predict; the source's own, where
-            nothing was saved yet.
+        learned_classes: the fingerprint of the classes that a saved model learned to predict; the source's own before
+            the model was saved.
     """
 
     def __init__(self, words: WordPieces | None, regions: RegionReader, config: RegionsConfig):
         self.words, self.regions, self.config = words, regions, config
         self.learned_classes = regions.classes_fingerprint
 
-    def prepare(self, documents: Sequence[Document], progress: Progress | None = None) -> int:
+    def prepare(self, examples: Sequence[Example], progress: Progress | None = None) -> int:
         """Compute the regions of images that are not known yet; returns how many those were."""
-        images = [medium for document in documents for medium in document.media if isinstance(medium, Image)]
+        images = [medium for example in examples for medium in example.media if isinstance(medium, Image)]
         return self.regions.prepare(images, progress)
 
     def regions_of(self, images: Sequence[Image]) -> Read:
-        """One image's regions behind the whole; of several images each with its whole, one behind the other."""
+        """The whole image and its regions; of several images, those of each, one image after the other."""
         found = self.regions.read(images)
         whole = [regions.with_whole() for regions in found]
         return Read(
@@ -112,6 +124,29 @@ class PairInputs:
         if not images or len(images) < len(document.media):
             raise UserError(f"{document.name or 'a document'}: this model reads text beside images, and nothing else.")
         return images
+
+    def pair_of(self, example: Example) -> tuple[Image, str]:
+        """The image and the caption of an example that is a pair: [image] -> Text.
+
+        Raises:
+            UserError: it is not one image with one caption.
+        """
+        images = self.images_of(example.prompt)
+        if len(images) != 1:
+            raise UserError(f"{example.name}: {len(images)} images; a pair is one image and its caption.")
+        target = example.target
+        if not isinstance(target, Text) or example.text or not target.references[0].strip():
+            raise UserError(f"{example.name}: a pair is one image and its caption, and nothing else.")
+        return images[0], target.references[0]
+
+    def why_unreadable(self, media: frozenset[str], images: int = 1) -> str | None:
+        """See :class:`~vislang.capabilities.Reads`; ``images`` is the most that are read together."""
+        unread = sorted(media & {"video", "audio"})
+        if unread:
+            return f"reads images and text, and no {' or '.join(unread)}"
+        if "image" not in media:
+            return "reads text beside images, and no text alone"
+        return "reads one image at a time" if "several images" in media and images < 2 else None
 
     def read(self, rows: Sequence[tuple[tuple[str, ...], tuple[Image, ...]]], names: Sequence[str]) -> Pairs:
         """Stack pairs of texts and images."""
@@ -169,22 +204,31 @@ class PairInputs:
         }
 
     @classmethod
-    def load(cls, folder: Path, values: dict[str, Any], regions: RegionsConfig | None = None) -> PairInputs:
-        """What :meth:`save` wrote and returned; with another source of the same regions, if it lies elsewhere now.
+    def load(cls, folder: Path, saved: PairInputsConfig, regions: RegionsConfig | None = None) -> PairInputs:
+        """What :meth:`save` wrote and returned; ``regions`` is another source of the same regions.
 
         Raises:
             TowerError: the source is missing, or is another one.
         """
         words = None
-        if values["max_length"] is not None:
-            words = WordPieces.load(folder / FILE, values["max_length"])
-        config = regions or RegionsConfig(**values["regions"])
+        if saved.max_length is not None:
+            words = WordPieces.load(folder / FILE, saved.max_length)
+        config = regions or saved.regions
         reader = config.open()
-        must_be_same(reader, values["regions_fingerprint"], folder)
+        must_be_same(reader, saved.regions_fingerprint, folder)
         inputs = cls(words, reader, config)
-        # Models were saved without, and mostly learned a tower's own classes.
-        inputs.learned_classes = values.get("classes_fingerprint", "")
+        inputs.learned_classes = saved.classes_fingerprint
         return inputs
+
+
+def pairs_of(examples: Sequence[Example]) -> list[Example]:
+    """Each reference of each example as a pair of its own, in order."""
+    pairs = []
+    for example in examples:
+        references = example.target.references if isinstance(example.target, Text) else ()
+        several = len(references) > 1
+        pairs += [dataclasses.replace(example, target=Text((text,))) for text in references] if several else [example]
+    return pairs
 
 
 def read_texts(network: ViLBERT, text: Pieces, token: int = 0) -> Stream:
@@ -197,7 +241,7 @@ def read_texts(network: ViLBERT, text: Pieces, token: int = 0) -> Stream:
 
 
 def encode(network: ViLBERT, pairs: Pairs, token: int = 0) -> Encoded:
-    """Both streams: what each does alone once an item, what they do together once a pair.
+    """Both streams: what each does alone, once per item; what they do together, once per pair.
 
     Args:
         network: the streams.
@@ -215,11 +259,11 @@ def encode(network: ViLBERT, pairs: Pairs, token: int = 0) -> Encoded:
         )
     text = read_texts(network, pairs.text, token)
     image = network.streams.read_regions(pairs.features, pairs.boxes, pairs.region_padding, pairs.steps)
-    return network.streams.join(pick(text, pairs.text_of), pick(image, pairs.image_of))
+    return network.streams(pick(text, pairs.text_of), pick(image, pairs.image_of))
 
 
 def pick(stream: Stream, rows: Int[Tensor, "..."]) -> Stream:
-    """Some rows of a stream, as often as they are named."""
+    """Rows of a stream by index."""
     if len(rows) == len(stream.tokens) and torch.equal(rows, torch.arange(len(rows), device=rows.device)):
         return stream
     return Stream(stream.tokens[rows], None if stream.padding is None else stream.padding[rows])

@@ -1,4 +1,4 @@
-"""Scores of all pairs of many images and many texts: what a stream does alone is done once an item (Lu et al. 2019,
+"""Scores of all pairs of many images and many texts: what a stream does alone is done once per item (Lu et al. 2019,
 section 3.2, "Caption-Based Image Retrieval")."""
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ def match_all(
 ) -> Float[Tensor, "images texts"]:
     """Score every image with every text, or the candidates alone.
 
-    What a stream makes of an item before the first co-attentional block is kept, in proportion to the number of items;
-    pairs pass through the rest in chunks, so that memory does not grow with theirs.
+    The hidden states of each item before the first co-attentional block are kept: memory grows with the number of
+    items. Pairs pass through the rest in chunks: memory does not grow with the number of pairs.
 
     Args:
         network: the streams.
@@ -58,20 +58,22 @@ def match_all(
     device = next(network.parameters()).device
     done = 0
     with autocast(device, dtype):
-        looked = [_look(network, inputs, images[start : start + AT_ONCE]) for start in range(0, len(images), AT_ONCE)]
+        images_read = [
+            _regions(network, inputs, images[start : start + AT_ONCE]) for start in range(0, len(images), AT_ONCE)
+        ]
         for start in range(0, len(order), AT_ONCE):
             columns = torch.tensor(order[start : start + AT_ONCE])
             pieces = inputs.text([(texts[number],) for number in columns.tolist()])
             read = read_texts(network, pieces, token)
-            for number, seen in enumerate(looked):
+            for number, seen in enumerate(images_read):
                 first = number * AT_ONCE
                 rows = torch.arange(first, first + len(seen.tokens))
-                asked = torch.ones(len(rows), len(columns), dtype=torch.bool)
+                chosen = torch.ones(len(rows), len(columns), dtype=torch.bool)
                 if candidates is not None:
-                    asked = candidates[rows][:, columns]
-                for chunk in asked.nonzero().split(pairs_at_once):
+                    chosen = candidates[rows][:, columns]
+                for chunk in chosen.nonzero().split(pairs_at_once):
                     image, text = chunk.unbind(dim=1)
-                    encoded = network.streams.join(pick(read, text), pick(seen, image))
+                    encoded = network.streams(pick(read, text), pick(seen, image))
                     scores[rows[image], columns[text]] = score(encoded).float()
                     done += len(image)
                     if progress is not None:
@@ -79,7 +81,7 @@ def match_all(
     return scores
 
 
-def _look(network: ViLBERT, inputs: PairInputs, images: Sequence[Image]) -> Stream:
+def _regions(network: ViLBERT, inputs: PairInputs, images: Sequence[Image]) -> Stream:
     rows = range(len(images))
     read = [inputs.regions_of((image,)) for image in images]
     # A text is needed to make pairs, and is not read here.

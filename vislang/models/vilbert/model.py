@@ -1,15 +1,14 @@
 """ViLBERT: a stream for text, a stream for vision, and co-attention between them (Lu et al. 2019, arXiv 1908.02265).
 
-Read from the top. Each stream is a transformer of its own width. Between some of their layers stands a co-attentional
-block: the queries of one stream meet keys and values of the other. What a stream does before the first such block
-depends on its own input alone, and is computed once an item (:meth:`TwoStreams.read_text`,
-:meth:`TwoStreams.read_regions`), however many pairs the item is part of.
+Each stream is a transformer of its own width. Between some of their layers stands a co-attentional block, in which each
+stream attends to the keys and values of the other. Before the first such block a stream depends on its own input alone.
+That part is computed once per item (:meth:`TwoStreams.read_text`, :meth:`TwoStreams.read_regions`), however many pairs
+the item is in.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,8 +20,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from vislang.errors import UserError
-from vislang.models.base import fill_model, read_config, write_model
-from vislang.nn.attention import hide
+from vislang.models.base import fill_model, read_settings, write_model
+from vislang.nn.attention import Mask, attend, attention_weights, not_padding, split_heads
 from vislang.nn.linear import Linear
 from vislang.nn.transformer import ACTIVATIONS, EncoderBlock
 
@@ -32,8 +31,8 @@ EPS = 1e-12
 # ---------------------------------------------------------------------------------------------- configuration
 
 
-def _must_be_a_shape(name: str, values: Any) -> None:
-    """Refuse counts, widths and rates that no network has.
+def _check_shape(name: str, values: Any) -> None:
+    """Check counts, widths and rates.
 
     Raises:
         UserError: one of them is out of its range.
@@ -56,7 +55,7 @@ class TextStreamConfig:
 
     Attributes:
         vocabulary_size, max_length, segments: of the embeddings.
-        task_tokens: tasks that have a token of their own, which goes in behind the first (12-in-1, section 3.2).
+        task_tokens: tasks that have a token of their own, inserted behind the first (12-in-1, section 3.2).
         width, depth, heads, mlp_width: of the blocks.
         activation: of their feed-forwards.
         dropout, attention_dropout: rates.
@@ -75,7 +74,7 @@ class TextStreamConfig:
     attention_dropout: float = 0.1
 
     def __post_init__(self):
-        _must_be_a_shape("text", self)
+        _check_shape("text", self)
         # Between [CLS], a task's token where there is one, and [SEP] there has to be room for a word.
         least = 3 + (self.task_tokens > 0)
         if self.max_length < least:
@@ -108,28 +107,28 @@ class VisionStreamConfig:
     attention_dropout: float = 0.1
 
     def __post_init__(self):
-        _must_be_a_shape("vision", self)
+        _check_shape("vision", self)
 
 
 @dataclass
 class ViLBERTConfig:
-    """Two streams and where they meet. The defaults are the original's base model with six co-attentional blocks.
+    """Two streams and their co-attention. The defaults are the original's base model with six co-attentional blocks.
 
     Attributes:
         text, vision: the streams.
-        meetings: for each co-attentional block, how many text layers and how many vision layers come before it.
-        co_attention: False leaves the blocks out, and the streams never meet before their pooled outputs do.
+        co_attention_layers: for each co-attentional block, the number of text layers and of vision layers before it.
+        co_attention: False leaves the blocks out; the streams are then first combined in their pooled outputs.
         width, heads: of the co-attention; the width is also that of the pooled outputs.
         fusion: how the pooled outputs of the streams become one.
         dynamic_attention: text scales the queries and keys of vision layers (12-in-1's code).
         region_activation: in the head that predicts classes of regions; None takes the vision stream's.
-        single_stream: one BERT reads tokens and regions side by side: the ablation. Of the vision stream only what is
-            said of features and classes counts, and nothing of the meetings.
+        single_stream: one BERT reads tokens and regions side by side: the ablation. Only ``feature_width``, ``classes``
+            and ``images`` of the vision stream then count, and the co-attention does not.
     """
 
     text: TextStreamConfig = field(default_factory=TextStreamConfig)
     vision: VisionStreamConfig = field(default_factory=VisionStreamConfig)
-    meetings: Sequence[Sequence[int]] = tuple((6 + n, n) for n in range(6))
+    co_attention_layers: Sequence[Sequence[int]] = tuple((6 + n, n) for n in range(6))
     co_attention: bool = True
     width: int = 1024
     heads: int = 8
@@ -139,32 +138,28 @@ class ViLBERTConfig:
     single_stream: bool = False
 
     def __post_init__(self):
-        self.meetings = tuple((int(text), int(vision)) for text, vision in self.meetings)
+        if any(len(layers) != 2 for layers in self.co_attention_layers):
+            raise UserError("co_attention_layers: each must be a pair: text layers and vision layers before the block.")
+        self.co_attention_layers = tuple((int(text), int(vision)) for text, vision in self.co_attention_layers)
         depths = (self.text.depth, self.vision.depth)
         for side, name in enumerate(("text", "vision")):
-            places = [meeting[side] for meeting in self.meetings]
-            if places != sorted(places) or any(not 0 <= place <= depths[side] for place in places):
+            before = [layers[side] for layers in self.co_attention_layers]
+            if before != sorted(before) or any(not 0 <= count <= depths[side] for count in before):
                 raise UserError(
-                    f"meetings: {places} {name} layers before the co-attentional blocks; they must not fall, and the "
-                    f"{name} stream has {depths[side]} layers."
+                    f"co_attention_layers: {before} {name} layers before the blocks; the numbers must not fall, and "
+                    f"the {name} stream has {depths[side]} layers."
                 )
         if self.single_stream and not self.text.width == self.vision.width == self.width:
             raise UserError(
                 f"single_stream: has one width; text has {self.text.width}, vision {self.vision.width}, and the pooled "
                 f"output {self.width}."
             )
-        _must_be_a_shape("co-attention", self)
+        _check_shape("co-attention", self)
 
     @property
     def longest_text(self) -> int:
-        """The most word pieces that are read; a task's token takes a place of its own."""
+        """The most word pieces that are read; a task's token takes a position of its own."""
         return self.text.max_length - (self.text.task_tokens > 0)
-
-    @classmethod
-    def from_values(cls, values: Mapping[str, Any]) -> ViLBERTConfig:
-        """From what ``dataclasses.asdict`` gave."""
-        streams = {"text": TextStreamConfig(**values["text"]), "vision": VisionStreamConfig(**values["vision"])}
-        return cls(**{**values, **streams})
 
 
 def preset(name: str) -> ViLBERTConfig:
@@ -190,7 +185,7 @@ def preset(name: str) -> ViLBERTConfig:
 
 
 class TextEmbedding(nn.Module):
-    """Word, position and segment, added and normalised; a task's token may stand behind the first."""
+    """Word, position and segment, added and normalised; a task's token may be inserted behind the first."""
 
     def __init__(self, config: TextStreamConfig):
         super().__init__()
@@ -232,7 +227,7 @@ class RegionEmbedding(nn.Module):
         boxes: Float[Tensor, "batch regions 5"],
         steps: Int[Tensor, "batch regions"] | None = None,
     ) -> Float[Tensor, "batch regions width"]:
-        """Embed. A box is (left, top, right, bottom, area), in shares of the image; ``steps`` tells whose it is."""
+        """Embed. A box is (left, top, right, bottom, area), each a share; ``steps`` has the image of each region."""
         x = self.features(features) + self.boxes(boxes)
         if self.images is not None and steps is not None:
             x = x + self.images(steps)
@@ -243,7 +238,7 @@ class RegionEmbedding(nn.Module):
 
 
 class CoAttentionStream(nn.Module):
-    """One stream's side of a co-attentional block: it asks the other stream, then maps each token on its own."""
+    """One stream's side of a co-attentional block: it attends to the other stream, then maps each token on its own."""
 
     def __init__(self, stream: TextStreamConfig | VisionStreamConfig, width: int, heads: int, attention_dropout: float):
         super().__init__()
@@ -261,8 +256,7 @@ class CoAttentionStream(nn.Module):
     def project(self, x: Float[Tensor, "batch length width"]) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values: (batch, heads, length, head width)."""
         queries, keys, values = self.to_queries_keys_values(x).chunk(3, dim=-1)
-        split = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (queries, keys, values))
-        return tuple(split)
+        return split_heads(queries, self.heads), split_heads(keys, self.heads), split_heads(values, self.heads)
 
     def forward(
         self,
@@ -270,13 +264,11 @@ class CoAttentionStream(nn.Module):
         queries: Float[Tensor, "batch heads length head_width"],
         keys: Float[Tensor, "batch heads others head_width"],
         values: Float[Tensor, "batch heads others head_width"],
-        hidden: Float[Tensor, "batch 1 1 others"] | None,
+        mask: Mask | None,
     ) -> Float[Tensor, "batch length width"]:
-        """Own queries, the other stream's keys and values; ``hidden`` is minus infinity at its padding."""
-        dropout = self.attention_dropout if self.training else 0.0
-        attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=hidden, dropout_p=dropout)
-        attended = self.to_output(attended.transpose(1, 2).flatten(2))
-        x = self.attention_norm(x + self.dropout(attended))
+        """Own queries, the other stream's keys and values; ``mask`` is False at the other stream's padding."""
+        attended = attend(queries, keys, values, mask, self.attention_dropout if self.training else 0.0)
+        x = self.attention_norm(x + self.dropout(self.to_output(attended)))
         mapped = self.narrow(self.activation(self.widen(x)))
         return self.feed_forward_norm(x + self.dropout(mapped))
 
@@ -286,7 +278,7 @@ class CoAttentionBlock(nn.Module):
 
     def __init__(self, config: ViLBERTConfig):
         super().__init__()
-        # The rate is that of the stream that is looked at, as in the original.
+        # The dropout rate is that of the stream that is attended to, as in the original.
         self.text = CoAttentionStream(config.text, config.width, config.heads, config.vision.attention_dropout)
         self.vision = CoAttentionStream(config.vision, config.width, config.heads, config.text.attention_dropout)
 
@@ -294,33 +286,28 @@ class CoAttentionBlock(nn.Module):
         self,
         text: Float[Tensor, "batch tokens text_width"],
         vision: Float[Tensor, "batch regions vision_width"],
-        hidden_text: Float[Tensor, "batch 1 1 tokens"] | None,
-        hidden_vision: Float[Tensor, "batch 1 1 regions"] | None,
+        text_mask: Bool[Tensor, "batch 1 1 tokens"] | None,
+        vision_mask: Bool[Tensor, "batch 1 1 regions"] | None,
     ) -> tuple[Float[Tensor, "batch tokens text_width"], Float[Tensor, "batch regions vision_width"]]:
-        """Both streams at once: each asks what the other was before the block."""
+        """Both streams at once: each attends to the other's input of the block."""
         of_text, of_vision = self.text.project(text), self.vision.project(vision)
         return (
-            self.text(text, of_text[0], of_vision[1], of_vision[2], hidden_vision),
-            self.vision(vision, of_vision[0], of_text[1], of_text[2], hidden_text),
+            self.text(text, of_text[0], of_vision[1], of_vision[2], vision_mask),
+            self.vision(vision, of_vision[0], of_text[1], of_text[2], text_mask),
         )
 
     def weights(
         self,
         text: Float[Tensor, "batch tokens text_width"],
         vision: Float[Tensor, "batch regions vision_width"],
-        hidden_text: Float[Tensor, "batch 1 1 tokens"] | None,
-        hidden_vision: Float[Tensor, "batch 1 1 regions"] | None,
+        text_mask: Bool[Tensor, "batch 1 1 tokens"] | None,
+        vision_mask: Bool[Tensor, "batch 1 1 regions"] | None,
     ) -> tuple[Float[Tensor, "batch heads tokens regions"], Float[Tensor, "batch heads regions tokens"]]:
         """The attention that :meth:`forward` uses, written out: of text over regions, of regions over text."""
-
-        def softmax(queries: Tensor, keys: Tensor, hidden: Tensor | None) -> Tensor:
-            scores = queries @ keys.transpose(-1, -2) / math.sqrt(queries.shape[-1])
-            return (scores if hidden is None else scores + hidden).softmax(dim=-1)
-
         of_text, of_vision = self.text.project(text), self.vision.project(vision)
         return (
-            softmax(of_text[0], of_vision[1], hidden_vision),
-            softmax(of_vision[0], of_text[1], hidden_text),
+            attention_weights(of_text[0], of_vision[1], vision_mask),
+            attention_weights(of_vision[0], of_text[1], text_mask),
         )
 
 
@@ -328,14 +315,19 @@ class CoAttentionBlock(nn.Module):
 
 
 class Stream(NamedTuple):
-    """A stream on its way: hidden states, and True where they are padding."""
+    """Hidden states of a stream between layers, and True where they are padding."""
 
     tokens: Float[Tensor, "batch length width"]
     padding: Bool[Tensor, "batch length"] | None
 
+    @property
+    def mask(self) -> Bool[Tensor, "batch 1 1 length"] | None:
+        """The attention mask: False at padding."""
+        return not_padding(self.padding)
+
 
 class Encoded(NamedTuple):
-    """What both streams came to.
+    """The outputs of both streams.
 
     Attributes:
         text, vision: hidden states of tokens and of regions.
@@ -361,12 +353,15 @@ class TwoStreams(nn.Module):
         self.region_embedding = RegionEmbedding(config.vision)
         self.text_blocks = _blocks(config.text)
         self.vision_blocks = _blocks(config.vision)
-        self.meetings = nn.ModuleList(CoAttentionBlock(config) for _ in config.meetings if config.co_attention)
-        # 12-in-1's dynamic attention: gains on the queries and on the keys of each vision layer.
-        gains = config.vision.depth if config.dynamic_attention else 0
-        self.gains = nn.ModuleList(Linear(config.text.width, 2 * config.vision.width) for _ in range(gains))
+        self.co_attention = nn.ModuleList(
+            CoAttentionBlock(config) for _ in config.co_attention_layers if config.co_attention
+        )
+        # 12-in-1's dynamic attention: gates on the queries and on the keys of each vision layer.
+        gated = config.vision.depth if config.dynamic_attention else 0
+        self.query_key_gates = nn.ModuleList(Linear(config.text.width, 2 * config.vision.width) for _ in range(gated))
         self.pool_text = Linear(config.text.width, config.width)
         self.pool_vision = Linear(config.vision.width, config.width)
+        self.register_load_state_dict_pre_hook(_rename_weights)
 
     def read_text(
         self,
@@ -390,31 +385,32 @@ class TwoStreams(nn.Module):
     ) -> Stream:
         """The vision stream up to the first co-attentional block: a function of the image alone.
 
-        With dynamic attention no vision layer is one, and this is the embedding.
+        With dynamic attention every vision layer depends on the text, and this is the embedding alone.
         """
         stream = Stream(self.region_embedding(features, boxes, steps), padding)
-        return stream if self.gains else self._vision(stream, 0, self._alone[1], None)
+        return stream if self.query_key_gates else self._vision(stream, 0, self._alone[1], None)
 
-    def join(self, text: Stream, vision: Stream, watch: list[tuple[Tensor, Tensor]] | None = None) -> Encoded:
+    def forward(self, text: Stream, vision: Stream, weights: list[tuple[Tensor, Tensor]] | None = None) -> Encoded:
         """From the first co-attentional block to the end; rows of the two are pairs.
 
-        To ``watch`` is added what each co-attentional block looked at; see :meth:`CoAttentionBlock.weights`.
+        The attention weights of each co-attentional block are appended to ``weights``; see
+        :meth:`CoAttentionBlock.weights`.
         """
         text_from, vision_from = self._alone
-        if self.gains:
+        if self.query_key_gates:
             vision_from = 0
-        for number, (text_until, vision_until) in enumerate(self.config.meetings):
+        for number, (text_until, vision_until) in enumerate(self.config.co_attention_layers):
             text = self._text(text, text_from, text_until)
             vision = self._vision(vision, vision_from, vision_until, text)
-            if self.meetings:
-                if watch is not None:
-                    block = self.meetings[number]
-                    assert isinstance(block, CoAttentionBlock)
-                    watch.append(block.weights(text.tokens, vision.tokens, _hidden(text), _hidden(vision)))
-                tokens, regions = self.meetings[number](text.tokens, vision.tokens, _hidden(text), _hidden(vision))
+            if self.co_attention:
+                block = self.co_attention[number]
+                assert isinstance(block, CoAttentionBlock)
+                if weights is not None:
+                    weights.append(block.weights(text.tokens, vision.tokens, text.mask, vision.mask))
+                tokens, regions = block(text.tokens, vision.tokens, text.mask, vision.mask)
                 text, vision = text._replace(tokens=tokens), vision._replace(tokens=regions)
             text_from, vision_from = text_until, vision_until
-        # Vision first, as in the original: with dynamic attention its layers look at the text as it is by then.
+        # Vision first, as in the original: with dynamic attention its layers depend on the text at this depth.
         vision = self._vision(vision, vision_from, self.config.vision.depth, text)
         text = self._text(text, text_from, self.config.text.depth)
         return Encoded(
@@ -428,25 +424,27 @@ class TwoStreams(nn.Module):
     @property
     def _alone(self) -> tuple[int, int]:
         """Layers before the first co-attentional block."""
-        if not self.config.meetings:
+        if not self.config.co_attention_layers:
             return self.config.text.depth, self.config.vision.depth
-        text, vision = self.config.meetings[0]
+        text, vision = self.config.co_attention_layers[0]
         return text, vision
 
     def _text(self, stream: Stream, first: int, end: int) -> Stream:
         tokens = stream.tokens
         for block in self.text_blocks[first:end]:
-            tokens, _ = block(tokens, _hidden(stream))
+            tokens, _ = block(tokens, stream.mask)
         return stream._replace(tokens=tokens)
 
     def _vision(self, stream: Stream, first: int, end: int, text: Stream | None) -> Stream:
         tokens = stream.tokens
         for index in range(first, end):
-            gains = None
-            if self.gains:
+            block = self.vision_blocks[index]
+            assert isinstance(block, EncoderBlock)
+            if self.query_key_gates:
                 assert text is not None
-                gains = (1 + self.gains[index](_mean(text)).sigmoid()).chunk(2, dim=-1)
-            tokens, _ = self.vision_blocks[index](tokens, _hidden(stream), gains=gains)
+                tokens = _gated(block, tokens, stream.mask, 1 + self.query_key_gates[index](_mean(text)).sigmoid())
+            else:
+                tokens, _ = block(tokens, stream.mask)
         return stream._replace(tokens=tokens)
 
 
@@ -484,7 +482,7 @@ class SingleStream(nn.Module):
         """Embed regions."""
         return Stream(self.region_embedding(features, boxes, steps), padding)
 
-    def join(self, text: Stream, vision: Stream) -> Encoded:
+    def forward(self, text: Stream, vision: Stream) -> Encoded:
         """All layers, over both; rows of the two are pairs."""
         padding = None
         if text.padding is not None or vision.padding is not None:
@@ -492,11 +490,23 @@ class SingleStream(nn.Module):
             known = (side.padding for side in (text, vision))
             padding = torch.cat([none if p is None else p for none, p in zip(sides, known, strict=True)], dim=1)
         both = Stream(torch.cat([text.tokens, vision.tokens], dim=1), padding)
-        tokens, hidden = both.tokens, _hidden(both)
+        tokens = both.tokens
         for block in self.blocks:
-            tokens, _ = block(tokens, hidden)
+            tokens, _ = block(tokens, both.mask)
         length = text.tokens.shape[1]
         return Encoded(tokens[:, :length], tokens[:, length:], self.pool(tokens[:, 0]).tanh(), None, vision.padding)
+
+
+RENAMED_WEIGHTS = {"meetings.": "co_attention.", "gains.": "query_key_gates."}
+"""Weights of the streams that version 0.1.0 saved, as the beginnings of names, and what they are called now."""
+
+
+def _rename_weights(module: nn.Module, state: dict[str, Tensor], prefix: str, *rest: Any) -> None:
+    """Load weights by their old names, too."""
+    for name in list(state):
+        for old, new in RENAMED_WEIGHTS.items():
+            if name.startswith(prefix + old):
+                state[prefix + new + name.removeprefix(prefix + old)] = state.pop(name)
 
 
 def _blocks(config: TextStreamConfig | VisionStreamConfig) -> nn.ModuleList:
@@ -514,8 +524,17 @@ def _blocks(config: TextStreamConfig | VisionStreamConfig) -> nn.ModuleList:
     )
 
 
-def _hidden(stream: Stream) -> Float[Tensor, "batch 1 1 length"] | None:
-    return None if stream.padding is None else hide(stream.padding, stream.tokens.dtype)
+def _gated(
+    block: EncoderBlock,
+    x: Float[Tensor, "batch regions width"],
+    mask: Mask | None,
+    gates: Float[Tensor, "batch two_widths"],
+) -> Float[Tensor, "batch regions width"]:
+    """A block whose queries and keys are multiplied by gates, which are the same for all regions of an image."""
+    queries, keys, values = block.project(x)
+    query_gate, key_gate = (split_heads(gate[:, None], block.attention.heads) for gate in gates.chunk(2, dim=-1))
+    output, _ = block.after_attention(x, block.attention.attend(queries * query_gate, keys * key_gate, values, mask))
+    return output
 
 
 def _mean(stream: Stream) -> Float[Tensor, "batch width"]:
@@ -530,7 +549,7 @@ def _mean(stream: Stream) -> Float[Tensor, "batch width"]:
 
 @dataclass
 class HeadConfig:
-    """What is read from the streams for a task.
+    """A task's head on the streams.
 
     Attributes:
         kind: ``fused``: the fused pooled outputs; ``pairs``: those of two neighbouring rows side by side (NLVR2: one
@@ -583,8 +602,22 @@ def _activation(name: Literal["gelu", "relu"]) -> nn.Module:
     return nn.GELU() if name == "gelu" else nn.ReLU()
 
 
+class PretrainingLogits(NamedTuple):
+    """What pretraining predicts.
+
+    Attributes:
+        words: over the vocabulary.
+        regions: over the classes of regions.
+        alignment: whether text and image belong together: the first says yes, as in the original.
+    """
+
+    words: Float[Tensor, "*tokens vocabulary"]
+    regions: Float[Tensor, "*regions classes"]
+    alignment: Float[Tensor, "batch 2"]
+
+
 class PretrainingHeads(nn.Module):
-    """What pretraining predicts (section 2.3): hidden words, the classes of hidden regions, whether the two belong
+    """What pretraining predicts (section 2.3): masked words, the classes of masked regions, whether the two belong
     together. The last map to words is the word embedding's, as in BERT."""
 
     def __init__(self, config: ViLBERTConfig):
@@ -598,13 +631,30 @@ class PretrainingHeads(nn.Module):
         )
         self.alignment = Linear(config.width, 2)
 
+    def forward(
+        self,
+        text: Float[Tensor, "*tokens text_width"],
+        vision: Float[Tensor, "*regions vision_width"],
+        fused: Float[Tensor, "batch width"],
+        embedding: Float[Tensor, "vocabulary text_width"],
+    ) -> PretrainingLogits:
+        """Logits.
+
+        Args:
+            text, vision: tokens and regions to predict. Give only masked ones: the map to words is the widest there is.
+            fused: pooled pairs, see :meth:`ViLBERT.fuse`.
+            embedding: of the words.
+        """
+        words = F.linear(self.words(text), embedding, self.word_bias)
+        return PretrainingLogits(words, self.regions(vision), self.alignment(fused))
+
 
 def _transform(width: int, activation: Literal["gelu", "relu"]) -> nn.Sequential:
     return nn.Sequential(Linear(width, width), _activation(activation), nn.LayerNorm(width, EPS))
 
 
 def head_key(name: str) -> str:
-    """What the head of a task is called among a model's parameters: its name, unless torch cannot call a module so."""
+    """The name of a task's head among the parameters: the task's, unless torch does not allow it for a module."""
     key = name.replace(".", "-")
     while hasattr(_EMPTY, key):
         key += "_"
@@ -612,7 +662,17 @@ def head_key(name: str) -> str:
 
 
 _EMPTY = nn.ModuleDict()
-"""Its attributes are names that no module in it may have, such as "train" and "values"."""
+"""Names of its attributes, such as "train" and "values", are not allowed for modules in it."""
+
+
+@dataclass(kw_only=True)
+class SavedViLBERT:
+    """The ``config.json`` of a network; models with inputs add theirs."""
+
+    streams: ViLBERTConfig
+    heads: dict[str, HeadConfig]
+    pretraining: bool
+    origin: dict[str, Any] | None = None
 
 
 class ViLBERT(nn.Module):
@@ -654,11 +714,30 @@ class ViLBERT(nn.Module):
 
     @staticmethod
     def initialise(module: nn.Module) -> None:
-        """As BERT: weights by a normal distribution of deviation 0.02, biases 0."""
+        """As BERT: weights by a normal distribution with a standard deviation of 0.02, biases 0."""
         if isinstance(module, nn.Linear | nn.Embedding):
             nn.init.normal_(module.weight, std=0.02)
         if isinstance(module, nn.Linear) and module.bias is not None:
             nn.init.zeros_(module.bias)
+
+    def forward(
+        self,
+        ids: Int[Tensor, "batch tokens"],
+        segments: Int[Tensor, "batch tokens"],
+        features: Float[Tensor, "batch regions feature_width"],
+        boxes: Float[Tensor, "batch regions 5"],
+        text_padding: Bool[Tensor, "batch tokens"] | None = None,
+        region_padding: Bool[Tensor, "batch regions"] | None = None,
+        steps: Int[Tensor, "batch regions"] | None = None,
+        tasks: Int[Tensor, "..."] | None = None,
+    ) -> Encoded:
+        """Both streams over pairs of a text and an image; see :class:`TextEmbedding` and :class:`RegionEmbedding`.
+
+        :func:`~vislang.models.vilbert.inputs.encode` gives the same, and reads an item once that is in many pairs.
+        """
+        own = () if tasks is None else (tasks,)
+        text = self.streams.read_text(ids, segments, text_padding, *own)
+        return self.streams(text, self.streams.read_regions(features, boxes, region_padding, steps))
 
     def fuse(self, encoded: Encoded) -> Float[Tensor, "batch width"]:
         """One vector a pair (section 2.3, "Vision-and-language alignment")."""
@@ -690,25 +769,23 @@ class ViLBERT(nn.Module):
         fused = self.fuse(encoded) if fused is None else fused
         return self.heads[head_key(name)](fused.unflatten(0, (-1, 2)).flatten(1) if kind == "pairs" else fused)
 
-    def word_logits(self, text: Float[Tensor, "*places text_width"]) -> Float[Tensor, "*places vocabulary"]:
-        """Which word a token is; give only the tokens that are asked for, the map to words is the widest there is."""
+    def pretraining_logits(
+        self,
+        text: Float[Tensor, "*tokens text_width"],
+        vision: Float[Tensor, "*regions vision_width"],
+        fused: Float[Tensor, "batch width"],
+    ) -> PretrainingLogits:
+        """What pretraining predicts of tokens, regions and pairs; see :class:`PretrainingHeads`."""
         assert self.pretraining is not None
-        return F.linear(
-            self.pretraining.words(text), self.streams.text_embedding.words.weight, self.pretraining.word_bias
-        )
-
-    def region_logits(self, vision: Float[Tensor, "*places vision_width"]) -> Float[Tensor, "*places classes"]:
-        """Which class a region is of."""
-        assert self.pretraining is not None
-        return self.pretraining.regions(vision)
+        return self.pretraining(text, vision, fused, self.streams.text_embedding.words.weight)
 
     def alignment_logits(self, fused: Float[Tensor, "batch width"]) -> Float[Tensor, "batch 2"]:
-        """Whether text and image belong together: the first says yes, as in the original."""
+        """Whether text and image belong together, see :class:`PretrainingLogits`."""
         assert self.pretraining is not None
         return self.pretraining.alignment(fused)
 
     def settings(self) -> dict[str, Any]:
-        """What :meth:`from_settings` needs to build it again."""
+        """The values of :class:`SavedViLBERT`."""
         return {
             "streams": dataclasses.asdict(self.config),
             "heads": {name: dataclasses.asdict(made) for name, made in self.head_configs.items()},
@@ -717,14 +794,9 @@ class ViLBERT(nn.Module):
         }
 
     @classmethod
-    def from_settings(cls, settings: Mapping[str, Any]) -> ViLBERT:
+    def from_settings(cls, saved: SavedViLBERT) -> ViLBERT:
         """A fresh model of the same shape."""
-        return cls(
-            ViLBERTConfig.from_values(settings["streams"]),
-            {name: HeadConfig(**values) for name, values in settings["heads"].items()},
-            settings["pretraining"],
-            settings["origin"],
-        )
+        return cls(saved.streams, saved.heads, saved.pretraining, saved.origin)
 
     def save(self, folder: Path | str) -> None:
         """Write config and weights."""
@@ -735,9 +807,9 @@ class ViLBERT(nn.Module):
         """Open a folder that :meth:`save` wrote.
 
         Raises:
-            UserError: the weights do not fit the config.
+            UserError: a setting is wrong, or the weights do not fit or are damaged.
         """
-        model = cls.from_settings(read_config(folder))
+        model = cls.from_settings(read_settings(SavedViLBERT, folder))
         fill_model(model, folder)
         return model.eval()
 
@@ -749,8 +821,8 @@ class PretrainingLabels(NamedTuple):
     """What is to be predicted.
 
     Attributes:
-        words: the ids of hidden words, -1 elsewhere.
-        regions: True at hidden regions.
+        words: the ids of masked words, -1 elsewhere.
+        regions: True at masked regions.
         region_classes: the distribution over classes of each region.
         aligned: whether text and image of a row belong together.
     """
@@ -764,15 +836,16 @@ class PretrainingLabels(NamedTuple):
 def pretraining_losses(model: ViLBERT, encoded: Encoded, labels: PretrainingLabels) -> dict[str, Float[Tensor, ""]]:
     """The three losses (section 2.3): ``words``, ``regions``, ``alignment``.
 
-    Words and regions are means over what was hidden; where nothing was, the loss is 0, and has a gradient of 0.
+    Words and regions are means over what was masked; where nothing was, the loss is 0, and has a gradient of 0.
     """
-    chosen = labels.words >= 0
-    words = F.cross_entropy(model.word_logits(encoded.text[chosen]), labels.words[chosen], reduction="sum")
-    found = model.region_logits(encoded.vision[labels.regions]).log_softmax(dim=-1)
-    regions = F.kl_div(found, labels.region_classes[labels.regions], reduction="sum")
-    alignment = F.cross_entropy(model.alignment_logits(model.fuse(encoded)), (~labels.aligned).long())
+    masked = labels.words >= 0
+    logits = model.pretraining_logits(encoded.text[masked], encoded.vision[labels.regions], model.fuse(encoded))
+    words = F.cross_entropy(logits.words, labels.words[masked], reduction="sum")
+    classes = labels.region_classes[labels.regions]
+    regions = F.kl_div(logits.regions.log_softmax(dim=-1), classes, reduction="sum")
+    alignment = F.cross_entropy(logits.alignment, (~labels.aligned).long())
     return {
-        "words": words / chosen.sum().clamp(min=1),
+        "words": words / masked.sum().clamp(min=1),
         "regions": regions / labels.regions.sum().clamp(min=1),
         "alignment": alignment,
     }

@@ -1,21 +1,25 @@
-"""What models of images and texts have in common for the training loop: groups of weights, and their state."""
+"""What models of images and texts have in common: a network with its inputs, and how their state is kept."""
 
 from __future__ import annotations
 
-from typing import Generic, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from vislang.capabilities import Progress
 from vislang.errors import UserError
+from vislang.example import Example
+from vislang.models.base import TrainableModel
 from vislang.models.vilbert.inputs import PairInputs
 from vislang.models.vilbert.word_pieces import WordPieces
 
 Network = TypeVar("Network", bound=nn.Module)
 
 
-class PairModel(nn.Module, Generic[Network]):
-    """A network with its inputs; the part of Trainable that does not depend on what is learned.
+class PairModel(TrainableModel, Generic[Network]):
+    """A network with its inputs.
 
     Args:
         network: what trains.
@@ -47,34 +51,35 @@ class PairModel(nn.Module, Generic[Network]):
         self.longest_text = longest_text
         self.network, self.inputs, self.dtype = network, inputs, dtype
 
-    def parameter_groups(self) -> dict[str, list[tuple[str, Tensor]]]:
-        """``matrices`` and ``others``: biases, norms, embeddings and single numbers do not decay."""
-        named = [(name, parameter) for name, parameter in self.network.named_parameters() if parameter.requires_grad]
-        matrices = {name for name, parameter in named if parameter.ndim > 1 and "embedding" not in name}
-        return {
-            "matrices": [(name, parameter) for name, parameter in named if name in matrices],
-            "others": [(name, parameter) for name, parameter in named if name not in matrices],
-        }
+    def prepare(self, examples: Sequence[Example], progress: Progress | None = None) -> int:
+        """Find the regions of images that are not known yet."""
+        return self.inputs.prepare(examples, progress)
 
-    def after_step(self) -> None:
-        """Nothing follows a step."""
-
-    def diagnostics(self) -> dict[str, float]:
-        """Nothing beyond the losses."""
-        return {}
+    def why_unreadable(self, media: frozenset[str]) -> str | None:
+        """See :class:`~vislang.capabilities.Reads`."""
+        return self.inputs.why_unreadable(media)
 
     def trainable_state(self) -> dict[str, Tensor]:
-        """Weights, and the tokenizer as the bytes of its file."""
-        state = dict(self.network.state_dict())
-        if self.inputs.words is not None:
-            file = bytearray(self.inputs.words.tokenizer.to_str().encode())
-            state["tokenizer"] = torch.frombuffer(file, dtype=torch.uint8)
-        return state
+        """The network's weights."""
+        return {name: tensor.detach() for name, tensor in self.network.state_dict().items()}
 
-    def load_trainable_state(self, state: dict[str, Tensor]) -> None:
-        """Restore what :meth:`trainable_state` gave."""
-        state = dict(state)
-        file = state.pop("tokenizer", None)
-        if file is not None:
-            self.inputs.words = WordPieces.parse(bytes(file.tolist()).decode(), self.longest_text)
-        self.network.load_state_dict(state)
+    def load_trainable_state(self, state: Mapping[str, Tensor]) -> None:
+        """Restore what :meth:`trainable_state` gave.
+
+        Raises:
+            UserError: it is the state of another model.
+        """
+        try:
+            self.network.load_state_dict(dict(state))
+        except RuntimeError as error:
+            raise UserError(f"weights of another model: {error}") from None
+
+    def extra_state(self) -> dict[str, Any]:
+        """The tokenizer."""
+        words = self.inputs.words
+        return {"tokenizer": None if words is None else words.tokenizer.to_str()}
+
+    def load_extra_state(self, state: Mapping[str, Any]) -> None:
+        """Restore what :meth:`extra_state` gave."""
+        if (tokenizer := state.get("tokenizer")) is not None:
+            self.inputs.words = WordPieces.parse(tokenizer, self.longest_text)

@@ -1,4 +1,4 @@
-"""ViLBERT's pretraining on pictures and what is said of them (Lu et al. 2019, section 2.3): recipe and batches."""
+"""ViLBERT's pretraining on images and their captions (Lu et al. 2019, section 2.3): recipe and batches."""
 
 from __future__ import annotations
 
@@ -14,15 +14,23 @@ from torch import Tensor
 
 from vislang.boxes import overlaps
 from vislang.capabilities import ModelRecipe, Progress
-from vislang.document import Document, Image
+from vislang.document import Image
 from vislang.errors import UserError
-from vislang.models.base import fill_model, read_config, write_model
+from vislang.example import Example
+from vislang.models.base import fill_model, read_settings, write_model
 from vislang.models.loading import load, saved_class
 from vislang.models.precision import Precision, autocast, dtype_of
 from vislang.models.regions.readers import RegionsConfig
-from vislang.models.vilbert.inputs import PairInputs, Pairs, Read, encode
+from vislang.models.vilbert.inputs import PairInputs, PairInputsConfig, Pairs, Read, encode, pairs_of
 from vislang.models.vilbert.matching import match_all
-from vislang.models.vilbert.model import Encoded, PretrainingLabels, ViLBERT, ViLBERTConfig, pretraining_losses
+from vislang.models.vilbert.model import (
+    Encoded,
+    PretrainingLabels,
+    SavedViLBERT,
+    ViLBERT,
+    ViLBERTConfig,
+    pretraining_losses,
+)
 from vislang.models.vilbert.pair_model import PairModel
 from vislang.models.vilbert.word_pieces import WordPieces
 from vislang.nn.masking import mask_tokens
@@ -33,14 +41,14 @@ POOL = 100_000
 
 @dataclass
 class PairMasking:
-    """What is hidden, and how often a picture gets another's caption.
+    """What is masked, and how often an image gets the caption of another.
 
     Attributes:
-        words: share of the word pieces that is chosen; of those 80 % become the mask token and 10 % another word.
-        regions: share of the regions that is chosen; of those 90 % lose their features, never their boxes.
-        overlap: regions that overlap a chosen one by more than this (intersection over union) lose their features too
+        words: share of the word pieces that is masked; of those 80 % become the mask token and 10 % another word.
+        regions: share of the regions that is masked; of those 90 % lose their features, never their boxes.
+        overlap: regions that overlap a masked one by more than this (intersection over union) lose their features too
             (12-in-1, section 3.1), without being predicted; 1 for none.
-        mismatched: share of the pairs whose caption is another picture's.
+        mismatched: share of the pairs whose caption is another image's.
         masked_when_mismatched: predict words and regions of such pairs as well, as the first paper does; 12-in-1 does
             not.
     """
@@ -62,9 +70,9 @@ class PretrainingPairs:
     """A batch.
 
     Attributes:
-        pairs: texts and images with what is hidden of them.
+        pairs: masked texts and images.
         labels: what is to be predicted.
-        names: of the documents.
+        names: of the examples.
     """
 
     pairs: Pairs
@@ -73,11 +81,11 @@ class PretrainingPairs:
 
 
 class PretrainingCollator:
-    """Documents of one image and its caption to a batch. Picklable; what is drawn follows from the seed.
+    """Examples [image] -> Text to a batch. Picklable; all that is drawn follows from the seed.
 
     Args:
         inputs: how texts and images are prepared.
-        masking: what is hidden.
+        masking: what is masked.
     """
 
     def __init__(self, inputs: PairInputs, masking: PairMasking):
@@ -85,50 +93,42 @@ class PretrainingCollator:
         self.captions: list[str] = []
         self.captions_of: dict[str, set[str]] = {}
 
-    def learn_captions(self, lessons: Sequence[Document]) -> None:
-        """Remember what is said of which picture, so that a negative is really another's caption."""
+    def learn_captions(self, examples: Sequence[Example]) -> None:
+        """Remember the captions of each image, so that a negative is really another's caption."""
         pool: dict[str, None] = {}
-        for lesson in lessons:
-            (image,) = self._image(lesson)
-            (caption,) = self.inputs.texts_of(lesson)
+        for pair in pairs_of(examples):
+            image, caption = self.inputs.pair_of(pair)
             pool[caption] = None
             self.captions_of.setdefault(image.name, set()).add(caption.lower())
         self.captions = list(pool)
         random.Random(0).shuffle(self.captions)
         del self.captions[POOL:]
 
-    def _image(self, document: Document) -> tuple[Image, ...]:
-        images = self.inputs.images_of(document)
-        if len(images) != 1:
-            raise UserError(f"{document.name or 'a document'}: {len(images)} images; pretraining reads one and a text.")
-        return images
-
-    def __call__(self, documents: Sequence[Document], seed: int = 0) -> PretrainingPairs:
-        """Collate.
+    def __call__(self, examples: Sequence[Example], seed: int = 0) -> PretrainingPairs:
+        """Collate; each reference of an example is a pair of its own.
 
         Raises:
-            UserError: a document is not one image and one text.
-            RegionError, MediaError: an image's regions cannot be had, or have no classes.
+            UserError: an example is not one image and its caption.
+            RegionError, MediaError: an image's regions cannot be computed or read, or have no classes.
         """
-        chance = random.Random(seed)
+        rng = random.Random(seed)
         generator = torch.Generator().manual_seed(seed)
-        texts, aligned, read = [], [], []
-        for document in documents:
-            (image,) = self._image(document)
-            (caption,) = self.inputs.texts_of(document)
-            other = self._other(image, caption, chance) if chance.random() < self.masking.mismatched else None
+        texts, aligned, read, pairs = [], [], [], pairs_of(examples)
+        for pair in pairs:
+            image, caption = self.inputs.pair_of(pair)
+            other = self._other(image, caption, rng) if rng.random() < self.masking.mismatched else None
             texts.append((caption if other is None else other,))
             aligned.append(other is None)
             read.append(self.inputs.regions_of((image,)))
-        return self.assemble(texts, torch.tensor(aligned), read, [d.name for d in documents], generator)
+        return self.assemble(texts, torch.tensor(aligned), read, [pair.name for pair in pairs], generator)
 
-    def _other(self, image: Image, caption: str, chance: random.Random) -> str | None:
-        """A caption of another picture that nobody gave to this one; None where there is none."""
+    def _other(self, image: Image, caption: str, rng: random.Random) -> str | None:
+        """A caption of another image that this one does not have; None where there is none."""
         own = self.captions_of.get(image.name, set()) | {caption.lower()}
         for _ in range(20):
             if not self.captions:
                 return None
-            found = self.captions[chance.randrange(len(self.captions))]
+            found = self.captions[rng.randrange(len(self.captions))]
             if found.lower() not in own:
                 return found
         return None
@@ -141,7 +141,7 @@ class PretrainingCollator:
         names: Sequence[str],
         generator: torch.Generator,
     ) -> PretrainingPairs:
-        """Hide words and regions, and stack."""
+        """Mask words and regions, and stack."""
         masking, words = self.masking, self.inputs.words
         assert words is not None
         text = self.inputs.text(texts)
@@ -149,22 +149,22 @@ class PretrainingCollator:
         for name, row in zip(names, special, strict=True):
             if row.all():
                 raise UserError(f"{name}: no word in its text. Fill it in, or leave the record out.")
-        shown = mask_tokens(text.ids, ~special, words.mask, words.size, generator, masking.words)
-        labels = torch.where(shown.mask, text.ids, -1)
+        masked = mask_tokens(text.ids, ~special, words.mask, words.size, generator, masking.words)
+        labels = torch.where(masked.mask, text.ids, -1)
         rows = range(len(texts))
-        pairs = self.inputs.pairs(text._replace(ids=shown.input_ids), read, rows, rows, names)
+        pairs = self.inputs.pairs(text._replace(ids=masked.input_ids), read, rows, rows, names)
         regions = torch.zeros(pairs.features.shape[:2], dtype=torch.bool)
         classes = torch.zeros(*regions.shape, self.inputs.regions.classes)
         for number, image in enumerate(read):
             (found,) = image.found
             count = len(found.features)
-            hidden = torch.rand(count, generator=generator) < masking.regions
-            regions[number, 1 : count + 1] = hidden
+            chosen = torch.rand(count, generator=generator) < masking.regions
+            regions[number, 1 : count + 1] = chosen
             if found.classes is not None:
                 classes[number, 1 : count + 1] = torch.from_numpy(found.classes)
-            gone = hidden & (torch.rand(count, generator=generator) < 0.9)
+            gone = chosen & (torch.rand(count, generator=generator) < 0.9)
             gone |= _overlapping(found.boxes, gone, masking.overlap)
-            # The whole image's feature is the mean over the regions that are shown: it must not give away the others.
+            # The whole image's feature is the mean over the regions that are left: it must not give away the others.
             left = torch.from_numpy(found.features) * ~gone[:, None]
             pairs.features[number, 1 : count + 1] = left
             pairs.features[number, 0] = left.sum(dim=0) / (~gone).sum().clamp(min=1)
@@ -181,15 +181,24 @@ def _overlapping(boxes: np.ndarray, chosen: Bool[Tensor, "..."], limit: float | 
     return torch.from_numpy(overlaps(boxes, boxes[chosen.numpy()]) > limit).any(dim=1)
 
 
+@dataclass(kw_only=True)
+class SavedPretrainedViLBERT(SavedViLBERT):
+    """The ``config.json`` of a pretrained model."""
+
+    inputs: PairInputsConfig
+
+
 class PretrainedViLBERT(PairModel[ViLBERT]):
-    """ViLBERT with its inputs, as pretraining trains it; Trainable, and it Matches.
+    """ViLBERT with its inputs, as pretraining trains it. It Matches.
 
     Args:
         network: streams with the heads of pretraining.
         inputs: how texts and images are prepared.
-        masking: what is hidden in training.
+        masking: what is masked in training.
         dtype: of the arithmetic.
     """
+
+    collate: PretrainingCollator
 
     def __init__(
         self,
@@ -202,18 +211,18 @@ class PretrainedViLBERT(PairModel[ViLBERT]):
         super().__init__(network, inputs, config.longest_text, config.vision.feature_width, dtype)
         self.collate = PretrainingCollator(inputs, masking or PairMasking())
 
-    def prepare(self, documents: Sequence[Document], progress: Progress | None = None) -> int:
-        """Find the regions of images that are not known yet."""
-        return self.inputs.prepare(documents, progress)
+    def expand(self, examples: Sequence[Example]) -> Sequence[Example]:
+        """A pair for each reference."""
+        return pairs_of(examples)
 
-    def fit(self, lessons: Sequence[Document]) -> None:
-        """Learn a vocabulary, where none was given, and which caption belongs to which picture."""
-        self.collate.learn_captions(lessons)
+    def fit(self, examples: Sequence[Example]) -> None:
+        """Learn a vocabulary, where none was given, and which captions belong to which image."""
+        self.collate.learn_captions(examples)
         if self.inputs.words is None:
             size = self.network.config.text.vocabulary_size
             self.inputs.words = WordPieces.train(self.collate.captions, size, self.longest_text)
 
-    def losses(self, batch: PretrainingPairs) -> dict[str, Float[Tensor, ""]]:
+    def forward(self, batch: PretrainingPairs) -> dict[str, Float[Tensor, ""]]:
         """``words``, ``regions`` and ``alignment``; see :func:`~vislang.models.vilbert.model.pretraining_losses`."""
         with autocast(batch.pairs.features.device, self.dtype):
             return pretraining_losses(self.network, encode(self.network, batch.pairs), batch.labels)
@@ -225,7 +234,7 @@ class PretrainedViLBERT(PairModel[ViLBERT]):
         candidates: Bool[Tensor, "images texts"] | None = None,
         progress: Progress | None = None,
     ) -> Float[Tensor, "images texts"]:
-        """How likely each image and text belong together, without any fine-tuning, as the log of odds."""
+        """How likely each image and text belong together, without any fine-tuning, as log odds."""
 
         def score(encoded: Encoded) -> Tensor:
             # The first logit says yes.
@@ -246,9 +255,10 @@ class PretrainedViLBERT(PairModel[ViLBERT]):
 
         Raises:
             TowerError: the source of its regions is missing, or is another one.
+            UserError: a setting is wrong, or the weights do not fit or are damaged.
         """
-        config = read_config(folder)
-        model = cls(ViLBERT.from_settings(config), PairInputs.load(folder, config["inputs"], regions))
+        saved = read_settings(SavedPretrainedViLBERT, folder)
+        model = cls(ViLBERT.from_settings(saved), PairInputs.load(folder, saved.inputs, regions))
         fill_model(model, folder)
         return model.eval()
 
@@ -259,11 +269,11 @@ class ViLBERTPretrainingRecipe(ModelRecipe):
 
     Attributes:
         streams: widths and depths. ``feature_width`` and ``classes`` of the vision stream are the region source's,
-            whatever stands here.
+            whatever is written here.
         regions: where regions come from; None for the default, or with ``start_from`` for that model's source.
-        masking: what is hidden.
+        masking: what is masked.
         tokenizer: a ``tokenizer.json`` or BERT's ``vocab.txt``; None learns one from the captions.
-        start_from: folder of a model to go on from, whose ``streams`` are then taken: a pretrained one, or converted
+        start_from: folder of a model to continue, whose ``streams`` are then taken: a pretrained one, or converted
             weights with the heads of pretraining, for which ``regions`` and ``tokenizer`` must be named.
         dtype: of the arithmetic; ``auto`` takes bfloat16 where the machine multiplies it in hardware.
     """
@@ -280,7 +290,7 @@ class ViLBERTPretrainingRecipe(ModelRecipe):
 
         Raises:
             UserError: the settings do not go together; the regions have no classes to be predicted, or others than
-                the model that is gone on from; that is no pretrained model.
+                the model that is continued; ``start_from`` is no pretrained model.
         """
         if self.start_from is not None:
             network, inputs = begin_with(self.start_from, self.regions, self.tokenizer)

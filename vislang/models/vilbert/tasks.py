@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -16,24 +15,25 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from vislang.boxes import overlaps
+from vislang.boxes import Box, overlaps
 from vislang.capabilities import CoAttention, Explained, ModelRecipe, Progress
-from vislang.case import Answers, Case, Choice, Decision, Label, Place, Value
 from vislang.document import Image
 from vislang.errors import UserError
-from vislang.models.base import fill_model, read_config, write_model
+from vislang.example import Answers, Choice, Example, Label, Prediction, Value, kind_of
+from vislang.models.base import fill_model, read_settings, write_model
+from vislang.models.deciding import head_for, heads_of, why_undecided
+from vislang.models.loading import current_settings
 from vislang.models.precision import Precision, autocast, dtype_of
 from vislang.models.regions.readers import RegionsConfig
-from vislang.models.vilbert.inputs import PairInputs, Pairs, encode, read_texts
+from vislang.models.settings import settings_of
+from vislang.models.vilbert.inputs import PairInputs, PairInputsConfig, Pairs, encode, read_texts
 from vislang.models.vilbert.matching import match_all
-from vislang.models.vilbert.model import Encoded, HeadConfig, TwoStreams, ViLBERT, ViLBERTConfig
+from vislang.models.vilbert.model import Encoded, HeadConfig, SavedViLBERT, TwoStreams, ViLBERT, ViLBERTConfig
 from vislang.models.vilbert.pair_model import PairModel
 from vislang.models.vilbert.pretraining import begin_with, fitted, make_inputs
 from vislang.models.vilbert.word_pieces import WordPieces
 
-Kind = Literal["answers", "choice", "place", "label", "value"]
-
-KINDS: dict[type, Kind] = {Answers: "answers", Choice: "choice", Place: "place", Label: "label", Value: "value"}
+Kind = Literal["answers", "choice", "box", "label", "value"]
 
 
 @dataclass
@@ -41,26 +41,26 @@ class Task:
     """What is decided in a task.
 
     Attributes:
-        kind: see :mod:`vislang.case`.
+        kind: of target, see :data:`vislang.example.TARGETS`.
         names: answers or labels; empty for the other kinds.
         images: of a document: 1; of a label 2 that are compared, each read beside the text on its own (NLVR2);
             otherwise several are one path, read together.
-        mean, deviation: of numbers.
-        token: which of the streams' tokens of tasks is its own, where they have such (12-in-1, section 3.2).
+        mean, std: mean and standard deviation of numbers.
+        token: index of its task token, where the streams have task tokens (12-in-1, section 3.2).
     """
 
     kind: Kind
     names: list[str] = field(default_factory=list)
     images: int = 1
     mean: float = 0.0
-    deviation: float = 1.0
+    std: float = 1.0
     token: int = 0
 
     def head(self, width: int) -> HeadConfig:
         """The head of 12-in-1 for such a task."""
         if self.kind == "answers":
             return HeadConfig("fused", len(self.names), 2 * width)
-        if self.kind == "place":
+        if self.kind == "box":
             return HeadConfig("regions", 1)
         outputs = len(self.names) if self.kind == "label" else 1
         return HeadConfig("pairs", outputs, 2 * width) if self.compares else HeadConfig("fused", outputs)
@@ -73,28 +73,29 @@ class Task:
 
 @dataclass
 class TaskBatch:
-    """Cases of one task.
+    """Examples of one task.
 
     Attributes:
         task: its name.
         pairs: of texts and images.
-        options: (cases, most options) which pair an option is; -1 where a case has fewer.
-        targets: answers: (cases, answers) scores; choice: (cases,) index; place: (cases, regions) overlap with the
-            right box, 0 below one half; label: (cases,) index; value: (cases,) standardised. None where unknown.
-        candidates: (cases, regions, 4) boxes in pixels, for places.
-        names: of the cases.
+        choices: (examples, most choices) the pair that a choice is; -1 where an example has fewer.
+        targets: answers: (examples, answers) soft scores; choice: (examples,) index; box: (examples, regions) overlap
+            with the ground truth, 0 below one half; label: (examples,) index; value: (examples,) standardised. None
+            where unknown.
+        candidates: (examples, regions, 4) boxes in pixels, for a task of boxes.
+        names: of the examples.
     """
 
     task: str
     pairs: Pairs
-    options: Int[Tensor, "cases options"]
+    choices: Int[Tensor, "examples choices"]
     targets: Tensor | None
-    candidates: Float[Tensor, "cases regions 4"] | None
+    candidates: Float[Tensor, "examples regions 4"] | None
     names: list[str]
 
 
 class TaskCollator:
-    """Cases of one task to a batch. Picklable.
+    """Examples of one task to a batch. Picklable.
 
     Args:
         inputs: how texts and images are prepared.
@@ -104,83 +105,93 @@ class TaskCollator:
     def __init__(self, inputs: PairInputs, tasks: dict[str, Task]):
         self.inputs, self.tasks = inputs, tasks
 
-    def __call__(self, cases: Sequence[Case], seed: int = 0) -> TaskBatch:
-        """Collate; nothing is left to chance.
+    def __call__(self, examples: Sequence[Example], seed: int = 0) -> TaskBatch:
+        """Collate; nothing is drawn at random.
 
         Raises:
-            UserError: cases of several tasks, or of one that the model does not know.
-            RegionError, MediaError: an image's regions cannot be had.
+            UserError: examples of several tasks, or of one that the model does not know.
+            RegionError, MediaError: an image's regions cannot be computed or read.
         """
-        name = cases[0].task
-        if name not in self.tasks or any(case.task != name for case in cases):
-            found = ", ".join(sorted({case.task for case in cases}))
-            raise UserError(f"{cases[0].name}: tasks {found} in one batch; this model has {', '.join(self.tasks)}.")
+        names = {task_name(example) for example in examples}
+        name = task_name(examples[0])
+        if name not in self.tasks or len(names) > 1:
+            found = ", ".join(sorted(names))
+            raise UserError(f"{examples[0].name}: tasks {found} in one batch; this model has {', '.join(self.tasks)}.")
+        return self.batch(name, examples)
+
+    def batch(self, name: str, examples: Sequence[Example]) -> TaskBatch:
+        """Examples as records of a task, whatever task they are of; see :meth:`__call__`."""
         task = self.tasks[name]
         rows: list[tuple[tuple[str, ...], tuple[Image, ...]]] = []
-        options = torch.full((len(cases), max(len(case.options) for case in cases)), -1)
-        for number, case in enumerate(cases):
-            for place, document in enumerate(case.options):
+        documents = [example.documents() for example in examples]
+        choices = torch.full((len(examples), max(map(len, documents))), -1)
+        for number, (example, own) in enumerate(zip(examples, documents, strict=True)):
+            for index, document in enumerate(own):
                 text, images = self.inputs.texts_of(document), self.inputs.images_of(document)
                 if task.compares:
-                    # Two rows side by side; the option is the first of them, counted in pairs of rows.
+                    # Two rows side by side; the choice is the first of them, counted in pairs of rows.
                     if len(images) != 2:
-                        raise UserError(f"{case.name}: {len(images)} images; {name} compares two.")
-                    options[number, place] = len(rows) // 2
+                        raise UserError(f"{example.name}: {len(images)} images; {name} compares two.")
+                    choices[number, index] = len(rows) // 2
                     rows += [(text, (image,)) for image in images]
                 else:
-                    options[number, place] = len(rows)
+                    choices[number, index] = len(rows)
                     rows.append((text, images))
-        pairs = self.inputs.read(rows, [case.name for case in cases])
-        targets = None
-        if all(case.target is not None for case in cases):
-            targets = self._targets(task, cases, pairs.features.shape[1])
-        candidates = self._boxes(cases, pairs.features.shape[1]) if task.kind == "place" else None
-        return TaskBatch(name, pairs, options, targets, candidates, [case.name for case in cases])
+        names = [example.name for example in examples]
+        pairs = self.inputs.read(rows, names)
+        regions = pairs.features.shape[1]
+        known = all(example.target is not None for example in examples)
+        targets = self._targets(name, task, examples, regions) if known else None
+        candidates = self._boxes(examples, regions) if task.kind == "box" else None
+        return TaskBatch(name, pairs, choices, targets, candidates, names)
 
-    def _targets(self, task: Task, cases: Sequence[Case], regions: int) -> Tensor:
+    def _targets(self, name: str, task: Task, examples: Sequence[Example], regions: int) -> Tensor:
+        targets = [example.target for example in examples]
+        for example, target in zip(examples, targets, strict=True):
+            if kind_of(target) != task.kind:
+                raise UserError(f"{example.name}: its target is of the kind {kind_of(target)}; {name} is {task.kind}.")
+        index = {known: number for number, known in enumerate(task.names)}
         if task.kind == "answers":
-            place = {answer: number for number, answer in enumerate(task.names)}
-            scores = torch.zeros(len(cases), len(task.names))
-            for number, case in enumerate(cases):
-                assert isinstance(case.target, Answers)
-                for answer, score in case.target.scores.items():
-                    if answer in place:
-                        scores[number, place[answer]] = score
+            scores = torch.zeros(len(examples), len(task.names))
+            for row, target in zip(scores, targets, strict=True):
+                assert isinstance(target, Answers)
+                for answer, score in target.scores.items():
+                    if answer in index:
+                        row[index[answer]] = score
             return scores
-        if task.kind == "place":
-            rows = torch.zeros(len(cases), regions)
-            for number, case in enumerate(cases):
-                assert isinstance(case.target, Place)
-                boxes = self.boxes(case)
-                right = np.array([list(asdict(case.target).values())], dtype=np.float32)
-                overlap = torch.from_numpy(overlaps(boxes, right)[:, 0])
-                rows[number, : len(boxes)] = overlap.where(overlap >= 0.5, 0)
+        if task.kind == "box":
+            rows = torch.zeros(len(examples), regions)
+            for row, example in zip(rows, examples, strict=True):
+                assert isinstance(example.target, Box)
+                boxes = self.boxes(example)
+                truth = np.array([list(asdict(example.target).values())], dtype=np.float32)
+                overlap = torch.from_numpy(overlaps(boxes, truth)[:, 0])
+                row[: len(boxes)] = overlap.where(overlap >= 0.5, 0)
             return rows
         if task.kind == "label":
-            place = {label: number for number, label in enumerate(task.names)}
-            labels = [case.target.name if isinstance(case.target, Label) else "" for case in cases]
-            for case, label in zip(cases, labels, strict=True):
-                if label not in place:
-                    raise UserError(f"{case.name}: label {label!r}; this model knows {', '.join(task.names)}.")
-            return torch.tensor([place[label] for label in labels])
+            labels = [target.name for target in targets if isinstance(target, Label)]
+            for example, label in zip(examples, labels, strict=True):
+                if label not in index:
+                    raise UserError(f"{example.name}: label {label!r}; this model knows {', '.join(task.names)}.")
+            return torch.tensor([index[label] for label in labels])
         if task.kind == "choice":
-            return torch.tensor([case.target.index for case in cases if isinstance(case.target, Choice)])
-        numbers = [case.target.number for case in cases if isinstance(case.target, Value)]
-        return (torch.tensor(numbers) - task.mean) / task.deviation
+            return torch.tensor([target.index for target in targets if isinstance(target, Choice)])
+        numbers = [target.number for target in targets if isinstance(target, Value)]
+        return (torch.tensor(numbers) - task.mean) / task.std
 
-    def _boxes(self, cases: Sequence[Case], regions: int) -> Float[Tensor, "cases regions 4"]:
-        boxes = torch.zeros(len(cases), regions, 4)
-        for number, case in enumerate(cases):
-            found = self.boxes(case)
-            boxes[number, : len(found)] = torch.from_numpy(found)
+    def _boxes(self, examples: Sequence[Example], regions: int) -> Float[Tensor, "examples regions 4"]:
+        boxes = torch.zeros(len(examples), regions, 4)
+        for row, example in zip(boxes, examples, strict=True):
+            found = self.boxes(example)
+            row[: len(found)] = torch.from_numpy(found)
         return boxes
 
-    def boxes(self, case: Case) -> np.ndarray:
-        """The boxes of a case's one image as the streams see them, the whole image first, in the image's pixels.
+    def boxes(self, example: Example) -> np.ndarray:
+        """The boxes of an example's one image as the streams read them, the whole image first, in the image's pixels.
 
         Region files may have been made of the image at another scale; without the image itself, their scale holds.
         """
-        (document,) = case.options
+        (document,) = example.documents()
         (image,) = self.inputs.images_of(document)
         (found,) = self.inputs.regions_of((image,)).found
         boxes = found.with_whole().boxes
@@ -190,15 +201,25 @@ class TaskCollator:
         return boxes * np.array([width / found.width, height / found.height] * 2, dtype=np.float32)
 
 
+@dataclass(kw_only=True)
+class SavedViLBERTForTasks(SavedViLBERT):
+    """The ``config.json`` of a model with tasks."""
+
+    inputs: PairInputsConfig
+    tasks: dict[str, Task]
+
+
 class ViLBERTForTasks(PairModel[ViLBERT]):
-    """ViLBERT with its inputs and a head a task; Trainable, and it Decides and Matches.
+    """ViLBERT with its inputs and a head for each task. It Decides, Explains and Matches.
 
     Args:
         network: the streams.
         inputs: how texts and images are prepared.
-        tasks: by name; those that are missing are found in the lessons by :meth:`fit`.
+        tasks: by name; :meth:`fit` finds those that are missing in the examples.
         dtype: of the arithmetic.
     """
+
+    collate: TaskCollator
 
     def __init__(
         self,
@@ -211,6 +232,8 @@ class ViLBERTForTasks(PairModel[ViLBERT]):
         super().__init__(network, inputs, config.longest_text, config.vision.feature_width, dtype)
         self.tasks = dict(tasks or {})
         for name, task in self.tasks.items():
+            if name not in network.head_configs:
+                raise UserError(f"task {name}: the network has no head of this name.")
             outputs = network.head_configs[name].outputs
             if outputs != task.head(network.config.width).outputs:
                 raise UserError(
@@ -219,19 +242,16 @@ class ViLBERTForTasks(PairModel[ViLBERT]):
                 )
         self.collate = TaskCollator(inputs, self.tasks)
 
-    def prepare(self, cases: Sequence[Case], progress: Progress | None = None) -> int:
-        """Find the regions of images that are not known yet."""
-        return self.inputs.prepare([option for case in cases for option in case.options], progress)
-
-    def fit(self, cases: Sequence[Case]) -> None:
+    def fit(self, examples: Sequence[Example]) -> None:
         """Learn a vocabulary, where none was given, and the answers and labels of each task that is new."""
         if self.inputs.words is None:
-            texts = {text: None for case in cases for option in case.options for text in self.inputs.texts_of(option)}
+            documents = [document for example in examples for document in example.documents()]
+            texts = {text: None for document in documents for text in self.inputs.texts_of(document)}
             size = self.network.config.text.vocabulary_size
             self.inputs.words = WordPieces.train(list(texts), size, self.longest_text)
-        by_task: dict[str, list[Case]] = {}
-        for case in cases:
-            by_task.setdefault(case.task, []).append(case)
+        by_task: dict[str, list[Example]] = {}
+        for example in examples:
+            by_task.setdefault(task_name(example), []).append(example)
         for name, group in by_task.items():
             if name not in self.tasks:
                 # With fewer tokens than tasks, some tasks share one.
@@ -243,18 +263,18 @@ class ViLBERTForTasks(PairModel[ViLBERT]):
         self.tasks[name] = self.collate.tasks[name] = task
         self.network.add_head(name, config)
 
-    def losses(self, batch: TaskBatch) -> dict[str, Float[Tensor, ""]]:
+    def forward(self, batch: TaskBatch) -> dict[str, Float[Tensor, ""]]:
         """The task's loss, by its name (12-in-1, section 3.3, and its released code).
 
-        ``answers``: binary cross-entropy, summed over answers. ``choice``: cross-entropy over options. ``place``:
-        binary cross-entropy, summed over regions, against their overlap with the right box. ``label``: cross-entropy.
-        ``value``: squared error in standard deviations.
+        ``answers``: binary cross-entropy, summed over answers. ``choice``: cross-entropy over choices. ``box``:
+        binary cross-entropy, summed over regions, against their overlap with the ground truth. ``label``:
+        cross-entropy. ``value``: squared error in standard deviations.
         """
         assert batch.targets is not None
         kind = self.tasks[batch.task].kind
         scores = self._scores(batch)
-        if kind in ("answers", "place"):
-            weight = (scores > -1000).float() if kind == "place" else None
+        if kind in ("answers", "box"):
+            weight = (scores > -1000).float() if kind == "box" else None
             loss = F.binary_cross_entropy_with_logits(scores, batch.targets, weight, reduction="sum") / len(scores)
         elif kind == "value":
             loss = F.mse_loss(scores, batch.targets)
@@ -263,113 +283,123 @@ class ViLBERTForTasks(PairModel[ViLBERT]):
         return {batch.task: loss}
 
     def _scores(self, batch: TaskBatch) -> Float[Tensor, "..."]:
-        """Logits: (cases, answers, options, regions or labels), or (cases,) of numbers."""
+        """Logits: (examples, answers, choices, regions or labels), or (examples,) of numbers."""
         with autocast(batch.pairs.features.device, self.dtype):
             encoded = encode(self.network, batch.pairs, self.tasks[batch.task].token)
             found = self.network.predict(batch.task, encoded).float()
         kind = self.tasks[batch.task].kind
         if kind == "choice":
             padded = torch.cat([found[:, 0], found.new_full((1,), -torch.inf)])
-            return padded[batch.options]
-        if kind == "place":
+            return padded[batch.choices]
+        if kind == "box":
             return found[..., 0]
         return found[:, 0] if kind == "value" else found
 
-    @torch.inference_mode()
-    def decide(self, cases: Sequence[Case], batch_size: int = 64, progress: Progress | None = None) -> list[Decision]:
-        """Decide each case; those of one task are read together.
+    @property
+    def heads(self) -> dict[str, str]:
+        """The tasks, and the kind of target that each decides."""
+        return {name: task.kind for name, task in self.tasks.items()}
 
-        Raises:
-            UserError: a case of a task that the model does not know.
-        """
-        decisions: list[Decision | None] = [None] * len(cases)
-        done = 0
-        for name in dict.fromkeys(case.task for case in cases):
-            numbers = [number for number, case in enumerate(cases) if case.task == name]
-            for start in range(0, len(numbers), batch_size):
-                chunk = numbers[start : start + batch_size]
-                for number, decision in zip(chunk, self._decide([cases[n] for n in chunk]), strict=True):
-                    decisions[number] = decision
-                done += len(chunk)
-                if progress is not None:
-                    progress(done, len(cases))
-        return [decision for decision in decisions if decision is not None]
-
-    def _decide(self, cases: Sequence[Case]) -> list[Decision]:
-        # Targets are not looked at: a label that is new to the model must not keep it from deciding.
-        batch = self.collate([dataclasses.replace(case, target=None) for case in cases])
-        task, scores = self.tasks[batch.task], self._scores(batch)
-        if scores.isnan().any():
-            raise UserError(
-                f"{cases[0].name} or one beside it: the model's scores are no numbers; its weights are bad."
-            )
-        if task.kind == "value":
-            return [Decision(float(score) * task.deviation + task.mean) for score in scores]
-        found = scores.sigmoid() if task.kind in ("answers", "place") else scores.softmax(dim=-1)
-        decisions = []
-        for number, row in enumerate(found):
-            candidates: list[Any] = list(task.names)
-            if task.kind == "choice":
-                candidates = list(range(len(cases[number].options)))
-            elif task.kind == "place":
-                assert batch.candidates is not None
-                shown = len(self.collate.boxes(cases[number]))
-                candidates = [Place(*box) for box in batch.candidates[number, :shown].tolist()]
-            kept = row[: len(candidates)].tolist()
-            best = candidates[int(np.argmax(kept))]
-            decisions.append(Decision(best, tuple(candidates), tuple(kept)))
-        return decisions
-
-    @torch.inference_mode()
-    def explain(self, case: Case) -> Explained:
-        """See :class:`~vislang.capabilities.Explains`.
-
-        Raises:
-            UserError: the case has options or several images, or the model is no pair of streams with co-attention.
-        """
-        streams = self.network.streams
-        if not isinstance(streams, TwoStreams) or not streams.meetings:
-            raise UserError("this model has no co-attention to be shown: it is a single stream, or was built without.")
-        if len(case.options) != 1 or len(case.images) != 1:
-            raise UserError(f"{case.name}: {len(case.options)} options, {len(case.images)} images; show one of each.")
-        batch = self.collate([dataclasses.replace(case, target=None)])
-        pairs = batch.pairs
-        watch: list[tuple[Tensor, Tensor]] = []
-        text = read_texts(self.network, pairs.text, self.tasks[batch.task].token)
-        streams.join(text, streams.read_regions(pairs.features, pairs.boxes, pairs.region_padding, pairs.steps), watch)
-        assert self.inputs.words is not None
-        words = [self.inputs.words.tokenizer.id_to_token(number) or "" for number in pairs.text.ids[0].tolist()]
-        if self.network.config.text.task_tokens:
-            words.insert(1, "[TASK]")
-        return Explained(
-            words,
-            [Place(*box) for box in self.collate.boxes(case).tolist()],
-            [CoAttention(of_text[0], of_regions[0]) for of_text, of_regions in watch],
-            self._fit(batch) if self.tasks[batch.task].kind == "choice" else self._decide([case])[0],
-        )
-
-    def _fit(self, batch: TaskBatch) -> Decision:
-        """Of one option there is nothing to choose: how well it fits, as the score that options are ranked by."""
-        return Decision(float(self._scores(batch)[0, 0]))
-
-    def head_for(self, case: Case, name: str | None = None) -> str:
-        """Which task decides such a case: the one that is named, the one it is of, or the only one of its kind.
+    def head_for(self, kind: str, name: str | None = None) -> str:
+        """See :class:`~vislang.capabilities.Decides`.
 
         Raises:
             UserError: there is none, or there are several.
         """
-        kind = None if case.target is None else KINDS[type(case.target)]
-        fitting = [known for known, task in self.tasks.items() if kind is None or task.kind == kind]
-        wanted = name or (case.task if case.task in fitting else None)
-        if wanted is None and len(fitting) == 1:
-            (wanted,) = fitting
-        if wanted not in fitting:
-            have = ", ".join(f"{known} ({task.kind})" for known, task in self.tasks.items())
-            asked = f"a case that wants {kind}" if kind else "what is wanted is not said"
+        return head_for(self.heads, kind, name)
+
+    def why_undecided(self, kind: str, labels: Sequence[str] = ()) -> str | None:
+        """See :class:`~vislang.capabilities.Decides`."""
+        return why_undecided(self.heads, {name: task.names for name, task in self.tasks.items()}, kind, labels)
+
+    def why_unreadable(self, media: frozenset[str]) -> str | None:
+        """See :class:`~vislang.capabilities.Reads`."""
+        compares = any(task.compares for task in self.tasks.values())
+        return self.inputs.why_unreadable(media, 2 if compares else self.network.config.vision.images)
+
+    @torch.inference_mode()
+    def decide(
+        self,
+        examples: Sequence[Example],
+        head: str | None = None,
+        batch_size: int = 64,
+        progress: Progress | None = None,
+    ) -> list[Prediction]:
+        """See :class:`~vislang.capabilities.Decides`; examples that one head decides are read together.
+
+        Raises:
+            UserError: no head decides an example, or several could.
+        """
+        names = heads_of(self.heads, examples, head)
+        predictions: dict[int, Prediction] = {}
+        for name in dict.fromkeys(names):
+            rows = [row for row, own in enumerate(names) if own == name]
+            for start in range(0, len(rows), batch_size):
+                chunk = rows[start : start + batch_size]
+                predictions |= zip(chunk, self._decide(name, [examples[row] for row in chunk]), strict=True)
+                if progress is not None:
+                    progress(len(predictions), len(examples))
+        return [predictions[row] for row in range(len(examples))]
+
+    def _decide(self, name: str, examples: Sequence[Example]) -> list[Prediction]:
+        # Without targets: a label that the model does not know must not keep it from deciding.
+        batch = self.collate.batch(name, [dataclasses.replace(example, target=None) for example in examples])
+        task, scores = self.tasks[name], self._scores(batch)
+        if scores.isnan().any():
             raise UserError(
-                f"{wanted or case.task or case.name}: {asked}, and this model has {have}. Name one with --head."
+                f"{examples[0].name} or one beside it: the model's scores are NaN; its weights are damaged."
             )
-        return wanted
+        if task.kind == "value":
+            numbers = [float(score) * task.std + task.mean for score in scores]
+            return [Prediction(example.id, number) for example, number in zip(examples, numbers, strict=True)]
+        found = scores.sigmoid() if task.kind in ("answers", "box") else scores.softmax(dim=-1)
+        predictions = []
+        for number, (example, row) in enumerate(zip(examples, found, strict=True)):
+            candidates: tuple[Any, ...] = tuple(task.names)
+            if task.kind == "choice":
+                candidates = tuple(range(len(example.documents())))
+            elif task.kind == "box":
+                assert batch.candidates is not None
+                count = len(self.collate.boxes(example))
+                candidates = tuple(Box(*box) for box in batch.candidates[number, :count].tolist())
+            kept = row[: len(candidates)].tolist()
+            predictions.append(Prediction(example.id, candidates[int(np.argmax(kept))], candidates, tuple(kept)))
+        return predictions
+
+    @torch.inference_mode()
+    def explain(self, example: Example, head: str | None = None) -> Explained:
+        """See :class:`~vislang.capabilities.Explains`.
+
+        Raises:
+            UserError: the example has several choices or images, or the model has no co-attention.
+        """
+        streams = self.network.streams
+        if not isinstance(streams, TwoStreams) or not streams.co_attention:
+            raise UserError("this model has no co-attention to show: it is a single stream, or was built without.")
+        documents, images = len(example.documents()), len(example.media)
+        if documents != 1 or images != 1:
+            raise UserError(f"{example.name}: {documents} choices, {images} images; give one of each.")
+        (name,) = heads_of(self.heads, [example], head)
+        batch = self.collate.batch(name, [dataclasses.replace(example, target=None)])
+        pairs = batch.pairs
+        weights: list[tuple[Tensor, Tensor]] = []
+        text = read_texts(self.network, pairs.text, self.tasks[name].token)
+        streams(text, streams.read_regions(pairs.features, pairs.boxes, pairs.region_padding, pairs.steps), weights)
+        assert self.inputs.words is not None
+        words = [self.inputs.words.tokenizer.id_to_token(number) or "" for number in pairs.text.ids[0].tolist()]
+        if self.network.config.text.task_tokens:
+            words.insert(1, "[TASK]")
+        if self.tasks[name].kind == "choice":
+            # One choice leaves nothing to choose: the score by which choices are ranked.
+            prediction = Prediction(example.id, float(self._scores(batch)[0, 0]))
+        else:
+            (prediction,) = self._decide(name, [example])
+        return Explained(
+            words,
+            [Box(*box) for box in self.collate.boxes(example).tolist()],
+            [CoAttention(of_text[0], of_regions[0]) for of_text, of_regions in weights],
+            prediction,
+        )
 
     def match_all(
         self,
@@ -378,14 +408,14 @@ class ViLBERTForTasks(PairModel[ViLBERT]):
         candidates: Bool[Tensor, "images texts"] | None = None,
         progress: Progress | None = None,
     ) -> Float[Tensor, "images texts"]:
-        """Score all pairs by the head of a task that chooses; see :func:`~vislang.models.vilbert.matching.match_all`.
+        """Score all pairs by the head of a task of choices; see :func:`~vislang.models.vilbert.matching.match_all`.
 
         Raises:
             UserError: the model has no such task.
         """
         choosing = [name for name, task in self.tasks.items() if task.kind == "choice"]
         if not choosing:
-            raise UserError("this model was trained for no task that chooses, so that it cannot rank pairs.")
+            raise UserError("this model has no head that chooses, so that it cannot rank pairs.")
 
         def score(encoded: Encoded) -> Tensor:
             return self.network.predict(choosing[0], encoded)[:, 0]
@@ -395,19 +425,16 @@ class ViLBERTForTasks(PairModel[ViLBERT]):
             self.network, self.inputs, score, images, texts, candidates, self.dtype, token=token, progress=progress
         )
 
-    def trainable_state(self) -> dict[str, Tensor]:
-        """Weights, and tokenizer and tasks as bytes."""
-        tasks = json.dumps({name: asdict(task) for name, task in self.tasks.items()}).encode()
-        known = torch.frombuffer(bytearray(tasks), dtype=torch.uint8)
-        return {**super().trainable_state(), "tasks": known}
+    def extra_state(self) -> dict[str, Any]:
+        """The tokenizer and the tasks."""
+        return {**super().extra_state(), "tasks": {name: asdict(task) for name, task in self.tasks.items()}}
 
-    def load_trainable_state(self, state: dict[str, Tensor]) -> None:
-        """Restore what :meth:`trainable_state` gave."""
-        state = dict(state)
-        for name, values in json.loads(bytes(state.pop("tasks").tolist())).items():
+    def load_extra_state(self, state: Mapping[str, Any]) -> None:
+        """Restore what :meth:`extra_state` gave; tasks that are new get a head."""
+        super().load_extra_state(state)
+        for name, values in current_settings({"tasks": state["tasks"]})["tasks"].items():
             if name not in self.tasks:
-                self._add(name, Task(**values))
-        super().load_trainable_state(state)
+                self._add(name, settings_of(Task, values, "the checkpoint"))
 
     def save(self, folder: Path) -> None:
         """Write weights, config and tokenizer."""
@@ -425,47 +452,55 @@ class ViLBERTForTasks(PairModel[ViLBERT]):
 
         Raises:
             TowerError: the source of its regions is missing, or is another one.
+            UserError: a setting is wrong, or the weights do not fit or are damaged.
         """
-        config = read_config(folder)
-        tasks = {name: Task(**values) for name, values in config["tasks"].items()}
-        model = cls(ViLBERT.from_settings(config), PairInputs.load(folder, config["inputs"], regions), tasks)
+        saved = read_settings(SavedViLBERTForTasks, folder)
+        model = cls(ViLBERT.from_settings(saved), PairInputs.load(folder, saved.inputs, regions), saved.tasks)
         fill_model(model, folder)
         return model.eval()
 
 
-def task_of(name: str, cases: Sequence[Case]) -> Task:
-    """What a task is, by its cases.
+def task_name(example: Example) -> str:
+    """The task of an example; where it names none, the kind of its target."""
+    return example.task or kind_of(example.target)
+
+
+def task_of(name: str, examples: Sequence[Example]) -> Task:
+    """The task that examples with targets are of.
 
     Raises:
-        UserError: targets of several kinds, or none.
+        UserError: targets of several kinds, or of none that is decided.
     """
-    kinds = {type(case.target) for case in cases}
-    if len(kinds) != 1 or (kind := KINDS.get(kinds.pop())) is None:
-        raise UserError(f"task {name}: its records have targets of no kind, or of several; each needs one of one kind.")
-    images = max(len(option.media) for case in cases for option in case.options)
-    if kind == "place" and images > 1:
-        raise UserError(f"task {name}: a place is one in one image, and a record has {images}.")
+    kinds = {kind_of(example.target) for example in examples}
+    kind = kinds.pop()
+    if kinds or kind not in get_args(Kind):
+        found = ", ".join(sorted({kind, *kinds}))
+        raise UserError(f"task {name}: targets of the kind {found}; a task has one of {', '.join(get_args(Kind))}.")
+    images = max(len(document.media) for example in examples for document in example.documents())
+    if kind == "box" and images > 1:
+        raise UserError(f"task {name}: a box is in one image, and a record has {images}.")
     if kind == "answers":
-        return Task(kind, _answers(cases), images)
+        return Task("answers", _answers(examples), images)
+    targets = [example.target for example in examples]
     if kind == "label":
-        return Task(kind, sorted({c.target.name for c in cases if isinstance(c.target, Label)}), images)
+        return Task("label", sorted({target.name for target in targets if isinstance(target, Label)}), images)
     if kind == "value":
-        numbers = np.array([case.target.number for case in cases if isinstance(case.target, Value)])
-        return Task(kind, [], images, float(numbers.mean()), float(numbers.std()) or 1.0)
-    return Task(kind, [], images)
+        numbers = np.array([target.number for target in targets if isinstance(target, Value)])
+        return Task("value", [], images, float(numbers.mean()), float(numbers.std()) or 1.0)
+    return Task("choice" if kind == "choice" else "box", [], images)
 
 
-def _answers(cases: Sequence[Case], least: int = 9, most: int = 3129) -> list[str]:
+def _answers(examples: Sequence[Example], least: int = 9, most: int = 3129) -> list[str]:
     """The answers that are right at least nine times, the most frequent ones first; of a small set, all."""
     counts = Counter(
         answer
-        for case in cases
-        if isinstance(case.target, Answers)
-        for answer, score in case.target.scores.items()
+        for example in examples
+        if isinstance(example.target, Answers)
+        for answer, score in example.target.scores.items()
         if score > 0
     )
     ordered = sorted(counts, key=lambda answer: (-counts[answer], answer))
-    if len(cases) < 10_000:
+    if len(examples) < 10_000:
         return ordered[:most]
     return [answer for answer in ordered if counts[answer] >= least][:most]
 
@@ -475,9 +510,9 @@ class ViLBERTRecipe(ModelRecipe):
     """What a recipe says of ViLBERT on tasks.
 
     Attributes:
-        streams: widths and depths, where training starts from nothing.
+        streams: widths and depths, where training starts from random weights.
         regions: where regions come from; None for the default, or with ``start_from`` for that model's source.
-        tokenizer: a ``tokenizer.json`` or BERT's ``vocab.txt``; None learns one from the lessons.
+        tokenizer: a ``tokenizer.json`` or BERT's ``vocab.txt``; None learns one from the examples.
         start_from: folder of a model to begin with: of pretraining or tasks, whose streams and tokenizer are then
             taken, or converted weights, for which ``regions`` and ``tokenizer`` must be named. Heads are fresh.
         dtype: of the arithmetic; ``auto`` takes bfloat16 where the machine multiplies it in hardware.
@@ -490,7 +525,7 @@ class ViLBERTRecipe(ModelRecipe):
     dtype: Precision = "float32"
 
     def build(self) -> ViLBERTForTasks:
-        """A model whose tasks its lessons will tell.
+        """A model whose tasks :meth:`ViLBERTForTasks.fit` finds.
 
         Raises:
             UserError: the settings do not go together, or ``start_from`` is no pretrained model.
