@@ -9,10 +9,13 @@ from transformers import AutoModelForCausalLM
 
 import vislang
 from tests import tiny
+from tests.models.flamingo.test_prefill import as_the_original, writes_media  # noqa: F401
 from vislang.cli import main
 from vislang.convert import open_flamingo
 from vislang.models.flamingo.bridge import FlamingoConfig
 from vislang.models.flamingo.converted import OldFlamingo
+from vislang.models.flamingo.decoding import Decoding, generate
+from vislang.models.flamingo.prefill import Runner
 from vislang.models.towers.causal_lm import CausalLMWithRows
 
 PARITY = Path(__file__).parents[1] / "parity"
@@ -33,6 +36,17 @@ def test_a_recorded_case_agrees(name, tmp_path, capsys):
     found = json.loads(capsys.readouterr().out)
     assert set(found) == {"resampled", "logits", "loss", "greedy"}
     assert max(found.values()) < 1e-5
+
+
+def test_a_recording_is_repeated_with_its_whole_batch(writes_media):  # noqa: F811
+    """In the original a media token that one row writes takes the media from all rows beside it."""
+    bridge, batch = writes_media
+    expected, _ = as_the_original(bridge, batch, 10)
+    runner = Runner(bridge)
+    assert torch.equal(open_flamingo._greedy(runner, batch, 10), expected)
+    each_alone = generate(runner, runner.prefill(batch), Decoding(10), frozenset())
+    assert bridge.media_token in expected[0]
+    assert [text.tokens for (text,) in each_alone] != expected.tolist()
 
 
 def changed(tmp_path, key, change=lambda tensor: tensor + 0.05 * torch.randn_like(tensor)):
