@@ -65,5 +65,14 @@ class StopAndGo:
         return {"best": self.best, "waited": self.waited, "resting": self.resting}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Restore what :meth:`state` gave."""
-        self.best, self.waited, self.resting = (dict(state[name]) for name in ("best", "waited", "resting"))
+        """Restore what :meth:`state` gave.
+
+        A run of one task keeps its state whatever the task was called: earlier versions named the only stream of a run
+        after its system.
+        """
+        names = list(self.best)
+        renamed = dict(zip(state["best"], names, strict=True)) if len(state["best"]) == len(names) == 1 else {}
+        self.best, self.waited, self.resting = (
+            {renamed.get(name, name): value for name, value in state[part].items()}
+            for part in ("best", "waited", "resting")
+        )
