@@ -18,7 +18,7 @@ from vislang.console import console
 from vislang.document import Document
 from vislang.evaluate.evaluation import evaluate
 from vislang.example import Example, Prediction
-from vislang.metrics.figure import Figure, show
+from vislang.metrics.figure import Figure, figures_as_json, show
 from vislang.models.loading import load
 from vislang.runs.folder import read_json
 from vislang.studies.arms import Arm, command_line, trained
@@ -51,18 +51,20 @@ def run(seeds: Sequence[int], out: Path, runs: Path) -> None:
             folder = trained(arm, ARMS, seed, runs)
             seconds = read_json(folder / "metrics.json")["train_seconds"]
             for test in TESTS:
-                examples = task.examples(test)
+                if results.known(test=test, arm=arm.name, seed=seed):
+                    continue
+                model, examples = load(folder / "model"), task.examples(test)
+                rows = []
                 for name, shown in (
                     (arm.name, examples),
                     (arm.name + WITHOUT_TEXT, [without_text(example) for example in examples]),
                 ):
-                    keys = {"test": test, "arm": name, "seed": seed}
-                    if results.known(**keys):
-                        continue
-                    predictions = evaluate(load(folder / "model"), task, shown, with_blind=False).predictions
+                    predictions = evaluate(model, task, shown, with_blind=False).predictions
                     for kind, figure in by_kind(task, examples, predictions).items():
-                        results.add({"accuracy": figure}, **keys, kind=kind, seconds=seconds)
+                        keys = {"test": test, "arm": name, "seed": seed, "kind": kind, "seconds": seconds}
+                        rows.append({**keys, "figures": figures_as_json({"accuracy": figure})})
                         console.print(f"{test}: {name}, seed {seed}, {kind}: {show('accuracy', figure)}")
+                results.add(*rows)
     (out / "table.md").write_text(markdown(results.rows), encoding="utf-8")
 
 
@@ -79,7 +81,8 @@ def by_kind(task: Task, examples: Sequence[Example], predictions: Sequence[Predi
 
 def without_text(example: Example) -> Example:
     """The same example with the same words for every expression."""
-    return replace(example, prompt=Document([*example.prompt.media, "what is it?"], name=example.prompt.name))
+    parts = [part for part in example.prompt.parts if not isinstance(part, str)]
+    return replace(example, prompt=Document([*parts, "what is it?"], name=example.prompt.name))
 
 
 def markdown(rows: Sequence[dict[str, Any]]) -> str:

@@ -47,8 +47,7 @@ def mean_line(rows: Sequence[Mapping[str, Any]], name: str, of: str = "figures")
         name: of the metric.
         of: the figures of a row that hold it.
     """
-    figures = [figures_from_json(row[of])[name] for row in rows]
-    return line_of(name, figures)
+    return line_of(name, [figures_from_json(row[of])[name] for row in rows])
 
 
 def line_of(name: str, figures: Sequence[Figure]) -> Line:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from vislang.metrics.figure import SCHEMA, Figures, figures_as_json
+from vislang.metrics.figure import SCHEMA
 from vislang.runs.folder import environment, read_json, write_json
 
 
 class Results:
     """``results.json`` of a study: the environment, and a row for each measurement.
 
-    A row holds what was measured (its keys), and ``figures``.
+    A row holds what was measured, and the ``figures`` as :func:`~vislang.metrics.figure.figures_as_json` gives them.
 
     Args:
         out: its folder, made where it is missing.
@@ -30,9 +30,9 @@ class Results:
         """Whether there is a row with these keys."""
         return any(all(row.get(key) == value for key, value in keys.items()) for row in self.rows)
 
-    def add(self, figures: Figures, **keys: Any) -> None:
-        """Add a row, and write the file."""
-        self.rows.append({**keys, "figures": figures_as_json(figures)})
+    def add(self, *rows: dict[str, Any]) -> None:
+        """Add rows, and write the file."""
+        self.rows += rows
         self.write()
 
     def write(self) -> None:

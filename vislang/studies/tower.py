@@ -21,5 +21,5 @@ def mean_features(images: Sequence[Image]) -> np.ndarray:
     made = []
     for start in range(0, len(images), BATCH):
         pixels = torch.stack([tower.preprocess(image.decode()) for image in images[start : start + BATCH]])
-        made.append(tower.forward(pixels).mean(dim=1))
+        made.append(tower(pixels).mean(dim=1))
     return torch.cat(made).numpy()
