@@ -15,11 +15,12 @@ import torch
 from compare import Row, arguments, compare, report
 from memory import rise
 
-from vislang.document import Document, Image
+from vislang.data.sources import load_source
+from vislang.document import Image
 from vislang.models.vilbert.inputs import encode
 from vislang.models.vilbert.pretraining import PretrainedViLBERT, ViLBERTPretrainingRecipe
 from vislang.recipe import read_recipe
-from vislang.tasks.captioned import captioned
+from vislang.tasks.retrieval import sides
 
 MINUTES = 15
 """A test of 1,000 by 1,000 should take no longer on two cores."""
@@ -54,11 +55,11 @@ def main() -> None:
     assert isinstance(recipe, ViLBERTPretrainingRecipe)
     model = recipe.build()
     many = 200 if options.quick else 1000
-    pairs = captioned("emoji-google-names", [])[:many]
+    pairs = load_source("emoji-google-names")[:many]
     model.fit(pairs)
     model.prepare(pairs)
     model.eval()
-    images, texts = _sides(pairs)
+    images, texts, _ = sides(pairs)
     few = images[:64], texts[:64]
     torch.testing.assert_close(model.match_all(*few), each_pair_whole(model, *few), atol=2e-2, rtol=0)
     rows = [
@@ -88,11 +89,6 @@ def main() -> None:
         ),
     ]
     report(rows, options.json)
-
-
-def _sides(pairs: list[Document]) -> tuple[list[Image], list[str]]:
-    images = [part for pair in pairs for part in pair.media if isinstance(part, Image)]
-    return images, [str(pair.parts[1]) for pair in pairs]
 
 
 if __name__ == "__main__":

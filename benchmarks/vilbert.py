@@ -28,12 +28,12 @@ from vislang.models.vilbert.model import (
 from vislang.train.memory import keep_freed_memory
 
 BATCH, REGIONS, TOKENS = 8, 37, 20
-HIDDEN_WORDS, HIDDEN_REGIONS = 3, 5
+MASKED_WORDS, MASKED_REGIONS = 3, 5
 """Of each row; 15 % of 20 and of 36."""
 
 
 def without_dropout(config: ViLBERTConfig) -> ViLBERTConfig:
-    """Chance is no part of the comparison."""
+    """The configuration without dropout, so that both sides compute the same."""
     for stream in (config.text, config.vision):
         stream.dropout = stream.attention_dropout = 0.0
     return config
@@ -56,9 +56,9 @@ def images(generator: torch.Generator) -> tuple[Tensor, Tensor]:
 def labels(generator: torch.Generator) -> PretrainingLabels:
     """Three words and five regions a row."""
     words = torch.full((BATCH, TOKENS), -1)
-    words[:, 1 : 1 + HIDDEN_WORDS] = torch.randint(1000, 30_000, (BATCH, HIDDEN_WORDS), generator=generator)
+    words[:, 1 : 1 + MASKED_WORDS] = torch.randint(1000, 30_000, (BATCH, MASKED_WORDS), generator=generator)
     regions = torch.zeros(BATCH, REGIONS, dtype=torch.bool)
-    regions[:, 1 : 1 + HIDDEN_REGIONS] = True
+    regions[:, 1 : 1 + MASKED_REGIONS] = True
     classes = torch.rand(BATCH, REGIONS, 1601, generator=generator).softmax(dim=-1)
     return PretrainingLabels(words, regions, classes, torch.arange(BATCH) % 2 == 0)
 
@@ -75,13 +75,13 @@ def encoder_operations(config: ViLBERTConfig) -> float:
     def block(w: int, h: int, tokens: int) -> float:
         return tokens * (4 * w**2 + 2 * w * h + 2 * tokens * w)
 
-    def meeting(w: int, h: int, tokens: int, others: int) -> float:
+    def co_attention(w: int, h: int, tokens: int, others: int) -> float:
         return tokens * (4 * w * width + 2 * w * h + 2 * others * width)
 
     total = text.depth * block(text.width, text.mlp_width, TOKENS)
     total += vision.depth * block(vision.width, vision.mlp_width, REGIONS)
-    total += len(config.co_attention_layers) * meeting(text.width, text.mlp_width, TOKENS, REGIONS)
-    total += len(config.co_attention_layers) * meeting(vision.width, vision.mlp_width, REGIONS, TOKENS)
+    total += len(config.co_attention_layers) * co_attention(text.width, text.mlp_width, TOKENS, REGIONS)
+    total += len(config.co_attention_layers) * co_attention(vision.width, vision.mlp_width, REGIONS, TOKENS)
     total += REGIONS * vision.feature_width * vision.width * 2 / 3
     total += text.width * width + vision.width * width
     return BATCH * total
@@ -90,8 +90,8 @@ def encoder_operations(config: ViLBERTConfig) -> float:
 def pretraining_operations(config: ViLBERTConfig) -> float:
     """Floating-point operations of a step: two a multiply-add, three passes."""
     text, vision = config.text, config.vision
-    words = HIDDEN_WORDS * (text.width**2 + text.width * text.vocabulary_size)
-    regions = HIDDEN_REGIONS * (vision.width**2 + vision.width * vision.classes)
+    words = MASKED_WORDS * (text.width**2 + text.width * text.vocabulary_size)
+    regions = MASKED_REGIONS * (vision.width**2 + vision.width * vision.classes)
     return 6 * (encoder_operations(config) + BATCH * (words + regions))
 
 
@@ -115,13 +115,14 @@ def share(name: str, step: Callable[[], object], operations: float, rounds: int,
     return Row(f"{name}, rate", value, "of matmul", ">= 0.75", value >= 0.75, row.ours_s, row.peer_s, rounds)
 
 
-def losses_at_every_place(model: ViLBERT, encoded: Encoded, wanted: PretrainingLabels) -> Tensor:
+def losses_at_every_position(model: ViLBERT, encoded: Encoded, wanted: PretrainingLabels) -> Tensor:
     """What the original computes: words at every token and classes at every region, most of them thrown away."""
-    words = F.cross_entropy(model.word_logits(encoded.text).flatten(0, 1), wanted.words.flatten(), ignore_index=-1)
-    found = model.region_logits(encoded.vision).log_softmax(dim=-1)
+    logits = model.pretraining_logits(encoded.text, encoded.vision, model.fuse(encoded))
+    words = F.cross_entropy(logits.words.flatten(0, 1), wanted.words.flatten(), ignore_index=-1)
+    found = logits.regions.log_softmax(dim=-1)
     apart = F.kl_div(found, wanted.region_classes, reduction="none").sum(dim=-1)
     regions = (apart * wanted.regions).sum() / wanted.regions.sum()
-    aligned = F.cross_entropy(model.alignment_logits(model.fuse(encoded)), (~wanted.aligned).long())
+    aligned = F.cross_entropy(logits.alignment, (~wanted.aligned).long())
     return words + regions + aligned
 
 
@@ -142,7 +143,7 @@ def main() -> None:
 
     def encode(ids: tuple[Tensor, Tensor] = text, padding: Tensor | None = None) -> Encoded:
         model.zero_grad(set_to_none=True)
-        return model.streams.join(model.streams.read_text(*ids, padding), model.streams.read_regions(*image))
+        return model.streams(model.streams.read_text(*ids, padding), model.streams.read_regions(*image))
 
     def pretraining() -> float:
         loss = torch.stack(list(pretraining_losses(model, encode(), wanted).values())).sum()
@@ -150,7 +151,7 @@ def main() -> None:
         return loss.item()
 
     def everywhere() -> float:
-        loss = losses_at_every_place(model, encode(), wanted)
+        loss = losses_at_every_position(model, encode(), wanted)
         loss.backward()
         return loss.item()
 
@@ -160,7 +161,7 @@ def main() -> None:
         return loss.item()
 
     both = pretraining(), everywhere()
-    print(f"loss {both[0]:.5f} at hidden places, {both[1]:.5f} by way of every place")
+    print(f"loss {both[0]:.5f} at masked positions, {both[1]:.5f} by way of every position")
     assert math.isclose(*both, rel_tol=1e-5), "two different computations"
     rows = [
         share("pretraining step", pretraining, pretraining_operations(config), rounds),

@@ -36,7 +36,9 @@ def tiny(tmp_path):
     return study.Study(tmp_path / "recipe.yaml", (str(tmp_path / "labels.jsonl"),), ("v2", "v1"))
 
 
-def test_a_study_probes_every_checkpoint_once_and_continues_where_it_stopped(tiny, tmp_path, capsys):
+def test_a_study_probes_every_checkpoint_once_and_continues_where_it_stopped(tiny, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(study, "POINTS", 4)
+    monkeypatch.setattr(study, "MEASURED", 10)
     out, runs = tmp_path / "out", tmp_path / "runs"
     study.run_study(tiny, [0], out, runs)
     results = json.loads((out / "results.json").read_text())
