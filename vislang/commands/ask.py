@@ -95,7 +95,7 @@ class Ask:
             self._write(model, model.prompts.render(example, shots), options, decoding)
             return 0
         if not isinstance(model, Decides):
-            raise UserError(f"{self.model}: is a {type(model).__name__}, which neither writes text nor decides.")
+            raise UserError(f"{self.model}: is a {type(model).__name__}, which neither generates text nor decides.")
         self._decide(model, example, options)
         return 0
 

@@ -15,7 +15,7 @@ Settings = TypeVar("Settings")
 
 
 def settings_of(kind: type[Settings], values: Any, file: Path | str) -> Settings:
-    """A dataclass from the JSON values of a file; dataclasses inside it are built likewise.
+    """A dataclass from the JSON values of a file; dataclasses inside it are built in the same way.
 
     Args:
         kind: the dataclass. A setting with a default may be missing, since an older version may not have had it.

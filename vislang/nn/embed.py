@@ -186,11 +186,11 @@ class Alibi(nn.Module):
 
     def _distances(self, tokens: int) -> Float[Tensor, "tokens tokens"]:
         if self.distance == "steps":
-            places = torch.arange(tokens)[:, None].float()
+            positions = torch.arange(tokens)[:, None].float()
         else:
             side = math.isqrt(tokens)
-            places = torch.cartesian_prod(torch.arange(side), torch.arange(side)).float()
-        return torch.cdist(places, places, p=2 if self.distance == "euclidean" else 1)
+            positions = torch.cartesian_prod(torch.arange(side), torch.arange(side)).float()
+        return torch.cdist(positions, positions, p=2 if self.distance == "euclidean" else 1)
 
 
 def alibi_slopes(heads: int) -> list[float]:
@@ -289,19 +289,19 @@ class MelEnergies(nn.Module):
         self.register_buffer("filters", filters, persistent=False)
 
     def forward(self, waveform: Float[Tensor, "batch 1 samples"]) -> Float[Tensor, "batch bands frames"]:
-        """Of waveforms of deviation 1; what is quieter by 40 dB or more is silence."""
+        """Features of waveforms of standard deviation 1; what is quieter by 40 dB or more is silence."""
         with torch.autocast(waveform.device.type, enabled=False):
             answers = F.conv1d(waveform.float(), self.filters, stride=self.stride)
             energies = answers.square().unflatten(1, (-1, 2)).sum(dim=2)
-            # Some unit of deviation, for speech.
+            # A fixed factor near the standard deviation of speech.
             return (energies + 1e-4).log() / 4
 
 
 class ChannelNorm(nn.LayerNorm):
     """A layer norm over the channels of (batch, channels, time) or (batch, channels, rows, columns)."""
 
-    def forward(self, input: Float[Tensor, "batch channels *places"]) -> Float[Tensor, "batch channels *places"]:
-        """Normalise each place over its channels."""
+    def forward(self, input: Float[Tensor, "batch channels *positions"]) -> Float[Tensor, "batch channels *positions"]:
+        """Normalise each position over its channels."""
         return super().forward(input.movedim(1, -1)).movedim(-1, 1)
 
 

@@ -43,7 +43,7 @@ def mask_tokens(
         maskable: False at padding and special tokens, which are never chosen.
         mask_id: the mask token.
         vocabulary_size: random tokens are drawn below this.
-        generator: the source of chance.
+        generator: random numbers are drawn from it.
         rate: share of the maskable tokens that is chosen.
         replaced: share of the chosen that carries the mask token.
         randomised: share of the chosen that carries a random token.
@@ -140,7 +140,7 @@ def inverse_block_mask(
         batch: number of masks.
         rows, columns: of the grid.
         hidden: share of the patches to hide.
-        generator: the source of chance.
+        generator: random numbers are drawn from it.
         block: side of a block.
         adjust: added to the share to keep when the number of blocks is worked out, since blocks overlap.
 
@@ -156,8 +156,8 @@ def inverse_block_mask(
     offsets = torch.arange(block) - block // 2
     down = (centres // columns)[..., None, None] + offsets[:, None]
     right = (centres % columns)[..., None, None] + offsets
-    places = down.clamp(0, rows - 1) * columns + right.clamp(0, columns - 1)
-    in_block = torch.zeros(batch, patches).scatter_(1, places.expand(-1, -1, block, block).flatten(1), 1.0)
+    patch = down.clamp(0, rows - 1) * columns + right.clamp(0, columns - 1)
+    in_block = torch.zeros(batch, patches).scatter_(1, patch.expand(-1, -1, block, block).flatten(1), 1.0)
     # Patches of blocks come before all others, in a drawn order among themselves.
     order = in_block + torch.rand(batch, patches, generator=generator)
     mask = torch.ones(batch, patches, dtype=torch.bool)
@@ -175,14 +175,14 @@ def span_mask(
 ) -> Bool[Tensor, "batch frames"]:
     """Hide spans of frames (wav2vec 2.0, Baevski et al. 2020, section 3.1; data2vec, section 4.2).
 
-    In each sample ``rate * length / span`` starts are drawn, rounded up or down by chance; spans may overlap, so that
+    In each sample ``rate * length / span`` starts are drawn, rounded up or down at random; spans may overlap, so that
     with the defaults about half of the frames is hidden. Frames behind a sample's length are never hidden. A sample
     that is too short for one span and one visible frame has its spans shortened.
 
     Args:
         lengths: number of real frames of each sample, at least 2.
         frames: number of columns.
-        generator: the source of chance.
+        generator: random numbers are drawn from it.
         rate: see above; 0.65 with spans of 10 is the paper's start probability of 0.065.
         span: frames of a span.
         same: hide the same number in each sample, by showing frames again at random (v2 stacks what is visible).

@@ -21,7 +21,7 @@ LOCK = "run.lock"
 
 
 def fresh_folder(folder: Path) -> Path | None:
-    """Make a folder for a new run; an earlier run of the same name is moved aside, never overwritten.
+    """Make a folder for a new run; an earlier run of the same name is renamed, never overwritten.
 
     Returns:
         Where the earlier run is now, or None where there was none.
@@ -36,11 +36,11 @@ def fresh_folder(folder: Path) -> Path | None:
         raise UserError(f"{folder}: is not empty and holds no run (no run.json). Name another folder with --out.")
     with locked(folder):
         number = 1
-        while (aside := folder.with_name(f"{folder.name}.{number}")).exists():
+        while (moved := folder.with_name(f"{folder.name}.{number}")).exists():
             number += 1
-        os.replace(folder, aside)
+        os.replace(folder, moved)
     folder.mkdir()
-    return aside
+    return moved
 
 
 @contextmanager

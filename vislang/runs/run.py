@@ -80,10 +80,10 @@ def _run(recipe: Recipe, values: dict[str, Any], folder: Path, resume: bool) -> 
     write_json(folder / "run.json", {"schema": SCHEMA, "recipe": values, **environment(), "bad_records": bad_records})
     tasks = scored_tasks(model, recipe, streams)
     examples = [example for stream in streams for example in stream.train]
-    asked = [e for stream in streams for e in stream.watched] + [e for task in tasks for e in task.examples]
+    evaluated = [e for stream in streams for e in stream.watched] + [e for task in tasks for e in task.examples]
     with reporting("encoding media") as progress:
-        model.prepare([*examples, *(example.without_target() for example in asked)], progress)
-    # A resumed run is fitted as well: what its checkpoint holds then takes the place of what was found here.
+        model.prepare([*examples, *(example.without_target() for example in evaluated)], progress)
+    # A resumed run is fitted as well: what its checkpoint holds then replaces what was found here.
     model.fit(examples)
     prepared = time.perf_counter()
     several = len(streams) > 1

@@ -46,7 +46,7 @@ class StopAndGo:
         return not self.resting[name] or step % self.EVERY == 0 or all(self.resting.values())
 
     def update(self, scores: Mapping[str, float]) -> None:
-        """Take note of an evaluation; the higher a score, the better. One that is no number tells nothing."""
+        """Take note of an evaluation; the higher a score, the better. A score that is not a number is ignored."""
         for name, score in scores.items():
             if math.isnan(score):
                 continue

@@ -40,7 +40,7 @@ from vislang.models.vilbert.pair_model import PairModel
 from vislang.models.vilbert.word_pieces import Pieces, WordPieces
 from vislang.nn.attention import not_padding
 from vislang.nn.linear import Linear
-from vislang.nn.statistics import mean_and_deviation
+from vislang.nn.statistics import mean_and_std
 from vislang.nn.transformer import EncoderBlock
 
 HOTTEST = math.log(100)
@@ -164,9 +164,9 @@ class ImageEncoder(nn.Module):
 
     def standardise(self, features: Float[Tensor, "regions feature_width"]) -> None:
         """Measure mean and standard deviation of the features, which are standardised by them."""
-        mean, deviation = mean_and_deviation(features)
+        mean, std = mean_and_std(features)
         self.features_mean.copy_(mean)
-        self.features_deviation.copy_(deviation)
+        self.features_deviation.copy_(std)
 
     def forward(
         self,

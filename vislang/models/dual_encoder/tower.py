@@ -60,15 +60,15 @@ class DualEncoderTower(VisionTower):
     def forward(
         self, pixels: Float[Tensor, "images channels height width"]
     ) -> Float[Tensor, "images positions features_width"]:
-        """The cells, row by row; the place that stands for the whole image is left out."""
+        """The cells, row by row; the position of the whole image is left out."""
         features = self.below(pixels)
         whole = torch.cat([features.mean(dim=1, keepdim=True), features], dim=1)
         return self._read(whole, self._boxes(features))[:, 1:]
 
-    def _boxes(self, features: Float[Tensor, "images positions below"]) -> Float[Tensor, "images places 5"]:
+    def _boxes(self, features: Float[Tensor, "images positions below"]) -> Float[Tensor, "images positions 5"]:
         """Where the whole and the cells lie: the same in every image."""
         images, positions, _ = features.shape
         side = round(positions**0.5)
         unit = Regions(np.zeros((positions, 1), dtype=np.float32), grid_boxes(side, side, 1, 1), 1, 1)
-        places = torch.from_numpy(unit.with_whole().locations()).to(features.device)
-        return places.expand(images, -1, -1)
+        boxes = torch.from_numpy(unit.with_whole().locations()).to(features.device)
+        return boxes.expand(images, -1, -1)

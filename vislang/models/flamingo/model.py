@@ -1,6 +1,6 @@
 """Flamingo: Documents of text, images and videos in, text out (Alayrac et al. 2022).
 
-Here the parts are put together. Read on in :mod:`vislang.models.flamingo.bridge` (what trains, as the paper has it),
+Here the parts are put together. Then read :mod:`vislang.models.flamingo.bridge` (what trains, as the paper has it),
 :mod:`~vislang.models.flamingo.collate` (documents to tokens), :mod:`~vislang.models.flamingo.prefill` (the same results
 with less work) and :mod:`~vislang.models.flamingo.decoding` (how text is written).
 """

@@ -1,4 +1,4 @@
-"""Regions of an image: what a detector, or a grid, gives in place of pixels."""
+"""Regions of an image: what a detector, or a grid, gives instead of pixels."""
 
 from __future__ import annotations
 
