@@ -13,7 +13,7 @@ def mean_and_deviation(
 ) -> tuple[Float[Tensor, "..."], Float[Tensor, "..."]]:
     """Mean and standard deviation of each channel.
 
-    A channel that hardly ever moves gets a hundredth of the mean deviation: divided by its own, it would be noise.
+    A channel that hardly ever moves gets a hundredth of the mean one: divided by its own, it would be noise.
     """
     flat = features.flatten(0, -2)
     deviation = flat.std(dim=0)
