@@ -27,8 +27,8 @@ class StopAndGo:
     """Rests a task that has stopped improving while others learn (12-in-1, Lu et al. 2020, section 3.4).
 
     A task rests after two evaluations in a row that improve its best score by less than 0.1 %, and learns again once
-    its score has fallen 0.5 % below its best. A resting task takes part in every fourth step, so that it is not forgotten;
-    where all rest, all take part in every step.
+    its score has fallen 0.5 % below its best. A resting task takes part in every fourth step, so that it is not
+    forgotten; where all rest, all take part in every step.
 
     Args:
         names: of the tasks.
