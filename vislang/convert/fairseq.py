@@ -1,6 +1,6 @@
 """data2vec checkpoints of fairseq (examples/data2vec), both generations, by their own key names.
 
-This module defines two things: what fairseq's configuration means in our terms, and which of our parameters each of its
+Two things are here: what fairseq's configuration means in our terms, and which of our parameters each of its
 keys is. Everything else (loading, verifying gradients, verifying the teacher) follows from those two.
 """
 
@@ -41,7 +41,7 @@ def build(config: Mapping[str, Any]) -> Data2Vec:
             ``data2vec_audio`` or ``data2vec_multi``. Text also needs ``vocab_size`` and ``pad``.
 
     Raises:
-        ConversionError: a field is missing, or asks for something that is not supported.
+        ConversionError: a field is missing, or has a value that is not supported.
     """
     settings = Settings(config)
     model = settings.need("model", str)
@@ -87,7 +87,7 @@ def _teacher(settings: Settings, **more: Any) -> TeacherConfig:
     return TeacherConfig(
         decay=settings.get("ema_decay", 0.999),
         end_decay=settings.get("ema_end_decay", 0.9999),
-        # By default the original takes the length of the run, which a checkpoint does not record.
+        # The original takes the length of the run where there is no setting; a checkpoint does not have it.
         anneal_steps=settings.get("ema_anneal_end_step", settings.get("max_update", 0)),
         **more,
     )
@@ -615,7 +615,7 @@ def load_weights(model: Data2Vec, weights: Mapping[str, Any], lenient: bool = Fa
         _silence_key_biases(model)
     if faults and not lenient:
         shown = "; ".join(faults[:20]) + (f"; and {len(faults) - 20} more" if len(faults) > 20 else "")
-        raise ConversionError(f"checkpoint: {shown}. To convert it anyway: --lenient")
+        raise ConversionError(f"checkpoint: {shown}. To convert it all the same: --lenient")
     if teacher is None:
         model.reset_teacher()
     return faults

@@ -1,7 +1,7 @@
 """ViLBERT checkpoints of vilbert-multi-task, of vilbert_beta and of MMF, by their own key names.
 
-As for every origin, this module defines two things: what the configuration means in our terms, and which of our
-parameters each key is. The heads are read off the keys that a checkpoint has, so that any number of answers fits.
+As for every origin, two things are here: what the configuration means in our terms, and which of our parameters each
+key is. The heads are read off the keys that a checkpoint has, so that any number of answers fits.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def streams_of(config: Mapping[str, Any]) -> ViLBERTConfig:
     """What a configuration of the original means in our terms.
 
     Raises:
-        ConversionError: a field is missing, or asks for something that is not supported.
+        ConversionError: a field is missing, or has a value that is not supported.
     """
     settings = Settings(config)
     if settings.get("model", "bert") not in ("bert", "vilbert", "roberta"):
@@ -103,7 +103,7 @@ def streams_of(config: Mapping[str, Any]) -> ViLBERTConfig:
         settings.get("bi_num_attention_heads", 16),
         fusions[fusion],  # type: ignore[arg-type]
         settings.get("dynamic_attention", False),
-        # The original's head for regions asks for v_hidden_act, and takes hidden_act.
+        # The original's head for regions reads v_hidden_act, and uses hidden_act.
         region_activation=text.activation,
     )
 
@@ -289,7 +289,7 @@ def load_weights(model: ViLBERT, state: Mapping[str, Tensor], lenient: bool = Fa
         faults.append(f"{tied} is not the word embedding, to which it should be tied")
     if faults and not lenient:
         shown = "; ".join(faults[:20]) + (f"; and {len(faults) - 20} more" if len(faults) > 20 else "")
-        raise ConversionError(f"checkpoint: {shown}. To convert it anyway: --lenient")
+        raise ConversionError(f"checkpoint: {shown}. To convert it all the same: --lenient")
     with torch.no_grad():
         fill(dict(model.named_parameters()), known, state)
     return unused + faults

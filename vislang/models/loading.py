@@ -86,7 +86,7 @@ def _renamed(table: Mapping[tuple[str, ...], Any], path: tuple[str, ...], otherw
 
 
 class ModelNotFound(UserError):
-    """Not a folder with a saved model; the message says what was looked for."""
+    """Not a folder with a saved model; the message names what is missing."""
 
 
 def load(source: str | Path, **relocated: Any) -> Any:
@@ -102,7 +102,7 @@ def load(source: str | Path, **relocated: Any) -> Any:
 
     Raises:
         ModelNotFound: there is no model at ``source``, or its config names a class that is not vislang's, or it needs
-            no setting that the model takes from elsewhere.
+            nothing that ``relocated`` names.
         TowerError: a frozen tower is missing or has changed.
     """
     folder = Path(source)
@@ -112,7 +112,7 @@ def load(source: str | Path, **relocated: Any) -> Any:
     elsewhere = {name: value for name, value in relocated.items() if value is not None}
     for name in elsewhere:
         if name not in inspect.signature(made.load).parameters:
-            raise ModelNotFound(f"{folder}: is a {made.__name__}, which has no {name} that could lie elsewhere.")
+            raise ModelNotFound(f"{folder}: is a {made.__name__}, which has no {name}.")
     try:
         return made.load(folder, **elsewhere)
     except FileNotFoundError as error:

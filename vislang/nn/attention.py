@@ -181,7 +181,7 @@ def look_at_media(
         media_count: number of media in a row.
         latents: number of latents of each medium.
         all_before: see every medium up to that one.
-        media_before: (batch, tokens) how many of them belong to other texts in the same row, and stay hidden.
+        media_before: (batch, tokens) how many of them belong to other texts in the same row, which it must not see.
 
     Returns:
         True where a token may look, over the media's latents laid end to end.

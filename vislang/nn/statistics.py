@@ -13,7 +13,7 @@ def mean_and_std(
 ) -> tuple[Float[Tensor, "..."], Float[Tensor, "..."]]:
     """Mean and standard deviation of each channel.
 
-    A channel that hardly varies gets a hundredth of the mean standard deviation: divided by its own, it would be noise.
+    A channel that hardly ever moves gets a hundredth of the mean one: divided by its own, it would be noise.
     """
     flat = features.flatten(0, -2)
     std = flat.std(dim=0)

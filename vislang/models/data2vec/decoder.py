@@ -53,7 +53,7 @@ def regression_head(width: int, layers: int) -> nn.Sequential:
 
 
 class ConvolutionalDecoder(nn.Module):
-    """Fills the gaps in from what the encoder made of the visible positions (v2, section 3.3).
+    """Predicts the masked positions from the encoder's output at the visible ones (v2, section 3.3).
 
     Args:
         config: shape of the decoder.
@@ -94,10 +94,10 @@ class ConvolutionalDecoder(nn.Module):
         """Predictions at all positions.
 
         Args:
-            visible: the encoder's output, without class tokens, in the order of the sequence; a shorter row is padded
-                at its end.
+            visible: the encoder's output, without class tokens, in the order of the sequence; a row with fewer
+                tokens than another is padded at its end.
             mask: True at the gaps.
-            positions: fixed positions, where the configuration asks for them.
+            positions: fixed positions, where the configuration has them.
         """
         x = self.config.noise * torch.randn(*mask.shape, visible.shape[-1], device=visible.device, dtype=visible.dtype)
         counts = (~mask).sum(dim=1)

@@ -1,4 +1,4 @@
-"""data2vec's front ends: text, images and speech become one kind of sequence, of which parts can be hidden.
+"""data2vec's front ends: text, images and speech become one kind of sequence, of which parts can be masked.
 
 Tokens as in RoBERTa, patches as in ViT and BEiT, frames as in wav2vec 2.0 (data2vec, arXiv 2202.03555, sections 3.1
 and 4). Masked positions are filled with a mask token (section 3.2), or left out of the sequence (data2vec 2.0, arXiv
@@ -201,7 +201,7 @@ class FrontEnd(nn.Module):
         mask: Bool[Tensor, "batch tokens"] | None = None,
         leave_out: bool = False,
     ) -> Hidden:
-        """Put positions to the local features, and hide some.
+        """Add positions to the local features, and mask some.
 
         Args:
             local: local features.
@@ -270,7 +270,7 @@ def _visible(
 
 
 class TextFrontEnd(FrontEnd):
-    """Tokens with absolute positions. What is hidden carries the mask token's id already."""
+    """Tokens with absolute positions. Masked positions have the mask token's id already."""
 
     def __init__(self, config: TextConfig, encoder: EncoderConfig):
         local = TokenEmbedding(

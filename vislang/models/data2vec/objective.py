@@ -150,7 +150,7 @@ def channel_std(x: Float[Tensor, "positions width"]) -> Float[Tensor, ""]:
 def explained_variance(
     predictions: Float[Tensor, "positions width"], targets: Float[Tensor, "positions width"]
 ) -> Float[Tensor, ""]:
-    """Explained variance: the share of the targets' variance that predictions account for; 0 for a constant guess."""
+    """Share of the targets' variance over positions that the predictions explain: 1 is all, 0 is a constant guess."""
     predictions, targets = predictions.float(), targets.float()
     left = (targets - predictions).square().sum()
     return 1 - left / (targets - targets.mean(dim=0)).square().sum().clamp(min=1e-6)

@@ -494,7 +494,7 @@ def gathered(
 
 @dataclass
 class DualEncoderRecipe(ModelRecipe):
-    """What a recipe says of a dual encoder.
+    """The settings of a dual encoder in a recipe.
 
     Attributes:
         encoders: widths and depths; the vision side's ``feature_width`` is the region source's.

@@ -174,10 +174,10 @@ def read_coco_boxes(path: Path) -> dict[str, tuple[float, float, np.ndarray]]:
         content: Any = json.loads(path.read_text(encoding="utf-8"))
         named = {image["id"]: image for image in content["images"]}
         found: dict[Any, list[list[float]]] = {number: [] for number in named}
-        for number, annotation in enumerate(content["annotations"]):
+        for index, annotation in enumerate(content["annotations"]):
             left, top, width, height = map(float, annotation["bbox"])
             if annotation["image_id"] not in named:
-                raise RegionError(f"{path}, annotation {number}: image {annotation['image_id']} is not in the file.")
+                raise RegionError(f"{path}, annotation {index}: is of image {annotation['image_id']}, not in the file.")
             found[annotation["image_id"]].append([left, top, left + width, top + height])
         return {
             image["file_name"]: (float(image["width"]), float(image["height"]), np.array(found[number], np.float32))

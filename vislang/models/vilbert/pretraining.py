@@ -237,7 +237,7 @@ class PretrainedViLBERT(PairModel[ViLBERT]):
         """How likely each image and text belong together, without any fine-tuning, as log odds."""
 
         def score(encoded: Encoded) -> Tensor:
-            # The first logit says yes.
+            # The first logit is for a pair that belongs together.
             yes, no = self.network.alignment_logits(self.network.fuse(encoded)).unbind(dim=-1)
             return yes - no
 
@@ -265,7 +265,7 @@ class PretrainedViLBERT(PairModel[ViLBERT]):
 
 @dataclass
 class ViLBERTPretrainingRecipe(ModelRecipe):
-    """What a recipe says of ViLBERT's pretraining.
+    """The settings of ViLBERT's pretraining in a recipe.
 
     Attributes:
         streams: widths and depths. ``feature_width`` and ``classes`` of the vision stream are the region source's,

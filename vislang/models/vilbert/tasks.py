@@ -507,13 +507,13 @@ def _answers(examples: Sequence[Example], least: int = 9, most: int = 3129) -> l
 
 @dataclass
 class ViLBERTRecipe(ModelRecipe):
-    """What a recipe says of ViLBERT on tasks.
+    """The settings of ViLBERT on tasks in a recipe.
 
     Attributes:
         streams: widths and depths, where training starts from random weights.
         regions: where regions come from; None for the default, or with ``start_from`` for that model's source.
         tokenizer: a ``tokenizer.json`` or BERT's ``vocab.txt``; None learns one from the examples.
-        start_from: folder of a model to begin with: of pretraining or tasks, whose streams and tokenizer are then
+        start_from: folder of a model to start from: of pretraining or tasks, whose streams and tokenizer are then
             taken, or converted weights, for which ``regions`` and ``tokenizer`` must be named. Heads are fresh.
         dtype: of the arithmetic; ``auto`` takes bfloat16 where the machine multiplies it in hardware.
     """
