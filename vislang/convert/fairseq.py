@@ -615,7 +615,7 @@ def load_weights(model: Data2Vec, weights: Mapping[str, Any], lenient: bool = Fa
         _silence_key_biases(model)
     if faults and not lenient:
         shown = "; ".join(faults[:20]) + (f"; and {len(faults) - 20} more" if len(faults) > 20 else "")
-        raise ConversionError(f"checkpoint: {shown}. To convert it all the same: --lenient")
+        raise ConversionError(f"checkpoint: {shown}. To convert it anyway: --lenient")
     if teacher is None:
         model.reset_teacher()
     return faults

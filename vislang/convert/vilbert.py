@@ -289,7 +289,7 @@ def load_weights(model: ViLBERT, state: Mapping[str, Tensor], lenient: bool = Fa
         faults.append(f"{tied} is not the word embedding, to which it should be tied")
     if faults and not lenient:
         shown = "; ".join(faults[:20]) + (f"; and {len(faults) - 20} more" if len(faults) > 20 else "")
-        raise ConversionError(f"checkpoint: {shown}. To convert it all the same: --lenient")
+        raise ConversionError(f"checkpoint: {shown}. To convert it anyway: --lenient")
     with torch.no_grad():
         fill(dict(model.named_parameters()), known, state)
     return unused + faults
