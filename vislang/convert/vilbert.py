@@ -16,17 +16,10 @@ from torch import Tensor
 
 from vislang.convert.keys import ConversionError, Keys, Slot, fill, linear
 from vislang.convert.settings import Settings
-from vislang.models.vilbert.model import (
-    Encoded,
-    HeadConfig,
-    PretrainingLabels,
-    TextStreamConfig,
-    TwoStreams,
-    ViLBERT,
-    ViLBERTConfig,
-    VisionStreamConfig,
-    pretraining_losses,
-)
+from vislang.models.vilbert.config import TextStreamConfig, ViLBERTConfig, VisionStreamConfig
+from vislang.models.vilbert.heads import HeadConfig
+from vislang.models.vilbert.model import PretrainingLabels, ViLBERT, pretraining_losses
+from vislang.models.vilbert.streams import Encoded, TwoStreams
 
 HEADS = {
     "vil_prediction": ("answers", "fused"),

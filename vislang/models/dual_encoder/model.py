@@ -34,9 +34,10 @@ from vislang.models.dual_encoder.tower import DualEncoderTower
 from vislang.models.loading import load, saved_class
 from vislang.models.precision import Precision, autocast, dtype_of
 from vislang.models.regions.readers import RegionsConfig
+from vislang.models.vilbert.config import EPS, TextStreamConfig, VisionStreamConfig
 from vislang.models.vilbert.inputs import PairInputs, PairInputsConfig, Pairs, pairs_of
-from vislang.models.vilbert.model import EPS, RegionEmbedding, TextEmbedding, TextStreamConfig, VisionStreamConfig
 from vislang.models.vilbert.pair_model import PairModel
+from vislang.models.vilbert.streams import RegionEmbedding, TextEmbedding
 from vislang.models.vilbert.word_pieces import Pieces, WordPieces
 from vislang.nn.attention import not_padding
 from vislang.nn.linear import Linear

@@ -21,17 +21,12 @@ from vislang.models.base import fill_model, read_settings, write_model
 from vislang.models.loading import load, saved_class
 from vislang.models.precision import Precision, autocast, dtype_of
 from vislang.models.regions.readers import RegionsConfig
+from vislang.models.vilbert.config import ViLBERTConfig
 from vislang.models.vilbert.inputs import PairInputs, PairInputsConfig, Pairs, Read, encode, pairs_of
 from vislang.models.vilbert.matching import match_all
-from vislang.models.vilbert.model import (
-    Encoded,
-    PretrainingLabels,
-    SavedViLBERT,
-    ViLBERT,
-    ViLBERTConfig,
-    pretraining_losses,
-)
+from vislang.models.vilbert.model import PretrainingLabels, SavedViLBERT, ViLBERT, pretraining_losses
 from vislang.models.vilbert.pair_model import PairModel
+from vislang.models.vilbert.streams import Encoded
 from vislang.models.vilbert.word_pieces import WordPieces
 from vislang.nn.masking import mask_tokens
 

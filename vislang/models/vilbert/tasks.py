@@ -26,11 +26,14 @@ from vislang.models.loading import current_settings
 from vislang.models.precision import Precision, autocast, dtype_of
 from vislang.models.regions.readers import RegionsConfig
 from vislang.models.settings import settings_of
+from vislang.models.vilbert.config import ViLBERTConfig
+from vislang.models.vilbert.heads import HeadConfig
 from vislang.models.vilbert.inputs import PairInputs, PairInputsConfig, Pairs, encode, read_texts
 from vislang.models.vilbert.matching import match_all
-from vislang.models.vilbert.model import Encoded, HeadConfig, SavedViLBERT, TwoStreams, ViLBERT, ViLBERTConfig
+from vislang.models.vilbert.model import SavedViLBERT, ViLBERT
 from vislang.models.vilbert.pair_model import PairModel
 from vislang.models.vilbert.pretraining import begin_with, fitted, make_inputs
+from vislang.models.vilbert.streams import Encoded, TwoStreams
 from vislang.models.vilbert.word_pieces import WordPieces
 
 Kind = Literal["answers", "choice", "box", "label", "value"]
