@@ -63,7 +63,7 @@ def main() -> None:
     torch.testing.assert_close(model.match_all(*few), each_pair_whole(model, *few), atol=2e-2, rtol=0)
     rows = [
         compare(
-            "64 x 64, early layers once an item",
+            "64 x 64, early layers once an image and text",
             lambda: model.match_all(*few),
             lambda: each_pair_whole(model, *few),
             0.8,

@@ -160,7 +160,7 @@ def main() -> None:
     rows = [
         share("pretraining step", pretraining, pretraining_operations(config), rounds),
         share("VQA step", answering, answering_operations(config), rounds),
-        compare("pretraining to logits at every place", pretraining, everywhere, 1.0, rounds, warmup=1),
+        compare("pretraining to logits at every position", pretraining, everywhere, 1.0, rounds, warmup=1),
     ]
     padded = F.pad(text[0], (0, 36 - TOKENS)), F.pad(text[1], (0, 36 - TOKENS))
     padding = torch.arange(36).expand(BATCH, 36) >= TOKENS

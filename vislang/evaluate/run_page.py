@@ -14,7 +14,7 @@ from vislang.evaluate.gallery import gallery_of
 from vislang.evaluate.page import provenance, template
 from vislang.evaluate.plots import gates_plot, line_plot
 from vislang.evaluate.revealed import revealed_of
-from vislang.evaluate.tables import figure_rows
+from vislang.evaluate.tables import figure_rows, loss_rows
 from vislang.example import Example
 from vislang.metrics.figure import metric
 from vislang.train.log import read_metrics
@@ -64,11 +64,7 @@ def write_run_page(
         title=_title(metrics, list(streams)),
         metrics=metrics,
         figures=list(figure_rows(metrics["tasks"])),
-        losses=[
-            (stream, name.replace("_", " "), f"{value:.4f}")
-            for stream, values in metrics["held_out"].items()
-            for name, value in values.items()
-        ],
+        losses=list(loss_rows(metrics["held_out"])),
         plots=_plots(rows),
         galleries=galleries,
         streams=revealed,

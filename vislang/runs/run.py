@@ -14,7 +14,7 @@ import torch
 from vislang.console import TrainingMonitor, console, reporting
 from vislang.errors import UserError
 from vislang.evaluate.evaluation import Evaluation
-from vislang.metrics.figure import SCHEMA
+from vislang.metrics.figure import SCHEMA, figures_as_json
 from vislang.recipe import Recipe, recipe_of, with_current_names
 from vislang.runs.folder import environment, fresh_folder, locked, read_json, write_json
 from vislang.runs.scores import final_scores, held_out, scored_tasks, watched_figures, watched_metric
@@ -114,7 +114,10 @@ def _run(recipe: Recipe, values: dict[str, Any], folder: Path, resume: bool) -> 
     evaluations = final_scores(model, tasks, folder)
     metrics = {
         **_metrics(outcome, streams, evaluations),
-        "held_out": held_out(model, streams, recipe.train.batch_size),
+        "held_out": {
+            stream: figures_as_json(figures)
+            for stream, figures in held_out(model, streams, recipe.train.batch_size).items()
+        },
         "prepare_seconds": round(prepared - started, 1),
         "total_seconds": round(time.perf_counter() - started, 1),
     }

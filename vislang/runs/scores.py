@@ -16,6 +16,7 @@ from vislang.evaluate.results import write_evaluation
 from vislang.evaluate.ways import Way, cell
 from vislang.example import Example
 from vislang.metrics.by_kind import kind_of_all
+from vislang.metrics.figure import Figures, plain
 from vislang.recipe import Recipe
 from vislang.runs.folder import environment
 from vislang.runs.streams import StreamData
@@ -128,22 +129,24 @@ def final_scores(model: Any, tasks: Sequence[ScoredTask], folder: Path) -> dict[
     return found
 
 
-def held_out(model: Any, streams: Sequence[StreamData], batch_size: int) -> dict[str, dict[str, float]]:
+def held_out(model: Any, streams: Sequence[StreamData], batch_size: int) -> dict[str, Figures]:
     """Losses on examples that were kept from training, by stream.
 
     For a model that writes, the loss per token on the test examples, with the media and without; for others, their
     losses and diagnostics on the watched examples.
     """
-    found: dict[str, dict[str, float]] = {}
+    found: dict[str, Figures] = {}
     for stream in streams:
         if isinstance(model, Generates):
             if stream.test:
+                n = len(stream.test)
                 found[stream.name] = {
-                    "loss_per_token": loss_per_token(model, stream.test),
-                    "loss_per_token_blind": loss_per_token(model, stream.test, blind=True),
+                    "loss_per_token": plain(loss_per_token(model, stream.test), n),
+                    "loss_per_token_blind": plain(loss_per_token(model, stream.test, blind=True), n),
                 }
         elif stream.watched:
-            found[stream.name] = held_out_losses(model, stream.watched, stream.config.batch_size or batch_size)
+            losses = held_out_losses(model, stream.watched, stream.config.batch_size or batch_size)
+            found[stream.name] = {name: plain(value, len(stream.watched)) for name, value in losses.items()}
     return found
 
 

@@ -285,8 +285,12 @@ class Data2Vec(nn.Module):
 
         Args and errors are those of :meth:`embed_at`.
         """
-        depth = len(self.student.blocks)
-        return self.embed_at(documents, [depth], batch_size, encoder, progress=progress)[depth]
+        return self.embed_at(documents, [self.depth], batch_size, encoder, progress=progress)[self.depth]
+
+    @property
+    def depth(self) -> int:
+        """Blocks of the shared encoder."""
+        return len(self.student.blocks)
 
     def embed_at(
         self,
