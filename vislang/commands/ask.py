@@ -16,8 +16,20 @@ from vislang.example import Answer, Answers, Example
 VIDEOS = (".mp4", ".webm", ".mkv", ".mov", ".avi", ".m4v", ".ogv", ".mpg", ".mpeg")
 """Endings of the names of videos; everything else is an image."""
 
-WRITING = ("shot", "max_new_tokens", "temperature", "top_k", "top_p", "beams", "length_penalty", "returns", "stop")
-"""Options that only a model that writes goes by."""
+WRITING = (
+    "shot",
+    "max_new_tokens",
+    "temperature",
+    "top_k",
+    "top_p",
+    "seed",
+    "beams",
+    "length_penalty",
+    "returns",
+    "stop",
+    "drop_examples",
+)
+"""Options that only a model that writes uses."""
 
 
 @dataclass(frozen=True)
