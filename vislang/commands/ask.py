@@ -174,7 +174,7 @@ def whole(text: str, what: str) -> str:
         UserError: it is empty, or was not UTF-8.
     """
     if not text.strip():
-        raise UserError(f"{what} is empty; write it, or leave it out.")
+        raise UserError(f"{what} is empty. Write something in it.")
     if any(0xD800 <= ord(character) <= 0xDFFF for character in text):
         raise UserError(f"{what} is not valid UTF-8. Type it again in a terminal that is set to UTF-8.")
     return text
