@@ -127,6 +127,10 @@ class Flamingo(TrainableModel):
             return "was trained for images alone (bridge.frames is 0)"
         return None
 
+    def drop_examples(self) -> None:
+        """From now on leave the first examples of a prompt out where it is too long, with a warning."""
+        self.collate.config = dataclasses.replace(self.collate.config, too_long="drop")
+
     # Training
 
     def forward(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
