@@ -29,7 +29,8 @@ def fresh_folder(folder: Path) -> Path | None:
     Raises:
         UserError: the folder holds something else than a run, or a run that is still going.
     """
-    if not folder.exists() or not any(folder.iterdir()):
+    # A run that failed before it began leaves its lock behind.
+    if not folder.exists() or all(path.name == LOCK for path in folder.iterdir()):
         folder.mkdir(parents=True, exist_ok=True)
         return None
     if not (folder / "run.json").is_file():
