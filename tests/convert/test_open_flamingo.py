@@ -145,7 +145,7 @@ def test_rows_that_were_added_or_trained(family):
     torch.testing.assert_close(embedded[1:3], rows)
     torch.testing.assert_close(embedded[[0, 3]], lm.get_input_embeddings().weight[[4, 6]])
     mask = torch.ones_like(ids)
-    hidden = extended.run(extended.embed(ids), mask, torch.arange(4)[None])
+    hidden = extended(extended.embed(ids), mask, torch.arange(4)[None])
     logits, plain = extended.logits(hidden), lm.get_output_embeddings()
     if lm.config.tie_word_embeddings:
         assert logits.shape[-1] == size + 1

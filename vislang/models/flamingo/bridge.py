@@ -311,7 +311,7 @@ class Bridge(nn.Module):
         if batch.segments is not None:
             self.lm.check_packing(batch.longest())
         embeddings = self.embed(batch.input_ids)
-        return self.lm.run(
+        return self.lm(
             embeddings,
             batch.mask(embeddings.dtype),
             batch.position_ids(),
