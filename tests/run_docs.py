@@ -192,7 +192,7 @@ def runnable(command: Command) -> list[str] | None:
         return [re.sub(r"^\d+$", "3", word) for word in run]
     if words[:1] == ["eval"] and not words[1].endswith((".jsonl", ".json")):
         run = [re.sub(r"^(\d+,\d+)(,\d+)+$", r"\1", word) for word in run]
-        run += [] if "--limit" in words else ["--limit", "4"]
+        run = [word for n, word in enumerate(run) if "--limit" not in run[max(n - 1, 0) : n + 1]] + ["--limit", "4"]
         run += ["--seeds", "1"] if "--shots" in words and "--seeds" not in words else []
     return run
 
