@@ -151,7 +151,9 @@ def write_workspace(folder: Path) -> None:
     """The files that the pages speak of."""
     for name in ("recipes", "tests"):
         (folder / name).symlink_to(ROOT / name)
-    for number, name in enumerate(("photo.png", *(f"{letter}.png" for letter in "abcde"), "c.mp4", "film.mp4", "a.wav")):
+    for number, name in enumerate(
+        ("photo.png", *(f"{letter}.png" for letter in "abcde"), "c.mp4", "film.mp4", "a.wav")
+    ):
         write_medium(folder / name, number)
     photos = [f"photos/{number:02d}.png" for number in range(24)]
     colours = [draw(folder / name, number) for number, name in enumerate(photos)]
@@ -159,12 +161,16 @@ def write_workspace(folder: Path) -> None:
     own = [json.loads(line) for _, line in records(ROOT / "README.md")]
     asked = [{"image": name, "question": "what color?", "answer": colour} for name, colour in shown]
     write_lines(folder / "my.jsonl", [*asked, *(r for r in own if "answer" in r or "target" in r or set(r) == CAPTION)])
-    write_lines(folder / "captions.jsonl", [{"image": name, "text": f"a {c} shape, {name[-6:-4]}"} for name, c in shown])
+    write_lines(
+        folder / "captions.jsonl", [{"image": name, "text": f"a {c} shape, {name[-6:-4]}"} for name, c in shown]
+    )
     write_lines(folder / "labels.jsonl", [{"image": name, "label": colour} for name, colour in shown])
     boxes = [[20 + number, 30, 80 + number, 90] for number in range(24)]
     rows = [{"image": n, "text": f"the {c} one", "box": box} for (n, c), box in zip(shown, boxes, strict=True)]
     write_lines(folder / "boxes.jsonl", rows)
-    (folder / "notes.txt").write_text("\n\n".join(f"Paragraph {n} is about the colour {c}." for n, (_, c) in enumerate(shown)))
+    (folder / "notes.txt").write_text(
+        "\n\n".join(f"Paragraph {n} is about the colour {c}." for n, (_, c) in enumerate(shown))
+    )
     write_vqa(folder / "data/vqa")
 
 
