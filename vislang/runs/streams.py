@@ -64,7 +64,8 @@ def read_streams(recipe: Recipe) -> tuple[list[StreamData], int]:
                 if recipe.eval_data is None and recipe.evaluate is None and "test" in splits_of(source):
                     test += load_source(source, "test", problems, progress)
             if recipe.eval_data is not None:
-                test = load_source(recipe.eval_data, "test", problems, progress)
+                split = "test" if splits_of(recipe.eval_data) else None
+                test = load_source(recipe.eval_data, split, problems, progress)
         if not everything:
             must_be_good(problems, skip=False, name=config.name)
         streams.append(_divided(config, everything, test, recipe))
