@@ -50,10 +50,9 @@ def kind_of_all(examples: Iterable[Example]) -> str:
 def score(examples: Sequence[Example], predictions: Sequence[Prediction]) -> Figures:
     """The figures of predictions, by the kind of target.
 
-    Answers, choices and labels: ``accuracy`` (of answers with soft scores, their mean; of labels that tag each word of a
-    text, over words). Boxes: see
-    :func:`~vislang.metrics.boxes.pointing`. Values: ``pearson_r`` and ``rmse``; a prediction without a number counts as
-    the mean of the others, and ``answered`` is the share that has one. Text: see
+    Answers, choices and labels: ``accuracy`` (of answers with soft scores, their mean; of labels that tag each word of
+    a text, over words). Boxes: see :func:`~vislang.metrics.boxes.pointing`. Values: ``pearson_r`` and ``rmse``; a
+    prediction without a number counts as the mean of the others, and ``answered`` is the share that has one. Text: see
     :func:`~vislang.metrics.captions.captions`; of recordings, error rates of the transcripts.
 
     Args:
