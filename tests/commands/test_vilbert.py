@@ -311,8 +311,14 @@ def test_a_benchmark_is_evaluated_from_predictions_and_by_a_model(recipe, folder
         (["MODEL", "--task", "vqa", "--data", "nowhere"], "no such folder"),
         (["MODEL", "--data", "nowhere.jsonl"], "nowhere.jsonl: cannot be read (No such file"),
         (["MODEL", "--task", "retrieval"], "retrieval: needs its data. Write retrieval:SOURCE, or "),
-        (["MODEL", "--data", "FOLDER/boxes.jsonl"], "it has no head for a target of the kind box; it has answers (answers)"),
-        (["MODEL", "--data", "FOLDER/answers.jsonl", "--head", "boxes"], "head boxes: this model has answers (answers)"),
+        (
+            ["MODEL", "--data", "FOLDER/boxes.jsonl"],
+            "it has no head for a target of the kind box; it has answers (answers)",
+        ),
+        (
+            ["MODEL", "--data", "FOLDER/answers.jsonl", "--head", "boxes"],
+            "head boxes: this model has answers (answers)",
+        ),
         (
             ["MODEL", "--data", "FOLDER/answers.jsonl", "--split", "dev"],
             "FOLDER/answers.jsonl: has no splits, and so no 'dev'. Leave the split out",
@@ -321,11 +327,20 @@ def test_a_benchmark_is_evaluated_from_predictions_and_by_a_model(recipe, folder
             ["MODEL", "--task", "easy-vqa", "--data", "FOLDER/answers.jsonl"],
             "--data: easy-vqa comes with its data; leave --data out",
         ),
-        (["MODEL", "--task", "retrieval", "--data", "FOLDER/captions.jsonl", "--head", "x"], "--head: FOLDER/run/model answers retrieval by match"),
+        (
+            ["MODEL", "--task", "retrieval", "--data", "FOLDER/captions.jsonl", "--head", "x"],
+            "--head: FOLDER/run/model answers retrieval by match",
+        ),
         (["MODEL", "--task", "easy-vqa", "--split", "dev"], "easy-vqa: no split 'dev'; there are train, test"),
         (["MODEL", "--data", "FOLDER/answers.jsonl", "--shortlist", "x"], "--shortlist: FOLDER"),
-        (["MODEL", "--task", "retrieval", "--data", "FOLDER/captions.jsonl", "--split", "x"], "retrieval: has no splits, and so no 'x'"),
-        (["MODEL", "--data", "FOLDER/answers.jsonl", "--out", "FOLDER/answers.jsonl/x"], "answers.jsonl is a file. Name a folder"),
+        (
+            ["MODEL", "--task", "retrieval", "--data", "FOLDER/captions.jsonl", "--split", "x"],
+            "retrieval: has no splits, and so no 'x'",
+        ),
+        (
+            ["MODEL", "--data", "FOLDER/answers.jsonl", "--out", "FOLDER/answers.jsonl/x"],
+            "answers.jsonl is a file. Name a folder",
+        ),
         (["MODEL", "--task", "retrieval", "--data", "FOLDER/bad.jsonl"], "2 bad records"),
     ],
 )

@@ -203,9 +203,7 @@ def test_what_the_page_says_of_mixing_is_in_the_figures():
         assert min(gains[0].seeds) > max(gains[1].seeds)
         assert f"{gains[0].mean.value:.3f} against {gains[1].mean.value:.3f}" in text
     for of in ("figures", "blind"):
-        two = [
-            mean_line(own("easy-vqa", arm), "accuracy", of).mean.value for arm in (mixing.SUM, mixing.SAME_EXAMPLES)
-        ]
+        two = [mean_line(own("easy-vqa", arm), "accuracy", of).mean.value for arm in (mixing.SUM, mixing.SAME_EXAMPLES)]
         assert abs(two[0] - two[1]) < 0.01
     # The page says that the comparison at equal optimizer steps is missing.
     assert not own("pages", mixing.SAME_STEPS)
@@ -228,9 +226,7 @@ def test_early_gates_learn_episodes_better_and_new_groups_no_better():
     early, late = (line(arm, "exact_match", task=in_context.HELD_OUT) for arm in (in_context.EARLY, in_context.LATE))
     assert early.low > late.high
     for shots in in_context.SHOTS:
-        two = [
-            line(arm, "accuracy", task=in_context.TASK, shots=shots) for arm in (in_context.EARLY, in_context.LATE)
-        ]
+        two = [line(arm, "accuracy", task=in_context.TASK, shots=shots) for arm in (in_context.EARLY, in_context.LATE)]
         assert max(figure.low for figure in two) < min(figure.high for figure in two)
 
 

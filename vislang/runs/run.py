@@ -33,7 +33,7 @@ from vislang.train.memory import keep_freed_memory
 
 
 class Prepared(NamedTuple):
-    """What a run starts with: the untrained model, its data, what it will be scored on, and the number of bad records."""
+    """What a run starts with: the untrained model, its data, its scored tasks, and the number of bad records."""
 
     model: Any
     streams: list[StreamData]
