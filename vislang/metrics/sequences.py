@@ -21,7 +21,7 @@ def transcripts(predicted: Sequence[str], truth: Sequence[str]) -> Figures:
     try:
         import jiwer
     except ImportError:
-        raise UserError("error rates of transcripts need jiwer. Run: pip install 'vislang[eval]'") from None
+        raise UserError("error rates of transcripts need jiwer. Run: pip install 'vislang[audio]'") from None
     tidy = [" ".join(text.lower().split()) for text in truth]
     return {
         "word_error_rate": plain(jiwer.wer(tidy, list(predicted)), len(tidy)),

@@ -12,13 +12,13 @@ from vislang.console import reporting
 from vislang.data.problems import Problem, must_be_good
 from vislang.evaluate.evaluation import Evaluation, evaluate
 from vislang.evaluate.loss import held_out_losses, loss_per_token
-from vislang.evaluate.results import write_evaluation
+from vislang.evaluate.results import PREDICTIONS, RESULTS, write_evaluation
 from vislang.evaluate.ways import Way, cell
 from vislang.example import Example
 from vislang.metrics.by_kind import kind_of_all
-from vislang.metrics.figure import Figures, plain
+from vislang.metrics.figure import Figures, figures_from_json, plain
 from vislang.recipe import Recipe
-from vislang.runs.folder import environment
+from vislang.runs.folder import environment, read_json
 from vislang.runs.streams import StreamData
 from vislang.tasks.catalogue import open_task
 from vislang.tasks.retrieval import Retrieval, is_pair
@@ -126,6 +126,23 @@ def final_scores(model: Any, tasks: Sequence[ScoredTask], folder: Path) -> dict[
         found[scored.name] = evaluation
         about = {"model": str(folder / "model"), **environment()}
         write_evaluation(folder / "evaluation" / _file_name(scored.name), evaluation, scored.task, about)
+    return found
+
+
+def read_scores(tasks: Sequence[ScoredTask], folder: Path) -> dict[str, Evaluation]:
+    """What :func:`final_scores` wrote into the folder of a run, by task; a task that was not scored there is left out.
+
+    Raises:
+        DataError: the predictions are not of these examples; the data have changed since.
+    """
+    found = {}
+    for scored in tasks:
+        own = folder / "evaluation" / _file_name(scored.name)
+        if (own / RESULTS).is_file() and (own / PREDICTIONS).is_file():
+            values = read_json(own / RESULTS)
+            predictions = scored.task.read_predictions(own / PREDICTIONS, scored.examples)
+            figures = figures_from_json(values["figures"])
+            found[scored.name] = Evaluation(values["task"], values["way"], scored.examples, predictions, figures)
     return found
 
 
