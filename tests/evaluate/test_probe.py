@@ -1,4 +1,4 @@
-"""Probes: splits that keep groups together, choices made inside the training part, figures that a hand can check."""
+"""Probes: choices made inside the training part, and figures that can be checked by hand; the verbs probe and embed."""
 
 import json
 
@@ -7,52 +7,31 @@ import pyarrow.parquet
 import pytest
 import torch
 from PIL import Image as Pillow
-from vislang.evaluate.probing import majority, probe
 
 from tests.models.test_pretraining import recipe
 from vislang.cli import main
 from vislang.document import Document
+from vislang.errors import UserError
 from vislang.evaluate.baselines import bag_of_words, log_mel, raw_features
-from vislang.tasks.probes import Item, Probe
+from vislang.evaluate.probe import both_probes, classify_embeddings, majority, probe
+from vislang.example import Example, Label
+from vislang.tasks.probes import ProbeTask
 
 
-def task(count: int = 120, groups: int = 30, **more) -> Probe:
-    items = [Item(Document([f"item {n}"]), f"label {n % 3}", f"group {n % groups}") for n in range(count)]
-    return Probe("made up", items, **more)
-
-
-def test_no_group_is_on_both_sides_and_all_items_are_tested_once():
-    made = task()
-    tested: list[int] = []
-    for train, test in made.folds():
-        group = {made.items[n].group for n in test}
-        assert not group & {made.items[n].group for n in train}
-        inner_train, inner_test = made.inner(train)
-        assert sorted([*inner_train, *inner_test]) == sorted(train)
-        assert not {made.items[n].group for n in inner_test} & {made.items[n].group for n in inner_train}
-        tested += test.tolist()
-    assert sorted(tested) == list(range(120))
-
-
-def test_items_are_only_on_the_sides_that_they_may_be_on():
-    items = [Item(Document(["x"]), "a", f"{n // 2}", n % 2 == 0, n % 2 == 1) for n in range(60)]
-    for train, test in Probe("sides", items).folds():
-        assert (train % 2 == 0).all()
-        assert (test % 2 == 1).all()
-
-
-def test_each_group_can_be_a_fold():
-    folds = list(task(groups=6, by_group=True).folds())
-    assert len(folds) == 6
-    assert all(len(test) == 20 for _, test in folds)
+def task(count: int, groups: int) -> ProbeTask:
+    items = [
+        Example(f"{n}", Document([f"item {n}"]), Label(f"label {n % 3}"), group=f"group {n % groups}")
+        for n in range(count)
+    ]
+    return ProbeTask("made up", "", items)
 
 
 @pytest.mark.parametrize("kind", ["linear", "knn"])
 def test_a_probe_finds_what_is_there_and_nothing_where_nothing_is(kind):
     made = task(240, 60)
-    chance = np.random.default_rng(0)
-    labels = np.array([int(item.label[-1]) for item in made.items])
-    noise = chance.standard_normal((240, 8)).astype(np.float32)
+    rng = np.random.default_rng(0)
+    labels = np.array([int(label[-1]) for label in made.targets])
+    noise = rng.standard_normal((240, 8)).astype(np.float32)
     signal = noise.copy()
     signal[:, :3] += 4 * np.eye(3)[labels]
     found = probe({"noise": noise, "signal": signal}, made, kind)
@@ -61,6 +40,31 @@ def test_a_probe_finds_what_is_there_and_nothing_where_nothing_is(kind):
     nothing = probe({"noise": noise}, made, kind)
     assert nothing.accuracy.low < 1 / 3 < nothing.accuracy.high
     assert majority(made).accuracy.value < 0.5
+
+
+def test_both_probes_stand_under_their_names():
+    made = task(60, 30)
+    features = {"one-hot": np.eye(3, dtype=np.float32)[[int(label[-1]) for label in made.targets]]}
+    found = both_probes(features, made)
+    assert list(found) == ["linear", "neighbours"]
+    assert all(each.accuracy.value == 1 for each in found.values())
+
+
+class OneHot:
+    """A model whose vectors are the number in the text."""
+
+    def embed(self, documents, batch_size=64, *, progress=None):
+        numbers = [int(str(document.parts[0]).split()[-1]) % 3 for document in documents]
+        return torch.eye(3)[numbers]
+
+
+def test_labels_follow_from_embeddings_and_the_support():
+    made = task(60, 30)
+    predictions = classify_embeddings(OneHot(), made, made.items[:30], made.items[30:])
+    assert [p.answer for p in predictions] == made.targets[30:]
+    assert sum(predictions[0].scores) == pytest.approx(1)
+    with pytest.raises(UserError, match="two labels"):
+        classify_embeddings(OneHot(), made, made.items[:1], made.items[30:])
 
 
 def test_baselines_see_what_they_should():
@@ -87,10 +91,10 @@ def model(tmp_path):
 def labelled(tmp_path):
     folder = tmp_path / "pictures"
     folder.mkdir()
-    chance = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     rows = []
     for n in range(40):
-        noise = chance.normal(0, 30, (16, 16, 3)) + ((200, 40, 40) if n % 2 else (40, 40, 200))
+        noise = rng.normal(0, 30, (16, 16, 3)) + ((200, 40, 40) if n % 2 else (40, 40, 200))
         Pillow.fromarray(noise.clip(0, 255).astype(np.uint8)).save(folder / f"{n:02}.png")
         rows.append({"image": f"{n:02}.png", "label": "red" if n % 2 else "blue"})
     (folder / "labels.jsonl").write_text("\n".join(map(json.dumps, rows)))
@@ -102,11 +106,13 @@ def test_probe_on_a_users_file(model, labelled, capsys):
     shown = json.loads(capsys.readouterr().out)
     assert shown["n"] == 40
     assert set(shown["rows"]) == {str(model), "pixels, 16 x 16", "most frequent label"}
-    assert shown["rows"]["pixels, 16 x 16"]["linear"]["accuracy"] > 0.9
+    assert shown["rows"]["pixels, 16 x 16"]["linear"]["figures"]["accuracy"]["value"] > 0.9
     assert main(["probe", str(model), "--task", str(labelled / "labels.jsonl")]) == 0
     assert "nearest" in capsys.readouterr().out
     assert main(["probe", str(model), "--task", "nothing"]) == 2
-    assert "the probes are: emoji-groups" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "nothing: no such task" in error
+    assert "emoji-name-groups" in error
 
 
 def test_embed_writes_a_table(model, labelled, tmp_path, capsys):
