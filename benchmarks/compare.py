@@ -6,9 +6,10 @@ import argparse
 import json
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Column, Table
@@ -62,6 +63,15 @@ def arguments(description: str) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="few rounds, to see that it runs")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows here too")
     return parser.parse_args()
+
+
+def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows, as ``--json`` writes them, as a table for docs/results/benchmarks.md."""
+    lines = ["| | measured | goal | ours | peer |", "|---|---|---|---|---|"]
+    for row in rows:
+        seconds = [f"{1000 * row[side]:.0f} ms" if row[side] else "" for side in ("ours_s", "peer_s")]
+        lines.append(f"| {row['name']} | {row['value']:.2f} {row['unit']} | {row['goal']} | {' | '.join(seconds)} |")
+    return "\n".join(lines) + "\n"
 
 
 def report(rows: Sequence[Row], path: Path | None) -> None:

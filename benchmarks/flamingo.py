@@ -197,7 +197,7 @@ def second_query(models: Both, rounds: int) -> Row:
     first, second = (statistics.median(each[1:]) for each in times.values())
     ratio = second / first
     return Row(
-        "second question, same 8 examples", ratio, "second / first", "<= 0.25", ratio <= 0.25, second, first, rounds
+        "second question, same 8 shots", ratio, "second / first", "<= 0.25", ratio <= 0.25, second, first, rounds
     )
 
 
@@ -272,9 +272,9 @@ def main() -> None:
     rows = [
         compare("training step, features cached", *training(models, cached=True), 0.5, rounds),
         compare("training step, from pixels", *training(models, cached=False), 0.75, rounds),
-        compare("32 tokens after 4 examples, batch 1", *decoding(models, 1), 0.5, rounds),
-        compare("32 tokens after 4 examples, batch 8", *decoding(models, 8), 0.4, rounds),
-        compare("the same 4 examples for a batch of 8", *shared_examples(models, 8), 0.4, rounds),
+        compare("32 tokens after 4 shots, batch 1", *decoding(models, 1), 0.5, rounds),
+        compare("32 tokens after 4 shots, batch 8", *decoding(models, 8), 0.4, rounds),
+        compare("the same 4 shots for a batch of 8", *shared_examples(models, 8), 0.4, rounds),
         second_query(models, rounds),
     ]
     del models
@@ -283,7 +283,7 @@ def main() -> None:
     rows += [
         step_against_definition("question first, to the definition", torch.float32, False, rounds, at_most=0.4),
         step_against_definition("image first, to the definition", torch.float32, True, rounds, at_most=0.7),
-        step_against_definition("image first, bfloat16, likewise", torch.bfloat16, True, rounds, at_most=0.7),
+        step_against_definition("image first, bfloat16, to the definition", torch.bfloat16, True, rounds, at_most=0.7),
     ]
     report(rows, options.json)
 

@@ -14,12 +14,12 @@ from pathlib import Path
 import torch
 from compare import Row, arguments, compare, report
 from memory import rise
+from vislang.tasks.captioned import captioned
 
 from vislang.document import Document, Image
 from vislang.models.vilbert.inputs import encode
 from vislang.models.vilbert.pretraining import PretrainedViLBERT, ViLBERTPretrainingRecipe
 from vislang.recipe import read_recipe
-from vislang.tasks.captioned import captioned
 
 MINUTES = 15
 """A test of 1,000 by 1,000 should take no longer on two cores."""
@@ -63,7 +63,7 @@ def main() -> None:
     torch.testing.assert_close(model.match_all(*few), each_pair_whole(model, *few), atol=2e-2, rtol=0)
     rows = [
         compare(
-            "64 x 64, early layers once an item",
+            "64 x 64, early layers once an image and text",
             lambda: model.match_all(*few),
             lambda: each_pair_whole(model, *few),
             0.8,

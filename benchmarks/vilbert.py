@@ -16,15 +16,10 @@ import torch.nn.functional as F
 from compare import Row, arguments, compare, report
 from torch import Tensor
 
-from vislang.models.vilbert.model import (
-    Encoded,
-    PretrainingLabels,
-    ViLBERT,
-    ViLBERTConfig,
-    original_heads,
-    preset,
-    pretraining_losses,
-)
+from vislang.models.vilbert.config import ViLBERTConfig, preset
+from vislang.models.vilbert.heads import original_heads
+from vislang.models.vilbert.model import PretrainingLabels, ViLBERT, pretraining_losses
+from vislang.models.vilbert.streams import Encoded
 from vislang.train.memory import keep_freed_memory
 
 BATCH, REGIONS, TOKENS = 8, 37, 20
@@ -165,7 +160,7 @@ def main() -> None:
     rows = [
         share("pretraining step", pretraining, pretraining_operations(config), rounds),
         share("VQA step", answering, answering_operations(config), rounds),
-        compare("pretraining to logits at every place", pretraining, everywhere, 1.0, rounds, warmup=1),
+        compare("pretraining to logits at every position", pretraining, everywhere, 1.0, rounds, warmup=1),
     ]
     padded = F.pad(text[0], (0, 36 - TOKENS)), F.pad(text[1], (0, 36 - TOKENS))
     padding = torch.arange(36).expand(BATCH, 36) >= TOKENS

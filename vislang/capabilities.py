@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from vislang.boxes import Box
 from vislang.document import Document, Image, Medium
@@ -113,6 +113,37 @@ class Embeds(Protocol):
 
     def embed(self, documents: Sequence[Document], batch_size: int = 64, *, progress: Progress | None = None) -> Tensor:
         """(documents, width)."""
+        ...
+
+
+@runtime_checkable
+class EmbedsDepths(Protocol):
+    """Gives each document a vector after any of its blocks."""
+
+    @property
+    def depth(self) -> int:
+        """How many blocks there are."""
+        ...
+
+    def embed_at(
+        self,
+        documents: Sequence[Document],
+        depths: Sequence[int],
+        batch_size: int = 64,
+        encoder: Literal["student", "teacher"] = "student",
+        parts: int = 1,
+        progress: Progress | None = None,
+    ) -> dict[int, Tensor]:
+        """(documents, parts * width) by depth, in one pass.
+
+        Args:
+            documents: each one medium or text; all of the same modality.
+            depths: after how many blocks, from 1 to :attr:`depth`.
+            batch_size: documents at a time.
+            encoder: whose.
+            parts: cut each sequence into so many equal parts, and give the mean of each, end to end.
+            progress: called with (documents done, of how many).
+        """
         ...
 
 

@@ -1,4 +1,4 @@
-"""``vislang VERB``. Only the module of the verb that is asked for is imported, so that help answers at once."""
+"""``vislang VERB``. Only the module of the verb on the command line is imported, so that help answers at once."""
 
 from __future__ import annotations
 

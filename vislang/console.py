@@ -23,7 +23,7 @@ from vislang.capabilities import Progress as Report
 console = Console(highlight=False)
 """Where results go."""
 
-aside = Console(highlight=False, stderr=True)
+messages = Console(highlight=False, stderr=True)
 """Where progress goes, so that results can be piped."""
 
 
@@ -43,8 +43,8 @@ def columns() -> list:
 @contextmanager
 def reporting(what: str, every: float = 10.0) -> Iterator[Report]:
     """A function to call with (done, total): it moves a bar, or prints a line every so many seconds."""
-    if aside.is_terminal:
-        with Progress(*columns(), console=aside, transient=True) as bars:
+    if messages.is_terminal:
+        with Progress(*columns(), console=messages, transient=True) as bars:
             task = bars.add_task(what, total=None, note="")
             yield lambda done, total: bars.update(task, completed=done, total=total)
         return
@@ -58,8 +58,8 @@ def reporting(what: str, every: float = 10.0) -> Iterator[Report]:
             first.append((now, done))
         if now - last >= every:
             last = now
-            begun, before = first[0]
-            left = (now - begun) / max(done - before, 1) * (total - done)
+            started, before = first[0]
+            left = (now - started) / max(done - before, 1) * (total - done)
             print(f"{what}: {done}/{total}, {_clock(left)} left", file=sys.stderr, flush=True)
 
     yield report

@@ -1,4 +1,4 @@
-"""Document: the one form in which anything enters a model, and the one place where media are decoded.
+"""Document: the one form in which anything enters a model, and the one module that decodes media.
 
 A caption pair, a question about an image, a prompt with examples and a web page are all Documents: text and
 media in the order in which they are read. Media are lazy; they are opened when a model asks for them, within
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     import PIL.Image
 
 MAX_PIXELS = 40_000_000
-"""Images with more pixels are refused before they are decoded."""
+"""Images with more pixels are an error, before they are decoded."""
 
 MAX_SECONDS = 3600.0
-"""Longer recordings are refused before they are decoded."""
+"""Longer recordings are an error, before they are decoded."""
 
 SILENCE = 1e-4
 """A recording whose every sample is below this share of full scale is silent."""
@@ -37,11 +37,11 @@ CLIPPED = 0.01
 """A share of samples at full scale above which a recording counts as clipped."""
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
-"""Image formats that are decoded; everything else is refused."""
+"""Image formats that are decoded; everything else is an error."""
 
 
 WHITE = (255, 255, 255)
-"""What transparent parts of an image are laid over, where nothing else is said."""
+"""What transparent parts of an image are laid over, by default."""
 
 
 class MediaError(UserError):
@@ -134,7 +134,7 @@ class Image(Medium):
         """The image in RGB, upright.
 
         Args:
-            max_pixels: refuse an image with more pixels, by its header, before decoding it.
+            max_pixels: an image with more pixels is an error; its header is read before it is decoded.
             background: what transparent parts are laid over (red, green, blue).
 
         Raises:
@@ -203,12 +203,12 @@ class Video(Medium):
     ) -> list[PIL.Image.Image]:
         """Frames in RGB, in order: one every ``1 / frames_per_second`` seconds, the first among them.
 
-        Of a longer video as many as ``max_frames``, evenly spread over the whole.
+        Of a longer video as many as ``max_frames``, evenly spaced over the whole.
 
         Args:
             frames_per_second: how often to look.
             max_frames: the most frames to return, at least one.
-            max_pixels: refuse a video whose frames have more pixels, before decoding one.
+            max_pixels: a video whose frames have more pixels is an error, before one is decoded.
 
         Raises:
             MediaError: missing, empty, of no known format, damaged, without a single frame, or too large.
@@ -251,8 +251,8 @@ def _every(frames: Iterable[Any], seconds: float, most: int) -> list[PIL.Image.I
                 # The video is long: half of what was kept is dropped, and from here on half as much is.
                 kept, seconds = kept[::2], 2 * seconds
     if len(kept) > most:
-        spread = [round(place * (len(kept) - 1) / max(1, most - 1)) for place in range(most)]
-        kept = [kept[place] for place in spread]
+        spaced = [round(number * (len(kept) - 1) / max(1, most - 1)) for number in range(most)]
+        kept = [kept[index] for index in spaced]
     return [image for _, image in kept]
 
 
@@ -271,7 +271,7 @@ class Audio(Medium):
 
         Args:
             rate: samples a second of the result.
-            max_seconds: refuse a recording that is longer, by its header, before decoding it.
+            max_seconds: a longer recording is an error; its header is read before it is decoded.
 
         Raises:
             MediaError: missing, empty, of no known format, damaged, too long, silent, or with values that are no
@@ -323,7 +323,7 @@ class Audio(Medium):
 
 @dataclass(frozen=True)
 class Absent:
-    """The place of a medium that was taken away: text around it stays, there is nothing to look at."""
+    """The position of a medium that was taken away: text around it stays, there is nothing to look at."""
 
 
 @dataclass(frozen=True)
@@ -380,7 +380,7 @@ class Document:
         return tuple(part for part in self.parts if isinstance(part, Medium))
 
     def without_media(self) -> Document:
-        """The same document with its media taken away and their places kept: what a blind reader has."""
+        """The same document with its media taken away and their positions kept: what a blind reader has."""
         return replace(self, parts=tuple(Absent() if isinstance(p, Medium) else p for p in self.parts))
 
     def without_target(self) -> Document:
@@ -393,7 +393,7 @@ class Document:
 
 
 def set_off(text: str, before: Part | None) -> str:
-    """What is said, with a space before it, unless the text that it follows ends with one or there is nothing."""
+    """The target text, with a space before it, unless the text that it follows ends with one or there is nothing."""
     apart = before is None or (isinstance(before, str) and before[-1:].isspace())
     return text.strip() if apart else f" {text.strip()}"
 

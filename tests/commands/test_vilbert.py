@@ -15,8 +15,8 @@ from vislang.train.log import read_metrics
 from vislang.train.schedule import StopAndGo
 
 STREAMS = (
-    "{text: {vocabulary_size: 80, max_length: 16, width: 32, depth: 2, heads: 2, hidden: 64}, "
-    "vision: {width: 32, depth: 1, heads: 2, hidden: 64}, meetings: [[1, 0]], width: 32, heads: 2}"
+    "{text: {vocabulary_size: 80, max_length: 16, width: 32, depth: 2, heads: 2, mlp_width: 64}, "
+    "vision: {width: 32, depth: 1, heads: 2, mlp_width: 64}, co_attention_layers: [[1, 0]], width: 32, heads: 2}"
 )
 
 
@@ -110,21 +110,20 @@ def test_several_tasks_at_once_and_resting_ones(recipe, folder, capsys, monkeypa
         assert row["loss"] == pytest.approx(parts, rel=1e-4)
     metrics = json.loads((run / "metrics.json").read_text())
     assert set(metrics["tasks"]) == {"answers", "boxes"}
-    assert "majority accuracy" in metrics["tasks"]["answers"]
+    assert "accuracy" in metrics["tasks"]["answers"]["guesses"]["most frequent answer"]
     assert "upper bound" in (run / "report.html").read_text()
     shown = capsys.readouterr().out
     assert "upper bound" in shown
 
     # Evaluation finds the head by the kind of what is asked.
-    for file, figure in (("answers", "accuracy"), ("boxes", "upper bound")):
+    for file, figure in (("answers", "accuracy"), ("boxes", "upper_bound")):
         arguments = ["eval", str(run / "model"), "--data", str(folder / f"{file}.jsonl"), "--json"]
-        assert main([*arguments, "--write", str(folder / "said.jsonl")]) == 0
+        assert main([*arguments, "--out", str(folder / "out")]) == 0
         found = json.loads(capsys.readouterr().out.splitlines()[-1])
         assert found["n"] == 20
-        assert 0 <= found[figure] <= 1
-        said = [json.loads(line) for line in (folder / "said.jsonl").read_text().splitlines()]
-        assert len(said) == 20
-        assert said[0]["name"].endswith(f"{file}.jsonl:1")
+        assert 0 <= found["figures"][figure]["value"] <= 1
+        predictions = [json.loads(line) for line in (folder / "out" / "predictions.jsonl").read_text().splitlines()]
+        assert [prediction["id"] for prediction in predictions] == [str(number) for number in range(1, 21)]
     assert main(["report", str(run)]) == 0
 
 
@@ -157,10 +156,10 @@ def test_ordinary_names_of_files_are_names_of_tasks(folder, towers, name, capsys
 def test_what_would_only_fail_at_the_end_is_refused_at_the_beginning(recipe, folder, towers, capsys):
     boxes = str(folder / "boxes.jsonl")
     assert main(["train", str(recipe), "--eval_data", boxes, "--out", str(folder / "a")]) == 2
-    assert "one file cannot score several tasks" in capsys.readouterr().err
+    assert "one source cannot score several streams" in capsys.readouterr().err
     alone = write_recipe(folder / "t.yaml", TASKS, towers[1], str(folder / "answers.jsonl"))
     assert main(["train", str(alone), "--eval_data", boxes, "--out", str(folder / "b")]) == 2
-    assert "records of several kinds (answers, place)" in capsys.readouterr().err
+    assert "records with several kinds of target: box (" in capsys.readouterr().err
     (folder / "gone.jsonl").write_text('{"image": "none.png", "question": "what?", "answer": "red"}')
     skipping = ["--data", str(folder / "gone.jsonl"), "--skip_bad_records", "true"]
     assert main(["train", str(alone), *skipping, "--out", str(folder / "c")]) == 2
@@ -176,15 +175,15 @@ def test_pretraining_then_a_task(folder, towers, tmp_path, capsys):
     recipe = write_recipe(folder / "p.yaml", PRETRAINING, towers[1], str(folder / "captions.jsonl"), more)
     assert main(["train", str(recipe), "--out", str(folder / "pretrained")]) == 0
     metrics = json.loads((folder / "pretrained" / "metrics.json").read_text())
-    assert {"words", "regions", "alignment"} <= set(metrics["held_out"])
-    assert (metrics["task"], metrics["n"]) == ("data", metrics["tasks"]["data"]["n"])
-    assert "R@1, text to image" in metrics["tasks"]["data"]
+    assert {"words", "regions", "alignment"} <= set(metrics["held_out"]["captions"])
+    assert "recall_at_1_text_to_image" in metrics["tasks"]["captions"]["figures"]
     capsys.readouterr()
     model = str(folder / "pretrained" / "model")
     assert main(["eval", model, "--task", "retrieval", "--data", str(folder / "captions.jsonl"), "--json"]) == 0
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert found["n"] == 20
-    assert found["R@10, image to text"] >= found["R@1, image to text"]
+    at_10, at_1 = (found["figures"][f"recall_at_{count}_image_to_text"]["value"] for count in (10, 1))
+    assert at_10 >= at_1
 
     data = f"pairs:{folder / 'captions.jsonl'}"
     tuned = write_recipe(folder / "t.yaml", TASKS, towers[1], data)
@@ -196,7 +195,7 @@ def test_pretraining_then_a_task(folder, towers, tmp_path, capsys):
     )
     pretrained = str(folder / "pretrained" / "model")
     assert main(["eval", pretrained, "--data", str(folder / "answers.jsonl")]) == 2
-    assert "neither generates text nor decides" in capsys.readouterr().err
+    assert "cannot answer it" in capsys.readouterr().err
 
 
 def write_regions(folder: Path, to: Path, width: int = 8) -> str:
@@ -220,7 +219,7 @@ def test_region_files_may_lie_elsewhere_when_a_model_is_evaluated(folder, capsys
 
     def accuracy(*more: str) -> float:
         assert main(["eval", model, "--data", data, "--json", *more]) == 0
-        return json.loads(capsys.readouterr().out.splitlines()[-1])["accuracy"]
+        return json.loads(capsys.readouterr().out.splitlines()[-1])["figures"]["accuracy"]["value"]
 
     before = accuracy()
     (folder / "regions").rename(folder / "moved")
@@ -254,8 +253,8 @@ def test_a_bad_record_is_told_from_another_process_as_from_this(folder, towers, 
 
 def test_a_dual_encoder_ranks_and_shortlists(folder, towers, capsys):
     recipe = folder / "dual.yaml"
-    side = "{width: 32, depth: 1, heads: 2, hidden: 64}"
-    text = "{vocabulary_size: 80, max_length: 16, width: 32, depth: 1, heads: 2, hidden: 64}"
+    side = "{width: 32, depth: 1, heads: 2, mlp_width: 64}"
+    text = "{vocabulary_size: 80, max_length: 16, width: 32, depth: 1, heads: 2, mlp_width: 64}"
     recipe.write_text(
         f"""model:
   class_path: vislang.models.dual_encoder.model.DualEncoderRecipe
@@ -280,7 +279,8 @@ train: {{steps: 6, batch_size: 8, eval_every: 3, eval_examples: 4, checkpoint_ev
     assert main([*slow, "--shortlist", dual, "--shortlist-size", "1"]) == 0
     short = json.loads(capsys.readouterr().out)
     # Of one candidate each, the slower model can find no more than the faster one found.
-    assert short["R@1, text to image"] <= 1
+    at_1 = "recall_at_1_text_to_image"
+    assert short["figures"][at_1]["value"] <= alone["figures"][at_1]["value"] <= 1
     assert alone["n"] == short["n"] == 20
     assert main([*slow, "--shortlist", str(folder)]) == 2
     assert "no config.json" in capsys.readouterr().err
@@ -293,39 +293,54 @@ def test_a_benchmark_is_evaluated_from_predictions_and_by_a_model(recipe, folder
     asked = ["--task", "hateful-memes", "--data", str(folder), "--split", "dev_seen", "--json"]
     assert main(["eval", str(folder / "said.csv"), *asked]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert found["accuracy"] == 0.75
-    assert found["AUROC"] == 1
+    assert found["figures"]["accuracy"]["value"] == 0.75
+    assert found["figures"]["auroc"]["value"] == 1
     data = f"hateful-memes:{folder}:dev_seen"
     assert main(["train", str(recipe), "--data", data, "--out", str(folder / "run"), "--train.stop_and_go=false"]) == 0
     capsys.readouterr()
     assert main(["eval", str(folder / "run" / "model"), *asked]) == 0
-    assert 0 <= json.loads(capsys.readouterr().out)["AUROC"] <= 1
+    assert 0 <= json.loads(capsys.readouterr().out)["figures"]["auroc"]["value"] <= 1
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["MODEL"], "name a --task, a --data file, or both"),
-        (["MODEL", "--task", "unheard-of"], "known are easy-vqa, easy-vqa-films, scenes, retrieval, vqa"),
-        (["MODEL", "--task", "vqa"], "name the folder with its files as --data"),
+        (["MODEL"], "name a --task (vislang tasks lists them), or a file of your own with --data"),
+        (["MODEL", "--task", "unheard-of"], "unheard-of: no such task. There are vqa, vcr"),
+        (["MODEL", "--task", "vqa"], "vqa: needs its data. Write vqa:"),
         (["MODEL", "--task", "vqa", "--data", "nowhere"], "no such folder"),
-        (["MODEL", "--data", "nowhere.jsonl"], "neither a file nor a task"),
-        (["MODEL", "--task", "retrieval"], "name a folder with Karpathy's JSON"),
-        (["MODEL", "--data", "FOLDER/boxes.jsonl"], "and this model has answers (answers)"),
-        (["MODEL", "--data", "FOLDER/answers.jsonl", "--head", "boxes"], "boxes: a case that wants answers"),
+        (["MODEL", "--data", "nowhere.jsonl"], "nowhere.jsonl: cannot be read (No such file"),
+        (["MODEL", "--task", "retrieval"], "retrieval: needs its data. Write retrieval:SOURCE, or "),
+        (
+            ["MODEL", "--data", "FOLDER/boxes.jsonl"],
+            "it has no head for a target of the kind box; it has answers (answers)",
+        ),
+        (
+            ["MODEL", "--data", "FOLDER/answers.jsonl", "--head", "boxes"],
+            "head boxes: this model has answers (answers)",
+        ),
         (
             ["MODEL", "--data", "FOLDER/answers.jsonl", "--split", "dev"],
-            "--split: FOLDER/answers.jsonl dev",
+            "FOLDER/answers.jsonl: has no splits, and so no 'dev'. Leave the split out",
         ),
         (
             ["MODEL", "--task", "easy-vqa", "--data", "FOLDER/answers.jsonl"],
-            "--data: easy-vqa FOLDER",
+            "--data: easy-vqa comes with its data; leave --data out",
         ),
-        (["MODEL", "--task", "retrieval", "--data", "FOLDER/captions.jsonl", "--head", "x"], "--head: retrieval"),
-        (["MODEL", "--task", "easy-vqa", "--split", "dev"], "not 'dev'"),
+        (
+            ["MODEL", "--task", "retrieval", "--data", "FOLDER/captions.jsonl", "--head", "x"],
+            "--head: FOLDER/run/model answers retrieval by match",
+        ),
+        (["MODEL", "--task", "easy-vqa", "--split", "dev"], "easy-vqa: no split 'dev'; there are train, test"),
         (["MODEL", "--data", "FOLDER/answers.jsonl", "--shortlist", "x"], "--shortlist: FOLDER"),
-        (["MODEL", "--task", "retrieval", "--data", "FOLDER/captions.jsonl", "--split", "x"], "--split: retrieval"),
-        (["MODEL", "--data", "FOLDER/answers.jsonl", "--write", "none/said.jsonl"], "there is no folder none"),
+        (
+            ["MODEL", "--task", "retrieval", "--data", "FOLDER/captions.jsonl", "--split", "x"],
+            "retrieval: has no splits, and so no 'x'",
+        ),
+        (
+            ["MODEL", "--data", "FOLDER/answers.jsonl", "--out", "FOLDER/answers.jsonl/x"],
+            "answers.jsonl is a file. Name a folder",
+        ),
         (["MODEL", "--task", "retrieval", "--data", "FOLDER/bad.jsonl"], "2 bad records"),
     ],
 )
@@ -346,7 +361,7 @@ def test_careless_evaluation(folder, towers, tmp_path_factory, arguments, messag
         (["--train.stop_and_go=true", "--train.eval_every=0"], "stop_and_go goes by scores on examples held out"),
         (["--model.streams.width=33"], "width 33 is no multiple of 2 heads"),
         (["--model.streams.single_stream=true", "--model.streams.width=64"], "single_stream: has one width"),
-        (["--data=nothing"], "neither a file nor a task"),
+        (["--data=nothing"], "nothing: no such source. A source is"),
         (["--model.regions.tower=nothing"], "vision tower 'nothing'"),
         (["--hold_out=0"], "nothing left to score on"),
     ],

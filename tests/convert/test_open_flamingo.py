@@ -13,7 +13,7 @@ from tests.models.flamingo.test_prefill import as_the_original, writes_media  # 
 from vislang.cli import main
 from vislang.convert import open_flamingo
 from vislang.models.flamingo.bridge import FlamingoConfig
-from vislang.models.flamingo.converted import OldFlamingo
+from vislang.models.flamingo.converted import ConvertedFlamingo
 from vislang.models.flamingo.decoding import Decoding, generate
 from vislang.models.flamingo.prefill import Runner
 from vislang.models.towers.causal_lm import CausalLMWithRows
@@ -145,7 +145,7 @@ def test_rows_that_were_added_or_trained(family):
     torch.testing.assert_close(embedded[1:3], rows)
     torch.testing.assert_close(embedded[[0, 3]], lm.get_input_embeddings().weight[[4, 6]])
     mask = torch.ones_like(ids)
-    hidden = extended.run(extended.embed(ids), mask, torch.arange(4)[None])
+    hidden = extended(extended.embed(ids), mask, torch.arange(4)[None])
     logits, plain = extended.logits(hidden), lm.get_output_embeddings()
     if lm.config.tie_word_embeddings:
         assert logits.shape[-1] == size + 1
@@ -169,12 +169,12 @@ def checkpoint(towers, tmp_path):
     config = FlamingoConfig(
         gated_layers=[1], latents=4, resampler_depth=2, scales=[1.0], gate_all_text=True, media_token=size + 1
     )
-    model = OldFlamingo(config, towers[0], 16, torch.arange(size, size + 2), rows[-2:], {"path": "model.layers"})
+    model = ConvertedFlamingo(config, towers[0], 16, torch.arange(size, size + 2), rows[-2:], {"path": "model.layers"})
     with torch.no_grad():
         for block in model.bridge.gated_blocks.values():
             block.attention_gate.fill_(1.0)
             block.feed_forward_gate.fill_(1.0)
-    state = {key: place.of(model.bridge.state_dict()) for key, place in open_flamingo.keys(model)}
+    state = {key: slot.of(model.bridge.state_dict()) for key, slot in open_flamingo.keys(model)}
     state["lang_encoder.model.embed_tokens.weight"] = rows
     torch.save(state, tmp_path / "checkpoint.pt")
     (tmp_path / "config.json").write_text(json.dumps({"media_token_id": size + 1, "eoc_token_id": size}))

@@ -15,7 +15,7 @@ from vislang.cli import main
 from vislang.convert import vilbert
 from vislang.convert.keys import ConversionError
 from vislang.models.loading import load
-from vislang.models.vilbert.model import HeadConfig
+from vislang.models.vilbert.heads import HeadConfig
 
 PARITY = Path(__file__).parents[1] / "parity"
 CASES = ("vilbert_pretraining", "vilbert_tasks", "vilbert_tasks_tokens")

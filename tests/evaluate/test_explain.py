@@ -8,11 +8,11 @@ import torch.nn.functional as F
 
 from tests.browser import browse
 from tests.models.test_vilbert_pretraining import COLOURS, picture
-from tests.models.test_vilbert_tasks import cases_of, model_of
-from vislang.case import Case
+from tests.models.test_vilbert_tasks import examples_of, model_of
 from vislang.cli import main
 from vislang.document import Document
 from vislang.errors import UserError
+from vislang.example import Example
 
 
 @pytest.fixture
@@ -20,12 +20,12 @@ def images(tmp_path):
     return [picture(tmp_path / f"{number}.png", COLOURS[number % 4], number) for number in range(16)]
 
 
-@pytest.mark.parametrize("kind", ["answers", "place"])
+@pytest.mark.parametrize("kind", ["answers", "box"])
 def test_the_attention_shown_is_the_attention_used(towers, images, kind, monkeypatch):
     """The kernel's own inputs are caught on the way to the decision, and the weights computed from them."""
-    cases = cases_of(kind, images)
-    model = model_of(towers, cases).eval()
-    shown = model.explain(cases[3])
+    examples = examples_of(kind, images)
+    model = model_of(towers, examples).eval()
+    shown = model.explain(examples[3])
     used = []
     kernel = F.scaled_dot_product_attention
 
@@ -36,38 +36,38 @@ def test_the_attention_shown_is_the_attention_used(towers, images, kind, monkeyp
         return kernel(queries, keys, values, attn_mask=attn_mask, **rest)
 
     monkeypatch.setattr(F, "scaled_dot_product_attention", watched)
-    (decision,) = model.decide([cases[3]])
+    (prediction,) = model.decide([examples[3]])
     (block,) = shown.blocks
     assert len(used) == 2
     torch.testing.assert_close(block.text, used[0], atol=1e-5, rtol=0)
     torch.testing.assert_close(block.regions, used[1], atol=1e-5, rtol=0)
     torch.testing.assert_close(block.text.sum(dim=-1), torch.ones(block.text.shape[:2]))
-    assert decision == shown.decision
+    assert prediction == shown.prediction
     assert shown.tokens[0] == "[CLS]"
     assert block.text.shape == (2, len(shown.tokens), len(shown.boxes))
 
 
 def test_what_cannot_be_shown_is_refused(towers, images):
-    model = model_of(towers, cases_of("choice", images)).eval()
-    with pytest.raises(UserError, match="choice 0: 3 options, 3 images; show one of each"):
-        model.explain(cases_of("choice", images)[0])
-    single = model_of(towers, cases_of("answers", images), single_stream=True)
-    with pytest.raises(UserError, match="has no co-attention to be shown"):
-        single.explain(Case("x", (Document([images[0], "what?"]),), None, "answers"))
+    model = model_of(towers, examples_of("choice", images)).eval()
+    with pytest.raises(UserError, match="3 choices"):
+        model.explain(examples_of("choice", images)[0])
+    single = model_of(towers, examples_of("answers", images), single_stream=True)
+    with pytest.raises(UserError, match="has no co-attention to show"):
+        single.explain(Example("x", Document([images[0], "what?"]), task="answers"))
 
 
 def test_of_a_model_that_chooses_the_score_of_the_one_text_is_shown(towers, images):
-    model = model_of(towers, cases_of("choice", images)).eval()
-    case = Case("x", (Document([images[0], "a red shape"]),), None, "choice")
-    decision = model.explain(case).decision
-    assert not decision.candidates
+    model = model_of(towers, examples_of("choice", images)).eval()
+    example = Example("x", Document([images[0], "a red shape"]), task="choice")
+    prediction = model.explain(example).prediction
+    assert not prediction.candidates
     (scores,) = model.match_all([images[0]], ["a red shape"])
-    assert decision.best == pytest.approx(float(scores[0]), abs=1e-5)
+    assert prediction.answer == pytest.approx(float(scores[0]), abs=1e-5)
 
 
-@pytest.fixture(params=["answers", "place"])
+@pytest.fixture(params=["answers", "box"])
 def page(towers, images, tmp_path, request):
-    model_of(towers, cases_of(request.param, images)).save(tmp_path / "model")
+    model_of(towers, examples_of(request.param, images)).save(tmp_path / "model")
     out = tmp_path / "page.html"
     text = "what <b id='leak'>colour</b>?"
     assert main(["explain", str(tmp_path / "model"), str(images[0].source), text, "-o", str(out)]) == 0
@@ -93,23 +93,23 @@ def test_the_page_stands_alone_and_a_browser_shows_it(page, tmp_path):
 
 def test_ask_prints_what_was_decided(towers, images, tmp_path, capsys):
     path = str(images[0].source)
-    model_of(towers, cases_of("answers", images)).save(tmp_path / "model")
+    model_of(towers, examples_of("answers", images)).save(tmp_path / "model")
     assert main(["ask", str(tmp_path / "model"), path, "what colour?"]) == 0
     assert capsys.readouterr().out.strip() in (*COLOURS, "dark")
-    model_of(towers, cases_of("place", images)).save(tmp_path / "pointing")
+    model_of(towers, examples_of("box", images)).save(tmp_path / "pointing")
     assert main(["ask", str(tmp_path / "pointing"), path, "the shape"]) == 0
     assert "(left, top, right, bottom)" in capsys.readouterr().out
     assert main(["ask", str(tmp_path / "model"), path]) == 2
-    assert "decides on an image and a text" in capsys.readouterr().err
+    assert "holds 0 texts; this model reads one beside an image" in capsys.readouterr().err
 
 
 def test_careless_use(towers, images, tmp_path, capsys):
-    model_of(towers, cases_of("answers", images)).save(tmp_path / "model")
+    model_of(towers, examples_of("answers", images)).save(tmp_path / "model")
     assert main(["explain", str(tmp_path / "model"), str(tmp_path / "none.png"), "what?"]) == 2
     assert "no such file" in capsys.readouterr().err
     picture_path = str(images[0].source)
     assert main(["explain", str(tmp_path / "model"), picture_path, "what?", "--head", "other"]) == 2
     assert "this model has answers (answers)" in capsys.readouterr().err
     assert main(["explain", str(tmp_path / "model"), picture_path, " ", "-o", str(tmp_path / "x.html")]) == 2
-    assert "holds 0 texts" in capsys.readouterr().err
+    assert "the text is empty" in capsys.readouterr().err
     assert not (tmp_path / "x.html").exists()

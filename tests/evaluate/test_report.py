@@ -42,7 +42,14 @@ def test_a_browser_shows_it_whole(page, tmp_path):
         assert all(plot.size["width"] > 200 and plot.size["height"] > 100 for plot in plots)
         assert browser.find_elements(By.ID, "leak") == [], "a question became markup"
         text = browser.find_element(By.TAG_NAME, "body").text
-        for expected in ("Wrong answers", "Right answers", "tanh(gate)", "images taken away", "Seed 0", "torch "):
+        for expected in (
+            "my: wrong answers",
+            "my: right answers",
+            "tanh(gate)",
+            "images taken away",
+            "Seed 0",
+            "torch ",
+        ):
             assert expected in text
         configuration = browser.find_element(By.TAG_NAME, "details")
         assert not configuration.find_element(By.TAG_NAME, "pre").is_displayed()

@@ -12,10 +12,17 @@ from torch import nn
 import vislang.models
 import vislang.nn
 from tests.models.test_data2vec import model as data2vec
+from vislang.capabilities import Decides, Embeds, Explains, Matches, Reads, Reveals, Trainable
 from vislang.errors import UserError
 from vislang.models.base import TrainableModel, fill_model, write_model
+from vislang.models.data2vec.finetuning import FineTuned
+from vislang.models.data2vec.model import Data2Vec
+from vislang.models.data2vec.pretraining import Pretraining
+from vislang.models.dual_encoder.model import ContrastiveEncoder
 from vislang.models.loading import current_settings, load
 from vislang.models.precision import dtype_of, fastest_dtype
+from vislang.models.vilbert.pretraining import PretrainedViLBERT
+from vislang.models.vilbert.tasks import ViLBERTForTasks
 
 
 def modules() -> list[type[nn.Module]]:
@@ -150,3 +157,20 @@ def test_a_visible_gpu_does_not_decide_for_a_model_on_the_processor(monkeypatch)
     assert dtype_of("auto") == dtype_of("auto", "cpu") == expected
     assert dtype_of("auto", "cuda") != expected
     assert dtype_of("float32", "cuda") == torch.float32
+
+
+def test_models_have_the_capabilities_that_they_name():
+    for model, capabilities in (
+        (FineTuned, (Decides, Embeds, Reads, Trainable)),
+        (ViLBERTForTasks, (Decides, Explains, Matches, Reads, Trainable)),
+        (PretrainedViLBERT, (Matches, Reads, Trainable)),
+        (ContrastiveEncoder, (Matches, Embeds, Reads, Trainable)),
+        (Pretraining, (Embeds, Reveals, Reads, Trainable)),
+        (Data2Vec, (Embeds, Reads)),
+    ):
+        for capability in capabilities:
+            methods = [
+                name for name in vars(capability) if not name.startswith("_") and callable(vars(capability)[name])
+            ]
+            assert methods
+            assert all(callable(getattr(model, name)) for name in methods), (model, capability)

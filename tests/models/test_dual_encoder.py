@@ -22,7 +22,7 @@ from vislang.models.dual_encoder.model import (
 )
 from vislang.models.loading import load
 from vislang.models.regions.readers import RegionsConfig
-from vislang.models.vilbert.model import TextStreamConfig, VisionStreamConfig
+from vislang.models.vilbert.config import TextStreamConfig, VisionStreamConfig
 from vislang.models.vilbert.word_pieces import WordPieces
 
 

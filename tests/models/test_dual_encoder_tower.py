@@ -63,8 +63,9 @@ def test_a_flamingo_stands_on_it_and_refuses_another(trained, towers, pairs, tmp
 
 
 def test_it_chooses_shots(trained, pairs):  # noqa: F811
-    from vislang.tasks.few_shot import FewShotTask, right
     from vislang.tasks.material import as_example
+
+    from vislang.tasks.few_shot import FewShotTask, right
 
     examples = [as_example(pair) for pair in pairs]
     likeness = likeness_of(trained[0], FewShotTask("x", examples[4:], examples[:4], right))
@@ -74,19 +75,19 @@ def test_it_chooses_shots(trained, pairs):  # noqa: F811
 
 def test_search_and_classes(trained, pairs, tmp_path, capsys):  # noqa: F811
     _, folder = trained
-    wanted = pairs[0].parts[1]
-    assert main(["search", folder, wanted, str(tmp_path), "--top", "4", "--json"]) == 0
+    caption = pairs[0].target.references[0]
+    assert main(["search", folder, caption, str(tmp_path), "--top", "4", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    right = {pair.media[0].name for pair in pairs if pair.parts[1] == wanted}
+    right = {pair.media[0].name for pair in pairs if pair.target.references[0] == caption}
     assert {each["image"] for each in found} == right
     assert [each["score"] for each in found] == sorted((each["score"] for each in found), reverse=True)
-    colours = list(dict.fromkeys(pair.parts[1].split()[1] for pair in pairs))
+    colours = list(dict.fromkeys(pair.target.references[0].split()[1] for pair in pairs))
     labels = ",".join(colours)
     assert main(["classify", folder, str(tmp_path), "--labels", labels, "--template", "a {} shape", "--json"]) == 0
-    said = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    truth = {pair.media[0].name: pair.parts[1].split()[1] for pair in pairs}
-    assert sum(each["label"] == truth[each["image"]] for each in said) >= 14
-    assert main(["search", folder, wanted, str(tmp_path)]) == 0
+    answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    truth = {pair.media[0].name: pair.target.references[0].split()[1] for pair in pairs}
+    assert sum(each["label"] == truth[each["image"]] for each in answers) >= 14
+    assert main(["search", folder, caption, str(tmp_path)]) == 0
     assert main(["classify", folder, str(tmp_path), "--labels", labels]) == 0
 
 

@@ -207,12 +207,12 @@ def test_a_run_over_two_streams_resumes_bit_for_bit(pretraining, tmp_path, capsy
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     assert main(["train", str(pretraining), "--out", str(whole)]) == 0
     shown = capsys.readouterr().out
-    assert "pictures: 10 documents to learn from, 2 held out" in " ".join(shown.split())
+    assert "pictures: 10 examples to train on, 2 to watch" in " ".join(shown.split())
     assert "explained" in shown
     rows = [row for row in read_metrics(whole / "metrics.jsonl") if "loss" in row]
     first = rows[0]
     assert first["loss"] == pytest.approx(first["loss/pictures/regression"] + 0.5 * first["loss/prose/regression"])
-    # Cut the run back to its second checkpoint, as a kill would have left it, and go on with workers.
+    # Cut the run back to its second checkpoint, as a kill would have left it, and resume with workers.
     assert main(["train", str(pretraining), "--out", str(stopped)]) == 0
     for path in sorted((stopped / "checkpoints").iterdir())[-1:]:
         (path / "state.pt").unlink()
@@ -272,11 +272,13 @@ def test_the_report_shows_gaps_agreement_curves_and_neighbours(pretraining, tmp_
     run = tmp_path / "run"
     assert main(["train", str(pretraining), "--out", str(run)]) == 0
     page = (run / "report.html").read_text(encoding="utf-8")
-    assert "pictures: what is hidden" in page
+    assert "pictures: what is masked" in page
     assert "prose: nearest neighbours" in page
     assert page.count('alt="gaps of') == 2, "one for each picture held out"
-    assert page.count("<svg") == 4
-    assert 'class="hidden"' in page
+    # The loss of each stream, in training and on examples kept from it; and four diagnostics.
+    assert page.count("<svg") == 2 + 2 + 4
+    assert "eval/pictures/explained_variance" in page
+    assert 'class="masked"' in page
     assert re.findall(r'src="(?!data:)', page) == []
     (run / "report.html").unlink()
     assert main(["report", str(run)]) == 0

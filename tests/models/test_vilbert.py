@@ -4,16 +4,9 @@ import pytest
 import torch
 
 from vislang.errors import UserError
-from vislang.models.vilbert.model import (
-    PretrainingLabels,
-    TextStreamConfig,
-    ViLBERT,
-    ViLBERTConfig,
-    VisionStreamConfig,
-    original_heads,
-    preset,
-    pretraining_losses,
-)
+from vislang.models.vilbert.config import TextStreamConfig, ViLBERTConfig, VisionStreamConfig, preset
+from vislang.models.vilbert.heads import original_heads
+from vislang.models.vilbert.model import PretrainingLabels, ViLBERT, pretraining_losses
 
 TEXT = {"vocabulary_size": 50, "max_length": 16, "width": 16, "heads": 2, "mlp_width": 32, "depth": 3}
 VISION = {"feature_width": 10, "classes": 7, "width": 24, "heads": 2, "mlp_width": 24, "depth": 2}

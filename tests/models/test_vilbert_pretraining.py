@@ -14,8 +14,9 @@ from vislang.example import Example, Label, Text
 from vislang.models.loading import load
 from vislang.models.regions.readers import RegionsConfig
 from vislang.models.regions.sources import ClusteredRegions, GridRegions
+from vislang.models.vilbert.config import TextStreamConfig, ViLBERTConfig, VisionStreamConfig
 from vislang.models.vilbert.inputs import encode
-from vislang.models.vilbert.model import TextStreamConfig, ViLBERT, ViLBERTConfig, VisionStreamConfig
+from vislang.models.vilbert.model import ViLBERT
 from vislang.models.vilbert.pretraining import PairMasking, PretrainedViLBERT, ViLBERTPretrainingRecipe
 
 COLOURS = ("red", "blue", "green", "black")

@@ -16,8 +16,20 @@ from vislang.example import Answer, Answers, Example
 VIDEOS = (".mp4", ".webm", ".mkv", ".mov", ".avi", ".m4v", ".ogv", ".mpg", ".mpeg")
 """Endings of the names of videos; everything else is an image."""
 
-WRITING = ("shot", "max_new_tokens", "temperature", "top_k", "top_p", "beams", "length_penalty", "returns", "stop")
-"""Options that only a model that writes goes by."""
+WRITING = (
+    "shot",
+    "max_new_tokens",
+    "temperature",
+    "top_k",
+    "top_p",
+    "seed",
+    "beams",
+    "length_penalty",
+    "returns",
+    "stop",
+    "drop_examples",
+)
+"""Options that only a model that writes uses."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +107,7 @@ class Ask:
             self._write(model, model.prompts.render(example, shots), options, decoding)
             return 0
         if not isinstance(model, Decides):
-            raise UserError(f"{self.model}: is a {type(model).__name__}, which neither writes text nor decides.")
+            raise UserError(f"{self.model}: is a {type(model).__name__}, which neither generates text nor decides.")
         self._decide(model, example, options)
         return 0
 
@@ -162,7 +174,7 @@ def whole(text: str, what: str) -> str:
         UserError: it is empty, or was not UTF-8.
     """
     if not text.strip():
-        raise UserError(f"{what} is empty; write it, or leave it out.")
+        raise UserError(f"{what} is empty. Write something in it.")
     if any(0xD800 <= ord(character) <= 0xDFFF for character in text):
         raise UserError(f"{what} is not valid UTF-8. Type it again in a terminal that is set to UTF-8.")
     return text

@@ -79,13 +79,15 @@ class Evaluate:
         if source.is_file():
             return self._predictions(source)
         task, examples, bad = self._opened_task(self._spec(), self.split)
+        if not examples:
+            raise DataError(f"{task.name}: no good record in it.")
         if self.shots is not None:
             from vislang.commands.few_shot import few_shot
 
             return few_shot(self, task, examples, bad)
-        if not examples:
-            raise DataError(f"{task.name}: no good record in it.")
         from vislang.evaluate.evaluation import evaluate, must_have_way, way_of
+
+        examples = task.subset(examples, self.limit, self.seed)
 
         model = self._opened_model()
         way = self.way or way_of(model, task)
@@ -126,20 +128,24 @@ class Evaluate:
         if self.data is None:
             assert self.task is not None
             return self.task
-        return self.data if self.task is None else f"{self.task}:{self.data}"
+        if self.task is None:
+            return self.data
+        from vislang.tasks.catalogue import TASKS
+
+        if self.task in TASKS and not TASKS[self.task].needs:
+            raise UserError(f"--data: {self.task} comes with its data; leave --data out, or --task.")
+        return f"{self.task}:{self.data}"
 
     def _opened_task(self, spec: str, split: str | None) -> tuple[Any, list[Any], int]:
         """The task, its examples, and how many bad records were left out."""
         from vislang.tasks.catalogue import open_task
 
-        task = open_task(spec)
         problems: list[Problem] = []
         with reporting("reading records") as progress:
+            task = open_task(spec, None, problems, progress)
             examples = task.examples(split or task.default_split, problems, progress)
         must_be_good(problems, self.skip_bad_records, spec)
-        if self.shots is not None:
-            return task, examples, len(problems)
-        return task, task.subset(examples, self.limit, self.seed), len(problems)
+        return task, examples, len(problems)
 
     def _opened_model(self) -> Any:
         from vislang.models.loading import load
@@ -176,9 +182,9 @@ class Evaluate:
             recorded = self._recorded(file)
         spec = recorded.get("spec") or self._spec()
         limit, seed = recorded.get("limit", self.limit), recorded.get("seed", self.seed)
-        task, _, bad = self._opened_task(spec, recorded.get("split") or self.split)
+        task, examples, bad = self._opened_task(spec, recorded.get("split") or self.split)
         split = recorded.get("split") or self.split or task.default_split
-        examples = task.subset(task.examples(split, []), limit, seed)
+        examples = task.subset(examples, limit, seed)
         predictions = task.read_predictions(file, examples)
         from vislang.metrics.figure import SCHEMA, figures_as_json
 

@@ -7,14 +7,15 @@ docstring.
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import inspect
 import re
 import typing
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
-from jsonargparse import ArgumentParser
+from vislang.errors import UserError
 
 
 class Command(Protocol):
@@ -50,15 +51,26 @@ def overrides() -> Any:
     return dataclasses.field(default_factory=list, metadata={"overrides": True})
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser that reports a mistake as every other part of vislang does: in one sentence, without its usage."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message.removeprefix('argument ')}. See {self.prog} --help.")
+
+
 def parse(command: type, prog: str, arguments: Sequence[str]) -> Any:
-    """The command with the options of a command line; exits with a usage message where they do not fit.
+    """The command with the options of a command line.
 
     Args:
         command: the dataclass.
         prog: what it is called, such as ``vislang search``.
         arguments: the words behind that.
+
+    Raises:
+        UserError: an option does not exist, lacks its value, or has one of another type.
     """
-    parser = ArgumentParser(prog=prog, description=inspect.cleandoc(command.__doc__ or "").split("\n\n")[0])
+    about = inspect.cleandoc(command.__doc__ or "").split("\n\n")[0].replace("%", "%%")
+    parser = _Parser(prog=prog, description=about, allow_abbrev=False)
     hints = typing.get_type_hints(command)
     helps = _helps(command)
     known: set[str] = set()
@@ -71,43 +83,56 @@ def parse(command: type, prog: str, arguments: Sequence[str]) -> Any:
     rest: list[str] = []
     if rest_field is not None:
         arguments, rest = _split(arguments, known)
-    values = {name: value for name, value in vars(parser.parse_args(list(arguments))).items() if name in hints}
+    # Options may stand between the positional arguments.
+    values = vars(parser.parse_intermixed_args(list(arguments)))
     return command(**values, **({} if rest_field is None else {rest_field: rest}))
 
 
-def _add(parser: ArgumentParser, field: dataclasses.Field, hint: Any, help_text: str) -> set[str]:
+def _add(parser: argparse.ArgumentParser, field: dataclasses.Field, hint: Any, help_text: str) -> set[str]:
+    shape: dict[str, Any] = {**_values(hint), "help": help_text}
     if field.metadata.get("positional"):
-        many = typing.get_origin(hint) is list
-        nargs: dict[str, Any] = {"nargs": "+"} if many else {"nargs": "?"} if field.default is None else {}
-        kind = typing.get_args(hint)[0] if many else hint
-        parser.add_argument(field.name, type=kind, help=help_text, **nargs)
+        if typing.get_origin(hint) is list:
+            shape["nargs"] = "+"
+        elif field.default is None:
+            shape["nargs"] = "?"
+        parser.add_argument(field.name, **shape)
         return set()
     flag = f"--{field.name.replace('_', '-')}" if len(field.name) > 1 else f"-{field.name}"
     if hint is bool:
         parser.add_argument(flag, action="store_true", help=help_text)
     elif "repeated" in field.metadata:
         words = field.metadata["repeated"]
-        shape: dict[str, Any] = {"nargs": len(words), "metavar": words} if len(words) > 1 else {"metavar": words[0]}
-        parser.add_argument(flag, action="append", default=[], help=help_text, **shape)
+        several = {"nargs": len(words), "metavar": words} if len(words) > 1 else {"metavar": words[0]}
+        parser.add_argument(flag, action="append", default=[], help=help_text, **several)
     elif field.metadata.get("required"):
-        parser.add_argument(flag, type=hint, required=True, help=help_text)
+        parser.add_argument(flag, required=True, **shape)
     else:
-        names = ["-o", flag] if field.name == "out" else [flag]
-        parser.add_argument(*names, type=hint, default=field.default, help=help_text)
-    return {flag}
+        if field.default is not None and field.default != "":
+            shape["help"] = f"{help_text} (default: %(default)s)"
+        parser.add_argument(*(["-o", flag] if field.name == "out" else [flag]), default=field.default, **shape)
+    return {flag, "-o"} if field.name == "out" else {flag}
+
+
+def _values(hint: Any) -> dict[str, Any]:
+    """What argparse has to know of a type: what reads a word, or the words that there are."""
+    inner = [part for part in typing.get_args(hint) if part is not type(None)]
+    if typing.get_origin(hint) is typing.Literal:
+        return {"choices": typing.get_args(hint)}
+    return _values(inner[0]) if inner else {"type": hint}
 
 
 def _split(arguments: Sequence[str], known: set[str]) -> tuple[list[str], list[str]]:
-    """The words of a parser's own options and positional arguments, and all others."""
+    """The words of a parser's own options and positional arguments, and all others: options with one value each."""
     own: list[str] = []
     rest: list[str] = []
-    into = own
-    for word in arguments:
-        if word.startswith("--"):
-            into = own if word.split("=")[0] in known | {"--help"} else rest
-        into.append(word)
-        # An option with its value in one word takes no further word.
-        into = own if word.startswith("--") and "=" in word else into
+    words = iter(arguments)
+    for word in words:
+        if not word.startswith("--") or word.split("=")[0] in known | {"--help"}:
+            own.append(word)
+            continue
+        rest.append(word)
+        if "=" not in word:
+            rest += [value for value in [next(words, None)] if value is not None]
     return own, rest
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,12 +11,10 @@ from rich.table import Table
 from vislang.commands.options import positional, required
 from vislang.commands.outputs import needs
 from vislang.console import console, reporting
-from vislang.errors import UserError
 from vislang.metrics.figure import SCHEMA, figures_as_json, show
 
 if TYPE_CHECKING:
     from vislang.evaluate.probe import Probed
-    from vislang.tasks.probes import ProbeTask
 
 
 @dataclass(frozen=True)
@@ -42,7 +39,8 @@ class Probe:
         """Print the figures; returns 0."""
         needs("sklearn", "eval", "a probe")
         from vislang.evaluate import baselines
-        from vislang.evaluate.probe import majority
+        from vislang.evaluate.features import frozen_features
+        from vislang.evaluate.probe import both_probes, majority
         from vislang.models.loading import load
         from vislang.tasks.catalogue import open_task
         from vislang.tasks.probes import ProbeTask, as_probe
@@ -54,7 +52,7 @@ class Probe:
         for source in self.models:
             model = load(source)
             with reporting("embedding") as progress:
-                features = frozen_features(model, source, documents, self.encoder, progress)
+                features = frozen_features(model, documents, self.encoder, progress)
             rows[source] = both_probes(features, task)
         if self.baselines:
             for name, raw in baselines.raw_features(documents).items():
@@ -66,45 +64,6 @@ class Probe:
         else:
             console.print(_table(task.name, n, rows))
         return 0
-
-
-def frozen_features(
-    model: Any,
-    source: str,
-    documents: Sequence[Any],
-    encoder: Literal["student", "teacher"] = "student",
-    progress: Any = None,
-) -> dict[str, Any]:
-    """What a model makes of documents: of data2vec at the depths among which a probe chooses (the lower half never was
-    best), of others their embedding.
-
-    Of recordings each third is averaged apart, as it is for the baseline: the order of sounds makes a word.
-
-    Raises:
-        UserError: the model gives no vectors.
-    """
-    from vislang.capabilities import Embeds
-    from vislang.document import Audio
-    from vislang.models.data2vec.model import Data2Vec
-
-    if isinstance(model, Data2Vec):
-        depth = len(model.student.blocks)
-        depths = sorted({(depth + 1) // 2, max(1, depth - 1), depth})
-        parts = 3 if isinstance(documents[0].parts[0], Audio) else 1
-        vectors = model.embed_at(documents, depths, encoder=encoder, parts=parts, progress=progress)
-        return {f"{blocks} blocks": made.numpy() for blocks, made in vectors.items()}
-    if encoder != "student":
-        raise UserError(f"--encoder {encoder}: {source} has no teacher; leave it out.")
-    if not isinstance(model, Embeds):
-        raise UserError(f"{source}: is a {type(model).__name__}, which gives no vectors.")
-    return {"embedding": model.embed(documents, progress=progress).numpy()}
-
-
-def both_probes(features: dict[str, Any], task: ProbeTask) -> dict[str, Probed]:
-    """The linear probe and the nearest neighbours."""
-    from vislang.evaluate.probe import probe
-
-    return {"linear": probe(features, task), "neighbours": probe(features, task, "knn")}
 
 
 def _plain(rows: dict[str, dict[str, Probed]]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """data2vec checkpoints of fairseq (examples/data2vec), both generations, by their own key names.
 
-Two things are told here: what fairseq's configuration means in our terms, and which of our parameters each of its
+Two things are here: what fairseq's configuration means in our terms, and which of our parameters each of its
 keys is. Everything else (loading, verifying gradients, verifying the teacher) follows from those two.
 """
 
@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vislang.convert.keys import ConversionError, Keys, Place, fill, linear
+from vislang.convert.keys import ConversionError, Keys, Slot, fill, linear
 from vislang.convert.settings import Settings
 from vislang.models.data2vec.blocks import EncoderConfig, run_blocks
 from vislang.models.data2vec.decoder import ConvolutionalDecoder, DecoderConfig
@@ -41,7 +41,7 @@ def build(config: Mapping[str, Any]) -> Data2Vec:
             ``data2vec_audio`` or ``data2vec_multi``. Text also needs ``vocab_size`` and ``pad``.
 
     Raises:
-        ConversionError: a field is missing, or asks for something that is not supported.
+        ConversionError: a field is missing, or has a value that is not supported.
     """
     settings = Settings(config)
     model = settings.need("model", str)
@@ -87,7 +87,7 @@ def _teacher(settings: Settings, **more: Any) -> TeacherConfig:
     return TeacherConfig(
         decay=settings.get("ema_decay", 0.999),
         end_decay=settings.get("ema_end_decay", 0.9999),
-        # The original takes the length of the run where nothing is said, which a checkpoint does not tell.
+        # The original takes the length of the run where there is no setting; a checkpoint does not have it.
         anneal_steps=settings.get("ema_anneal_end_step", settings.get("max_update", 0)),
         **more,
     )
@@ -95,9 +95,9 @@ def _teacher(settings: Settings, **more: Any) -> TeacherConfig:
 
 def _text_v1(settings: Settings) -> Data2Vec:
     transformer = settings.part("transformer")
-    transformer.refuse(adaptive_input=False, char_inputs=False, base_layers=0, no_decoder_final_norm=False)
+    transformer.require(adaptive_input=False, char_inputs=False, base_layers=0, no_decoder_final_norm=False)
     shape = transformer.part("encoder")
-    shape.refuse(embed_path=None, layers_to_keep=None)
+    shape.require(embed_path=None, layers_to_keep=None)
     norm_first = shape.get("normalize_before", False)
     encoder = EncoderConfig(
         width=shape.get("embed_dim", 768),
@@ -147,7 +147,7 @@ def _embedding(settings: Settings, learned: bool) -> dict[str, Any]:
 
 
 def _image_v1(settings: Settings) -> Data2Vec:
-    settings.refuse(shared_rel_pos_bias=True, ema_transformer_only=True)
+    settings.require(shared_rel_pos_bias=True, ema_transformer_only=True)
     width, initial = settings.get("embed_dim", 768), settings.get("layer_scale_init_value", 1e-4)
     encoder = EncoderConfig(
         width=width,
@@ -181,7 +181,7 @@ def _image_v1(settings: Settings) -> Data2Vec:
 
 
 def _speech_v1(settings: Settings) -> Data2Vec:
-    settings.refuse(layer_type="transformer")
+    settings.require(layer_type="transformer")
     norm_first = settings.get("layer_norm_first", False)
     encoder = EncoderConfig(
         width=settings.get("encoder_embed_dim", 768),
@@ -209,7 +209,7 @@ def _speech_v1(settings: Settings) -> Data2Vec:
     )
     layers_only = settings.get("ema_layers_only", True)
     if not layers_only:
-        settings.refuse(ema_transformer_only=True)
+        settings.require(ema_transformer_only=True)
     return Data2Vec(
         encoder,
         Modalities(speech=speech),
@@ -248,7 +248,7 @@ def _extractor_norm(settings: Settings) -> Any:
 
 
 def _v2(settings: Settings) -> Data2Vec:
-    settings.refuse(shared_decoder=None, recon_loss=0.0)
+    settings.require(shared_decoder=None, recon_loss=0.0)
     norm_first = settings.get("layer_norm_first", False)
     width = settings.get("embed_dim", 768)
     encoder = EncoderConfig(
@@ -269,7 +269,7 @@ def _v2(settings: Settings) -> Data2Vec:
     copies_input = []
     for name in _present(settings):
         part = settings.part("modalities").part(_THEIRS[name].lower())
-        part.refuse(learned_alibi=False, keep_masked_pct=0.0, transformer_decoder=False)
+        part.require(learned_alibi=False, keep_masked_pct=0.0, transformer_decoder=False)
         copies_input.append(part.get("ema_local_encoder", False))
         shared: dict[str, Any] = {
             "class_tokens": part.get("num_extra_tokens", 0),
@@ -377,12 +377,12 @@ def _decoder(part: Settings) -> DecoderConfig:
 # ------------------------------------------------------------------------------------------ which key is which
 
 
-def _fairseq_block(theirs: str, ours: str) -> Iterator[tuple[str, Place]]:
+def _fairseq_block(theirs: str, ours: str) -> Iterator[tuple[str, Slot]]:
     """A TransformerEncoderLayer, or a TransformerSentenceEncoderLayer (v1 text and speech)."""
     for part, side in enumerate(("q_proj", "k_proj", "v_proj")):
         for kind in ("weight", "bias"):
-            place = Place(f"{ours}.attention.to_queries_keys_values.{kind}", part, 3)
-            yield f"{theirs}.self_attn.{side}.{kind}", place
+            slot = Slot(f"{ours}.attention.to_queries_keys_values.{kind}", part, 3)
+            yield f"{theirs}.self_attn.{side}.{kind}", slot
     yield from linear(f"{theirs}.self_attn.out_proj", f"{ours}.attention.to_output")
     yield from linear(f"{theirs}.self_attn_layer_norm", f"{ours}.attention_norm")
     yield from linear(f"{theirs}.fc1", f"{ours}.widen")
@@ -390,23 +390,23 @@ def _fairseq_block(theirs: str, ours: str) -> Iterator[tuple[str, Place]]:
     yield from linear(f"{theirs}.final_layer_norm", f"{ours}.feed_forward_norm")
 
 
-def _beit_block(theirs: str, ours: str, scaled: bool) -> Iterator[tuple[str, Place]]:
+def _beit_block(theirs: str, ours: str, scaled: bool) -> Iterator[tuple[str, Slot]]:
     """A block of v1's vision transformer; its keys have no bias, which attention would not notice."""
     fused = f"{ours}.attention.to_queries_keys_values"
-    yield f"{theirs}.attn.qkv.weight", Place(f"{fused}.weight")
-    yield f"{theirs}.attn.q_bias", Place(f"{fused}.bias", 0, 3)
-    yield f"{theirs}.attn.v_bias", Place(f"{fused}.bias", 2, 3)
+    yield f"{theirs}.attn.qkv.weight", Slot(f"{fused}.weight")
+    yield f"{theirs}.attn.q_bias", Slot(f"{fused}.bias", 0, 3)
+    yield f"{theirs}.attn.v_bias", Slot(f"{fused}.bias", 2, 3)
     yield from linear(f"{theirs}.attn.proj", f"{ours}.attention.to_output")
     yield from linear(f"{theirs}.norm1", f"{ours}.attention_norm")
     yield from linear(f"{theirs}.norm2", f"{ours}.feed_forward_norm")
     yield from linear(f"{theirs}.mlp.0", f"{ours}.widen")
     yield from linear(f"{theirs}.mlp.2", f"{ours}.narrow")
     if scaled:
-        yield f"{theirs}.gamma_1", Place(f"{ours}.attention_scale")
-        yield f"{theirs}.gamma_2", Place(f"{ours}.feed_forward_scale")
+        yield f"{theirs}.gamma_1", Slot(f"{ours}.attention_scale")
+        yield f"{theirs}.gamma_2", Slot(f"{ours}.feed_forward_scale")
 
 
-def _alt_block(theirs: str, ours: str, affine: bool) -> Iterator[tuple[str, Place]]:
+def _alt_block(theirs: str, ours: str, affine: bool) -> Iterator[tuple[str, Slot]]:
     """A block of v2."""
     yield from linear(f"{theirs}.attn.qkv", f"{ours}.attention.to_queries_keys_values")
     yield from linear(f"{theirs}.attn.proj", f"{ours}.attention.to_output")
@@ -417,15 +417,15 @@ def _alt_block(theirs: str, ours: str, affine: bool) -> Iterator[tuple[str, Plac
         yield from linear(f"{theirs}.norm2", f"{ours}.feed_forward_norm")
 
 
-def _embedding_keys(theirs: str, ours: str, config: TextConfig) -> Iterator[tuple[str, Place]]:
-    yield f"{theirs}embed_tokens.weight", Place(f"{ours}.tokens.weight")
+def _embedding_keys(theirs: str, ours: str, config: TextConfig) -> Iterator[tuple[str, Slot]]:
+    yield f"{theirs}embed_tokens.weight", Slot(f"{ours}.tokens.weight")
     if config.positions == "learned":
-        yield f"{theirs}embed_positions.weight", Place(f"{ours}.positions.weight")
+        yield f"{theirs}embed_positions.weight", Slot(f"{ours}.positions.weight")
     if config.embedding_norm:
         yield from linear(f"{theirs}layernorm_embedding", f"{ours}.norm")
 
 
-def _convolution_keys(theirs: str, ours: str, config: SpeechConfig) -> Iterator[tuple[str, Place]]:
+def _convolution_keys(theirs: str, ours: str, config: SpeechConfig) -> Iterator[tuple[str, Slot]]:
     for index in range(len(config.convolutions)):
         kinds = ("weight", "bias") if config.convolution_bias else ("weight",)
         yield from linear(f"{theirs}.{index}.0", f"{ours}.convolutions.{index}", *kinds)
@@ -436,13 +436,13 @@ def _convolution_keys(theirs: str, ours: str, config: SpeechConfig) -> Iterator[
 
 
 def student_keys(model: Data2Vec) -> Keys:
-    """Every key of a checkpoint -> its place in the model."""
+    """Every key of a checkpoint -> its slot in the model."""
     modalities = model.student.front_ends
     if model.objective_config.generation == "v2":
         return dict(_v2_keys(model, "student."))
     if "text" in modalities:
         theirs = "encoder.sentence_encoder."
-        keys = {theirs + key: place for key, place in _text_keys(model, "student.").items()}
+        keys = {theirs + key: slot for key, slot in _text_keys(model, "student.").items()}
         for index in range(0, 2 * _config(model, "text").head_layers, 2):
             keys |= linear(f"encoder.regression_head.{index}", f"heads.text.{index}")
         return keys
@@ -453,16 +453,16 @@ def student_keys(model: Data2Vec) -> Keys:
 
 
 def teacher_keys(model: Data2Vec) -> Keys:
-    """Every key of the teacher's parameters -> its place in the model."""
+    """Every key of the teacher's parameters -> its slot in the model."""
     if model.objective_config.generation == "v2":
         keys = dict(_v2_keys(model, "teacher."))
         if model.teacher_config.scope == "encoder":
-            return {key.removeprefix("blocks."): place for key, place in keys.items()}
+            return {key.removeprefix("blocks."): slot for key, slot in keys.items()}
         return keys
     if "text" in model.student.front_ends:
         return _text_keys(model, "teacher.")
     keys = _image_keys(model, "teacher.") if "image" in model.student.front_ends else _speech_keys(model, "teacher.")
-    return {key.removeprefix("encoder."): place for key, place in keys.items() if key.startswith("encoder.")}
+    return {key.removeprefix("encoder."): slot for key, slot in keys.items() if key.startswith("encoder.")}
 
 
 def _config(model: Data2Vec, modality: str) -> Any:
@@ -481,11 +481,11 @@ def _text_keys(model: Data2Vec, whose: str) -> Keys:
 def _image_keys(model: Data2Vec, whose: str) -> Keys:
     front = f"{whose}front_ends.image"
     keys = {
-        "cls_emb": Place(f"{front}.class_tokens"),
-        "mask_emb": Place(f"{front}.mask_token"),
+        "cls_emb": Slot(f"{front}.class_tokens"),
+        "mask_emb": Slot(f"{front}.mask_token"),
         **dict(linear("patch_embed.conv", f"{front}.local.patches")),
-        "encoder.rel_pos_bias.relative_position_bias_table": Place(f"{front}.bias.tables"),
-        "encoder.rel_pos_bias.relative_position_index": Place(f"{front}.bias.index"),
+        "encoder.rel_pos_bias.relative_position_bias_table": Slot(f"{front}.bias.tables"),
+        "encoder.rel_pos_bias.relative_position_index": Slot(f"{front}.bias.index"),
     }
     for index in range(len(model.student.blocks)):
         scaled = model.student.config.layer_scale is not None
@@ -496,16 +496,16 @@ def _image_keys(model: Data2Vec, whose: str) -> Keys:
 def _speech_keys(model: Data2Vec, whose: str) -> Keys:
     config, front = _config(model, "speech"), f"{whose}front_ends.speech"
     keys = {
-        "mask_emb": Place(f"{front}.mask_token"),
+        "mask_emb": Slot(f"{front}.mask_token"),
         **dict(_convolution_keys("feature_extractor.conv_layers", f"{front}.local", config)),
         **dict(linear("layer_norm", f"{front}.project.0")),
         **dict(linear("post_extract_proj", f"{front}.project.1")),
     }
     if config.position_weight_norm:
         ours = f"{front}.positions.layers.0"
-        keys["encoder.pos_conv.0.bias"] = Place(f"{ours}.bias")
-        keys["encoder.pos_conv.0.weight_g"] = Place(f"{ours}.parametrizations.weight.original0")
-        keys["encoder.pos_conv.0.weight_v"] = Place(f"{ours}.parametrizations.weight.original1")
+        keys["encoder.pos_conv.0.bias"] = Slot(f"{ours}.bias")
+        keys["encoder.pos_conv.0.weight_g"] = Slot(f"{ours}.parametrizations.weight.original0")
+        keys["encoder.pos_conv.0.weight_v"] = Slot(f"{ours}.parametrizations.weight.original1")
     else:
         for index in range(config.position_depth):
             keys |= linear(f"encoder.pos_conv.{index}.0", f"{front}.positions.layers.{index}")
@@ -514,7 +514,7 @@ def _speech_keys(model: Data2Vec, whose: str) -> Keys:
     return keys | dict(linear("encoder.layer_norm", f"{whose}norm" if config.norm is False else f"{front}.norm"))
 
 
-def _v2_keys(model: Data2Vec, whose: str) -> Iterator[tuple[str, Place]]:
+def _v2_keys(model: Data2Vec, whose: str) -> Iterator[tuple[str, Slot]]:
     student, affine = model.student, model.student.config.affine
     for index in range(len(student.blocks)):
         yield from _alt_block(f"blocks.{index}", f"{whose}blocks.{index}", affine)
@@ -527,15 +527,15 @@ def _v2_keys(model: Data2Vec, whose: str) -> Iterator[tuple[str, Place]]:
         config: FrontEndConfig = _config(model, modality)
         theirs, ours = f"modality_encoders.{_THEIRS[modality]}.", f"{whose}front_ends.{modality}"
         if config.class_tokens:
-            yield f"{theirs}extra_tokens", Place(f"{ours}.class_tokens")
+            yield f"{theirs}extra_tokens", Slot(f"{ours}.class_tokens")
         if config.alibi is not None:
-            yield f"{theirs}alibi_scale", Place(f"{ours}.bias.scale")
+            yield f"{theirs}alibi_scale", Slot(f"{ours}.bias.scale")
         if config.norm and affine:
             yield from linear(f"{theirs}context_encoder.norm", f"{ours}.norm")
         for index in range(config.prenet_depth):
             yield from _alt_block(f"{theirs}context_encoder.blocks.{index}", f"{ours}.prenet.{index}", affine)
         if isinstance(config, ImageConfig) and config.positions == "fixed":
-            yield f"{theirs}fixed_positional_encoder.positions", Place(f"{ours}.fixed_positions")
+            yield f"{theirs}fixed_positional_encoder.positions", Slot(f"{ours}.fixed_positions")
         if isinstance(config, SpeechConfig):
             conv = f"{theirs}relative_positional_encoder."
             if config.position_norm:
@@ -552,7 +552,7 @@ def _v2_keys(model: Data2Vec, whose: str) -> Iterator[tuple[str, Place]]:
             yield from _decoder_keys(f"{theirs}decoder", f"heads.{modality}", config.decoder)
 
 
-def _v2_local_keys(theirs: str, ours: str, config: FrontEndConfig, width: int) -> Iterator[tuple[str, Place]]:
+def _v2_local_keys(theirs: str, ours: str, config: FrontEndConfig, width: int) -> Iterator[tuple[str, Slot]]:
     if isinstance(config, TextConfig):
         yield from _embedding_keys(f"{theirs}.", f"{ours}.local", config)
     elif isinstance(config, SpeechConfig):
@@ -564,7 +564,7 @@ def _v2_local_keys(theirs: str, ours: str, config: FrontEndConfig, width: int) -
         yield from linear(f"{theirs}.1", f"{ours}.local.project")
 
 
-def _decoder_keys(theirs: str, ours: str, config: DecoderConfig | None) -> Iterator[tuple[str, Place]]:
+def _decoder_keys(theirs: str, ours: str, config: DecoderConfig | None) -> Iterator[tuple[str, Slot]]:
     assert config is not None
     for index in range(config.layers):
         yield from linear(f"{theirs}.blocks.{index}.0", f"{ours}.layers.{index}")
@@ -584,7 +584,7 @@ def load_weights(model: Data2Vec, weights: Mapping[str, Any], lenient: bool = Fa
     Args:
         model: as :func:`build` made it.
         weights: a state dict, or a whole checkpoint with one under ``model``.
-        lenient: go on with missing or unexpected keys; what is missing keeps its fresh weights, and a missing
+        lenient: continue with missing or unexpected keys; what is missing keeps its fresh weights, and a missing
             teacher becomes a copy of the student.
 
     Returns:
@@ -615,7 +615,7 @@ def load_weights(model: Data2Vec, weights: Mapping[str, Any], lenient: bool = Fa
         _silence_key_biases(model)
     if faults and not lenient:
         shown = "; ".join(faults[:20]) + (f"; and {len(faults) - 20} more" if len(faults) > 20 else "")
-        raise ConversionError(f"checkpoint: {shown}. To go on all the same: --lenient")
+        raise ConversionError(f"checkpoint: {shown}. To convert it anyway: --lenient")
     if teacher is None:
         model.reset_teacher()
     return faults
@@ -649,11 +649,11 @@ def outputs(model: Data2Vec, inputs: Mapping[str, Any], config: Mapping[str, Any
         name: torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
         for name, parameter in model.named_parameters()
     }
-    norms = {key: place.of(gradients).norm() for key, place in student_keys(model).items() if place.name in gradients}
+    norms = {key: slot.of(gradients).norm() for key, slot in student_keys(model).items() if slot.name in gradients}
     model.updates = config.get("teacher_step_at_update", 1) - 1
     model.after_step()
     tensors = _tensors(model)
-    teacher = {key: place.of(tensors) for key, place in teacher_keys(model).items()}
+    teacher = {key: slot.of(tensors) for key, slot in teacher_keys(model).items()}
     regression = (
         f"loss_{_THEIRS[modality]}_regression" if v2 else "loss_main" if modality == "text" else "loss_regression"
     )

@@ -15,7 +15,7 @@ class ConversionError(UserError):
 
 
 @dataclass(frozen=True)
-class Place:
+class Slot:
     """Where a key's values stand among ours: a tensor, and of that one of ``parts`` equal slices of its rows."""
 
     name: str
@@ -29,14 +29,14 @@ class Place:
         return whole if self.parts == 1 else whole[self.part * rows : (self.part + 1) * rows]
 
 
-Keys = dict[str, Place]
-"""Their key -> our place."""
+Keys = dict[str, Slot]
+"""Their key -> our slot."""
 
 
-def linear(theirs: str, ours: str, *kinds: str) -> Iterator[tuple[str, Place]]:
+def linear(theirs: str, ours: str, *kinds: str) -> Iterator[tuple[str, Slot]]:
     """The keys of a linear map or a norm: weight and bias, or those kinds that are named."""
     for kind in kinds or ("weight", "bias"):
-        yield f"{theirs}.{kind}", Place(f"{ours}.{kind}")
+        yield f"{theirs}.{kind}", Slot(f"{ours}.{kind}")
 
 
 def fill(tensors: Mapping[str, Tensor], keys: Keys, source: Mapping[str, Tensor]) -> None:
@@ -45,9 +45,9 @@ def fill(tensors: Mapping[str, Tensor], keys: Keys, source: Mapping[str, Tensor]
     Raises:
         ConversionError: a size does not fit.
     """
-    for key, place in keys.items():
+    for key, slot in keys.items():
         if key in source:
-            target = place.of(tensors)
+            target = slot.of(tensors)
             if source[key].numel() != target.numel():
                 shapes = f"{tuple(source[key].shape)}, not {tuple(target.shape)}"
                 raise ConversionError(f"checkpoint: {key} is {shapes}; the configuration is of another model.")

@@ -15,11 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vislang.convert.keys import ConversionError, Keys, Place, fill
+from vislang.convert.keys import ConversionError, Keys, Slot, fill
 from vislang.convert.settings import Settings
 from vislang.models.flamingo.bridge import FlamingoConfig
 from vislang.models.flamingo.collate import IGNORED, Batch
-from vislang.models.flamingo.converted import OldFlamingo
+from vislang.models.flamingo.converted import ConvertedFlamingo
 from vislang.models.flamingo.model import Flamingo
 from vislang.models.flamingo.prefill import NextSteps, Runner
 from vislang.models.towers.language import load_causal_lm
@@ -54,7 +54,7 @@ def canonical(state: Mapping[str, Any]) -> dict[str, Tensor]:
     return {key: value for key, value in found.items() if not ALIAS.match(key)}
 
 
-def build(config: Mapping[str, Any], state: Mapping[str, Tensor], language_model: str) -> OldFlamingo:
+def build(config: Mapping[str, Any], state: Mapping[str, Tensor], language_model: str) -> ConvertedFlamingo:
     """A model of the checkpoint's shape, its weights not yet filled in.
 
     Args:
@@ -95,7 +95,7 @@ def build(config: Mapping[str, Any], state: Mapping[str, Tensor], language_model
         chunk_token=settings.get("eoc_token_id", None),
     )
     ids, rows = _changed_rows(state, language_model)
-    model = OldFlamingo(
+    model = ConvertedFlamingo(
         shape, language_model, width, ids, rows, {"format": "open-flamingo", "config": dict(config), "path": path}
     )
     query_width = state[f"{first}.attn.to_q.weight"].shape[1]
@@ -129,7 +129,7 @@ def _changed_rows(state: Mapping[str, Tensor], language_model: str) -> tuple[Ten
     return changed.nonzero()[:, 0], trained[changed]
 
 
-def load_weights(model: OldFlamingo, state: Mapping[str, Tensor], lenient: bool = False) -> list[str]:
+def load_weights(model: ConvertedFlamingo, state: Mapping[str, Tensor], lenient: bool = False) -> list[str]:
     """Fill in the weights.
 
     Returns:
@@ -149,43 +149,45 @@ def load_weights(model: OldFlamingo, state: Mapping[str, Tensor], lenient: bool 
     return faults
 
 
-def keys(model: OldFlamingo) -> Iterator[tuple[str, Place]]:
+def keys(model: ConvertedFlamingo) -> Iterator[tuple[str, Slot]]:
     """Each key of theirs, and the parameter of the bridge that it fills."""
     assert model.origin is not None
-    yield "perceiver.latents", Place("resampler.latents")
+    yield "perceiver.latents", Slot("resampler.latents")
     for layer in range(model.bridge.config.resampler_depth):
         theirs, ours = f"perceiver.layers.{layer}", f"resampler.layers.{layer}"
         for side in ("media", "latents"):
             name = "features" if side == "media" else side
             for kind in ("weight", "bias"):
-                yield f"{theirs}.0.norm_{side}.{kind}", Place(f"{ours}.norm_{name}.{kind}")
+                yield f"{theirs}.0.norm_{side}.{kind}", Slot(f"{ours}.norm_{name}.{kind}")
         yield from _attention(f"{theirs}.0", f"{ours}.attention")
         yield from _feed_forward(f"{theirs}.1", f"{ours}.feed_forward")
     for kind in ("weight", "bias"):
-        yield f"perceiver.norm.{kind}", Place(f"resampler.norm.{kind}")
+        yield f"perceiver.norm.{kind}", Slot(f"resampler.norm.{kind}")
     for layer in model.bridge.gated_layers:
         theirs = f"lang_encoder.{model.origin['path']}.{layer}.gated_cross_attn_layer"
         ours = f"gated_blocks.{layer}"
-        yield f"{theirs}.attn_gate", Place(f"{ours}.attention_gate")
-        yield f"{theirs}.ff_gate", Place(f"{ours}.feed_forward_gate")
+        yield f"{theirs}.attn_gate", Slot(f"{ours}.attention_gate")
+        yield f"{theirs}.ff_gate", Slot(f"{ours}.feed_forward_gate")
         for kind in ("weight", "bias"):
-            yield f"{theirs}.attn.norm.{kind}", Place(f"{ours}.norm.{kind}")
+            yield f"{theirs}.attn.norm.{kind}", Slot(f"{ours}.norm.{kind}")
         yield from _attention(f"{theirs}.attn", f"{ours}.attention")
         yield from _feed_forward(f"{theirs}.ff", f"{ours}.feed_forward")
 
 
-def _attention(theirs: str, ours: str) -> Iterator[tuple[str, Place]]:
+def _attention(theirs: str, ours: str) -> Iterator[tuple[str, Slot]]:
     for part, name in (("to_q", "to_queries"), ("to_kv", "to_keys_values"), ("to_out", "to_output")):
-        yield f"{theirs}.{part}.weight", Place(f"{ours}.{name}.weight")
+        yield f"{theirs}.{part}.weight", Slot(f"{ours}.{name}.weight")
 
 
-def _feed_forward(theirs: str, ours: str) -> Iterator[tuple[str, Place]]:
+def _feed_forward(theirs: str, ours: str) -> Iterator[tuple[str, Slot]]:
     for key in ("0.weight", "0.bias", "1.weight", "3.weight"):
-        yield f"{theirs}.{key}", Place(f"{ours}.{key}")
+        yield f"{theirs}.{key}", Slot(f"{ours}.{key}")
 
 
 @torch.no_grad()
-def outputs(model: OldFlamingo | Flamingo, inputs: Mapping[str, Any], recorded: Mapping[str, Any]) -> dict[str, Any]:
+def outputs(
+    model: ConvertedFlamingo | Flamingo, inputs: Mapping[str, Any], recorded: Mapping[str, Any]
+) -> dict[str, Any]:
     """The model's outputs for recorded inputs, by the names of the recording.
 
     Args:

@@ -12,7 +12,7 @@ KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "
 
 
 class Settings:
-    """A configuration that knows what was asked of it, and what it may not say.
+    """The configuration of an original model, read setting by setting; errors name the setting.
 
     Args:
         values: by the original's names.
@@ -64,8 +64,8 @@ class Settings:
             raise ConversionError(f"configuration: {self.where}{name} is {value!r}; it must be {KINDS[kind]}.")
         return value
 
-    def refuse(self, **expected: Any) -> None:
-        """Refuse settings that are not what they must be, since nothing here does what they ask for."""
+    def require(self, **expected: Any) -> None:
+        """Raise a ConversionError for each setting with a value that no model here implements."""
         for name, value in expected.items():
             found = self.values.get(name)
             if found is not None and found != value:

@@ -121,11 +121,11 @@ def _refuse(faults: list[str]) -> None:
 
 
 def _fill(state: Mapping[str, Tensor], ours: Mapping[str, Tensor], names: Keys, config: Any, modality: str) -> None:
-    """Copy every tensor to its place."""
+    """Copy every tensor to its slot."""
     prefix = PREFIXES[modality] if any(key.startswith(PREFIXES[modality]) for key in state) else ""
     state = fold(state, modality, prefix)
     if not _has_mask_token(config):
-        names = {key: place for key, place in names.items() if key.removeprefix(prefix) not in MASK_TOKENS}
+        names = {key: slot for key, slot in names.items() if key.removeprefix(prefix) not in MASK_TOKENS}
     _refuse(
         [f"missing {key}" for key in names if key not in state]
         + [f"unexpected {key}" for key in state if key not in names and not _is_pooler(key)]
@@ -134,8 +134,8 @@ def _fill(state: Mapping[str, Tensor], ours: Mapping[str, Tensor], names: Keys, 
         for name, tensor in ours.items():
             if name.endswith("to_queries_keys_values.bias"):
                 tensor.zero_()
-        for key, place in names.items():
-            target = place.of(ours)
+        for key, slot in names.items():
+            target = slot.of(ours)
             target.copy_(state[key].reshape(target.shape))
 
 
@@ -285,7 +285,7 @@ def _symbols(source: Path | str, config: Any) -> list[str]:
 
 
 def _inputs(source: Path | str, modality: Modality, front_end: FrontEndConfig) -> Inputs:
-    """How documents are read, as far as files beside the model tell."""
+    """How documents are read, as far as files beside the model configure it."""
     if isinstance(front_end, TextConfig):
         file = _file(source, TOKENIZER_FILE)
         if file is None:

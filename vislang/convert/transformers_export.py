@@ -1,8 +1,8 @@
 """data2vec models go out to transformers: a folder from which its Auto classes give the same hidden states or logits.
 
 transformers has three fixed encoders, vislang's is composed. So the way out has two steps: :func:`plain` states the
-same function as an encoder of the composition that transformers has, or says why there is none; then tensors and
-settings take their names from :mod:`~vislang.convert.transformers_names`.
+same function as an encoder of the composition that transformers has, or raises an error with the reasons; then tensors
+and settings take their names from :mod:`~vislang.convert.transformers_names`.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def export(model: Data2Vec | FineTuned, out: Path, modality: str | None = None) 
         Notes on what differs from vislang for some inputs; none for most models.
 
     Raises:
-        ConversionError: transformers' classes cannot express the model, or the modality is not told.
+        ConversionError: transformers' classes cannot express the model, or the modality is not named.
     """
     chosen = _modality(model, modality)
     if isinstance(model, FineTuned):
@@ -350,7 +350,7 @@ def _build(
     theirs = made.state_dict()
     ours = tensors(encoder, values)
     names = keys(encoder, modality, values, None if head is None else head.kind)
-    state = {key: place.of(ours) for key, place in names.items()}
+    state = {key: slot.of(ours) for key, slot in names.items()}
     prefix = "" if head is None else PREFIXES[modality]
     state = unfold(state, modality, prefix, encoder.config.width)
     made.load_state_dict({key: value.reshape(theirs[key].shape) for key, value in state.items()}, strict=True)
@@ -385,7 +385,7 @@ def _composed(encoder: Encoder, front: FrontEnd) -> dict[str, Any]:
 
 
 def _input_files(inputs: Inputs, modality: Modality) -> dict[str, str]:
-    """Files that tell transformers' tokenizers and processors how vislang reads."""
+    """Files by which transformers' tokenizers and processors read as vislang does."""
     if modality == "text" and inputs.text is not None:
         settings = {
             "tokenizer_class": "PreTrainedTokenizerFast",

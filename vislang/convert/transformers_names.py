@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from vislang.convert.keys import Keys, Place
+from vislang.convert.keys import Keys, Slot
 from vislang.models.data2vec.encoder import Encoder
 from vislang.models.data2vec.front_ends import ImageConfig
 from vislang.models.data2vec.heads import Kind
@@ -217,21 +217,21 @@ def keys(encoder: Encoder, modality: str, head: Mapping[str, Tensor] | None, kin
     for our, their in rows:
         our = our.replace("FRONT", f"front_ends.{modality}")
         for n in count():
-            places = dict(_places(our.format(n=n), their.format(n=n), ours))
+            places = dict(_slots(our.format(n=n), their.format(n=n), ours))
             found |= places
             if "{n}" not in our or not places:
                 break
     return found
 
 
-def _places(our: str, their: str, tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Place]]:
+def _slots(our: str, their: str, tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Slot]]:
     name, _, slice_ = our.partition(" ")
     part, parts = map(int, slice_.split("/")) if slice_ else (0, 1)
     if name in tensors:
-        yield their, Place(name, part, parts)
+        yield their, Slot(name, part, parts)
     for kind in ("weight", "bias"):
         if f"{name}.{kind}" in tensors:
-            yield f"{their}.{kind}", Place(f"{name}.{kind}", part, parts)
+            yield f"{their}.{kind}", Slot(f"{name}.{kind}", part, parts)
 
 
 def tensors(encoder: Encoder, head: Mapping[str, Tensor] | None) -> dict[str, Tensor]:

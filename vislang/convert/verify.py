@@ -17,7 +17,7 @@ TOLERANCE = 1e-4
 
 
 class RecordedInputs(dict[str, Any]):
-    """What was given to the original model; what is not among it is told by the name of the file."""
+    """The inputs of the original model; the name of the file is in messages about missing ones."""
 
     def __init__(self, values: Mapping[str, Any], path: Path | str):
         super().__init__(values)

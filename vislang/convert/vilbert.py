@@ -1,6 +1,6 @@
 """ViLBERT checkpoints of vilbert-multi-task, of vilbert_beta and of MMF, by their own key names.
 
-As for every origin, two things are told: what the configuration means in our terms, and which of our parameters each
+As for every origin, two things are here: what the configuration means in our terms, and which of our parameters each
 key is. The heads are read off the keys that a checkpoint has, so that any number of answers fits.
 """
 
@@ -14,19 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vislang.convert.keys import ConversionError, Keys, Place, fill, linear
+from vislang.convert.keys import ConversionError, Keys, Slot, fill, linear
 from vislang.convert.settings import Settings
-from vislang.models.vilbert.model import (
-    Encoded,
-    HeadConfig,
-    PretrainingLabels,
-    TextStreamConfig,
-    TwoStreams,
-    ViLBERT,
-    ViLBERTConfig,
-    VisionStreamConfig,
-    pretraining_losses,
-)
+from vislang.models.vilbert.config import TextStreamConfig, ViLBERTConfig, VisionStreamConfig
+from vislang.models.vilbert.heads import HeadConfig
+from vislang.models.vilbert.model import PretrainingLabels, ViLBERT, pretraining_losses
+from vislang.models.vilbert.streams import Encoded, TwoStreams
 
 HEADS = {
     "vil_prediction": ("answers", "fused"),
@@ -48,7 +41,7 @@ def streams_of(config: Mapping[str, Any]) -> ViLBERTConfig:
     """What a configuration of the original means in our terms.
 
     Raises:
-        ConversionError: a field is missing, or asks for something that is not supported.
+        ConversionError: a field is missing, or has a value that is not supported.
     """
     settings = Settings(config)
     if settings.get("model", "bert") not in ("bert", "vilbert", "roberta"):
@@ -85,7 +78,10 @@ def streams_of(config: Mapping[str, Any]) -> ViLBERTConfig:
         dropout=settings.get("v_hidden_dropout_prob", 0.1),
         attention_dropout=settings.get("v_attention_probs_dropout_prob", 0.1),
     )
-    text_layers, vision_layers = _layers(settings, "t_biattention_id"), _layers(settings, "v_biattention_id")
+    text_layers, vision_layers = (
+        _layers_before(settings, "t_biattention_id"),
+        _layers_before(settings, "v_biattention_id"),
+    )
     if len(text_layers) != len(vision_layers):
         raise ConversionError(
             f"configuration: t_biattention_id and v_biattention_id name {len(text_layers)} and {len(vision_layers)} "
@@ -100,12 +96,12 @@ def streams_of(config: Mapping[str, Any]) -> ViLBERTConfig:
         settings.get("bi_num_attention_heads", 16),
         fusions[fusion],  # type: ignore[arg-type]
         settings.get("dynamic_attention", False),
-        # The original's head for regions asks for v_hidden_act, and takes hidden_act.
+        # The original's head for regions reads v_hidden_act, and uses hidden_act.
         region_activation=text.activation,
     )
 
 
-def _layers(settings: Settings, name: str) -> list[int]:
+def _layers_before(settings: Settings, name: str) -> list[int]:
     layers = settings.need(name, list)
     if any(type(layer) is not int for layer in layers):
         raise ConversionError(f"configuration: {name} is {layers}; it must be a list of whole numbers.")
@@ -181,14 +177,14 @@ def _layers(head: str, state: Mapping[str, Tensor]) -> list[str]:
 # ------------------------------------------------------------------------------------------ which key is which
 
 
-def _attention(theirs: tuple[str, str, str], ours: str) -> Iterator[tuple[str, Place]]:
+def _attention(theirs: tuple[str, str, str], ours: str) -> Iterator[tuple[str, Slot]]:
     """Queries, keys and values of their own, which are one map here."""
     for part, name in enumerate(theirs):
         for kind in ("weight", "bias"):
-            yield f"{name}.{kind}", Place(f"{ours}.to_queries_keys_values.{kind}", part, 3)
+            yield f"{name}.{kind}", Slot(f"{ours}.to_queries_keys_values.{kind}", part, 3)
 
 
-def _block(theirs: str, ours: str) -> Iterator[tuple[str, Place]]:
+def _block(theirs: str, ours: str) -> Iterator[tuple[str, Slot]]:
     inside = f"{theirs}.attention.self"
     yield from _attention((f"{inside}.query", f"{inside}.key", f"{inside}.value"), f"{ours}.attention")
     yield from linear(f"{theirs}.attention.output.dense", f"{ours}.attention.to_output")
@@ -198,7 +194,7 @@ def _block(theirs: str, ours: str) -> Iterator[tuple[str, Place]]:
     yield from linear(f"{theirs}.output.LayerNorm", f"{ours}.feed_forward_norm")
 
 
-def _co_attention(theirs: str, ours: str) -> Iterator[tuple[str, Place]]:
+def _co_attention(theirs: str, ours: str) -> Iterator[tuple[str, Slot]]:
     for number, letter, stream in ((1, "v", "vision"), (2, "t", "text")):
         inside = f"{theirs}.biattention"
         side = f"{ours}.{stream}"
@@ -211,11 +207,11 @@ def _co_attention(theirs: str, ours: str) -> Iterator[tuple[str, Place]]:
 
 
 def keys(model: ViLBERT) -> Keys:
-    """Their key -> our place, of a model that :func:`build` made."""
+    """Their key -> our slot, of a model that :func:`build` made."""
     return dict(_keys(model))
 
 
-def _keys(model: ViLBERT) -> Iterator[tuple[str, Place]]:
+def _keys(model: ViLBERT) -> Iterator[tuple[str, Slot]]:
     config = model.config
     embedding = "streams.text_embedding"
     for theirs, ours in (("word", "words"), ("position", "positions"), ("token_type", "segments")):
@@ -235,15 +231,15 @@ def _keys(model: ViLBERT) -> Iterator[tuple[str, Place]]:
         if config.dynamic_attention:
             for part, side in enumerate("qk"):
                 for kind in ("weight", "bias"):
-                    place = Place(f"streams.query_key_gates.{index}.{kind}", part, 2)
-                    yield f"{layer}.attention.self.dyLinear_{side}.{kind}", place
+                    slot = Slot(f"streams.query_key_gates.{index}.{kind}", part, 2)
+                    yield f"{layer}.attention.self.dyLinear_{side}.{kind}", slot
     assert isinstance(model.streams, TwoStreams)
     for index in range(len(model.streams.co_attention)):
         yield from _co_attention(f"bert.encoder.c_layer.{index}", f"streams.co_attention.{index}")
     yield from linear("bert.t_pooler.dense", "streams.pool_text")
     yield from linear("bert.v_pooler.dense", "streams.pool_vision")
     if model.pretraining is not None:
-        yield "cls.predictions.bias", Place("pretraining.word_bias")
+        yield "cls.predictions.bias", Slot("pretraining.word_bias")
         yield from linear("cls.predictions.transform.dense", "pretraining.words.0")
         yield from linear("cls.predictions.transform.LayerNorm", "pretraining.words.2")
         yield from linear("cls.imagePredictions.transform.dense", "pretraining.regions.0")
@@ -254,7 +250,7 @@ def _keys(model: ViLBERT) -> Iterator[tuple[str, Place]]:
     for name, theirs in model.origin["heads"].items():
         head = model.heads[name]
         # A head of several layers has activations between those that have weights.
-        layers = [f".{place}" for place, layer in head.named_children() if any(True for _ in layer.parameters())]
+        layers = [f".{index}" for index, layer in head.named_children() if any(True for _ in layer.parameters())]
         for their, our in zip(theirs, layers or [""], strict=True):
             yield from linear(their, f"heads.{name}{our}")
 
@@ -265,7 +261,7 @@ def load_weights(model: ViLBERT, state: Mapping[str, Tensor], lenient: bool = Fa
     Args:
         model: as :func:`build` made it from this state.
         state: from :func:`canonical`.
-        lenient: go on with missing or unexpected keys; what is missing keeps its fresh weights.
+        lenient: continue with missing or unexpected keys; what is missing keeps its fresh weights.
 
     Returns:
         What was passed over: keys that the original never uses, and with ``lenient`` all faults.
@@ -286,7 +282,7 @@ def load_weights(model: ViLBERT, state: Mapping[str, Tensor], lenient: bool = Fa
         faults.append(f"{tied} is not the word embedding, to which it should be tied")
     if faults and not lenient:
         shown = "; ".join(faults[:20]) + (f"; and {len(faults) - 20} more" if len(faults) > 20 else "")
-        raise ConversionError(f"checkpoint: {shown}. To go on all the same: --lenient")
+        raise ConversionError(f"checkpoint: {shown}. To convert it anyway: --lenient")
     with torch.no_grad():
         fill(dict(model.named_parameters()), known, state)
     return unused + faults
@@ -313,7 +309,7 @@ def outputs(model: ViLBERT, inputs: Mapping[str, Any], labels: Mapping[str, Any]
         found["vision_prediction"] = found["prediction_scores_v"] = logits.regions
         found["seq_relationship_score"] = logits.alignment
     for theirs, (ours, kind) in HEADS.items():
-        # An odd batch makes no pairs; the original gives the alignment in their place.
+        # An odd batch makes no pairs; the original gives the alignment instead of them.
         if ours in model.heads and (kind != "pairs" or len(fused) % 2 == 0):
             found[theirs] = model.predict(ours, encoded, fused)
     if len(fused) % 2 and "seq_relationship_score" in found:
@@ -327,7 +323,7 @@ def outputs(model: ViLBERT, inputs: Mapping[str, Any], labels: Mapping[str, Any]
             for name, parameter in model.named_parameters()
         }
         found["losses"] = {"lm": losses["words"], "img_kl": losses["regions"], "align": losses["alignment"]}
-        found["grad_norms"] = {key: place.of(gradients).norm() for key, place in keys(model).items()}
+        found["grad_norms"] = {key: slot.of(gradients).norm() for key, slot in keys(model).items()}
     return found
 
 

@@ -41,7 +41,7 @@ def bag_of_words(texts: Sequence[str]) -> np.ndarray:
 
 
 def log_mel_statistics(document: Document) -> np.ndarray:
-    """Mean and deviation over time of each band, in each third of the recording: (6 * MELS,)."""
+    """Mean and standard deviation over time of each band, in each third of the recording: (6 * MELS,)."""
     (sound,) = document.media
     assert isinstance(sound, Audio)
     spectrum = log_mel(sound.decode())

@@ -54,7 +54,7 @@ class Evaluation:
         figures: the task's scores.
         blind: the same with the media taken away; empty where the way of answering needs them.
         guesses: scores of baselines that do not look, by name.
-        perplexity: of the references, for a model that tells likelihoods.
+        perplexity: of the references, for a model that gives likelihoods.
         unread: predictions without an answer, such as a text without a number where a number is wanted.
     """
 

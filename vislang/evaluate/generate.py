@@ -32,7 +32,7 @@ def generate(
         model: it writes.
         examples: what to answer.
         labels: the closed set of answers, if there is one.
-        blind: take the media away and keep their positions, to see what they were worth.
+        blind: take the media away and keep their positions, to see what they contribute.
         shots: for each example, the examples that stand before it.
         state: what was prefilled before all of them.
         batch_size: examples at a time; it changes nothing but the time.

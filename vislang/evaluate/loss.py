@@ -48,7 +48,7 @@ def loss_per_token(model: Any, examples: Sequence[Example], blind: bool = False,
 def reference_perplexity(model: Any, examples: Sequence[Example], batch_size: int = 64) -> float | None:
     """exp of the mean negative log-likelihood of a reference's token, the end included; 1 is certainty.
 
-    None where the model tells no likelihoods, or nothing has a reference in words.
+    None where the model gives no likelihoods, or nothing has a reference in words.
     """
     if not isinstance(model, Scores) or not isinstance(model, Generates):
         return None

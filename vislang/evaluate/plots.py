@@ -77,10 +77,10 @@ def shots_plot(curves: dict[str, list[tuple[int, float, float, float]]], levels:
     figure, axes = _axes(label, "examples in the prompt")
     ticks = sorted({shots for points in curves.values() for shots, *_ in points})
     for name, points in curves.items():
-        places = [ticks.index(shots) for shots, *_ in points]
+        positions = [ticks.index(shots) for shots, *_ in points]
         values, low, high = (np.array([point[side] for point in points]) for side in (1, 2, 3))
-        (line,) = axes.plot(places, values, marker="o", markersize=3.5, linewidth=1.6, label=name)
-        axes.fill_between(places, low, high, alpha=0.18, color=line.get_color(), linewidth=0)
+        (line,) = axes.plot(positions, values, marker="o", markersize=3.5, linewidth=1.6, label=name)
+        axes.fill_between(positions, low, high, alpha=0.18, color=line.get_color(), linewidth=0)
     for (name, value), style in zip(levels.items(), ["--", ":", "-."] * len(levels), strict=False):
         axes.axhline(value, color="#777", linewidth=1, linestyle=style, label=name)
     axes.set_xticks(range(len(ticks)), [str(shots) for shots in ticks])

@@ -74,6 +74,11 @@ def probe(features: Mapping[str, np.ndarray], task: ProbeTask, kind: str = "line
     return Probed(share(sum(outcome), len(outcome)), outcome, chosen)
 
 
+def both_probes(features: Mapping[str, np.ndarray], task: ProbeTask) -> dict[str, Probed]:
+    """The linear probe and the nearest neighbours, under ``linear`` and ``neighbours``."""
+    return {"linear": probe(features, task), "neighbours": probe(features, task, "knn")}
+
+
 def majority(task: ProbeTask) -> Probed:
     """The same folds, always guessing the most frequent label of the training part."""
     labels = np.array(task.targets)

@@ -32,7 +32,7 @@ def rank(
     """One prediction an example: its alternatives with their log-likelihoods in nats.
 
     Args:
-        model: it tells likelihoods.
+        model: it gives likelihoods.
         examples: what to answer.
         labels: the alternatives of examples without choices.
         blind: take the media away and keep their positions.

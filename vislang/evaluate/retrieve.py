@@ -48,8 +48,8 @@ def likelihoods(
     The difference leaves the order of images for a text as it is; for an image it keeps short and common texts from
     coming first whatever the image shows.
     """
-    asked = [Example(image.name, Document([image], name=image.name)) for image in images]
-    prompts = [model.prompts.render(example) for example in asked]
+    queries = [Example(image.name, Document([image], name=image.name)) for image in images]
+    prompts = [model.prompts.render(example) for example in queries]
     seen = model.rank(prompts, texts, progress=progress)
     (blind,) = model.rank([prompts[0].without_media()], texts)
     rows = [[score.log_likelihood for score in row] for row in seen]

@@ -14,13 +14,13 @@ from vislang.evaluate.gallery import gallery_of
 from vislang.evaluate.page import provenance, template
 from vislang.evaluate.plots import gates_plot, line_plot
 from vislang.evaluate.revealed import revealed_of
-from vislang.evaluate.tables import figure_rows
+from vislang.evaluate.tables import figure_rows, loss_rows
 from vislang.example import Example
 from vislang.metrics.figure import metric
 from vislang.train.log import read_metrics
 
 TITLES = {
-    "explained": "Explained variance of the targets",
+    "explained_variance": "Explained variance of the targets",
     "target_std": "Standard deviation of the targets; at 0 all would be the same",
     "prediction_std": "Standard deviation of the predictions; at 0 all would be the same",
     "teacher_decay": "Decay of the teacher's average",
@@ -64,11 +64,7 @@ def write_run_page(
         title=_title(metrics, list(streams)),
         metrics=metrics,
         figures=list(figure_rows(metrics["tasks"])),
-        losses=[
-            (stream, name.replace("_", " "), f"{value:.4f}")
-            for stream, values in metrics["held_out"].items()
-            for name, value in values.items()
-        ],
+        losses=list(loss_rows(metrics["held_out"])),
         plots=_plots(rows),
         galleries=galleries,
         streams=revealed,
@@ -96,17 +92,17 @@ def _plots(rows: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
     plots = [(name, line_plot({name: points}, "loss", smooth=True)) for name, points in _losses(steps).items()]
     for name in sorted({name for row in rows for name in row if name.startswith("eval/")}):
         points = [(row["step"], row[name]) for row in rows if name in row]
-        if len(points) > 1:
-            stream, _, what = name.removeprefix("eval/").rpartition("/")
+        stream, _, what = name.removeprefix("eval/").rpartition("/")
+        if len(points) > 1 and what not in TITLES:
             kind = metric(what)
             values = [(step, 100 * value) for step, value in points] if kind.percent else points
             label = f"{kind.title}{' (%)' if kind.percent else ''}"
             heading = f"On examples kept from training: {f'{stream}: ' if stream else ''}{kind.title}"
             plots.append((heading, line_plot({what: values}, label)))
     for ending, heading in TITLES.items():
-        names = [name for name in (steps[0] if steps else {}) if name.rpartition("/")[2] == ending]
+        names = sorted({name for row in rows for name in row if name.rpartition("/")[2] == ending})
         if names:
-            series = {name: [(row["step"], row[name]) for row in steps if name in row] for name in names}
+            series = {name: [(row["step"], row[name]) for row in rows if name in row] for name in names}
             plots.append((heading, line_plot(series, ending.replace("_", " "))))
     if gates := _gates(steps):
         plots.append(("How far each gate is open", gates_plot(gates)))

@@ -23,6 +23,13 @@ def evaluation_table(tasks: Mapping[str, Mapping[str, Any]]) -> Table:
     return table
 
 
+def loss_rows(held_out: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, str, str]]:
+    """Stream, name and value of the losses on what was kept from training, as ``metrics.json`` has them."""
+    for stream, figures in held_out.items():
+        for name, figure in figures_from_json(figures).items():
+            yield stream, name.replace("_", " "), f"{figure.value:.4f}"
+
+
 def figure_rows(tasks: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, str, str, str, str]]:
     """Task, who answers, metric, value and interval of every figure: of the model, of the model blind, of guesses."""
     for task, values in tasks.items():

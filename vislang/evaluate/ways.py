@@ -56,11 +56,9 @@ def cell(model: Any, task: TaskSide) -> Cell:
         model: a saved model.
         task: a task of the catalogue, or of a user's own.
     """
-    if isinstance(model, Reads) and (reason := model.why_unreadable(task.media)) is not None:
-        return Cell(None, reason)
     reasons = []
     for way in WAYS[task.kind]:
-        reason = _WHY_NOT[way](model, task)
+        reason = _why_not(way, model, task)
         if reason is None:
             return Cell(way)
         reasons.append(reason)
@@ -69,9 +67,17 @@ def cell(model: Any, task: TaskSide) -> Cell:
 
 def ways(model: Any, task: TaskSide) -> list[Way]:
     """Every way in which a model could answer a task, the best first."""
-    if isinstance(model, Reads) and model.why_unreadable(task.media) is not None:
-        return []
-    return [way for way in WAYS[task.kind] if _WHY_NOT[way](model, task) is None]
+    return [way for way in WAYS[task.kind] if _why_not(way, model, task) is None]
+
+
+def _why_not(way: Way, model: Any, task: TaskSide) -> str | None:
+    """Why a model cannot answer a task in one way; None where it can."""
+    media = task.media
+    if way == "match" and "several images" in media:
+        # Each image is compared with the text by itself.
+        media = media - {"several images"} | {"image"}
+    unreadable = model.why_unreadable(media) if isinstance(model, Reads) else None
+    return unreadable or _WAYS[way](model, task)
 
 
 def _generate(model: Any, task: TaskSide) -> str | None:
@@ -110,7 +116,7 @@ def _embed(model: Any, task: TaskSide) -> str | None:
     return None
 
 
-_WHY_NOT: dict[Way, Callable[[Any, TaskSide], str | None]] = {
+_WAYS: dict[Way, Callable[[Any, TaskSide], str | None]] = {
     "generate": _generate,
     "rank": _rank,
     "decide": _decide,

@@ -139,6 +139,7 @@ METRICS: dict[str, Metric] = {
     "character_error_rate": Metric("character error rate", percent=True, higher_is_better=False, decimals=1),
     "perplexity": Metric("perplexity", higher_is_better=False),
     "loss": Metric("loss", higher_is_better=False),
+    "loss_per_token": Metric("loss per token", higher_is_better=False),
 }
 """Metrics by name; a name that only begins like one of these is a variant of it (``accuracy_number``)."""
 

@@ -18,13 +18,13 @@ MOVED = {
     "vislang.models.dual_encoder": "vislang.models.dual_encoder.model",
     "vislang.models.finetuned": "vislang.models.data2vec.finetuning",
     "vislang.models.flamingo": "vislang.models.flamingo.model",
-    "vislang.models.old_flamingo": "vislang.models.flamingo.converted",
+    "vislang.models.old_flamingo.OldFlamingo": "vislang.models.flamingo.converted.ConvertedFlamingo",
     "vislang.models.pretraining": "vislang.models.data2vec.pretraining",
     "vislang.models.vilbert": "vislang.models.vilbert.model",
     "vislang.models.vilbert_pretraining": "vislang.models.vilbert.pretraining",
     "vislang.models.vilbert_tasks": "vislang.models.vilbert.tasks",
 }
-"""Modules of classes that saved models and recipes of version 0.1.0 name, and where those classes are now."""
+"""Modules and classes that saved models and recipes of version 0.1.0 name, and what they are called now."""
 
 
 def current_path(class_path: str) -> str:
@@ -33,6 +33,8 @@ def current_path(class_path: str) -> str:
     >>> current_path("vislang.models.finetuned.FineTuneRecipe")
     'vislang.models.data2vec.finetuning.FineTuneRecipe'
     """
+    if class_path in MOVED:
+        return MOVED[class_path]
     module, _, name = class_path.rpartition(".")
     return f"{MOVED.get(module, module)}.{name}" if module else name
 
@@ -56,7 +58,7 @@ RENAMED_VALUES: dict[tuple[str, ...], dict[str, str]] = {
     ("tasks", "*", "kind"): {"place": "box"},
     ("collate", "too_long"): {"refuse": "error"},
 }
-"""Values of settings, likewise."""
+"""Values of settings that were renamed: by path of the setting, the old value and the new one."""
 
 
 def current_settings(values: Any, path: tuple[str, ...] = ()) -> Any:
@@ -84,7 +86,7 @@ def _renamed(table: Mapping[tuple[str, ...], Any], path: tuple[str, ...], otherw
 
 
 class ModelNotFound(UserError):
-    """Not a folder with a saved model; the message says what was looked for."""
+    """Not a folder with a saved model; the message names what is missing."""
 
 
 def load(source: str | Path, **relocated: Any) -> Any:
@@ -100,7 +102,7 @@ def load(source: str | Path, **relocated: Any) -> Any:
 
     Raises:
         ModelNotFound: there is no model at ``source``, or its config names a class that is not vislang's, or it needs
-            nothing of what is said to lie elsewhere.
+            nothing that ``relocated`` names.
         TowerError: a frozen tower is missing or has changed.
     """
     folder = Path(source)
@@ -110,7 +112,7 @@ def load(source: str | Path, **relocated: Any) -> Any:
     elsewhere = {name: value for name, value in relocated.items() if value is not None}
     for name in elsewhere:
         if name not in inspect.signature(made.load).parameters:
-            raise ModelNotFound(f"{folder}: is a {made.__name__}, which has no {name} that could lie elsewhere.")
+            raise ModelNotFound(f"{folder}: is a {made.__name__}, which has no {name}.")
     try:
         return made.load(folder, **elsewhere)
     except FileNotFoundError as error:

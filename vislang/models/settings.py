@@ -15,7 +15,7 @@ Settings = TypeVar("Settings")
 
 
 def settings_of(kind: type[Settings], values: Any, file: Path | str) -> Settings:
-    """A dataclass from the JSON values of a file; dataclasses inside it are built likewise.
+    """A dataclass from the JSON values of a file; dataclasses inside it are built in the same way.
 
     Args:
         kind: the dataclass. A setting with a default may be missing, since an older version may not have had it.
@@ -78,7 +78,7 @@ def _one_of(hints: Sequence[Any], value: Any, file: Path | str, path: str) -> An
 
 
 def _fits(hint: Any, value: Any) -> bool:
-    """Whether a value is of the kind that an annotation names; what is inside it is not looked at."""
+    """Whether a value is of the kind that an annotation names, whatever is inside it."""
     kind = get_origin(hint) or hint
     if kind is Any:
         return True
@@ -100,7 +100,7 @@ def _fits(hint: Any, value: Any) -> bool:
 
 
 def _named(hint: Any) -> str:
-    """What an annotation asks for, in words."""
+    """What an annotation requires, in words."""
     kind = get_origin(hint) or hint
     if kind is Literal:
         return _list([repr(value) for value in get_args(hint)], "or")

@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeAlias
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -165,29 +165,3 @@ def _open_blind_rows(mask: Bool[Tensor, "*batch queries context"]) -> Bool[Tenso
     The caller zeroes what such a query gets.
     """
     return mask | ~mask.any(dim=-1, keepdim=True)
-
-
-def look_at_media(
-    media_time: Int[Tensor, "batch tokens"],
-    media_count: int,
-    latents: int,
-    all_before: bool = False,
-    media_before: Int[Tensor, "batch tokens"] | None = None,
-) -> Bool[Tensor, "batch tokens row_latents"]:
-    """Flamingo's mask: each token sees only the latest medium before it (section 3.1.3, figure 7).
-
-    Args:
-        media_time: (batch, tokens) the medium that each token goes with, counted from 1; 0 sees nothing.
-        media_count: number of media in a row.
-        latents: number of latents of each medium.
-        all_before: see every medium up to that one.
-        media_before: (batch, tokens) how many of them belong to other texts in the same row, and stay hidden.
-
-    Returns:
-        True where a token may look, over the media's latents laid end to end.
-    """
-    order = torch.arange(1, media_count + 1, device=media_time.device).repeat_interleave(latents)
-    if not all_before:
-        return media_time[..., None] == order
-    first = torch.zeros_like(media_time) if media_before is None else media_before
-    return (order <= media_time[..., None]) & (order > first[..., None])

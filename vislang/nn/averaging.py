@@ -28,7 +28,7 @@ def average_into(
         teacher: is changed in place; its parameters are float32.
         student: the module it trails, whose parameters bear the same names.
         decay: share of itself that the teacher keeps.
-        copied: tells by name which parameters are copied rather than averaged.
+        copied: whether a parameter is copied rather than averaged, by its name.
     """
     of_teacher = dict(teacher.named_parameters())
     averaged: list[tuple[torch.Tensor, torch.Tensor]] = []

@@ -107,7 +107,7 @@ class PatchEmbedding(nn.Module):
 
 
 def grid_sinusoids(rows: int, columns: int, width: int) -> Float[Tensor, "patches width"]:
-    """Fixed positions of a grid: half of the channels tell the column, half the row (He et al. 2022, appendix A)."""
+    """Fixed positions of a grid: half of the channels encode the column, half the row (He et al. 2022, appendix A)."""
     quarter = width // 4
     frequencies = 1 / 10000 ** (torch.arange(quarter, dtype=torch.float64) / quarter)
     sides = []
@@ -141,7 +141,7 @@ class RelativePositionBias(nn.Module):
         right = column[:, None] - column[None] + columns - 1
         index = torch.zeros(rows * columns + 1, rows * columns + 1, dtype=torch.long)
         index[1:, 1:] = down * (2 * columns - 1) + right
-        # The class token asking a patch, a patch asking the class token, the class token asking itself.
+        # From the class token to a patch, from a patch to the class token, from the class token to itself.
         index[0, :], index[:, 0], index[0, 0] = offsets, offsets + 1, offsets + 2
         self.register_buffer("index", index, persistent=False)
 
@@ -186,11 +186,11 @@ class Alibi(nn.Module):
 
     def _distances(self, tokens: int) -> Float[Tensor, "tokens tokens"]:
         if self.distance == "steps":
-            places = torch.arange(tokens)[:, None].float()
+            positions = torch.arange(tokens)[:, None].float()
         else:
             side = math.isqrt(tokens)
-            places = torch.cartesian_prod(torch.arange(side), torch.arange(side)).float()
-        return torch.cdist(places, places, p=2 if self.distance == "euclidean" else 1)
+            positions = torch.cartesian_prod(torch.arange(side), torch.arange(side)).float()
+        return torch.cdist(positions, positions, p=2 if self.distance == "euclidean" else 1)
 
 
 def alibi_slopes(heads: int) -> list[float]:
@@ -289,19 +289,19 @@ class MelEnergies(nn.Module):
         self.register_buffer("filters", filters, persistent=False)
 
     def forward(self, waveform: Float[Tensor, "batch 1 samples"]) -> Float[Tensor, "batch bands frames"]:
-        """Of waveforms of deviation 1; what is quieter by 40 dB or more is silence."""
+        """Of waveforms with a standard deviation of 1; what is quieter by 40 dB or more is silence."""
         with torch.autocast(waveform.device.type, enabled=False):
             answers = F.conv1d(waveform.float(), self.filters, stride=self.stride)
             energies = answers.square().unflatten(1, (-1, 2)).sum(dim=2)
-            # Some unit of deviation, for speech.
+            # A standard deviation near 1, for speech.
             return (energies + 1e-4).log() / 4
 
 
 class ChannelNorm(nn.LayerNorm):
     """A layer norm over the channels of (batch, channels, time) or (batch, channels, rows, columns)."""
 
-    def forward(self, input: Float[Tensor, "batch channels *places"]) -> Float[Tensor, "batch channels *places"]:
-        """Normalise each place over its channels."""
+    def forward(self, input: Float[Tensor, "batch channels *positions"]) -> Float[Tensor, "batch channels *positions"]:
+        """Normalise each position over its channels."""
         return super().forward(input.movedim(1, -1)).movedim(-1, 1)
 
 

@@ -56,8 +56,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 def _by_onednn(x: Tensor, weight: Tensor) -> bool:
     plain = x.dtype == weight.dtype == torch.float32 and x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
-    worth = x.numel() >= ROWS * x.shape[-1] or weight.numel() >= WEIGHTS
-    return plain and x.ndim > 1 and x.numel() > 0 and worth and torch.backends.mkldnn.is_available()
+    large = x.numel() >= ROWS * x.shape[-1] or weight.numel() >= WEIGHTS
+    return plain and x.ndim > 1 and x.numel() > 0 and large and torch.backends.mkldnn.is_available()
 
 
 def _multiply(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -1,7 +1,7 @@
-"""What a model is not shown: masks over tokens, patches and frames.
+"""Masks over tokens, patches and frames: what a model has to predict.
 
-Each function draws from a generator that the caller seeds, so that the same seed hides the same places. No mask hides
-nothing, and none hides everything.
+Each function draws from a generator that the caller seeds, so that the same seed masks the same positions. No mask
+is empty, and none covers everything.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def mask_tokens(
     randomised: float = 0.1,
     span: int = 1,
 ) -> MaskedTokens:
-    """Choose tokens and hide most of them (BERT, Devlin et al. 2019, section 3.1; data2vec, section 4.3).
+    """Choose tokens and mask most of them (BERT, Devlin et al. 2019, section 3.1; data2vec, section 4.3).
 
     Of the chosen ones, a share carries the mask token, a share a random token, and the rest stays as it is. In each
     row the number chosen is ``rate`` of the maskable tokens, rounded, at least one. fairseq's released text model
@@ -43,7 +43,7 @@ def mask_tokens(
         maskable: False at padding and special tokens, which are never chosen.
         mask_id: the mask token.
         vocabulary_size: random tokens are drawn below this.
-        generator: the source of chance.
+        generator: the source of randomness.
         rate: share of the maskable tokens that is chosen.
         replaced: share of the chosen that carries the mask token.
         randomised: share of the chosen that carries a random token.
@@ -64,8 +64,8 @@ def mask_tokens(
     mask = ranks < wanted[:, None]
     fate = torch.rand(input_ids.shape, generator=generator)
     drawn = torch.randint(vocabulary_size, input_ids.shape, generator=generator)
-    hidden = torch.where(mask & (fate < replaced), mask_id, input_ids)
-    return MaskedTokens(torch.where(mask & (fate >= 1 - randomised), drawn, hidden), mask)
+    replaced_ids = torch.where(mask & (fate < replaced), mask_id, input_ids)
+    return MaskedTokens(torch.where(mask & (fate >= 1 - randomised), drawn, replaced_ids), mask)
 
 
 def _run_order(order: Tensor, span: int) -> Tensor:
@@ -79,26 +79,26 @@ def _run_order(order: Tensor, span: int) -> Tensor:
 def block_mask(
     rows: int,
     columns: int,
-    hidden: int,
+    masked: int,
     generator: torch.Generator,
     smallest: int = 16,
     aspect: float = 0.3,
 ) -> Bool[Tensor, "rows columns"]:
-    """Hide exactly ``hidden`` patches of a grid by blocks (BEiT, Bao et al. 2022, algorithm 1; data2vec, section 4.1).
+    """Mask exactly ``masked`` patches of a grid by blocks (BEiT, Bao et al. 2022, algorithm 1; data2vec, section 4.1).
 
     A block covers at least ``smallest`` patches and has a ratio of height to width between ``aspect`` and
-    ``1 / aspect``. Blocks are drawn, overlapping or not, until enough is hidden; of the last block only as many
+    ``1 / aspect``. Blocks are drawn, overlapping or not, until enough is masked; of the last block only as many
     patches are taken, row by row, as are still wanted.
 
     Raises:
-        ValueError: the grid has no room for such a block, or nothing or everything would be hidden.
+        ValueError: the grid has no room for such a block, or nothing or everything would be masked.
     """
     patches = rows * columns
-    if not 0 < hidden < patches:
-        raise ValueError(f"{hidden} of {patches} patches cannot be hidden: one must stay, one must go")
-    smallest = min(smallest, hidden)
+    if not 0 < masked < patches:
+        raise ValueError(f"{masked} of {patches} patches cannot be masked: one must stay, one must go")
+    smallest = min(smallest, masked)
     mask = torch.zeros(rows, columns, dtype=torch.bool)
-    while (left := hidden - int(mask.sum())) > 0:
+    while (left := masked - int(mask.sum())) > 0:
         area = _uniform(generator, smallest, max(smallest, left))
         ratio = math.exp(_uniform(generator, math.log(aspect), -math.log(aspect)))
         height = min(rows, max(1, round(math.sqrt(area * ratio))))
@@ -126,38 +126,38 @@ def inverse_block_mask(
     batch: int,
     rows: int,
     columns: int,
-    hidden: float,
+    mask_ratio: float,
     generator: torch.Generator,
     block: int = 3,
     adjust: float = 0.07,
 ) -> Bool[Tensor, "batch rows columns"]:
-    """Choose square blocks to KEEP and hide the rest (data2vec 2.0, section 3.4).
+    """Choose square blocks to KEEP and mask the rest (data2vec 2.0, section 3.4).
 
-    Every sample keeps the same number of patches, ``1 - hidden`` of them rounded down: those of the blocks, of which
-    some are taken away again, or to which others are added, at random.
+    Every sample keeps the same number of patches, a share of ``1 - mask_ratio``, rounded down: those of the blocks,
+    of which some are taken away again, or to which others are added, at random.
 
     Args:
         batch: number of masks.
         rows, columns: of the grid.
-        hidden: share of the patches to hide.
-        generator: the source of chance.
+        mask_ratio: share of the patches to mask.
+        generator: the source of randomness.
         block: side of a block.
         adjust: added to the share to keep when the number of blocks is worked out, since blocks overlap.
 
     Raises:
-        ValueError: nothing or everything would be hidden.
+        ValueError: nothing or everything would be masked.
     """
     patches = rows * columns
-    kept = int(patches * (1 - hidden) + 1e-9)
+    kept = int(patches * (1 - mask_ratio) + 1e-9)
     if not 0 < kept < patches:
-        raise ValueError(f"{hidden:.0%} of {patches} patches cannot be hidden: one must stay, one must go")
-    count = max(1, int(patches * (1 - hidden + adjust) / block**2))
+        raise ValueError(f"{mask_ratio:.0%} of {patches} patches cannot be masked: one must stay, one must go")
+    count = max(1, int(patches * (1 - mask_ratio + adjust) / block**2))
     centres = torch.randint(patches, (batch, count), generator=generator)
     offsets = torch.arange(block) - block // 2
     down = (centres // columns)[..., None, None] + offsets[:, None]
     right = (centres % columns)[..., None, None] + offsets
-    places = down.clamp(0, rows - 1) * columns + right.clamp(0, columns - 1)
-    in_block = torch.zeros(batch, patches).scatter_(1, places.expand(-1, -1, block, block).flatten(1), 1.0)
+    index = down.clamp(0, rows - 1) * columns + right.clamp(0, columns - 1)
+    in_block = torch.zeros(batch, patches).scatter_(1, index.expand(-1, -1, block, block).flatten(1), 1.0)
     # Patches of blocks come before all others, in a drawn order among themselves.
     order = in_block + torch.rand(batch, patches, generator=generator)
     mask = torch.ones(batch, patches, dtype=torch.bool)
@@ -175,23 +175,23 @@ def span_mask(
 ) -> Bool[Tensor, "batch frames"]:
     """Hide spans of frames (wav2vec 2.0, Baevski et al. 2020, section 3.1; data2vec, section 4.2).
 
-    In each sample ``rate * length / span`` starts are drawn, rounded up or down by chance; spans may overlap, so that
-    with the defaults about half of the frames is hidden. Frames behind a sample's length are never hidden. A sample
+    In each sample ``rate * length / span`` starts are drawn, rounded up or down at random; spans may overlap, so that
+    with the defaults about half of the frames is masked. Frames behind a sample's length are never masked. A sample
     that is too short for one span and one visible frame has its spans shortened.
 
     Args:
         lengths: number of real frames of each sample, at least 2.
         frames: number of columns.
-        generator: the source of chance.
+        generator: the source of randomness.
         rate: see above; 0.65 with spans of 10 is the paper's start probability of 0.065.
         span: frames of a span.
-        same: hide the same number in each sample, by showing frames again at random (v2 stacks what is visible).
+        same: mask the same number in each sample, by unmasking frames at random (v2 stacks what is visible).
 
     Raises:
         ValueError: a sample has fewer than 2 frames.
     """
     if bool((lengths < 2).any()):
-        raise ValueError("a recording has fewer than two frames: nothing could be hidden and something shown")
+        raise ValueError("a recording has fewer than two frames: none could be masked and another kept")
     mask = torch.zeros(len(lengths), frames, dtype=torch.bool)
     for row, length in zip(mask, lengths.tolist(), strict=True):
         size = min(span, length - 1)

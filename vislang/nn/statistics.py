@@ -8,13 +8,13 @@ from torch import Tensor
 
 
 @torch.no_grad()
-def mean_and_deviation(
+def mean_and_std(
     features: Float[Tensor, "*items width"],
 ) -> tuple[Float[Tensor, "..."], Float[Tensor, "..."]]:
     """Mean and standard deviation of each channel.
 
-    A channel that hardly ever moves gets a hundredth of the mean deviation: divided by its own, it would be noise.
+    A channel that hardly ever moves gets a hundredth of the mean one: divided by its own, it would be noise.
     """
     flat = features.flatten(0, -2)
-    deviation = flat.std(dim=0)
-    return flat.mean(dim=0), deviation.clamp(min=1e-2 * float(deviation.mean()) + 1e-6)
+    std = flat.std(dim=0)
+    return flat.mean(dim=0), std.clamp(min=1e-2 * float(std.mean()) + 1e-6)

@@ -20,27 +20,40 @@ PACKAGES = ("vislang", "torch", "transformers", "tokenizers", "safetensors", "nu
 LOCK = "run.lock"
 
 
+def must_be_free(folder: Path) -> None:
+    """Raise an error where a folder cannot take a new run.
+
+    Raises:
+        UserError: it holds something else than a run, or another process is training there.
+    """
+    names = {path.name for path in folder.iterdir()} if folder.exists() else set()
+    if names - {LOCK} and "run.json" not in names:
+        raise UserError(f"{folder}: is not empty and holds no run (no run.json). Name another folder with --out.")
+    if LOCK in names:
+        with locked(folder):
+            pass
+
+
 def fresh_folder(folder: Path) -> Path | None:
-    """Make a folder for a new run; an earlier run of the same name is moved aside, never overwritten.
+    """Make a folder for a new run; an earlier run of the same name is renamed, never overwritten.
 
     Returns:
         Where the earlier run is now, or None where there was none.
 
     Raises:
-        UserError: the folder holds something else than a run, or a run that is still going.
+        UserError: the folder holds something else than a run, or another process is training there.
     """
-    if not folder.exists() or not any(folder.iterdir()):
+    must_be_free(folder)
+    if not (folder / "run.json").is_file():
         folder.mkdir(parents=True, exist_ok=True)
         return None
-    if not (folder / "run.json").is_file():
-        raise UserError(f"{folder}: is not empty and holds no run (no run.json). Name another folder with --out.")
     with locked(folder):
         number = 1
-        while (aside := folder.with_name(f"{folder.name}.{number}")).exists():
+        while (moved := folder.with_name(f"{folder.name}.{number}")).exists():
             number += 1
-        os.replace(folder, aside)
+        os.replace(folder, moved)
     folder.mkdir()
-    return aside
+    return moved
 
 
 @contextmanager

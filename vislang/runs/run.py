@@ -7,21 +7,38 @@ import json
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from vislang.console import TrainingMonitor, console, reporting
 from vislang.errors import UserError
 from vislang.evaluate.evaluation import Evaluation
-from vislang.metrics.figure import SCHEMA
+from vislang.metrics.figure import SCHEMA, figures_as_json
 from vislang.recipe import Recipe, recipe_of, with_current_names
-from vislang.runs.folder import environment, fresh_folder, locked, read_json, write_json
-from vislang.runs.scores import final_scores, held_out, scored_tasks, watched_figures, watched_metric
+from vislang.runs.folder import environment, fresh_folder, locked, must_be_free, read_json, write_json
+from vislang.runs.scores import (
+    ScoredTask,
+    final_scores,
+    held_out,
+    read_scores,
+    scored_tasks,
+    watched_figures,
+    watched_metric,
+)
 from vislang.runs.streams import StreamData, counts, read_streams
 from vislang.train.checkpoint import CheckpointError
-from vislang.train.loop import Outcome, Stream, train
+from vislang.train.loop import Outcome, Stream, changed_settings, train
 from vislang.train.memory import keep_freed_memory
+
+
+class Prepared(NamedTuple):
+    """What a run starts with: the untrained model, its data, its scored tasks, and the number of bad records."""
+
+    model: Any
+    streams: list[StreamData]
+    tasks: list[ScoredTask]
+    bad_records: int
 
 
 @dataclass(frozen=True)
@@ -63,27 +80,33 @@ def run_recipe(
     Raises:
         UserError: the folder cannot be written, or what the recipe names does not go together.
     """
-    if dry_run:
-        _try_one_step(*_prepared(recipe)[:2], recipe)
-        return None
-    if resume:
-        _must_be_same_run(folder, values)
-    elif (moved := fresh_folder(folder)) is not None:
-        console.print(f"the earlier run in {folder} was moved to {moved}")
-    with locked(folder):
-        return _run(recipe, values, folder, resume)
-
-
-def _run(recipe: Recipe, values: dict[str, Any], folder: Path, resume: bool) -> Run | None:
     started = time.perf_counter()
-    model, streams, bad_records = _prepared(recipe)
-    write_json(folder / "run.json", {"schema": SCHEMA, "recipe": values, **environment(), "bad_records": bad_records})
-    tasks = scored_tasks(model, recipe, streams)
+    if resume:
+        _must_be_same_run(folder, recipe, values)
+    elif not dry_run:
+        must_be_free(folder)
+    # Whatever is wrong with the recipe shows before a folder is made or moved.
+    prepared = _prepared(recipe)
+    if dry_run:
+        _try_one_step(prepared, recipe)
+        return None
+    if not resume and (moved := fresh_folder(folder)) is not None:
+        console.print(f"the earlier run in {folder} was moved to {moved}", markup=False)
+    with locked(folder):
+        return _run(recipe, values, folder, prepared, started, resume)
+
+
+def _run(
+    recipe: Recipe, values: dict[str, Any], folder: Path, found: Prepared, started: float, resume: bool
+) -> Run | None:
+    model, streams, tasks = found.model, found.streams, found.tasks
+    record = {"schema": SCHEMA, "recipe": values, **environment(), "bad_records": found.bad_records}
+    write_json(folder / "run.json", record)
     examples = [example for stream in streams for example in stream.train]
-    asked = [e for stream in streams for e in stream.watched] + [e for task in tasks for e in task.examples]
+    evaluated = [e for stream in streams for e in stream.watched] + [e for task in tasks for e in task.examples]
     with reporting("encoding media") as progress:
-        model.prepare([*examples, *(example.without_target() for example in asked)], progress)
-    # A resumed run is fitted as well: what its checkpoint holds then takes the place of what was found here.
+        model.prepare([*examples, *(example.without_target() for example in evaluated)], progress)
+    # A resumed run is fitted as well: what its checkpoint holds then replaces what was found here.
     model.fit(examples)
     prepared = time.perf_counter()
     several = len(streams) > 1
@@ -114,7 +137,10 @@ def _run(recipe: Recipe, values: dict[str, Any], folder: Path, resume: bool) -> 
     evaluations = final_scores(model, tasks, folder)
     metrics = {
         **_metrics(outcome, streams, evaluations),
-        "held_out": held_out(model, streams, recipe.train.batch_size),
+        "held_out": {
+            stream: figures_as_json(figures)
+            for stream, figures in held_out(model, streams, recipe.train.batch_size).items()
+        },
         "prepare_seconds": round(prepared - started, 1),
         "total_seconds": round(time.perf_counter() - started, 1),
     }
@@ -126,7 +152,7 @@ def _run(recipe: Recipe, values: dict[str, Any], folder: Path, resume: bool) -> 
 
 
 def reopened(folder: Path) -> Run:
-    """A finished run from its folder, its data read again; without evaluations.
+    """A finished run from its folder: its data are read again, and so is what it answered.
 
     Raises:
         UserError: it did not come to its end, or its data are no longer there.
@@ -136,7 +162,9 @@ def reopened(folder: Path) -> Run:
             raise UserError(f"{folder}: no {needed} in it; give the folder of a run that came to its end.")
     recipe, _ = recipe_of(read_json(folder / "run.json")["recipe"], name=str(folder / "run.json"))
     streams, _ = read_streams(recipe)
-    return Run(recipe.model.open(folder / "model"), streams, read_json(folder / "metrics.json"))
+    model = recipe.model.open(folder / "model")
+    evaluations = read_scores(scored_tasks(model, recipe, streams), folder)
+    return Run(model, streams, read_json(folder / "metrics.json"), evaluations)
 
 
 def draw_report(run: Run, folder: Path) -> None:
@@ -157,8 +185,8 @@ def draw_report(run: Run, folder: Path) -> None:
     console.print(f"[bold]{page}[/bold] shows the run")
 
 
-def _prepared(recipe: Recipe) -> tuple[Any, list[StreamData], int]:
-    """The untrained model, the data, and the number of bad records, announced on the terminal."""
+def _prepared(recipe: Recipe) -> Prepared:
+    """Everything that can be opened before training, announced on the terminal."""
     if recipe.train.threads:
         torch.set_num_threads(recipe.train.threads)
     keep_freed_memory()
@@ -174,7 +202,7 @@ def _prepared(recipe: Recipe) -> tuple[Any, list[StreamData], int]:
         f"{counts(streams)}\n{trained:,} parameters train, {sum(size for size, _ in sizes) - trained:,} are frozen; "
         f"{torch.get_num_threads()} threads"
     )
-    return model, streams, bad_records
+    return Prepared(model, streams, scored_tasks(model, recipe, streams), bad_records)
 
 
 def _metrics(outcome: Outcome, streams: list[StreamData], evaluations: dict[str, Evaluation]) -> dict[str, Any]:
@@ -187,9 +215,8 @@ def _metrics(outcome: Outcome, streams: list[StreamData], evaluations: dict[str,
     }
 
 
-def _must_be_same_run(folder: Path, values: dict[str, Any]) -> None:
-    """Raise an error where a run is to be continued with another model or other data; the loop compares the settings of
-    training itself.
+def _must_be_same_run(folder: Path, recipe: Recipe, values: dict[str, Any]) -> None:
+    """Raise an error where a run is to be continued with another model, other data or other settings of training.
 
     Raises:
         CheckpointError: no run there, or another one.
@@ -199,6 +226,12 @@ def _must_be_same_run(folder: Path, values: dict[str, Any]) -> None:
     recorded = with_current_names(read_json(folder / "run.json")["recipe"])
     now = json.loads(json.dumps(values, default=str))
     changed = [name for name in ("model", "data", "hold_out", "limit") if recorded.get(name) != now.get(name)]
+    settings = changed_settings(recorded.get("train", {}), recipe.train)
+    if settings:
+        raise CheckpointError(
+            f"{folder} is a run with other settings ({'; '.join(settings)}). To continue it as it was started: vislang "
+            f"train --resume {folder}. Or start a new run in another folder."
+        )
     if changed:
         raise CheckpointError(
             f"{folder} is a run with another {' and another '.join(changed)} (see its run.json). To continue it as it "
@@ -206,7 +239,8 @@ def _must_be_same_run(folder: Path, values: dict[str, Any]) -> None:
         )
 
 
-def _try_one_step(model: Any, streams: list[StreamData], recipe: Recipe) -> None:
+def _try_one_step(found: Prepared, recipe: Recipe) -> None:
+    model, streams = found.model, found.streams
     model.fit([example for stream in streams for example in stream.train])
     for stream in streams:
         examples = stream.train[: stream.config.batch_size or recipe.train.batch_size]

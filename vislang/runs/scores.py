@@ -12,12 +12,13 @@ from vislang.console import reporting
 from vislang.data.problems import Problem, must_be_good
 from vislang.evaluate.evaluation import Evaluation, evaluate
 from vislang.evaluate.loss import held_out_losses, loss_per_token
-from vislang.evaluate.results import write_evaluation
+from vislang.evaluate.results import PREDICTIONS, RESULTS, write_evaluation
 from vislang.evaluate.ways import Way, cell
 from vislang.example import Example
 from vislang.metrics.by_kind import kind_of_all
+from vislang.metrics.figure import Figures, figures_from_json, plain
 from vislang.recipe import Recipe
-from vislang.runs.folder import environment
+from vislang.runs.folder import environment, read_json
 from vislang.runs.streams import StreamData
 from vislang.tasks.catalogue import open_task
 from vislang.tasks.retrieval import Retrieval, is_pair
@@ -128,22 +129,41 @@ def final_scores(model: Any, tasks: Sequence[ScoredTask], folder: Path) -> dict[
     return found
 
 
-def held_out(model: Any, streams: Sequence[StreamData], batch_size: int) -> dict[str, dict[str, float]]:
+def read_scores(tasks: Sequence[ScoredTask], folder: Path) -> dict[str, Evaluation]:
+    """What :func:`final_scores` wrote into the folder of a run, by task; a task that was not scored there is left out.
+
+    Raises:
+        DataError: the predictions are not of these examples; the data have changed since.
+    """
+    found = {}
+    for scored in tasks:
+        own = folder / "evaluation" / _file_name(scored.name)
+        if (own / RESULTS).is_file() and (own / PREDICTIONS).is_file():
+            values = read_json(own / RESULTS)
+            predictions = scored.task.read_predictions(own / PREDICTIONS, scored.examples)
+            figures = figures_from_json(values["figures"])
+            found[scored.name] = Evaluation(values["task"], values["way"], scored.examples, predictions, figures)
+    return found
+
+
+def held_out(model: Any, streams: Sequence[StreamData], batch_size: int) -> dict[str, Figures]:
     """Losses on examples that were kept from training, by stream.
 
     For a model that writes, the loss per token on the test examples, with the media and without; for others, their
     losses and diagnostics on the watched examples.
     """
-    found: dict[str, dict[str, float]] = {}
+    found: dict[str, Figures] = {}
     for stream in streams:
         if isinstance(model, Generates):
             if stream.test:
+                n = len(stream.test)
                 found[stream.name] = {
-                    "loss_per_token": loss_per_token(model, stream.test),
-                    "loss_per_token_blind": loss_per_token(model, stream.test, blind=True),
+                    "loss_per_token": plain(loss_per_token(model, stream.test), n),
+                    "loss_per_token_blind": plain(loss_per_token(model, stream.test, blind=True), n),
                 }
         elif stream.watched:
-            found[stream.name] = held_out_losses(model, stream.watched, stream.config.batch_size or batch_size)
+            losses = held_out_losses(model, stream.watched, stream.config.batch_size or batch_size)
+            found[stream.name] = {name: plain(value, len(stream.watched)) for name, value in losses.items()}
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -64,8 +65,7 @@ def read_streams(recipe: Recipe) -> tuple[list[StreamData], int]:
                 if recipe.eval_data is None and recipe.evaluate is None and "test" in splits_of(source):
                     test += load_source(source, "test", problems, progress)
             if recipe.eval_data is not None:
-                split = "test" if splits_of(recipe.eval_data) else None
-                test = load_source(recipe.eval_data, split, problems, progress)
+                test = load_source(recipe.eval_data, _scored_split(recipe.eval_data), problems, progress)
         if not everything:
             must_be_good(problems, skip=False, name=config.name)
         streams.append(_divided(config, everything, test, recipe))
@@ -73,10 +73,23 @@ def read_streams(recipe: Recipe) -> tuple[list[StreamData], int]:
     return streams, len(problems)
 
 
+def _scored_split(source: str) -> str | None:
+    """The split of a source that models are scored on; None where it has no splits, or names one itself.
+
+    Raises:
+        DataError: it has splits, none of them is ``test``, and it names none.
+    """
+    splits = splits_of(source)
+    if splits and "test" not in splits:
+        raise DataError(f"eval_data {source}: name a split behind a colon; there are {', '.join(splits)}.")
+    return "test" if splits else None
+
+
 def _divided(config: StreamConfig, everything: list[Example], test: list[Example], recipe: Recipe) -> StreamData:
     """A stream as the recipe divides it."""
     train, held = (_completed(side, config) for side in hold_out(everything, recipe.hold_out))
-    test = _completed(test, config)
+    held = _with_own_ids(held)
+    test = _with_own_ids(_completed(test, config))
     if not train:
         raise DataError(f"{config.name}: nothing left to learn from; lower hold_out or add records.")
     asks = any(example.target is not None for example in train)
@@ -96,6 +109,19 @@ def _completed(examples: Sequence[Example], config: StreamConfig) -> list[Exampl
     if all(source.startswith(CHOICES) for source in config.sources):
         examples = four_way(examples)
     return [replace(example, task=config.name) for example in examples]
+
+
+def _with_own_ids(examples: list[Example]) -> list[Example]:
+    """The examples with ids by which predictions can be told apart: several files may have a record 1 each."""
+    if len({example.id for example in examples}) == len(examples):
+        return examples
+    counts: Counter[str] = Counter()
+    found = []
+    for example in examples:
+        counts[example.name] += 1
+        repeated = f" ({counts[example.name]})" if counts[example.name] > 1 else ""
+        found.append(replace(example, id=f"{example.name}{repeated}"))
+    return found
 
 
 def _with_shots(examples: list[Example], count: int, seed: int) -> list[Example]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.table import Table
 
-from vislang.evaluate.tables import evaluation_table
+from vislang.evaluate.tables import evaluation_table, loss_rows
 
 
 def run_table(metrics: dict[str, Any]) -> Table:
@@ -18,9 +18,8 @@ def run_table(metrics: dict[str, Any]) -> Table:
         table.add_column("stream")
         table.add_column("what")
         table.add_column("value", justify="right")
-        for stream, values in metrics["held_out"].items():
-            for name, value in values.items():
-                table.add_row(stream, name.replace("_", " "), f"{value:.4f}")
+        for row in loss_rows(metrics["held_out"]):
+            table.add_row(*row)
     table.caption = (
         f"{metrics['train_seconds'] / 60:.1f} minutes of training, {metrics['total_seconds'] / 60:.1f} in all"
     )

@@ -1,4 +1,4 @@
-"""Arms of a study: ways of learning that are compared, each trained once a seed."""
+"""Arms of a study: ways of training that are compared, each trained once a seed."""
 
 from __future__ import annotations
 
@@ -9,19 +9,18 @@ from pathlib import Path
 
 import torch
 
-from vislang.commands.train import run_recipe
-from vislang.recipe import read_recipe
-from vislang.train.checkpoint import list_checkpoints
+from vislang.recipe import Recipe, read_recipe
+from vislang.runs.run import run_recipe
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One way of learning.
+    """One way of training.
 
     Attributes:
         name: for the table.
         recipe: what it runs.
-        changes: what is changed of it.
+        changes: overrides of the recipe.
         start: the arm whose model it begins with.
     """
 
@@ -32,7 +31,7 @@ class Arm:
 
 
 def trained(arm: Arm, arms: Sequence[Arm], seed: int, runs: Path) -> Path:
-    """The folder of an arm's finished run; trained, or taken up where it stopped.
+    """The folder of an arm's finished run; it is trained or resumed where it is not finished.
 
     Args:
         arm: what to run.
@@ -44,32 +43,55 @@ def trained(arm: Arm, arms: Sequence[Arm], seed: int, runs: Path) -> Path:
         KeyboardInterrupt: the run was interrupted; its state is kept.
     """
     folder = runs / f"{arm.name.replace(', ', '-').replace(' ', '-')}-{seed}"
-    if (folder / "metrics.json").is_file():
+    if is_finished(folder):
         return folder
     changes = [*arm.changes, f"--train.seed={seed}", "--train.eval_every=0"]
     if arm.start is not None:
         (start,) = (other for other in arms if other.name == arm.start)
         changes.append(f"--model.start_from={trained(start, arms, seed, runs) / 'model'}")
-    recipe, values = read_recipe(arm.recipe, changes)
-    if run_recipe(recipe, values, folder, resume=bool(list_checkpoints(folder / "checkpoints"))) is None:
-        raise KeyboardInterrupt
+    finish(*read_recipe(arm.recipe, changes), folder)
     return folder
 
 
+def is_finished(folder: Path) -> bool:
+    """Whether a run came to its end."""
+    return (folder / "metrics.json").is_file()
+
+
+def finish(recipe: Recipe, values: dict, folder: Path) -> None:
+    """Run a recipe, or resume its run in the folder.
+
+    Raises:
+        KeyboardInterrupt: the run was interrupted; its state is kept.
+    """
+    if run_recipe(recipe, values, folder, resume=(folder / "run.json").is_file()) is None:
+        raise KeyboardInterrupt
+
+
 def command_line(about: str, runs: Path, run: Callable[[Sequence[int], Path, Path], None]) -> None:
-    """``--seeds``, ``--out``, ``--runs`` and ``--threads``, and what a study does with them.
+    """Run a study by its options ``--seeds``, ``--out``, ``--runs`` and ``--threads``.
 
     Args:
-        about: what the study is.
-        runs: where its runs are kept, if not said otherwise.
-        run: given the seeds, the folder of the results, and that of the runs.
+        about: the help text.
+        runs: default folder of the runs.
+        run: takes the seeds, the folder of the results, and that of the runs.
     """
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="one run of each arm a seed")
+    add_options(parser, runs)
+    options = parser.parse_args()
+    use_threads(options.threads)
+    run(options.seeds, options.out, options.runs)
+
+
+def add_options(parser: argparse.ArgumentParser, runs: Path) -> None:
+    """The options of every study that trains."""
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="each arm is run once a seed")
     parser.add_argument("--out", type=Path, required=True, help="folder of the results")
     parser.add_argument("--runs", type=Path, default=runs, help="folder of the runs")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 leaves torch's choice")
-    options = parser.parse_args()
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    run(options.seeds, options.out, options.runs)
+
+
+def use_threads(threads: int) -> None:
+    """Set the number of CPU threads; 0 leaves torch's choice."""
+    if threads:
+        torch.set_num_threads(threads)

@@ -18,11 +18,10 @@ def draw(rows: Sequence[dict[str, Any]], probe: str, path: Path) -> None:
     axes = figure.subplots()
     for row in here:
         if "seed" not in row:
-            height = 100 * row["accuracy"]
-            axes.axhline(height, linewidth=1, linestyle="--", color="#888")
+            axes.axhline(_percent(row), linewidth=1, linestyle="--", color="#888")
             axes.annotate(
-                row["who"],
-                (1.0, height),
+                row["representation"],
+                (1.0, _percent(row)),
                 xycoords=("axes fraction", "data"),
                 xytext=(-2, 2),
                 textcoords="offset points",
@@ -31,16 +30,20 @@ def draw(rows: Sequence[dict[str, Any]], probe: str, path: Path) -> None:
                 color="#555",
             )
     for generation, colour in COLOURS.items():
-        of = [row for row in here if row["who"].startswith(generation)]
-        for seed in sorted({row["seed"] for row in of}):
-            points = sorted((row["seconds"] / 60, 100 * row["accuracy"]) for row in of if row["seed"] == seed)
-            label = generation if seed == min(row["seed"] for row in of) else None
+        own = [row for row in here if row["representation"].startswith(generation)]
+        for number, seed in enumerate(sorted({row["seed"] for row in own})):
+            points = sorted((row["seconds"] / 60, _percent(row)) for row in own if row["seed"] == seed)
+            label = None if number else generation
             axes.plot(*zip(*points, strict=True), marker="o", markersize=3, linewidth=1.3, color=colour, label=label)
     axes.set_title(probe, fontsize=10, loc="left")
     axes.set_xlabel("minutes of training")
     axes.set_ylabel("linear probe, accuracy (%)")
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)
-    # Above the axes: within them there is hardly a place without a line.
+    # Above the axes: lines cross most of the area within them.
     axes.legend(frameon=False, fontsize=8, ncols=2, loc="lower right", bbox_to_anchor=(1, 1))
     figure.savefig(path, dpi=130)
+
+
+def _percent(row: dict[str, Any]) -> float:
+    return 100 * row["figures"]["accuracy"]["value"]

@@ -9,42 +9,38 @@ from vislang.studies.line import Line, mean_line
 
 
 def last_lines(rows: Sequence[dict[str, Any]], kind: str) -> dict[str, dict[str, Line]]:
-    """By probe, then by representation: figures of the last step of each run; ``kind`` is linear or neighbours."""
+    """Lines of the last step of each run, by probe, then by representation; ``kind`` is linear or neighbours."""
     found: dict[str, dict[str, dict[int | None, dict[str, Any]]]] = {}
     for row in rows:
         if row["kind"] == kind:
-            by_seed = found.setdefault(row["probe"], {}).setdefault(row["who"], {})
+            by_seed = found.setdefault(row["probe"], {}).setdefault(row["representation"], {})
             known = by_seed.get(row.get("seed"))
             if known is None or row["step"] > known["step"]:
                 by_seed[row.get("seed")] = row
     return {
-        probe: {who: _line(list(by_seed.values())) for who, by_seed in whos.items()} for probe, whos in found.items()
+        probe: {name: mean_line(list(by_seed.values()), "accuracy") for name, by_seed in own.items()}
+        for probe, own in found.items()
     }
-
-
-def _line(rows: Sequence[dict[str, Any]]) -> Line:
-    return mean_line([row["accuracy"] for row in rows], rows[0]["items"])
 
 
 def markdown(rows: Sequence[dict[str, Any]]) -> str:
     """One table a probe, the best first."""
     linear, neighbours = last_lines(rows, "linear"), last_lines(rows, "neighbours")
     parts = []
-    for probe, whos in linear.items():
-        items = next(iter(whos.values())).accuracy.n
-        lines = [f"| {probe}, {items:,} test items | linear probe | nearest neighbours |", "|---|---|---|"]
-        for who, line in sorted(whos.items(), key=lambda pair: -pair[1].accuracy.value):
-            other = neighbours.get(probe, {}).get(who)
-            lines.append(f"| {who} | {line} | {other or ''} |")
+    for probe, own in linear.items():
+        n = next(iter(own.values())).mean.n
+        lines = [f"| {probe}, {n:,} test examples | linear probe | nearest neighbours |", "|---|---|---|"]
+        for name, line in sorted(own.items(), key=lambda pair: -pair[1].mean.value):
+            lines.append(f"| {name} | {line} | {neighbours.get(probe, {}).get(name, '')} |")
         parts.append("\n".join(lines))
     return "\n\n".join(parts) + "\n"
 
 
-def compared(shared: Sequence[dict[str, Any]], separate: Sequence[dict[str, Any]], who: str = "v2") -> str:
-    """One encoder for all modalities beside encoders of their own: the linear probe of each, by probe."""
+def compared(shared: Sequence[dict[str, Any]], separate: Sequence[dict[str, Any]], name: str = "v2") -> str:
+    """One encoder for all modalities beside one for each: the linear probe of both, by probe."""
     ours, theirs = last_lines(shared, "linear"), last_lines(separate, "linear")
-    lines = ["| linear probe | one encoder for all | an encoder of its own | one for all, before training |"]
+    lines = ["| linear probe | one encoder for all | its own encoder | one for all, before training |"]
     lines.append("|---|---|---|---|")
-    for probe, whos in ours.items():
-        lines.append(f"| {probe} | {whos[who]} | {theirs[probe][who]} | {whos[f'{who}, before training']} |")
+    for probe, own in ours.items():
+        lines.append(f"| {probe} | {own[name]} | {theirs[probe][name]} | {own[f'{name}, before training']} |")
     return "\n".join(lines) + "\n"

@@ -1,6 +1,6 @@
-"""Curves of few-shot tasks side by side, as ``vislang eval MODEL --task T --shots ... --json`` printed them.
+"""Few-shot results of several tasks as one table, from what ``vislang eval MODEL --task T --shots ... --json`` prints.
 
-    python -m vislang.studies.few_shot docs/runs/flamingo-few-shot > table.md
+    python -m vislang.studies.few_shot docs/results/flamingo-few-shot > table.md
 
 The folder holds one ``T.json`` a task.
 """
@@ -8,47 +8,54 @@ The folder holds one ``T.json`` a task.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from vislang.evaluate.few_shot_page import number
+from vislang.metrics.figure import figures_from_json, metric, show
+from vislang.runs.folder import read_json
 
-WAYS = {
-    "drawn": ("random", False),
+SELECTIONS = {
+    "random": ("random", False),
     "retrieved": ("retrieved", False),
-    "drawn, without images": ("random", True),
+    "random, without images": ("random", True),
 }
-"""Rows of a task: how shots are chosen, and whether images are taken away."""
+"""Rows of a task: how shots are selected, and whether all images are taken away."""
+
+NO_RESULTS = ("metrics", "run")
+"""Files of the folder that belong to the run, not to a task."""
 
 
 def markdown(found: Iterable[dict[str, Any]]) -> str:
-    """A row for each way to choose examples, a column for each number of them; then what is had without a prompt."""
+    """A row for each selection of shots, a column for each number of them; then the baselines that need no prompt."""
     found = list(found)
     shots = sorted({point["shots"] for task in found for point in task["points"]})
-    lines = [f"| examples: | | {' | '.join(map(str, shots))} | most frequent answer | that of the most similar image |"]
-    lines.append(f"|{'---|' * (len(shots) + 4)}")
+    baselines = list(found[0]["baselines"])
+    lines = [f"| shots: | | {' | '.join(map(str, shots))} | {' | '.join(baselines)} |"]
+    lines.append(f"|{'---|' * (len(shots) + len(baselines) + 2)}")
     for task in found:
-        figure = next(iter(task["points"][0]["means"]))
-        title = f"`{task['task']}`, {task['points'][0]['queries']} questions, {figure}"
-        others = [number(figure, figures[figure]) for figures in task["baselines"].values()]
-        for way, (select, blind) in WAYS.items():
-            means = {
-                point["shots"]: number(figure, point["means"][figure]["value"])
+        name = next(iter(task["points"][0]["figures"]))
+
+        def cell(figures: dict[str, Any], name: str = name) -> str:
+            return show(name, figures_from_json(figures)[name], interval=False)
+
+        title = f"`{task['task']}`, {task['n']} queries, {metric(name).title}"
+        others = [cell(task["baselines"][baseline]) for baseline in baselines]
+        for selection, (select, blind) in SELECTIONS.items():
+            own = {
+                point["shots"]: cell(point["figures"])
                 for point in task["points"]
-                if point["select"] == select and point["blind"] == blind
+                if (point["select"], point["blind"]) == (select, blind)
             }
-            cells = [title, way, *(means.get(count, "") for count in shots), *others]
+            cells = [title, selection, *(own.get(count, "") for count in shots), *others]
             lines.append(f"| {' | '.join(cells)} |")
             title, others = "", [""] * len(others)
     return "\n".join(lines) + "\n"
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
-    """What was printed for each task, in the order of their names."""
-    files = [file for file in sorted(folder.glob("*.json")) if file.stem not in ("metrics", "run")]
-    return [json.loads(file.read_text(encoding="utf-8")) for file in files]
+    """The results of each task, in the order of their names."""
+    return [read_json(file) for file in sorted(folder.glob("*.json")) if file.stem not in NO_RESULTS]
 
 
 if __name__ == "__main__":

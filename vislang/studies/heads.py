@@ -1,16 +1,15 @@
-"""Which layers of a language model hold the heads that repeat: what learning from examples is built on.
+"""Which layers of a language model hold the induction heads, which learning from examples in the prompt relies on.
 
-    python -m vislang.studies.heads --out docs/runs/flamingo-in-context
+    python -m vislang.studies.heads --out docs/results/flamingo-in-context
 
-Random tokens are read twice over. A head that repeats what followed the like of a token (an induction head, Olsson et
-al. 2022) looks from a token of the second time at the one behind its first time; it is told where to look by heads
-further down, which look at the token just before. Of each layer the strongest head of either kind counts.
+The model reads a sequence of random tokens twice in a row. An induction head (Olsson et al. 2022) attends from a token
+of the second copy to the token that followed it in the first. It relies on heads in lower layers that attend to the
+previous token. Each layer counts by its strongest head of either kind.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,49 +19,52 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from vislang.metrics.figure import SCHEMA
 from vislang.models.towers.language import load_language_tower
 from vislang.models.towers.packaged import SMOLLM2
+from vislang.runs.folder import write_json
 
 ROWS, LENGTH, SEED = 4, 40, 0
-"""Rows of so many random tokens, each read twice."""
+"""Sequences, and their length in random tokens before they are repeated."""
 
 SHOWN = 0.2
-"""Layers are listed whose strongest head gives a token this share of its attention."""
+"""A layer is listed where its strongest head gives this share of its attention."""
 
 
 @torch.inference_mode()
 def strongest(lm: PreTrainedModel) -> list[dict[str, Any]]:
-    """Of each layer, the largest share that a head gives to the token before, and to the one to be repeated.
+    """For each layer the largest mean share of attention that a head gives to the previous token, and to the token to
+    be repeated.
 
     Args:
-        lm: a causal language model of transformers; left with eager attention, which alone tells its weights.
+        lm: a causal language model of transformers; it keeps eager attention, the only one that returns its weights.
     """
     generator = torch.Generator().manual_seed(SEED)
     once = torch.randint(lm.config.vocab_size, (ROWS, LENGTH), generator=generator)
     lm.set_attn_implementation("eager")
     layers = lm(input_ids=torch.cat([once, once], dim=1), output_attentions=True).attentions
-    again = torch.arange(LENGTH, 2 * LENGTH - 1)
+    second = torch.arange(LENGTH, 2 * LENGTH - 1)
     return [
         {
             "layer": number,
-            "token before": _mean(weights, again, again - 1),
-            "repeats": _mean(weights, again, again - LENGTH + 1),
+            "previous_token": _mean(weights, second, second - 1),
+            "induction": _mean(weights, second, second - LENGTH + 1),
         }
         for number, weights in enumerate(layers)
     ]
 
 
 def _mean(weights: Float[Tensor, "rows heads queries keys"], queries: Tensor, keys: Tensor) -> float:
-    """The mean attention from these tokens to those, of the head that gives most."""
+    """The mean attention between these tokens, of the head where it is largest."""
     return weights[:, :, queries, keys].mean(dim=(0, 2)).max().item()
 
 
 def markdown(rows: Sequence[dict[str, Any]]) -> str:
     """The layers with strong heads."""
-    lines = ["| layer | looks at the token before | looks at what is to be repeated |", "|---|---|---|"]
+    lines = ["| layer | attention to the previous token | attention to the token to be repeated |", "|---|---|---|"]
     for row in rows:
-        if max(row["token before"], row["repeats"]) >= SHOWN:
-            lines.append(f"| {row['layer']} | {row['token before']:.2f} | {row['repeats']:.2f} |")
+        if max(row["previous_token"], row["induction"]) >= SHOWN:
+            lines.append(f"| {row['layer']} | {row['previous_token']:.2f} | {row['induction']:.2f} |")
     return "\n".join(lines) + "\n"
 
 
@@ -73,6 +75,5 @@ if __name__ == "__main__":
     options = parser.parse_args()
     found = strongest(load_language_tower(options.language_model).lm.lm)
     options.out.mkdir(parents=True, exist_ok=True)
-    kept = {"language_model": options.language_model, "rows": found}
-    (options.out / "heads.json").write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+    write_json(options.out / "heads.json", {"schema": SCHEMA, "language_model": options.language_model, "rows": found})
     print(markdown(found), end="")

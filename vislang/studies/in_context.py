@@ -1,30 +1,29 @@
 """Learning from examples in the prompt: does it matter before which layers the language model sees images?
 
-    python -m vislang.studies.in_context --seeds 0 1 2 --out docs/runs/flamingo-in-context
+    python -m vislang.studies.in_context --seeds 0 1 2 --out docs/results/flamingo-in-context
 
-Flamingo learns from episodes alone (:mod:`vislang.tasks.emoji_groups`), whose classes are named anew each time, and is
-asked about three groups of emoji that are in none of them, by another hand, and called by words of no meaning. A
-language model repeats what followed the like of a token by a few of its heads (induction heads, Olsson et al. 2022); in
-SmolLM2-135M these are in layers 17 to 24 (:mod:`vislang.studies.heads`). One arm lets it see images before them, one
-only above most of them.
-Whatever was done already is not done again.
+Flamingo learns from episodes alone (:mod:`vislang.data.sets.emoji_groups`), whose classes are named anew each time. It
+is then tested on three groups of emoji that are in no episode, in another drawing style, under names without meaning.
+A language model repeats what followed an earlier occurrence of a token by a few of its heads (induction heads, Olsson
+et al. 2022); in SmolLM2-135M these are in layers 17 to 24 (:mod:`vislang.studies.heads`). One arm shows images to the
+language model before these layers, the other only after most of them. What is already measured is not repeated.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vislang.capabilities import FewShot
 from vislang.console import console
 from vislang.evaluate.few_shot import Setting, evaluate_point
+from vislang.metrics.figure import figures_as_json, show
 from vislang.models.loading import load
+from vislang.runs.folder import read_json
 from vislang.studies.arms import Arm, command_line, trained
 from vislang.studies.line import mean_line
 from vislang.studies.results import Results
-from vislang.tasks.few_shot import FEW_SHOT_TASKS
+from vislang.tasks.catalogue import open_task
 
 RECIPE = Path("recipes/flamingo-few-shot.yaml")
 EPISODES_ALONE = (
@@ -33,59 +32,55 @@ EPISODES_ALONE = (
     "--train.warmup_steps=15",
 )
 
-BEFORE, ABOVE = "gates before layers 12, 16, 20, 24", "gates before layers 20, 23, 26, 29"
+EARLY, LATE = "gates before layers 12, 16, 20, 24", "gates before layers 20, 23, 26, 29"
 ARMS = (
-    Arm(BEFORE, RECIPE, (*EPISODES_ALONE, "--model.bridge.gated_layers=[12, 16, 20, 24]")),
-    Arm(ABOVE, RECIPE, (*EPISODES_ALONE, "--model.bridge.gated_layers=[20, 23, 26, 29]")),
+    Arm(EARLY, RECIPE, (*EPISODES_ALONE, "--model.bridge.gated_layers=[12, 16, 20, 24]")),
+    Arm(LATE, RECIPE, (*EPISODES_ALONE, "--model.bridge.gated_layers=[20, 23, 26, 29]")),
 )
 
 TASK = "emoji-groups-coded"
 SHOTS, DRAWS = (0, 4, 8, 16, 32), (0, 1)
-"""Examples in a prompt, and how often they are drawn."""
+"""Numbers of shots, and the seeds by which they are drawn."""
 
-HELD_OUT = "episodes held out"
+HELD_OUT = "held-out episodes"
 
 
 def run(seeds: Sequence[int], out: Path, runs: Path) -> None:
-    """Train and ask what is missing; write ``results.json`` after each step of that, and ``table.md``."""
+    """Train and evaluate what is missing; write ``results.json`` after each step, and ``table.md``."""
     results = Results(out)
-    task = FEW_SHOT_TASKS[TASK].build()
+    task = open_task(TASK)
+    support, queries = task.support(), task.examples(task.default_split)
     for seed in seeds:
         for arm in ARMS:
             folder = trained(arm, ARMS, seed, runs)
-            what = {"who": arm.name, "seed": seed}
-            if not results.known(task=HELD_OUT, **what):
-                metrics = json.loads((folder / "metrics.json").read_text("utf-8"))
-                episodes = metrics["tasks"]["episodes"]
-                figures = {
-                    "accuracy": episodes["accuracy"],
-                    "items": episodes["n"],
-                    "seconds": metrics["train_seconds"],
-                }
-                results.add({**what, "task": HELD_OUT, **figures})
-            missing = [shots for shots in SHOTS if not results.known(task=TASK, shots=shots, **what)]
+            keys = {"arm": arm.name, "seed": seed}
+            if not results.known(task=HELD_OUT, **keys):
+                metrics = read_json(folder / "metrics.json")
+                figures = metrics["tasks"]["episodes"]["figures"]
+                results.add({**keys, "task": HELD_OUT, "seconds": metrics["train_seconds"], "figures": figures})
+            missing = [shots for shots in SHOTS if not results.known(task=TASK, shots=shots, **keys)]
             model = load(folder / "model") if missing else None
             for shots in missing:
-                assert isinstance(model, FewShot)
-                point = evaluate_point(model, task, Setting(shots), DRAWS)
-                figures = {"accuracy": point.means["accuracy"].value, "items": point.queries}
-                results.add({**what, "task": TASK, "shots": shots, **figures})
-                console.print(f"{arm.name}, seed {seed}, {shots} examples: {100 * figures['accuracy']:.1f} %")
+                point = evaluate_point(model, task, support, queries, Setting(shots), DRAWS)
+                results.add({**keys, "task": TASK, "shots": shots, "figures": figures_as_json(point.means)})
+                console.print(f"{arm.name}, seed {seed}, {shots} shots: {show('accuracy', point.means['accuracy'])}")
     (out / "table.md").write_text(markdown(results.rows), encoding="utf-8")
 
 
 def markdown(rows: Sequence[dict[str, Any]]) -> str:
-    """What each arm gets right: of episodes held out, and of new groups by the number of examples."""
-    asked = next(row["items"] for row in rows if row["task"] == TASK)
-    held = next(row["items"] for row in rows if row["task"] == HELD_OUT)
+    """Accuracy of each arm: on held-out episodes, and on new groups by the number of shots."""
+    episodes = [row for row in rows if row["task"] == HELD_OUT]
+    queries = [row for row in rows if row["task"] == TASK]
+    sizes = episodes[0]["figures"]["exact_match"]["n"], queries[0]["figures"]["accuracy"]["n"]
     heads = " | ".join(f"{shots}" for shots in SHOTS)
-    lines = [f"| | {held} {HELD_OUT} | {asked} of new groups, examples: {heads} |", f"|{'---|' * (len(SHOTS) + 2)}"]
-    for who in dict.fromkeys(row["who"] for row in rows):
-        of = [row for row in rows if row["who"] == who]
-        groups = [[row for row in of if row["task"] == HELD_OUT]]
-        groups += [[row for row in of if row["task"] == TASK and row["shots"] == shots] for shots in SHOTS]
-        cells = [str(mean_line([row["accuracy"] for row in group], group[0]["items"])) for group in groups]
-        lines.append(f"| {who} | {' | '.join(cells)} |")
+    lines = [f"| | {sizes[0]} {HELD_OUT} | {sizes[1]} images of new groups, shots: {heads} |"]
+    lines.append(f"|{'---|' * (len(SHOTS) + 2)}")
+    for arm in dict.fromkeys(row["arm"] for row in rows):
+        cells = [mean_line([row for row in episodes if row["arm"] == arm], "exact_match")]
+        for shots in SHOTS:
+            own = [row for row in queries if (row["arm"], row["shots"]) == (arm, shots)]
+            cells.append(mean_line(own, "accuracy"))
+        lines.append(f"| {arm} | {' | '.join(map(str, cells))} |")
     return "\n".join(lines) + "\n"
 
 

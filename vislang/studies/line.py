@@ -1,32 +1,58 @@
-"""A figure of a study: a mean over seeds, with an interval over test items."""
+"""A line of a study's table: a mean over seeds, with an interval over test examples."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from vislang.tasks.answers import Proportion, proportion
+from vislang.metrics.figure import Figure, figures_from_json, metric, plain, share
 
 
 @dataclass(frozen=True)
 class Line:
-    """A share of test items that were got right, over seeds.
+    """A metric over seeds.
 
     Attributes:
-        accuracy: mean over seeds, with the 95 % interval that so many test items allow; seeds share the items, so more
-            of them do not narrow it.
-        seeds: share of each seed; one where nothing was drawn by chance.
+        metric: its name.
+        mean: over seeds. A share has the 95 % interval that so many test examples allow; seeds share the examples, so
+            more of them do not narrow it.
+        seeds: the value of each seed.
     """
 
-    accuracy: Proportion
+    metric: str
+    mean: Figure
     seeds: tuple[float, ...]
 
     def __str__(self) -> str:
-        spread = f", seeds {100 * min(self.seeds):.1f} to {100 * max(self.seeds):.1f}" if len(self.seeds) > 1 else ""
-        figure = self.accuracy
-        return f"{100 * figure.value:.1f} ({100 * figure.low:.1f} to {100 * figure.high:.1f}{spread})"
+        kind = metric(self.metric)
+        factor = 100 if kind.percent else 1
+
+        def number(value: float) -> str:
+            return f"{factor * value:.{kind.decimals}f}"
+
+        notes = []
+        if self.mean.low is not None and self.mean.high is not None:
+            notes.append(f"{number(self.mean.low)} to {number(self.mean.high)}")
+        if len(self.seeds) > 1:
+            notes.append(f"seeds {number(min(self.seeds))} to {number(max(self.seeds))}")
+        return number(self.mean.value) + (f" ({', '.join(notes)})" if notes else "")
 
 
-def mean_line(shares: Sequence[float], items: int) -> Line:
-    """The line of so many seeds' shares of the same test items."""
-    return Line(proportion(sum(shares) / len(shares) * items, items), tuple(shares))
+def mean_line(rows: Sequence[Mapping[str, Any]], name: str, of: str = "figures") -> Line:
+    """The line of a metric.
+
+    Args:
+        rows: of ``results.json``, one a seed, all on the same test examples.
+        name: of the metric.
+        of: the figures of a row that hold it.
+    """
+    return line_of(name, [figures_from_json(row[of])[name] for row in rows])
+
+
+def line_of(name: str, figures: Sequence[Figure]) -> Line:
+    """The same from the figure of each seed."""
+    values = tuple(figure.value for figure in figures)
+    average, n = sum(values) / len(values), figures[0].n
+    mean = plain(average, n) if figures[0].low is None else share(average * n, n)
+    return Line(name, mean, values)

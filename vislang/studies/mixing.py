@@ -1,65 +1,97 @@
 """A mixture of pages, captions and questions: one step on the weighted sum of all, or one stream a step in turn?
 
-    python -m vislang.studies.mixing --seeds 0 1 2 --out docs/runs/flamingo-mixture
+    python -m vislang.studies.mixing --seeds 0 1 2 --out docs/results/flamingo-mixture
 
 Alayrac et al. 2022 (section 2.4, and the ablation of table 3) accumulate the gradients of all data sets before each
-step. Both arms meet the same examples; in turn takes three times as many steps, each of a third of the work. Whatever
-was done already is not done again.
+step. A step in turn is a third of the work, so training in turn is run twice: for as many optimizer steps as the sum,
+and for as many examples. Every arm is scored with the images and without them: the difference is what it gains from
+images. What is already measured is not repeated.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from vislang.metrics.figure import figures_from_json, metric, plain
+from vislang.runs.folder import read_json
 from vislang.studies.arms import Arm, command_line, trained
-from vislang.studies.line import mean_line
+from vislang.studies.line import Line, line_of, mean_line
 from vislang.studies.results import Results
 
 RECIPE = Path("recipes/flamingo-mixture.yaml")
-SUM, IN_TURN = "weighted sum", "in turn"
-ARMS = (
-    Arm(SUM, RECIPE, ("--train.steps=200", "--train.warmup_steps=20")),
-    Arm(IN_TURN, RECIPE, ("--train.steps=600", "--train.warmup_steps=60", "--train.mixing=round-robin")),
+STEPS = 200
+SUM, SAME_STEPS, SAME_EXAMPLES = (
+    f"weighted sum, {STEPS} steps",
+    f"in turn, {STEPS} steps",
+    f"in turn, {3 * STEPS} steps",
 )
-NATS = "nats a token"
+ARMS = (
+    Arm(SUM, RECIPE, (f"--train.steps={STEPS}", f"--train.warmup_steps={STEPS // 10}")),
+    Arm(
+        SAME_STEPS,
+        RECIPE,
+        (f"--train.steps={STEPS}", f"--train.warmup_steps={STEPS // 10}", "--train.mixing=round-robin"),
+    ),
+    Arm(
+        SAME_EXAMPLES,
+        RECIPE,
+        (f"--train.steps={3 * STEPS}", f"--train.warmup_steps={3 * STEPS // 10}", "--train.mixing=round-robin"),
+    ),
+)
+SHOWN = ("loss_per_token", "accuracy")
+"""Metrics of the table."""
 
 
 def run(seeds: Sequence[int], out: Path, runs: Path) -> None:
-    """Train what is missing; write ``results.json`` after each step of that, and ``table.md``."""
+    """Train what is missing; write ``results.json`` after each step, and ``table.md``."""
     results = Results(out)
     for seed in seeds:
         for arm in ARMS:
-            if results.known(who=arm.name, seed=seed):
-                continue
-            metrics = json.loads((trained(arm, ARMS, seed, runs) / "metrics.json").read_text("utf-8"))
-            what = {"who": arm.name, "seed": seed, "steps": metrics["steps"], "seconds": metrics["train_seconds"]}
-            results.add(*({**what, "stream": name, **figures} for name, figures in metrics["tasks"].items()))
+            if not results.known(arm=arm.name, seed=seed):
+                metrics = read_json(trained(arm, ARMS, seed, runs) / "metrics.json")
+                about = {"seed": seed, "steps": metrics["steps"], "seconds": metrics["train_seconds"]}
+                results.add(*({"arm": arm.name, **about, **measured} for measured in by_stream(metrics)))
     (out / "table.md").write_text(markdown(results.rows), encoding="utf-8")
 
 
+def by_stream(metrics: dict[str, Any]) -> list[dict[str, Any]]:
+    """For each stream of a run its figures on what was held out, with the images and ``blind``."""
+    found = []
+    for stream, losses in metrics["held_out"].items():
+        scored = metrics["tasks"].get(stream, {})
+        figures = {"loss_per_token": losses["loss_per_token"], **scored.get("figures", {})}
+        blind = {"loss_per_token": losses["loss_per_token_blind"], **scored.get("blind", {})}
+        found.append({"stream": stream, "figures": figures, "blind": blind})
+    return found
+
+
+def gain(rows: Sequence[dict[str, Any]], name: str) -> Line:
+    """By how much the images improve a metric; positive is better with them."""
+    sign = 1 if metric(name).higher_is_better else -1
+    differences = []
+    for row in rows:
+        seen, blind = (figures_from_json(row[of])[name] for of in ("figures", "blind"))
+        differences.append(plain(sign * (seen.value - blind.value), seen.n))
+    return line_of(name, differences)
+
+
 def markdown(rows: Sequence[dict[str, Any]]) -> str:
-    """Of each stream the loss a token on what was held out, and of questions the accuracy; with images and without."""
-    lines = [f"| stream | items | figure | {SUM} | {IN_TURN} | without images |", f"|{'---|' * 6}"]
+    """For each stream and arm the loss per token on what was held out, and of questions the accuracy."""
+    lines = ["| stream | examples | metric | trained on | with images | without images | gain from images |"]
+    lines.append(f"|{'---|' * 7}")
     for stream in dict.fromkeys(row["stream"] for row in rows):
         here = [row for row in rows if row["stream"] == stream]
-        items = here[0]["n"]
-        for figure in (NATS, "accuracy"):
-            if figure not in here[0]:
-                continue
-            groups = [[row[figure] for row in here if row["who"] == who] for who in (SUM, IN_TURN)]
-            groups.append([row[f"{figure}, blind"] for row in here if row["who"] == SUM])
-            cells = [_nats(group) if figure == NATS else str(mean_line(group, items)) for group in groups]
-            lines.append(f"| {stream} | {items} | {figure} | {' | '.join(cells)} |")
+        for name in (name for name in SHOWN if name in here[0]["figures"]):
+            n = here[0]["figures"][name]["n"]
+            title = f"{stream} | {n} | {metric(name).title}"
+            for arm in (arm.name for arm in ARMS):
+                own = [row for row in here if row["arm"] == arm]
+                if own:
+                    cells = [mean_line(own, name), mean_line(own, name, "blind"), gain(own, name)]
+                    lines.append(f"| {title} | {arm} | {' | '.join(map(str, cells))} |")
     return "\n".join(lines) + "\n"
-
-
-def _nats(values: Sequence[float]) -> str:
-    """The mean over seeds, and their range."""
-    spread = f" (seeds {min(values):.3f} to {max(values):.3f})" if len(values) > 1 else ""
-    return f"{sum(values) / len(values):.3f}{spread}"
 
 
 if __name__ == "__main__":

@@ -1,38 +1,40 @@
-"""What a study has found so far, on disk after every addition, so that it can be stopped and started."""
+"""What a study has measured so far, on disk after every addition, so that it can be stopped and continued."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-from vislang.commands.run_folder import circumstances, write_json
+from vislang.metrics.figure import SCHEMA
+from vislang.runs.folder import environment, read_json, write_json
 
 
 class Results:
-    """``results.json`` of a study: the circumstances, and a row for each thing that was measured.
+    """``results.json`` of a study: the environment, and a row for each measurement.
+
+    A row holds what was measured, and the ``figures`` as :func:`~vislang.metrics.figure.figures_as_json` gives them.
 
     Args:
-        out: its folder, made where there is none.
+        out: its folder, made where it is missing.
         about: what else is to be recorded.
     """
 
     def __init__(self, out: Path, **about: Any):
         out.mkdir(parents=True, exist_ok=True)
         self.path = out / "results.json"
-        self.kept: dict[str, Any] = json.loads(self.path.read_text(encoding="utf-8")) if self.path.is_file() else {}
-        self.rows: list[dict[str, Any]] = self.kept.get("rows", [])
+        self.saved: dict[str, Any] = read_json(self.path) if self.path.is_file() else {}
+        self.rows: list[dict[str, Any]] = self.saved.get("rows", [])
         self.about = about
 
-    def known(self, **wanted: Any) -> bool:
-        """Whether there is such a row."""
-        return any(all(row.get(key) == value for key, value in wanted.items()) for row in self.rows)
+    def known(self, **keys: Any) -> bool:
+        """Whether there is a row with these keys."""
+        return any(all(row.get(key) == value for key, value in keys.items()) for row in self.rows)
 
     def add(self, *rows: dict[str, Any]) -> None:
-        """More rows; written at once."""
+        """Add rows, and write the file."""
         self.rows += rows
         self.write()
 
     def write(self) -> None:
-        """Put it on disk, whole."""
-        write_json(self.path, {**self.about, **circumstances(), "rows": self.rows})
+        """Write the file, whole or not at all."""
+        write_json(self.path, {"schema": SCHEMA, **self.about, **environment(), "rows": self.rows})

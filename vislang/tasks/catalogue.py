@@ -232,6 +232,9 @@ def _probe(
     )
 
 
+KARPATHY = ("train", "val", "test")
+"""Splits of Flickr30k and COCO by Karpathy; a source of pairs has what it has."""
+
 ENTRIES = (
     *(_benchmark(name) for name in BENCHMARKS),
     Entry(
@@ -240,7 +243,7 @@ ENTRIES = (
         "pairs",
         frozenset({"image", "text"}),
         retrieval.METRICS,
-        (),
+        KARPATHY,
         _retrieval,
         needs="SOURCE, or FOLDER[:SPLIT] in Karpathy's format",
         files="dataset_flickr30k.json or dataset_coco.json, and the images by their filename",
@@ -251,7 +254,7 @@ ENTRIES = (
         "text",
         frozenset({"image"}),
         by_kind.METRICS["text"],
-        (),
+        KARPATHY,
         _captions,
         needs="SOURCE, or FOLDER[:SPLIT] in Karpathy's format",
         files="dataset_flickr30k.json or dataset_coco.json, and the images by their filename",

@@ -168,6 +168,8 @@ def split_named(split: str, known: Sequence[str], name: str) -> str:
     fitting = [other for other in known if split and other.startswith(split)]
     if len(fitting) == 1:
         return fitting[0]
+    if tuple(known) == ("all",):
+        raise DataError(f"{name}: has no splits, and so no {split!r}. Leave the split out.")
     fault = f"several splits begin with {split!r}" if fitting else f"no split {split!r}"
     raise DataError(f"{name}: {fault}; there are {', '.join(known)}.")
 

@@ -51,5 +51,5 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
             rows.append(json.loads(line))
         except ValueError:
             if number < len(lines):
-                raise DataError(f"{path}:{number}: not JSON. The file was changed by hand?") from None
+                raise DataError(f"{path}:{number}: not JSON. Was the file edited?") from None
     return rows

@@ -7,7 +7,7 @@ import random
 import signal
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -299,29 +299,34 @@ def _check_same_run(saved: dict[str, Any], config: TrainConfig, checkpoints: Pat
     Raises:
         CheckpointError: they would make another run of it.
     """
-    free = {"eval_every", "eval_examples", "checkpoint_every", "keep_checkpoints", "log_every", "workers", "threads"}
-    if config.stop_and_go:
-        # What is evaluated, and when, decides which tasks rest.
-        free -= {"eval_every", "eval_examples"}
-    now = asdict(config)
-    if now["steps"] > saved["steps"]:
-        free = free | {"steps"}
-        warnings.warn(
-            f"{checkpoints.parent}: extended from {saved['steps']} to {now['steps']} steps; the rate continues as in a "
-            "run of that length.",
-            ResumeNotice,
-            stacklevel=3,
-        )
-    changed = [
-        f"{name} was {saved[name]}, is {now[name]}"
-        for name in now
-        if name not in free and name in saved and _plain(saved[name]) != _plain(now[name])
-    ]
-    if changed:
+    if changed := changed_settings(saved, config):
         raise CheckpointError(
             f"{checkpoints} is of a run with other settings ({'; '.join(changed)}). Resume with the same, or "
             "start a new run in another folder."
         )
+    if config.steps > saved["steps"]:
+        warnings.warn(
+            f"{checkpoints.parent}: extended from {saved['steps']} to {config.steps} steps; the rate continues as in a "
+            "run of that length.",
+            ResumeNotice,
+            stacklevel=3,
+        )
+
+
+def changed_settings(saved: Mapping[str, Any], config: TrainConfig) -> list[str]:
+    """What differs between recorded settings and those of now, and would make another run of it; more steps do not."""
+    free = {"eval_every", "eval_examples", "checkpoint_every", "keep_checkpoints", "log_every", "workers", "threads"}
+    if config.stop_and_go:
+        # What is evaluated, and when, decides which tasks rest.
+        free -= {"eval_every", "eval_examples"}
+    if config.steps > saved.get("steps", 0):
+        free = free | {"steps"}
+    now = asdict(config)
+    return [
+        f"{name} was {saved[name]}, is {now[name]}"
+        for name in now
+        if name not in free and name in saved and _plain(saved[name]) != _plain(now[name])
+    ]
 
 
 def _plain(value: Any) -> Any:

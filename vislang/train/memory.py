@@ -1,4 +1,4 @@
-"""Memory that a step frees is kept for the next."""
+"""Memory that a step frees is kept for the next step."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 
 
 def keep_freed_memory() -> bool:
-    """Tell the C library to keep what is freed, rather than to give it back to the system and ask for it again.
+    """Make the C library keep freed memory, rather than give it back to the system and request it again.
 
     Gradients of a large model are gigabytes that every step frees and takes. Each time the system hands them out as
     empty pages, which costs a fault a page: a sixth of a pretraining step of ViLBERT's base model on a processor
@@ -17,7 +17,7 @@ def keep_freed_memory() -> bool:
     steps differ in their shapes.
 
     Returns:
-        Whether the library could be told; only glibc can.
+        Whether the library could be set; only glibc can.
     """
     try:
         libc = ctypes.CDLL("libc.so.6")

@@ -1,4 +1,4 @@
-"""Schedules: of the learning rate, as factors on its peak, and of which tasks take part in a step."""
+"""Schedules: the learning rate, as a factor on its peak, and the tasks that take part in a step."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def warmup_cosine(step: int, steps: int, warmup_steps: int, final: float = 0.0) 
 class StopAndGo:
     """Rests a task that has stopped improving while others learn (12-in-1, Lu et al. 2020, section 3.4).
 
-    A task rests after two evaluations in a row that better its best score by less than 0.1 %, and learns again once its
-    score has fallen 0.5 % below its best. Resting, it still takes part in every fourth step, so as not to be forgotten;
-    where all rest, all take part in every step, for a step of none would teach nothing.
+    A task rests after two evaluations in a row that improve its best score by less than 0.1 %, and learns again once
+    its score has fallen 0.5 % below its best. A resting task takes part in every fourth step, so that it is not
+    forgotten; where all rest, all take part in every step.
 
     Args:
         names: of the tasks.
@@ -46,7 +46,7 @@ class StopAndGo:
         return not self.resting[name] or step % self.EVERY == 0 or all(self.resting.values())
 
     def update(self, scores: Mapping[str, float]) -> None:
-        """Take note of an evaluation; the higher a score, the better. One that is no number tells nothing."""
+        """Take the scores of an evaluation, the higher the better; NaN is passed over."""
         for name, score in scores.items():
             if math.isnan(score):
                 continue

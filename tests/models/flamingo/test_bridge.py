@@ -4,11 +4,13 @@ import hashlib
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
 from tests import tiny
 from vislang.errors import UserError
-from vislang.models.flamingo.bridge import FlamingoConfig
+from vislang.models.flamingo.bridge import FlamingoConfig, media_mask
 from vislang.models.flamingo.collate import IGNORED, Batch
 from vislang.models.flamingo.decoding import Decoding, generate
 from vislang.models.flamingo.prefill import Runner
@@ -198,3 +200,19 @@ def test_a_memory_budget_is_kept():
     runner.keep_texts(batch, to_continue=True)
     assert runner.frozen_text._kept == {}
     assert len(write(runner, batch, 2)) == 3
+
+
+def naive_latest(media_time: list[int], media_count: int, latents: int) -> list[list[bool]]:
+    """The mask read off its definition: medium m, counted from 1, is open to a token after exactly m media."""
+    return [[time == medium for medium in range(1, media_count + 1) for _ in range(latents)] for time in media_time]
+
+
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=8), st.integers(1, 4), st.integers(1, 3))
+def test_each_token_sees_its_latest_medium_only(media_time, media_count, latents):
+    mask = media_mask(torch.tensor([media_time]), media_count, latents)
+    assert mask[0].tolist() == naive_latest(media_time, media_count, latents)
+
+
+def test_all_media_of_the_own_text_up_to_the_latest():
+    mask = media_mask(torch.tensor([[0, 1, 2, 3, 3]]), 3, 1, True, torch.tensor([[0, 0, 0, 1, 2]]))
+    assert mask[0].int().tolist() == [[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 1], [0, 0, 1]]

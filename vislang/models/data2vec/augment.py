@@ -1,4 +1,4 @@
-"""What is done to a training image so that it never looks the same twice; on Pillow images, in worker processes."""
+"""Random changes to a training image, so that it is never the same twice; on Pillow images, in worker processes."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ def regression_head(width: int, layers: int) -> nn.Sequential:
 
 
 class ConvolutionalDecoder(nn.Module):
-    """Fills the gaps in from what the encoder made of the visible places (v2, section 3.3).
+    """Predicts the masked positions from the encoder's output at the visible ones (v2, section 3.3).
 
     Args:
         config: shape of the decoder.
@@ -91,13 +91,13 @@ class ConvolutionalDecoder(nn.Module):
         mask: Bool[Tensor, "batch tokens"],
         positions: Float[Tensor, "tokens width"] | None = None,
     ) -> Float[Tensor, "batch tokens width"]:
-        """Predictions at all places.
+        """Predictions at all positions.
 
         Args:
-            visible: the encoder's output, without class tokens, in the order of the sequence; a row with fewer places
-                than another is filled up at its end.
+            visible: the encoder's output, without class tokens, in the order of the sequence; a row with fewer
+                tokens than another is padded at its end.
             mask: True at the gaps.
-            positions: fixed positions, where the configuration asks for them.
+            positions: fixed positions, where the configuration has them.
         """
         x = self.config.noise * torch.randn(*mask.shape, visible.shape[-1], device=visible.device, dtype=visible.dtype)
         counts = (~mask).sum(dim=1)
@@ -109,7 +109,7 @@ class ConvolutionalDecoder(nn.Module):
         if self.side is not None:
             x = x.unflatten(-1, (self.side, self.side))
         for layer in self.layers:
-            # An even kernel gives one place too many along each side.
+            # An even kernel gives one position too many along each side.
             size = (slice(None), slice(None), *(slice(n) for n in x.shape[2:]))
             y = F.gelu(self.norm(layer(x)[size]))
             x = x + y if self.config.residual and x.shape == y.shape else y

@@ -472,7 +472,7 @@ def transcript(text: str) -> str:
 
 @dataclass
 class FineTuneRecipe(ModelRecipe):
-    """What a recipe says of a fine-tuned model.
+    """The settings of a fine-tuned model in a recipe.
 
     Attributes:
         start_from: folder of a data2vec model; its student is fine-tuned.

@@ -1,7 +1,7 @@
-"""data2vec's front ends: text, images and speech become one kind of sequence, of which parts can be hidden.
+"""data2vec's front ends: text, images and speech become one kind of sequence, of which parts can be masked.
 
 Tokens as in RoBERTa, patches as in ViT and BEiT, frames as in wav2vec 2.0 (data2vec, arXiv 2202.03555, sections 3.1
-and 4). Hidden places are filled with a mask token (section 3.2), or left out of the sequence (data2vec 2.0, arXiv
+and 4). Masked positions are filled with a mask token (section 3.2), or left out of the sequence (data2vec 2.0, arXiv
 2212.07525, section 3).
 """
 
@@ -60,7 +60,7 @@ class FrontEndConfig:
         strict_padding: padding leaves no trace, so that an input is read alike alone and in a batch: every layer of
             convolutional positions reads zeros there, v2's encoder leaves it out, and the norms of targets do not count
             it. The originals keep it out of the first layer only, let v2's decoder see what the encoder made of it, and
-            normalise over it too, so that a target tells how much padding there is; converted models do as they do.
+            normalise over it too, so that a target depends on the amount of padding; converted models do as they do.
     """
 
     class_tokens: int = 0
@@ -201,12 +201,12 @@ class FrontEnd(nn.Module):
         mask: Bool[Tensor, "batch tokens"] | None = None,
         leave_out: bool = False,
     ) -> Hidden:
-        """Put positions to the local features, and hide some.
+        """Add positions to the local features, and mask some.
 
         Args:
             local: local features.
             padding: True where there is nothing.
-            mask: True at the places to hide.
+            mask: True at the positions to mask.
             leave_out: take them out of the sequence (v2) rather than put mask tokens there (v1).
         """
         tokens = local
@@ -249,9 +249,9 @@ class FrontEnd(nn.Module):
 def _visible(
     mask: Tensor, tokens: Tensor, padding: Tensor | None, bias: Tensor | None
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Take hidden places out of a sequence, its padding and its attention bias.
+    """Take masked positions out of a sequence, its padding and its attention bias.
 
-    A row with fewer visible places than another is filled up with others, as padding.
+    A row with fewer visible positions than another is filled up with others, as padding.
     """
     counts = (~mask).sum(dim=1)
     longest = int(counts.max())
@@ -270,7 +270,7 @@ def _visible(
 
 
 class TextFrontEnd(FrontEnd):
-    """Tokens with absolute positions. What is hidden carries the mask token's id already."""
+    """Tokens with absolute positions. Masked positions have the mask token's id already."""
 
     def __init__(self, config: TextConfig, encoder: EncoderConfig):
         local = TokenEmbedding(

@@ -65,7 +65,7 @@ class Encoded(NamedTuple):
     class_tokens: int
     layers: list[Tensor]
 
-    def places(self) -> tuple[Tensor, Tensor | None]:
+    def without_class_tokens(self) -> tuple[Tensor, Tensor | None]:
         """Tokens and padding without class tokens."""
         padding = None if self.padding is None else self.padding[:, self.class_tokens :]
         return self.tokens[:, self.class_tokens :], padding
@@ -116,12 +116,12 @@ class WholeHead(Head):
         if self.config.pooling == "first":
             pooled = encoded.tokens[:, 0]
         else:
-            tokens, padding = encoded.places()
+            tokens, padding = encoded.without_class_tokens()
             pooled = tokens.mean(dim=1) if padding is None else _mean(tokens, padding)
         if self.norm is not None:
             pooled = self.norm(pooled)
         if self.inner is not None:
-            # Of several choices the vector itself stays whole, as in BERT's.
+            # For several choices the vector itself has no dropout, as in BERT.
             pooled = self.inner(pooled if self.config.kind == "choice" else self.dropout(pooled))
             pooled = pooled.tanh() if self.config.activation == "tanh" else pooled
         return self.output(self.dropout(pooled))
@@ -140,12 +140,12 @@ class TokenHead(Head):
         self.output = nn.Linear(encoder.width, outputs)
 
     def read(self, encoded: Encoded) -> Float[Tensor, "batch tokens outputs"]:
-        """Map each place on its own."""
-        return self.output(self.dropout(encoded.places()[0]))
+        """Map each position on its own."""
+        return self.output(self.dropout(encoded.without_class_tokens()[0]))
 
 
 class LanguageHead(Head):
-    """Which token stands at each place (RoBERTa's head: Liu et al. 2019): ``language``."""
+    """Which token is at each position (RoBERTa's head: Liu et al. 2019): ``language``."""
 
     def __init__(self, config: HeadConfig, encoder: EncoderConfig, outputs: int):
         super().__init__(config, encoder)
@@ -154,13 +154,13 @@ class LanguageHead(Head):
         self.output = nn.Linear(encoder.width, outputs)
 
     def read(self, encoded: Encoded) -> Float[Tensor, "batch tokens outputs"]:
-        """Map each place on its own."""
-        return self.output(self.norm(F.gelu(self.dense(encoded.places()[0]))))
+        """Map each position on its own."""
+        return self.output(self.norm(F.gelu(self.dense(encoded.without_class_tokens()[0]))))
 
 
 class SpeakerHead(Head):
-    """An x-vector: convolutions over frames, their mean and deviation over time, two linear layers (Snyder et al.
-    2018): ``speaker``.
+    """An x-vector: convolutions over frames, their mean and standard deviation over time, two linear layers (Snyder et
+    al. 2018): ``speaker``.
 
     Its logits are as wide as the x-vector; :meth:`similarities` compares them with the labels.
     """
@@ -181,7 +181,7 @@ class SpeakerHead(Head):
 
     def read(self, encoded: Encoded) -> Float[Tensor, "batch inner"]:
         """Map the x-vector once more."""
-        tokens, padding = encoded.places()
+        tokens, padding = encoded.without_class_tokens()
         hidden = self.project(tokens)
         for convolution in self.convolutions:
             hidden = F.relu(convolution(hidden[:, None])).squeeze(-1).transpose(1, 2)
@@ -227,7 +227,7 @@ def must_fit(config: HeadConfig, modality: str, front_end: FrontEndConfig) -> No
 
 
 def outputs_without_labels(config: HeadConfig, front_end: FrontEndConfig) -> int | None:
-    """How many logits a head has whose labels need no names; None where the labels tell."""
+    """How many logits a head has whose labels need no names; None where it is the number of labels."""
     if config.kind == "language":
         assert isinstance(front_end, TextConfig)
         return front_end.vocabulary_size

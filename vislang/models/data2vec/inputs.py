@@ -281,8 +281,10 @@ class Inputs:
         they can (see :class:`~vislang.capabilities.Reads`)."""
         known = [name for name, modality in MEDIA.items() if getattr(self, modality) is not None]
         unknown = sorted(media - {"several images"} - set(known))
+        if not known:
+            return "has neither a tokenizer nor settings of images or sound, as it was converted without them"
         if unknown:
-            return f"reads {' and '.join(known) or 'nothing yet'}, and no {' or '.join(unknown)}"
+            return f"reads {' and '.join(known)}, and no {' or '.join(unknown)}"
         if len(media) > 1:
             return f"reads one medium at a time, not {' and '.join(sorted(media))}"
         return None

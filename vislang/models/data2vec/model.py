@@ -181,7 +181,7 @@ class Data2Vec(nn.Module):
         if scope == "all":
             local = front_end.local_features(batch.values)
         hidden = front_end(local.detach(), padding)
-        # Only where no norm looks beyond its own token do other positions not matter.
+        # Other positions are not needed where each norm is over its own token alone.
         early = positions if set(config.layer_norms) | set(config.mean_norms) <= {"layer"} else None
         _, results = run_blocks(self.teacher.blocks, hidden, config.top_k, config.end_of_block, early)
         if early is not None:
@@ -285,8 +285,12 @@ class Data2Vec(nn.Module):
 
         Args and errors are those of :meth:`embed_at`.
         """
-        depth = len(self.student.blocks)
-        return self.embed_at(documents, [depth], batch_size, encoder, progress=progress)[depth]
+        return self.embed_at(documents, [self.depth], batch_size, encoder, progress=progress)[self.depth]
+
+    @property
+    def depth(self) -> int:
+        """Blocks of the shared encoder."""
+        return len(self.student.blocks)
 
     def embed_at(
         self,

@@ -62,7 +62,7 @@ class Masked(NamedTuple):
         modality: its name.
         values: token ids, pixels (batch, channels, height, width) or waveforms (batch, samples).
         mask: (batch * copies, tokens) True at the positions to predict.
-        student_values: what the student reads in place of ``values``: token ids with mask tokens among them.
+        student_values: what the student reads instead of ``values``: token ids with mask tokens among them.
         padding: (batch, inputs) True where there is nothing, in the units of ``values``.
         names: of the examples, for messages.
     """
@@ -150,7 +150,7 @@ def channel_std(x: Float[Tensor, "positions width"]) -> Float[Tensor, ""]:
 def explained_variance(
     predictions: Float[Tensor, "positions width"], targets: Float[Tensor, "positions width"]
 ) -> Float[Tensor, ""]:
-    """Share of the targets' variance over places that the predictions account for: 1 is all, 0 is a constant guess."""
+    """Share of the targets' variance over positions that the predictions explain: 1 is all, 0 is a constant guess."""
     predictions, targets = predictions.float(), targets.float()
     left = (targets - predictions).square().sum()
     return 1 - left / (targets - targets.mean(dim=0)).square().sum().clamp(min=1e-6)

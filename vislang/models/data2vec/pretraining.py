@@ -116,7 +116,7 @@ class Choices:
 
 @dataclass
 class Data2VecRecipe(ModelRecipe):
-    """What a recipe says of a data2vec model.
+    """The settings of a data2vec model in a recipe.
 
     Attributes:
         generation: v1 or v2; the one switch between the objectives.

@@ -34,13 +34,14 @@ from vislang.models.dual_encoder.tower import DualEncoderTower
 from vislang.models.loading import load, saved_class
 from vislang.models.precision import Precision, autocast, dtype_of
 from vislang.models.regions.readers import RegionsConfig
+from vislang.models.vilbert.config import EPS, TextStreamConfig, VisionStreamConfig
 from vislang.models.vilbert.inputs import PairInputs, PairInputsConfig, Pairs, pairs_of
-from vislang.models.vilbert.model import EPS, RegionEmbedding, TextEmbedding, TextStreamConfig, VisionStreamConfig
 from vislang.models.vilbert.pair_model import PairModel
+from vislang.models.vilbert.streams import RegionEmbedding, TextEmbedding
 from vislang.models.vilbert.word_pieces import Pieces, WordPieces
 from vislang.nn.attention import not_padding
 from vislang.nn.linear import Linear
-from vislang.nn.statistics import mean_and_deviation
+from vislang.nn.statistics import mean_and_std
 from vislang.nn.transformer import EncoderBlock
 
 HOTTEST = math.log(100)
@@ -164,9 +165,9 @@ class ImageEncoder(nn.Module):
 
     def standardise(self, features: Float[Tensor, "regions feature_width"]) -> None:
         """Measure mean and standard deviation of the features, which are standardised by them."""
-        mean, deviation = mean_and_deviation(features)
+        mean, std = mean_and_std(features)
         self.features_mean.copy_(mean)
-        self.features_deviation.copy_(deviation)
+        self.features_deviation.copy_(std)
 
     def forward(
         self,
@@ -498,7 +499,7 @@ def gathered(
 
 @dataclass
 class DualEncoderRecipe(ModelRecipe):
-    """What a recipe says of a dual encoder.
+    """The settings of a dual encoder in a recipe.
 
     Attributes:
         encoders: widths and depths; the vision side's ``feature_width`` is the region source's.

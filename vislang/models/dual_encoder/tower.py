@@ -20,7 +20,7 @@ from vislang.models.towers.vision import VisionTower
 
 
 class DualEncoderTower(VisionTower):
-    """The cells of the grid that a dual encoder looks at, as its image blocks leave them.
+    """A dual encoder's image blocks over the cells of a grid.
 
     Args:
         name: folder of the dual encoder.
@@ -36,7 +36,7 @@ class DualEncoderTower(VisionTower):
     def __init__(self, name: str, image: nn.Module, width: int, regions: RegionReader, image_size: int | None = None):
         super().__init__()
         if not isinstance(regions, ComputedRegions) or not isinstance(regions.source, GridRegions):
-            raise TowerError(f"vision tower {name!r}: a dual encoder over {regions.name}; only one over a grid serves.")
+            raise TowerError(f"vision tower {name!r}: a dual encoder over {regions.name}; it must be one over a grid.")
         self.below = regions.source.tower
         if image_size not in (None, self.below.image_size):
             raise TowerError(
@@ -60,15 +60,15 @@ class DualEncoderTower(VisionTower):
     def forward(
         self, pixels: Float[Tensor, "images channels height width"]
     ) -> Float[Tensor, "images positions features_width"]:
-        """The cells, row by row; the place that stands for the whole image is left out."""
+        """The cells, row by row; the position of the whole image is left out."""
         features = self.below(pixels)
         whole = torch.cat([features.mean(dim=1, keepdim=True), features], dim=1)
         return self._read(whole, self._boxes(features))[:, 1:]
 
-    def _boxes(self, features: Float[Tensor, "images positions below"]) -> Float[Tensor, "images places 5"]:
+    def _boxes(self, features: Float[Tensor, "images positions below"]) -> Float[Tensor, "images regions 5"]:
         """Where the whole and the cells lie: the same in every image."""
         images, positions, _ = features.shape
         side = round(positions**0.5)
         unit = Regions(np.zeros((positions, 1), dtype=np.float32), grid_boxes(side, side, 1, 1), 1, 1)
-        places = torch.from_numpy(unit.with_whole().locations()).to(features.device)
-        return places.expand(images, -1, -1)
+        boxes = torch.from_numpy(unit.with_whole().locations()).to(features.device)
+        return boxes.expand(images, -1, -1)

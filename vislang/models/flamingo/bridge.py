@@ -19,7 +19,7 @@ from vislang.models.flamingo.collate import Batch
 from vislang.models.flamingo.gated_block import GatedCrossAttentionBlock
 from vislang.models.flamingo.resampler import PerceiverResampler
 from vislang.models.towers.causal_lm import FrozenCausalLM, Step
-from vislang.nn.attention import KeysValues, look_at_media
+from vislang.nn.attention import KeysValues
 
 
 @dataclass
@@ -119,6 +119,32 @@ class MediaKeysValues:
             by_layer[layer] = KeysValues(torch.cat([keys, more.keys]), torch.cat([values, more.values]))
         moved = torch.where(others.index >= 0, others.index + known, others.index)
         return MediaKeysValues(by_layer, torch.cat([self.index, moved], dim=1))
+
+
+def media_mask(
+    media_time: Int[Tensor, "batch tokens"],
+    media_count: int,
+    latents: int,
+    all_before: bool = False,
+    media_before: Int[Tensor, "batch tokens"] | None = None,
+) -> Bool[Tensor, "batch tokens row_latents"]:
+    """Flamingo's mask: each token sees only the latest medium before it (section 3.1.3, figure 7).
+
+    Args:
+        media_time: (batch, tokens) the medium that each token goes with, counted from 1; 0 sees nothing.
+        media_count: number of media in a row.
+        latents: number of latents of each medium.
+        all_before: see every medium up to that one.
+        media_before: (batch, tokens) how many of them belong to other texts in the same row, which it must not see.
+
+    Returns:
+        True where a token may look, over the media's latents laid end to end.
+    """
+    order = torch.arange(1, media_count + 1, device=media_time.device).repeat_interleave(latents)
+    if not all_before:
+        return media_time[..., None] == order
+    first = torch.zeros_like(media_time) if media_before is None else media_before
+    return (order <= media_time[..., None]) & (order > first[..., None])
 
 
 class Bridge(nn.Module):
@@ -244,7 +270,7 @@ class Bridge(nn.Module):
             weights: a dictionary that receives the attention weights of each gated layer: (batch, heads, tokens,
                 row media * latents).
         """
-        mask: Tensor | None = look_at_media(
+        mask: Tensor | None = media_mask(
             media_time, media.index.shape[1], media.latents, self.config.attend_to == "all", media_before
         )
         mask = mask & media.present()[:, None]
@@ -285,7 +311,7 @@ class Bridge(nn.Module):
         if batch.segments is not None:
             self.lm.check_packing(batch.longest())
         embeddings = self.embed(batch.input_ids)
-        return self.lm.run(
+        return self.lm(
             embeddings,
             batch.mask(embeddings.dtype),
             batch.position_ids(),

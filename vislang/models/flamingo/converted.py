@@ -24,7 +24,7 @@ from vislang.prompt import Prompts
 
 @dataclass(frozen=True)
 class SavedBridge:
-    """The settings in a converted bridge's config.json; see :meth:`OldFlamingo.save`."""
+    """The settings in a converted bridge's config.json; see :meth:`ConvertedFlamingo.save`."""
 
     bridge: FlamingoConfig
     features_width: int
@@ -32,7 +32,7 @@ class SavedBridge:
     origin: dict[str, Any] | None = None
 
 
-class OldFlamingo(nn.Module):
+class ConvertedFlamingo(nn.Module):
     """A converted bridge. The language model is recorded by name and hash, and not written.
 
     Args:
@@ -115,7 +115,7 @@ class OldFlamingo(nn.Module):
         write_model(folder, self, settings, {**self.state(), "row_ids": lm.row_ids, "rows": lm.rows})
 
     @classmethod
-    def load(cls, folder: Path, language_model: str | None = None) -> OldFlamingo:
+    def load(cls, folder: Path, language_model: str | None = None) -> ConvertedFlamingo:
         """Open a folder that :meth:`save` wrote.
 
         Args:

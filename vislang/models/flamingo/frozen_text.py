@@ -131,10 +131,10 @@ class FrozenText:
         gate = self._first_gate
         positions = positions_of(attention_mask)
         lower = DynamicCache()
-        gate_inputs = self._lm.run(embeddings, attention_mask, positions, cache=lower, stop=gate)
+        gate_inputs = self._lm(embeddings, attention_mask, positions, cache=lower, stop=gate)
         upper = DynamicCache()
         if prefix:
-            self._lm.run(
+            self._lm(
                 embeddings[:, :prefix],
                 attention_mask[:, :prefix],
                 positions[:, :prefix],

@@ -1,6 +1,6 @@
 """Flamingo: Documents of text, images and videos in, text out (Alayrac et al. 2022).
 
-Here the parts are put together. Read on in :mod:`vislang.models.flamingo.bridge` (what trains, as the paper has it),
+Here the parts are put together. Then read :mod:`vislang.models.flamingo.bridge` (what trains, as the paper has it),
 :mod:`~vislang.models.flamingo.collate` (documents to tokens), :mod:`~vislang.models.flamingo.prefill` (the same results
 with less work) and :mod:`~vislang.models.flamingo.decoding` (how text is written).
 """
@@ -126,6 +126,10 @@ class Flamingo(TrainableModel):
         if "video" in media and not self.bridge.config.frames:
             return "was trained for images alone (bridge.frames is 0)"
         return None
+
+    def drop_examples(self) -> None:
+        """From now on leave the first examples of a prompt out where it is too long, with a warning."""
+        self.collate.config = dataclasses.replace(self.collate.config, too_long="drop")
 
     # Training
 

@@ -155,7 +155,7 @@ class Runner:
         media_time = torch.where(batch.media_time > 0, batch.media_time + known, before.media_time[:, None])
         batch = replace(batch, media_time=media_time)
         mask = torch.cat([before.attention_mask, batch.attention_mask], dim=1)
-        hidden = self.lm.run(
+        hidden = self.lm(
             self.bridge.embed(batch.input_ids),
             mask,
             before.lengths[:, None] + batch.position_ids(),
@@ -183,7 +183,7 @@ class Runner:
         written = tokens == self.bridge.media_token
         state = replace(state, media_time=torch.where(written, 1, state.media_time))
         mask = F.pad(state.attention_mask, (0, 1), value=1)
-        hidden = self.lm.run(
+        hidden = self.lm(
             self.bridge.embed(tokens[:, None]), mask, state.lengths[:, None], before=steps.of(state), cache=state.cache
         )
         return replace(state, attention_mask=mask, lengths=state.lengths + 1, hidden=hidden)
@@ -230,7 +230,7 @@ class Runner:
         counts = rows.unique_consecutive(return_counts=True)[1]
         shared = int(counts[0]) if bool((counts == counts[0]).all()) else 1
         before = state.of(rows)
-        hidden = self.lm.run(
+        hidden = self.lm(
             self.bridge.embed(ids[:, :-1]),
             torch.cat([before.attention_mask, mask[:, :-1]], dim=1),
             before.lengths[:, None] + torch.arange(ids.shape[1] - 1, device=ids.device),
@@ -278,8 +278,8 @@ class Runner:
         embeddings = self.bridge.embed(batch.input_ids)
         mask, positions = batch.mask(embeddings.dtype), batch.position_ids()
         with torch.no_grad():
-            gate_inputs = self.lm.run(embeddings, mask, positions, stop=self.first_gate)
-        return self.lm.run(
+            gate_inputs = self.lm(embeddings, mask, positions, stop=self.first_gate)
+        return self.lm(
             embeddings,
             mask,
             positions,
@@ -295,7 +295,7 @@ class Runner:
         embeddings = self.bridge.embed(batch.input_ids)
         texts = self.frozen_text.states(embeddings, batch.input_ids, batch.attention_mask, prefix, to_continue)
         cache = upper_cache(texts, prefix, self.first_gate)
-        hidden = self.lm.run(
+        hidden = self.lm(
             embeddings[:, prefix:],
             batch.attention_mask,
             batch.position_ids()[:, prefix:],

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from vislang.errors import UserError
 from vislang.nn.attention import CrossAttention
-from vislang.nn.statistics import mean_and_deviation
+from vislang.nn.statistics import mean_and_std
 from vislang.nn.transformer import FeedForward
 
 
@@ -61,7 +61,7 @@ class PerceiverResampler(nn.Module):
     @torch.no_grad()
     def standardise(self, features: Float[Tensor, "media positions features_width"]) -> None:
         """Measure mean and standard deviation of each channel, over media and positions."""
-        mean, std = mean_and_deviation(features)
+        mean, std = mean_and_std(features)
         self.features_mean.copy_(mean)
         self.features_deviation.copy_(std)
 

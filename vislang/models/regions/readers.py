@@ -174,10 +174,10 @@ def read_coco_boxes(path: Path) -> dict[str, tuple[float, float, np.ndarray]]:
         content: Any = json.loads(path.read_text(encoding="utf-8"))
         named = {image["id"]: image for image in content["images"]}
         found: dict[Any, list[list[float]]] = {number: [] for number in named}
-        for place, annotation in enumerate(content["annotations"]):
+        for index, annotation in enumerate(content["annotations"]):
             left, top, width, height = map(float, annotation["bbox"])
             if annotation["image_id"] not in named:
-                raise RegionError(f"{path}, annotation {place}: is of image {annotation['image_id']}, not in the file.")
+                raise RegionError(f"{path}, annotation {index}: is of image {annotation['image_id']}, not in the file.")
             found[annotation["image_id"]].append([left, top, left + width, top + height])
         return {
             image["file_name"]: (float(image["width"]), float(image["height"]), np.array(found[number], np.float32))
@@ -282,7 +282,7 @@ class RegionsConfig:
 
 
 def must_be_same(reader: RegionReader, fingerprint: str, folder: Path) -> None:
-    """Refuse features of another source than a model was trained on.
+    """Raise an error for features of another source than a model was trained on.
 
     Raises:
         TowerError: the fingerprints differ.

@@ -1,4 +1,4 @@
-"""Regions of an image: what a detector, or a grid, gives in place of pixels."""
+"""Regions of an image: what a detector, or a grid, gives instead of pixels."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ class Regions:
 
     Attributes:
         features: of each region.
-        boxes: left, top, right and bottom edge of each, in pixels.
+        boxes: left, top, right and bottom edge of each, in pixels. As many as features, once checked.
         width, height: of the image, in pixels.
         classes: each region's distribution over classes, where the source has one.
     """
 
     features: Float[np.ndarray, "regions feature_width"]
-    boxes: Float[np.ndarray, "regions 4"]
+    boxes: Float[np.ndarray, "boxes 4"]
     width: float | int
     height: float | int
-    classes: Float[np.ndarray, "regions classes"] | None = None
+    classes: Float[np.ndarray, "distributions classes"] | None = None
 
     def check(self, name: str) -> Regions:
         """The same, if it can be used.

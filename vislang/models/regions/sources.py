@@ -25,7 +25,7 @@ class RegionSource(Protocol):
     """Finds regions in images.
 
     Attributes:
-        name: what it was asked for by.
+        name: the name that it was opened by.
         fingerprint: SHA-256 over whatever decides its features, to keep with a model that was trained on them.
         classes_fingerprint: of whatever else decides its classes; empty where nothing else does.
         width: of a feature.
@@ -133,7 +133,7 @@ class QueryRegions:
     def _classes(self, logits: Tensor) -> tuple[Float[Tensor, "queries classes"], Float[Tensor, "..."]]:
         """Each query's distribution, and how sure it is that something is there."""
         if logits.shape[-1] == self.detector.config.num_labels + 1:
-            # The last class says that nothing is there.
+            # The last class stands for no object.
             probabilities = logits.softmax(dim=-1)
             return probabilities, 1 - probabilities[:, -1]
         probabilities = logits.sigmoid()

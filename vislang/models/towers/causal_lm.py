@@ -119,7 +119,7 @@ class FrozenCausalLM(nn.Module):
         """Look tokens up in the model's own input embedding."""
         return self.lm.get_input_embeddings()(input_ids)
 
-    def run(
+    def forward(
         self,
         embeddings: Float[Tensor, "batch tokens embed_width"],
         attention_mask: Int[Tensor, "batch cached_and_tokens"] | Float[Tensor, "batch 1 tokens cached_and_tokens"],
@@ -189,7 +189,7 @@ class FrozenCausalLM(nn.Module):
             return step
 
         mask = torch.ones_like(ids)
-        self.run(self.embed(ids), mask, positions_of(mask), before={layer: measure(layer) for layer in layers})
+        self(self.embed(ids), mask, positions_of(mask), before={layer: measure(layer) for layer in layers})
         return [round(scales[layer], 3) for layer in layers]
 
     def logits(
@@ -285,6 +285,9 @@ class _StandIn(nn.Module):
         super().__init__()
         self.layer = layer
 
+    def forward(self, *args, **kwargs):
+        return self.layer(*args, **kwargs)
+
     def __getattr__(self, name: str):
         try:
             return super().__getattr__(name)
@@ -298,7 +301,7 @@ class _Watched(_StandIn):
     gave_tuple = False
 
     def forward(self, *args, **kwargs):
-        output = self.layer(*args, **kwargs)
+        output = super().forward(*args, **kwargs)
         self.gave_tuple = isinstance(output, tuple)
         return output
 
@@ -330,7 +333,7 @@ class _Preceded(_StandIn):
             hidden = self.start
         if self.step is not None:
             hidden = self.step(hidden)
-        return self.layer(hidden, *args, **kwargs)
+        return super().forward(hidden, *args, **kwargs)
 
 
 class _Rows(nn.Module):

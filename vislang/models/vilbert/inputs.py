@@ -19,7 +19,8 @@ from vislang.errors import UserError
 from vislang.example import Example, Text
 from vislang.models.regions.readers import RegionReader, RegionsConfig, must_be_same
 from vislang.models.regions.region import Regions
-from vislang.models.vilbert.model import Encoded, Stream, TwoStreams, ViLBERT
+from vislang.models.vilbert.model import ViLBERT
+from vislang.models.vilbert.streams import Encoded, Stream, TwoStreams
 from vislang.models.vilbert.word_pieces import FILE, Pieces, WordPieces
 
 

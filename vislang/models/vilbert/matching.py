@@ -13,7 +13,8 @@ from vislang.capabilities import Progress
 from vislang.document import Image
 from vislang.models.precision import autocast
 from vislang.models.vilbert.inputs import PairInputs, pick, read_texts
-from vislang.models.vilbert.model import Encoded, Stream, ViLBERT
+from vislang.models.vilbert.model import ViLBERT
+from vislang.models.vilbert.streams import Encoded, Stream
 
 AT_ONCE = 64
 """Items of a kind that are read together."""

@@ -21,17 +21,12 @@ from vislang.models.base import fill_model, read_settings, write_model
 from vislang.models.loading import load, saved_class
 from vislang.models.precision import Precision, autocast, dtype_of
 from vislang.models.regions.readers import RegionsConfig
+from vislang.models.vilbert.config import ViLBERTConfig
 from vislang.models.vilbert.inputs import PairInputs, PairInputsConfig, Pairs, Read, encode, pairs_of
 from vislang.models.vilbert.matching import match_all
-from vislang.models.vilbert.model import (
-    Encoded,
-    PretrainingLabels,
-    SavedViLBERT,
-    ViLBERT,
-    ViLBERTConfig,
-    pretraining_losses,
-)
+from vislang.models.vilbert.model import PretrainingLabels, SavedViLBERT, ViLBERT, pretraining_losses
 from vislang.models.vilbert.pair_model import PairModel
+from vislang.models.vilbert.streams import Encoded
 from vislang.models.vilbert.word_pieces import WordPieces
 from vislang.nn.masking import mask_tokens
 
@@ -241,7 +236,7 @@ class PretrainedViLBERT(PairModel[ViLBERT]):
         """How likely each image and text belong together, without any fine-tuning, as log odds."""
 
         def score(encoded: Encoded) -> Tensor:
-            # The first logit says yes.
+            # The first logit is for a pair that belongs together.
             yes, no = self.network.alignment_logits(self.network.fuse(encoded)).unbind(dim=-1)
             return yes - no
 
@@ -269,7 +264,7 @@ class PretrainedViLBERT(PairModel[ViLBERT]):
 
 @dataclass
 class ViLBERTPretrainingRecipe(ModelRecipe):
-    """What a recipe says of ViLBERT's pretraining.
+    """The settings of ViLBERT's pretraining in a recipe.
 
     Attributes:
         streams: widths and depths. ``feature_width`` and ``classes`` of the vision stream are the region source's,

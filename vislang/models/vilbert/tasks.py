@@ -26,11 +26,14 @@ from vislang.models.loading import current_settings
 from vislang.models.precision import Precision, autocast, dtype_of
 from vislang.models.regions.readers import RegionsConfig
 from vislang.models.settings import settings_of
+from vislang.models.vilbert.config import ViLBERTConfig
+from vislang.models.vilbert.heads import HeadConfig
 from vislang.models.vilbert.inputs import PairInputs, PairInputsConfig, Pairs, encode, read_texts
 from vislang.models.vilbert.matching import match_all
-from vislang.models.vilbert.model import Encoded, HeadConfig, SavedViLBERT, TwoStreams, ViLBERT, ViLBERTConfig
+from vislang.models.vilbert.model import SavedViLBERT, ViLBERT
 from vislang.models.vilbert.pair_model import PairModel
 from vislang.models.vilbert.pretraining import begin_with, fitted, make_inputs
+from vislang.models.vilbert.streams import Encoded, TwoStreams
 from vislang.models.vilbert.word_pieces import WordPieces
 
 Kind = Literal["answers", "choice", "box", "label", "value"]
@@ -512,13 +515,13 @@ def _answers(examples: Sequence[Example], least: int = 9, most: int = 3129) -> l
 
 @dataclass
 class ViLBERTRecipe(ModelRecipe):
-    """What a recipe says of ViLBERT on tasks.
+    """The settings of ViLBERT on tasks in a recipe.
 
     Attributes:
         streams: widths and depths, where training starts from random weights.
         regions: where regions come from; None for the default, or with ``start_from`` for that model's source.
         tokenizer: a ``tokenizer.json`` or BERT's ``vocab.txt``; None learns one from the examples.
-        start_from: folder of a model to begin with: of pretraining or tasks, whose streams and tokenizer are then
+        start_from: folder of a model to start from: of pretraining or tasks, whose streams and tokenizer are then
             taken, or converted weights, for which ``regions`` and ``tokenizer`` must be named. Heads are fresh.
         dtype: of the arithmetic; ``auto`` takes bfloat16 where the machine multiplies it in hardware.
     """

@@ -1,0 +1,162 @@
+"""Shapes of ViLBERT's streams, and the published ones by name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from vislang.errors import UserError
+
+EPS = 1e-12
+"""Of all layer norms, as in BERT."""
+
+
+def _check_shape(name: str, values: Any) -> None:
+    """Check counts, widths and rates.
+
+    Raises:
+        UserError: one of them is out of its range.
+    """
+    for what, least in (("width", 1), ("heads", 1), ("mlp_width", 1), ("depth", 0), ("vocabulary_size", 1)):
+        value = getattr(values, what, least)
+        if value < least:
+            raise UserError(f"{name}: {what} is {value}; it must be at least {least}.")
+    for what in ("dropout", "attention_dropout"):
+        rate = getattr(values, what, 0.0)
+        if not 0 <= rate < 1:
+            raise UserError(f"{name}: {what} is {rate}; it must be at least 0 and below 1.")
+    if values.width % values.heads:
+        raise UserError(f"{name}: width {values.width} is no multiple of {values.heads} heads.")
+
+
+@dataclass
+class TextStreamConfig:
+    """BERT's encoder (Devlin et al. 2019). The defaults are the base model's.
+
+    Attributes:
+        vocabulary_size, max_length, segments: of the embeddings.
+        task_tokens: tasks that have a token of their own, inserted behind the first (12-in-1, section 3.2).
+        width, depth, heads, mlp_width: of the blocks.
+        activation: of their feed-forwards.
+        dropout, attention_dropout: rates.
+    """
+
+    vocabulary_size: int = 30522
+    max_length: int = 512
+    segments: int = 2
+    task_tokens: int = 0
+    width: int = 768
+    depth: int = 12
+    heads: int = 12
+    mlp_width: int = 3072
+    activation: Literal["gelu", "relu"] = "gelu"
+    dropout: float = 0.1
+    attention_dropout: float = 0.1
+
+    def __post_init__(self):
+        _check_shape("text", self)
+        # Between [CLS], a task's token where there is one, and [SEP] there has to be room for a word.
+        least = 3 + (self.task_tokens > 0)
+        if self.max_length < least:
+            raise UserError(f"text: max_length is {self.max_length}; it must be at least {least}.")
+
+
+@dataclass
+class VisionStreamConfig:
+    """Regions of an image as tokens.
+
+    Attributes:
+        feature_width: of a region's features.
+        classes: what a masked region's distribution is predicted over.
+        images: the most images of a document, told apart by a learned vector each (a path's views, as in VLN-BERT);
+            1 for no such vectors.
+        width, depth, heads, mlp_width: of the blocks. The original's feed-forwards are no wider than its stream.
+        activation: of their feed-forwards.
+        dropout, attention_dropout: rates.
+    """
+
+    feature_width: int = 2048
+    classes: int = 1601
+    images: int = 1
+    width: int = 1024
+    depth: int = 6
+    heads: int = 8
+    mlp_width: int = 1024
+    activation: Literal["gelu", "relu"] = "gelu"
+    dropout: float = 0.1
+    attention_dropout: float = 0.1
+
+    def __post_init__(self):
+        _check_shape("vision", self)
+
+
+@dataclass
+class ViLBERTConfig:
+    """Two streams and their co-attention. The defaults are the original's base model with six co-attentional blocks.
+
+    Attributes:
+        text, vision: the streams.
+        co_attention_layers: for each co-attentional block, the number of text layers and of vision layers before it.
+        co_attention: False leaves the blocks out; the streams are then first combined in their pooled outputs.
+        width, heads: of the co-attention; the width is also that of the pooled outputs.
+        fusion: how the pooled outputs of the streams become one.
+        dynamic_attention: text scales the queries and keys of vision layers (12-in-1's code).
+        region_activation: in the head that predicts classes of regions; None takes the vision stream's.
+        single_stream: one BERT reads tokens and regions side by side: the ablation. Only ``feature_width``, ``classes``
+            and ``images`` of the vision stream then count, and the co-attention does not.
+    """
+
+    text: TextStreamConfig = field(default_factory=TextStreamConfig)
+    vision: VisionStreamConfig = field(default_factory=VisionStreamConfig)
+    co_attention_layers: Sequence[Sequence[int]] = tuple((6 + n, n) for n in range(6))
+    co_attention: bool = True
+    width: int = 1024
+    heads: int = 8
+    fusion: Literal["product", "sum"] = "product"
+    dynamic_attention: bool = False
+    region_activation: Literal["gelu", "relu"] | None = None
+    single_stream: bool = False
+
+    def __post_init__(self):
+        if any(len(layers) != 2 for layers in self.co_attention_layers):
+            raise UserError("co_attention_layers: each must be a pair: text layers and vision layers before the block.")
+        self.co_attention_layers = tuple((int(text), int(vision)) for text, vision in self.co_attention_layers)
+        depths = (self.text.depth, self.vision.depth)
+        for side, name in enumerate(("text", "vision")):
+            before = [layers[side] for layers in self.co_attention_layers]
+            if before != sorted(before) or any(not 0 <= count <= depths[side] for count in before):
+                raise UserError(
+                    f"co_attention_layers: {before} {name} layers before the blocks; the numbers must not fall, and "
+                    f"the {name} stream has {depths[side]} layers."
+                )
+        if self.single_stream and not self.text.width == self.vision.width == self.width:
+            raise UserError(
+                f"single_stream: has one width; text has {self.text.width}, vision {self.vision.width}, and the pooled "
+                f"output {self.width}."
+            )
+        _check_shape("co-attention", self)
+
+    @property
+    def longest_text(self) -> int:
+        """The most word pieces that are read; a task's token takes a position of its own."""
+        return self.text.max_length - (self.text.task_tokens > 0)
+
+
+def preset(name: str) -> ViLBERTConfig:
+    """A configuration of the original code: ``base`` or ``large``, and its number of co-attentional blocks.
+
+    Args:
+        name: ``base-2``, ``base-4``, ``base-6``, ``base-8``, ``large-2``, ``large-4`` or ``large-6``.
+
+    Raises:
+        UserError: another name.
+    """
+    sizes = {"base": (2, 4, 6, 8), "large": (2, 4, 6)}
+    known = {f"{size}-{blocks}": (size, blocks) for size, all_blocks in sizes.items() for blocks in all_blocks}
+    if name not in known:
+        raise UserError(f"{name}: no such preset; there are {', '.join(known)}.")
+    size, blocks = known[name]
+    text = TextStreamConfig() if size == "base" else TextStreamConfig(width=1024, depth=24, heads=16, mlp_width=4096)
+    first = text.depth - blocks
+    return ViLBERTConfig(text, VisionStreamConfig(depth=blocks), tuple((first + n, n) for n in range(blocks)))
