@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import importlib.util
 import io
@@ -149,6 +150,13 @@ def test_fragments_of_recipes_are_settings(page):
         model = {**base["model"]["init_args"], **fragment.pop("model", {}).get("init_args", {})}
         train = {**base["train"], **fragment.pop("train", {})}
         recipe_of({**base, **fragment, "model": {**base["model"], "init_args": model}, "train": train})
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_python_is_python_and_imports_what_exists(page):
+    for _, _, text in blocks(page, "python"):
+        lines = [node for node in ast.parse(text).body if isinstance(node, ast.Import | ast.ImportFrom)]
+        exec(compile(ast.Module(lines, []), name_of(page), "exec"), {})
 
 
 def anchors(page: Path) -> set[str]:

@@ -11,6 +11,7 @@ from tests.models.test_vilbert_pretraining import COLOURS, pair_of, picture, sma
 from vislang.boxes import Box, overlaps
 from vislang.document import Document
 from vislang.errors import UserError
+from vislang.evaluate.ways import cell
 from vislang.example import Answers, Choice, Example, Label, Value
 from vislang.models.loading import load
 from vislang.models.regions.readers import RegionsConfig
@@ -18,6 +19,7 @@ from vislang.models.regions.region import Regions
 from vislang.models.vilbert.inputs import PairInputs
 from vislang.models.vilbert.tasks import Task, TaskCollator, ViLBERTForTasks, ViLBERTRecipe, task_of
 from vislang.models.vilbert.word_pieces import WordPieces
+from vislang.tasks.catalogue import TASKS
 
 COUNT = 16
 
@@ -379,6 +381,18 @@ def test_a_head_is_found_by_name_task_or_kind(towers, images):
     other = dataclasses.replace(examples[-1], task="vcr")
     assert model.decide([other]) == model.decide([examples[-1]])
     assert model.why_unreadable(frozenset({"text", "image", "several images"})) is None
+
+
+def test_images_are_compared_with_texts_by_a_head_for_choices(towers, images):
+    task = TASKS["snli-ve"]
+    choosing, labelling = (model_of(towers, examples_of(kind, images)).eval() for kind in ("choice", "answers"))
+    assert (choosing.why_unmatched(), cell(choosing, task).way) == (None, "match")
+    found = cell(labelling, task)
+    assert found.way is None
+    assert "has no head for choices" in found.why_not
+    image = examples_of("answers", images)[0].media[0]
+    with pytest.raises(UserError, match="no head for choices"):
+        labelling.match_all([image], ["a text"])
 
 
 def test_a_task_without_a_name_is_called_by_its_kind(towers, images):

@@ -84,6 +84,10 @@ class Shortlisted:
         """For both models."""
         return sum(model.prepare(examples, progress) for model in (self.model, self.faster))
 
+    def why_unmatched(self) -> str | None:
+        """As the model."""
+        return self.model.why_unmatched()
+
     def match_all(
         self,
         images: Sequence[Image],

@@ -97,6 +97,8 @@ def _decide(model: Any, task: TaskSide) -> str | None:
 def _match(model: Any, task: TaskSide) -> str | None:
     if not isinstance(model, Matches):
         return "does not compare images with texts"
+    if (reason := model.why_unmatched()) is not None:
+        return reason
     if not task.media & {"image", "several images"}:
         return "compares texts with images, and this task has none"
     if task.kind == "text" and task.support_split is None:

@@ -427,6 +427,10 @@ class ContrastiveEncoder(PairModel[DualEncoder]):
                 stacklevel=3,
             )
 
+    def why_unmatched(self) -> str | None:
+        """Nothing is in the way; see :class:`~vislang.capabilities.Matches`."""
+        return None
+
     @torch.inference_mode()
     def match_all(
         self,

@@ -222,6 +222,10 @@ class PretrainedViLBERT(PairModel[ViLBERT]):
         with autocast(batch.pairs.features.device, self.dtype):
             return pretraining_losses(self.network, encode(self.network, batch.pairs), batch.labels)
 
+    def why_unmatched(self) -> str | None:
+        """Nothing is in the way; see :class:`~vislang.capabilities.Matches`."""
+        return None
+
     def match_all(
         self,
         images: Sequence[Image],

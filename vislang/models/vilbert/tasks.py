@@ -404,6 +404,11 @@ class ViLBERTForTasks(PairModel[ViLBERT]):
             prediction,
         )
 
+    def why_unmatched(self) -> str | None:
+        """See :class:`~vislang.capabilities.Matches`: pairs are scored by a head for choices."""
+        kinds = [task.kind for task in self.tasks.values()]
+        return None if "choice" in kinds else "has no head for choices, which scores an image with a text"
+
     def match_all(
         self,
         images: Sequence[Image],
@@ -416,9 +421,9 @@ class ViLBERTForTasks(PairModel[ViLBERT]):
         Raises:
             UserError: the model has no such task.
         """
+        if (reason := self.why_unmatched()) is not None:
+            raise UserError(f"this model {reason}.")
         choosing = [name for name, task in self.tasks.items() if task.kind == "choice"]
-        if not choosing:
-            raise UserError("this model has no head that chooses, so that it cannot rank pairs.")
 
         def score(encoded: Encoded) -> Tensor:
             return self.network.predict(choosing[0], encoded)[:, 0]
