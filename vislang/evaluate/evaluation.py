@@ -185,16 +185,9 @@ def _answer(
     blind: bool,
 ) -> list[Prediction]:
     size: dict[str, Any] = {} if batch_size is None else {"batch_size": batch_size}
-    what = {
-        "generate": "generating",
-        "rank": "ranking",
-        "decide": "deciding",
-        "match": "matching",
-        "embed": "embedding",
-    }
-    with reporter(f"{what[way]}{', blind' if blind else ''}") as progress:
+    with reporter(f"{DOING[way]}{', blind' if blind else ''}") as progress:
         if isinstance(task, Retrieval):
-            return retrieve(model, task, examples, way, progress)
+            return retrieve(model, task, examples, way, progress=progress, **size)
         if way == "generate":
             return generate(model, examples, task.labels, blind=blind, progress=progress, **size)
         if way == "rank":
@@ -202,5 +195,5 @@ def _answer(
         if way == "decide":
             return decide(model, examples, head, progress=progress, **size)
         if way == "match":
-            return match(model, examples, task.labels, pool_of(support), progress=progress)
-        return classify_embeddings(model, task, support, examples, progress)
+            return match(model, examples, task.labels, pool_of(support), progress=progress, **size)
+        return classify_embeddings(model, task, support, examples, progress=progress, **size)

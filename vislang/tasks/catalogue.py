@@ -23,6 +23,9 @@ from vislang.tasks.task import Reader, ReadTask, Task, labels_of, media_of, spli
 Opener = Callable[[str, "list[Problem] | None", "Progress | None"], Task]
 """Opens a task; takes what follows the name and its colon, and what ``open_task`` takes."""
 
+KARPATHY = ("train", "val", "test")
+"""Splits of Flickr30k and MS COCO in Karpathy's format."""
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -30,7 +33,7 @@ class Entry:
 
     Attributes:
         name, about, kind, media, metrics, splits, labels: see :class:`~vislang.tasks.task.Task`; of a benchmark the
-            splits that its authors publish, and none of a task that is given its data.
+            splits that its authors publish.
         open: makes the task.
         needs: what has to be given after the name, such as ``FOLDER[:SPLIT]``; empty where nothing has.
         files: which files are wanted in the folder.
@@ -240,7 +243,7 @@ ENTRIES = (
         "pairs",
         frozenset({"image", "text"}),
         retrieval.METRICS,
-        (),
+        KARPATHY,
         _retrieval,
         needs="SOURCE, or FOLDER[:SPLIT] in Karpathy's format",
         files="dataset_flickr30k.json or dataset_coco.json, and the images by their filename",
@@ -251,7 +254,7 @@ ENTRIES = (
         "text",
         frozenset({"image"}),
         by_kind.METRICS["text"],
-        (),
+        KARPATHY,
         _captions,
         needs="SOURCE, or FOLDER[:SPLIT] in Karpathy's format",
         files="dataset_flickr30k.json or dataset_coco.json, and the images by their filename",
