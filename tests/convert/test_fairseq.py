@@ -164,7 +164,7 @@ def test_an_encoder_is_not_asked_for_words(verb, tmp_path, pictures, capsys):
     assert main([*verb, str(tmp_path / "out"), *rest]) == 2
     expected = {
         "ask": "is a Data2Vec, which neither writes text nor decides",
-        "eval": "this Data2Vec cannot answer it, because it reads image, and no text",
+        "eval": "this Data2Vec cannot answer it, because it reads nothing yet",
     }
     assert expected[verb[0]] in capsys.readouterr().err
 

@@ -4,13 +4,13 @@ import json
 
 import pytest
 import torch
+from vislang.data.example import Example
+from vislang.evaluate.answering import shots_of
 
 from tests import tiny
 from tests.browser import browse
 from vislang import cli
-from vislang.data.example import Example
 from vislang.document import Absent, Document, EndOfChunk, Image
-from vislang.evaluate.answering import shots_of
 from vislang.evaluate.few_shot import (
     TEXT_SHOTS,
     Setting,

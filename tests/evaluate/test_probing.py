@@ -7,12 +7,12 @@ import pyarrow.parquet
 import pytest
 import torch
 from PIL import Image as Pillow
+from vislang.evaluate.probing import majority, probe
 
 from tests.models.test_pretraining import recipe
 from vislang.cli import main
 from vislang.document import Document
 from vislang.evaluate.baselines import bag_of_words, log_mel, raw_features
-from vislang.evaluate.probing import majority, probe
 from vislang.tasks.probes import Item, Probe
 
 

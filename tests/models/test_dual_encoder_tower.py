@@ -63,8 +63,9 @@ def test_a_flamingo_stands_on_it_and_refuses_another(trained, towers, pairs, tmp
 
 
 def test_it_chooses_shots(trained, pairs):  # noqa: F811
-    from vislang.tasks.few_shot import FewShotTask, right
     from vislang.tasks.material import as_example
+
+    from vislang.tasks.few_shot import FewShotTask, right
 
     examples = [as_example(pair) for pair in pairs]
     likeness = likeness_of(trained[0], FewShotTask("x", examples[4:], examples[:4], right))

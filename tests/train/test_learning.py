@@ -1,9 +1,9 @@
 """It learns: a tiny bridge tells two colours apart, and cannot when it is blind."""
 
 import torch
+from vislang.evaluate.answering import answer
 
 from vislang.data.jsonl import read_jsonl
-from vislang.evaluate.answering import answer
 from vislang.models.flamingo.bridge import FlamingoConfig
 from vislang.models.flamingo.model import FlamingoRecipe
 from vislang.train.config import TrainConfig

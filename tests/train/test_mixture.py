@@ -3,11 +3,11 @@
 import json
 
 import pytest
+from vislang.data.example import Example
 
 from tests import tiny
 from tests.data.test_tars import write as write_tar
 from tests.train.test_resume import finish, start, steps
-from vislang.data.example import Example
 from vislang.document import Image
 from vislang.prompt import Shot
 from vislang.recipe import RecipeError, read_recipe

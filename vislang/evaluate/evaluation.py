@@ -16,7 +16,7 @@ from vislang.evaluate.match import match, pool_of
 from vislang.evaluate.probe import classify_embeddings
 from vislang.evaluate.rank import rank
 from vislang.evaluate.retrieve import retrieve
-from vislang.evaluate.ways import WAYS, Way, cell, ways
+from vislang.evaluate.ways import WAYS, Way, cell, ways, why_not
 from vislang.example import Example, Prediction
 from vislang.metrics.figure import SCHEMA, Figures, figures_as_json
 from vislang.tasks.retrieval import Retrieval
@@ -148,7 +148,7 @@ def way_of(model: Any, task: Task) -> Way:
     """
     found = cell(model, task)
     if found.way is None:
-        raise UserError(f"task {task.name}: this {type(model).__name__} cannot answer it, because it {found.why_not}.")
+        raise UserError(why_not(model, task))
     return found.way
 
 

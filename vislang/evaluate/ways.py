@@ -21,6 +21,15 @@ WAYS: dict[str, tuple[Way, ...]] = {
 }
 """For each kind of target the ways in which it can be given, the best first."""
 
+TAKES: dict[Way, str] = {
+    "generate": "writes text",
+    "rank": "gives the likelihood of a text",
+    "decide": "has a head for it",
+    "match": "compares images with texts",
+    "embed": "gives vectors",
+}
+"""What a model does that answers in each way."""
+
 
 class TaskSide(Protocol):
     """What a task says of itself; see :class:`vislang.tasks.task.Task`."""
@@ -65,6 +74,18 @@ def cell(model: Any, task: TaskSide) -> Cell:
             return Cell(way)
         reasons.append(reason)
     return Cell(None, "; ".join(dict.fromkeys(reasons)))
+
+
+def why_not(model: Any, task: TaskSide) -> str | None:
+    """Why a model cannot answer a task, in a sentence that names both and says what would work; None where it can."""
+    found = cell(model, task)
+    if found.way is not None:
+        return None
+    takes = " or ".join(TAKES[way] for way in WAYS[task.kind])
+    return (
+        f"task {task.name}: this {type(model).__name__} cannot answer it, because it {found.why_not}. Its answers are "
+        f"of the kind {task.kind}: it takes a model that reads {', '.join(sorted(task.media))} and {takes}."
+    )
 
 
 def ways(model: Any, task: TaskSide) -> list[Way]:

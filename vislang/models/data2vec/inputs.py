@@ -280,9 +280,11 @@ class Inputs:
         """Why documents that hold these media cannot be read, in a clause that follows the model's name; None where
         they can (see :class:`~vislang.capabilities.Reads`)."""
         known = [name for name, modality in MEDIA.items() if getattr(self, modality) is not None]
+        if not known:
+            return "reads nothing yet: it was saved without what prepares its inputs"
         unknown = sorted(media - {"several images"} - set(known))
         if unknown:
-            return f"reads {' and '.join(known) or 'nothing yet'}, and no {' or '.join(unknown)}"
+            return f"reads {' and '.join(known)}, and no {' or '.join(unknown)}"
         if len(media) > 1:
             return f"reads one medium at a time, not {' and '.join(sorted(media))}"
         return None
