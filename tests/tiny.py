@@ -119,7 +119,7 @@ def caption(medium: Medium, text: str) -> Example:
     return Example(medium.name, Document([medium]), Text((text,)))
 
 
-def save_towers(folder: Path) -> tuple[str, str]:
+def save_towers(folder: Path, positions: int = 128) -> tuple[str, str]:
     """Write a language model with its tokenizer, and an image encoder, as transformers does."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -133,7 +133,7 @@ def save_towers(folder: Path) -> tuple[str, str]:
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>", eos_token="</s>")
     torch.manual_seed(3)
     config = transformers.LlamaConfig(
-        **{**SHAPE, "num_hidden_layers": 3}, **{**SPECIAL, "vocab_size": len(fast)}, max_position_embeddings=128
+        **{**SHAPE, "num_hidden_layers": 3}, **{**SPECIAL, "vocab_size": len(fast)}, max_position_embeddings=positions
     )
     language, vision = folder / "language", folder / "vision"
     lm = AutoModelForCausalLM.from_config(config)

@@ -263,6 +263,10 @@ class Decides(Protocol):
 class Matches(Protocol):
     """Compares images with texts."""
 
+    def why_unmatched(self) -> str | None:
+        """Why the model as it was trained compares nothing, in a clause that follows its name; None where it does."""
+        ...
+
     def match_all(
         self,
         images: Sequence[Image],

@@ -82,7 +82,7 @@ class Wording:
         question: what such a model is asked, with ``{text}`` for the text of the prompt; None takes that text itself.
         labels: for each label, the words by which it is written and ranked; a label that is missing is its own word.
         captions: for each label, a caption that fits an image of it, with ``{text}`` and ``{label}``; under the key
-            ``""`` the one for all other labels. Empty where no caption can say it.
+            ``""`` the one for all other labels.
         verbatim: the prompt is continued as it stands; no template is put around it.
     """
 

@@ -1,12 +1,24 @@
 """Each benchmark in its official format, a handful of records, scored by hand."""
 
-import json
 import math
 import pickle
 
 import numpy as np
 import pytest
 
+from tests.tasks.official import (
+    lines,
+    meme,
+    mvsa_folder,
+    nlvr2_record,
+    r2r_folder,
+    refcoco_folder,
+    sentiment_record,
+    snli_ve_record,
+    vcr_record,
+    vqa_folder,
+    write,
+)
 from vislang.boxes import Box
 from vislang.data.problems import DataError
 from vislang.example import Choice, Label, Prediction
@@ -51,15 +63,6 @@ def must_come_back(task, examples, made, folder):
     assert values(task.score(examples, ours)) == expected
 
 
-def write(path, content) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
-
-
-def lines(records) -> str:
-    return "\n".join(json.dumps(record) for record in records) + "\n"
-
-
 # ---------------------------------------------------------------------------------------------------------- VQA
 
 
@@ -89,27 +92,6 @@ def test_vqa_accuracy_leaves_one_person_out_at_a_time():
     # Where all ten agree, nothing is cleaned up on either side.
     assert vqa_accuracy("The dog", ["dog"] * 10) == 0
     assert soft_scores(["red"] * 2 + ["a red"] + ["blue"] * 7) == {"red": 0.9, "blue": 1.0}
-
-
-def vqa_folder(folder):
-    write(
-        folder / "v2_OpenEnded_mscoco_val2014_questions.json",
-        {
-            "data_subtype": "val2014",
-            "questions": [
-                {"image_id": 9, "question": "what is it?", "question_id": 90},
-                {"image_id": 9, "question": "is it red?", "question_id": 91},
-            ],
-        },
-    )
-
-    def annotation(number, kind, answers):
-        given = [{"answer": a, "answer_confidence": "yes", "answer_id": n} for n, a in enumerate(answers, start=1)]
-        return {"question_id": number, "image_id": 9, "answer_type": kind, "question_type": "is", "answers": given}
-
-    annotations = [annotation(90, "other", ["a dog"] * 3 + ["cat"] * 7), annotation(91, "yes/no", ["yes"] * 10)]
-    write(folder / "v2_mscoco_val2014_annotations.json", {"annotations": annotations})
-    return folder
 
 
 def test_vqa(tmp_path):
@@ -145,18 +127,6 @@ def test_questions_of_a_test_split_have_no_target(tmp_path):
 
 
 # ---------------------------------------------------------------------------------------------------------- VCR
-
-
-def vcr_record(number, **labels):
-    return {
-        "annot_id": f"val-{number}",
-        "img_fn": "movie/a.jpg",
-        "objects": ["person", "dog"],
-        "question": ["What", "does", [0], "give", [1], "?"],
-        "answer_choices": [["a", "bone"], ["[gr]"], ["food"], [[0, 1]]],
-        "rationale_choices": [["because"], ["so"], ["it"], ["is"]],
-        **labels,
-    }
 
 
 def test_vcr(tmp_path):
@@ -216,21 +186,7 @@ def test_vcr_without_labels_asks_for_the_reasons_of_every_answer(tmp_path):
 
 
 def test_referring_expressions(tmp_path):
-    references = [
-        {
-            "ref_id": 1,
-            "ann_id": 5,
-            "image_id": 7,
-            "split": "testA",
-            "sentences": [{"sent_id": 11, "sent": "left cup"}, {"sent_id": 12, "sent": "the cup"}],
-        },
-        {"ref_id": 2, "ann_id": 5, "image_id": 7, "split": "val", "sentences": [{"sent_id": 13, "sent": "cup"}]},
-    ]
-    (tmp_path / "refs(unc).p").write_bytes(pickle.dumps(references, protocol=2))
-    write(
-        tmp_path / "instances.json",
-        {"images": [{"id": 7, "file_name": "a.jpg"}], "annotations": [{"id": 5, "bbox": [10, 10, 20, 10]}]},
-    )
+    refcoco_folder(tmp_path)
     benchmark = RefCOCO(tmp_path)
     assert (benchmark.splits, benchmark.default_split) == (("test", "testA", "val"), "val")
     examples = benchmark.examples("test")
@@ -247,7 +203,7 @@ def test_referring_expressions(tmp_path):
     with pytest.raises(DataError, match="no split 'train'; there are test, testA, val"):
         benchmark.examples("train")
     # Several sets of references may share a folder; then a split is called by both.
-    (tmp_path / "refs(google).p").write_bytes(pickle.dumps(references, protocol=2))
+    (tmp_path / "refs(google).p").write_bytes((tmp_path / "refs(unc).p").read_bytes())
     both = RefCOCO(tmp_path)
     assert both.splits[3:] == ("refs(unc).p test", "refs(unc).p testA", "refs(unc).p val")
     assert both.default_split == "refs(google).p val"
@@ -272,10 +228,7 @@ def test_references_that_would_run_code_are_an_error(tmp_path):
 
 
 def test_nlvr2(tmp_path):
-    def record(pair, sentence, label):
-        return {"identifier": f"dev-1-{pair}-{sentence}", "sentence": "two dogs", "label": label, "left_url": "x"}
-
-    records = [record(0, 0, "True"), record(1, 0, "False"), record(0, 1, "True")]
+    records = [nlvr2_record(0, 0, "True"), nlvr2_record(1, 0, "False"), nlvr2_record(0, 1, "True")]
     write(tmp_path / "dev.json", lines(records))
     benchmark = NLVR2(tmp_path)
     examples = benchmark.examples("dev")
@@ -294,10 +247,7 @@ def test_nlvr2(tmp_path):
 
 
 def test_visual_entailment(tmp_path):
-    def record(number, label):
-        return {"pairID": f"{number}.jpg#0r1", "Flickr30K_ID": number, "sentence2": "a dog", "gold_label": label}
-
-    write(tmp_path / "snli_ve_dev.jsonl", lines([record(1, "entailment"), record(2, "neutral")]))
+    write(tmp_path / "snli_ve_dev.jsonl", lines([snli_ve_record(1, "entailment"), snli_ve_record(2, "neutral")]))
     benchmark = SNLIVE(tmp_path)
     examples = benchmark.examples("dev")
     assert examples[0].target == Label("entailment")
@@ -309,7 +259,7 @@ def test_visual_entailment(tmp_path):
 
 def test_hateful_memes(tmp_path):
     labels = {1: 1, 2: 0, 3: 1, 4: 0}
-    records = [{"id": n, "img": f"img/{n}.png", "label": label, "text": "words"} for n, label in labels.items()]
+    records = [meme(n, label, f"img/{n}.png", "words") for n, label in labels.items()]
     write(tmp_path / "dev_seen.jsonl", lines(records))
     benchmark = HatefulMemes(tmp_path)
     examples = benchmark.examples("dev")
@@ -350,10 +300,7 @@ def test_annotators_agree_or_a_record_is_left_out(cells, label):
 
 
 def test_mvsa(tmp_path):
-    rows = [f"{n}\t{'positive,positive' if n % 2 else 'neutral,negative'}" for n in range(1, 21)]
-    write(tmp_path / "labelResultAll.txt", "ID\ttext,image\n" + "\n".join(rows) + "\n")
-    for number in range(1, 21):
-        write(tmp_path / "data" / f"{number}.txt", "a fine day")
+    mvsa_folder(tmp_path, {n: "positive,positive" if n % 2 else "neutral,negative" for n in range(1, 21)})
     benchmark = MVSA(tmp_path)
     assert [len(benchmark.examples(split)) for split in benchmark.splits] == [16, 2, 2]
     examples = benchmark.examples("test")
@@ -368,7 +315,7 @@ def test_mvsa(tmp_path):
 
 def test_sentiment_in_numbers(tmp_path):
     wanted = {"a": -2.0, "b": 0.0, "c": 1.4, "d": 3.0}
-    records = [{"id": n, "image": f"{n}.jpg", "text": "so", "score": score} for n, score in wanted.items()]
+    records = [sentiment_record(n, score) for n, score in wanted.items()]
     write(tmp_path / "test.jsonl", lines(records))
     benchmark = Sentiment(tmp_path)
     examples = benchmark.examples("test")
@@ -389,34 +336,6 @@ def test_sentiment_in_numbers(tmp_path):
 
 
 # -------------------------------------------------------------------------------------------------- navigation
-
-
-def r2r_folder(folder):
-    """Five viewpoints in a row, 2 m apart, and one that is not included."""
-    views = "abcdex"
-
-    def viewpoint(number):
-        pose = [0.0] * 16
-        pose[3] = 2.0 * number
-        seen = [abs(number - other) == 1 for other in range(len(views))]
-        return {"image_id": views[number], "included": views[number] != "x", "pose": pose, "unobstructed": seen}
-
-    write(folder / "connectivity" / "s_connectivity.json", [viewpoint(n) for n in range(len(views))])
-    record = {
-        "scan": "s",
-        "path_id": 1,
-        "path": list("abcd"),
-        "heading": 0,
-        "distance": 6,
-        "instructions": ["go", "walk"],
-    }
-    write(folder / "R2R_val.json", [record])
-    beams = [
-        {"instr_id": "1_0", "ranked_paths": [["a", "b"], ["a", "b", "c", "d"], ["a", "b", "c", "d", "e"]]},
-        {"instr_id": "1_1", "ranked_paths": [["a"], ["a", "b"]]},
-    ]
-    write(folder / "beams_val.json", beams)
-    return folder
 
 
 def test_navigation_by_ranking_paths(tmp_path):
@@ -488,7 +407,7 @@ def test_a_path_begins_at_the_start(tmp_path):
 
 
 def test_labels_of_another_task_are_no_memes(tmp_path):
-    write(tmp_path / "dev_seen.jsonl", lines([{"id": 1, "img": "a.png", "label": 1, "text": "x"}]))
+    write(tmp_path / "dev_seen.jsonl", lines([meme(1, 1)]))
     benchmark = HatefulMemes(tmp_path)
     examples = benchmark.examples("dev_seen")
     with pytest.raises(DataError, match="labels 0 and 1, and the model decides among no, yes"):
@@ -506,8 +425,7 @@ def test_an_answer_that_all_people_give_has_the_highest_soft_score():
 
 def memes(folder, *splits):
     for split in splits:
-        records = [{"id": n, "img": "a.png", "label": n % 2, "text": "x"} for n in range(8)]
-        write(folder / f"{split}.jsonl", lines(records))
+        write(folder / f"{split}.jsonl", lines(meme(n, n % 2) for n in range(8)))
     return HatefulMemes(folder)
 
 

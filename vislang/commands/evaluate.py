@@ -16,9 +16,6 @@ from vislang.errors import UserError
 FEW_SHOT = ("seeds", "select", "selector", "orders", "report")
 """Options that only --shots goes by."""
 
-OWN_QUERIES = 500
-"""Questions of a user's own file that are asked with shots at most, where no limit is given."""
-
 
 @dataclass(frozen=True)
 class Evaluate:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from vislang.console import console, reporting
-from vislang.data.split import draw
 from vislang.errors import UserError
 from vislang.evaluate.few_shot import (
     TEXT_SHOTS,
@@ -31,6 +30,9 @@ from vislang.tasks.task import Task
 if TYPE_CHECKING:
     from vislang.commands.evaluate import Evaluate
 
+OWN_QUERIES = 500
+"""Questions of a user's own file that are asked with shots at most, where no limit is given."""
+
 
 def few_shot(options: Evaluate, task: Task, examples: list[Example], bad: int) -> int:
     """Print the figures, and write a page with their curves; returns the exit status.
@@ -44,9 +46,9 @@ def few_shot(options: Evaluate, task: Task, examples: list[Example], bad: int) -
     Raises:
         UserError: the model cannot be prompted with examples, or there are too few.
     """
-    settings = settings_of(options)
+    settings = [s for s in settings_of(options) if not (s.blind and task.kind == "pairs")]
     support, queries = sides(task, examples, options)
-    queries = draw(queries, options.limit, options.seed)
+    queries = task.subset(queries, options.limit, options.seed)
     if max(setting.shots or TEXT_SHOTS for setting in settings) > len(support):
         raise UserError(
             f"--shots {options.shots}: {task.name} has {len(support)} examples to draw from (zero shots are "
@@ -90,9 +92,7 @@ def sides(task: Task, examples: list[Example], options: Evaluate) -> tuple[list[
     """
     if task.support_split is not None:
         return task.support(), examples
-    from vislang.commands.evaluate import OWN_QUERIES
-
-    divided = split_own_file(task, options.limit or OWN_QUERIES)
+    divided = split_own_file(task, options.limit or OWN_QUERIES, options.split)
     return divided.support(), divided.examples(divided.default_split)
 
 
@@ -130,7 +130,8 @@ def measured(
     """The points, and the figures of what needs no prompt."""
     from vislang.capabilities import Embeds
 
-    compared = options.select != "random" or not ranked
+    # Drawn shots need no comparison; the baseline by the most similar image does, where the images are in the prompt.
+    compared = options.select != "random" or (not ranked and all(e.prompt.media for e in (*queries, *support)))
     with reporting("encoding media") as progress:
         seen = [*queries, *support] if compared else queries
         model.prepare([example.without_target() for example in seen], progress)

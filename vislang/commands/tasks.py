@@ -32,13 +32,14 @@ class Tasks:
             for name, entry in TASKS.items()
         }
         if self.model is not None:
-            from vislang.evaluate.ways import cell
+            from vislang.evaluate.ways import cell, why_not
             from vislang.models.loading import load
 
             model = load(self.model)
             for name, entry in TASKS.items():
                 found = cell(model, entry)
-                rows[name] |= {"how": found.way, "why_not": found.why_not}
+                reason = why_not(model, entry) if self.json else found.why_not
+                rows[name] |= {"how": found.way, "why_not": reason}
         if self.json:
             print(json.dumps(rows))
             return 0

@@ -78,10 +78,8 @@ def streams_of(config: Mapping[str, Any]) -> ViLBERTConfig:
         dropout=settings.get("v_hidden_dropout_prob", 0.1),
         attention_dropout=settings.get("v_attention_probs_dropout_prob", 0.1),
     )
-    text_layers, vision_layers = (
-        _layers_before(settings, "t_biattention_id"),
-        _layers_before(settings, "v_biattention_id"),
-    )
+    text_layers = _numbers_of_layers(settings, "t_biattention_id")
+    vision_layers = _numbers_of_layers(settings, "v_biattention_id")
     if len(text_layers) != len(vision_layers):
         raise ConversionError(
             f"configuration: t_biattention_id and v_biattention_id name {len(text_layers)} and {len(vision_layers)} "
@@ -101,7 +99,7 @@ def streams_of(config: Mapping[str, Any]) -> ViLBERTConfig:
     )
 
 
-def _layers_before(settings: Settings, name: str) -> list[int]:
+def _numbers_of_layers(settings: Settings, name: str) -> list[int]:
     layers = settings.need(name, list)
     if any(type(layer) is not int for layer in layers):
         raise ConversionError(f"configuration: {name} is {layers}; it must be a list of whole numbers.")

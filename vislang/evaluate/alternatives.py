@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from vislang.document import Absent, Document, Image, Medium
+from vislang.document import Document, Image
 from vislang.errors import UserError
-from vislang.example import PLAIN, Example
+from vislang.example import Choice, Example, reference_text
+from vislang.prompt import as_generation
 
 
 @dataclass(frozen=True)
@@ -44,13 +45,9 @@ def alternatives(example: Example, labels: Sequence[str] = ()) -> list[Alternati
 
 
 def _choice(example: Example, index: int) -> Alternative:
-    chosen = example.choices[index]
-    text = " ".join(part.strip() for part in chosen.parts if isinstance(part, str) and part.strip())
-    if not any(isinstance(part, Medium | Absent) for part in chosen.parts):
-        return Alternative(index, replace(example, choices=(), target=None), text)
-    media = Document([part for part in chosen.parts if isinstance(part, Medium | Absent)], name=example.name)
-    given = replace(example, prompt=media, choices=(), target=None, wording=PLAIN)
-    return Alternative(index, given, text or example.text)
+    # As the example is learned from, were this choice the right one.
+    learned = as_generation(replace(example, target=Choice(index)))
+    return Alternative(index, replace(learned, choices=(), target=None), reference_text(learned) or "")
 
 
 def captions(example: Example, labels: Sequence[str] = ()) -> list[tuple[int | str, tuple[Image, ...], str]]:

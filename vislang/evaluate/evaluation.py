@@ -16,7 +16,7 @@ from vislang.evaluate.match import match, pool_of
 from vislang.evaluate.probe import classify_embeddings
 from vislang.evaluate.rank import rank
 from vislang.evaluate.retrieve import retrieve
-from vislang.evaluate.ways import WAYS, Way, cell, ways
+from vislang.evaluate.ways import WAYS, Way, cell, ways, why_not
 from vislang.example import Example, Prediction
 from vislang.metrics.figure import SCHEMA, Figures, figures_as_json
 from vislang.tasks.retrieval import Retrieval
@@ -148,7 +148,7 @@ def way_of(model: Any, task: Task) -> Way:
     """
     found = cell(model, task)
     if found.way is None:
-        raise UserError(f"task {task.name}: this {type(model).__name__} cannot answer it, because it {found.why_not}.")
+        raise UserError(why_not(model, task))
     return found.way
 
 
@@ -185,16 +185,9 @@ def _answer(
     blind: bool,
 ) -> list[Prediction]:
     size: dict[str, Any] = {} if batch_size is None else {"batch_size": batch_size}
-    what = {
-        "generate": "generating",
-        "rank": "ranking",
-        "decide": "deciding",
-        "match": "matching",
-        "embed": "embedding",
-    }
-    with reporter(f"{what[way]}{', blind' if blind else ''}") as progress:
+    with reporter(f"{DOING[way]}{', blind' if blind else ''}") as progress:
         if isinstance(task, Retrieval):
-            return retrieve(model, task, examples, way, progress)
+            return retrieve(model, task, examples, way, progress=progress, **size)
         if way == "generate":
             return generate(model, examples, task.labels, blind=blind, progress=progress, **size)
         if way == "rank":
@@ -202,5 +195,5 @@ def _answer(
         if way == "decide":
             return decide(model, examples, head, progress=progress, **size)
         if way == "match":
-            return match(model, examples, task.labels, pool_of(support), progress=progress)
-        return classify_embeddings(model, task, support, examples, progress)
+            return match(model, examples, task.labels, pool_of(support), progress=progress, **size)
+        return classify_embeddings(model, task, support, examples, progress=progress, **size)

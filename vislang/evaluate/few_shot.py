@@ -22,9 +22,12 @@ from vislang.document import Document, Medium
 from vislang.errors import UserError
 from vislang.evaluate.generate import generate
 from vislang.evaluate.rank import rank
+from vislang.evaluate.retrieve import retrieve
 from vislang.evaluate.ways import ways
 from vislang.example import Answer, Example, Label, Prediction, Value, reference_text
 from vislang.metrics.figure import Figure, Figures, share
+from vislang.prompt import as_generation
+from vislang.tasks.retrieval import Retrieval
 from vislang.tasks.task import Task
 
 TEXT_SHOTS = 2
@@ -68,8 +71,14 @@ class Point:
 
 
 def shots_of(examples: Sequence[Example]) -> list[Example]:
-    """The examples that can stand before a question: those with media, a template and an answer in words."""
-    return [e for e in examples if e.media and not e.wording.verbatim and reference_text(e) is not None]
+    """The examples that can stand before a question; see :func:`is_shot`."""
+    return [example for example in examples if is_shot(example)]
+
+
+def is_shot(example: Example) -> bool:
+    """Whether an example has media, a template and an answer in words, so that it can stand before a question."""
+    answer = reference_text(as_generation(example))
+    return bool(example.media) and not example.wording.verbatim and answer is not None
 
 
 def evaluate_point(
@@ -88,7 +97,7 @@ def evaluate_point(
     Args:
         model: it generates or ranks, and prefills.
         task: scores the predictions.
-        support: what shots are chosen from.
+        support: what shots are chosen from; examples that cannot be shots are passed over.
         queries: the questions; none of them is in the support.
         setting: how to prompt.
         seeds: of the shots, and of their order.
@@ -97,16 +106,25 @@ def evaluate_point(
         progress: called with (questions asked, of how many).
 
     Raises:
-        UserError: retrieved shots without ``similarity``, several orders of a task whose answers are generated, or more
-            shots than there are.
+        UserError: retrieved shots without ``similarity`` or for retrieval, several orders of a task whose answers are
+            generated, or more shots than there are.
     """
-    if setting.select == "retrieved" and setting.shots and similarity is None:
-        raise UserError("retrieved shots need the similarity of images.")
+    if setting.select == "retrieved" and setting.shots:
+        if isinstance(task, Retrieval):
+            raise UserError(f"{task.name}: all images share their shots, so these are drawn, not retrieved.")
+        if similarity is None:
+            raise UserError("retrieved shots need the similarity of images.")
     ranked = way_of(model, task) == "rank"
     if setting.orders > 1 and not ranked:
         raise UserError(f"{task.name}: answers are generated, and only ranked answers can be averaged over orders.")
-    if setting.shots > len(support):
-        raise UserError(f"{task.name}: {setting.shots} shots, and there are {len(support)} to draw from.")
+    usable = [number for number, example in enumerate(support) if is_shot(example)]
+    if (setting.shots or TEXT_SHOTS) > len(usable):
+        raise UserError(
+            f"{task.name}: {setting.shots} shots, and there are {len(usable)} examples to draw from (zero shots are "
+            f"{TEXT_SHOTS} without their images)."
+        )
+    support = [support[number] for number in usable]
+    similarity = None if similarity is None else similarity[:, usable]
     found: dict[int, Figures] = {}
     predictions: dict[int, list[Prediction]] = {}
     total = len(queries) * len(seeds)
@@ -142,7 +160,7 @@ def way_of(model: Any, task: Task) -> Literal["rank", "generate"]:
 
 
 class _Shots:
-    """The shots of one seed: the same for all questions, or retrieved for each of them."""
+    """The shots of one seed: the same for all questions, or retrieved for each of them; the support has shots alone."""
 
     def __init__(
         self,
@@ -155,12 +173,12 @@ class _Shots:
         self.shared: list[list[Example]] | None = None
         self.own: list[list[list[Example]]] | None = None
         if setting.select == "random" or not setting.shots:
-            drawn = shots_of(rng.sample(list(support), setting.shots or TEXT_SHOTS))
+            drawn = rng.sample(list(support), setting.shots or TEXT_SHOTS)
             self.shared = self._orders(drawn if setting.shots else [_text_alone(shot) for shot in drawn])
         else:
             assert similarity is not None
             nearest = similarity.topk(setting.shots, dim=-1).indices.flip(-1).tolist()
-            self.own = [self._orders(shots_of([support[index] for index in row])) for row in nearest]
+            self.own = [self._orders([support[index] for index in row]) for row in nearest]
 
     def _orders(self, shots: list[Example]) -> list[list[Example]]:
         """The shots as they are, and shuffled as often as is wanted."""
@@ -177,6 +195,8 @@ class _Shots:
 def _ranked(
     model: Any, task: Task, queries: Sequence[Example], shots: _Shots, batch_size: int, progress: Progress
 ) -> list[Prediction]:
+    if isinstance(task, Retrieval):
+        return retrieve(model, task, queries, "rank", batch_size, progress, shots.states(model))
     return rank(
         model,
         queries,
@@ -207,6 +227,7 @@ def _generated(
 
 def _text_alone(shot: Example) -> Example:
     """A shot without its media, and without their positions."""
+    shot = as_generation(shot)
     parts = [part for part in shot.prompt.parts if not isinstance(part, Medium)]
     return replace(shot, prompt=Document(parts, name=shot.prompt.name))
 
@@ -239,7 +260,12 @@ def baselines(
     queries: Sequence[Example],
     similarity: Float[Tensor, "queries support"] | None = None,
 ) -> dict[str, Figures]:
-    """Figures of what needs no prompt: the most frequent answer, and the answer of the most similar image."""
+    """Figures of what needs no prompt: the most frequent answer, and the answer of the most similar image.
+
+    None for retrieval, whose ranks cannot be guessed.
+    """
+    if isinstance(task, Retrieval):
+        return {}
     answers = [plain_answer(example) for example in support]
     known = [answer for answer in answers if answer is not None]
     found: dict[str, list[Answer]] = {}
@@ -263,10 +289,13 @@ def plain_answer(example: Example) -> Answer:
 
 
 def mean_figures(scored: Sequence[Figures]) -> Figures:
-    """Means over seeds; the interval of a share is that of the mean share, of others the mean of their ends."""
+    """Means over seeds; the interval of a share is that of the mean share, of others the mean of their ends.
+
+    ``answered`` is stated where a prediction lacks a number; of other seeds it is 1.
+    """
     means: Figures = {}
-    for name, first in scored[0].items():
-        values = [figures[name] for figures in scored]
+    for name, first in {name: figure for figures in scored for name, figure in figures.items()}.items():
+        values = [figures.get(name, share(first.n, first.n)) for figures in scored]
         value = sum(figure.value for figure in values) / len(values)
         if first.low is None:
             means[name] = Figure(value, None, None, first.n)

@@ -9,12 +9,10 @@ import torch
 
 from vislang.capabilities import Matches, Progress
 from vislang.document import Document, Image
+from vislang.errors import UserError
 from vislang.evaluate.alternatives import captions
 from vislang.example import Example, Prediction, Text
 from vislang.prompt import shown
-
-AT_ONCE = 256
-"""Examples whose images and captions are encoded together."""
 
 
 def match(
@@ -23,6 +21,7 @@ def match(
     labels: Sequence[str] = (),
     pool: Sequence[str] = (),
     *,
+    batch_size: int = 256,
     progress: Progress | None = None,
 ) -> list[Prediction]:
     """One prediction an example; of several images the mean similarity counts.
@@ -32,11 +31,15 @@ def match(
         examples: what to answer.
         labels: the alternatives of examples without choices, put into words by their task.
         pool: captions to choose from, where a caption is wanted.
+        batch_size: examples whose images and captions are encoded together; it changes nothing but the time.
         progress: called with (examples done, of how many).
+
+    Raises:
+        UserError: a caption is wanted, and the pool is empty; or there is no image to compare with.
     """
     found: list[Prediction] = []
-    for start in range(0, len(examples), AT_ONCE):
-        part = examples[start : start + AT_ONCE]
+    for start in range(0, len(examples), batch_size):
+        part = examples[start : start + batch_size]
         options = [_options(example, labels, pool) for example in part]
         images = list(dict.fromkeys(image for each in options for _, seen, _ in each for image in seen))
         texts = list(dict.fromkeys(text for each in options for _, _, text in each))
@@ -70,7 +73,9 @@ def match(
 def _options(
     example: Example, labels: Sequence[str], pool: Sequence[str]
 ) -> Sequence[tuple[int | str, tuple[Image, ...], str]]:
-    if isinstance(example.target, Text) and pool:
+    if isinstance(example.target, Text):
+        if not pool:
+            raise UserError(f"{example.name}: there are no captions to choose its caption from.")
         images = tuple(medium for medium in example.prompt.media if isinstance(medium, Image))
         return [(text, images, text) for text in pool]
     return captions(example, labels)

@@ -123,6 +123,8 @@ def classify_embeddings(
     task: Task,
     support: Sequence[Example],
     examples: Sequence[Example],
+    *,
+    batch_size: int = 64,
     progress: Progress | None = None,
 ) -> list[Prediction]:
     """Labels by a linear classifier on a model's embeddings, fitted on the support.
@@ -136,7 +138,7 @@ def classify_embeddings(
     if len({label for _, label in labelled}) < 2:
         raise UserError(f"{task.name}: a classifier on embeddings needs examples of two labels to be fitted on.")
     documents = [example.prompt for example, _ in labelled] + [example.prompt for example in examples]
-    vectors = model.embed(documents, progress=progress).numpy()
+    vectors = model.embed(documents, batch_size, progress=progress).numpy()
     known, asked = vectors[: len(labelled)], vectors[len(labelled) :]
     labels = np.array([label for _, label in labelled])
     inner = np.arange(len(labels)) % 4 == 0

@@ -13,13 +13,20 @@ from torch import Tensor
 from vislang.capabilities import Matches, Progress, Ranks
 from vislang.document import Document, Image
 from vislang.errors import UserError
+from vislang.evaluate.rank import States
 from vislang.evaluate.ways import Way
 from vislang.example import Example, Prediction
 from vislang.tasks.retrieval import Retrieval, shortlist, sides
 
 
 def retrieve(
-    model: Any, task: Retrieval, examples: Sequence[Example], way: Way, progress: Progress | None = None
+    model: Any,
+    task: Retrieval,
+    examples: Sequence[Example],
+    way: Way,
+    batch_size: int = 16,
+    progress: Progress | None = None,
+    states: States = (None,),
 ) -> list[Prediction]:
     """Ranks of each text's image and of each image's best text.
 
@@ -28,7 +35,9 @@ def retrieve(
         task: gives the predictions their form.
         examples: pairs of an image and its texts.
         way: ``match`` or ``rank``.
+        batch_size: images at a time that texts are ranked for; it changes nothing but the time.
         progress: called with (pairs or images done, of how many).
+        states: what was prefilled before the images that texts are ranked for.
     """
     images, texts, _ = sides(examples)
     if way == "match":
@@ -36,24 +45,33 @@ def retrieve(
         scores = model.match_all(images, texts, progress=progress)
     else:
         assert isinstance(model, Ranks)
-        scores = likelihoods(model, images, texts, progress)
+        scores = likelihoods(model, images, texts, batch_size, progress, states)
     return task.ranked(examples, scores.numpy())
 
 
 def likelihoods(
-    model: Ranks, images: Sequence[Image], texts: Sequence[str], progress: Progress | None = None
+    model: Ranks,
+    images: Sequence[Image],
+    texts: Sequence[str],
+    batch_size: int = 16,
+    progress: Progress | None = None,
+    states: States = (None,),
 ) -> Float[Tensor, "images texts"]:
-    """The log-likelihood of each text given each image, less that of the text with the image taken away.
+    """The log-likelihood of each text given each image, less that of the text with the image taken away; a mean over
+    the states of several orders of shots.
 
     The difference leaves the order of images for a text as it is; for an image it keeps short and common texts from
     coming first whatever the image shows.
     """
-    queries = [Example(image.name, Document([image], name=image.name)) for image in images]
-    prompts = [model.prompts.render(example) for example in queries]
-    seen = model.rank(prompts, texts, progress=progress)
-    (blind,) = model.rank([prompts[0].without_media()], texts)
-    rows = [[score.log_likelihood for score in row] for row in seen]
-    return torch.tensor(rows) - torch.tensor([score.log_likelihood for score in blind])
+    asked = [Example(image.name, Document([image], name=image.name)) for image in images]
+    prompts = [model.prompts.render(example) for example in asked]
+    total = torch.zeros(len(images), len(texts))
+    for state in states:
+        seen = model.rank(prompts, texts, batch_size, state, progress)
+        (blind,) = model.rank([prompts[0].without_media()], texts, state=state)
+        rows = [[score.log_likelihood for score in row] for row in seen]
+        total += torch.tensor(rows) - torch.tensor([score.log_likelihood for score in blind])
+    return total / len(states)
 
 
 class Shortlisted:
@@ -79,6 +97,10 @@ class Shortlisted:
     def why_unreadable(self, media: frozenset[str]) -> str | None:
         """As the model."""
         return self.model.why_unreadable(media)
+
+    def why_unmatched(self) -> str | None:
+        """As the model."""
+        return self.model.why_unmatched()
 
     def prepare(self, examples: Sequence[Example], progress: Progress | None = None) -> int:
         """For both models."""

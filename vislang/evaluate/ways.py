@@ -21,6 +21,15 @@ WAYS: dict[str, tuple[Way, ...]] = {
 }
 """For each kind of target the ways in which it can be given, the best first."""
 
+TAKES: dict[Way, str] = {
+    "generate": "writes text",
+    "rank": "gives the likelihood of a text",
+    "decide": "has a head for it",
+    "match": "compares images with texts",
+    "embed": "gives vectors",
+}
+"""What a model does that answers in each way."""
+
 
 class TaskSide(Protocol):
     """What a task says of itself; see :class:`vislang.tasks.task.Task`."""
@@ -65,6 +74,18 @@ def cell(model: Any, task: TaskSide) -> Cell:
     return Cell(None, "; ".join(dict.fromkeys(reasons)))
 
 
+def why_not(model: Any, task: TaskSide) -> str | None:
+    """Why a model cannot answer a task, in a sentence that names both and says what would work; None where it can."""
+    found = cell(model, task)
+    if found.way is not None:
+        return None
+    takes = " or ".join(TAKES[way] for way in WAYS[task.kind])
+    return (
+        f"task {task.name}: this {type(model).__name__} cannot answer it, because it {found.why_not}. Its answers are "
+        f"of the kind {task.kind}: it takes a model that reads {', '.join(sorted(task.media))} and {takes}."
+    )
+
+
 def ways(model: Any, task: TaskSide) -> list[Way]:
     """Every way in which a model could answer a task, the best first."""
     return [way for way in WAYS[task.kind] if _why_not(way, model, task) is None]
@@ -101,6 +122,8 @@ def _match(model: Any, task: TaskSide) -> str | None:
         return reason
     if not task.media & {"image", "several images"}:
         return "compares texts with images, and this task has none"
+    if (reason := model.why_unmatched()) is not None:
+        return reason
     if task.kind == "text" and task.support_split is None:
         return "chooses among captions that it is given, and this task has no split to take them from"
     return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import string
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,9 @@ from vislang.tasks.task import Reader, ReadTask, Task, labels_of, media_of, spli
 Opener = Callable[[str, "list[Problem] | None", "Progress | None"], Task]
 """Opens a task; takes what follows the name and its colon, and what ``open_task`` takes."""
 
+KARPATHY = ("train", "val", "test")
+"""Splits of Flickr30k and MS COCO in Karpathy's format."""
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -30,7 +34,7 @@ class Entry:
 
     Attributes:
         name, about, kind, media, metrics, splits, labels: see :class:`~vislang.tasks.task.Task`; of a benchmark the
-            splits that its authors publish, and none of a task that is given its data.
+            splits that its authors publish.
         open: makes the task.
         needs: what has to be given after the name, such as ``FOLDER[:SPLIT]``; empty where nothing has.
         files: which files are wanted in the folder.
@@ -218,7 +222,12 @@ def _few_shot(
 
 
 def _probe(
-    name: str, about: str, medium: str, make: Callable[[str, str], probes.ProbeTask], data_set: DataSet
+    name: str,
+    about: str,
+    medium: str,
+    make: Callable[[str, str], probes.ProbeTask],
+    data_set: DataSet,
+    labels: tuple[str, ...],
 ) -> Entry:
     return Entry(
         name,
@@ -228,6 +237,7 @@ def _probe(
         by_kind.METRICS["label"],
         probes.ProbeTask.splits,
         lambda given, problems, progress: make(name, about),
+        labels,
         data_set=data_set,
     )
 
@@ -284,26 +294,55 @@ ENTRIES = (
         "image",
         probes.emoji_groups,
         EMOJI,
+        probes.EMOJI_GROUPS,
     ),
-    _probe("emoji-name-groups", "the group of an emoji, from its name", "text", probes.emoji_name_groups, EMOJI),
     _probe(
-        "clip-art-categories", "the category of a piece of clip art", "image", probes.clip_art_categories, OPENCLIPART
+        "emoji-name-groups",
+        "the group of an emoji, from its name",
+        "text",
+        probes.emoji_name_groups,
+        EMOJI,
+        probes.EMOJI_GROUPS,
     ),
-    _probe("stamp-categories", "the category of a stamp", "image", probes.stamp_categories, STAMPS),
+    _probe(
+        "clip-art-categories",
+        "the category of a piece of clip art",
+        "image",
+        probes.clip_art_categories,
+        OPENCLIPART,
+        probes.CLIP_ART_CATEGORIES,
+    ),
+    _probe(
+        "stamp-categories",
+        "the category of a stamp",
+        "image",
+        probes.stamp_categories,
+        STAMPS,
+        probes.STAMP_CATEGORIES,
+    ),
     _probe(
         "stamp-caption-categories",
         "the category of a stamp, from its caption",
         "text",
         probes.stamp_caption_categories,
         STAMPS,
+        probes.SAID_STAMP_CATEGORIES,
     ),
-    _probe("spoken-letters", "the letter that an unknown voice reads", "audio", probes.spoken_letters, KLETTRES),
+    _probe(
+        "spoken-letters",
+        "the letter that an unknown voice reads",
+        "audio",
+        probes.spoken_letters,
+        KLETTRES,
+        tuple(string.ascii_uppercase),
+    ),
     _probe(
         "spoken-stamps-fr",
         "the category of a stamp, from its French caption, spoken",
         "audio",
         probes.spoken_stamps,
         STAMPS,
+        probes.SAID_STAMP_CATEGORIES,
     ),
 )
 

@@ -61,7 +61,7 @@ def emoji_groups(names: Sequence[str]) -> Sides:
     return {"train": even[0], "test": even[1]}
 
 
-def split_own_file(task: Task, queries: int) -> Task:
+def split_own_file(task: Task, queries: int, split: str | None = None) -> Task:
     """A task whose examples have no support: a part of them are queries (``test``), the others shots (``train``).
 
     The queries are about the media with the lowest hashes of their content, so that no medium is on both sides. Several
@@ -70,11 +70,12 @@ def split_own_file(task: Task, queries: int) -> Task:
     Args:
         task: its examples show an image, a video or a recording.
         queries: how many at most; they show at most half of the media.
+        split: the one that is divided; None takes the task's own choice.
 
     Raises:
         DataError: there are fewer than two media.
     """
-    examples = [example for example in task.examples(task.default_split) if example.prompt.media]
+    examples = [example for example in task.examples(split or task.default_split) if example.media]
     by_medium: dict[str, list[Example]] = {}
     for example, key in zip(examples, keys_of(examples), strict=True):
         by_medium.setdefault(key, []).append(example)

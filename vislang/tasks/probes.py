@@ -20,6 +20,38 @@ from vislang.tasks.task import Task, labels_of, media_of, split_named
 
 FOLDS = 5
 
+EMOJI_GROUPS = (
+    "Activities",
+    "Animals & Nature",
+    "Flags",
+    "Food & Drink",
+    "Objects",
+    "People & Body",
+    "Smileys & Emotion",
+    "Symbols",
+    "Travel & Places",
+)
+
+CLIP_ART_CATEGORIES = (
+    "animals",
+    "computer",
+    "food",
+    "geography",
+    "office",
+    "people",
+    "plants",
+    "recreation",
+    "signs_and_symbols",
+    "tools",
+    "transportation",
+)
+
+STAMP_CATEGORIES = ("animals", "food", "household", "plants", "seasonal", "symbols", "town", "vehicles")
+"""Categories with pictures enough."""
+
+SAID_STAMP_CATEGORIES = tuple(sorted((*STAMP_CATEGORIES, "clothes", "people")))
+"""Categories with captions and recordings enough."""
+
 
 class ProbeTask(Task):
     """Labels of examples, cross-validated: folds are made of whole groups.

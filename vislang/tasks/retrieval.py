@@ -35,7 +35,8 @@ class Retrieval(ReadTask):
     """
 
     def __init__(self, name: str, about: str, read: Mapping[str, Reader], default_split: str):
-        super().__init__(name, about, "pairs", {"image", "text"}, read, default_split)
+        support = "train" if "train" in read else None
+        super().__init__(name, about, "pairs", {"image", "text"}, read, default_split, support)
         self.metrics = METRICS
 
     def ids(self, examples: Sequence[Example]) -> list[str]:

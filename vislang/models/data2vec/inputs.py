@@ -280,6 +280,8 @@ class Inputs:
         """Why documents that hold these media cannot be read, in a clause that follows the model's name; None where
         they can (see :class:`~vislang.capabilities.Reads`)."""
         known = [name for name, modality in MEDIA.items() if getattr(self, modality) is not None]
+        if not known:
+            return "reads nothing yet: it was saved without what prepares its inputs"
         unknown = sorted(media - {"several images"} - set(known))
         if not known:
             return "has neither a tokenizer nor settings of images or sound, as it was converted without them"

@@ -320,7 +320,7 @@ class ContrastiveEncoder(PairModel[DualEncoder]):
 
     def why_unreadable(self, media: frozenset[str]) -> str | None:
         """See :class:`~vislang.capabilities.Reads`; an image or a text alone has a vector, too."""
-        return self.inputs.why_unreadable(media | {"image"})
+        return super().why_unreadable(media | {"image"})
 
     def expand(self, examples: Sequence[Example]) -> Sequence[Example]:
         """A pair for each reference."""

@@ -56,8 +56,12 @@ class PairModel(TrainableModel, Generic[Network]):
         return self.inputs.prepare(examples, progress)
 
     def why_unreadable(self, media: frozenset[str]) -> str | None:
-        """See :class:`~vislang.capabilities.Reads`."""
-        return self.inputs.why_unreadable(media)
+        """See :class:`~vislang.capabilities.Reads`; of several images each is compared with the text."""
+        return self.inputs.why_unreadable(media, images=2)
+
+    def why_unmatched(self) -> str | None:
+        """See :class:`~vislang.capabilities.Matches`."""
+        return None
 
     def trainable_state(self) -> dict[str, Tensor]:
         """The network's weights."""

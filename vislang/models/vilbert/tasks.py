@@ -320,6 +320,11 @@ class ViLBERTForTasks(PairModel[ViLBERT]):
         compares = any(task.compares for task in self.tasks.values())
         return self.inputs.why_unreadable(media, 2 if compares else self.network.config.vision.images)
 
+    def why_unmatched(self) -> str | None:
+        """See :class:`~vislang.capabilities.Matches`: pairs are scored by the head of a task of choices."""
+        chooses = any(task.kind == "choice" for task in self.tasks.values())
+        return None if chooses else "has no head that chooses, by which pairs of an image and a text could be scored"
+
     @torch.inference_mode()
     def decide(
         self,
@@ -423,12 +428,12 @@ class ViLBERTForTasks(PairModel[ViLBERT]):
         """
         if (reason := self.why_unmatched()) is not None:
             raise UserError(f"this model {reason}.")
-        choosing = [name for name, task in self.tasks.items() if task.kind == "choice"]
+        choosing = next(name for name, task in self.tasks.items() if task.kind == "choice")
 
         def score(encoded: Encoded) -> Tensor:
-            return self.network.predict(choosing[0], encoded)[:, 0]
+            return self.network.predict(choosing, encoded)[:, 0]
 
-        token = self.tasks[choosing[0]].token
+        token = self.tasks[choosing].token
         return match_all(
             self.network, self.inputs, score, images, texts, candidates, self.dtype, token=token, progress=progress
         )
