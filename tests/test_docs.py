@@ -61,7 +61,9 @@ def must_be_task(name: str) -> None:
 
 def check(command: Command) -> None:
     """Fail unless a command line is one that vislang takes: verb, options, types, recipe and its values, task."""
-    made = parsed(command.words[1:])
+    # What stands behind a redirection is the shell's.
+    words = command.words[: command.words.index(">")] if ">" in command.words else command.words
+    made = parsed(words[1:])
     if command.words[1] == "train" and made.recipe is not None:
         read_recipe(ROOT / made.recipe, made.overrides)
     if command.words[1] in ("eval", "probe") and made.task is not None:

@@ -277,10 +277,6 @@ class Matches(Protocol):
         """(images, texts) scores, the higher the better; minus infinity where a pair is no candidate (a mask)."""
         ...
 
-    def why_unmatched(self) -> str | None:
-        """Why this model cannot compare them after all, in a clause that follows its name; None where it can."""
-        ...
-
 
 @runtime_checkable
 class Scores(Protocol):

@@ -159,13 +159,10 @@ def test_configurations_that_cannot_be_built_say_why(change, message):
 
 def test_an_encoder_generates_no_text(tmp_path, pictures, capsys):
     convert("data2vec2_image", tmp_path / "out")
-    rest = [str(pictures / "0.png"), "what?"] if verb == ["ask"] else ["--data", str(pictures / "my.jsonl")]
-    assert main([*verb, str(tmp_path / "out"), *rest]) == 2
-    expected = {
-        "ask": "is a Data2Vec, which neither writes text nor decides",
-        "eval": "this Data2Vec cannot answer it, because it reads nothing yet",
-    }
-    assert expected[verb[0]] in capsys.readouterr().err
+    assert main(["ask", str(tmp_path / "out"), str(pictures / "0.png"), "what?"]) == 2
+    assert "is a Data2Vec, which neither generates text nor decides" in capsys.readouterr().err
+    assert main(["eval", str(tmp_path / "out"), "--data", str(pictures / "my.jsonl")]) == 2
+    assert "this Data2Vec cannot answer it" in capsys.readouterr().err
 
 
 def test_convolutions_are_read_without_running_them():

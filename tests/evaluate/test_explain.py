@@ -5,11 +5,10 @@ import re
 import pytest
 import torch
 import torch.nn.functional as F
-from vislang.case import Case
 
 from tests.browser import browse
 from tests.models.test_vilbert_pretraining import COLOURS, picture
-from tests.models.test_vilbert_tasks import cases_of, model_of
+from tests.models.test_vilbert_tasks import examples_of, model_of
 from vislang.cli import main
 from vislang.document import Document
 from vislang.errors import UserError

@@ -7,14 +7,15 @@ import pyarrow.parquet
 import pytest
 import torch
 from PIL import Image as Pillow
-from vislang.evaluate.probing import majority, probe
 
 from tests.models.test_pretraining import recipe
 from vislang.cli import main
 from vislang.document import Document
 from vislang.errors import UserError
 from vislang.evaluate.baselines import bag_of_words, log_mel, raw_features
-from vislang.tasks.probes import Item, Probe
+from vislang.evaluate.probe import both_probes, classify_embeddings, majority, probe
+from vislang.example import Example, Label
+from vislang.tasks.probes import ProbeTask
 
 
 def task(count: int, groups: int) -> ProbeTask:

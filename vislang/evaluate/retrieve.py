@@ -98,10 +98,6 @@ class Shortlisted:
         """As the model."""
         return self.model.why_unreadable(media)
 
-    def why_unmatched(self) -> str | None:
-        """As the model."""
-        return self.model.why_unmatched()
-
     def prepare(self, examples: Sequence[Example], progress: Progress | None = None) -> int:
         """For both models."""
         return sum(model.prepare(examples, progress) for model in (self.model, self.faster))

@@ -122,8 +122,6 @@ def _match(model: Any, task: TaskSide) -> str | None:
         return reason
     if not task.media & {"image", "several images"}:
         return "compares texts with images, and this task has none"
-    if (reason := model.why_unmatched()) is not None:
-        return reason
     if task.kind == "text" and task.support_split is None:
         return "chooses among captions that it is given, and this task has no split to take them from"
     return None

@@ -320,11 +320,6 @@ class ViLBERTForTasks(PairModel[ViLBERT]):
         compares = any(task.compares for task in self.tasks.values())
         return self.inputs.why_unreadable(media, 2 if compares else self.network.config.vision.images)
 
-    def why_unmatched(self) -> str | None:
-        """See :class:`~vislang.capabilities.Matches`: pairs are scored by the head of a task of choices."""
-        chooses = any(task.kind == "choice" for task in self.tasks.values())
-        return None if chooses else "has no head that chooses, by which pairs of an image and a text could be scored"
-
     @torch.inference_mode()
     def decide(
         self,
