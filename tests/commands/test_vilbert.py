@@ -329,7 +329,7 @@ def test_a_benchmark_is_evaluated_from_predictions_and_by_a_model(recipe, folder
         ),
         (
             ["MODEL", "--task", "retrieval", "--data", "FOLDER/captions.jsonl", "--head", "x"],
-            "--head: FOLDER/run/model answers retrieval by match",
+            "has no head for choices",
         ),
         (["MODEL", "--task", "easy-vqa", "--split", "dev"], "easy-vqa: no split 'dev'; there are train, test"),
         (["MODEL", "--data", "FOLDER/answers.jsonl", "--shortlist", "x"], "--shortlist: FOLDER"),

@@ -299,7 +299,7 @@ def mean_figures(scored: Sequence[Figures]) -> Figures:
         value = sum(figure.value for figure in values) / len(values)
         if first.low is None:
             means[name] = Figure(value, None, None, first.n)
-        elif first == share(first.value * first.n, first.n):
+        elif 0 <= first.value <= 1 and first == share(first.value * first.n, first.n):
             means[name] = share(value * first.n, first.n)
         else:
             low, high = (sum(getattr(figure, end) for figure in values) / len(values) for end in ("low", "high"))
