@@ -3,13 +3,12 @@
 import json
 
 import pytest
-from vislang.data.example import Example
 
 from tests import tiny
 from tests.data.test_tars import write as write_tar
 from tests.train.test_resume import finish, start, steps
-from vislang.document import Image
-from vislang.prompt import Shot
+from vislang.document import Document, Image
+from vislang.example import Answers, Example
 from vislang.recipe import RecipeError, read_recipe
 from vislang.train.log import read_metrics
 
@@ -54,7 +53,7 @@ def recipe(towers, pictures):
 def test_each_step_sums_over_the_streams(recipe, tmp_path):
     out = tmp_path / "out"
     said = finish(start(recipe, out))
-    assert "pages: 4 documents to learn from, 2 to watch" in " ".join(said.split())
+    assert "pages: 4 examples" in " ".join(said.split())
     rows = steps(out)
     for row in rows.values():
         losses = [row[f"loss/{name}/text"] for name in ("pages", "captions", "questions")]
@@ -62,13 +61,14 @@ def test_each_step_sums_over_the_streams(recipe, tmp_path):
         assert "questions/gate/1/attention" in row
     metrics = json.loads((out / "metrics.json").read_text())
     for name in ("pages", "captions", "questions"):
-        figures = metrics["tasks"][name]
-        assert figures["nats a token"] > 0
-        assert figures["nats a token"] != figures["nats a token, blind"]
-    assert 0 <= metrics["tasks"]["questions"]["accuracy"] <= 1
-    assert "accuracy" not in metrics["tasks"]["pages"]
-    (first, *_) = [row for row in read_metrics(out / "metrics.jsonl") if "eval/pages/nats a token" in row]
-    assert {"eval/captions/nats a token", "eval/questions/accuracy"} <= set(first)
+        figures = metrics["held_out"][name]
+        assert figures["loss_per_token"]["value"] > 0
+        assert figures["loss_per_token"] != figures["loss_per_token_blind"]
+    results = json.loads((out / "evaluation" / "questions" / "results.json").read_text())
+    assert 0 <= results["figures"]["accuracy"]["value"] <= 1
+    assert not (out / "evaluation" / "pages").exists()
+    (first, *_) = [row for row in read_metrics(out / "metrics.jsonl") if "eval/pages/loss_per_token" in row]
+    assert {"eval/captions/loss_per_token", "eval/questions/accuracy"} <= set(first)
     page = (out / "report.html").read_text()
     for caption in ("Loss: pages", "Loss: captions", "Loss: questions", "How far each gate is open"):
         assert page.count(f"<figcaption>{caption}</figcaption>") == 1
@@ -112,9 +112,9 @@ def test_streams_that_cannot_be_are_refused(recipe, streams, message):
 
 def test_examples_stand_before_records_of_parts_too(towers, pictures):
     model = tiny.flamingo(towers)
-    shot = Shot(Image(pictures / "0.png"), "red", "what color?")
-    example = Example("x", ("blue",), parts=("Compare ", Image(pictures / "1.png")))
-    lesson = example.lesson(model.prompts, [shot])
-    assert lesson.parts == (*model.prompts.examples([shot], learned=True), *example.parts)
-    assert lesson.target == "blue"
-    assert example.prompt(model.prompts, [shot]).parts == (*model.prompts.examples([shot]), *example.parts)
+    shot = Example("s", Document([Image(pictures / "0.png"), "what color?"]), Answers({"red": 1.0}))
+    example = Example("x", Document(["Compare ", Image(pictures / "1.png")]), Answers({"blue": 1.0}))
+    learned = model.prompts.render(example, [shot], learn=True)
+    assert learned.parts[-2:] == example.prompt.parts
+    assert learned.parts[:-2] == (*model.prompts.examples([shot], learned=True),)
+    assert learned.target == "blue"
