@@ -10,7 +10,7 @@ from tests import tiny
 from tests.models.test_dual_encoder import model_of, pairs  # noqa: F401
 from vislang.cli import main
 from vislang.document import Document
-from vislang.evaluate.few_shot import likeness_of
+from vislang.evaluate.few_shot import similarities
 from vislang.models.dual_encoder.tower import DualEncoderTower
 from vislang.models.flamingo.bridge import FlamingoConfig
 from vislang.models.flamingo.model import FlamingoRecipe
@@ -63,14 +63,9 @@ def test_a_flamingo_stands_on_it_and_refuses_another(trained, towers, pairs, tmp
 
 
 def test_it_chooses_shots(trained, pairs):  # noqa: F811
-    from vislang.tasks.material import as_example
-
-    from vislang.tasks.few_shot import FewShotTask, right
-
-    examples = [as_example(pair) for pair in pairs]
-    likeness = likeness_of(trained[0], FewShotTask("x", examples[4:], examples[:4], right))
-    for query, row in zip(examples[:4], likeness, strict=True):
-        assert examples[4 + int(row.argmax())].target == query.target
+    rows = similarities(trained[0], pairs[:4], pairs[4:])
+    for query, row in zip(pairs[:4], rows, strict=True):
+        assert pairs[4 + int(row.argmax())].target == query.target
 
 
 def test_search_and_classes(trained, pairs, tmp_path, capsys):  # noqa: F811
