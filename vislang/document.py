@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from vislang.errors import UserError
 
@@ -45,41 +45,100 @@ WHITE = (255, 255, 255)
 
 
 class MediaError(UserError):
-    """A medium that cannot be used; the message names the medium and the remedy."""
+    """A medium that cannot be used; the message names the medium and the remedy.
 
-
-@dataclass(frozen=True)
-class Slice:
-    """A file inside of another that does not compress it, a tar say: where it lies, and what it is called there."""
-
-    path: Path
-    offset: int
-    size: int
-    name: str
-
-
-@dataclass(frozen=True)
-class Medium:
-    """Something to look at or listen to: a path or the encoded bytes.
-
-    Args:
-        source: path of a file, a part of one, or the bytes of one.
+    Attributes:
+        kind: of fault, for counting bad records.
     """
 
-    source: Path | str | bytes | Slice
+    kind = "damaged media"
+
+
+class MissingMedium(MediaError):
+    """A medium whose file does not exist."""
+
+    kind = "missing media"
+
+
+class Stored(Protocol):
+    """A file without a path of its own: inside another file, or at a web address. It can be compared and hashed."""
 
     @property
     def name(self) -> str:
         """What to call it in a message."""
-        if isinstance(self.source, Slice):
-            return f"{self.source.path}: {self.source.name}"
-        return f"<{len(self.source)} bytes>" if isinstance(self.source, bytes) else str(self.source)
+        ...
+
+    @property
+    def is_there(self) -> bool:
+        """Whether it exists."""
+        ...
+
+    def read(self) -> bytes:
+        """Its bytes.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Slice:
+    """A file inside another that does not compress it, such as a tar.
+
+    Attributes:
+        path: of the other file.
+        offset, size: where it lies in there, in bytes.
+        member: what it is called there.
+        origin: what to call the other file in a message, where that is not its path.
+    """
+
+    path: Path
+    offset: int
+    size: int
+    member: str
+    origin: str = ""
+
+    @property
+    def name(self) -> str:
+        """See :class:`Stored`."""
+        return f"{self.origin or self.path}: {self.member}"
+
+    @property
+    def is_there(self) -> bool:
+        """See :class:`Stored`."""
+        return self.path.is_file()
+
+    def read(self) -> bytes:
+        """See :class:`Stored`."""
+        with self.path.open("rb") as file:
+            file.seek(self.offset)
+            return file.read(self.size)
+
+
+@dataclass(frozen=True)
+class Medium:
+    """Something to look at or listen to.
+
+    Args:
+        source: path of a file, the bytes of one, or a file without a path.
+    """
+
+    source: Path | str | bytes | Stored
+
+    @property
+    def name(self) -> str:
+        """What to call it in a message."""
+        if isinstance(self.source, bytes):
+            return f"<{len(self.source)} bytes>"
+        return str(self.source) if isinstance(self.source, Path | str) else self.source.name
 
     def read(self) -> bytes:
         """The encoded bytes.
 
         Raises:
-            MediaError: the file is missing, empty or cannot be read.
+            MissingMedium: there is no such file.
+            MediaError: the file is empty or cannot be read.
         """
         if isinstance(self.source, bytes):
             data = self.source
@@ -87,7 +146,7 @@ class Medium:
             try:
                 data = _read(self.source)
             except FileNotFoundError:
-                raise MediaError(
+                raise MissingMedium(
                     f"{self.name}: no such file. Check the path; paths in a JSON Lines file are relative to that file."
                 ) from None
             except OSError as error:
@@ -106,7 +165,7 @@ class Medium:
         """Whether there is anything to be read; models that read region files do without."""
         if isinstance(self.source, bytes):
             return True
-        return (self.source.path if isinstance(self.source, Slice) else Path(self.source)).is_file()
+        return Path(self.source).is_file() if isinstance(self.source, Path | str) else self.source.is_there
 
     @cached_property
     def content_hash(self) -> str:
@@ -114,16 +173,14 @@ class Medium:
         return hashlib.sha256(self.read()).hexdigest()
 
 
-def _read(source: Path | str | Slice) -> bytes:
-    if not isinstance(source, Slice):
-        path = Path(source)
-        if path.exists() and not path.is_file() and not path.is_dir():
-            # Opening a named pipe would wait for ever.
-            raise OSError(errno.EINVAL, "a pipe or a device, not a regular file")
-        return path.read_bytes()
-    with source.path.open("rb") as file:
-        file.seek(source.offset)
-        return file.read(source.size)
+def _read(source: Path | str | Stored) -> bytes:
+    if not isinstance(source, Path | str):
+        return source.read()
+    path = Path(source)
+    if path.exists() and not path.is_file() and not path.is_dir():
+        # Opening a named pipe would wait for ever.
+        raise OSError(errno.EINVAL, "a pipe or a device, not a regular file")
+    return path.read_bytes()
 
 
 @dataclass(frozen=True)

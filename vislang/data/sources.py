@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from vislang.capabilities import Progress
 from vislang.data.fetch import EMOJI, ENGLISH, GIMP_MANUAL, KLETTRES, OPENCLIPART, STAMPS, DataSet, fetch
 from vislang.data.files import MEDIA, read_files, read_folder
-from vislang.data.jsonl import read_jsonl
-from vislang.data.problems import DataError, Problem, must_be_file, must_be_good
+from vislang.data.index import IndexedFile
+from vislang.data.indexed import Indexed
+from vislang.data.jsonl import own_records
+from vislang.data.parquet import own_rows
+from vislang.data.problems import DataError, Problem, RecordError, must_be_good
 from vislang.data.prose import PROSE
+from vislang.data.record_file import RecordFile, read_all
+from vislang.data.remote import RemoteFile, ending_of, is_address, local_copy, matching_addresses
 from vislang.data.sets import easy_vqa, emoji, emoji_groups, english, films, klettres, openclipart, scenes, stamps
-from vislang.data.tars import read_tar
+from vislang.data.tars import TarOfPairs
 from vislang.data.web_pages import html_pages, mmc4, obelics
 from vislang.document import Document, Image
 from vislang.example import Example, Text
@@ -140,19 +146,23 @@ SOURCES: dict[str, Source] = {
 }
 """Sets that come by package, by name."""
 
+INDEX_ABOVE = 500_000
+"""Sources with more records than this are indexed for training; those of smaller ones are read and checked at once."""
+
 RECORDS = (".jsonl", ".ndjson", ".json")
 """Endings of JSON Lines files."""
 
 PAGES = {"mmc4": mmc4, "obelics": obelics}
-"""Readers of interleaved pages in one file."""
+"""Files of interleaved pages."""
 
 PAIRS = ("pairs", "retrieval", "captions")
 """Tasks of image-text pairs; all of them take a source of pairs, or a folder in Karpathy's format."""
 
 FORMS = (
     "the name of a set (vislang data list), BENCHMARK:FOLDER[:SPLIT] (vislang tasks lists the benchmarks), "
-    "pairs:SOURCE or pairs:FOLDER[:SPLIT] in Karpathy's format, pages:FOLDER of HTML, mmc4:FILE, obelics:FILE, a .tar "
-    "file or several by a pattern with *, a folder of media, a .jsonl file, a .txt or .md file, or a single medium"
+    "pairs:SOURCE or pairs:FOLDER[:SPLIT] in Karpathy's format, pages:FOLDER of HTML, mmc4:FILE, obelics:FILE, a "
+    ".jsonl, .parquet or .tar file or several by a pattern with *, a folder of media, a .txt or .md file, or a single "
+    "medium; a file may be an https:// or s3:// address"
 )
 """The forms of a source, for messages."""
 
@@ -186,6 +196,82 @@ def load_source(
     return examples if targets else [_unlabelled(example) for example in examples]
 
 
+def open_source(
+    spec: str,
+    split: str | None = None,
+    problems: list[Problem] | None = None,
+    progress: Progress | None = None,
+    index_above: int = INDEX_ABOVE,
+    indexed: bool | None = None,
+) -> Sequence[Example]:
+    """The examples of a source for training: a list as :func:`load_source` gives it, or, of long files, Indexed.
+
+    The bad records of indexed files are left out; :attr:`~vislang.data.index.IndexedFile.faults` counts them.
+
+    Args:
+        spec, split, problems, progress: see :func:`load_source`.
+        index_above: files with more records than this, all of a source together, are indexed.
+        indexed: whether they are, whatever their size; None decides by ``index_above``.
+
+    Raises:
+        DataError: see :func:`load_source`.
+    """
+    if split in (None, "train") and indexed is not False:
+        files = record_files(spec, progress=progress)
+        if files and (indexed or sum(file.count() for file in files) > index_above):
+            return Indexed([IndexedFile(file, progress) for file in files])
+    return load_source(spec, split, problems, progress)
+
+
+def record_files(spec: str, targets: bool = True, progress: Progress | None = None) -> list[RecordFile]:
+    """The files of records that a source consists of; empty where it is of another form. Addresses are downloaded.
+
+    Args:
+        spec: the source.
+        targets: whether a record without a target is a bad one.
+        progress: called with (bytes downloaded, of how many).
+
+    Raises:
+        DataError: an address does not exist, or nothing matches a pattern.
+        RemoteError: an address cannot be read now.
+    """
+    kind, colon, rest = spec.partition(":")
+    if kind in PAIRS and colon:
+        return [_only_pairs(file, spec) for file in record_files(rest, True, progress)]
+    make: Callable[..., RecordFile] | None
+    if kind in PAGES and colon:
+        make, spec = PAGES[kind], rest
+    else:
+        make = _maker(ending_of(spec), targets)
+        if make is None or Path(spec).is_dir():
+            return []
+    if is_address(spec):
+        return [make(address, path=_downloaded(address, progress)) for address in matching_addresses(spec)]
+    return [make(str(path)) for path in _matching(Path(spec))]
+
+
+def _maker(ending: str, targets: bool) -> Callable[..., RecordFile] | None:
+    """What makes a file of records of an origin and a path, by the ending of its name; None where that is no such."""
+    if ending in RECORDS:
+        return partial(own_records, targets=targets)
+    if ending == ".parquet":
+        return partial(own_rows, targets=targets)
+    return TarOfPairs if ending == ".tar" else None
+
+
+def _downloaded(address: str, progress: Progress | None) -> Path:
+    try:
+        return local_copy(address, progress)
+    except FileNotFoundError:
+        raise DataError(f"{address}: there is no such file.") from None
+
+
+def _only_pairs(file: RecordFile, spec: str) -> RecordFile:
+    """The same file; what is no pair in it is a bad record."""
+    file.condition, file.reader = partial(_must_be_pair, spec=spec), f"pairs of {file.reader}"
+    return file
+
+
 def splits_of(spec: str) -> tuple[str, ...]:
     """The names of the splits of a source; empty where it has none, or where ``spec`` names one of them.
 
@@ -213,30 +299,33 @@ def _read(
     kind, colon, rest = spec.partition(":")
     if spec in SOURCES or (kind in SOURCES and colon and SOURCES[kind].splits):
         return _packaged(kind, rest or split)
+    if files := record_files(spec, targets, progress):
+        _must_want_all(spec, split)
+        return [example for file in files for example in read_all(file, problems, progress)]
     folder, _, own = rest.partition(":")
     if kind in PAIRS and colon:
         if Path(folder).is_dir():
             from vislang.tasks.retrieval import karpathy
 
             return karpathy(Path(folder), own or split or "train")
-        return [_pair(example, spec) for example in _read(rest, split, problems, progress, targets=True)]
-    if kind in ("pages", *PAGES) and colon:
+        return _pairs(_read(rest, split, problems, progress, targets=True), spec)
+    if kind == "pages" and colon:
         _must_want_all(spec, split)
-        return _pages(spec, kind, Path(rest), problems, progress)
+        if not Path(rest).is_dir():
+            raise DataError(f"{spec}: there is no such folder.")
+        return html_pages(Path(rest), problems, progress)
     if colon and kind in (benchmarks := _benchmarks()):
         return benchmarks[kind](Path(folder)).examples(own or split or "train", problems, progress)
     _must_want_all(spec, split)
     path = Path(spec)
-    if spec.endswith(".tar"):
-        return [example for tar in _matching(path) for example in read_tar(tar, problems, progress)]
     if path.is_dir():
         return read_folder(path, problems, progress)
-    ending = path.suffix.lower()
+    ending = ending_of(spec)
+    if ending in MEDIA and is_address(spec):
+        return read_files([RemoteFile(spec)], problems, progress)
     if ending in (*MEDIA, *PROSE) and path.exists():
         return read_files([path], problems, progress)
-    if ending in RECORDS:
-        return read_jsonl(path, problems, progress, targets)
-    there = "a file of no known kind" if path.exists() else "no such source"
+    there = "a file of no known kind" if path.exists() or is_address(spec) else "no such source"
     raise DataError(f"{spec}: {there}. A source is {FORMS}.")
 
 
@@ -252,12 +341,20 @@ def _packaged(name: str, split: str | None) -> list[Example]:
     return source.read(split)
 
 
-def _pair(example: Example, spec: str) -> Example:
+def _pairs(examples: list[Example], spec: str) -> list[Example]:
+    for example in examples:
+        try:
+            _must_be_pair(example, spec)
+        except RecordError as error:
+            raise DataError(f"{example.name}: {error}") from None
+    return examples
+
+
+def _must_be_pair(example: Example, spec: str) -> None:
     media = [type(part) for part in example.prompt.parts]
     if media != [Image] or not isinstance(example.target, Text):
         wanted = '{"image": path, "text": caption}'
-        raise DataError(f"{example.name}: not a pair of an image and a text. Records of {spec} are {wanted}.")
-    return example
+        raise RecordError(f"not a pair of an image and a text. Records of {spec} are {wanted}.")
 
 
 def _must_want_all(spec: str, split: str | None) -> None:
@@ -265,19 +362,12 @@ def _must_want_all(spec: str, split: str | None) -> None:
         raise DataError(f"{spec}: has no splits, and so no {split!r}. Leave the split out.")
 
 
-def _pages(spec: str, kind: str, path: Path, problems: list[Problem], progress: Progress | None) -> list[Example]:
-    if kind == "pages":
-        if not path.is_dir():
-            raise DataError(f"{spec}: there is no such folder.")
-        return html_pages(path, problems, progress)
-    must_be_file(path, f"the pages of {kind}")
-    return PAGES[kind](path, problems, progress)
-
-
 def _matching(path: Path) -> list[Path]:
-    """The file of this name, or those that match it as a pattern."""
+    """The file of this name, whether it exists or not, or those that match it as a pattern."""
+    if path.exists() or "*" not in str(path):
+        return [path]
     root = Path(path.anchor)
-    found = [path] if path.exists() else sorted(root.glob(str(path.relative_to(root))))
+    found = sorted(root.glob(str(path.relative_to(root))))
     if not found:
         raise DataError(f"{path}: there is no such file.")
     return found

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import random
 from collections.abc import Sequence
 from typing import TypeVar
 
+import numpy as np
+
+from vislang.data.index import IndexedFile, media_hashes
+from vislang.data.indexed import Indexed
 from vislang.errors import UserError
 from vislang.example import Example
 
 Item = TypeVar("Item")
+
+MOST_HELD = 10_000
+"""Records of indexed files that are held out at most, about: more would not make a score more certain."""
 
 
 def hold_out(examples: Sequence[Example], share: float) -> tuple[list[Example], list[Example]]:
@@ -37,6 +45,63 @@ def hold_out(examples: Sequence[Example], share: float) -> tuple[list[Example], 
         [example for example, key in zip(examples, keys, strict=True) if key not in held],
         [example for example, key in zip(examples, keys, strict=True) if key in held],
     )
+
+
+def hold_out_indexed(examples: Indexed, share: float, most: int = MOST_HELD) -> tuple[Indexed, list[Example]]:
+    """Split examples that stay in their files; see :func:`hold_out`. Those that are held out are read into memory.
+
+    Of records in files, those are held out whose media all have low hashes; the hashes are of the media's names, not of
+    their content, which nobody has read. One that shares a medium with a record that is learned from is learned from.
+    Lists among the parts are split by content, each for itself.
+
+    Args:
+        examples: all of them.
+        share: of the media to hold out, 0 to below 1.
+        most: records of files that are held out, about; of more, when a medium has many records, so many are returned,
+            and the others left out.
+
+    Raises:
+        UserError: ``share`` is out of range.
+    """
+    if not 0 <= share < 1:
+        raise UserError(f"hold_out is {share}; it must be at least 0 and below 1.")
+    if not share:
+        return examples, []
+    from_lists: list[int] = []
+    for start, part in zip(examples.starts, examples.parts, strict=False):
+        if not isinstance(part, IndexedFile):
+            held = {id(example) for example in hold_out(part, share)[1]}
+            from_lists += [start + number for number, example in enumerate(part) if id(example) in held]
+    from_files = _held_of_files(examples, share, most)
+    # Of an image with a million questions all are held out, and some are enough.
+    read = from_files[:: math.ceil(len(from_files) / most)] if len(from_files) > 2 * most else from_files
+    numbers = np.array(sorted([*from_lists, *from_files]), dtype=np.int64)
+    return examples.without(numbers), [examples.numbered(number) for number in sorted([*from_lists, *read])]
+
+
+def _held_of_files(examples: Indexed, share: float, most: int) -> list[int]:
+    """The numbers of the records in files that are held out."""
+    parts = zip(examples.starts, examples.parts, strict=False)
+    indexed = [(start, part) for start, part in parts if isinstance(part, IndexedFile)]
+    records = sum(len(part) for _, part in indexed)
+    limit = round(min(share, most / max(1, records)) * 2**32)
+    lowest = min((int(entries["highest"].min()) for _, part in indexed for _, entries in part.chunks()), default=2**32)
+    # At least one is held out, if that leaves any.
+    limit = max(limit, lowest + 1)
+    held: list[int] = []
+    mixed: list[int] = []
+    for start, part in indexed:
+        for first, entries in part.chunks():
+            below = entries["highest"] < limit
+            held += (start + first + below.nonzero()[0]).tolist()
+            mixed += (start + first + ((entries["lowest"] < limit) & ~below).nonzero()[0]).tolist()
+    if len(held) == records:
+        return []
+    learned = {media_hash for number in mixed for media_hash in media_hashes(examples.numbered(number))}
+    media = {number: set(media_hashes(examples.numbered(number))) for number in held} if learned else {}
+    while moved := [number for number in media if media[number] & learned]:
+        learned |= {media_hash for number in moved for media_hash in media.pop(number)}
+    return list(media) if learned else held
 
 
 def keys_of(examples: Sequence[Example]) -> list[str]:

@@ -1,0 +1,251 @@
+"""Files at web addresses, read through fsspec: kept in the cache, and read again when they have changed there."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import posixpath
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeVar
+
+from vislang.cache import cache_folder, writing
+from vislang.capabilities import Progress
+from vislang.data.problems import DataError
+from vislang.errors import UserError
+
+SCHEMES = ("https", "http", "s3", "gs", "hf", "memory")
+"""Beginnings of addresses; all others are paths. What they need is in the extra ``remote``, but for ``gs`` (gcsfs)."""
+
+ATTEMPTS = 4
+"""Tries of a request that fails for another reason than a missing file or missing rights."""
+
+WAIT = 0.5
+"""Seconds before the second try; twice as long before each further one."""
+
+VERSION = ("ETag", "etag", "Last-Modified", "LastModified", "last_modified", "mtime", "created", "md5Hash", "size")
+"""What file systems say of a file that changes when its content does."""
+
+Found = TypeVar("Found")
+
+
+class RemoteError(UserError):
+    """An address that cannot be read now: no connection, no rights, or a package is missing. No fault of a record."""
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file at an address; see :class:`~vislang.document.Stored`."""
+
+    address: str
+
+    @property
+    def name(self) -> str:
+        """What to call it in a message."""
+        return self.address
+
+    @property
+    def is_there(self) -> bool:
+        """Whether it exists.
+
+        Raises:
+            RemoteError: nobody can tell now.
+        """
+        try:
+            _version(self.address)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def read(self) -> bytes:
+        """Its bytes, from the cache where they were read before and have not changed.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            RemoteError: it cannot be read now.
+        """
+        return local_copy(self.address).read_bytes()
+
+
+Folder = Path | str
+"""Where a file lies: a path, or the beginning of an address."""
+
+
+def is_address(text: str) -> bool:
+    """Whether a source or a medium is named by an address, not by a path.
+
+    >>> is_address("s3://bucket/a.jsonl"), is_address("pairs:a.jsonl")
+    (True, False)
+    """
+    scheme, separator, _ = text.partition("://")
+    return bool(separator) and scheme in SCHEMES
+
+
+def folder_of(origin: str) -> Folder:
+    """The folder of a file.
+
+    >>> folder_of("https://host/a/b.jsonl?key=1")
+    'https://host/a/'
+    """
+    if not is_address(origin):
+        return Path(origin).parent
+    return f"{origin.partition('?')[0].rpartition('/')[0]}/"
+
+
+def ending_of(origin: str) -> str:
+    """The ending of a file's name, in small letters.
+
+    >>> ending_of("https://host/b.JSONL?key=1.2"), ending_of("a/b")
+    ('.jsonl', '')
+    """
+    return PurePosixPath(origin.partition("?")[0] if is_address(origin) else Path(origin).name).suffix.lower()
+
+
+def within(folder: Folder, name: str) -> Path | RemoteFile:
+    """The file that a record names: by an address, or relative to the folder of the file that holds the record.
+
+    >>> within("https://host/a/", "../b/1.png").address
+    'https://host/b/1.png'
+    """
+    if is_address(name):
+        return RemoteFile(name)
+    if isinstance(folder, Path):
+        return folder / name
+    scheme, _, rest = folder.partition("://")
+    host, _, below = rest.partition("/")
+    path = posixpath.normpath(posixpath.join("/", below, name))
+    return RemoteFile(f"{scheme}://{host}/{path.lstrip('/')}")
+
+
+def matching_addresses(pattern: str) -> list[str]:
+    """The address itself, or those that match it as a pattern with ``*``, sorted.
+
+    Raises:
+        DataError: none does.
+        RemoteError: the addresses cannot be listed.
+    """
+    scheme = pattern.partition("://")[0]
+    if "*" not in pattern or scheme in ("http", "https"):
+        return [pattern]
+    fs, path = _opened(pattern)
+    found = sorted(fs.unstrip_protocol(match) for match in _tried(pattern, lambda: fs.glob(path)))
+    if not found:
+        raise DataError(f"{pattern}: there is no such file.")
+    return found
+
+
+def local_copy(address: str, progress: Progress | None = None) -> Path:
+    """A file in the cache with the content of an address, by its ETag, or whatever else tells versions apart.
+
+    An address is looked up once in a process. One that tells no versions apart is read anew in each.
+
+    Args:
+        address: of a file.
+        progress: called with (bytes read, of how many).
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        RemoteError: it cannot be read now.
+        UserError: the cache cannot be written.
+    """
+    version, size = _version(address)
+    folder = cache_folder("remote", hashlib.sha256(address.encode()).hexdigest()[:32])
+    copy = folder / version
+    if copy.is_file() and (size is None or copy.stat().st_size == size):
+        return copy
+    fs, path = _opened(address)
+    with writing(folder):
+        handle, unfinished = tempfile.mkstemp(dir=folder, prefix=".unfinished-")
+        os.close(handle)
+    try:
+        _tried(address, lambda: fs.get_file(path, unfinished, callback=_callback(progress)))
+        found = os.path.getsize(unfinished)
+        if size is not None and found != size:
+            raise RemoteError(f"{address}: {found:,} bytes came of {size:,}. Try again.")
+        os.replace(unfinished, copy)
+    finally:
+        Path(unfinished).unlink(missing_ok=True)
+    for other in folder.iterdir():
+        if other != copy and not other.name.startswith("."):
+            other.unlink(missing_ok=True)
+    return copy
+
+
+@lru_cache(maxsize=4096)
+def _version(address: str) -> tuple[str, int | None]:
+    """The name of an address's copy in the cache, and its size in bytes where that is known.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    fs, path = _opened(address)
+    info = _tried(address, lambda: fs.info(path))
+    known = {name: info[name] for name in VERSION if info.get(name) is not None}
+    named = repr(sorted(known.items())) if known.keys() - {"size"} else f"{known} of process {os.getpid()}"
+    return hashlib.sha256(named.encode()).hexdigest()[:32], info.get("size")
+
+
+def _opened(address: str) -> tuple[Any, str]:
+    """The file system of an address, and the path there.
+
+    Raises:
+        RemoteError: a package is missing.
+    """
+    try:
+        import fsspec
+
+        options: dict[str, Any] = {}
+        if address.startswith("http"):
+            import aiohttp
+
+            # aiohttp gives a whole download five minutes; here only a connection that stands still is given up.
+            timeout = aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=60)
+            options = {"client_kwargs": {"timeout": timeout}}
+        return fsspec.core.url_to_fs(address, **options)
+    except ImportError as error:
+        raise RemoteError(f"{address}: a package is missing ({error}). Run: pip install 'vislang[remote]'") from None
+
+
+def _tried(address: str, request: Callable[[], Found]) -> Found:
+    """The answer to a request; one that fails is tried again, unless the file is missing or forbidden.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        RemoteError: it cannot be read, now or at all.
+    """
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            return request()
+        except Exception as error:
+            # fsspec's file system for HTTP calls every failure a missing file, and keeps the reason.
+            reason = error.__cause__ if isinstance(error, FileNotFoundError) and error.__cause__ else error
+            status = getattr(reason, "status", None)
+            if isinstance(reason, FileNotFoundError) or status in (404, 410):
+                raise FileNotFoundError(address) from None
+            if isinstance(reason, PermissionError) or status in (401, 403):
+                raise RemoteError(f"{address}: may not be read ({_line(reason)}). Check the rights.") from None
+            if attempt == ATTEMPTS:
+                raise RemoteError(
+                    f"{address}: cannot be read after {ATTEMPTS} tries ({_line(reason)}). Is there a connection?"
+                ) from None
+            time.sleep(WAIT * 2 ** (attempt - 1))
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _callback(progress: Progress | None) -> Any:
+    from fsspec.callbacks import Callback, NoOpCallback
+
+    class Report(Callback):
+        def call(self, *args: Any, **more: Any) -> None:
+            assert progress is not None
+            progress(self.value, self.size or 0)
+
+    return NoOpCallback() if progress is None else Report()
