@@ -12,6 +12,7 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from vislang.capabilities import ModelRecipe
+from vislang.data.indexed import INDEX_ABOVE
 from vislang.errors import UserError
 from vislang.models.loading import current_path, current_settings
 from vislang.train.config import TrainConfig
@@ -64,7 +65,11 @@ class Recipe:
             the final scores. Examples that share a medium stay on one side.
         limit: examples to learn from at most, the first ones; 0 for all.
         eval_limit: examples of a final score at most, drawn by seed; 0 for all.
-        skip_bad_records: train on the good records of a file that has bad ones, and count those.
+        index_above: sources of files with more records than this are indexed, and their records read when they are
+            drawn; those of smaller ones are all read and checked before training.
+        skip_bad_records: leave bad records out, or, where one is found while training, train on another in its place;
+            they are counted and listed in ``bad_records.jsonl``. Otherwise a bad record is an error.
+        max_bad_share: stop where more of the records that were read or drawn are bad; ten never stop a run.
         train: see TrainConfig.
     """
 
@@ -75,7 +80,9 @@ class Recipe:
     hold_out: float = 0.05
     limit: int = 0
     eval_limit: int = 0
+    index_above: int = INDEX_ABOVE
     skip_bad_records: bool = False
+    max_bad_share: float = 0.01
     train: TrainConfig = field(default_factory=TrainConfig)
 
     def __post_init__(self):
@@ -83,11 +90,13 @@ class Recipe:
             names = [stream.name for stream in self.data]
             if not names or len(set(names)) < len(names):
                 raise ValueError(f"data: the streams {names} need one name each, and there must be at least one.")
-        for name in ("limit", "eval_limit"):
+        for name in ("limit", "eval_limit", "index_above"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must not be negative.")
         if not 0 <= self.hold_out < 1:
             raise ValueError(f"hold_out is {self.hold_out}; it must be at least 0 and below 1.")
+        if not 0 <= self.max_bad_share <= 1:
+            raise ValueError(f"max_bad_share is {self.max_bad_share}; it is a share, from 0 to 1.")
         if self.evaluate is not None and self.eval_data is not None:
             raise ValueError("evaluate and eval_data both say what to score on; leave one of them out.")
 

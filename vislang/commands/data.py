@@ -83,7 +83,8 @@ class Show:
         """
         needs("jinja2", "report", "the page of data show")
         must_hold_file(self.out, "--out")
-        from vislang.data.sources import load_source, splits_of
+        from vislang.data.indexed import Indexed, with_good_media
+        from vislang.data.sources import open_source, splits_of
         from vislang.data.split import draw
         from vislang.evaluate.examples_page import write_examples
 
@@ -92,14 +93,17 @@ class Show:
         if split is None and (splits := splits_of(self.source)):
             split = next((name for name in splits if name.startswith("train")), splits[0])
         with reporting("reading") as report:
-            examples = load_source(self.source, split, problems, report)
+            examples = open_source(self.source, split, problems, report)
         if not examples:
             must_be_good(problems, skip=False, name=self.source)
             raise DataError(f"{self.source}: nothing in it to show.")
         drawn = [examples[index] for index in sorted(draw(range(len(examples)), max(self.n, 1), seed=0))]
+        if isinstance(examples, Indexed):
+            drawn, problems = with_good_media(drawn)
         for example in drawn:
             _print(example)
-        bad = f", and {len(problems):,} bad (vislang data check lists them)" if problems else ""
+        count = len(problems) + (examples.faults.total() if isinstance(examples, Indexed) else 0)
+        bad = f", and {count:,} bad (vislang data check lists them)" if count else ""
         console.print(f"{len(drawn)} of {len(examples):,} good records{bad}", markup=False)
         write_examples(self.out, f"{self.source}{f', {split}' if split else ''}", drawn, len(examples))
         console.print(f"[bold]{self.out}[/bold] shows them")
@@ -108,30 +112,34 @@ class Show:
 
 @dataclass(frozen=True)
 class Check:
-    """List every bad record of a JSON Lines file.
+    """List every bad record of a source.
 
     Attributes:
-        file: JSON Lines file
+        source: any source: a file, a pattern, an address, a folder
         json: one JSON object on standard output
     """
 
-    file: str = positional()
+    source: str = positional()
     json: bool = False
 
     def run(self) -> int:
         """Print the problems; returns 0 where there are none, else 1."""
-        from vislang.data.jsonl import read_jsonl
+        from vislang.data.record_file import checked
+        from vislang.data.sources import load_source, record_files
 
         problems: list[Problem] = []
         with reporting("checking records") as report:
-            examples = read_jsonl(self.file, problems, report)
+            if files := record_files(self.source, progress=report):
+                good = sum(1 for file in files for _ in checked(file, problems, report))
+            else:
+                good = len(load_source(self.source, problems=problems, progress=report))
         if self.json:
-            bad = [{"line": problem.line, "message": problem.message} for problem in problems]
-            print(json.dumps({"schema": SCHEMA, "file": self.file, "good": len(examples), "bad": bad}))
+            bad = [vars(problem) for problem in problems]
+            print(json.dumps({"schema": SCHEMA, "file": self.source, "good": good, "bad": bad}))
         else:
             for problem in problems:
                 print(problem)
-            print(f"{self.file}: {len(examples)} good records, {len(problems)} bad")
+            print(f"{self.source}: {good} good records, {len(problems)} bad")
         return 1 if problems else 0
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
+from vislang.data.index import IndexedFile
 from vislang.data.problems import DataError, Problem, must_be_good
 
 FILE = "bad_records.jsonl"
@@ -24,7 +25,7 @@ class BadRecords:
 
     Args:
         skip: whether bad records may be left out at all.
-        max_share: of the records that were read, or drawn, at most so many may be bad.
+        max_share: of the records that were read, checked or drawn, at most so many may be bad.
 
     Attributes:
         kinds: how many there are, by kind.
@@ -33,9 +34,10 @@ class BadRecords:
     def __init__(self, skip: bool = False, max_share: float = 0.01):
         self.skip, self.max_share = skip, max_share
         self.kinds: Counter[str] = Counter()
-        self._read: list[Iterable[Problem]] = []
-        self._records = 0
+        self._files: list[IndexedFile] = []
+        self._found: dict[tuple[str, int], Problem] = {}
         self._replaced: dict[tuple[str, int], dict[str, Any]] = {}
+        self._shares: dict[str, tuple[int, int]] = {}
         self._path: Path | None = None
 
     @property
@@ -43,30 +45,28 @@ class BadRecords:
         """How many there are."""
         return self.kinds.total()
 
-    def found(self, problems: Iterable[Problem], kinds: Counter[str], records: int) -> None:
-        """Add those of a source.
+    def add_file(self, file: IndexedFile) -> None:
+        """Add those that were found when a file was indexed."""
+        self._files.append(file)
+        self.kinds += file.faults
+        self._see("read", file.faults.total(), file.faults.total() + len(file))
 
-        Args:
-            problems: they are iterated over whenever they are listed.
-            kinds: how many there are, by kind.
-            records: how many records of the source are good.
-        """
-        self._read.append(problems)
-        self._records += records + kinds.total()
-        self.kinds += kinds
+    def add(self, problems: Iterable[Problem], records: int, how: str = "read") -> None:
+        """Add those among so many records in memory, and how they were found: ``read`` or ``checked``."""
+        new = {(problem.file, problem.line): problem for problem in problems}
+        self.kinds += Counter(problem.kind for key, problem in new.items() if key not in self._found)
+        self._found |= new
+        self._see(how, len(new), records)
 
-    def check(self, name: str = "") -> None:
+    def check(self) -> None:
         """See that the data may be trained on.
-
-        Args:
-            name: of the data, for the message.
 
         Raises:
             DataError: there are bad records and none may be left out, or too many.
         """
-        if self.count:
-            must_be_good(list(islice(chain(*self._read), 10)), self.skip, name, self.count)
-            self._check_share(self.count, self._records, "read")
+        must_be_good(list(islice(self._listed(), 10)), self.skip, count=self.count)
+        for how, (bad, records) in self._shares.items():
+            self._check_share(bad, records, how)
 
     def start(self, folder: Path, done: int = 0) -> None:
         """Write the list into the folder of a run, and keep it up to date from here on.
@@ -77,18 +77,20 @@ class BadRecords:
         """
         self._path = folder / FILE
         before = self._path.read_text(encoding="utf-8").splitlines() if self._path.is_file() else []
-        rows = [json.loads(line) for line in before if line.endswith("}")]
-        self._replaced = {(row["file"], row["line"]): row for row in rows if 0 < row.get("step", 0) <= done}
-        self.kinds += Counter(row["kind"] for row in self._replaced.values())
+        for row in (json.loads(line) for line in before if line.endswith("}")):
+            key = (row["file"], row["line"])
+            if 0 < row.get("step", 0) <= done and key not in self._found:
+                self._replaced[key] = row
+                self.kinds[row["kind"]] += 1
+        if not self.count:
+            self._path.unlink(missing_ok=True)
+            return
+        folder.mkdir(parents=True, exist_ok=True)
         unfinished = self._path.with_suffix(".unfinished")
         with unfinished.open("w", encoding="utf-8") as file:
-            for row in chain((vars(problem) for problem in chain(*self._read)), self._replaced.values()):
+            for row in chain(map(vars, self._listed()), self._replaced.values()):
                 file.write(json.dumps(row) + "\n")
-        if self.count:
-            os.replace(unfinished, self._path)
-        else:
-            unfinished.unlink()
-            self._path.unlink(missing_ok=True)
+        os.replace(unfinished, self._path)
 
     def replaced(self, problems: Iterable[Problem], step: int, drawn: int) -> None:
         """Add records that were replaced by others; one that was replaced before counts once.
@@ -102,20 +104,30 @@ class BadRecords:
             DataError: too many of them are bad.
         """
         for problem in problems:
-            if (problem.file, problem.line) not in self._replaced:
-                row = {**vars(problem), "step": step}
-                self._replaced[(problem.file, problem.line)] = row
-                self.kinds[problem.kind] += 1
-                if self._path is not None:
-                    # One write a line, so that several processes can share the file.
-                    with self._path.open("ab") as file:
-                        file.write((json.dumps(row) + "\n").encode())
-        self._check_share(len(self._replaced), drawn, "drawn while training")
+            key = (problem.file, problem.line)
+            if key in self._replaced:
+                continue
+            row = self._replaced[key] = {**vars(problem), "step": step}
+            if key in self._found:
+                continue
+            self.kinds[problem.kind] += 1
+            if self._path is not None:
+                # One write a line, so that several processes can share the file.
+                with self._path.open("ab", buffering=0) as file:
+                    file.write((json.dumps(row) + "\n").encode())
+        self._check_share(len(self._replaced), drawn, "drawn")
 
     def summary(self) -> str:
         """How many there are of each kind, such as ``3 bad records (2 missing media, 1 format)``."""
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in self.kinds.most_common())
         return f"{self.count:,} bad record{'s' if self.count > 1 else ''} ({kinds})"
+
+    def _listed(self) -> Iterator[Problem]:
+        return chain(self._found.values(), chain.from_iterable(file.problems() for file in self._files))
+
+    def _see(self, how: str, bad: int, records: int) -> None:
+        before = self._shares.get(how, (0, 0))
+        self._shares[how] = (before[0] + bad, before[1] + records)
 
     def _check_share(self, bad: int, records: int, how: str) -> None:
         if bad > max(ALWAYS_ALLOWED, self.max_share * records):

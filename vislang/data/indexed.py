@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate
@@ -15,6 +16,9 @@ from vislang.data.index import IndexedFile
 from vislang.data.problems import Problem, RecordError
 from vislang.data.record_file import CheckedMedia
 from vislang.example import Example
+
+INDEX_ABOVE = 500_000
+"""Sources of files with more records than this are indexed for training, unless a recipe says otherwise."""
 
 SAMPLE = 20_000
 """Examples on which is measured what cannot be measured on all of a long sequence."""
@@ -76,6 +80,16 @@ class Indexed(Sequence[Example]):
         for change in self.changes:
             example = change(example)
         return example
+
+    @property
+    def files(self) -> list[IndexedFile]:
+        """The parts that are files."""
+        return [part for part in self.parts if isinstance(part, IndexedFile)]
+
+    @property
+    def faults(self) -> Counter[str]:
+        """How many bad records there are in the files, by kind."""
+        return sum((file.faults for file in self.files), Counter())
 
     def map(self, change: Callable[[Example], Example]) -> Indexed:
         """The same examples, each changed when it is read."""

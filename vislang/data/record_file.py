@@ -14,6 +14,9 @@ from vislang.data.remote import folder_of
 from vislang.document import MAX_PIXELS, Audio, Image, MediaError, Medium, Video
 from vislang.example import Example
 
+REMEMBERED = 1_000_000
+"""Media that were decoded and are not decoded again."""
+
 
 class Raw(NamedTuple):
     """A record as its file holds it.
@@ -104,7 +107,14 @@ class RecordFile(ABC):
 def read_all(
     file: RecordFile, problems: list[Problem], progress: Progress | None = None, max_pixels: int = MAX_PIXELS
 ) -> list[Example]:
-    """Read and check all records of a file; each medium is decoded once, however many records name it.
+    """All good records of a file, in memory; see :func:`checked`."""
+    return list(checked(file, problems, progress, max_pixels))
+
+
+def checked(
+    file: RecordFile, problems: list[Problem], progress: Progress | None = None, max_pixels: int = MAX_PIXELS
+) -> Iterator[Example]:
+    """Read and check the records of a file; each medium is decoded once, however many records name it.
 
     Args:
         file: the file.
@@ -115,26 +125,26 @@ def read_all(
     Raises:
         DataError: the file cannot be read, or holds no record at all.
     """
-    examples: list[Example] = []
-    checked = CheckedMedia(max_pixels)
+    media = CheckedMedia(max_pixels)
     numbers: dict[str, int] = {}
-    known = len(problems)
+    known, good = len(problems), 0
     for number, content, _, _ in file.scan(progress=progress):
         try:
             example = file.example(number, content)
             if example is None:
                 continue
-            checked.check(example)
+            media.check(example)
             if (first := numbers.setdefault(example.id, number)) != number:
                 raise RecordError(
                     f'its id "{example.id}" is that of line {first} too. Give each record its own "id".', "id"
                 )
-            examples.append(example)
         except RecordError as error:
             problems.append(file.problem(number, content, error))
-    if not examples and len(problems) == known:
+            continue
+        good += 1
+        yield example
+    if not good and len(problems) == known:
         raise DataError(f"{file.origin}: {file.empty}")
-    return examples
 
 
 class CheckedMedia:
@@ -151,6 +161,8 @@ class CheckedMedia:
         Raises:
             RecordError: a medium cannot be decoded, or the box does not lie in the image.
         """
+        if len(self._sizes) > REMEMBERED:
+            self._sizes.clear()
         for medium in example.media:
             if medium not in self._sizes and medium not in self._faults:
                 try:

@@ -11,7 +11,7 @@ from vislang.capabilities import Progress
 from vislang.data.fetch import EMOJI, ENGLISH, GIMP_MANUAL, KLETTRES, OPENCLIPART, STAMPS, DataSet, fetch
 from vislang.data.files import MEDIA, read_files, read_folder
 from vislang.data.index import IndexedFile
-from vislang.data.indexed import Indexed
+from vislang.data.indexed import INDEX_ABOVE, Indexed
 from vislang.data.jsonl import own_records
 from vislang.data.parquet import own_rows
 from vislang.data.problems import DataError, Problem, RecordError, must_be_good
@@ -146,11 +146,11 @@ SOURCES: dict[str, Source] = {
 }
 """Sets that come by package, by name."""
 
-INDEX_ABOVE = 500_000
-"""Sources with more records than this are indexed for training; those of smaller ones are read and checked at once."""
-
 RECORDS = (".jsonl", ".ndjson", ".json")
 """Endings of JSON Lines files."""
+
+PARQUET = ".parquet"
+"""Ending of Parquet files."""
 
 PAGES = {"mmc4": mmc4, "obelics": obelics}
 """Files of interleaved pages."""
@@ -210,7 +210,7 @@ def open_source(
 
     Args:
         spec, split, problems, progress: see :func:`load_source`.
-        index_above: files with more records than this, all of a source together, are indexed.
+        index_above: a source with more records than this, in all its files, is indexed.
         indexed: whether they are, whatever their size; None decides by ``index_above``.
 
     Raises:
@@ -254,7 +254,7 @@ def _maker(ending: str, targets: bool) -> Callable[..., RecordFile] | None:
     """What makes a file of records of an origin and a path, by the ending of its name; None where that is no such."""
     if ending in RECORDS:
         return partial(own_records, targets=targets)
-    if ending == ".parquet":
+    if ending == PARQUET:
         return partial(own_rows, targets=targets)
     return TarOfPairs if ending == ".tar" else None
 

@@ -12,8 +12,11 @@ from typing import Any, NamedTuple
 import torch
 
 from vislang.console import TrainingMonitor, console, reporting
+from vislang.data.bad_records import FILE
+from vislang.data.indexed import Indexed
 from vislang.errors import UserError
 from vislang.evaluate.evaluation import Evaluation
+from vislang.example import Example
 from vislang.metrics.figure import SCHEMA, figures_as_json
 from vislang.recipe import Recipe, recipe_of, with_current_names
 from vislang.runs.folder import environment, fresh_folder, locked, must_be_free, read_json, write_json
@@ -26,19 +29,33 @@ from vislang.runs.scores import (
     watched_figures,
     watched_metric,
 )
-from vislang.runs.streams import StreamData, counts, read_streams
+from vislang.runs.streams import StreamData, StreamsRead, counts, read_streams
 from vislang.train.checkpoint import CheckpointError
 from vislang.train.loop import Outcome, Stream, changed_settings, train
 from vislang.train.memory import keep_freed_memory
 
 
 class Prepared(NamedTuple):
-    """What a run starts with: the untrained model, its data, its scored tasks, and the number of bad records."""
+    """What a run starts with: the untrained model, its data and its scored tasks."""
 
     model: Any
-    streams: list[StreamData]
+    data: StreamsRead
     tasks: list[ScoredTask]
-    bad_records: int
+
+    @property
+    def streams(self) -> list[StreamData]:
+        """The streams of the data."""
+        return self.data.streams
+
+    def to_prepare(self) -> list[Example]:
+        """What is read again and again: examples in memory to learn from, and those to watch and to score on."""
+        learned = [e for stream in self.streams if not isinstance(stream.train, Indexed) for e in stream.train]
+        evaluated = [e for stream in self.streams for e in stream.watched] + [e for t in self.tasks for e in t.examples]
+        return [*learned, *(example.without_target() for example in evaluated)]
+
+    def to_fit(self) -> list[Example]:
+        """Examples on which is measured what is measured before training."""
+        return [example for stream in self.streams for example in stream.sample]
 
 
 @dataclass(frozen=True)
@@ -86,7 +103,7 @@ def run_recipe(
     elif not dry_run:
         must_be_free(folder)
     # Whatever is wrong with the recipe shows before a folder is made or moved.
-    prepared = _prepared(recipe)
+    prepared = _prepared(recipe, _indexed(folder) if resume else None)
     if dry_run:
         _try_one_step(prepared, recipe)
         return None
@@ -99,15 +116,19 @@ def run_recipe(
 def _run(
     recipe: Recipe, values: dict[str, Any], folder: Path, found: Prepared, started: float, resume: bool
 ) -> Run | None:
-    model, streams, tasks = found.model, found.streams, found.tasks
-    record = {"schema": SCHEMA, "recipe": values, **environment(), "bad_records": found.bad_records}
+    model, streams, tasks, bad_records = found.model, found.streams, found.tasks, found.data.bad_records
+    record = {
+        "schema": SCHEMA,
+        "recipe": values,
+        **environment(),
+        "bad_records": bad_records.count,
+        "indexed": found.data.indexed,
+    }
     write_json(folder / "run.json", record)
-    examples = [example for stream in streams for example in stream.train]
-    evaluated = [e for stream in streams for e in stream.watched] + [e for task in tasks for e in task.examples]
     with reporting("encoding media") as progress:
-        model.prepare([*examples, *(example.without_target() for example in evaluated)], progress)
+        model.prepare(found.to_prepare(), progress)
     # A resumed run is fitted as well: what its checkpoint holds then replaces what was found here.
-    model.fit(examples)
+    model.fit(found.to_fit())
     prepared = time.perf_counter()
     several = len(streams) > 1
     trained = [
@@ -129,7 +150,10 @@ def _run(
             monitor,
             lambda: watched_figures(model, streams, recipe.train.batch_size),
             resume,
+            bad_records,
         )
+    if bad_records.count:
+        console.print(f"{bad_records.summary()}; they are listed in {folder / FILE}", markup=False)
     model.save(folder / "model")
     if outcome.interrupted:
         console.print(f"stopped after step {outcome.steps}; continue with: vislang train --resume {folder}")
@@ -137,6 +161,7 @@ def _run(
     evaluations = final_scores(model, tasks, folder)
     metrics = {
         **_metrics(outcome, streams, evaluations),
+        "bad_records": dict(bad_records.kinds),
         "held_out": {
             stream: figures_as_json(figures)
             for stream, figures in held_out(model, streams, recipe.train.batch_size).items()
@@ -161,7 +186,7 @@ def reopened(folder: Path) -> Run:
         if not (folder / needed).is_file():
             raise UserError(f"{folder}: no {needed} in it; give the folder of a run that came to its end.")
     recipe, _ = recipe_of(read_json(folder / "run.json")["recipe"], name=str(folder / "run.json"))
-    streams, _ = read_streams(recipe)
+    streams = read_streams(recipe, _indexed(folder)).streams
     model = recipe.model.open(folder / "model")
     evaluations = read_scores(scored_tasks(model, recipe, streams), folder)
     return Run(model, streams, read_json(folder / "metrics.json"), evaluations)
@@ -179,30 +204,35 @@ def draw_report(run: Run, folder: Path) -> None:
             folder,
             run.model,
             run.evaluations,
-            {stream.name: (stream.watched or stream.test, stream.train) for stream in run.streams},
+            {stream.name: (stream.watched or stream.test, stream.sample) for stream in run.streams},
             progress,
         )
     console.print(f"[bold]{page}[/bold] shows the run")
 
 
-def _prepared(recipe: Recipe) -> Prepared:
-    """Everything that can be opened before training, announced on the terminal."""
+def _indexed(folder: Path) -> list[str]:
+    """The sources that a run indexed when it was started; earlier versions read all into memory."""
+    return read_json(folder / "run.json").get("indexed", [])
+
+
+def _prepared(recipe: Recipe, indexed: list[str] | None) -> Prepared:
+    """Everything that can be opened before training, announced on the terminal; ``indexed`` as in read_streams."""
     if recipe.train.threads:
         torch.set_num_threads(recipe.train.threads)
     keep_freed_memory()
     # The data are read first: a file that does not exist should not cost the time of opening towers.
-    streams, bad_records = read_streams(recipe)
+    data = read_streams(recipe, indexed)
     torch.manual_seed(recipe.train.seed)
     model = recipe.model.build()
-    if bad_records:
-        console.print(f"left out {bad_records} bad records")
+    if data.bad_records.count:
+        console.print(f"left out {data.bad_records.summary()}", markup=False)
     sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
     trained = sum(size for size, trains in sizes if trains)
     console.print(
-        f"{counts(streams)}\n{trained:,} parameters train, {sum(size for size, _ in sizes) - trained:,} are frozen; "
-        f"{torch.get_num_threads()} threads"
+        f"{counts(data.streams)}\n{trained:,} parameters train, {sum(size for size, _ in sizes) - trained:,} are "
+        f"frozen; {torch.get_num_threads()} threads"
     )
-    return Prepared(model, streams, scored_tasks(model, recipe, streams), bad_records)
+    return Prepared(model, data, scored_tasks(model, recipe, data.streams))
 
 
 def _metrics(outcome: Outcome, streams: list[StreamData], evaluations: dict[str, Evaluation]) -> dict[str, Any]:
@@ -241,9 +271,9 @@ def _must_be_same_run(folder: Path, recipe: Recipe, values: dict[str, Any]) -> N
 
 def _try_one_step(found: Prepared, recipe: Recipe) -> None:
     model, streams = found.model, found.streams
-    model.fit([example for stream in streams for example in stream.train])
+    model.fit(found.to_fit())
     for stream in streams:
-        examples = stream.train[: stream.config.batch_size or recipe.train.batch_size]
+        examples = stream.sample[: stream.config.batch_size or recipe.train.batch_size]
         batch = model.collate(examples, 0)
         started = time.perf_counter()
         losses = model(batch)

@@ -84,7 +84,7 @@ def watched_figures(model: Any, streams: Sequence[StreamData], batch_size: int) 
 
 def watched_metric(model: Any, stream: StreamData, several: bool) -> str:
     """The figure that says how well a stream goes, the higher the better; empty where there is none."""
-    task = own_task(model, stream.name, stream.train)
+    task = own_task(model, stream.name, stream.sample)
     if task is None or task.kind == "text" or cell(model, task).way not in WATCHED:
         return ""
     return f"{stream.name}/{task.metrics[0]}" if several else task.metrics[0]
@@ -106,9 +106,9 @@ def scored_tasks(model: Any, recipe: Recipe, streams: Sequence[StreamData]) -> l
         found.append(ScoredTask(name, task, chosen, task.support()))
     if recipe.evaluate is None:
         for stream in streams:
-            own = own_task(model, stream.name, stream.test, stream.train)
+            own = own_task(model, stream.name, stream.test, stream.sample)
             if own is not None and stream.test:
-                found.append(ScoredTask(stream.name, own, stream.test, stream.train))
+                found.append(ScoredTask(stream.name, own, stream.test, list(stream.sample)))
     return found
 
 

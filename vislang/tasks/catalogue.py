@@ -11,9 +11,10 @@ from pathlib import Path
 from vislang.capabilities import Progress
 from vislang.data.fetch import EMOJI, KLETTRES, OPENCLIPART, STAMPS, DataSet, fetch
 from vislang.data.problems import DataError, Problem
+from vislang.data.remote import ending_of, is_address
 from vislang.data.sets import easy_vqa, films, scenes
 from vislang.data.sets.emoji_groups import NONSENSE
-from vislang.data.sources import RECORDS, SOURCES, load_source
+from vislang.data.sources import PARQUET, RECORDS, SOURCES, load_source
 from vislang.example import Example
 from vislang.metrics import by_kind, retrieval
 from vislang.tasks import few_shot, probes
@@ -71,7 +72,8 @@ def open_task(
 
     Args:
         spec: ``NAME`` or ``NAME:SPLIT`` of a set that comes by package; ``BENCHMARK:FOLDER[:SPLIT]``; ``retrieval:`` or
-            ``captions:`` with ``FOLDER[:SPLIT]`` in Karpathy's format or with a source of pairs; or ``FILE.jsonl``.
+            ``captions:`` with ``FOLDER[:SPLIT]`` in Karpathy's format or with a source of pairs; or a file of own
+            records, ``FILE.jsonl`` or ``FILE.parquet``.
         split: evaluated where ``spec`` names none; without one, the task's own choice.
         problems: bad records of a user's file are added to it, and left out; without it they are an error.
         progress: called with (records done, of how many).
@@ -83,12 +85,14 @@ def open_task(
         DataError: there is no such task or split, or its data cannot be used.
     """
     name, _, rest = spec.partition(":")
-    if Path(spec).suffix.lower() in RECORDS and name not in TASKS:
+    if ending_of(spec) in (*RECORDS, PARQUET) and name not in TASKS:
         task, own = _file(spec, problems, progress), ""
     elif name not in TASKS:
         close = difflib.get_close_matches(name, TASKS, n=1)
         meant = f" Did you mean {close[0]}?" if close else ""
-        raise DataError(f"{spec}: no such task.{meant} There are {', '.join(TASKS)}; or give a FILE.jsonl.")
+        raise DataError(
+            f"{spec}: no such task.{meant} There are {', '.join(TASKS)}; or give a FILE.jsonl or FILE.parquet."
+        )
     else:
         entry = TASKS[name]
         if entry.needs and not rest:
@@ -97,6 +101,8 @@ def open_task(
         if entry.data_set is not None and not entry.data_set.is_here:
             fetch(entry.data_set)
         given, _, own = rest.partition(":") if entry.needs else ("", "", rest)
+        if is_address(rest):
+            given, own = rest, ""
         task = entry.open(given, problems, progress)
     if own or split:
         task.default_split = split_named(own or split or "", task.splits, task.name)

@@ -19,7 +19,10 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from vislang.capabilities import Trainable
-from vislang.data.order import Shuffled
+from vislang.data.bad_records import BadRecords
+from vislang.data.indexed import expanded
+from vislang.data.problems import Problem
+from vislang.data.replacing import Batches
 from vislang.errors import UserError
 from vislang.example import Example
 from vislang.train.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
@@ -86,6 +89,7 @@ def train(
     monitor: Monitor,
     evaluate: Callable[[], dict[str, float]] = dict,
     resume: bool = False,
+    bad_records: BadRecords | None = None,
 ) -> Outcome:
     """Train, log, evaluate and keep checkpoints; with ``resume``, continue exactly where a run stopped.
 
@@ -101,16 +105,19 @@ def train(
         resume: continue from the folder's latest checkpoint. Without one (see
             :func:`~vislang.train.checkpoint.list_checkpoints`) the run starts from step 0, and the caller must have
             prepared and fitted the model as for a new run. More ``steps`` than before extend the run.
+        bad_records: whether records that turn out to be bad are replaced, and where they are listed.
 
     Returns:
         How it ended. After Ctrl-C or SIGTERM the state is saved first, and ``interrupted`` is true.
 
     Raises:
         TrainingDiverged: a loss or a gradient is NaN or infinite; the last checkpoint stays as it was.
+        DataError: a record is bad and may not be replaced, or too many are.
         CheckpointError: all checkpoints are damaged, or the run had other settings.
     """
     assert isinstance(model, Trainable)
-    streams = [replace(stream, examples=model.expand(stream.examples)) for stream in streams]
+    streams = [replace(stream, examples=expanded(stream.examples, model.expand)) for stream in streams]
+    bad_records = bad_records or BadRecords()
     checkpoints = folder / "checkpoints"
     done, seconds = 0, 0.0
     state = load_checkpoint(checkpoints) if resume else None
@@ -128,7 +135,8 @@ def train(
         schedule.load_state(state["schedule"])
         _set_random_state(state["random"])
     parameters = list(optimizer.named.values())
-    batches = _batches(model, streams, config, done)
+    bad_records.start(folder, done)
+    batches = _batches(model, streams, config, done, bad_records)
     log = MetricsLog(folder / "metrics.jsonl", done)
 
     def save() -> None:
@@ -233,38 +241,48 @@ class _Steps(Dataset):
     So a resumed run gets the batches that it would have had, random draws included, whichever process prepares them.
     """
 
-    def __init__(
-        self, collate: Callable[[Sequence[Example], int], Any], streams: Sequence[Stream], seed: int, in_turn: bool
-    ):
-        self.collate = collate
+    def __init__(self, model: Trainable, streams: Sequence[Stream], config: TrainConfig, replace_bad: bool):
         self.streams = streams
-        self.seed = seed
-        self.in_turn = in_turn
-        self.orders = [Shuffled(len(stream.examples), seed) for stream in streams]
+        self.seed = config.seed
+        self.in_turn = config.mixing == "round-robin"
+        self.batches = [Batches(stream.examples, model.collate, config.seed, replace_bad) for stream in streams]
 
-    def __getitem__(self, step: int) -> list[Any] | UserError:
+    def __getitem__(self, step: int) -> tuple[list[Any], list[Problem]] | UserError:
         try:
             return self._batches(step)
         except UserError as error:
             # Raised in another process it would come with that one's traceback in its message.
             return error
 
-    def _batches(self, step: int) -> list[Any]:
+    def drawn(self, steps: int) -> int:
+        """How many examples are drawn in so many steps from the first on."""
+        sizes = [stream.batch_size for stream in self.streams]
+        if not self.in_turn:
+            return steps * sum(sizes)
+        rounds, rest = divmod(steps, len(sizes))
+        return rounds * sum(sizes) + sum(sizes[:rest])
+
+    def _batches(self, step: int) -> tuple[list[Any], list[Problem]]:
         batches: list[Any] = []
-        for number, (stream, order) in enumerate(zip(self.streams, self.orders, strict=True)):
+        problems: list[Problem] = []
+        for number, (stream, own) in enumerate(zip(self.streams, self.batches, strict=True)):
             if self.in_turn and step % len(self.streams) != number:
                 batches.append(None)
                 continue
             first = (step // len(self.streams) if self.in_turn else step) * stream.batch_size
-            examples = [stream.examples[order[index]] for index in range(first, first + stream.batch_size)]
             seed = (self.seed * 1_000_003 + step) * len(self.streams) + number
-            batches.append(self.collate(examples, seed))
-        return batches
+            batch, replaced = own.batch(range(first, first + stream.batch_size), seed)
+            batches.append(batch)
+            problems += replaced
+        return batches, problems
 
 
-def _batches(model: Trainable, streams: Sequence[Stream], config: TrainConfig, done: int) -> Iterator[list[Any]]:
+def _batches(
+    model: Trainable, streams: Sequence[Stream], config: TrainConfig, done: int, bad_records: BadRecords
+) -> Iterator[list[Any]]:
+    steps = _Steps(model, streams, config, bad_records.skip)
     loader = DataLoader(
-        _Steps(model.collate, streams, config.seed, config.mixing == "round-robin"),
+        steps,
         batch_size=None,
         sampler=range(done, config.steps),
         collate_fn=_as_it_is,
@@ -273,9 +291,12 @@ def _batches(model: Trainable, streams: Sequence[Stream], config: TrainConfig, d
         # The loader draws a number when it starts; drawn from torch's own generator, a resumed run would differ.
         generator=torch.Generator(),
     )
-    for batches in loader:
-        if isinstance(batches, UserError):
-            raise batches
+    for step, found in enumerate(loader, start=done):
+        if isinstance(found, UserError):
+            raise found
+        batches, problems = found
+        if problems:
+            bad_records.replaced(problems, step + 1, steps.drawn(step + 1))
         yield batches
 
 
