@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import shutil
+import struct
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -34,6 +35,9 @@ ENTRY = np.dtype([("offset", "<u8"), ("size", "<u4"), ("number", "<u4"), ("lowes
 ``offset`` and ``size`` say where the record lies, ``number`` is its line or row. ``lowest`` and ``highest`` are of the
 hashes of its media, by their names (:func:`media_hashes`).
 """
+
+UNPACK = struct.Struct("<QIIII").unpack
+"""One entry as numbers, without numpy's start."""
 
 CHUNK = 65_536
 """Entries that are written, or read through, together."""
@@ -64,8 +68,8 @@ class IndexedFile(Sequence[Example]):
 
     def __init__(self, file: RecordFile, progress: Progress | None = None):
         self.file = file
-        self._state = _state_of(file)
-        self._index = _index_of(file, self._state, progress)
+        self._index = _index_of(file, _state_of(file), progress)
+        self._entries, self._extract = self._index / "entries", self._index / "extract"
         about = json.loads((self._index / "about.json").read_text(encoding="utf-8"))
         self._size: int = about["records"]
         self.faults: Counter[str] = Counter(about["faults"])
@@ -84,10 +88,11 @@ class IndexedFile(Sequence[Example]):
         if not 0 <= index < len(self):
             raise IndexError(f"example {index} of {len(self)}")
         try:
-            entry = self.entries(index, 1)[0]
-            content = self.file.content(int(entry["offset"]), int(entry["size"]), self._index / "extract")
-            example = self.file.example(int(entry["number"]), content)
-        except (OSError, RecordError, LookupError):
+            with self._entries.open("rb") as entries:
+                entries.seek(index * ENTRY.itemsize)
+                offset, size, number, *_ = UNPACK(entries.read(ENTRY.itemsize))
+            example = self.file.example(number, self.file.content(offset, size, self._extract))
+        except (OSError, RecordError, LookupError, struct.error):
             example = None
         if example is None:
             # It was a good record when the index was made.
@@ -96,7 +101,7 @@ class IndexedFile(Sequence[Example]):
 
     def entries(self, first: int, count: int) -> np.ndarray:
         """A part of the index: (count,) of :data:`ENTRY`, fewer at the end."""
-        return np.fromfile(self._index / "entries", ENTRY, count, offset=first * ENTRY.itemsize)
+        return np.fromfile(self._entries, ENTRY, count, offset=first * ENTRY.itemsize)
 
     def chunks(self) -> Iterator[tuple[int, np.ndarray]]:
         """The whole index, a part at a time: the number of the first entry, and the entries."""

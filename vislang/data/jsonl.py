@@ -140,7 +140,7 @@ def parse_record(line: bytes, forms: str = FORMS) -> dict[str, Any]:
         at = error.start + 1
         raise RecordError(f"not UTF-8 (byte {at} of the line). Save the file as UTF-8.", "format") from None
     try:
-        record = json.loads(text, object_pairs_hook=_object)
+        record = DECODER.decode(text)
     except RecordError:
         raise
     except (ValueError, RecursionError) as error:
@@ -156,3 +156,6 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         ((twice, _),) = Counter(key for key, _ in pairs).most_common(1)
         raise RecordError(f'"{twice}" twice in one object. Leave one of them out.')
     return found
+
+
+DECODER = json.JSONDecoder(object_pairs_hook=_object)

@@ -77,8 +77,11 @@ def whole_characters(text: str, what: str) -> str:
     Raises:
         RecordError: there is half of a character in it, which no tokenizer reads; ``what`` names the text.
     """
-    if any(0xD800 <= ord(character) <= 0xDFFF for character in text):
-        raise RecordError(f"{what} holds half of a character (a lone surrogate). Save the file as UTF-8.")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        fault = f"{what} holds half of a character (a lone surrogate). Save the file as UTF-8."
+        raise RecordError(fault, "format") from None
     return text
 
 
