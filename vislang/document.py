@@ -153,6 +153,8 @@ class Medium:
                 raise MediaError(
                     f"{self.name}: cannot be read ({error.strerror}). Give a file that you may read."
                 ) from None
+            except UserError:
+                raise
             except ValueError as error:
                 # A NUL in it, say.
                 raise MediaError(f"{self.name!r}: no usable path ({error}).") from None
