@@ -23,6 +23,7 @@ from filelock import FileLock
 from vislang.cache import cache_folder, writing
 from vislang.capabilities import Progress
 from vislang.data.problems import DataError, Problem, RecordError
+from vislang.data.ranges import forget_open_files, read_range
 from vislang.data.record_file import RecordFile
 from vislang.example import Example, Label, kind_of
 
@@ -69,6 +70,7 @@ class IndexedFile(Sequence[Example]):
     def __init__(self, file: RecordFile, progress: Progress | None = None):
         self.file = file
         self._index = _index_of(file, _state_of(file), progress)
+        forget_open_files()
         self._entries, self._extract = self._index / "entries", self._index / "extract"
         about = json.loads((self._index / "about.json").read_text(encoding="utf-8"))
         self._size: int = about["records"]
@@ -88,9 +90,8 @@ class IndexedFile(Sequence[Example]):
         if not 0 <= index < len(self):
             raise IndexError(f"example {index} of {len(self)}")
         try:
-            with self._entries.open("rb") as entries:
-                entries.seek(index * ENTRY.itemsize)
-                offset, size, number, *_ = UNPACK(entries.read(ENTRY.itemsize))
+            entry = read_range(self._entries, index * ENTRY.itemsize, ENTRY.itemsize)
+            offset, size, number, *_ = UNPACK(entry)
             example = self.file.example(number, self.file.content(offset, size, self._extract))
         except (OSError, RecordError, LookupError, struct.error):
             example = None

@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 
 from vislang.capabilities import Progress
 from vislang.data.problems import DataError, Problem, RecordError, must_be_file
+from vislang.data.ranges import read_range
 from vislang.data.record import FORMS, example_of
 from vislang.data.record_file import Raw, RecordFile, read_all
 from vislang.data.remote import Folder
@@ -85,9 +86,7 @@ class JsonLines(RecordFile):
 
     def content(self, offset: int, size: int, extract: Path) -> bytes:
         """See :class:`RecordFile`."""
-        with self.path.open("rb") as file:
-            file.seek(offset)
-            return file.read(size)
+        return read_range(self.path, offset, size)
 
     def made(self, number: int, content: bytes) -> Example | None:
         """See :class:`RecordFile`."""

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from vislang.capabilities import Progress
 from vislang.data.problems import DataError, Problem, RecordError, must_be_file
+from vislang.data.ranges import read_range
 from vislang.data.record_file import Raw, RecordFile, read_all
 from vislang.document import Document, Image, Slice, Video
 from vislang.example import Example, Text
@@ -75,9 +76,7 @@ class TarOfPairs(RecordFile):
 
     def content(self, offset: int, size: int, extract: Path) -> TarRecord:
         """See :class:`RecordFile`."""
-        with extract.open("rb") as file:
-            file.seek(offset)
-            key, members = json.loads(file.read(size))
+        key, members = json.loads(read_range(extract, offset, size))
         return TarRecord(key, {ending: Member(*member) for ending, member in members.items()})
 
     def made(self, number: int, content: TarRecord) -> Example:
