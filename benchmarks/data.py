@@ -19,7 +19,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow
-
 from compare import Row, arguments, compare, report
 from memory import rise
 

@@ -153,8 +153,9 @@ def local_copy(address: str, progress: Progress | None = None) -> Path:
         UserError: the cache cannot be written.
     """
     version, size = _version(address)
-    folder = cache_folder("remote", hashlib.sha256(address.encode()).hexdigest()[:32])
-    copy = folder / version
+    named = hashlib.sha256(address.encode()).hexdigest()[:32]
+    folder = cache_folder("remote", named[:2], named[2:4])
+    copy = folder / f"{named}-{version}"
     if copy.is_file() and (size is None or copy.stat().st_size == size):
         return copy
     fs, path = _opened(address)
@@ -169,15 +170,15 @@ def local_copy(address: str, progress: Progress | None = None) -> Path:
         os.replace(unfinished, copy)
     finally:
         Path(unfinished).unlink(missing_ok=True)
-    for other in folder.iterdir():
-        if other != copy and not other.name.startswith("."):
+    for other in folder.glob(f"{named}-*"):
+        if other != copy:
             other.unlink(missing_ok=True)
     return copy
 
 
 @lru_cache(maxsize=4096)
 def _version(address: str) -> tuple[str, int | None]:
-    """The name of an address's copy in the cache, and its size in bytes where that is known.
+    """What tells the content of an address from another one that it had or will have, and its size where it is known.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -186,7 +187,7 @@ def _version(address: str) -> tuple[str, int | None]:
     info = _tried(address, lambda: fs.info(path))
     known = {name: info[name] for name in VERSION if info.get(name) is not None}
     named = repr(sorted(known.items())) if known.keys() - {"size"} else f"{known} of process {os.getpid()}"
-    return hashlib.sha256(named.encode()).hexdigest()[:32], info.get("size")
+    return hashlib.sha256(named.encode()).hexdigest()[:16], info.get("size")
 
 
 def _opened(address: str) -> tuple[Any, str]:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from filelock import FileLock
+
+from vislang.cache import cache_folder
 from vislang.capabilities import Progress
 from vislang.data.fetch import EMOJI, ENGLISH, GIMP_MANUAL, KLETTRES, OPENCLIPART, STAMPS, DataSet, fetch
 from vislang.data.files import MEDIA, read_files, read_folder
@@ -260,8 +264,11 @@ def _maker(ending: str, targets: bool) -> Callable[..., RecordFile] | None:
 
 
 def _downloaded(address: str, progress: Progress | None) -> Path:
+    lock = f"{hashlib.sha256(address.encode()).hexdigest()[:32]}.lock"
     try:
-        return local_copy(address, progress)
+        # Processes of one run need the same file at the same time.
+        with FileLock(cache_folder("remote") / lock):
+            return local_copy(address, progress)
     except FileNotFoundError:
         raise DataError(f"{address}: there is no such file.") from None
 

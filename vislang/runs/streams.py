@@ -12,6 +12,7 @@ from vislang.console import reporting
 from vislang.data.bad_records import BadRecords
 from vislang.data.indexed import Indexed, joined, with_good_media
 from vislang.data.problems import DataError, Problem, must_be_good
+from vislang.data.remote import is_address
 from vislang.data.sources import load_source, open_source, splits_of
 from vislang.data.split import draw, hold_out, hold_out_indexed
 from vislang.evaluate.few_shot import is_shot, shots_of
@@ -261,7 +262,7 @@ def _with_shots(examples: list[Example], count: int, seed: int) -> list[Example]
 def stream_name(source: str) -> str:
     """What to call the only stream of a run: the benchmark, the set, or the file without its ending."""
     kind, colon, _ = source.partition(":")
-    return kind if colon else Path(source).stem
+    return kind if colon and not is_address(source) else Path(source.partition("?")[0]).stem
 
 
 def counts(streams: Sequence[StreamData]) -> str:
