@@ -68,10 +68,10 @@ def test_several_media_stand_where_the_image_does():
 
 
 def test_what_is_verbatim_has_no_template():
-    page = Document([Learned("a cat"), PICTURE, Learned("it sleeps"), EndOfChunk()], looks="either")
+    page = Document([Learned("a cat"), PICTURE, Learned("it sleeps"), EndOfChunk()], media_side="either")
     example = Example("3", page, wording=VERBATIM, source="pages/a.html")
     learned = Prompts().render(example, learn=True)
-    assert (learned.parts, learned.looks, learned.name) == (page.parts, "either", "pages/a.html")
+    assert (learned.parts, learned.media_side, learned.name) == (page.parts, "either", "pages/a.html")
     assert Prompts().render(example).parts == ("a cat", PICTURE, " it sleeps", EndOfChunk())
     shot = question(OTHER, "q1?", "a1")
     assert Prompts().render(example, [shot]).parts[:4] == (OTHER, "Question: q1? Answer:", " a1", EndOfChunk())

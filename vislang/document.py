@@ -341,7 +341,7 @@ class EndOfChunk:
 Part = str | Image | Video | Audio | Absent | Learned | EndOfChunk
 
 
-Looks = Literal["before", "after", "either"]
+MediaSide = Literal["before", "after", "either"]
 
 
 @dataclass(frozen=True)
@@ -352,8 +352,8 @@ class Document:
         parts: strings and media.
         target: the text that should follow, where one is known: an answer, a caption.
         name: what to call the document in a message, such as its file and line.
-        looks: which medium text goes with: the one before it, the one after it, or, drawn each time it is learned
-            from, either (pages of the web show a picture before or after they speak of it).
+        media_side: whether text attends to the medium before it or to the one after it. ``either`` draws one of the
+            two each time the document is trained on, because web pages show an image before or after they mention it.
 
     Raises:
         TypeError: a part is neither text nor a medium.
@@ -362,9 +362,11 @@ class Document:
     parts: tuple[Part, ...]
     target: str | None = None
     name: str = ""
-    looks: Looks = "before"
+    media_side: MediaSide = "before"
 
-    def __init__(self, parts: Iterable[Part], target: str | None = None, name: str = "", looks: Looks = "before"):
+    def __init__(
+        self, parts: Iterable[Part], target: str | None = None, name: str = "", media_side: MediaSide = "before"
+    ):
         parts = tuple(parts)
         for part in parts:
             if not isinstance(part, Part):
@@ -372,7 +374,7 @@ class Document:
         object.__setattr__(self, "parts", parts)
         object.__setattr__(self, "target", target)
         object.__setattr__(self, "name", name)
-        object.__setattr__(self, "looks", looks)
+        object.__setattr__(self, "media_side", media_side)
 
     @property
     def media(self) -> tuple[Medium, ...]:

@@ -49,7 +49,7 @@ def test_a_page_of_html(folder):
         *(Learned("Another"), EndOfChunk(), second),
         *(Learned("follows.\nAn unclosed paragraph\none\ntwo"), EndOfChunk()),
     )
-    assert page.prompt.looks == "either"
+    assert page.prompt.media_side == "either"
     assert (page.id, page.target, page.wording) == ("a.html", None, VERBATIM)
     assert page.prompt.name == str(folder / "a.html")
     (problem,) = problems

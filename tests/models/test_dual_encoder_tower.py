@@ -12,7 +12,7 @@ from vislang.cli import main
 from vislang.document import Document
 from vislang.evaluate.few_shot import similarities
 from vislang.models.dual_encoder.tower import DualEncoderTower
-from vislang.models.flamingo.bridge import FlamingoConfig
+from vislang.models.flamingo.config import FlamingoConfig
 from vislang.models.flamingo.model import FlamingoRecipe
 from vislang.models.towers.packaged import TowerError
 from vislang.models.towers.vision import load_vision_tower

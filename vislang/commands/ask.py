@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,17 +90,8 @@ class Ask:
         from vislang.models.flamingo.decoding import Decoding
         from vislang.models.loading import load
 
-        decoding = Decoding(
-            self.max_new_tokens,
-            self.temperature,
-            self.top_k,
-            self.top_p,
-            self.beams,
-            self.length_penalty,
-            self.returns,
-            tuple(self.stop),
-            self.seed,
-        )
+        settings = {field.name: getattr(self, field.name) for field in dataclasses.fields(Decoding)}
+        decoding = Decoding(**{**settings, "stop": tuple(self.stop)})
         model = load(self.model)
         if isinstance(model, Generates):
             if self.head is not None:

@@ -10,9 +10,10 @@ from transformers import AutoModelForCausalLM
 
 from tests import tiny
 from vislang.errors import UserError
-from vislang.models.flamingo.bridge import FlamingoConfig, media_mask
 from vislang.models.flamingo.collate import IGNORED, Batch
+from vislang.models.flamingo.config import FlamingoConfig
 from vislang.models.flamingo.decoding import Decoding, generate
+from vislang.models.flamingo.media import media_mask
 from vislang.models.flamingo.prefill import Runner
 from vislang.models.towers.causal_lm import positions_of
 

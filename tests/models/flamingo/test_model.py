@@ -14,8 +14,8 @@ import vislang
 from tests import tiny
 from vislang.document import Absent, Audio, Document, Image, MediaError
 from vislang.errors import UserError
-from vislang.models.flamingo.bridge import FlamingoConfig
 from vislang.models.flamingo.collate import IGNORED
+from vislang.models.flamingo.config import FlamingoConfig
 from vislang.models.flamingo.model import Flamingo, FlamingoRecipe
 from vislang.models.loading import ModelNotFound
 from vislang.models.towers.packaged import TowerError

@@ -342,8 +342,8 @@ class Collator:
             row.ids += answer
             times += [len(row.media)] * len(answer)
             learned += [True] * len(answer)
-        looks = rng.choice(["before", "after"]) if document.looks == "either" else document.looks
-        row.media_time = times if looks == "before" else self._next_times(row.ids, times, len(row.media))
+        side = rng.choice(["before", "after"]) if document.media_side == "either" else document.media_side
+        row.media_time = times if side == "before" else self._next_times(row.ids, times, len(row.media))
         row.targets = _targets(row, learned, prompt_end, document.target is not None)
         if learned[-1] and len(row.ids) > 1:
             # The last token is predicted, and predicts nothing itself.

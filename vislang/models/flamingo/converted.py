@@ -12,8 +12,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vislang.models.base import copy_state, fingerprint, read_settings, read_weights, write_model
-from vislang.models.flamingo.bridge import Bridge, FlamingoConfig
+from vislang.models.flamingo.bridge import Bridge
 from vislang.models.flamingo.collate import Batch
+from vislang.models.flamingo.config import FlamingoConfig
 from vislang.models.flamingo.model import Flamingo, SavedTower
 from vislang.models.towers.causal_lm import CausalLMWithRows
 from vislang.models.towers.language import LanguageTower, load_causal_lm, load_language_tower
@@ -131,10 +132,10 @@ class ConvertedFlamingo(nn.Module):
             saved.bridge,
             language_model or saved.language_model.name,
             saved.features_width,
-            state.pop("row_ids"),
-            state.pop("rows"),
-            saved.origin,
-            saved.language_model.fingerprint,
+            ids=state.pop("row_ids"),
+            rows=state.pop("rows"),
+            origin=saved.origin,
+            expected=saved.language_model.fingerprint,
         )
         copy_state(model.state(), state)
         return model.eval()

@@ -26,8 +26,9 @@ from vislang.document import Document, Image, Learned, Medium, Video
 from vislang.errors import UserError
 from vislang.example import Example
 from vislang.models.base import TrainableModel, read_settings, read_weights, write_model
-from vislang.models.flamingo.bridge import Bridge, FlamingoConfig
+from vislang.models.flamingo.bridge import Bridge
 from vislang.models.flamingo.collate import IGNORED, Batch, CollateConfig, Collator, PromptNotice, stack_frames
+from vislang.models.flamingo.config import FlamingoConfig
 from vislang.models.flamingo.decoding import Decoding, Stops, generate, generate_stepwise
 from vislang.models.flamingo.prefill import DecodeState, Runner
 from vislang.models.precision import Precision, autocast, dtype_of
@@ -99,9 +100,9 @@ class Flamingo(TrainableModel):
             self.tokenizer,
             vision,
             cache,
-            self.bridge.media_token,
-            self.bridge.chunk_token,
-            language.lm.context_length,
+            media_token=self.bridge.media_token,
+            chunk_token=self.bridge.chunk_token,
+            context_length=language.lm.context_length,
             prefix_apart=not config.gate_all_text,
             config=collate or CollateConfig(),
         )
