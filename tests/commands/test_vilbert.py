@@ -325,7 +325,7 @@ def test_a_benchmark_is_evaluated_from_predictions_and_by_a_model(recipe, folder
         ),
         (
             ["MODEL", "--task", "easy-vqa", "--data", "FOLDER/answers.jsonl"],
-            "--data: easy-vqa comes with its data; leave --data out",
+            "--data: easy-vqa comes with its own data. Leave out --data or --task.",
         ),
         (
             ["MODEL", "--task", "retrieval", "--data", "FOLDER/captions.jsonl", "--head", "x"],

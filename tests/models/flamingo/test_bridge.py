@@ -100,7 +100,7 @@ def test_shapes_that_cannot_be_are_refused(settings):
 
 
 def test_a_scale_is_wanted_for_each_gate():
-    with pytest.raises(UserError, match="scales: 1, and there are 2 gated layers"):
+    with pytest.raises(UserError, match="scales has 1 values for 2 gated layers"):
         tiny.bridge(tiny.language_model("llama"), scales=[1.0])
 
 
