@@ -69,7 +69,7 @@ def test_more_examples_than_there_is_room_for(saved, pictures, capsys):
         (["none.mp4"], "none.mp4: no such file"),
         (["BROKEN"], "not a video of a known format"),
         (["IMAGE", "--beams", "2", "--temperature", "1"], "beams follow the most likely"),
-        (["IMAGE", "--shot", "IMAGE", "what?"], "no answer in it"),
+        (["IMAGE", "--shot", "IMAGE", "what?"], "no answer. Write"),
         (["IMAGE", "--options", ","], "at least two different answers"),
         (["IMAGE", "--options", "red,red"], "at least two different answers"),
         (["IMAGE", "--temperature", "nan"], "temperature is nan"),

@@ -339,7 +339,7 @@ def test_a_benchmark_is_evaluated_from_predictions_and_by_a_model(recipe, folder
         ),
         (
             ["MODEL", "--data", "FOLDER/answers.jsonl", "--out", "FOLDER/answers.jsonl/x"],
-            "answers.jsonl is a file. Name a folder",
+            "answers.jsonl is a file. Give the path of a folder",
         ),
         (["MODEL", "--task", "retrieval", "--data", "FOLDER/bad.jsonl"], "2 bad records"),
     ],

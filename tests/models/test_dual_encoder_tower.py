@@ -92,7 +92,7 @@ def test_search_and_classes(trained, pairs, tmp_path, capsys):  # noqa: F811
         (["search", "MODEL", "x", "EMPTY"], "nothing usable in it"),
         (["search", "MODEL", " ", "PICTURES"], "the text to search by is empty"),
         (["search", "MODEL", "x", "PICTURES", "--top", "0"], "at least one"),
-        (["classify", "MODEL", "PICTURES", "--labels", "one"], "two or more"),
+        (["classify", "MODEL", "PICTURES", "--labels", "one"], "two or more labels"),
         (["classify", "MODEL", "PICTURES", "--labels", "a,b", "--template", "x"], "once, where the label goes"),
         (["search", "none", "x", "PICTURES"], "no such folder"),
     ],
