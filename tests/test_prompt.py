@@ -37,7 +37,7 @@ def test_shots_stand_before_the_question_in_their_order():
 def test_a_shot_without_an_answer_in_words_is_an_error():
     pointed = Example("p", Document([PICTURE, "the cat"]), Box(0, 0, 1, 1), source="my.jsonl:4")
     for shot in (pointed, question(OTHER, "what?")):
-        with pytest.raises(UserError, match=f"{shot.name}: has no answer in words"):
+        with pytest.raises(UserError, match=f"{shot.name}: cannot be an example in a prompt"):
             Prompts().examples([shot])
 
 

@@ -285,7 +285,7 @@ class Audio(Medium):
             with soundfile.SoundFile(io.BytesIO(self.read())) as file:
                 if file.frames > max_seconds * file.samplerate:
                     raise MediaError(
-                        f"{self.name}: {file.frames / file.samplerate:.0f} seconds, over the limit of "
+                        f"{self.name}: {file.frames / file.samplerate:.0f} seconds, and the limit is "
                         f"{max_seconds:.0f}. Cut it into pieces."
                     )
                 samples, original = file.read(dtype="float32", always_2d=True), file.samplerate

@@ -93,7 +93,7 @@ def test_search_and_classes(trained, pairs, tmp_path, capsys):  # noqa: F811
         (["search", "MODEL", " ", "PICTURES"], "the text to search by is empty"),
         (["search", "MODEL", "x", "PICTURES", "--top", "0"], "at least one"),
         (["classify", "MODEL", "PICTURES", "--labels", "one"], "two or more labels"),
-        (["classify", "MODEL", "PICTURES", "--labels", "a,b", "--template", "x"], "once, where the label goes"),
+        (["classify", "MODEL", "PICTURES", "--labels", "a,b", "--template", "x"], "once, in the position of the label"),
         (["search", "none", "x", "PICTURES"], "no such folder"),
     ],
 )
