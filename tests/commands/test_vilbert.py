@@ -313,7 +313,7 @@ def test_a_benchmark_is_evaluated_from_predictions_and_by_a_model(recipe, folder
         (["MODEL", "--task", "retrieval"], "retrieval: needs its data. Write retrieval:SOURCE, or "),
         (
             ["MODEL", "--data", "FOLDER/boxes.jsonl"],
-            "it has no head for a target of the kind box; it has answers (answers)",
+            "it has no head for targets of the kind box; it has answers (answers)",
         ),
         (
             ["MODEL", "--data", "FOLDER/answers.jsonl", "--head", "boxes"],
