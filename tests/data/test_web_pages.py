@@ -91,8 +91,7 @@ def test_mmc4(folder):
         (3, '"matched_text_index" is 5, and "text_list" has 1 texts.'),
         (
             4,
-            f"{folder / '9.png'}: no such file. Check the path. In a JSON Lines file, paths are relative to that "
-            "file.",
+            f"{folder / '9.png'}: no such file. Check the path. In a JSON Lines file, paths are relative to that file.",
         ),
         (5, '"image_base64" is not base64. Pack the image again.'),
         (6, 'no list "text_list". A page has text_list and image_info.'),

@@ -58,7 +58,7 @@ def test_a_flamingo_stands_on_it_and_refuses_another(trained, towers, pairs, tmp
     with torch.no_grad():
         next(iter(model.network.image.parameters())).add_(1e-2)
     model.save(tmp_path / "dual")
-    with pytest.raises(TowerError, match="is not the one that this bridge was trained on"):
+    with pytest.raises(TowerError, match="is not the one that this bridge was trained with"):
         vislang.load(tmp_path / "flamingo")
 
 

@@ -197,7 +197,7 @@ def test_a_prompt_over_the_context_is_refused_or_loses_its_first_examples(towers
     with pytest.raises(UserError, match=r"my\.jsonl:3: \d+ tokens.*128.*or let the first ones be dropped"):
         tiny.flamingo(towers).collate.documents([prompt])
     model = tiny.flamingo(towers, CollateConfig(too_long="drop"))
-    with pytest.warns(PromptNotice, match=r"my\.jsonl:3: .*the first (\d+) of its examples were left out"):
+    with pytest.warns(PromptNotice, match=r"my\.jsonl:3: .*the first (\d+) of its examples were dropped"):
         batch = model.collate.documents([prompt])
     assert batch.input_ids.shape[1] <= 128
     whole = model.collate.documents([Document([*parts[3:6], image(pictures, 20), "a"])]).input_ids[0]

@@ -171,7 +171,7 @@ def test_a_changed_tower_is_refused(model, tmp_path, towers, tower):
     name = sorted(weights)[0]
     weights[name] = weights[name] + 1e-3
     safetensors.torch.save_file(weights, changed / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(TowerError, match="is not the one that this bridge was trained on"):
+    with pytest.raises(TowerError, match="is not the one that this bridge was trained with"):
         vislang.load(tmp_path / "saved", **{tower: str(changed)})
 
 
