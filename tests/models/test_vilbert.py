@@ -57,7 +57,7 @@ def test_a_preset_that_does_not_exist_is_named():
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ({"co_attention_layers": ((2, 0), (1, 1))}, "must not fall"),
+        ({"co_attention_layers": ((2, 0), (1, 1))}, "must not decrease"),
         ({"co_attention_layers": ((1, 0), (4, 1))}, "the text stream has 3 layers"),
         ({"width": 30}, "no multiple of 4 heads"),
         ({"heads": 0}, "co-attention: heads is 0; it must be at least 1"),

@@ -245,7 +245,7 @@ def test_a_path_of_several_images_is_read_as_one_document(towers, images):
         model.network.streams.region_embedding.images.weight.mul_(50)
     assert model.decide([turned])[0].scores != model.decide(examples[:1])[0].scores
     assert len(before) == 2
-    with pytest.raises(UserError, match="4 images, and this model tells 3 apart"):
+    with pytest.raises(UserError, match="4 images; this model reads 3 at once"):
         model.decide([Example("long", Document(["go"]), None, (Document(images[:4]),) * 2, task="path")])
 
 
@@ -306,7 +306,7 @@ def test_two_images_that_are_no_pair_to_compare_are_a_path(towers, images, kind)
 
 def test_a_box_in_several_images_is_refused(images):
     example = Example("x", Document([*images[:2], "the shape"]), Box(0.0, 0.0, 9.0, 9.0), task="box")
-    with pytest.raises(UserError, match="a box is in one image, and a record has 2"):
+    with pytest.raises(UserError, match="a record has 2 images; a box needs a single image"):
         task_of("box", [example])
 
 
@@ -408,5 +408,5 @@ def test_a_target_of_another_kind_is_named(towers, images):
     model = model_of(towers, examples)
     with pytest.raises(UserError, match="label 0: its target is of the kind value; label is label"):
         model.collate([dataclasses.replace(examples[0], target=Value(1.0))])
-    with pytest.raises(UserError, match="targets of the kind label, value; a task has one of"):
+    with pytest.raises(UserError, match="targets of the kind label, value; a task has one kind, of"):
         task_of("x", [examples[0], dataclasses.replace(examples[0], target=Value(1.0))])

@@ -99,5 +99,5 @@ def test_whole_words_stand_in_two_texts_and_keep_their_numbers():
     assert more.are_words(more([("apple blue",)]).ids).tolist() == [[False, True, False, False]]
     assert not WordPieces.train(texts, 60, 16).has_whole_words
     for learned, room in ((texts, 5), (["one", "two", "a a"], 100)):
-        with pytest.raises(UserError, match="a bag of words has nothing to learn"):
+        with pytest.raises(UserError, match="a bag of words needs words"):
             WordPieces.of_whole_words(learned, room, 16)
