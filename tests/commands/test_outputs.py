@@ -33,7 +33,7 @@ def here(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("command", WRITE_FILES, ids=" ".join)
 @pytest.mark.parametrize(
-    ("place", "message"), [("none/page", "there is no folder none. Make it first"), ("folder", "folder: is a folder")]
+    ("place", "message"), [("none/page", "there is no folder none. Create it first"), ("folder", "folder: is a folder")]
 )
 def test_no_file_can_be_there(here, command, place, message, capsys):
     assert main([*command, place]) == 2

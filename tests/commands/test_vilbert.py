@@ -228,7 +228,7 @@ def test_region_files_may_lie_elsewhere_when_a_model_is_evaluated(folder, capsys
     assert accuracy("--regions", str(folder / "moved")) == before
     narrow = write_regions(folder, folder / "narrow", width=6)
     assert main(["eval", model, "--data", data, "--regions", narrow]) == 2
-    assert "gives regions of 6 numbers, and the model reads 8" in capsys.readouterr().err
+    assert "its region features have the width 6, and the model reads 8" in capsys.readouterr().err
 
 
 def test_a_bad_record_is_told_from_another_process_as_from_this(folder, towers, capsys):
@@ -247,7 +247,7 @@ def test_a_bad_record_is_told_from_another_process_as_from_this(folder, towers, 
         assert main(["train", str(recipe), "--train.workers", str(workers), "--out", out]) == 2
         said.append(capsys.readouterr().err)
         assert "Traceback" not in said[-1]
-        assert "image 3: states 5 boxes and holds 2" in said[-1]
+        assert "image 3: states 5 boxes and has 2" in said[-1]
     assert said[0].replace("run 0", "run 1") == said[1]
 
 

@@ -239,7 +239,7 @@ def test_a_recording_of_another_shape_is_told(name, damage, tmp_path):
     command = [sys.executable, "-m", "vislang.cli", "convert", "verify", "out", "reference.pt"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 2
-    assert done.stderr.startswith("vislang: reference.pt: out cannot read what was recorded (")
+    assert done.stderr.startswith("vislang: reference.pt: out cannot read the recorded inputs (")
     assert "Traceback" not in done.stderr
 
 

@@ -62,8 +62,8 @@ def test_clipped_sound_is_used_with_a_notice():
     [
         (np.zeros(8000, np.float32), "silent"),
         (np.zeros(0, np.float32), "no samples"),
-        (np.full(800, np.nan, np.float32), "no numbers"),
-        (np.array([0.1, np.inf] * 400, np.float32), "no numbers"),
+        (np.full(800, np.nan, np.float32), "NaN or infinite"),
+        (np.array([0.1, np.inf] * 400, np.float32), "NaN or infinite"),
     ],
 )
 def test_sound_that_says_nothing_is_refused(samples, message):

@@ -50,7 +50,7 @@ def test_presets_have_the_parameters_of_the_original(name):
 
 
 def test_a_preset_that_does_not_exist_is_named():
-    with pytest.raises(UserError, match=r"base-3: no such preset; there are base-2"):
+    with pytest.raises(UserError, match=r"no preset 'base-3'. The presets are base-2"):
         preset("base-3")
 
 
@@ -58,7 +58,7 @@ def test_a_preset_that_does_not_exist_is_named():
     ("more", "message"),
     [
         ({"co_attention_layers": ((2, 0), (1, 1))}, "must not decrease"),
-        ({"co_attention_layers": ((1, 0), (4, 1))}, "the text stream has 3 layers"),
+        ({"co_attention_layers": ((1, 0), (4, 1))}, "the text stream's 3 layers"),
         ({"width": 30}, "no multiple of 4 heads"),
         ({"heads": 0}, "co-attention: heads is 0; it must be at least 1"),
     ],

@@ -257,13 +257,13 @@ def test_a_model_that_was_saved_without_a_mark_of_its_classes_opens(towers, pair
 
 
 def test_regions_without_classes_are_refused_with_the_remedy(towers):
-    with pytest.raises(UserError, match=r"gives no classes, which pretraining predicts for masked regions\. Compute clusters"):
+    with pytest.raises(UserError, match=r"gives no classes, .*\. Compute clusters"):
         ViLBERTPretrainingRecipe(small(), RegionsConfig(tower=towers[1], image_size=0)).build()
 
 
 def test_another_source_of_regions_is_refused(regions, pairs, tmp_path):
     model_of(regions, pairs).save(tmp_path / "model")
-    with pytest.raises(UserError, match="was trained on regions by a source with the hash"):
+    with pytest.raises(UserError, match="was trained with a source of regions with the hash"):
         PretrainedViLBERT.load(tmp_path / "model", RegionsConfig())
 
 
@@ -349,4 +349,4 @@ def test_what_it_reads(regions, pairs):
     assert model.why_unreadable(frozenset({"text", "image"})) is None
     assert model.why_unreadable(frozenset({"text"})) == "reads text only together with an image"
     assert model.why_unreadable(frozenset({"text", "image", "several images"})) == "reads one image at a time"
-    assert model.why_unreadable(frozenset({"video"})) == "reads images and text, and no video"
+    assert model.why_unreadable(frozenset({"video"})) == "reads images and text, but no video"

@@ -372,7 +372,7 @@ def test_a_head_is_found_by_name_task_or_kind(towers, images):
         model.head_for("label", "yes")
     assert model.why_undecided("label", ["yes", "no"]) is None
     assert model.why_undecided("label", ["yes", "maybe"]) == "was not trained on the label 'maybe'"
-    assert "no head for a target of the kind box" in model.why_undecided("box")
+    assert "has no head for targets of the kind box" in model.why_undecided("box")
     unnamed = dataclasses.replace(examples[0], task="", target=None)
     assert model.decide([unnamed], head="label") == model.decide([examples[0]])
     with pytest.raises(UserError, match="head"):

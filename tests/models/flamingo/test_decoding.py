@@ -203,7 +203,7 @@ def test_a_text_ends_where_the_context_does(model, pictures):
         assert list(model.stream(prompt, Decoding(300), state=prefilled))
     with pytest.raises(UserError, match=r"an answer of \d+ tokens.*room for \d+ more"):
         model.rank([prompt], ["cat and dog " * 20, "red"], state=prefilled)
-    with pytest.raises(UserError, match=r"\d+ tokens, and the language model has positions for 128"):
+    with pytest.raises(UserError, match=r"\d+ tokens, and the language model has 128 positions"):
         model.prefill(Document(["cat and dog " * 20]), state=prefilled)
 
 

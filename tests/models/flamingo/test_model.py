@@ -233,7 +233,7 @@ def test_what_it_does_not_read_is_refused(model):
         model.generate([Document([Audio(b"x")], name="rec:3")])
     with pytest.raises(UserError, match="empty"):
         model.generate([Document([""], name="rec:3")])
-    with pytest.raises(UserError, match=r"rec:3: \d+ tokens, and the language model has positions for 128"):
+    with pytest.raises(UserError, match=r"rec:3: \d+ tokens, and the language model has 128 positions"):
         model.generate([Document(["cat and dog " * 100], name="rec:3")])
 
 
