@@ -79,7 +79,7 @@ def test_settings_that_do_not_go_together_are_named(more, message):
         (TextStreamConfig, {"max_length": 3, "task_tokens": 20}, "text: max_length is 3; it must be at least 4"),
         (VisionStreamConfig, {"mlp_width": 0}, "vision: mlp_width is 0"),
         (VisionStreamConfig, {"attention_dropout": -0.1}, r"vision: attention_dropout is -0\.1"),
-        (VisionStreamConfig, {"width": 100, "heads": 8}, "vision: width 100 is no multiple of 8 heads"),
+        (VisionStreamConfig, {"width": 100, "heads": 8}, "vision: width 100 is not a multiple of 8 heads"),
     ],
 )
 def test_streams_of_no_shape_are_refused(stream, settings, message):
