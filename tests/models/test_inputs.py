@@ -121,7 +121,7 @@ def test_a_vocabulary_is_learned_saved_and_opened_again(tmp_path):
 
 def test_text_over_the_length_is_cut_with_a_notice():
     text = TextInput.train(PROSE, 300, max_length=8)
-    with pytest.warns(TooLong, match="texts over 6 tokens are cut"):
+    with pytest.warns(TooLong, match="texts of more than 6 tokens are cut"):
         ids = text(PROSE[0])
     assert len(ids) == 8
     assert ids[-1] == text.end

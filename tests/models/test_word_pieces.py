@@ -37,7 +37,7 @@ def test_case_and_accents_do_not_tell():
 
 def test_of_a_pair_that_is_too_long_the_longer_is_cut():
     made = words(8)
-    with pytest.warns(TooLong, match="texts over 5 word pieces are cut"):
+    with pytest.warns(TooLong, match="texts of more than 5 word pieces are cut"):
         pieces = made([("the cat", "a dog that barks at cats")])
     assert pieces.ids.shape == (1, 8)
     assert pieces.ids[0, -1] == made.end
