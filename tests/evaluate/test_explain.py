@@ -81,7 +81,7 @@ def test_the_page_stands_alone_and_a_browser_shows_it(page, tmp_path):
     assert "<script" not in source
     with browse(page, tmp_path) as browser:
         text = browser.find_element("tag name", "body").text
-        for expected in ("Co-attentional block 1 of 1", "Words look at regions", "[CLS]", "%"):
+        for expected in ("Co-attentional block 1 of 1", "Attention of words to regions", "[CLS]", "%"):
             assert expected in text
         assert not browser.find_elements("id", "leak"), "a text became markup"
         drawings = browser.find_elements("css selector", ".strip svg, .overview svg")

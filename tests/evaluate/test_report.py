@@ -46,7 +46,7 @@ def test_a_browser_shows_it_whole(page, tmp_path):
             "my: wrong answers",
             "my: right answers",
             "tanh(gate)",
-            "images taken away",
+            "without images",
             "Seed 0",
             "torch ",
         ):
