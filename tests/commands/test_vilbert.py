@@ -306,11 +306,11 @@ def test_a_benchmark_is_evaluated_from_predictions_and_by_a_model(recipe, folder
     ("arguments", "message"),
     [
         (["MODEL"], "give a --task (vislang tasks lists them), or a file of your own with --data"),
-        (["MODEL", "--task", "unheard-of"], "unheard-of: no such task. There are vqa, vcr"),
-        (["MODEL", "--task", "vqa"], "vqa: needs its data. Write vqa:"),
+        (["MODEL", "--task", "unheard-of"], "no task 'unheard-of'. The tasks are vqa, vcr"),
+        (["MODEL", "--task", "vqa"], "vqa needs data. Write vqa:"),
         (["MODEL", "--task", "vqa", "--data", "nowhere"], "no such folder"),
         (["MODEL", "--data", "nowhere.jsonl"], "nowhere.jsonl: cannot be read (No such file"),
-        (["MODEL", "--task", "retrieval"], "retrieval: needs its data. Write retrieval:SOURCE, or "),
+        (["MODEL", "--task", "retrieval"], "retrieval needs data. Write retrieval:SOURCE, or "),
         (
             ["MODEL", "--data", "FOLDER/boxes.jsonl"],
             "it has no head for targets of the kind box; it has answers (answers)",

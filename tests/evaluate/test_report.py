@@ -44,7 +44,7 @@ def test_a_browser_shows_it_whole(page, tmp_path):
         text = browser.find_element(By.TAG_NAME, "body").text
         for expected in (
             "my: wrong answers",
-            "my: right answers",
+            "my: correct answers",
             "tanh(gate)",
             "without images",
             "Seed 0",
