@@ -14,7 +14,7 @@ demo: .venv/demo
 
 # A process for each core, with one thread each: the models of the tests are too small for several threads.
 test: .venv/test lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
 
 docs: .venv/test
 	$(BIN)/python -m tests.run_docs
