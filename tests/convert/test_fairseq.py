@@ -168,7 +168,7 @@ def test_an_encoder_generates_no_text(tmp_path, pictures, capsys):
 def test_convolutions_are_read_without_running_them():
     config = json.loads((PARITY / "data2vec_audio" / "config.json").read_text())
     assert fairseq.build(config).student.front_end("speech").config.convolutions[0] == (16, 10, 5)
-    with pytest.raises(ConversionError, match="no list of"):
+    with pytest.raises(ConversionError, match="is not a list of"):
         fairseq.build(config | {"conv_feature_layers": "__import__('os').getcwd()"})
 
 

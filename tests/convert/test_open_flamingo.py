@@ -117,7 +117,7 @@ def test_a_checkpoint_for_another_language_model_is_refused(tmp_path, capsys):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(open_flamingo, "MOST_ADDED", 10)
         assert convert(tmp_path / "out", lm=tmp_path / "lm") == 2
-    assert "it was trained on another language model" in capsys.readouterr().err
+    assert "it was trained with another language model" in capsys.readouterr().err
     assert convert(tmp_path / "out", lm=tmp_path / "nothing") == 2
     assert "language model" in capsys.readouterr().err
 
