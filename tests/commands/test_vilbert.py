@@ -156,7 +156,7 @@ def test_ordinary_names_of_files_are_names_of_tasks(folder, towers, name, capsys
 def test_what_would_only_fail_at_the_end_is_refused_at_the_beginning(recipe, folder, towers, capsys):
     boxes = str(folder / "boxes.jsonl")
     assert main(["train", str(recipe), "--eval_data", boxes, "--out", str(folder / "a")]) == 2
-    assert "one source cannot score several streams" in capsys.readouterr().err
+    assert "one source cannot be the test data of several streams" in capsys.readouterr().err
     alone = write_recipe(folder / "t.yaml", TASKS, towers[1], str(folder / "answers.jsonl"))
     assert main(["train", str(alone), "--eval_data", boxes, "--out", str(folder / "b")]) == 2
     assert "records with several kinds of target: box (" in capsys.readouterr().err
@@ -363,7 +363,7 @@ def test_careless_evaluation(folder, towers, tmp_path_factory, arguments, messag
         (["--model.streams.single_stream=true", "--model.streams.width=64"], "single_stream: all widths must be equal"),
         (["--data=nothing"], "nothing: no such source. A source is"),
         (["--model.regions.tower=nothing"], "vision tower 'nothing'"),
-        (["--hold_out=0"], "nothing left to score on"),
+        (["--hold_out=0"], "no records are left for scoring"),
     ],
 )
 def test_careless_training(folder, towers, overrides, message, capsys):
