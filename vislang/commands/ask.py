@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from vislang.boxes import Box
-from vislang.commands.options import optional_positional, positional, repeated
+from vislang.commands.options import given, optional_positional, positional, repeated
 from vislang.document import Document, Image, Video
 from vislang.errors import UserError
 from vislang.example import Answer, Answers, Example
@@ -30,6 +30,9 @@ WRITING = (
     "drop_examples",
 )
 """Options that only a model that writes uses."""
+
+IN_A_PROMPT = ("shot", "drop_examples")
+"""Those of them that it uses where it ranks given answers, too."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,10 @@ class Ask:
             self._write(model, model.prompts.render(example, shots), options, decoding)
             return 0
         if not isinstance(model, Decides):
-            raise UserError(f"{self.model}: is a {type(model).__name__}, which neither generates text nor decides.")
+            raise UserError(
+                f"{self.model}: is a {type(model).__name__}, which neither generates text nor decides. Give a "
+                "Flamingo, a ViLBERT that was trained on a task, or a fine-tuned data2vec."
+            )
         self._decide(model, example, options)
         return 0
 
@@ -120,25 +126,37 @@ class Ask:
         found = tuple(option.strip() for option in self.options.split(",") if option.strip())
         if len(set(found)) < max(2, len(found)):
             raise UserError('--options: give at least two different answers, such as --options "cat,dog".')
+        if ignored := given(self, (name for name in WRITING if name not in IN_A_PROMPT)):
+            raise UserError(f"{ignored}: with --options the answers are ranked and nothing is written; leave it out.")
         return found
 
     def _decide(self, model: Any, example: Example, options: tuple[str, ...] | None) -> None:
         """One decision; its alternatives where some were named."""
-        given = [name for name in WRITING if getattr(self, name) != Ask.__dataclass_fields__[name].default]
-        ignored = [f"--{name.replace('_', '-')}" for name in given if getattr(self, name)]
-        if ignored:
-            raise UserError(f"{', '.join(ignored)}: {self.model} decides and writes nothing; leave them out.")
+        if ignored := given(self, WRITING):
+            raise UserError(f"{ignored}: {self.model} decides and writes nothing; leave it out.")
         if isinstance(example.media[0], Video):
             raise UserError(f"{self.image}: a video, and {self.model} reads images.")
-        head = self.head or only_head(model, self.model)
-        (prediction,) = model.decide([example], head)
+        head = head_of(model, self.model, self.head)
+        kind = model.heads[head]
         if options is None:
+            if kind == "choice":
+                raise UserError(f'--options: {head} of {self.model} chooses among given answers; name them: "cat,dog".')
+            (prediction,) = model.decide([example], head)
             print(shown_answer(prediction.answer))
             return
-        scores = dict(zip(map(str, prediction.candidates), prediction.scores, strict=True))
+        if kind not in ("answers", "label", "choice"):
+            raise UserError(f"--options: {head} of {self.model} decides a {kind}, not among answers; leave it out.")
+        if kind == "choice":
+            choices = tuple(Document([option], name=self.image) for option in options)
+            (prediction,) = model.decide([replace(example, choices=choices)], head)
+            scores = dict(zip(options, prediction.scores, strict=True))
+        else:
+            (prediction,) = model.decide([example], head)
+            scores = dict(zip(map(str, prediction.candidates), prediction.scores, strict=True))
         unknown = [option for option in options if option not in scores]
         if unknown:
-            raise UserError(f"--options: {self.model} does not know {', '.join(unknown)} (head {head}).")
+            known = ", ".join([*list(scores)[:10], *(["..."] if len(scores) > 10 else [])])
+            raise UserError(f"--options: {head} of {self.model} does not know {', '.join(unknown)}; it knows {known}.")
         for option in sorted(options, key=lambda option: -scores[option]):
             print(f"{scores[option] / max(sum(scores[o] for o in options), 1e-12):.3f}  {option}")
 
@@ -197,16 +215,24 @@ def shot_of(path: str, text: str, question: str | None) -> Example:
     return Example(path, Document(parts, name=path), Answers({whole(answer.strip(), "the answer"): 1.0}), source=path)
 
 
-def only_head(model: Any, name: str) -> str:
-    """The head of a model that has one.
+def head_of(model: Any, source: str, name: str | None) -> str:
+    """The head that is named, or the only one.
+
+    Args:
+        model: it decides.
+        source: its folder, for the message.
+        name: of the head; None where none was named.
 
     Raises:
-        UserError: it has several; the message lists them.
+        UserError: there is no such head, or there are several; the message lists them.
     """
-    if len(model.heads) == 1:
-        return next(iter(model.heads))
+    fitting = [head for head in model.heads if name in (head, None)]
+    if len(fitting) == 1:
+        return fitting[0]
+    if not model.heads:
+        raise UserError(f"{source}: its head gives logits only and decides nothing; fine-tune one for a task.")
     known = ", ".join(f"{head} ({kind})" for head, kind in model.heads.items())
-    raise UserError(f"--head: {name} has the heads {known}; name one.")
+    raise UserError(f"--head{'' if name is None else f' {name}'}: {source} has the heads {known}; name one of them.")
 
 
 def shown_answer(answer: Answer) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from vislang.commands.options import positional
+from vislang.commands.options import given, positional
 from vislang.commands.outputs import must_hold_file, must_hold_folder
 from vislang.console import console, reporting
 from vislang.data.problems import DataError, Problem, must_be_good
@@ -15,6 +15,9 @@ from vislang.errors import UserError
 
 FEW_SHOT = ("seeds", "select", "selector", "orders", "report")
 """Options that only --shots goes by."""
+
+ONE_ANSWER = ("way", "head", "regions", "shortlist", "shortlist_size")
+"""Options that --shots does not go by."""
 
 
 @dataclass(frozen=True)
@@ -78,23 +81,28 @@ class Evaluate:
         task, examples, bad = self._opened_task(self._spec(), self.split)
         if not examples:
             raise DataError(f"{task.name}: no good record in it.")
+        if self.shortlist is not None and task.kind != "pairs":
+            raise UserError(
+                f"--shortlist: {task.name} is no task of pairs, and has nothing to choose from; leave it out."
+            )
         if self.shots is not None:
             from vislang.commands.few_shot import few_shot
 
             return few_shot(self, task, examples, bad)
         from vislang.evaluate.evaluation import evaluate, must_have_way, way_of
+        from vislang.models.loading import load
 
         examples = task.subset(examples, self.limit, self.seed)
-
+        shortlist = None if self.shortlist is None else load(self.shortlist)
         model = self._opened_model()
         way = self.way or way_of(model, task)
         must_have_way(model, task, way)
-        self._must_apply(task, way)
-        if task.kind == "pairs" and self.shortlist is not None:
+        if self.head is not None and way != "decide":
+            raise UserError(f"--head: {self.model} answers {task.name} by {way}, which uses no head; leave it out.")
+        if shortlist is not None:
             from vislang.evaluate.retrieve import Shortlisted
-            from vislang.models.loading import load
 
-            model = Shortlisted(model, load(self.shortlist), self.shortlist_size)
+            model = Shortlisted(model, shortlist, self.shortlist_size)
         support = task.support() if way in ("match", "embed") or task.support_split is not None else []
         evaluation = evaluate(model, task, examples, support, way=way, head=self.head, reporter=reporting)
         values = {"model": self.model, **evaluation.as_json(), **self._about(bad)}
@@ -111,12 +119,37 @@ class Evaluate:
             must_hold_folder(self.out)
         if self.report is not None:
             must_hold_file(self.report, "--report")
-        if self.limit < 0 or self.shortlist_size < 1:
-            raise UserError("--limit must not be negative, and --shortlist-size is at least 1.")
-        defaults = Evaluate.__dataclass_fields__
-        given = [name for name in FEW_SHOT if getattr(self, name) != defaults[name].default]
-        if self.shots is None and given:
-            raise UserError(f"--{', --'.join(given)}: only --shots goes by these; add it, or leave them out.")
+        if self.limit < 0:
+            raise UserError(f"--limit {self.limit}: it must not be negative; 0 takes all examples.")
+        if self.shortlist_size < 1:
+            raise UserError(f"--shortlist-size {self.shortlist_size}: it must be at least 1.")
+        of_a_file = Path(self.model).is_file()
+        if of_a_file and (ignored := given(self, ("shots", *FEW_SHOT, *ONE_ANSWER, "out"))):
+            raise UserError(f"{ignored}: {self.model} is a file of predictions, which is only scored; leave it out.")
+        if self.shots is None and (ignored := given(self, FEW_SHOT)):
+            raise UserError(f"{ignored}: only --shots goes by it; add --shots, or leave it out.")
+        if self.shots is not None and (ignored := given(self, ONE_ANSWER)):
+            raise UserError(f"{ignored}: --shots does not go by it; leave it out.")
+        for name in ("seeds", "orders"):
+            if getattr(self, name) < 1:
+                raise UserError(f"--{name} {getattr(self, name)}: it must be at least 1.")
+        self.numbers_of_shots()
+        if self.shortlist is None and (ignored := given(self, ("shortlist_size",))):
+            raise UserError(f"{ignored}: is the size of a --shortlist; name one, or leave it out.")
+
+    def numbers_of_shots(self) -> list[int]:
+        """The numbers of ``--shots``, each once and in order; none without it.
+
+        Raises:
+            UserError: these are no numbers.
+        """
+        try:
+            numbers = [] if self.shots is None else sorted({int(number) for number in self.shots.split(",")})
+        except ValueError:
+            numbers = [-1]
+        if any(number < 0 for number in numbers):
+            raise UserError(f"--shots {self.shots}: write numbers from 0 up, with commas between them, such as 0,4,8.")
+        return numbers
 
     def _spec(self) -> str:
         """The task as it is named in one word."""
@@ -153,18 +186,6 @@ class Evaluate:
 
         return load(self.model, regions=RegionsConfig(tower=None, files=self.regions))
 
-    def _must_apply(self, task: Any, way: str) -> None:
-        """Raise an error for options that would be ignored."""
-        ignored = {
-            "--head": self.head is not None and way != "decide",
-            "--shortlist": self.shortlist is not None and task.kind != "pairs",
-        }
-        for option, is_ignored in ignored.items():
-            if is_ignored:
-                raise UserError(
-                    f"{option}: {self.model} answers {task.name} by {way}, which does not use it; leave it out."
-                )
-
     def _about(self, bad: int) -> dict[str, Any]:
         """What else results record of the command."""
         about = {"spec": self._spec(), "split": self.split, "limit": self.limit, "seed": self.seed, "bad_records": bad}
@@ -177,6 +198,8 @@ class Evaluate:
         recorded: dict[str, Any] = {}
         if self.task is None and self.data is None:
             recorded = self._recorded(file)
+            if ignored := given(self, ("split", "limit", "seed")):
+                raise UserError(f"{ignored}: {file.with_name('results.json')} says what was answered; leave it out.")
         spec = recorded.get("spec") or self._spec()
         limit, seed = recorded.get("limit", self.limit), recorded.get("seed", self.seed)
         task, examples, bad = self._opened_task(spec, recorded.get("split") or self.split)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from vislang.commands.ask import only_head, shown_answer, whole
+from vislang.commands.ask import head_of, shown_answer, whole
 from vislang.commands.options import positional
 from vislang.commands.outputs import must_hold_file
 from vislang.console import console
@@ -50,7 +50,7 @@ class Explain:
         model = load(self.model)
         if not isinstance(model, Explains):
             raise UserError(f"{self.model}: is a {type(model).__name__}, which has no co-attention; give a ViLBERT.")
-        head = self.head or only_head(model, self.model)
+        head = head_of(model, self.model, self.head)
         example = Example(self.image, Document([image, text], name=self.image), source=self.image)
         explained = model.explain(example, head)
         write_explanation(self.out, decoded, text, explained, f"{self.model}, task {head}")

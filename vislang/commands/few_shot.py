@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
+from vislang.capabilities import Embeds
 from vislang.console import console, reporting
 from vislang.errors import UserError
 from vislang.evaluate.few_shot import (
@@ -16,6 +17,7 @@ from vislang.evaluate.few_shot import (
     Setting,
     baselines,
     evaluate_point,
+    shots_of,
     similarities,
     way_of,
 )
@@ -49,16 +51,28 @@ def few_shot(options: Evaluate, task: Task, examples: list[Example], bad: int) -
     settings = [s for s in settings_of(options) if not (s.blind and task.kind == "pairs")]
     support, queries = sides(task, examples, options)
     queries = task.subset(queries, options.limit, options.seed)
-    if max(setting.shots or TEXT_SHOTS for setting in settings) > len(support):
+    if task.kind == "pairs" and options.select != "random":
         raise UserError(
-            f"--shots {options.shots}: {task.name} has {len(support)} examples to draw from (zero shots are "
-            f"{TEXT_SHOTS} without their images)."
+            f"--select {options.select}: all images of {task.name} share their shots; give --select random."
         )
+    usable = len(shots_of(support))
+    if max(setting.shots or TEXT_SHOTS for setting in settings) > usable:
+        raise UserError(
+            f"--shots {options.shots}: {task.name} has {usable} examples to draw from (zero shots are {TEXT_SHOTS} "
+            "without their images). Give a smaller number, or more records."
+        )
+    # A selector is small beside the model, and its mistakes should not cost the time of opening that.
+    selector = None if options.selector is None else _selector(options.selector)
     model = load(options.model)
     ranked = way_of(model, task) == "rank"
     if options.orders > 1 and not ranked:
         raise UserError(f"--orders: the answers of {task.name} are generated; only ranked answers can be averaged.")
-    points, others = measured(model, task, support, queries, options, settings, ranked)
+    # Drawn shots need no comparison; the baseline by the most similar image does, where the images are in the prompt.
+    compared = options.select != "random" or (not ranked and all(e.prompt.media for e in (*queries, *support)))
+    if selector is not None and not compared:
+        raise UserError("--selector: drawn shots are not compared; add --select retrieved, or leave it out.")
+    comparer = (selector or model) if compared else None
+    points, others = measured(model, comparer, task, support, queries, options, settings)
     values = {
         "schema": SCHEMA,
         "model": options.model,
@@ -97,18 +111,8 @@ def sides(task: Task, examples: list[Example], options: Evaluate) -> tuple[list[
 
 
 def settings_of(options: Evaluate) -> list[Setting]:
-    """What to measure, the numbers of shots in order; without images too, where they are drawn.
-
-    Raises:
-        UserError: the options are no numbers of shots.
-    """
-    assert options.shots is not None
-    try:
-        numbers = sorted({int(number) for number in options.shots.split(",")})
-    except ValueError:
-        raise UserError(f"--shots {options.shots}: write numbers with commas between them, such as 0,4,8.") from None
-    if min(numbers) < 0 or options.seeds < 1 or options.orders < 1:
-        raise UserError("--shots must not be negative; --seeds and --orders are at least 1.")
+    """What to measure, the numbers of shots in order; without images too, where they are drawn."""
+    numbers = options.numbers_of_shots()
     drawn = [Setting(n, "random", options.orders if n > 1 else 1) for n in numbers]
     retrieved = [Setting(n, "retrieved", options.orders if n > 1 else 1) for n in numbers if n]
     blind = [Setting(n, blind=True) for n in numbers]
@@ -118,30 +122,37 @@ def settings_of(options: Evaluate) -> list[Setting]:
     return [*chosen, *blind]
 
 
+def _selector(source: str) -> Embeds:
+    """The model that chooses shots.
+
+    Raises:
+        UserError: it compares no images.
+    """
+    selector = load(source)
+    if not isinstance(selector, Embeds):
+        raise UserError(
+            f"--selector {source}: is a {type(selector).__name__}, which compares no images; give a dual encoder."
+        )
+    return selector
+
+
 def measured(
     model: Any,
+    comparer: Embeds | None,
     task: Task,
     support: Sequence[Example],
     queries: Sequence[Example],
     options: Evaluate,
     settings: Sequence[Setting],
-    ranked: bool,
 ) -> tuple[list[Point], dict[str, Figures]]:
-    """The points, and the figures of what needs no prompt."""
-    from vislang.capabilities import Embeds
-
-    # Drawn shots need no comparison; the baseline by the most similar image does, where the images are in the prompt.
-    compared = options.select != "random" or (not ranked and all(e.prompt.media for e in (*queries, *support)))
+    """The points, and the figures of what needs no prompt; ``comparer`` compares images, None where nothing does."""
     with reporting("encoding media") as progress:
-        seen = [*queries, *support] if compared else queries
+        seen = queries if comparer is None else [*queries, *support]
         model.prepare([example.without_target() for example in seen], progress)
-    selector = load(options.selector) if options.selector else model
-    if not isinstance(selector, Embeds):
-        raise UserError(f"--selector {options.selector}: is a {type(selector).__name__}, which compares no images.")
     similarity = None
-    if compared:
+    if comparer is not None:
         with reporting("comparing images") as progress:
-            similarity = similarities(selector, queries, support, progress)
+            similarity = similarities(comparer, queries, support, progress)
     points = []
     for setting in settings:
         # What is retrieved is the same for every seed; without orders to draw, one is enough.

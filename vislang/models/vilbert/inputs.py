@@ -111,7 +111,7 @@ class PairInputs:
         if not 1 <= len(texts) <= 2:
             raise UserError(
                 f"{document.name or 'a document'}: holds {len(texts)} texts; this model reads one beside an "
-                "image, or a pair such as a question and an answer."
+                f"image, or a pair such as a question and an answer. {'Join them' if texts else 'Add one'}."
             )
         return texts
 
