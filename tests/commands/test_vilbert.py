@@ -305,7 +305,7 @@ def test_a_benchmark_is_evaluated_from_predictions_and_by_a_model(recipe, folder
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["MODEL"], "name a --task (vislang tasks lists them), or a file of your own with --data"),
+        (["MODEL"], "give a --task (vislang tasks lists them), or a file of your own with --data"),
         (["MODEL", "--task", "unheard-of"], "unheard-of: no such task. There are vqa, vcr"),
         (["MODEL", "--task", "vqa"], "vqa: needs its data. Write vqa:"),
         (["MODEL", "--task", "vqa", "--data", "nowhere"], "no such folder"),
@@ -313,7 +313,7 @@ def test_a_benchmark_is_evaluated_from_predictions_and_by_a_model(recipe, folder
         (["MODEL", "--task", "retrieval"], "retrieval: needs its data. Write retrieval:SOURCE, or "),
         (
             ["MODEL", "--data", "FOLDER/boxes.jsonl"],
-            "it has no head for a target of the kind box; it has answers (answers)",
+            "it has no head for targets of the kind box; it has answers (answers)",
         ),
         (
             ["MODEL", "--data", "FOLDER/answers.jsonl", "--head", "boxes"],
@@ -325,7 +325,7 @@ def test_a_benchmark_is_evaluated_from_predictions_and_by_a_model(recipe, folder
         ),
         (
             ["MODEL", "--task", "easy-vqa", "--data", "FOLDER/answers.jsonl"],
-            "--data: easy-vqa comes with its data; leave --data out",
+            "--data: easy-vqa comes with its own data. Leave out --data or --task.",
         ),
         (
             ["MODEL", "--task", "retrieval", "--data", "FOLDER/captions.jsonl", "--head", "x"],
@@ -339,7 +339,7 @@ def test_a_benchmark_is_evaluated_from_predictions_and_by_a_model(recipe, folder
         ),
         (
             ["MODEL", "--data", "FOLDER/answers.jsonl", "--out", "FOLDER/answers.jsonl/x"],
-            "answers.jsonl is a file. Name a folder",
+            "answers.jsonl is a file. Give the path of a folder",
         ),
         (["MODEL", "--task", "retrieval", "--data", "FOLDER/bad.jsonl"], "2 bad records"),
     ],

@@ -35,7 +35,7 @@ def convert(case: str, out: Path, weights: Path | None = None, *more: str) -> in
 @pytest.mark.parametrize("case", CASES)
 def test_every_recorded_output_is_reproduced(case, tmp_path, capsys):
     assert convert(case, tmp_path / "out") == 0
-    assert "passed over: unused bert.encoder.c_layer.0.biOutput.q_dense1.weight" in capsys.readouterr().out
+    assert "ignored: unused bert.encoder.c_layer.0.biOutput.q_dense1.weight" in capsys.readouterr().out
     assert main(["convert", "verify", str(tmp_path / "out"), str(PARITY / case / "reference.pt")]) == 0
     found = json.loads(capsys.readouterr().out)
     reference = torch.load(PARITY / case / "reference.pt", weights_only=True)
@@ -245,7 +245,10 @@ def test_a_recording_of_another_shape_is_told(name, damage, tmp_path):
 
 @pytest.mark.parametrize(
     ("out", "message"),
-    [("taken", "taken is a file. Name a folder"), ("taken/below/it", "taken is a file. Name a folder")],
+    [
+        ("taken", "taken is a file. Give the path of a folder"),
+        ("taken/below/it", "taken is a file. Give the path of a folder"),
+    ],
 )
 def test_an_impossible_folder_is_told_before_any_work(out, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

@@ -295,7 +295,7 @@ def test_flamingo_finds_images_by_likelihood(models, tasks, shots):
 
 def test_shots_for_retrieval_are_not_retrieved(models, tasks):
     task = tasks["retrieval"]
-    with pytest.raises(UserError, match="all images share their shots"):
+    with pytest.raises(UserError, match="all images share the same shots"):
         evaluate_point(
             models["flamingo"], task, task.support(), cells.asked(task), Setting(2, "retrieved"), [0], torch.zeros(3, 4)
         )

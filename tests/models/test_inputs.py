@@ -75,7 +75,7 @@ def test_files_that_are_no_sound_are_refused(tmp_path):
     (tmp_path / "a.wav").write_text("no sound at all")
     with pytest.raises(MediaError, match=r"a\.wav: not a sound of a known format"):
         Audio(tmp_path / "a.wav").decode()
-    with pytest.raises(MediaError, match=r"2 seconds, over the limit of 1"):
+    with pytest.raises(MediaError, match=r"2 seconds, and the limit is 1"):
         sound(tone(2.0)).decode(max_seconds=1)
 
 

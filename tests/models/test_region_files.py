@@ -85,7 +85,7 @@ def test_a_pickle_with_foreign_classes_is_refused_and_not_run(tmp_path, monkeypa
     np.save(tmp_path / "7.npy", npy_record(image_id=Hostile()))
     write_lmdb(tmp_path / "regions.lmdb", {"7": lmdb_record(image_id=Hostile())})
     for path in (tmp_path, tmp_path / "regions.lmdb"):
-        with pytest.raises(PickleError, match=r"7.*it wants (posix|nt)\.mkdir"):
+        with pytest.raises(PickleError, match=r"7.*it contains (posix|nt)\.mkdir"):
             RegionFiles(path)
     assert not (tmp_path / "run").exists()
 
@@ -129,7 +129,7 @@ def test_pickles_that_fail_in_other_ways(tmp_path, field, damaged):
     if field == "keys":
         with lmdb.open(str(path), map_size=1 << 24) as database, database.begin(write=True) as transaction:
             transaction.put(b"keys", damaged)
-    with pytest.raises(PickleError, match=f"{field}: cannot be read as a pickle"):
+    with pytest.raises(PickleError, match=f"{field}: not a pickle of plain values"):
         RegionFiles(path)
 
 
@@ -140,7 +140,7 @@ def test_pickles_that_fail_in_other_ways(tmp_path, field, damaged):
 def test_arrays_with_headers_of_nonsense(tmp_path, header):
     data = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
     (tmp_path / "7.npy").write_bytes(data)
-    with pytest.raises(PickleError, match=r"7\.npy: no \.npy file, or a damaged one"):
+    with pytest.raises(PickleError, match=r"7\.npy: not an \.npy file, or damaged"):
         RegionFiles(tmp_path)
 
 
@@ -207,7 +207,7 @@ def test_files_that_are_not_there_or_damaged(tmp_path):
     np.save(tmp_path / "7.npy", npy_record())
     whole = (tmp_path / "7.npy").read_bytes()
     (tmp_path / "7.npy").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(PickleError, match=r"7\.npy.*(damaged|cannot be read)"):
+    with pytest.raises(PickleError, match=r"7\.npy.*(damaged|not a pickle)"):
         RegionFiles(tmp_path)["7"]
     path = write_lmdb(tmp_path / "short.lmdb", {"7": lmdb_record()}, listed=["7", "8"])
     with pytest.raises(RegionError, match="lists image 8 among its keys, and has no record"):

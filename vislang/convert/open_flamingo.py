@@ -17,8 +17,8 @@ from torch import Tensor
 
 from vislang.convert.keys import ConversionError, Keys, Slot, fill
 from vislang.convert.settings import Settings
-from vislang.models.flamingo.bridge import FlamingoConfig
 from vislang.models.flamingo.collate import IGNORED, Batch
+from vislang.models.flamingo.config import FlamingoConfig
 from vislang.models.flamingo.converted import ConvertedFlamingo
 from vislang.models.flamingo.model import Flamingo
 from vislang.models.flamingo.prefill import NextSteps, Runner

@@ -111,7 +111,7 @@ def _rank(model: Any, task: TaskSide) -> str | None:
 
 def _decide(model: Any, task: TaskSide) -> str | None:
     if not isinstance(model, Decides):
-        return f"has no head for a target of the kind {task.kind}"
+        return f"has no head for targets of the kind {task.kind}"
     return model.why_undecided(task.kind, task.labels)
 
 

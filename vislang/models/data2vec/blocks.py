@@ -62,22 +62,22 @@ class EncoderConfig:
             raise UserError(f"drop_path is {list(self.drop_path)}; both must be at least 0 and below 1.")
 
     def blocks(self, depth: int, drop_path: Sequence[float] = (0.0, 0.0)) -> nn.ModuleList:
-        """So many blocks of this shape."""
+        """Blocks of this shape; the rate of ``drop_path`` rises from the first to the last."""
         rates = torch.linspace(drop_path[0], drop_path[1], depth).tolist()
         return nn.ModuleList(
             EncoderBlock(
                 self.width,
                 self.heads,
                 self.mlp_width,
-                self.norm_first,
-                self.eps,
-                self.affine,
-                self.activation,
-                self.layer_scale,
-                self.dropout,
-                self.attention_dropout,
-                self.activation_dropout,
-                rate,
+                norm_first=self.norm_first,
+                eps=self.eps,
+                affine=self.affine,
+                activation=self.activation,
+                layer_scale=self.layer_scale,
+                dropout=self.dropout,
+                attention_dropout=self.attention_dropout,
+                activation_dropout=self.activation_dropout,
+                drop_path=rate,
             )
             for rate in rates
         )

@@ -155,10 +155,10 @@ class Collator:
             text.mask_id,
             config.vocabulary_size,
             generator,
-            rate,
-            masking.replaced,
-            masking.randomised,
-            masking.span,
+            rate=rate,
+            replaced=masking.replaced,
+            randomised=masking.randomised,
+            span=masking.span,
         )
         return Masked("text", values, masked.mask, masked.input_ids if v1 else None, padding)
 

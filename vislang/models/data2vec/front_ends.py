@@ -309,11 +309,11 @@ class TextFrontEnd(FrontEnd):
         local = TokenEmbedding(
             config.vocabulary_size,
             encoder.width,
-            config.max_length,
-            config.padding_id,
-            config.positions,
-            config.embedding_norm,
-            config.embedding_eps,
+            max_length=config.max_length,
+            padding_id=config.padding_id,
+            positions=config.positions,
+            norm=config.embedding_norm,
+            eps=config.embedding_eps,
             scale=config.scale_embedding,
             zero_padding=config.zero_padding,
         )

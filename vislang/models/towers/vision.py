@@ -180,8 +180,8 @@ class TransformersVision(VisionTower):
             self.width = self(torch.zeros(1, 3, side, side)).shape[-1]
         except (RuntimeError, ValueError) as error:
             raise TowerError(
-                f"image_size {side}: vision tower {name!r} reads no such images ({' '.join(str(error).split())}). Leave "
-                "image_size out to take the tower's own."
+                f"image_size {side}: vision tower {name!r} reads no such images ({' '.join(str(error).split())}). "
+                "Leave image_size out to take the tower's own."
             ) from error
 
     def preprocess(self, image: Pillow.Image) -> Float[Tensor, "channels height width"]:
