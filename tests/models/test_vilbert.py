@@ -59,7 +59,7 @@ def test_a_preset_that_does_not_exist_is_named():
     [
         ({"co_attention_layers": ((2, 0), (1, 1))}, "must not decrease"),
         ({"co_attention_layers": ((1, 0), (4, 1))}, "the text stream's 3 layers"),
-        ({"width": 30}, "no multiple of 4 heads"),
+        ({"width": 30}, "not a multiple of 4 heads"),
         ({"heads": 0}, "streams.heads is 0; it must be at least 1"),
     ],
 )

@@ -49,7 +49,7 @@ class DecoderConfig:
         must_be_at_least(0, self, "projection_layers", "noise", of="decoder.")
         must_be_above_zero(self, "projection_ratio", of="decoder.")
         if self.width % self.groups:
-            raise UserError(f"decoder.width {self.width} is no multiple of {self.groups} groups.")
+            raise UserError(f"decoder.width {self.width} is not a multiple of {self.groups} groups.")
 
 
 def regression_head(width: int, layers: int) -> nn.Sequential:
