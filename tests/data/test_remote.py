@@ -102,7 +102,7 @@ def test_records_and_media_over_http(server):
     assert image.decode().getpixel((3, 3)) == (255, 0, 0)
     assert image.content_hash == Image(png("red")).content_hash
     assert [str(problem) for problem in problems] == [
-        f"{address}:2: {server.address}/images/none.png: no such file. Check the path; paths in a JSON Lines file are "
+        f"{address}:2: {server.address}/images/none.png: no such file. Check the path. In a JSON Lines file, paths are "
         "relative to that file."
     ]
     assert problems[0].kind == "missing media"
@@ -162,7 +162,7 @@ def test_check_and_show_over_http(server, tmp_path, capsys):
     found = json.loads(capsys.readouterr().out)
     assert (found["good"], [bad["kind"] for bad in found["bad"]]) == (1, ["missing media"])
     assert main(["data", "show", address, "-o", str(tmp_path / "page.html")]) == 0
-    assert "1 of 1 good records, and 1 bad (" in capsys.readouterr().out
+    assert "1 of 1 good records, 1 bad (" in capsys.readouterr().out
     assert (tmp_path / "page.html").read_text().count("data:image/png;base64,") == 1
 
 

@@ -1,4 +1,4 @@
-"""The data of a run: what each stream is trained on, watched on while training, and scored on at the end."""
+"""The data of a run: for each stream, the examples for training, for evaluation during training, and at the end."""
 
 from __future__ import annotations
 
@@ -21,21 +21,22 @@ from vislang.recipe import Recipe, StreamConfig
 from vislang.tasks.retrieval import four_way
 
 CHOICES = ("pairs:", "retrieval:")
-"""Beginnings of sources of pairs of which a model is to choose the one that belongs together."""
+"""Prefixes of sources of pairs from which questions with four choices are made."""
 
-NO_SHOTS = "shots: an example is an image or a video with a question or a caption, and there are none, or too few."
+NO_SHOTS = "shots: a shot is an image or a video with a question or a caption; this stream has none, or too few."
 
 
 @dataclass(frozen=True)
 class StreamData:
-    """A stream of a recipe with its examples; none that are watched or scored are trained on.
+    """A stream of a recipe with its examples; no example of ``watched`` or ``test`` is in ``train``.
 
     Attributes:
-        config: of the stream.
-        train: what is learned from; Indexed where it stays in its files.
-        sample: all of it, or some where it is indexed: what is measured before training is measured on these.
-        watched: a few examples that are held out, for the curves.
-        test: what the trained model is scored on.
+        config: the stream's part of the recipe.
+        train: training examples; Indexed if they stay in their files.
+        sample: all training examples, or a sample of them if they are indexed. What is measured before training is
+            measured on these.
+        watched: a few held-out examples for the curves during training.
+        test: examples on which the trained model is scored.
     """
 
     config: StreamConfig
@@ -52,11 +53,11 @@ class StreamData:
 
 @dataclass(frozen=True)
 class StreamsRead:
-    """What the streams of a recipe hold.
+    """The data of a run.
 
     Attributes:
-        streams: one of each.
-        bad_records: those that were left out.
+        streams: the streams, in the recipe's order.
+        bad_records: the skipped records.
         indexed: the sources that are indexed.
     """
 
@@ -66,20 +67,20 @@ class StreamsRead:
 
 
 def read_streams(recipe: Recipe, indexed: Collection[str] | None = None) -> StreamsRead:
-    """Read and divide the streams of a recipe.
+    """Read and split the streams of a recipe.
 
     Args:
-        recipe: what it says.
-        indexed: the sources that were indexed when the run was started; None decides by their size.
+        recipe: the recipe.
+        indexed: the sources to index, as a resumed run recorded them; None decides by the number of records.
 
     Raises:
-        DataError: nothing to learn from or to score on, bad records that may not be skipped, or too many of them.
+        DataError: there are no examples for training or scoring, bad records that must not be skipped, or too many.
     """
     bad_records = BadRecords(recipe.skip_bad_records, recipe.max_bad_share)
     configs = [StreamConfig([recipe.data], stream_name(recipe.data))] if isinstance(recipe.data, str) else recipe.data
     if recipe.eval_data is not None and len(configs) > 1:
         raise DataError(
-            "eval_data: one source cannot score several streams; name tasks under evaluate, or leave it out."
+            "eval_data: one source cannot be the test data of several streams. Name tasks under evaluate, or remove it."
         )
     streams, found = [], []
     for config in configs:
@@ -112,19 +113,19 @@ def read_streams(recipe: Recipe, indexed: Collection[str] | None = None) -> Stre
 
 
 def _scored_split(source: str) -> str | None:
-    """The split of a source that models are scored on; None where it has no splits, or names one itself.
+    """The split of a source for scoring; None if it has no splits, or if ``source`` names one.
 
     Raises:
-        DataError: it has splits, none of them is ``test``, and it names none.
+        DataError: it has splits but none is ``test``, and ``source`` names none.
     """
     splits = splits_of(source)
     if splits and "test" not in splits:
-        raise DataError(f"eval_data {source}: name a split behind a colon; there are {', '.join(splits)}.")
+        raise DataError(f"eval_data {source}: add a split after a colon. The splits are {', '.join(splits)}.")
     return "test" if splits else None
 
 
 def _divided(config: StreamConfig, everything: Sequence[Example], test: list[Example], recipe: Recipe) -> StreamData:
-    """A stream as the recipe divides it."""
+    """A stream, split as the recipe says."""
     train, held = (_completed(side, config) for side in hold_out(everything, recipe.hold_out))
     train = _with_shots(train[: recipe.limit or None], config.shots, recipe.train.seed)
     return _stream(config, held, _completed(test, config), recipe, train, train)
@@ -133,11 +134,12 @@ def _divided(config: StreamConfig, everything: Sequence[Example], test: list[Exa
 def _divided_indexed(
     config: StreamConfig, everything: Indexed, test: list[Example], recipe: Recipe, bad_records: BadRecords
 ) -> StreamData:
-    """A stream of indexed examples as the recipe divides it; what is measured or scored is read and checked here."""
+    """A stream of indexed examples, split as the recipe says. The media of the sample and of the held-out examples are
+    checked here."""
     if all(source.startswith(CHOICES) for source in config.sources):
         raise DataError(
-            f"{config.name}: a choice is drawn among all pairs, which must be in memory for that. Raise index_above, "
-            "or give fewer pairs."
+            f"{config.name}: the four choices of a question are drawn from all pairs, which must be in memory. Raise "
+            "index_above, or give fewer pairs."
         )
     train, held = hold_out_indexed(everything, recipe.hold_out)
     train = train[: recipe.limit or None].map(OfTask(config.name))
@@ -164,10 +166,10 @@ def _stream(
 ) -> StreamData:
     held, test = _with_own_ids(held), _with_own_ids(test)
     if not train:
-        raise DataError(f"{config.name}: nothing left to learn from; lower hold_out or add records.")
+        raise DataError(f"{config.name}: no records are left for training. Lower hold_out, or add records.")
     asks = any(example.target is not None for example in sample)
     if asks and not held and not test and recipe.evaluate is None:
-        raise DataError(f"{config.name}: nothing left to score on; raise hold_out, or name eval_data.")
+        raise DataError(f"{config.name}: no records are left for scoring. Raise hold_out, or set eval_data.")
     return StreamData(
         config,
         train,
@@ -179,23 +181,23 @@ def _stream(
 
 @dataclass(frozen=True)
 class OfTask:
-    """Changes an example into one of a task."""
+    """Sets the task of an example."""
 
     task: str
 
     def __call__(self, example: Example) -> Example:
-        """The same example as one of the task."""
+        """The example with the task."""
         return replace(example, task=self.task)
 
 
 @dataclass(frozen=True)
 class AfterShots:
-    """Puts so many others before each question or caption; they follow from the seed and from the example's name.
+    """Adds shots to an example. They depend on the seed and on the name of the example only.
 
     Attributes:
-        pool: what they are drawn from.
-        count: how many.
-        seed: of the draw.
+        pool: the examples to draw from.
+        count: the number of shots.
+        seed: the seed of the draw.
     """
 
     pool: Sequence[Example]
@@ -203,10 +205,10 @@ class AfterShots:
     seed: int
 
     def __call__(self, example: Example) -> Example:
-        """The example after its shots; what is verbatim, a page say, as it stands.
+        """The example with shots; a verbatim example, such as a page, is not changed.
 
         Raises:
-            DataError: among a hundred records for each shot there are too few that can be one.
+            DataError: too few of a hundred drawn records per shot can be shots.
         """
         if example.wording.verbatim:
             return example
@@ -222,14 +224,14 @@ class AfterShots:
 
 
 def _completed(examples: Sequence[Example], config: StreamConfig) -> list[Example]:
-    """The examples of one side as examples of the stream's task; pairs become choices among four, drawn within it."""
+    """The examples of one split, with the stream's task; pairs become choices among four captions of that split."""
     if all(source.startswith(CHOICES) for source in config.sources):
         examples = four_way(examples)
     return [replace(example, task=config.name) for example in examples]
 
 
 def _with_own_ids(examples: list[Example]) -> list[Example]:
-    """The examples with ids by which predictions can be told apart: several files may have a record 1 each."""
+    """The examples with unique ids for their predictions; each of several files may have a record 1."""
     if len({example.id for example in examples}) == len(examples):
         return examples
     counts: Counter[str] = Counter()
@@ -242,7 +244,7 @@ def _with_own_ids(examples: list[Example]) -> list[Example]:
 
 
 def _with_shots(examples: list[Example], count: int, seed: int) -> list[Example]:
-    """Each question or caption after so many others; what is verbatim, a page say, as it stands."""
+    """Each question or caption with ``count`` others as shots; verbatim examples such as pages are left."""
     if not count:
         return examples
     templated = [example for example in examples if not example.wording.verbatim]
@@ -260,15 +262,15 @@ def _with_shots(examples: list[Example], count: int, seed: int) -> list[Example]
 
 
 def stream_name(source: str) -> str:
-    """What to call the only stream of a run: the benchmark, the set, or the file without its ending."""
+    """The name of the only stream of a run: that of the benchmark, the set, or the file without its extension."""
     kind, colon, _ = source.partition(":")
     return kind if colon and not is_address(source) else Path(source.partition("?")[0]).stem
 
 
 def counts(streams: Sequence[StreamData]) -> str:
-    """How many examples each stream has, in a line."""
+    """The numbers of examples of each stream, in one line."""
     return "; ".join(
-        f"{stream.name}: {len(stream.train):,} examples to train on, {len(stream.watched):,} to watch, "
-        f"{len(stream.test):,} to score on"
+        f"{stream.name}: {len(stream.train):,} examples for training, {len(stream.watched):,} for evaluation "
+        f"during training, {len(stream.test):,} for the final evaluation"
         for stream in streams
     )
