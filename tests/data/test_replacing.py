@@ -62,7 +62,7 @@ def test_a_bad_record_that_may_not_be_replaced_is_named(examples, tmp_path):
 
 def test_where_all_are_bad_it_ends(tmp_path):
     records = indexed(lines_of(tmp_path / "my.jsonl", {"image": "gone.png", "text": "x"}))
-    with pytest.raises(DataError, match=r"100 records in turn are bad; the last one: .*gone\.png: no such file"):
+    with pytest.raises(DataError, match=r"100 records in a row are bad\. The last one: .*gone\.png: no such file"):
         Batches(records, lambda e, seed: e[0].media[0].decode(), 7, True).batch([0], 5)
 
 

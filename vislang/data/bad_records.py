@@ -1,11 +1,11 @@
-"""The bad records of a run: counted by kind, listed in a file. Too many of them stop it."""
+"""The bad records of a run: counted by kind and listed in a file. Too many of them stop the run."""
 
 from __future__ import annotations
 
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -14,71 +14,72 @@ from vislang.data.index import IndexedFile
 from vislang.data.problems import DataError, Problem, must_be_good
 
 FILE = "bad_records.jsonl"
-"""The list, in the folder of a run."""
+"""The name of the list in the folder of a run."""
 
 ALWAYS_ALLOWED = 10
-"""So many bad records never stop a run that may skip some."""
+"""This many bad records never stop a run that skips bad records."""
 
 
 class BadRecords:
-    """Collects the bad records that are left out while data are read, and those that are replaced while training.
+    """The records that are skipped when the data are read, and those that are replaced during training.
 
     Args:
-        skip: whether bad records may be left out at all.
-        max_share: of the records that were read, checked or drawn, at most so many may be bad.
+        skip: whether bad records may be skipped; otherwise they are an error.
+        max_share: the largest share of bad records among those that were read, checked or drawn.
 
     Attributes:
-        kinds: how many there are, by kind.
+        kinds: the number of bad records of each kind.
     """
 
     def __init__(self, skip: bool = False, max_share: float = 0.01):
         self.skip, self.max_share = skip, max_share
         self.kinds: Counter[str] = Counter()
         self._files: list[IndexedFile] = []
-        self._found: dict[tuple[str, int], Problem] = {}
-        self._replaced: dict[tuple[str, int], dict[str, Any]] = {}
+        self._found: dict[tuple[str, int | str], Problem] = {}
+        self._replaced: dict[tuple[str, int | str], dict[str, Any]] = {}
         self._shares: dict[str, tuple[int, int]] = {}
         self._path: Path | None = None
 
     @property
     def count(self) -> int:
-        """How many there are."""
+        """The number of bad records."""
         return self.kinds.total()
 
     def add_file(self, file: IndexedFile) -> None:
-        """Add those that were found when a file was indexed."""
+        """Add the bad records that were found when a file was indexed."""
         self._files.append(file)
         self.kinds += file.faults
         self._see("read", file.faults.total(), file.faults.total() + len(file))
 
     def add(self, problems: Iterable[Problem], records: int, how: str = "read") -> None:
-        """Add those among so many records in memory, and how they were found: ``read`` or ``checked``."""
-        new = {(problem.file, problem.line): problem for problem in problems}
+        """Add problems that were found among ``records`` records; ``how`` is ``read`` or ``checked``."""
+        new = {_key(vars(problem)): problem for problem in problems}
         self.kinds += Counter(problem.kind for key, problem in new.items() if key not in self._found)
         self._found |= new
         self._see(how, len(new), records)
 
     def check(self) -> None:
-        """See that the data may be trained on.
+        """Raise an error if the data cannot be trained on.
 
         Raises:
-            DataError: there are bad records and none may be left out, or too many.
+            DataError: there are bad records and ``skip`` is off, or there are too many.
         """
         must_be_good(list(islice(self._listed(), 10)), self.skip, count=self.count)
         for how, (bad, records) in self._shares.items():
             self._check_share(bad, records, how)
 
     def start(self, folder: Path, done: int = 0) -> None:
-        """Write the list into the folder of a run, and keep it up to date from here on.
+        """Write the list into the folder of a run; later additions are appended to it.
 
         Args:
-            folder: of the run.
-            done: steps that a resumed run has behind it; what was replaced later is going to be replaced again.
+            folder: the folder of the run.
+            done: the number of steps done before a resume. Records that were replaced after that step are dropped from
+                the list, because the resumed run replaces them again.
         """
         self._path = folder / FILE
         before = self._path.read_text(encoding="utf-8").splitlines() if self._path.is_file() else []
         for row in (json.loads(line) for line in before if line.endswith("}")):
-            key = (row["file"], row["line"])
+            key = _key(row)
             if 0 < row.get("step", 0) <= done and key not in self._found:
                 self._replaced[key] = row
                 self.kinds[row["kind"]] += 1
@@ -93,18 +94,18 @@ class BadRecords:
         os.replace(unfinished, self._path)
 
     def replaced(self, problems: Iterable[Problem], step: int, drawn: int) -> None:
-        """Add records that were replaced by others; one that was replaced before counts once.
+        """Add records that were replaced during training. A record that was replaced before is counted once.
 
         Args:
-            problems: what is wrong with them.
-            step: of the training in which they were.
-            drawn: how many records were drawn up to this step.
+            problems: the problems of these records.
+            step: the training step.
+            drawn: the number of records drawn up to this step.
 
         Raises:
-            DataError: too many of them are bad.
+            DataError: too many of the drawn records are bad.
         """
         for problem in problems:
-            key = (problem.file, problem.line)
+            key = _key(vars(problem))
             if key in self._replaced:
                 continue
             row = self._replaced[key] = {**vars(problem), "step": step}
@@ -112,13 +113,13 @@ class BadRecords:
                 continue
             self.kinds[problem.kind] += 1
             if self._path is not None:
-                # One write a line, so that several processes can share the file.
+                # Each line is one write, so several processes can append to the file.
                 with self._path.open("ab", buffering=0) as file:
                     file.write((json.dumps(row) + "\n").encode())
         self._check_share(len(self._replaced), drawn, "drawn")
 
     def summary(self) -> str:
-        """How many there are of each kind, such as ``3 bad records (2 missing media, 1 format)``."""
+        """The counts as text, for example ``3 bad records (2 missing media, 1 format)``."""
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in self.kinds.most_common())
         return f"{self.count:,} bad record{'s' if self.count > 1 else ''} ({kinds})"
 
@@ -137,3 +138,8 @@ class BadRecords:
                 f"max_bad_share allows ({100 * self.max_share:g} %): {self.summary()}.{where} Fix the data, or raise "
                 "max_bad_share."
             )
+
+
+def _key(problem: Mapping[str, Any]) -> tuple[str, int | str]:
+    """What identifies a bad record: its file and line, or, in a file without lines, the message."""
+    return problem["file"], problem["line"] or problem["message"]

@@ -1,7 +1,7 @@
-"""The index of a file of records: where each one lies, so that any of them is read without those before it.
+"""The index of a file of records: the position of each record, so that any of them can be read directly.
 
-It is made once, in one pass that checks the fields of every record, and kept in the cache until the file changes. It is
-read from disk, entry by entry: neither it nor the records take memory.
+One pass checks the fields of every record and writes the index into the cache, where it stays until the file changes.
+Entries are read from disk one by one, so neither the index nor the records take memory.
 """
 
 from __future__ import annotations
@@ -28,43 +28,43 @@ from vislang.data.record_file import RecordFile
 from vislang.example import Example, Label, kind_of
 
 VERSION = 1
-"""Of the form of an index."""
+"""The version of the format of an index."""
 
 ENTRY = np.dtype([("offset", "<u8"), ("size", "<u4"), ("number", "<u4"), ("lowest", "<u4"), ("highest", "<u4")])
 """An entry of an index.
 
-``offset`` and ``size`` say where the record lies, ``number`` is its line or row. ``lowest`` and ``highest`` are of the
-hashes of its media, by their names (:func:`media_hashes`).
+``offset`` and ``size`` are the position of the record, ``number`` is its line or row. ``lowest`` and ``highest`` are the
+lowest and the highest of its :func:`media_hashes`.
 """
 
 UNPACK = struct.Struct("<QIIII").unpack
-"""One entry as numbers, without numpy's start."""
+"""Unpacks one entry, faster than numpy does."""
 
 CHUNK = 65_536
-"""Entries that are written, or read through, together."""
+"""The number of entries that are written or scanned at a time."""
 
 MOST_BAD = 0.5
-"""Share of bad records above which a file is not what it was taken for."""
+"""If a larger share of the records is bad, the file is in another format, and indexing stops."""
 
 FIRST = 1000
-"""Records that are read before that share counts."""
+"""The number of records after which that share is checked."""
 
-CHANGED = "was changed, or taken away, while it was read. Start again."
+CHANGED = "the file was changed or removed while it was being read. Start again."
 
 
 class IndexedFile(Sequence[Example]):
-    """The good records of a file, in their order, each read when it is asked for. It can be pickled.
+    """The good records of a file, in order. Each is read when it is accessed. It can be pickled.
 
     Args:
-        file: the file. Its index is made if there is none.
-        progress: called with (records or bytes done, of how many).
+        file: the file. Its index is made if it does not exist.
+        progress: called with (records or bytes done, records or bytes in all).
 
     Attributes:
-        faults: how many bad records there are, by kind.
-        firsts: for each kind of target, and each label, the first example with it.
+        faults: the number of bad records of each kind.
+        firsts: the index of the first example with each kind of target and with each label.
 
     Raises:
-        DataError: the file cannot be read, has no record in it, or most of them are bad.
+        DataError: the file cannot be read, contains no record, or most of its records are bad.
     """
 
     def __init__(self, file: RecordFile, progress: Progress | None = None):
@@ -96,16 +96,16 @@ class IndexedFile(Sequence[Example]):
         except (OSError, RecordError, LookupError, struct.error):
             example = None
         if example is None:
-            # It was a good record when the index was made.
+            # The record was good when the index was made.
             raise DataError(f"{self.file.origin}: {CHANGED}")
         return example
 
     def entries(self, first: int, count: int) -> np.ndarray:
-        """A part of the index: (count,) of :data:`ENTRY`, fewer at the end."""
+        """Entries of the index, an array (count,) of :data:`ENTRY`; fewer at the end."""
         return np.fromfile(self._entries, ENTRY, count, offset=first * ENTRY.itemsize)
 
     def chunks(self) -> Iterator[tuple[int, np.ndarray]]:
-        """The whole index, a part at a time: the number of the first entry, and the entries."""
+        """The whole index in parts: the index of the first entry, and the entries."""
         for first in range(0, len(self), CHUNK):
             yield first, self.entries(first, CHUNK)
 
@@ -117,8 +117,8 @@ class IndexedFile(Sequence[Example]):
 
 
 def media_hashes(example: Example) -> list[int]:
-    """32-bit hashes of the names of an example's media, or of their bytes where they have no name; of the text where
-    there are no media."""
+    """32-bit hashes of the names of an example's media (of the bytes, if there is no name). Without media, the hash of
+    the text."""
     media = example.documents()[0].media
     if not media:
         return [_hash("".join(part for part in example.prompt.parts if isinstance(part, str)).encode())]
@@ -131,7 +131,7 @@ def _hash(content: bytes) -> int:
 
 
 def _state_of(file: RecordFile) -> str:
-    """What changes when the file does."""
+    """The size and modification time of a file, by which a change is noticed."""
     try:
         found = file.path.stat()
     except OSError as error:
@@ -140,7 +140,7 @@ def _state_of(file: RecordFile) -> str:
 
 
 def _index_of(file: RecordFile, state: str, progress: Progress | None) -> Path:
-    """The folder of a file's index, which is made if there is none.
+    """The folder of a file's index. The index is made if it does not exist.
 
     Raises:
         DataError: see :class:`IndexedFile`.
@@ -149,7 +149,7 @@ def _index_of(file: RecordFile, state: str, progress: Progress | None) -> Path:
     named = f"{VERSION} {file.reader} {file.origin} {file.path.absolute()}"
     parent = cache_folder("indexes", hashlib.sha256(named.encode()).hexdigest()[:32])
     index = parent / hashlib.sha256(state.encode()).hexdigest()[:32]
-    # Processes of one run need the same index at the same time.
+    # The processes of one run need the same index at the same time.
     with FileLock(parent / "lock"):
         if not (index / "about.json").is_file():
             with writing(parent), tempfile.TemporaryDirectory(dir=parent, prefix=".unfinished-") as unfinished:
@@ -167,7 +167,7 @@ def _index_of(file: RecordFile, state: str, progress: Progress | None) -> Path:
 
 
 def _made(file: RecordFile, folder: Path, progress: Progress | None) -> dict[str, Any]:
-    """Write the index of a file into a folder; returns what is recorded beside it."""
+    """Write the index of a file into a folder; returns the content of ``about.json``."""
     firsts: dict[str, int] = {}
     faults: Counter[str] = Counter()
     entries: list[tuple[int, int, int, int, int]] = []
@@ -183,7 +183,7 @@ def _made(file: RecordFile, folder: Path, progress: Progress | None) -> dict[str
                 if good + faults.total() >= FIRST and faults.total() > MOST_BAD * (good + faults.total()):
                     raise DataError(
                         f"{file.origin}: {faults.total():,} of the first {good + faults.total():,} records are bad. "
-                        f"The last of them: {problem}"
+                        f"The last one: {problem}"
                     ) from None
                 continue
             if example is None:

@@ -1,4 +1,4 @@
-"""Examples that stay in their files: a sequence of any length that takes no memory."""
+"""Examples that stay in their files: a sequence of any length that takes hardly any memory."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from vislang.data.record_file import CheckedMedia
 from vislang.example import Example
 
 INDEX_ABOVE = 500_000
-"""Sources of files with more records than this are indexed for training, unless a recipe says otherwise."""
+"""By default, sources of files with more records than this are indexed for training."""
 
 SAMPLE = 20_000
-"""Examples on which is measured what cannot be measured on all of a long sequence."""
+"""The number of examples in a sample, on which vocabularies, statistics and so on are measured."""
 
 BLOCK = 100
-"""Neighbours that are sampled together: those are read quickly in every format."""
+"""The number of consecutive examples that are sampled together; every format reads these fast."""
 
 THREADS = 8
-"""Examples whose media are checked at a time; most of that time is spent waiting for a disk or a network."""
+"""Threads that check media; they mostly wait for the disk or the network."""
 
 
 class Indexed(Sequence[Example]):
-    """Examples of several files and lists, one after the other. It can be pickled.
+    """The examples of several files and lists, one after the other. It can be pickled.
 
     Args:
-        parts: files with an index, and lists.
-        left_out: sorted numbers of examples that are left out, counted over all parts.
-        changes: functions of an example, applied in turn to each that is read.
-        bounds: the first of those that are left, and the one after the last; None for all.
+        parts: indexed files, and lists.
+        left_out: sorted numbers of the examples that are left out. Numbers count the examples of all parts.
+        changes: functions of an example that are applied, in order, to each example that is read.
+        bounds: the range of the remaining examples that belong to the sequence; None for all.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Indexed(Sequence[Example]):
         self.left_out = np.asarray(left_out, dtype=np.int64)
         self.starts = [0, *accumulate(len(part) for part in self.parts)]
         self.bounds = bounds or (0, self.starts[-1] - len(self.left_out))
-        # Before position p, so many are left out as there are values up to p in here.
+        # The number of examples left out before position p is the number of values up to p in this array.
         self._skipped = self.left_out - np.arange(len(self.left_out))
 
     def __len__(self) -> int:
@@ -65,7 +65,7 @@ class Indexed(Sequence[Example]):
         if isinstance(index, slice):
             start, stop, step = index.indices(len(self))
             if step != 1:
-                raise ValueError("a part of indexed examples is a range of neighbours")
+                raise ValueError("indexed examples are sliced with a step of 1 only")
             first = self.bounds[0]
             return Indexed(self.parts, self.left_out, self.changes, (first + start, first + max(start, stop)))
         if not -len(self) <= index < len(self):
@@ -74,7 +74,7 @@ class Indexed(Sequence[Example]):
         return self.numbered(position + int(np.searchsorted(self._skipped, position, side="right")))
 
     def numbered(self, number: int) -> Example:
-        """An example by its number over all parts, whether it is left out or not."""
+        """An example by its number, even if it is left out."""
         part = bisect_right(self.starts, number) - 1
         example = self.parts[part][number - self.starts[part]]
         for change in self.changes:
@@ -83,26 +83,26 @@ class Indexed(Sequence[Example]):
 
     @property
     def files(self) -> list[IndexedFile]:
-        """The parts that are files."""
+        """The indexed files."""
         return [part for part in self.parts if isinstance(part, IndexedFile)]
 
     @property
     def faults(self) -> Counter[str]:
-        """How many bad records there are in the files, by kind."""
+        """The number of bad records of each kind in the files."""
         return sum((file.faults for file in self.files), Counter())
 
     def map(self, change: Callable[[Example], Example]) -> Indexed:
-        """The same examples, each changed when it is read."""
+        """The same examples with a further change."""
         return Indexed(self.parts, self.left_out, (*self.changes, change), self.bounds)
 
     def without(self, numbers: np.ndarray) -> Indexed:
-        """The same examples but for some, given by their sorted numbers over all parts; of a whole sequence."""
+        """A complete sequence without the examples of these sorted numbers."""
         assert not len(self.left_out)
         return Indexed(self.parts, numbers, self.changes)
 
     def sample(self, most: int = SAMPLE) -> list[Example]:
-        """Some of the examples, spread evenly; of each kind of target and each label the first one is among them, so
-        that all labels are known."""
+        """A sample in evenly spaced blocks, all examples if there are no more than ``most``. It includes the first
+        example of each kind of target and of each label, so that all labels are known."""
         if len(self) <= most:
             return list(self)
         blocks = max(1, most // BLOCK)
@@ -119,33 +119,28 @@ class Indexed(Sequence[Example]):
 
 
 def joined(parts: Iterable[Sequence[Example]]) -> Sequence[Example]:
-    """Examples of several sources one after the other: a list, unless one of them is indexed."""
+    """The examples of several sources, one after the other: a list, or Indexed if one of them is."""
     flat = [inner for part in parts for inner in (part.parts if isinstance(part, Indexed) else (part,))]
     if any(isinstance(part, IndexedFile) for part in flat):
         return Indexed(flat)
     return [example for part in flat for example in part]
 
 
-def sample_of(examples: Sequence[Example]) -> Sequence[Example]:
-    """Examples on which to measure what is measured and not learned: all of a list, a sample of what is indexed."""
-    return examples.sample() if isinstance(examples, Indexed) else examples
-
-
 def expanded(
     examples: Sequence[Example], expand: Callable[[Sequence[Example]], Sequence[Example]]
 ) -> Sequence[Example]:
-    """What a step draws from. Indexed records are drawn as they are: each has one reference at most."""
+    """The expanded examples. Indexed examples have at most one reference each and need no expansion."""
     return examples if isinstance(examples, Indexed) else expand(examples)
 
 
 def with_good_media(
     examples: Sequence[Example], progress: Progress | None = None
 ) -> tuple[list[Example], list[Problem]]:
-    """Those of some examples whose media can be decoded, and what is wrong with the others.
+    """The examples whose media can be decoded, and the problems of the others.
 
     Args:
-        examples: as they were read from an index.
-        progress: called with (examples checked, of how many).
+        examples: examples of an index.
+        progress: called with (examples checked, examples in all).
     """
     checked = CheckedMedia()
 
@@ -169,7 +164,7 @@ def with_good_media(
 
 
 def problem_of(example: Example, error: Exception) -> Problem:
-    """What is wrong with an example, by the file and the line that it names."""
+    """The problem of an example, with the file and line of its name."""
     file, _, line = example.name.rpartition(":")
     kind = getattr(error, "kind", "fields")
     return Problem(file, int(line), str(error), kind) if line.isdigit() else Problem(example.name, 0, str(error), kind)

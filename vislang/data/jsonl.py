@@ -20,24 +20,21 @@ from vislang.document import MAX_PIXELS
 from vislang.example import Example
 
 CHUNK = 1 << 20
-"""Bytes that are read at a time to count lines."""
+"""The number of bytes read at a time to count lines."""
 
 MakeExample = Callable[[dict[str, Any], str, int, Folder], Example | None]
-"""A record, the name of its file, its number and its folder -> an example; None where nothing in it is to be learned.
-Raises a RecordError."""
+"""Makes an example from a record, the origin of its file, its number and the folder of its file. Returns None if the
+record is not used, and raises a RecordError if it is bad."""
 
 
 class JsonLines(RecordFile):
     """A JSON Lines file.
 
     Args:
-        origin: its path or address.
-        reader: the name of ``make``, for the index.
-        make: makes an example of a record.
-        path: where it lies, if that is not ``origin``.
-        forms: what a record looks like, for messages.
-        wanted: what the file should be, for messages.
-        empty: what to say where no record is in it.
+        origin, reader, path, empty: see :class:`RecordFile`.
+        make: makes the example of a record.
+        forms: the forms of a record, for messages.
+        wanted: the expected kind of file, for messages.
     """
 
     def __init__(
@@ -63,7 +60,7 @@ class JsonLines(RecordFile):
         return lines + (last != b"\n")
 
     def scan(self, extract: Path | None = None, progress: Progress | None = None) -> Iterator[Raw]:
-        """See :class:`RecordFile`; lines are read in place, and blank ones passed over."""
+        """See :class:`RecordFile`; blank lines are skipped."""
         total = 0 if progress is None else self.count()
         offset = 0
         with self._opened() as file:
@@ -97,9 +94,9 @@ def own_records(origin: str, targets: bool = True, path: Path | None = None) -> 
     """A user's own records; see :mod:`vislang.data.record`.
 
     Args:
-        origin: path or address of the file.
-        targets: whether a record without a target is a bad one.
-        path: where it lies, if that is not ``origin``.
+        origin: the path or address of the file.
+        targets: whether a record without a target is bad.
+        path: the local path, if it is not ``origin``.
     """
     reader = "own records" if targets else "own records without targets"
     return JsonLines(origin, reader, partial(example_of, targets=targets), path)
@@ -112,26 +109,26 @@ def read_jsonl(
     targets: bool = True,
     max_pixels: int = MAX_PIXELS,
 ) -> list[Example]:
-    """Read and check a file of own records; each medium is decoded once, however many records name it.
+    """Read and check a file of own records; see :func:`~vislang.data.record_file.checked`.
 
     Args:
         path: the file.
-        problems: bad records are added to it, and left out.
-        progress: called with (lines read, of how many).
-        targets: whether a record without a target is a bad one.
-        max_pixels: limit of an image.
+        problems: bad records are skipped, and their problems are added to this list.
+        progress: called with (lines read, lines in all).
+        targets: whether a record without a target is bad.
+        max_pixels: the largest number of pixels of an image.
 
     Raises:
-        DataError: the file cannot be read, or holds no record at all.
+        DataError: the file cannot be read, or contains no records.
     """
     return read_all(own_records(str(path), targets), problems, progress, max_pixels)
 
 
 def parse_record(line: bytes, forms: str = FORMS) -> dict[str, Any]:
-    """A line as a JSON object.
+    """The JSON object on a line.
 
     Raises:
-        RecordError: it is none, or has a key twice; ``forms`` says what is wanted.
+        RecordError: there is none, or a key occurs twice. The message names the ``forms`` of a record.
     """
     try:
         text = line.decode("utf-8")

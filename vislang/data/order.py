@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 
 LONG = 1 << 22
-"""So many examples are shuffled in memory, which takes 32 MiB; more are permuted one by one."""
+"""Up to this many examples the order is kept in memory (32 MiB); the order of more is computed index by index."""
 
 
 class Shuffled:
@@ -43,12 +43,12 @@ class Shuffled:
 class Permutation:
     """A pseudo-random permutation of ``range(size)`` that takes no memory.
 
-    A Feistel network permutes the numbers of an even number of bits; a result outside the range is permuted again until
-    it lies inside (Black and Rogaway 2002, "Ciphers with arbitrary finite domains", section 4: cycle walking).
+    A Feistel network permutes all numbers of an even number of bits. A result outside the range is permuted again until
+    it is inside (cycle walking; Black and Rogaway 2002, "Ciphers with Arbitrary Finite Domains").
 
     Args:
         size: at least one.
-        seed: any number; each has its own permutation.
+        seed: selects the permutation.
     """
 
     ROUNDS = 4
@@ -72,7 +72,7 @@ class Permutation:
 
 
 def _mixed(number: int) -> int:
-    """A number of 64 bits, each of which depends on all bits of ``number`` (SplitMix64, Steele et al. 2014)."""
+    """A 64-bit hash of a number (SplitMix64, Steele et al. 2014)."""
     number = (number + 0x9E3779B97F4A7C15) & 0xFFFFFFFFFFFFFFFF
     number = ((number ^ (number >> 30)) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
     number = ((number ^ (number >> 27)) * 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF

@@ -1,4 +1,4 @@
-"""Parquet files of records: rows with the columns of a format."""
+"""Parquet files of records: each row is a record, each column a key."""
 
 from __future__ import annotations
 
@@ -17,20 +17,17 @@ from vislang.data.record_file import Raw, RecordFile
 from vislang.example import Example
 
 ROWS = 256
-"""Rows that are read, and written, together."""
+"""The number of rows that are read and written at a time."""
 
 
 class ParquetFile(RecordFile):
-    """A Parquet file. Its row groups are too large to read one for each record, so an index copies its columns into an
-    Arrow file, which is mapped into memory.
+    """A Parquet file. Reading a whole row group for each record would be slow, so the index contains a copy of the
+    columns as an Arrow file, which is memory-mapped.
 
     Args:
-        origin: its path or address.
-        reader: the name of ``make``, for the index.
-        make: makes an example of a row, in which what is null is left out.
-        columns: that it needs; without any, it may have some of :data:`~vislang.data.record.KEYS`, and no others.
-        path: where it lies, if that is not ``origin``.
-        empty: what to say where no record is in it.
+        origin, reader, path, empty: see :class:`RecordFile`.
+        make: makes the example of a row without its null values.
+        columns: the required columns; if empty, any of :data:`~vislang.data.record.KEYS` and no others.
     """
 
     def __init__(
@@ -99,7 +96,7 @@ class ParquetFile(RecordFile):
             ) from None
 
     def _check(self, names: Sequence[str]) -> None:
-        """Raise an error unless the columns are those of the format."""
+        """Raise a DataError unless the columns are those of the format."""
         if self.columns and not set(self.columns) <= set(names):
             have, wanted = ", ".join(sorted(names)), " and ".join(self.columns)
             raise DataError(f"{self.origin}: has the columns {have}; wanted are {wanted}.")
@@ -117,9 +114,9 @@ def own_rows(origin: str, targets: bool = True, path: Path | None = None) -> Par
     """A user's own records in Parquet; see :mod:`vislang.data.record`.
 
     Args:
-        origin: path or address of the file.
-        targets: whether a record without a target is a bad one.
-        path: where it lies, if that is not ``origin``.
+        origin: the path or address of the file.
+        targets: whether a record without a target is bad.
+        path: the local path, if it is not ``origin``.
     """
     reader = "own rows" if targets else "own rows without targets"
     return ParquetFile(origin, reader, partial(example_of, targets=targets), path=path)
@@ -127,7 +124,7 @@ def own_rows(origin: str, targets: bool = True, path: Path | None = None) -> Par
 
 @contextmanager
 def _writer(extract: Path | None) -> Iterator[Any]:
-    """A function that appends a batch of rows to an Arrow file; without a file, it does nothing."""
+    """A function that appends a batch of rows to an Arrow file; it does nothing if ``extract`` is None."""
     writer: Any = None
 
     def write(batch: Any) -> None:

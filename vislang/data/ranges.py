@@ -1,4 +1,4 @@
-"""Parts of files. Opening a file takes longer than reading a record, so files stay open for a while."""
+"""Reading parts of files. Opening a file takes longer than reading a record, so the latest files stay open."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from functools import lru_cache
 from pathlib import Path
 
 OPEN = 256
-"""Files that stay open; systems allow a process about a thousand."""
+"""How many files stay open; a process may usually have about a thousand."""
 
 
 def read_range(path: Path, offset: int, size: int) -> bytes:
-    """A part of a file; shorter where the file ends. Forked processes may share what is open.
+    """A part of a file; it is shorter at the end of the file. Forked processes may share open files.
 
     Raises:
         OSError: the file cannot be read.
@@ -25,11 +25,11 @@ def read_range(path: Path, offset: int, size: int) -> bytes:
 
 
 def forget_open_files() -> None:
-    """From now on read files as they are now, even where they were replaced since they were opened."""
+    """Open files again when they are next read, in case they were replaced."""
     _opened.cache_clear()
 
 
 @lru_cache(maxsize=OPEN)
 def _opened(path: Path) -> io.FileIO:
-    # Closed when it is dropped from the cache and nobody reads from it any more.
+    # The file is closed when the cache drops it.
     return path.open("rb", buffering=0)

@@ -1,4 +1,4 @@
-"""Files of records: what every format has in common, and reading a whole file into memory."""
+"""Files of records: the interface of all formats, and reading a whole file into memory."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from vislang.document import MAX_PIXELS, Audio, Image, MediaError, Medium, Video
 from vislang.example import Example
 
 REMEMBERED = 1_000_000
-"""Media that were decoded and are not decoded again."""
+"""How many decoded media are remembered, so that they are not decoded again."""
 
 
 class Raw(NamedTuple):
-    """A record as its file holds it.
+    """A record before it is parsed.
 
     Attributes:
-        number: of its line or row, from 1.
-        content: the record itself.
-        offset, size: where :meth:`RecordFile.content` finds it again.
+        number: its line or row, from 1.
+        content: the record, in a form that depends on the format.
+        offset, size: its position, by which :meth:`RecordFile.content` reads it again.
     """
 
     number: int
@@ -34,16 +34,16 @@ class Raw(NamedTuple):
 
 
 class RecordFile(ABC):
-    """A file of records in some format. It can be pickled.
+    """A file of records. It can be pickled.
 
     Args:
-        origin: its path or address. Messages call it this, and media are relative to it.
-        reader: what makes examples of its records, in a few words: an index is of a file and of this.
-        path: where it lies on this machine, if that is not ``origin``.
-        empty: what to say where no record is in it.
+        origin: the path or address of the file. Messages use it as the name, and media are relative to it.
+        reader: the name of the function that makes the examples. There is one index for each file and reader.
+        path: the local path, if it is not ``origin``.
+        empty: the message if the file contains no records.
 
     Attributes:
-        condition: raises a RecordError where an example is not of the kind that is wanted; None where all are.
+        condition: raises a RecordError for examples of an unwanted kind; None if all kinds are accepted.
     """
 
     def __init__(self, origin: str, reader: str, path: Path | None, empty: str):
@@ -54,7 +54,7 @@ class RecordFile(ABC):
 
     @abstractmethod
     def count(self) -> int:
-        """How many records there are, or a few more: it takes no more than a look at the file.
+        """An upper bound of the number of records, without parsing them.
 
         Raises:
             DataError: the file cannot be read.
@@ -62,11 +62,12 @@ class RecordFile(ABC):
 
     @abstractmethod
     def scan(self, extract: Path | None = None, progress: Progress | None = None) -> Iterator[Raw]:
-        """The records in their order.
+        """All records, in order.
 
         Args:
-            extract: a file to write what cannot be read in place later; None where nothing will be.
-            progress: called with (records or bytes done, of how many).
+            extract: a file for data that :meth:`content` needs, if records cannot be read in place; None if
+                :meth:`content` is not going to be called.
+            progress: called with (records or bytes done, records or bytes in all).
 
         Raises:
             DataError: the file cannot be read.
@@ -74,7 +75,7 @@ class RecordFile(ABC):
 
     @abstractmethod
     def content(self, offset: int, size: int, extract: Path) -> Any:
-        """The record that :meth:`scan` found there.
+        """The content of the record at a position that :meth:`scan` gave.
 
         Raises:
             OSError: it cannot be read.
@@ -82,17 +83,17 @@ class RecordFile(ABC):
 
     @abstractmethod
     def made(self, number: int, content: Any) -> Example | None:
-        """A record as an Example, whatever kind is wanted.
+        """The example of a record, before the condition is checked.
 
         Raises:
-            RecordError: it is a bad one.
+            RecordError: the record is bad.
         """
 
     def example(self, number: int, content: Any) -> Example | None:
-        """A record as an Example; None where it holds nothing to learn from.
+        """The example of a record; None if the record is not used, such as a page without images.
 
         Raises:
-            RecordError: it is a bad one.
+            RecordError: the record is bad.
         """
         example = self.made(number, content)
         if example is not None and self.condition is not None:
@@ -100,7 +101,7 @@ class RecordFile(ABC):
         return example
 
     def problem(self, number: int, content: Any, error: RecordError) -> Problem:
-        """What is wrong with a record."""
+        """The problem of a record."""
         return Problem(self.origin, number, str(error), error.kind)
 
 
@@ -114,16 +115,16 @@ def read_all(
 def checked(
     file: RecordFile, problems: list[Problem], progress: Progress | None = None, max_pixels: int = MAX_PIXELS
 ) -> Iterator[Example]:
-    """Read and check the records of a file; each medium is decoded once, however many records name it.
+    """Read and check the records of a file. A medium that several records name is decoded once.
 
     Args:
         file: the file.
-        problems: bad records are added to it, and left out.
-        progress: called with (records done, of how many).
-        max_pixels: limit of an image.
+        problems: bad records are skipped, and their problems are added to this list.
+        progress: called with (records done, records in all).
+        max_pixels: the largest number of pixels of an image.
 
     Raises:
-        DataError: the file cannot be read, or holds no record at all.
+        DataError: the file cannot be read, or contains no records.
     """
     media = CheckedMedia(max_pixels)
     numbers: dict[str, int] = {}
@@ -148,7 +149,7 @@ def checked(
 
 
 class CheckedMedia:
-    """Media that were decoded: the size of an image, or what is wrong with a medium."""
+    """Checks media by decoding them, and remembers the result."""
 
     def __init__(self, max_pixels: int = MAX_PIXELS):
         self._max_pixels = max_pixels
@@ -156,10 +157,10 @@ class CheckedMedia:
         self._faults: dict[Medium, MediaError] = {}
 
     def check(self, example: Example) -> None:
-        """See that an example can be used.
+        """Check an example.
 
         Raises:
-            RecordError: a medium cannot be decoded, or the box does not lie in the image.
+            RecordError: a medium cannot be decoded, or the box is not inside the image.
         """
         if len(self._sizes) > REMEMBERED:
             self._sizes.clear()
@@ -185,7 +186,7 @@ class CheckedMedia:
 
 
 def must_be_inside(box: Box, size: tuple[int, int]) -> None:
-    """Raise a RecordError unless a box lies in an image of this width and height."""
+    """Raise a RecordError unless a box is inside an image of this width and height."""
     width, height = size
     if not (0 <= box.left < box.right <= width and 0 <= box.top < box.bottom <= height):
         edges = ", ".join(f"{edge:g}" for edge in (box.left, box.top, box.right, box.bottom))

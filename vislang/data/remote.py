@@ -1,4 +1,4 @@
-"""Files at web addresses, read through fsspec: kept in the cache, and read again when they have changed there."""
+"""Files at addresses such as ``https://`` and ``s3://``: read through fsspec and kept in the cache until they change."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from vislang.data.problems import DataError
 from vislang.errors import UserError
 
 SCHEMES = ("https", "http", "s3", "gs", "hf", "memory")
-"""Beginnings of addresses; all others are paths. What they need is in the extra ``remote``, but for ``gs`` (gcsfs)."""
+"""The schemes of addresses. The extra ``remote`` installs what they need, except for ``gs`` (gcsfs)."""
 
 ATTEMPTS = 4
-"""Tries of a request that fails for another reason than a missing file or missing rights."""
+"""How often a failing request is tried, unless the file is missing or access is denied."""
 
 WAIT = 0.5
-"""Seconds before the second try; twice as long before each further one."""
+"""Seconds before the second try; the time doubles with each further one."""
 
 VERSION = ("ETag", "etag", "Last-Modified", "LastModified", "last_modified", "mtime", "created", "md5Hash", "size")
-"""What file systems say of a file that changes when its content does."""
+"""Properties of a file, as file systems call them, that change with its content."""
 
 Found = TypeVar("Found")
 
 
 class RemoteError(UserError):
-    """An address that cannot be read now: no connection, no rights, or a package is missing. No fault of a record."""
+    """An address that cannot be read: no connection, access denied, or a package is missing. The record is not bad."""
 
 
 @dataclass(frozen=True)
@@ -45,15 +45,15 @@ class RemoteFile:
 
     @property
     def name(self) -> str:
-        """What to call it in a message."""
+        """The name in messages."""
         return self.address
 
     @property
     def is_there(self) -> bool:
-        """Whether it exists.
+        """Whether the file exists.
 
         Raises:
-            RemoteError: nobody can tell now.
+            RemoteError: the server does not answer.
         """
         try:
             _version(self.address)
@@ -62,21 +62,21 @@ class RemoteFile:
         return True
 
     def read(self) -> bytes:
-        """Its bytes, from the cache where they were read before and have not changed.
+        """The content of the file, from the cache if it has not changed.
 
         Raises:
             FileNotFoundError: there is no such file.
-            RemoteError: it cannot be read now.
+            RemoteError: the address cannot be read.
         """
         return local_copy(self.address).read_bytes()
 
 
 Folder = Path | str
-"""Where a file lies: a path, or the beginning of an address."""
+"""The folder of a file: a path, or the beginning of an address that ends with a slash."""
 
 
 def is_address(text: str) -> bool:
-    """Whether a source or a medium is named by an address, not by a path.
+    """Whether a text is an address and not a path.
 
     >>> is_address("s3://bucket/a.jsonl"), is_address("pairs:a.jsonl")
     (True, False)
@@ -97,7 +97,7 @@ def folder_of(origin: str) -> Folder:
 
 
 def ending_of(origin: str) -> str:
-    """The ending of a file's name, in small letters.
+    """The extension of a file's name, in lower case.
 
     >>> ending_of("https://host/b.JSONL?key=1.2"), ending_of("a/b")
     ('.jsonl', '')
@@ -106,7 +106,7 @@ def ending_of(origin: str) -> str:
 
 
 def within(folder: Folder, name: str) -> Path | RemoteFile:
-    """The file that a record names: by an address, or relative to the folder of the file that holds the record.
+    """The file that a record names: an address, or a path relative to the folder of the record's file.
 
     >>> within("https://host/a/", "../b/1.png").address
     'https://host/b/1.png'
@@ -122,10 +122,10 @@ def within(folder: Folder, name: str) -> Path | RemoteFile:
 
 
 def matching_addresses(pattern: str) -> list[str]:
-    """The address itself, or those that match it as a pattern with ``*``, sorted.
+    """The addresses that match a pattern with ``*``, sorted; without ``*``, the address itself.
 
     Raises:
-        DataError: none does.
+        DataError: no address matches.
         RemoteError: the addresses cannot be listed.
     """
     scheme = pattern.partition("://")[0]
@@ -139,17 +139,18 @@ def matching_addresses(pattern: str) -> list[str]:
 
 
 def local_copy(address: str, progress: Progress | None = None) -> Path:
-    """A file in the cache with the content of an address, by its ETag, or whatever else tells versions apart.
+    """The copy of a file in the cache, which is downloaded if it is missing or outdated.
 
-    An address is looked up once in a process. One that tells no versions apart is read anew in each.
+    Copies are named by the file's ETag, or by its modification time and size. A process looks up an address once. A
+    file whose server reports none of these is downloaded once by each process.
 
     Args:
-        address: of a file.
-        progress: called with (bytes read, of how many).
+        address: the address of the file.
+        progress: called with (bytes downloaded, bytes in all).
 
     Raises:
         FileNotFoundError: there is no such file.
-        RemoteError: it cannot be read now.
+        RemoteError: the address cannot be read.
         UserError: the cache cannot be written.
     """
     version, size = _version(address)
@@ -166,7 +167,7 @@ def local_copy(address: str, progress: Progress | None = None) -> Path:
         _tried(address, lambda: fs.get_file(path, unfinished, callback=_callback(progress)))
         found = os.path.getsize(unfinished)
         if size is not None and found != size:
-            raise RemoteError(f"{address}: {found:,} bytes came of {size:,}. Try again.")
+            raise RemoteError(f"{address}: the download stopped after {found:,} of {size:,} bytes. Try again.")
         os.replace(unfinished, copy)
     finally:
         Path(unfinished).unlink(missing_ok=True)
@@ -178,7 +179,7 @@ def local_copy(address: str, progress: Progress | None = None) -> Path:
 
 @lru_cache(maxsize=4096)
 def _version(address: str) -> tuple[str, int | None]:
-    """What tells the content of an address from another one that it had or will have, and its size where it is known.
+    """A hash that changes with the content of a file, and the size of the file if the server reports it.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -203,7 +204,7 @@ def _opened(address: str) -> tuple[Any, str]:
         if address.startswith("http"):
             import aiohttp
 
-            # aiohttp gives a whole download five minutes; here only a connection that stands still is given up.
+            # aiohttp stops any download after five minutes by default. Only stalled connections should be stopped.
             timeout = aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=60)
             options = {"client_kwargs": {"timeout": timeout}}
         return fsspec.core.url_to_fs(address, **options)
@@ -212,23 +213,23 @@ def _opened(address: str) -> tuple[Any, str]:
 
 
 def _tried(address: str, request: Callable[[], Found]) -> Found:
-    """The answer to a request; one that fails is tried again, unless the file is missing or forbidden.
+    """The result of a request, which is repeated if it fails.
 
     Raises:
         FileNotFoundError: there is no such file.
-        RemoteError: it cannot be read, now or at all.
+        RemoteError: the address cannot be read.
     """
     for attempt in range(1, ATTEMPTS + 1):
         try:
             return request()
         except Exception as error:
-            # fsspec's file system for HTTP calls every failure a missing file, and keeps the reason.
+            # fsspec reports every HTTP failure as a missing file; the cause is the actual error.
             reason = error.__cause__ if isinstance(error, FileNotFoundError) and error.__cause__ else error
             status = getattr(reason, "status", None)
             if isinstance(reason, FileNotFoundError) or status in (404, 410):
                 raise FileNotFoundError(address) from None
             if isinstance(reason, PermissionError) or status in (401, 403):
-                raise RemoteError(f"{address}: may not be read ({_line(reason)}). Check the rights.") from None
+                raise RemoteError(f"{address}: access denied ({_line(reason)}). Check the credentials.") from None
             if attempt == ATTEMPTS:
                 raise RemoteError(
                     f"{address}: cannot be read after {ATTEMPTS} tries ({_line(reason)}). Is there a connection?"

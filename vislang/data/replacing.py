@@ -1,7 +1,7 @@
-"""Batches of a run by position, with another record in the place of each bad one.
+"""Batches by position in the run, with bad records replaced by good ones.
 
-Which record stands in is a function of the seed and of the position in the run alone. So all processes and workers
-agree on it without a word, and a resumed run draws the same.
+The replacement depends on the seed and on the position in the run only. All processes and workers therefore choose the
+same one without communicating, and so does a resumed run.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from vislang.document import MediaError
 from vislang.example import Example
 
 Check = Callable[[Example], object]
-"""Raises a RecordError or a MediaError where an example is bad."""
+"""Raises a RecordError or a MediaError if an example is bad."""
 
 ATTEMPTS = 100
-"""Records that may be bad one after the other, at one position."""
+"""How many records are tried for one position."""
 
 
 class Batches:
     """The batches of a stream.
 
     Args:
-        examples: what is drawn from.
-        collate: examples and a seed -> a batch.
-        seed: of the order.
-        replace: whether bad records are replaced; otherwise they are an error.
+        examples: the training examples.
+        collate: makes a batch of examples and a seed.
+        seed: the seed of the order.
+        replace: replace bad records; otherwise they are an error.
     """
 
     def __init__(
@@ -42,15 +42,15 @@ class Batches:
         self.order = Shuffled(len(examples), seed)
 
     def batch(self, positions: Sequence[int], seed: int) -> tuple[Any, list[Problem]]:
-        """The batch of some positions of the run, and what was wrong with records that were replaced.
+        """A batch, and the problems of the records that were replaced.
 
         Args:
-            positions: of the run; a step has as many as its batch has examples.
-            seed: of whatever is random in the batch.
+            positions: positions in the run. A step takes one for each example of its batch, by any number of
+                processes.
+            seed: the seed of the batch.
 
         Raises:
-            MediaError: a record is bad, and none is replaced.
-            DataError: a hundred records in turn are bad.
+            MediaError, DataError: a record is bad and ``replace`` is off, or 100 records in a row are bad.
         """
         checks: list[Check] = [self._box_fits, lambda example: self.collate([example], seed), CheckedMedia().check]
         for level in range(1, len(checks) + 1):
@@ -59,13 +59,13 @@ class Batches:
             try:
                 return self.collate(drawn, seed), problems
             except MediaError:
-                # The costly checks find out which one is bad. Most batches need none of them.
+                # The next check is slower and finds the bad record. Most batches do not need it.
                 if not self.replace or level == len(checks):
                     raise
         raise AssertionError("the last check returns or raises")
 
     def _good(self, position: int, checks: Sequence[Check], problems: list[Problem]) -> Example:
-        """The record of a position, or the first of those that stand in for it which passes all checks."""
+        """The record at a position, or its first replacement that passes all checks."""
         for attempt in range(ATTEMPTS):
             example = self.examples[self._index(position, attempt)]
             try:
@@ -75,9 +75,9 @@ class Batches:
             except (RecordError, MediaError) as error:
                 problem = problem_of(example, error)
                 if not self.replace:
-                    raise DataError(f"{problem}\nPass --skip-bad-records to train on others in its place.") from None
+                    raise DataError(f"{problem}\nPass --skip-bad-records to replace bad records.") from None
                 problems.append(problem)
-        raise DataError(f"{ATTEMPTS} records in turn are bad; the last one: {problems[-1]}")
+        raise DataError(f"{ATTEMPTS} records in a row are bad. The last one: {problems[-1]}")
 
     def _index(self, position: int, attempt: int) -> int:
         if not attempt:
@@ -86,6 +86,6 @@ class Batches:
         return int.from_bytes(named.digest()) % len(self.examples)
 
     def _box_fits(self, example: Example) -> None:
-        """What no collator checks; of lists it was checked when they were read."""
+        """Check a box, which no collator does. Examples in memory were checked when they were read."""
         if isinstance(self.examples, Indexed) and isinstance(box := example.target, Box):
             must_be_inside(box, example.media[0].size)  # type: ignore[attr-defined]  # a box is in an image

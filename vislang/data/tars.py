@@ -20,7 +20,7 @@ VIDEOS = ("mp4", "webm", "mkv", "avi", "mov")
 
 
 class Member(NamedTuple):
-    """A file in a tar: its name, and where its content lies."""
+    """A file in a tar: its name, and the position and size of its content."""
 
     name: str
     offset: int
@@ -28,7 +28,7 @@ class Member(NamedTuple):
 
 
 class TarRecord(NamedTuple):
-    """The members of one record by their endings, and what their names have in common."""
+    """A record: the common part of the names of its members, and the members by extension."""
 
     key: str
     members: dict[str, Member]
@@ -40,22 +40,21 @@ class TarOfPairs(RecordFile):
     Media are read from the tar when they are needed; nothing is unpacked.
 
     Args:
-        origin: its path or address.
-        path: where it lies, if that is not ``origin``.
+        origin, path: see :class:`RecordFile`.
     """
 
     def __init__(self, origin: str, path: Path | None = None):
         super().__init__(origin, "pairs in a tar", path, "empty. A record is an image and a .txt of the same name.")
 
     def count(self) -> int:
-        """See :class:`RecordFile`; members count."""
+        """See :class:`RecordFile`; this is the number of members."""
         return sum(1 for _ in self._members())
 
     def scan(self, extract: Path | None = None, progress: Progress | None = None) -> Iterator[Raw]:
         """See :class:`RecordFile`.
 
-        With ``extract``, where a record lies is written there, and only neighbouring members become one record, as
-        WebDataset has it: nothing is remembered of a long tar.
+        With ``extract``, the positions of the members of each record are written there. Only adjacent members then
+        form a record, as in WebDataset, because the members of a long tar are not kept in memory.
         """
         if extract is None:
             records: dict[str, TarRecord] = {}
@@ -125,7 +124,7 @@ class TarOfPairs(RecordFile):
                 while (member := tar.next()) is not None:
                     if member.isfile():
                         yield Member(member.name, member.offset_data, member.size)
-                    # tarfile keeps all that it has seen.
+                    # tarfile would keep all members in memory.
                     tar.members.clear()  # type: ignore[attr-defined]
         except (OSError, tarfile.TarError) as error:
             raise DataError(
@@ -137,18 +136,18 @@ def read_tar(path: Path, problems: list[Problem], progress: Progress | None = No
     """The pairs of a tar file; see :class:`TarOfPairs`.
 
     Args:
-        path: of the tar.
-        problems: records that cannot be used are added to it, and left out.
-        progress: called with (records checked, of how many).
+        path: the tar.
+        problems: bad records are skipped, and their problems are added to this list.
+        progress: called with (records checked, records in all).
 
     Raises:
-        DataError: it is no tar, or compressed, or has no pair in it.
+        DataError: the file is not a tar, is compressed, or contains no pairs.
     """
     return read_all(TarOfPairs(str(path)), problems, progress)
 
 
 def _neighbours(members: Iterable[Member]) -> Iterator[TarRecord]:
-    """Neighbouring members with the same name up to its first dot, as one record."""
+    """Records of adjacent members whose names are the same up to the first dot."""
     record: TarRecord | None = None
     for member in members:
         folder, _, name = member.name.rpartition("/")
