@@ -33,8 +33,8 @@ VERSION = 1
 ENTRY = np.dtype([("offset", "<u8"), ("size", "<u4"), ("number", "<u4"), ("lowest", "<u4"), ("highest", "<u4")])
 """An entry of an index.
 
-``offset`` and ``size`` are the position of the record, ``number`` is its line or row. ``lowest`` and ``highest`` are the
-lowest and the highest of its :func:`media_hashes`.
+``offset`` and ``size`` are the position of the record, ``number`` is its line or row. ``lowest`` and ``highest`` are
+the lowest and the highest of its :func:`media_hashes`.
 """
 
 UNPACK = struct.Struct("<QIIII").unpack

@@ -1,4 +1,4 @@
-"""Files at addresses such as ``https://`` and ``s3://``: read through fsspec and kept in the cache until they change."""
+"""Files at addresses such as ``s3://bucket/a.png``: read through fsspec and kept in the cache until they change."""
 
 from __future__ import annotations
 

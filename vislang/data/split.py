@@ -18,7 +18,7 @@ from vislang.example import Example
 Item = TypeVar("Item")
 
 MOST_HELD = 10_000
-"""Records of indexed files that are held out at most, about: more would not make a score more certain."""
+"""About this many records of indexed files are held out at most; more would hardly make a score more precise."""
 
 
 def hold_out(examples: Sequence[Example], share: float) -> tuple[list[Example], list[Example]]:
@@ -48,17 +48,17 @@ def hold_out(examples: Sequence[Example], share: float) -> tuple[list[Example], 
 
 
 def hold_out_indexed(examples: Indexed, share: float, most: int = MOST_HELD) -> tuple[Indexed, list[Example]]:
-    """Split examples that stay in their files; see :func:`hold_out`. Those that are held out are read into memory.
+    """Split indexed examples; see :func:`hold_out`. The held-out examples are read into memory.
 
-    Of records in files, those are held out whose media all have low hashes; the hashes are of the media's names, not of
-    their content, which nobody has read. One that shares a medium with a record that is learned from is learned from.
-    Lists among the parts are split by content, each for itself.
+    A record in a file is held out if all its media have low hashes. The hashes are those of the names of the media,
+    since their content has not been read. A record that shares a medium with a training record is a training record.
+    Lists among the parts are split by content, each on its own.
 
     Args:
-        examples: all of them.
-        share: of the media to hold out, 0 to below 1.
-        most: records of files that are held out, about; of more, when a medium has many records, so many are returned,
-            and the others left out.
+        examples: a complete sequence.
+        share: the share of the media to hold out, at least 0 and below 1.
+        most: about how many records of files are held out at most. If there are more, because a medium has many
+            records, this many are returned, and the others are in neither split.
 
     Raises:
         UserError: ``share`` is out of range.
@@ -73,20 +73,20 @@ def hold_out_indexed(examples: Indexed, share: float, most: int = MOST_HELD) -> 
             held = {id(example) for example in hold_out(part, share)[1]}
             from_lists += [start + number for number, example in enumerate(part) if id(example) in held]
     from_files = _held_of_files(examples, share, most)
-    # Of an image with a million questions all are held out, and some are enough.
+    # All records of an image with a million questions are held out together.
     read = from_files[:: math.ceil(len(from_files) / most)] if len(from_files) > 2 * most else from_files
     numbers = np.array(sorted([*from_lists, *from_files]), dtype=np.int64)
     return examples.without(numbers), [examples.numbered(number) for number in sorted([*from_lists, *read])]
 
 
 def _held_of_files(examples: Indexed, share: float, most: int) -> list[int]:
-    """The numbers of the records in files that are held out."""
+    """The numbers of the held-out records in files."""
     parts = zip(examples.starts, examples.parts, strict=False)
     indexed = [(start, part) for start, part in parts if isinstance(part, IndexedFile)]
     records = sum(len(part) for _, part in indexed)
     limit = round(min(share, most / max(1, records)) * 2**32)
     lowest = min((int(entries["highest"].min()) for _, part in indexed for _, entries in part.chunks()), default=2**32)
-    # At least one is held out, if that leaves any.
+    # At least one medium is held out, unless it has all records.
     limit = max(limit, lowest + 1)
     held: list[int] = []
     mixed: list[int] = []
@@ -97,11 +97,17 @@ def _held_of_files(examples: Indexed, share: float, most: int) -> list[int]:
             mixed += (start + first + ((entries["lowest"] < limit) & ~below).nonzero()[0]).tolist()
     if len(held) == records:
         return []
-    learned = {media_hash for number in mixed for media_hash in media_hashes(examples.numbered(number))}
-    media = {number: set(media_hashes(examples.numbered(number))) for number in held} if learned else {}
-    while moved := [number for number in media if media[number] & learned]:
-        learned |= {media_hash for number in moved for media_hash in media.pop(number)}
-    return list(media) if learned else held
+    if not mixed:
+        return held
+    # A mixed record is a training record, and so is any record that shares a medium with one.
+    media = {number: set(media_hashes(examples.numbered(number))) for number in held}
+    candidates = set().union(*media.values())
+    trained: set[int] = set()
+    for number in mixed:
+        trained |= candidates.intersection(media_hashes(examples.numbered(number)))
+    while moved := [number for number in media if media[number] & trained]:
+        trained |= {media_hash for number in moved for media_hash in media.pop(number)}
+    return list(media)
 
 
 def keys_of(examples: Sequence[Example]) -> list[str]:
