@@ -24,7 +24,7 @@ from memory import rise
 
 from vislang.data.index import IndexedFile
 from vislang.data.jsonl import own_records
-from vislang.data.replacing import Batches
+from vislang.data.replacing import Draws
 from vislang.recipe import Recipe
 from vislang.runs.streams import read_streams
 
@@ -52,10 +52,10 @@ def draw(path: Path) -> None:
     """What a run does with its data: index, hold out, sample, then draw batches from all over the file."""
     recipe = Recipe(model=None, data=str(path), evaluate=[], index_above=0)  # type: ignore[arg-type]  # not built
     (stream,) = read_streams(recipe).streams
-    batches = Batches(stream.train, lambda examples, seed: [example.text for example in examples], 0, True)
+    draws = Draws(stream.train, 0, replace=True)
     step = len(stream.train) // DRAWN + 1
     for first in range(0, len(stream.train), step * 32):
-        batches.batch(range(first, first + 32), 0)
+        draws.batch(range(first, first + 32), lambda examples, _: [example.text for example in examples])
 
 
 def memory(folder: Path, count: int) -> float:

@@ -9,7 +9,7 @@ from tests.data.test_index import indexed, lines_of
 from tests.data.test_web_pages import png
 from vislang.data.bad_records import BadRecords
 from vislang.data.problems import DataError, Problem
-from vislang.data.replacing import Batches
+from vislang.data.replacing import Draws
 from vislang.document import MissingMedium
 
 COUNT = 60
@@ -26,44 +26,64 @@ def examples(tmp_path):
     return indexed(lines_of(tmp_path / "my.jsonl", *records))
 
 
-def collate(examples, seed):
+def collate(examples, first):
     for example in examples:
         example.media[0].decode()
-    return [int(example.text) for example in examples], seed
+    return [int(example.text) for example in examples]
 
 
 def is_good(number):
     return number % 3 != 0 and number % 10 != 1
 
 
-def test_what_stands_in_follows_from_seed_and_position_alone(examples):
-    whole, problems = Batches(examples, collate, 7, True).batch(range(90), 5)
-    assert whole[1] == 5
-    assert all(map(is_good, whole[0]))
-    order = [int(examples[Batches(examples, collate, 7, True).order[n]].text) for n in range(90)]
-    assert [a for a, b in zip(order, whole[0], strict=True) if is_good(a) and a != b] == []
+def test_a_replacement_follows_from_seed_and_position_alone(examples):
+    draws = Draws(examples, 7, True)
+    whole, problems = draws.batch(range(90), collate)
+    assert all(map(is_good, whole))
+    order = [int(examples[draws.order[n]].text) for n in range(90)]
+    assert [a for a, b in zip(order, whole, strict=True) if is_good(a) and a != b] == []
     parts = [
-        Batches(examples, collate, 7, True).batch(range(n, min(90, n + size)), 5)
+        Draws(examples, 7, True).batch(range(n, min(90, n + size)), collate)
         for size in (1, 7)
         for n in range(0, 90, size)
     ]
-    assert [n for (numbers, _), _ in parts for n in numbers] == whole[0] * 2
+    assert [n for numbers, _ in parts for n in numbers] == whole * 2
     assert {p.line for p in problems} == {p.line for _, found in parts for p in found}
     assert {p.kind for p in problems} == {"missing media", "fields"}
-    assert all(not is_good(problem.line - 1) for problem in problems)
-    other, _ = Batches(examples, collate, 8, True).batch(range(90), 5)
-    assert other != whole
+    assert not any(is_good(problem.line - 1) for problem in problems)
+    assert Draws(examples, 8, True).batch(range(90), collate)[0] != whole
 
 
-def test_a_bad_record_that_may_not_be_replaced_is_named(examples, tmp_path):
+def test_single_examples_are_collated_at_their_index_of_the_batch(tmp_path):
+    (tmp_path / "good.png").write_bytes(png("red"))
+    names = ["gone.png", *["good.png"] * 9]
+    records = indexed(lines_of(tmp_path / "my.jsonl", *({"image": name, "score": 1} for name in names)))
+    calls = []
+
+    def collate(some, first):
+        calls.append((len(some), first))
+        for example in some:
+            example.media[0].decode()
+        return [example.media[0].name for example in some]
+
+    names, problems = Draws(records, 7, True).batch(range(10), collate)
+    assert len(problems) == 1
+    assert all(name.endswith("good.png") for name in names)
+    # The whole batch fails, each example is tried alone, one with a replacement, and then the good ones succeed.
+    assert calls[0] == calls[-1] == (10, 0)
+    assert sorted(set(calls[1:-1])) == [(1, index) for index in range(10)]
+    assert len(calls) == 13
+
+
+def test_a_bad_record_that_may_not_be_replaced_is_named(examples):
     with pytest.raises((DataError, MissingMedium), match=r"gone\.png: no such file|my\.jsonl:\d+: \"box\""):
-        Batches(examples, collate, 7, False).batch(range(COUNT), 5)
+        Draws(examples, 7, False).batch(range(COUNT), collate)
 
 
 def test_where_all_are_bad_it_ends(tmp_path):
     records = indexed(lines_of(tmp_path / "my.jsonl", {"image": "gone.png", "text": "x"}))
     with pytest.raises(DataError, match=r"100 records in a row are bad\. The last one: .*gone\.png: no such file"):
-        Batches(records, lambda e, seed: e[0].media[0].decode(), 7, True).batch([0], 5)
+        Draws(records, 7, True).batch([0], lambda some, first: some[0].media[0].decode())
 
 
 def problems(*lines, kind="missing media"):

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,7 +23,7 @@ from vislang.capabilities import Trainable
 from vislang.data.bad_records import BadRecords
 from vislang.data.indexed import expanded
 from vislang.data.problems import Problem
-from vislang.data.replacing import Batches
+from vislang.data.replacing import Draws
 from vislang.errors import UserError
 from vislang.example import Example
 from vislang.train.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
@@ -245,7 +246,8 @@ class _Steps(Dataset):
         self.streams = streams
         self.seed = config.seed
         self.in_turn = config.mixing == "round-robin"
-        self.batches = [Batches(stream.examples, model.collate, config.seed, replace_bad) for stream in streams]
+        self.collate = model.collate
+        self.draws = [Draws(stream.examples, config.seed, replace_bad) for stream in streams]
 
     def __getitem__(self, step: int) -> tuple[list[Any], list[Problem]] | UserError:
         try:
@@ -265,16 +267,20 @@ class _Steps(Dataset):
     def _batches(self, step: int) -> tuple[list[Any], list[Problem]]:
         batches: list[Any] = []
         problems: list[Problem] = []
-        for number, (stream, own) in enumerate(zip(self.streams, self.batches, strict=True)):
+        for number, (stream, draws) in enumerate(zip(self.streams, self.draws, strict=True)):
             if self.in_turn and step % len(self.streams) != number:
                 batches.append(None)
                 continue
             first = (step // len(self.streams) if self.in_turn else step) * stream.batch_size
             seed = (self.seed * 1_000_003 + step) * len(self.streams) + number
-            batch, replaced = own.batch(range(first, first + stream.batch_size), seed)
+            positions = range(first, first + stream.batch_size)
+            batch, replaced = draws.batch(positions, partial(self._collated, seed))
             batches.append(batch)
             problems += replaced
         return batches, problems
+
+    def _collated(self, seed: int, examples: Sequence[Example], first: int) -> Any:
+        return self.collate(examples, seed)
 
 
 def _batches(
