@@ -1,4 +1,5 @@
-"""data2vec's training step compared with a simple one on transformers, v2 with v1, and with the processor's matrix rate.
+"""data2vec's training step compared with a simple one on transformers, v2 with v1, and with the processor's matrix
+rate.
 
 A step has the forward passes of teacher and student, the backward pass, AdamW, and the update of the teacher. The peer
 is a straightforward program with transformers: a deep copy as the teacher, all hidden states of both, and a loop over

@@ -321,7 +321,7 @@ def test_a_benchmark_is_evaluated_from_predictions_and_by_a_model(recipe, folder
         ),
         (
             ["MODEL", "--data", "FOLDER/answers.jsonl", "--split", "dev"],
-            "FOLDER/answers.jsonl: has no splits, and so no 'dev'. Leave the split out",
+            "FOLDER/answers.jsonl: has no splits. Remove the split 'dev'",
         ),
         (
             ["MODEL", "--task", "easy-vqa", "--data", "FOLDER/answers.jsonl"],
@@ -335,7 +335,7 @@ def test_a_benchmark_is_evaluated_from_predictions_and_by_a_model(recipe, folder
         (["MODEL", "--data", "FOLDER/answers.jsonl", "--shortlist", "x"], "--shortlist: FOLDER"),
         (
             ["MODEL", "--task", "retrieval", "--data", "FOLDER/captions.jsonl", "--split", "x"],
-            "retrieval: has no splits, and so no 'x'",
+            "retrieval: has no splits. Remove the split 'x'",
         ),
         (
             ["MODEL", "--data", "FOLDER/answers.jsonl", "--out", "FOLDER/answers.jsonl/x"],

@@ -68,7 +68,7 @@ def test_a_packaged_set_has_ids_and_names(monkeypatch, tmp_path):
     assert [(e.id, e.target) for e in load_source("emoji")] == [("google/1f408", None), ("twitter/1f408", None)]
     (unlabelled,) = load_source("emoji-google-names", targets=False)
     assert (unlabelled.prompt, unlabelled.target) == (pair.prompt, None)
-    with pytest.raises(DataError, match=r"emoji: has no splits, and so no 'test'\."):
+    with pytest.raises(DataError, match=r"emoji: has no splits\. Remove the split 'test'"):
         load_source("emoji", "test")
 
 
@@ -189,11 +189,11 @@ def test_pairs_in_karpathys_format(folder):
         ("notes.pdf", r"notes\.pdf: a file of no known kind\. A source is "),
         ("none.jsonl", r"none\.jsonl: cannot be read \(No such file"),
         ("none.png", r"none\.png: no such source"),
-        ("pages:none", r"pages:none: there is no such folder"),
+        ("pages:none", r"pages:none: no such folder"),
         ("mmc4:none", r"none: cannot be read .*Give the pages of mmc4"),
-        ("none*.tar", r"none\*\.tar: there is no such file"),
+        ("none*.tar", r"none\*\.tar: no such file"),
         ("pipe.txt", r"pipe\.txt: is a pipe or a device"),
-        ("empty", r"empty: no file of media or text in this folder\. Known are \.png"),
+        ("empty", r"empty: contains no media or text files\. Supported are \.png"),
         ("latin.txt", r"latin\.txt: cannot be read as UTF-8"),
     ],
 )

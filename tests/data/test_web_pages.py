@@ -125,7 +125,7 @@ def test_obelics_in_json_lines_and_parquet(folder):
     assert first.prompt.parts == second.prompt.parts == (Image(png("blue")), Learned("words"), EndOfChunk())
     assert second.name == f"{packed}:2"
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist([{"text": "x"}]), packed)
-    with pytest.raises(DataError, match="has the columns text; wanted are texts and images"):
+    with pytest.raises(DataError, match="has the columns text; it needs texts and images"):
         obelics(packed, [])
     packed.write_bytes(b"no")
     with pytest.raises(DataError, match=r"pages\.parquet: cannot be read as Parquet"):
@@ -198,9 +198,13 @@ def test_what_is_wrong_with_a_page_is_one_problem(folder, html, message):
 @pytest.mark.parametrize(
     ("texts", "image", "message"),
     [
-        (["one"], {"image_name": "0.png", "matched_text_index": 0, "matched_sim": "0.3"}, '"matched_sim" is no number'),
-        ([None], {"image_name": "0.png", "matched_text_index": 0}, 'entry 0 of "text_list" is no text'),
-        (["\ud800"], {"image_name": "0.png", "matched_text_index": 0}, "half of a character"),
+        (
+            ["one"],
+            {"image_name": "0.png", "matched_text_index": 0, "matched_sim": "0.3"},
+            '"matched_sim" is not a number',
+        ),
+        ([None], {"image_name": "0.png", "matched_text_index": 0}, 'entry 0 of "text_list" is not text'),
+        (["\ud800"], {"image_name": "0.png", "matched_text_index": 0}, "half a character"),
         (["one"], {"image_name": "a\0.png", "matched_text_index": 0}, "not a valid path"),
     ],
 )

@@ -262,13 +262,13 @@ def _pair(example: Example, spec: str) -> Example:
 
 def _must_want_all(spec: str, split: str | None) -> None:
     if split not in (None, "train"):
-        raise DataError(f"{spec}: has no splits, and so no {split!r}. Leave the split out.")
+        raise DataError(f"{spec}: has no splits. Remove the split {split!r}.")
 
 
 def _pages(spec: str, kind: str, path: Path, problems: list[Problem], progress: Progress | None) -> list[Example]:
     if kind == "pages":
         if not path.is_dir():
-            raise DataError(f"{spec}: there is no such folder.")
+            raise DataError(f"{spec}: no such folder.")
         return html_pages(path, problems, progress)
     must_be_file(path, f"the pages of {kind}")
     return PAGES[kind](path, problems, progress)
@@ -279,7 +279,7 @@ def _matching(path: Path) -> list[Path]:
     root = Path(path.anchor)
     found = [path] if path.exists() else sorted(root.glob(str(path.relative_to(root))))
     if not found:
-        raise DataError(f"{path}: there is no such file.")
+        raise DataError(f"{path}: no such file.")
     return found
 
 
