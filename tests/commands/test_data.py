@@ -1,4 +1,4 @@
-"""``vislang data``: what is there, what it holds, what is wrong with it."""
+"""``vislang data``: lists of sources, their records, and problems in them."""
 
 import json
 

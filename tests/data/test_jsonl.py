@@ -1,4 +1,4 @@
-"""A user's own records: every form, every fault with its line and remedy."""
+"""A user's records: all forms, and each problem with its line and remedy."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""One resolver for every source: names, files, folders, and what is none."""
+"""One resolver for every source: names, files, folders, and errors."""
 
 import io
 import json
@@ -73,7 +73,7 @@ def test_a_packaged_set_has_ids_and_names(monkeypatch, tmp_path):
 
 
 def test_what_is_not_here_is_fetched(monkeypatch, tmp_path, capsys):
-    """The client is missing here, which shows that it is called."""
+    """The package manager is missing, so the error shows that it is called."""
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(DataError, match="npm is needed to fetch it"):
         load_source("emoji")

@@ -1,4 +1,4 @@
-"""Pages of HTML, MMC4 and OBELICS: what is text, what is an image, and what only leads around."""
+"""Pages of HTML, MMC4 and OBELICS: text, images, and navigation, which is dropped."""
 
 import base64
 import io
@@ -153,7 +153,7 @@ def test_bad_records_of_obelics_are_named(folder, record, message):
 @pytest.mark.parametrize(
     ("html", "text"),
     [
-        # The end of a head may be left out, and its body's beginning.
+        # The end tag of a head and the start tag of a body are optional.
         ("<html><head><title>no</title><h1>words</h1><img src='images/0.png'></html>", "words"),
         ("<html><head><title>no</title><body>words<img src='images/0.png'></body></html>", "words"),
         (
@@ -220,7 +220,7 @@ def test_bad_records_of_mmc4_are_named(folder, texts, image, message):
     assert message in problem.message
 
 
-def test_an_empty_file_is_an_error_whatever_was_wrong_before_it(folder):
+def test_an_empty_file_is_an_error_after_other_problems(folder):
     (folder / "mmc4.jsonl").write_text("")
     with pytest.raises(DataError, match="no page with an image"):
         mmc4(folder / "mmc4.jsonl", [Problem("other", 1, "bad")])

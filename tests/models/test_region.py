@@ -1,4 +1,4 @@
-"""Regions: geometry by hand, and what cannot be used."""
+"""Regions: geometry by hand, and invalid values."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ def test_locations_are_shares_of_the_image():
     np.testing.assert_allclose(regions().check("r").locations(), expected, rtol=1e-6)
 
 
-def test_the_whole_image_stands_first():
+def test_the_whole_image_is_first():
     whole = regions().with_whole()
     np.testing.assert_allclose(whole.locations()[0], [0, 0, 1, 1, 1])
     np.testing.assert_allclose(whole.features[0], [1.5, 2.5, 3.5])
@@ -31,7 +31,7 @@ def test_the_whole_image_stands_first():
     assert len(whole.check("r").features) == 3
 
 
-def test_the_best_stand_first():
+def test_the_best_are_first():
     assert regions().best(1).check("r").boxes.tolist() == [[0, 0, 50, 20]]
 
 
