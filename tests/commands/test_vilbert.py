@@ -331,7 +331,7 @@ def test_a_benchmark_is_evaluated_from_predictions_and_by_a_model(recipe, folder
             ["MODEL", "--task", "retrieval", "--data", "FOLDER/captions.jsonl", "--head", "x"],
             "has no head for choices",
         ),
-        (["MODEL", "--task", "easy-vqa", "--split", "dev"], "easy-vqa: no split 'dev'; there are train, test"),
+        (["MODEL", "--task", "easy-vqa", "--split", "dev"], "easy-vqa: no split 'dev'. The splits are train, test"),
         (["MODEL", "--data", "FOLDER/answers.jsonl", "--shortlist", "x"], "--shortlist: FOLDER"),
         (
             ["MODEL", "--task", "retrieval", "--data", "FOLDER/captions.jsonl", "--split", "x"],

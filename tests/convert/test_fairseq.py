@@ -162,7 +162,7 @@ def test_an_encoder_generates_no_text(tmp_path, pictures, capsys):
     assert main(["ask", str(tmp_path / "out"), str(pictures / "0.png"), "what?"]) == 2
     assert "a Data2Vec neither generates text nor has a task head" in capsys.readouterr().err
     assert main(["eval", str(tmp_path / "out"), "--data", str(pictures / "my.jsonl")]) == 2
-    assert "this Data2Vec cannot answer it" in capsys.readouterr().err
+    assert "a Data2Vec cannot answer it" in capsys.readouterr().err
 
 
 def test_convolutions_are_read_without_running_them():

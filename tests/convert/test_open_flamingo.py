@@ -115,7 +115,7 @@ def test_a_checkpoint_for_another_language_model_is_an_error(tmp_path, capsys):
     other.save_pretrained(tmp_path / "lm")
     # The same width and number of tokens, but more embeddings differ than can be added tokens.
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(open_flamingo, "MOST_ADDED", 10)
+        patch.setattr(open_flamingo, "MAX_CHANGED", 10)
         assert convert(tmp_path / "out", lm=tmp_path / "lm") == 2
     assert "it was trained with another language model" in capsys.readouterr().err
     assert convert(tmp_path / "out", lm=tmp_path / "nothing") == 2

@@ -212,8 +212,12 @@ def test_missing_and_unexpected_tensors_are_listed(tmp_path):
 @pytest.mark.parametrize(
     ("architecture", "change", "message"),
     [
-        ("Data2VecTextForCausalLM", {"is_decoder": True}, "is a Data2VecTextForCausalLM, which is not supported"),
-        ("Data2VecVisionForSemanticSegmentation", {"out_indices": (0, 1, 2, 3)}, "SemanticSegmentation, which is not"),
+        ("Data2VecTextForCausalLM", {"is_decoder": True}, "its architecture Data2VecTextForCausalLM is not supported"),
+        (
+            "Data2VecVisionForSemanticSegmentation",
+            {"out_indices": (0, 1, 2, 3)},
+            "SemanticSegmentation is not supported",
+        ),
         ("Data2VecTextModel", {"is_decoder": True}, "is_decoder is not supported"),
         ("Data2VecTextModel", {"hidden_act": "silu"}, "hidden_act 'silu'"),
         ("Data2VecAudioModel", {"add_adapter": True}, "add_adapter"),
@@ -227,7 +231,11 @@ def test_missing_and_unexpected_tensors_are_listed(tmp_path):
         ),
         ("Data2VecVisionModel", {"image_size": (24, 32)}, "must be a single number"),
         ("Data2VecTextForSequenceClassification", {"problem_type": "multi_label_classification"}, "multi_label"),
-        ("Data2VecTextForSequenceClassification", {"problem_type": "regression", "num_labels": 3}, "to 3 numbers"),
+        (
+            "Data2VecTextForSequenceClassification",
+            {"problem_type": "regression", "num_labels": 3},
+            "regression of 3 numbers",
+        ),
     ],
 )
 def test_settings_that_are_not_supported_are_named(architecture, change, message, tmp_path):

@@ -41,7 +41,7 @@ def test_easy_vqa_is_the_official_one():
     assert (train[0].text, train[0].target) == ("what is the blue shape?", Answers({"rectangle": 1.0}))
     assert load_source("easy-vqa:test") == test == easy_vqa("test")
     for spec, split in (("easy-vqa", "dev"), ("easy-vqa:dev", None)):
-        with pytest.raises(DataError, match="no split 'dev'; there are train, test"):
+        with pytest.raises(DataError, match="no split 'dev'. The splits are train, test"):
             load_source(spec, split)
 
 
@@ -169,7 +169,7 @@ def test_benchmarks_in_their_own_format(folder):
     assert [e.text for e in examples] == ["what is it?", "is it red?"]
     assert load_source(f"{spec}:{split}") == examples
     assert splits_of(f"{spec}:{split}") == ()
-    with pytest.raises(DataError, match=f"no split 'train'; there are {split}"):
+    with pytest.raises(DataError, match=f"no split 'train'. The splits are {split}"):
         load_source(spec)
 
 

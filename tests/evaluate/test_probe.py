@@ -63,7 +63,7 @@ def test_labels_follow_from_embeddings_and_the_support():
     predictions = classify_embeddings(OneHot(), made, made.items[:30], made.items[30:])
     assert [p.answer for p in predictions] == made.targets[30:]
     assert sum(predictions[0].scores) == pytest.approx(1)
-    with pytest.raises(UserError, match="two labels"):
+    with pytest.raises(UserError, match="two or more labels"):
         classify_embeddings(OneHot(), made, made.items[:1], made.items[30:])
 
 

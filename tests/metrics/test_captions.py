@@ -61,7 +61,7 @@ def test_a_longer_caption_is_clipped_and_loses_by_its_length():
 
 def test_what_cannot_be_scored_is_an_error():
     for candidates, references in (([], []), (["a"], []), (["a"], [[]])):
-        with pytest.raises(ValueError, match="at least one"):
+        with pytest.raises(ValueError, match="there must be a candidate"):
             cider_d(candidates, references)
 
 

@@ -140,7 +140,7 @@ def test_a_file_is_split_by_its_media(file):
 
 def test_one_picture_cannot_be_split(file):
     file.write_text(file.read_text().splitlines()[0])
-    with pytest.raises(DataError, match=r"my\.jsonl: needs two examples with different media"):
+    with pytest.raises(DataError, match=r"my\.jsonl: needs two or more examples with different media"):
         split_own_file(open_task(str(file)), 3)
 
 

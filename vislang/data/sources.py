@@ -246,7 +246,7 @@ def _packaged(name: str, split: str | None) -> list[Example]:
         _must_want_all(name, split)
     split = split or "train"
     if source.splits and split not in source.splits:
-        raise DataError(f"{name}: no split {split!r}; there are {', '.join(source.splits)}.")
+        raise DataError(f"{name}: no split {split!r}. The splits are {', '.join(source.splits)}.")
     if source.data_set is not None and not source.data_set.is_here:
         fetch(source.data_set)
     return source.read(split)
