@@ -90,8 +90,8 @@ def test_search_and_classes(trained, pairs, tmp_path, capsys):  # noqa: F811
     ("arguments", "message"),
     [
         (["search", "MODEL", "x", "EMPTY"], "nothing usable in it"),
-        (["search", "MODEL", " ", "PICTURES"], "the text to search by is empty"),
-        (["search", "MODEL", "x", "PICTURES", "--top", "0"], "at least one"),
+        (["search", "MODEL", " ", "PICTURES"], "the search text is empty"),
+        (["search", "MODEL", "x", "PICTURES", "--top", "0"], "--top is 0; it must be at least 1"),
         (["classify", "MODEL", "PICTURES", "--labels", "one"], "two or more labels"),
         (["classify", "MODEL", "PICTURES", "--labels", "a,b", "--template", "x"], "once, in the position of the label"),
         (["search", "none", "x", "PICTURES"], "no such folder"),

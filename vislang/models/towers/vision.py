@@ -149,6 +149,9 @@ class TransformersVision(VisionTower):
         folder: a folder in transformers' format, or a Hub id.
         image_size: side of the input in pixels; None takes the model's default.
         quantize: keep its linear layers in 8 bits.
+
+    Raises:
+        TowerError: weights are missing, or it reads no images of this size.
     """
 
     def __init__(self, name: str, folder: str, image_size: int | None = None, quantize: bool = False):
@@ -175,7 +178,13 @@ class TransformersVision(VisionTower):
         self.image_size = image_size or self.network.config.image_size
         self.requires_grad_(False).eval()
         side = self.image_size
-        self.width = self(torch.zeros(1, 3, side, side)).shape[-1]
+        try:
+            self.width = self(torch.zeros(1, 3, side, side)).shape[-1]
+        except (RuntimeError, ValueError) as error:
+            raise TowerError(
+                f"image_size {side}: vision tower {name!r} reads no such images ({' '.join(str(error).split())}). "
+                "Leave image_size out to take the tower's own."
+            ) from error
 
     def preprocess(self, image: Pillow.Image) -> Float[Tensor, "channels height width"]:
         """Resize the whole image to a square, without cropping, and normalise it as in the model's training."""
