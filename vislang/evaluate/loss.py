@@ -26,9 +26,8 @@ def held_out_losses(model: Any, examples: Sequence[Example], batch_size: int) ->
     for number, start in enumerate(range(0, len(examples), batch_size)):
         part = examples[start : start + batch_size]
         losses = model(model.collate(part, number))
-        seen = {name: value.item() for name, value in losses.items()} | model.diagnostics()
-        for name, value in seen.items():
-            sums[name] += value * len(part) / len(examples)
+        for name, value in {**losses, **model.diagnostics()}.items():
+            sums[name] += float(value) * len(part) / len(examples)
     return dict(sums)
 
 

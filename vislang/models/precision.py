@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 
 Precision = Literal["float32", "bfloat16", "auto"]
-"""``auto`` takes bfloat16 where the device multiplies it in hardware."""
+"""``auto`` takes bfloat16 where the device that is used multiplies it in hardware."""
 
 
 def fastest_dtype(device: torch.device | str = "cpu") -> torch.dtype:
@@ -27,4 +27,4 @@ def dtype_of(precision: Precision, device: torch.device | str = "cpu") -> torch.
 
 def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
     """Multiply matrices in ``dtype``; weights stay as they are."""
-    return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
+    return torch.autocast(device.type, dtype, enabled=dtype in (torch.bfloat16, torch.float16))

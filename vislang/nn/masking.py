@@ -1,7 +1,8 @@
 """Masks over tokens, patches and frames: what a model has to predict.
 
-Each function draws from a generator that the caller seeds, so that the same seed masks the same positions. No mask
-is empty, and none covers everything.
+Each function draws from a generator that the caller seeds, so that the same seed masks the same positions. A batch is
+masked example by example (:func:`generator_of`), so that a mask does not depend on the other examples. No mask is
+empty, and none covers everything.
 """
 
 from __future__ import annotations
@@ -12,6 +13,16 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
+
+
+def generator_of(seed: int, number: int) -> torch.Generator:
+    """The source of randomness of one example of a batch, whatever the other examples are.
+
+    Args:
+        seed: of the batch.
+        number: of the example in the batch, counted from 0; below 1,000,003.
+    """
+    return torch.Generator().manual_seed((seed * 1_000_003 + number) % 2**63)
 
 
 class MaskedTokens(NamedTuple):

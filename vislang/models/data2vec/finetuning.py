@@ -36,6 +36,7 @@ from vislang.models.data2vec.model import Data2Vec
 from vislang.models.deciding import head_for, why_undecided
 from vislang.models.loading import load
 from vislang.nn.embed import TokenEmbedding
+from vislang.nn.precision import at_least_float32
 
 BLANK = "<blank>"
 """CTC's symbol for nothing new (Graves et al. 2006, section 3.1); the first of a transcript's symbols."""
@@ -189,7 +190,7 @@ class FineTuned(TrainableModel):
 
     def forward(self, batch: Labelled) -> dict[str, Float[Tensor, ""]]:
         """Cross-entropy, squared error (in standard deviations of the numbers) or CTC, a mean over the batch."""
-        logits = self.logits(batch.whole.values, batch.whole.padding).float()
+        logits = at_least_float32(self.logits(batch.whole.values, batch.whole.padding))
         kind = self.head_config.kind
         if kind == "classification":
             return {"cross_entropy": F.cross_entropy(logits, batch.targets)}
@@ -197,7 +198,8 @@ class FineTuned(TrainableModel):
             expected = (batch.targets - self.scale[0]) / self.scale[1]
             return {"squared_error": F.mse_loss(logits[:, 0], expected)}
         if kind == "tagging":
-            return {"cross_entropy": F.cross_entropy(logits.flatten(0, 1), batch.targets.flatten())}
+            total = F.cross_entropy(logits.flatten(0, 1), batch.targets.flatten(), reduction="sum")
+            return {"cross_entropy": total / (batch.targets != NO_TAG).sum().clamp(min=1)}
         assert batch.lengths is not None
         frames = self._frames(batch.whole, logits.shape[1])
         short = (frames < batch.lengths).nonzero()
@@ -210,6 +212,10 @@ class FineTuned(TrainableModel):
         log_probabilities = logits.log_softmax(dim=-1).transpose(0, 1)
         loss = F.ctc_loss(log_probabilities, batch.targets, frames, batch.lengths, zero_infinity=True)
         return {"ctc": loss}
+
+    def loss_counts(self, batch: Labelled) -> dict[str, int | None]:
+        """Tags, where words are tagged; else examples."""
+        return {"cross_entropy": int((batch.targets != NO_TAG).sum())} if self.head_config.kind == "tagging" else {}
 
     def _frames(self, whole: Whole, most: int) -> Int[Tensor, "..."]:
         if whole.padding is None:
@@ -369,7 +375,7 @@ class Collator:
         assert self._model.inputs.text is not None
         return self._model.inputs.text
 
-    def __call__(self, examples: Sequence[Example], seed: int = 0) -> Labelled:
+    def __call__(self, examples: Sequence[Example], seed: int = 0, first: int = 0) -> Labelled:
         """Collate; nothing is drawn at random.
 
         Raises:
@@ -489,7 +495,7 @@ class FineTuneRecipe(ModelRecipe):
     dropout: float | None = None
     drop_path: float | None = None
 
-    def build(self) -> FineTuned:
+    def build(self, device: torch.device | str = "cpu") -> FineTuned:
         """The pretrained encoder under a fresh head.
 
         Raises:
@@ -525,6 +531,6 @@ class FineTuneRecipe(ModelRecipe):
         model.encoder.load_state_dict({k: v for k, v in start.student.state_dict().items() if k in known})
         return model
 
-    def open(self, folder: Path) -> FineTuned:
+    def open(self, folder: Path, device: torch.device | str = "cpu") -> FineTuned:
         """A trained model."""
         return FineTuned.load(folder)

@@ -20,7 +20,7 @@ import copy
 import dataclasses
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -58,6 +58,7 @@ from vislang.models.data2vec.objective import (
     make_targets,
 )
 from vislang.nn.averaging import annealed_decay, average_into
+from vislang.nn.precision import at_least_float32
 
 
 @dataclass
@@ -126,7 +127,7 @@ class Data2Vec(nn.Module):
         )
         self.teacher = self._make_teacher()
         self.updates = 0
-        self._watched: dict[str, float] = {}
+        self._watched: dict[str, float | Tensor] = {}
 
     def _head(self, name: str, config: FrontEndConfig) -> nn.Module:
         width = self.student.config.width
@@ -230,42 +231,42 @@ class Data2Vec(nn.Module):
     def _loss(self, predictions: Tensor, targets: Tensor) -> Float[Tensor, ""]:
         config = self.objective_config
         scale = 1 / math.sqrt(targets.shape[-1]) if config.scale is None else config.scale
-        predictions, targets = predictions.float(), targets.float()
+        predictions, targets = at_least_float32(predictions), at_least_float32(targets)
         if config.beta == 0:
             return scale * F.mse_loss(predictions, targets, reduction="sum")
         return scale * F.smooth_l1_loss(predictions, targets, reduction="sum", beta=config.beta)
 
     def forward(self, batch: Masked) -> dict[str, Float[Tensor, ""]]:
-        """The objective's losses per predicted position (v1 section 3.4; fairseq divides by the same number).
+        """The objective's losses per predicted position (v1 section 3.4; fairseq divides by the same number)."""
+        found = self.objective(batch)
+        self._watched = {
+            "target_std": channel_std(found.targets),
+            "prediction_std": channel_std(found.predictions.detach()),
+            "explained_variance": explained_variance(found.predictions.detach(), found.targets),
+            "teacher_decay": self.decay,
+        }
+        return {name: loss / found.positions for name, loss in found.losses.items()}
+
+    def check(self, diagnostics: Mapping[str, float], updates: int) -> None:
+        """See :meth:`~vislang.models.base.TrainableModel.check`.
 
         Raises:
             Collapsed: targets or predictions hardly differ from position to position any more.
         """
-        found = self.objective(batch)
-        self._watched = {
-            "target_std": channel_std(found.targets).item(),
-            "prediction_std": channel_std(found.predictions.detach()).item(),
-            "explained_variance": explained_variance(found.predictions.detach(), found.targets).item(),
-            "teacher_decay": self.decay,
-        }
-        self._must_not_have_collapsed()
-        return {name: loss / found.positions for name, loss in found.losses.items()}
-
-    def _must_not_have_collapsed(self) -> None:
         config = self.objective_config
-        if self.updates < config.watch_from:
+        if updates < config.watch_from:
             return
         for what, least in (("target", config.min_target_std), ("prediction", config.min_prediction_std)):
-            found = self._watched[f"{what}_std"]
+            found = diagnostics[f"{what}_std"]
             if found < least:
                 raise Collapsed(
-                    f"update {self.updates}: the {what}s have collapsed. Their standard deviation over positions is "
+                    f"update {updates}: the {what}s have collapsed. Their standard deviation over positions is "
                     f"{found:.4f}, below objective.min_{what}_std {least}: the encoder gives every input nearly the "
                     "same representation, which is easy to predict and of no use. Usual causes: a learning rate that "
                     "is too high or warmed up too fast, a teacher that follows too closely (raise teacher.decay), "
                     "targets that are not normalised, too low a mask ratio."
                 )
-        if self._watched["explained_variance"] > TOO_EASY:
+        if diagnostics["explained_variance"] > TOO_EASY:
             # Python shows a warning of the same words from the same line once.
             warnings.warn(
                 f"over {TOO_EASY:.0%} of the targets' variance is predicted, more than the content can explain. Usual "
@@ -325,7 +326,7 @@ class Data2Vec(nn.Module):
         """See :class:`~vislang.capabilities.Reads`."""
         return self.inputs.why_unreadable(media)
 
-    def diagnostics(self) -> dict[str, float]:
+    def diagnostics(self) -> dict[str, float | Tensor]:
         """Standard deviations of targets and predictions and explained variance of the last batch; teacher's decay."""
         return dict(self._watched)
 

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from vislang.errors import UserError
+from vislang.nn.precision import at_least_float32
 
 Norm = Literal["batch", "instance", "group", "layer", "instance_across", "group_across"]
 
@@ -105,7 +106,7 @@ def normalise(
 
     With ``real``, what is False there (padding) counts in no mean and no variance.
     """
-    x = x.float()
+    x = at_least_float32(x)
     if norm in ("instance_across", "group_across"):
         return normalise(x.transpose(0, 1), "instance" if norm == "instance_across" else "group").transpose(0, 1)
     if norm == "layer":
@@ -135,7 +136,7 @@ def make_targets(
     for result in results:
         for norm in config.layer_norms:
             result = normalise(result, norm, real)
-        total = total + result.float()
+        total = total + at_least_float32(result)
     mean = total / len(results)
     for norm in config.mean_norms:
         mean = normalise(mean, norm, real)
@@ -144,14 +145,14 @@ def make_targets(
 
 def channel_std(x: Float[Tensor, "positions width"]) -> Float[Tensor, ""]:
     """Standard deviation of each channel over positions, averaged: near 0, all inputs look the same."""
-    return (x.float().var(dim=0) + 1e-6).sqrt().mean()
+    return (at_least_float32(x).var(dim=0) + 1e-6).sqrt().mean()
 
 
 def explained_variance(
     predictions: Float[Tensor, "positions width"], targets: Float[Tensor, "positions width"]
 ) -> Float[Tensor, ""]:
     """Share of the targets' variance over positions that the predictions explain: 1 is all, 0 is a constant guess."""
-    predictions, targets = predictions.float(), targets.float()
+    predictions, targets = at_least_float32(predictions), at_least_float32(targets)
     left = (targets - predictions).square().sum()
     return 1 - left / (targets - targets.mean(dim=0)).square().sum().clamp(min=1e-6)
 

@@ -128,7 +128,7 @@ class Data2VecRecipe(ModelRecipe):
         tokenizer: a ``tokenizer.json`` for text; None learns one from the examples.
         collapse_watch_from: updates after which a small standard deviation of targets or predictions stops the run.
         start_from: folder of a data2vec model to continue; encoder and modalities are then that model's.
-        dtype: of the arithmetic; ``auto`` takes bfloat16 where the machine multiplies it in hardware. Weights, and the
+        dtype: of the arithmetic; ``auto`` takes bfloat16 where the device multiplies it in hardware. Weights, and the
             teacher's average, stay float32.
     """
 
@@ -143,7 +143,7 @@ class Data2VecRecipe(ModelRecipe):
     start_from: str | None = None
     dtype: Precision = "float32"
 
-    def build(self) -> Pretraining:
+    def build(self, device: torch.device | str = "cpu") -> Pretraining:
         """A model at the start of its pretraining.
 
         Raises:
@@ -173,12 +173,12 @@ class Data2VecRecipe(ModelRecipe):
         if start is not None:
             _take_over(model, start)
         model.inputs = self._inputs(modalities, None if start is None else start.inputs)
-        return Pretraining(model, self._collate(model), dtype_of(self.dtype))
+        return Pretraining(model, self._collate(model), dtype_of(self.dtype, device))
 
-    def open(self, folder: Path) -> Pretraining:
+    def open(self, folder: Path, device: torch.device | str = "cpu") -> Pretraining:
         """A pretrained model with the batches of this recipe."""
         model = Data2Vec.load(folder)
-        return Pretraining(model, self._collate(model), dtype_of(self.dtype)).eval()
+        return Pretraining(model, self._collate(model), dtype_of(self.dtype, device)).eval()
 
     def _collate(self, model: Data2Vec) -> Collator:
         copies = model.objective_config.copies
@@ -340,9 +340,18 @@ class Pretraining(TrainableModel):
         """Update the teacher."""
         self.model.after_step()
 
-    def diagnostics(self) -> dict[str, float]:
+    def loss_counts(self, batch: Masked) -> dict[str, int | None]:
+        """Masked positions. The class loss is a sum over samples: the paper multiplies it by the positions (v2,
+        section 3.4), of which each loss is then a mean."""
+        return {"regression": int(batch.mask.sum()), "class": None}
+
+    def diagnostics(self) -> dict[str, float | Tensor]:
         """See :meth:`Data2Vec.diagnostics`."""
         return self.model.diagnostics()
+
+    def check(self, diagnostics: Mapping[str, float], updates: int) -> None:
+        """See :meth:`Data2Vec.check`."""
+        self.model.check(diagnostics, updates)
 
     def trainable_state(self) -> dict[str, Tensor]:
         """Student, heads and teacher."""

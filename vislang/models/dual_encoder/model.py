@@ -10,9 +10,10 @@ for its gradient (Gao et al. 2021).
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -41,6 +42,7 @@ from vislang.models.vilbert.streams import RegionEmbedding, TextEmbedding
 from vislang.models.vilbert.word_pieces import Pieces, WordPieces
 from vislang.nn.attention import not_padding
 from vislang.nn.linear import Linear
+from vislang.nn.precision import at_least_float32
 from vislang.nn.statistics import mean_and_std
 from vislang.nn.transformer import EncoderBlock
 
@@ -96,7 +98,7 @@ class Encoder(nn.Module):
         self, x: Float[Tensor, "items length width"], padding: Bool[Tensor, "items length"] | None
     ) -> Float[Tensor, "items vector"]:
         """A vector of length 1 each."""
-        return F.normalize(self.to_vector(self.read(x, padding)[:, 0]).float(), dim=-1)
+        return F.normalize(at_least_float32(self.to_vector(self.read(x, padding)[:, 0])), dim=-1)
 
     def read(
         self, x: Float[Tensor, "items length width"], padding: Bool[Tensor, "items length"] | None
@@ -144,10 +146,11 @@ class WordBag(nn.Module):
         unread: Bool[Tensor, "texts tokens"] | None,
     ) -> Float[Tensor, "texts vector"]:
         """A vector of length 1 each, or 0."""
-        counted = torch.ones_like(ids, dtype=self.embedding.weight.dtype) if unread is None else (~unread).float()
+        real = torch.ones_like(ids, dtype=torch.bool) if unread is None else ~unread
+        counted = real.to(self.embedding.weight.dtype)
         # In training some words of a text are left out.
         counted = F.dropout(counted, self.dropout, self.training)
-        return F.normalize((self.embedding(ids) * counted[..., None]).sum(dim=1).float(), dim=-1)
+        return F.normalize(at_least_float32((self.embedding(ids) * counted[..., None]).sum(dim=1)), dim=-1)
 
 
 class ImageEncoder(nn.Module):
@@ -282,7 +285,7 @@ class PairCollator:
     def __init__(self, inputs: PairInputs):
         self.inputs = inputs
 
-    def __call__(self, examples: Sequence[Example], seed: int = 0) -> Pairs:
+    def __call__(self, examples: Sequence[Example], seed: int = 0, first: int = 0) -> Pairs:
         """Collate; each reference of an example is a pair of its own.
 
         Raises:
@@ -291,7 +294,11 @@ class PairCollator:
         """
         pairs = pairs_of(examples)
         rows = [((caption,), (image,)) for image, caption in map(self.inputs.pair_of, pairs)]
-        return self.inputs.read(rows, [pair.name for pair in pairs])
+        read = self.inputs.read(rows, [pair.name for pair in pairs])
+        # Each distinct item once, in the order of its first pair, as they are read.
+        read.text_keys = keys_of(text for text, _ in rows)
+        read.image_keys = keys_of(images for _, images in rows)
+        return read
 
 
 @dataclass
@@ -311,6 +318,8 @@ class ContrastiveEncoder(PairModel[DualEncoder]):
         chunk: items that are encoded at a time; each is then encoded twice in training. 0 for the whole batch.
         dtype: of the arithmetic.
     """
+
+    needs_whole_batch = True
 
     def __init__(self, network: DualEncoder, inputs: PairInputs, chunk: int = 0, dtype: torch.dtype = torch.float32):
         config = network.config
@@ -348,15 +357,17 @@ class ContrastiveEncoder(PairModel[DualEncoder]):
             self.network.image.standardise(torch.from_numpy(np.concatenate(features)))
 
     def forward(self, batch: Pairs) -> dict[str, Float[Tensor, ""]]:
-        """See :func:`contrastive_loss`. Across processes each contrasts its own pairs with all items."""
+        """See :func:`contrastive_loss`. In training the pairs of all processes are one batch."""
         with autocast(batch.features.device, self.dtype):
             images, texts = self.network(
                 (batch.features, batch.boxes, batch.region_padding), self._readable(batch.text), self.chunk
             )
         belong = torch.zeros(len(images), len(texts), dtype=torch.bool, device=images.device)
         belong[batch.image_of, batch.text_of] = True
-        if distributed.is_initialized() and distributed.get_world_size() > 1:
-            images, texts, belong = gathered(images, texts, belong)
+        if self.training and distributed.is_initialized() and distributed.get_world_size() > 1:
+            assert batch.image_keys is not None
+            assert batch.text_keys is not None
+            images, texts, belong = gathered(images, texts, belong, batch.image_keys, batch.text_keys)
         return contrastive_loss(images, texts, belong, self.network.scale)
 
     def _readable(self, pieces: Pieces) -> Pieces:
@@ -450,9 +461,9 @@ class ContrastiveEncoder(PairModel[DualEncoder]):
         network = self.network
         return DualEncoderTower(name, network.image, network.config.vision.width, self.inputs.regions, image_size)
 
-    def diagnostics(self) -> dict[str, float]:
+    def diagnostics(self) -> dict[str, float | Tensor]:
         """The temperature."""
-        return {"temperature": 1 / self.network.scale.item()}
+        return {"temperature": 1 / self.network.scale.detach()}
 
     def save(self, folder: Path) -> None:
         """Write weights, config and tokenizer."""
@@ -475,26 +486,57 @@ class ContrastiveEncoder(PairModel[DualEncoder]):
 
 
 def gathered(
-    images: Float[Tensor, "images vector"], texts: Float[Tensor, "texts vector"], belong: Bool[Tensor, "images texts"]
+    images: Float[Tensor, "images vector"],
+    texts: Float[Tensor, "texts vector"],
+    belong: Bool[Tensor, "images texts"],
+    image_keys: Int[Tensor, "..."],
+    text_keys: Int[Tensor, "..."],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The items of all processes, as many as each has; gradients flow back to where an item came from.
+    """The items of all processes; gradients flow back to where an item came from.
 
-    Texts that two processes share count as two, and so as each other's negatives.
+    An item that several processes have counts once, as it would in the batch of one process.
+
+    Args:
+        images, texts, belong: see :func:`contrastive_loss`.
+        image_keys, text_keys: (images,) and (texts,) which item each is; see :func:`keys_of`.
+
+    Returns:
+        Images, texts and which of them belong together.
     """
     counts = torch.tensor([len(images), len(texts)], device=images.device)
-    all_counts = [torch.zeros_like(counts) for _ in range(distributed.get_world_size())]
-    distributed.all_gather(all_counts, counts)
-    most = torch.stack(all_counts).amax(dim=0)
-    everything = []
-    for side, part in enumerate((images, texts)):
-        padded = F.pad(part, (0, 0, 0, int(most[side]) - len(part)))
-        received = all_gather(padded)
-        everything.append(torch.cat([rows[: int(c[side])] for rows, c in zip(received, all_counts, strict=True)]))
-    own = F.pad(belong.float(), (0, int(most[1]) - len(texts), 0, int(most[0]) - len(images)))
-    blocks = [torch.zeros_like(own) for _ in all_counts]
-    distributed.all_gather(blocks, own)
-    cut = [block[: int(c[0]), : int(c[1])] for block, c in zip(blocks, all_counts, strict=True)]
-    return everything[0], everything[1], torch.block_diag(*cut).bool()
+    of_each = torch.stack(_received(counts)).tolist()
+    most_images, most_texts = (max(column) for column in zip(*of_each, strict=True))
+    own = F.pad(belong.float(), (0, most_texts - len(texts), 0, most_images - len(images)))
+    blocks = [block[:n, :m] for block, (n, m) in zip(_received(own), of_each, strict=True)]
+    together = torch.block_diag(*blocks).bool()
+    vectors, numbers = [], []
+    for side, (part, keys, most) in enumerate(((images, image_keys, most_images), (texts, text_keys, most_texts))):
+        real = [n[side] for n in of_each]
+        rows = all_gather(F.pad(part, (0, 0, 0, most - len(part))))
+        everything = torch.cat([each[:n] for each, n in zip(rows, real, strict=True)])
+        marks = _received(F.pad(keys, (0, most - len(keys))))
+        distinct, number = torch.cat([e[:n] for e, n in zip(marks, real, strict=True)]).unique(return_inverse=True)
+        positions = torch.arange(len(number), device=number.device)
+        first = number.new_full((len(distinct),), len(number)).scatter_reduce(0, number, positions, "amin")
+        vectors.append(everything[first])
+        numbers.append(number)
+    row, column = together.nonzero(as_tuple=True)
+    merged = torch.zeros(len(vectors[0]), len(vectors[1]), dtype=torch.bool, device=images.device)
+    merged[numbers[0][row], numbers[1][column]] = True
+    return vectors[0], vectors[1], merged
+
+
+def _received(own: Tensor) -> list[Tensor]:
+    """A tensor of the same shape from each process, without gradients."""
+    received = [torch.empty_like(own) for _ in range(distributed.get_world_size())]
+    distributed.all_gather(received, own.contiguous())
+    return received
+
+
+def keys_of(items: Iterable[object]) -> Int[Tensor, "..."]:
+    """A number for each distinct item, in the order of their first appearance: the same in every process."""
+    digests = (hashlib.sha256(repr(item).encode()).digest() for item in dict.fromkeys(items))
+    return torch.tensor([int.from_bytes(digest[:8], "little", signed=True) for digest in digests])
 
 
 @dataclass
@@ -507,7 +549,7 @@ class DualEncoderRecipe(ModelRecipe):
         tokenizer: a ``tokenizer.json`` or BERT's ``vocab.txt``; None learns one from the texts.
         start_from: folder of a trained dual encoder to continue, whose shapes and words are then taken.
         chunk: items that are encoded at a time; 0 for the whole batch.
-        dtype: of the arithmetic; ``auto`` takes bfloat16 where the machine multiplies it in hardware.
+        dtype: of the arithmetic; ``auto`` takes bfloat16 where the device multiplies it in hardware.
     """
 
     encoders: DualEncoderConfig = field(default_factory=DualEncoderConfig)
@@ -517,7 +559,7 @@ class DualEncoderRecipe(ModelRecipe):
     chunk: int = 0
     dtype: Precision = "float32"
 
-    def build(self) -> ContrastiveEncoder:
+    def build(self, device: torch.device | str = "cpu") -> ContrastiveEncoder:
         """A model at the start of its training.
 
         Raises:
@@ -527,7 +569,7 @@ class DualEncoderRecipe(ModelRecipe):
             if not issubclass(made := saved_class(self.start_from), ContrastiveEncoder):
                 raise UserError(f"start_from {self.start_from}: is a {made.__name__}, not a dual encoder.")
             start = load(self.start_from, regions=self.regions)
-            return ContrastiveEncoder(start.network, start.inputs, self.chunk, dtype_of(self.dtype)).train()
+            return ContrastiveEncoder(start.network, start.inputs, self.chunk, dtype_of(self.dtype, device)).train()
         text = self.encoders.text
         words = None
         if self.tokenizer is not None:
@@ -537,10 +579,10 @@ class DualEncoderRecipe(ModelRecipe):
         regions = self.regions or RegionsConfig()
         inputs = PairInputs(words, regions.open(), regions)
         self.encoders.vision.feature_width = inputs.regions.width
-        return ContrastiveEncoder(DualEncoder(self.encoders), inputs, self.chunk, dtype_of(self.dtype))
+        return ContrastiveEncoder(DualEncoder(self.encoders), inputs, self.chunk, dtype_of(self.dtype, device))
 
-    def open(self, folder: Path) -> ContrastiveEncoder:
+    def open(self, folder: Path, device: torch.device | str = "cpu") -> ContrastiveEncoder:
         """A trained model with the arithmetic of this recipe."""
         made = ContrastiveEncoder.load(folder)
-        made.chunk, made.dtype = self.chunk, dtype_of(self.dtype)
+        made.chunk, made.dtype = self.chunk, dtype_of(self.dtype, device)
         return made

@@ -175,12 +175,13 @@ class Collator:
         first = tokenizer("a")["input_ids"][0]
         self._start = [tokenizer.bos_token_id] if first == tokenizer.bos_token_id else []
 
-    def __call__(self, examples: Sequence[Example], seed: int = 0) -> Batch:
+    def __call__(self, examples: Sequence[Example], seed: int = 0, first: int = 0) -> Batch:
         """A batch to train on: each example in its template, with its target.
 
         Args:
             examples: with targets that can be written.
             seed: of the part of a long page that is trained on, and of the medium that its text goes with.
+            first: number of the first example in a batch of which these are a part.
 
         Raises:
             MediaError: a medium cannot be used, or is of a kind that Flamingo does not read.
@@ -193,14 +194,14 @@ class Collator:
                     f"{example.name}: its target is {kind_of(example.target)}, and this model learns to write text. "
                     "Give a text, an answer, a label, a number or a choice among texts."
                 )
-        return self.documents(documents, seed)
+        return self.documents(documents, seed, first=first)
 
-    def documents(self, documents: Sequence[Document], seed: int = 0, prefilled: int = 0) -> Batch:
+    def documents(self, documents: Sequence[Document], seed: int = 0, prefilled: int = 0, first: int = 0) -> Batch:
         """A batch of documents, to learn from or to continue.
 
         Args:
             documents: what is read.
-            seed: see :meth:`__call__`.
+            seed, first: see :meth:`__call__`.
             prefilled: tokens of a decode state that the documents continue. The text before their first medium then
                 goes with the media of that state.
 
@@ -208,7 +209,10 @@ class Collator:
             MediaError: a medium cannot be used, or is of a kind that Flamingo does not read.
             UserError: a document is empty, or too long for the language model.
         """
-        rows = [self._row(document, random.Random(f"{seed} {n}"), prefilled) for n, document in enumerate(documents)]
+        rows = [
+            self._row(document, random.Random(f"{seed} {number}"), prefilled)
+            for number, document in enumerate(documents, start=first)
+        ]
         packed = self.config.pack > 0 and not prefilled and all(_has_targets(document) for document in documents)
         if packed:
             rows = _packed(rows, self.config.pack)

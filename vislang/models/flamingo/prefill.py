@@ -21,6 +21,7 @@ from vislang.models.flamingo.collate import IGNORED, Batch
 from vislang.models.flamingo.frozen_text import FrozenText, TextState, add_lower, stack_gate_inputs, upper_cache
 from vislang.models.towers.causal_lm import Step
 from vislang.nn.attention import kernel_for
+from vislang.nn.precision import at_least_float32
 
 
 @dataclass
@@ -87,6 +88,9 @@ class Runner:
 
     Args:
         bridge: the definition of what is computed.
+
+    Attributes:
+        recalls: whether texts are recalled in training. Otherwise all layers run once for every batch.
     """
 
     def __init__(self, bridge: Bridge):
@@ -94,6 +98,7 @@ class Runner:
         self.lm = bridge.lm
         self.first_gate = bridge.gated_layers[0]
         self.frozen_text = FrozenText(bridge.lm, self.first_gate)
+        self.recalls = True
 
     # Training
 
@@ -109,7 +114,7 @@ class Runner:
         Gradients are computed only where something can change: for the tokens from the first medium on, from the first
         gated layer up.
         """
-        if self.bridge.config.train_added_tokens:
+        if self.bridge.config.train_added_tokens or not self.recalls:
             hidden, targets = self.bridge.hidden_states(batch), batch.targets
         elif batch.segments is not None:
             hidden, targets = self._packed(batch), batch.targets
@@ -117,7 +122,7 @@ class Runner:
             hidden, targets = self._from_first_medium(batch)[0], batch.targets[:, batch.prefix :]
         labelled = targets != IGNORED
         logits = self.bridge.logits(hidden[labelled][None])[0]
-        log_likelihoods = -F.cross_entropy(logits.float(), targets[labelled], reduction="none")
+        log_likelihoods = -F.cross_entropy(at_least_float32(logits), targets[labelled], reduction="none")
         return log_likelihoods, labelled.nonzero()[:, 0]
 
     def keep_texts(self, batch: Batch, to_continue: bool) -> None:

@@ -35,6 +35,8 @@ class Pairs:
         steps: (images, regions) the index of the image in its document that a region is of.
         text_of, image_of: (pairs,) indices of text and image.
         names: of the examples.
+        text_keys, image_keys: (texts,) and (images,) numbers that say which of them are the same in another process;
+            None where no model asks.
     """
 
     text: Pieces
@@ -45,6 +47,8 @@ class Pairs:
     text_of: Int[Tensor, "..."]
     image_of: Int[Tensor, "..."]
     names: list[str] = field(default_factory=list)
+    text_keys: Int[Tensor, "..."] | None = None
+    image_keys: Int[Tensor, "..."] | None = None
 
 
 @dataclass

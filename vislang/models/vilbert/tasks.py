@@ -35,6 +35,7 @@ from vislang.models.vilbert.pair_model import PairModel
 from vislang.models.vilbert.pretraining import begin_with, fitted, make_inputs
 from vislang.models.vilbert.streams import Encoded, TwoStreams
 from vislang.models.vilbert.word_pieces import WordPieces
+from vislang.nn.precision import at_least_float32
 
 Kind = Literal["answers", "choice", "box", "label", "value"]
 
@@ -108,7 +109,7 @@ class TaskCollator:
     def __init__(self, inputs: PairInputs, tasks: dict[str, Task]):
         self.inputs, self.tasks = inputs, tasks
 
-    def __call__(self, examples: Sequence[Example], seed: int = 0) -> TaskBatch:
+    def __call__(self, examples: Sequence[Example], seed: int = 0, first: int = 0) -> TaskBatch:
         """Collate; nothing is drawn at random.
 
         Raises:
@@ -277,7 +278,7 @@ class ViLBERTForTasks(PairModel[ViLBERT]):
         kind = self.tasks[batch.task].kind
         scores = self._scores(batch)
         if kind in ("answers", "box"):
-            weight = (scores > -1000).float() if kind == "box" else None
+            weight = (scores > -1000).to(scores.dtype) if kind == "box" else None
             loss = F.binary_cross_entropy_with_logits(scores, batch.targets, weight, reduction="sum") / len(scores)
         elif kind == "value":
             loss = F.mse_loss(scores, batch.targets)
@@ -289,7 +290,7 @@ class ViLBERTForTasks(PairModel[ViLBERT]):
         """Logits: (examples, answers, choices, regions or labels), or (examples,) of numbers."""
         with autocast(batch.pairs.features.device, self.dtype):
             encoded = encode(self.network, batch.pairs, self.tasks[batch.task].token)
-            found = self.network.predict(batch.task, encoded).float()
+            found = at_least_float32(self.network.predict(batch.task, encoded))
         kind = self.tasks[batch.task].kind
         if kind == "choice":
             padded = torch.cat([found[:, 0], found.new_full((1,), -torch.inf)])
@@ -523,7 +524,7 @@ class ViLBERTRecipe(ModelRecipe):
         tokenizer: a ``tokenizer.json`` or BERT's ``vocab.txt``; None learns one from the examples.
         start_from: folder of a model to start from: of pretraining or tasks, whose streams and tokenizer are then
             taken, or converted weights, for which ``regions`` and ``tokenizer`` must be named. Heads are fresh.
-        dtype: of the arithmetic; ``auto`` takes bfloat16 where the machine multiplies it in hardware.
+        dtype: of the arithmetic; ``auto`` takes bfloat16 where the device multiplies it in hardware.
     """
 
     streams: ViLBERTConfig = field(default_factory=ViLBERTConfig)
@@ -532,7 +533,7 @@ class ViLBERTRecipe(ModelRecipe):
     start_from: str | None = None
     dtype: Precision = "float32"
 
-    def build(self) -> ViLBERTForTasks:
+    def build(self, device: torch.device | str = "cpu") -> ViLBERTForTasks:
         """A model whose tasks :meth:`ViLBERTForTasks.fit` finds.
 
         Raises:
@@ -542,14 +543,14 @@ class ViLBERTRecipe(ModelRecipe):
             known, inputs = begin_with(self.start_from, self.regions, self.tokenizer)
             network = ViLBERT(known.config, pretraining=False)
             network.streams.load_state_dict(known.streams.state_dict())
-            return ViLBERTForTasks(network, inputs, dtype=dtype_of(self.dtype))
+            return ViLBERTForTasks(network, inputs, dtype=dtype_of(self.dtype, device))
         inputs = make_inputs(self.regions, self.tokenizer, self.streams)
         return ViLBERTForTasks(
-            ViLBERT(fitted(self.streams, inputs), pretraining=False), inputs, dtype=dtype_of(self.dtype)
+            ViLBERT(fitted(self.streams, inputs), pretraining=False), inputs, dtype=dtype_of(self.dtype, device)
         )
 
-    def open(self, folder: Path) -> ViLBERTForTasks:
+    def open(self, folder: Path, device: torch.device | str = "cpu") -> ViLBERTForTasks:
         """A trained model."""
         made = ViLBERTForTasks.load(folder)
-        made.dtype = dtype_of(self.dtype)
+        made.dtype = dtype_of(self.dtype, device)
         return made
