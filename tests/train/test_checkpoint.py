@@ -1,6 +1,7 @@
 """Checkpoints on disk: whole or not there, the latest that can be read, nothing in them that runs."""
 
 import json
+import pickle
 
 import pytest
 import torch
@@ -106,10 +107,8 @@ def test_no_code_is_run_from_a_checkpoint(tmp_path):
     with pytest.warns(DamagedCheckpoint), pytest.raises(CheckpointError, match="damaged"):
         Checkpoints(tmp_path / "old").latest()
     new = save(tmp_path / "new", 1)
-    import pickle
-
     (new / ".metadata").write_bytes(pickle.dumps(Trap()))
-    with pytest.raises(pickle.UnpicklingError, match="it wants .*open, which is no part of a checkpoint"):
+    with pytest.raises(pickle.UnpicklingError, match=r"it wants .*open, which is no part of a checkpoint"):
         open_checkpoint(new)
     assert not (tmp_path / "sprung").exists()
 

@@ -11,6 +11,7 @@ process has the gradient of the whole batch:
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -27,6 +28,11 @@ from vislang.errors import UserError
 from vislang.train.batches import Part
 from vislang.train.config import Parallel
 from vislang.train.processes import Processes
+
+# A block may return a view, which nothing here changes in place.
+warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor", UserWarning)
+# What replaces it is not in all versions of torch that are supported.
+warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
 
 
 class Engine:
@@ -137,7 +143,7 @@ class ShardedEngine(Engine):
         device = next(sharded.parameters()).device
         mesh = init_device_mesh(device.type, (processes.count,))
         policy = MixedPrecisionPolicy()
-        if dtype != torch.float32:
+        if dtype in (torch.bfloat16, torch.float16):
             policy = MixedPrecisionPolicy(dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
         for block in self.model.repeated_blocks():
             if any(parameter not in kept for parameter in block.parameters()):

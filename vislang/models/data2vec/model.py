@@ -27,7 +27,7 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from vislang.capabilities import Progress
@@ -211,19 +211,21 @@ class Data2Vec(nn.Module):
     ) -> Objective:
         config = self.objective_config
         copies = len(batch.mask) // len(local)
+        mean_targets = _mean(targets, padding if front_end.config.strict_padding else None)
         local = local.repeat_interleave(copies, dim=0)
         padding = None if padding is None else padding.repeat_interleave(copies, dim=0)
+        strict = padding if front_end.config.strict_padding else None
         encoded = self.student(front_end(local, padding, batch.mask, leave_out=True))
         extra = front_end.config.class_tokens
-        gaps = batch.mask if padding is None or not front_end.config.strict_padding else batch.mask | padding
-        decoded = self.heads[batch.modality](encoded[:, extra:], gaps, front_end.fixed_positions)
+        gaps = batch.mask if strict is None else batch.mask | strict
+        decoded = self.heads[batch.modality](encoded[:, extra:], gaps, front_end.fixed_positions, strict)
         predictions = decoded[batch.mask]
         wanted = targets.repeat_interleave(copies, dim=0)[batch.mask]
         losses = {}
         class_predictions = class_targets = None
         if config.class_loss > 0:
             class_predictions = encoded[:, extra - 1]
-            class_targets = targets.mean(dim=1).repeat_interleave(copies, dim=0)
+            class_targets = mean_targets.repeat_interleave(copies, dim=0)
             losses["class"] = self._loss(class_predictions, class_targets) * config.class_loss * len(wanted)
         losses["regression"] = self._loss(predictions, wanted) * config.weight
         return Objective(losses, len(wanted), predictions, wanted, class_predictions, class_targets)
@@ -380,6 +382,16 @@ class Data2Vec(nn.Module):
         model.inputs = Inputs.load(folder, saved.inputs)
         model.updates = saved.updates
         return model.eval()
+
+
+def _mean(
+    targets: Float[Tensor, "batch tokens width"], padding: Bool[Tensor, "batch tokens"] | None
+) -> Float[Tensor, "batch width"]:
+    """The mean target of each sample, over its real positions."""
+    if padding is None:
+        return targets.mean(dim=1)
+    real = ~padding[..., None]
+    return (targets * real).sum(dim=1) / real.sum(dim=1)
 
 
 def _check(encoder: EncoderConfig, modalities: dict[str, FrontEndConfig], objective: ObjectiveConfig) -> None:
