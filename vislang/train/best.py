@@ -17,7 +17,9 @@ class Best:
 
     def __init__(self, known: dict[str, Any] | None, streams: Sequence[Stream], config: TrainConfig):
         self._known = known
-        self._watched = [config.best] if config.best else [stream.watched for stream in streams if stream.watched]
+        watched = {stream.watched: True for stream in streams if stream.watched}
+        # What is watched of a stream is better the higher it is.
+        self._higher_is_better = {config.best: _higher_is_better(config.best)} if config.best else watched
 
     def update(self, step: int, figures: Mapping[str, float]) -> dict[str, Any] | None:
         """What to note of an evaluation that is the best so far; None where it is not.
@@ -25,12 +27,13 @@ class Best:
         Raises:
             UserError: no figure has the name that the settings give.
         """
-        if not figures or not self._watched:
+        if not figures or not self._higher_is_better:
             return None
-        found = {name: figures[name] for name in self._watched if name in figures}
+        found = {name: figures[name] for name in self._higher_is_better if name in figures}
         if not found:
-            raise UserError(f"train.best: no figure {self._watched[0]}; this run has {', '.join(figures)}.")
-        score = sum(value if _higher_is_better(name) else -value for name, value in found.items()) / len(found)
+            names = ", ".join(self._higher_is_better)
+            raise UserError(f"train.best: no figure {names}; this run has {', '.join(figures)}.")
+        score = sum(v if self._higher_is_better[name] else -v for name, v in found.items()) / len(found)
         if not math.isfinite(score) or (self._known is not None and score <= self._known["score"]):
             return None
         self._known = {"step": step, "score": score, "figures": found}

@@ -95,7 +95,7 @@ class Saved:
 
 
 class Checkpoints:
-    """The checkpoints of a run.
+    """The checkpoints of a run. As a context it ends once all of them are written.
 
     Args:
         folder: where they lie, which all processes must see.
@@ -109,6 +109,14 @@ class Checkpoints:
         self._keep = keep
         self._writer = ThreadPoolExecutor(1, "checkpoint")
         self._pending: Future | None = None
+
+    def __enter__(self) -> Checkpoints:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: Any) -> None:
+        # Where another process has died, its part of a checkpoint would be waited for in vain.
+        if kind is None or issubclass(kind, UserError):
+            self.wait()
 
     def check(self, size: int) -> None:
         """Raise an error where a checkpoint of ``size`` bytes could not be written.
@@ -257,7 +265,8 @@ def _verify(path: Path) -> None:
     for name, digest in state["files"].items():
         if _sha256(path / name) != digest:
             raise ValueError(f"{name} is not what was written")
-    missing = set(state["tensors"]) ^ set(_SafeReader(path).read_metadata().state_dict_metadata)
+    # Those of the first process; others have generators of their own.
+    missing = set(state["tensors"]) - set(_SafeReader(path).read_metadata().state_dict_metadata)
     if missing:
         raise ValueError(f"tensors are missing: {', '.join(sorted(missing)[:5])}")
 

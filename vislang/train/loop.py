@@ -131,7 +131,7 @@ def train(
     model.train()
     engine.model.train()
     saved_at = done
-    with stop_signals() as stop:
+    with checkpoints, stop_signals() as stop:
         while done < config.steps:
             started = time.perf_counter()
             with watchdog.step(done + 1):
@@ -168,7 +168,6 @@ def train(
             log.write()
             if saved_at < done:
                 save()
-    checkpoints.wait()
     engine.complete()
     log.close()
     model.eval()

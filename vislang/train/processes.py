@@ -24,7 +24,7 @@ Result = TypeVar("Result")
 
 
 class OtherProcessFailed(RuntimeError):
-    """The first process failed at what the others waited for; its own message says why."""
+    """Another process failed, and says why itself."""
 
 
 @dataclass
@@ -120,7 +120,13 @@ class Processes:
 
     def claim(self, what: str) -> bool:
         """Whether this process is the first to ask for something, such as to print what all have to say."""
-        return self.count == 1 or self._store.add(what, 1) == 1
+        if self.count == 1:
+            return True
+        try:
+            return self._store.add(what, 1) == 1
+        except dist.DistError:
+            # The process that holds the store has gone.
+            return False
 
     def _next_key(self) -> str:
         self._waits += 1
@@ -150,6 +156,9 @@ def joined(timeout_minutes: float = 30) -> Iterator[Processes]:
 
     Args:
         timeout_minutes: after which a process that waits for the others in vain fails.
+
+    Raises:
+        OtherProcessFailed: another process failed before this one did.
     """
     if not started_by_launcher() or dist.is_initialized():
         yield current()
@@ -173,6 +182,11 @@ def joined(timeout_minutes: float = 30) -> Iterator[Processes]:
         yield processes
         # Nobody leaves while another still needs the store that the first one may hold.
         dist.barrier()
+    except Exception as error:
+        # The process that fails first says why. That the others then fail too says nothing more.
+        if isinstance(error, OtherProcessFailed) or not processes.claim("failure"):
+            raise OtherProcessFailed(str(error)) from error
+        raise
     finally:
         _JOINED.remove(processes)
         dist.destroy_process_group()

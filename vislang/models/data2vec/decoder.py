@@ -99,8 +99,8 @@ class ConvolutionalDecoder(nn.Module):
                 tokens than another is padded at its end.
             mask: True at the gaps.
             positions: fixed positions, where the configuration has them.
-            padding: True where there is nothing; each layer reads zeros there, so that a sequence is decoded alike alone
-                and beside longer ones.
+            padding: True where there is nothing; each layer reads zeros there, so that a sequence is decoded alike
+                alone and beside longer ones.
         """
         x = self.config.noise * torch.randn(*mask.shape, visible.shape[-1], device=visible.device, dtype=visible.dtype)
         counts = (~mask).sum(dim=1)
