@@ -52,6 +52,7 @@ class Ask:
         length_penalty: rank beams by likelihood over length to this power
         returns: so many answers, one a line
         stop: text that ends an answer
+        device: where the model runs: auto, cpu, cuda or mps
         drop_examples: leave the first examples out where there is no room for all
     """
 
@@ -70,6 +71,7 @@ class Ask:
     length_penalty: float = 1.0
     returns: int = 1
     stop: list[str] = repeated("TEXT")
+    device: str = "auto"
     drop_examples: bool = False
 
     def run(self) -> int:
@@ -88,6 +90,7 @@ class Ask:
         from vislang.capabilities import Decides, Generates
         from vislang.models.flamingo.decoding import Decoding
         from vislang.models.loading import load
+        from vislang.train.device import device_of
 
         decoding = Decoding(
             self.max_new_tokens,
@@ -100,7 +103,7 @@ class Ask:
             tuple(self.stop),
             self.seed,
         )
-        model = load(self.model)
+        model = load(self.model, device_of(self.device))
         if isinstance(model, Generates):
             if self.head is not None:
                 raise UserError(f"--head: {self.model} writes its answers and has no heads; leave it out.")

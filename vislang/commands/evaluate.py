@@ -27,6 +27,7 @@ class Evaluate:
         data: the same as part of --task: the folder of a benchmark's files, or a JSON Lines file
         split: which split, as the data call it
         head: which of the model's heads decides, where several could
+        device: where the model runs: auto, cpu, cuda or mps
         way: how to answer, where the model has several ways
         regions: region files, for a model that was trained on such
         shortlist: for retrieval: a dual encoder that chooses which pairs are scored
@@ -49,6 +50,7 @@ class Evaluate:
     data: str | None = None
     split: str | None = None
     head: str | None = None
+    device: str = "auto"
     way: Literal["generate", "rank", "decide", "match", "embed"] | None = None
     regions: str | None = None
     shortlist: str | None = None
@@ -93,8 +95,10 @@ class Evaluate:
         if task.kind == "pairs" and self.shortlist is not None:
             from vislang.evaluate.retrieve import Shortlisted
             from vislang.models.loading import load
+            from vislang.train.device import device_of
 
-            model = Shortlisted(model, load(self.shortlist), self.shortlist_size)
+            shortlist = load(self.shortlist, device_of(self.device))
+            model = Shortlisted(model, shortlist, self.shortlist_size)
         support = task.support() if way in ("match", "embed") or task.support_split is not None else []
         evaluation = evaluate(model, task, examples, support, way=way, head=self.head, reporter=reporting)
         values = {"model": self.model, **evaluation.as_json(), **self._about(bad)}
@@ -146,12 +150,14 @@ class Evaluate:
 
     def _opened_model(self) -> Any:
         from vislang.models.loading import load
+        from vislang.train.device import device_of
 
+        device = device_of(self.device)
         if self.regions is None:
-            return load(self.model)
+            return load(self.model, device)
         from vislang.models.regions.readers import RegionsConfig
 
-        return load(self.model, regions=RegionsConfig(tower=None, files=self.regions))
+        return load(self.model, device, regions=RegionsConfig(tower=None, files=self.regions))
 
     def _must_apply(self, task: Any, way: str) -> None:
         """Raise an error for options that would be ignored."""

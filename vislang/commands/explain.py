@@ -23,6 +23,7 @@ class Explain:
         image: path of an image
         text: a question, a caption, or what to find
         head: which of the model's heads decides, where there are several
+        device: where the model runs: auto, cpu, cuda or mps
         out: page to write
     """
 
@@ -31,6 +32,7 @@ class Explain:
     text: str = positional()
     head: str | None = None
     out: Path = Path("explain.html")
+    device: str = "auto"
 
     def run(self) -> int:
         """Write the page, print the decision; returns 0.
@@ -46,8 +48,9 @@ class Explain:
         from vislang.capabilities import Explains
         from vislang.evaluate.explain_page import write_explanation
         from vislang.models.loading import load
+        from vislang.train.device import device_of
 
-        model = load(self.model)
+        model = load(self.model, device_of(self.device))
         if not isinstance(model, Explains):
             raise UserError(f"{self.model}: is a {type(model).__name__}, which has no co-attention; give a ViLBERT.")
         head = self.head or only_head(model, self.model)

@@ -26,6 +26,7 @@ from vislang.models.loading import load
 from vislang.runs.folder import environment, versions
 from vislang.tasks.few_shot import split_own_file
 from vislang.tasks.task import Task
+from vislang.train.device import device_of
 
 if TYPE_CHECKING:
     from vislang.commands.evaluate import Evaluate
@@ -54,7 +55,7 @@ def few_shot(options: Evaluate, task: Task, examples: list[Example], bad: int) -
             f"--shots {options.shots}: {task.name} has {len(support)} examples to draw from (zero shots are "
             f"{TEXT_SHOTS} without their images)."
         )
-    model = load(options.model)
+    model = load(options.model, device_of(options.device))
     ranked = way_of(model, task) == "rank"
     if options.orders > 1 and not ranked:
         raise UserError(f"--orders: the answers of {task.name} are generated; only ranked answers can be averaged.")
@@ -135,7 +136,7 @@ def measured(
     with reporting("encoding media") as progress:
         seen = [*queries, *support] if compared else queries
         model.prepare([example.without_target() for example in seen], progress)
-    selector = load(options.selector) if options.selector else model
+    selector = load(options.selector, device_of(options.device)) if options.selector else model
     if not isinstance(selector, Embeds):
         raise UserError(f"--selector {options.selector}: is a {type(selector).__name__}, which compares no images.")
     similarity = None

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 
 from vislang.errors import UserError
@@ -89,11 +90,12 @@ class ModelNotFound(UserError):
     """Not a folder with a saved model; the message names what is missing."""
 
 
-def load(source: str | Path, **relocated: Any) -> Any:
+def load(source: str | Path, device: torch.device | str | None = None, **relocated: Any) -> Any:
     """Open a model that vislang saved.
 
     Args:
         source: its folder, or a Hub id.
+        device: where it is to run; None leaves it on the processor.
         relocated: where what it needs lies now, if not where it was: ``language_model``, ``vision_tower``, or
             ``regions``, a :class:`~vislang.models.regions.readers.RegionsConfig`. None leaves it where it was.
 
@@ -114,7 +116,8 @@ def load(source: str | Path, **relocated: Any) -> Any:
         if name not in inspect.signature(made.load).parameters:
             raise ModelNotFound(f"{folder}: is a {made.__name__}, which has no {name}.")
     try:
-        return made.load(folder, **elsewhere)
+        model = made.load(folder, **elsewhere)
+        return model if device is None else model.to(device)
     except FileNotFoundError as error:
         raise ModelNotFound(f"{folder}: not the whole folder that training wrote. {error}") from None
     except SafetensorError as error:

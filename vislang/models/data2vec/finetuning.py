@@ -35,6 +35,7 @@ from vislang.models.data2vec.inputs import Inputs, InputsConfig, Whole, padded, 
 from vislang.models.data2vec.model import Data2Vec
 from vislang.models.deciding import head_for, why_undecided
 from vislang.models.loading import load
+from vislang.nn.device import to_device
 from vislang.nn.embed import TokenEmbedding
 from vislang.nn.precision import at_least_float32
 
@@ -219,7 +220,7 @@ class FineTuned(TrainableModel):
 
     def _frames(self, whole: Whole, most: int) -> Int[Tensor, "..."]:
         if whole.padding is None:
-            return torch.full((len(whole.values),), most)
+            return torch.full((len(whole.values),), most, device=whole.values.device)
         return (~self.encoder.front_end(self.modality).pad(whole.padding, most)).sum(dim=1)
 
     @property
@@ -267,7 +268,7 @@ class FineTuned(TrainableModel):
             if self.head_config.kind == "tagging":
                 found += map(Prediction, ids, self._tags([example.prompt for example in part]))
             else:
-                whole = self.inputs.read([example.prompt for example in part])
+                whole = to_device(self.inputs.read([example.prompt for example in part]), self.device)
                 found += self._predictions(ids, whole, self.logits(whole.values, whole.padding).float())
             if progress is not None:
                 progress(len(found), len(examples))
@@ -276,7 +277,7 @@ class FineTuned(TrainableModel):
 
     def _tags(self, documents: Sequence[Document]) -> list[str]:
         rows = [self.collate.tokens_of_words(document) for document in documents]
-        logits = self.logits(*padded([ids for ids, _ in rows], self.collate.text.padding_id))
+        logits = self.logits(*to_device(padded([ids for ids, _ in rows], self.collate.text.padding_id), self.device))
         best = [row[first].argmax(dim=-1).tolist() for (_, first), row in zip(rows, logits, strict=True)]
         return [" ".join(self.labels[tag] for tag in row) for row in best]
 

@@ -31,6 +31,7 @@ from vislang.models.data2vec.model import Data2Vec, TeacherConfig
 from vislang.models.data2vec.objective import Masked, Norm, ObjectiveConfig
 from vislang.models.loading import load
 from vislang.models.precision import Precision, autocast, dtype_of
+from vislang.nn.device import to_device
 
 
 @dataclass(frozen=True)
@@ -297,19 +298,19 @@ class Pretraining(TrainableModel):
     def reveal(self, documents: Sequence[Document], seed: int = 0) -> list[Revealed]:
         """What is masked of each document, and how well the student predicted it; of several masks, the first."""
         plain = Collator(**{**vars(self.collate), "augmentation": None})
-        whole = plain.documents(documents, seed)
+        whole = to_device(plain.documents(documents, seed), self.device)
         with torch.random.fork_rng():
             # v2's decoder fills gaps with noise.
             torch.manual_seed(seed)
             found = self.model.objective(whole)
         centre = found.targets.mean(dim=0)
         left = (found.targets - found.predictions).square().sum(dim=-1)
-        agreement = torch.full(whole.mask.shape, torch.nan)
+        agreement = torch.full(whole.mask.shape, torch.nan, device=left.device)
         agreement[whole.mask] = 1 - left / (found.targets - centre).square().sum(dim=-1)
         copies = len(whole.mask) // len(documents)
         revealed = []
         for number in range(len(documents)):
-            mask, agreed = whole.mask[number * copies], agreement[number * copies]
+            mask, agreed = whole.mask[number * copies].cpu(), agreement[number * copies].cpu()
             tokens: list[str] = []
             rows = 1
             if whole.modality == "image":

@@ -41,6 +41,7 @@ from vislang.models.vilbert.pair_model import PairModel
 from vislang.models.vilbert.streams import RegionEmbedding, TextEmbedding
 from vislang.models.vilbert.word_pieces import Pieces, WordPieces
 from vislang.nn.attention import not_padding
+from vislang.nn.device import to_device
 from vislang.nn.linear import Linear
 from vislang.nn.precision import at_least_float32
 from vislang.nn.statistics import mean_and_std
@@ -411,8 +412,9 @@ class ContrastiveEncoder(PairModel[DualEncoder]):
         for start in range(0, len(images), batch_size):
             read = [self.inputs.regions_of((image,)) for image in images[start : start + batch_size]]
             pairs = self.inputs.pairs(self.inputs.text([("",)]), read, [0] * len(read), range(len(read)), [])
+            pairs = to_device(pairs, self.device)
             with autocast(pairs.features.device, self.dtype):
-                parts.append(self.network.image(pairs.features, pairs.boxes, pairs.region_padding))
+                parts.append(self.network.image(pairs.features, pairs.boxes, pairs.region_padding).cpu())
         return torch.cat(parts)
 
     @torch.inference_mode()
@@ -421,9 +423,9 @@ class ContrastiveEncoder(PairModel[DualEncoder]):
         parts = []
         self._warn_of_unknown(texts)
         for start in range(0, len(texts), batch_size):
-            pieces = self.inputs.text([(text,) for text in texts[start : start + batch_size]])
+            pieces = to_device(self.inputs.text([(text,) for text in texts[start : start + batch_size]]), self.device)
             with autocast(pieces.ids.device, self.dtype):
-                parts.append(self.network.text(*self._readable(pieces)))
+                parts.append(self.network.text(*self._readable(pieces)).cpu())
         return torch.cat(parts)
 
     def _warn_of_unknown(self, texts: Sequence[str]) -> None:

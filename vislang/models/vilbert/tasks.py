@@ -35,6 +35,7 @@ from vislang.models.vilbert.pair_model import PairModel
 from vislang.models.vilbert.pretraining import begin_with, fitted, make_inputs
 from vislang.models.vilbert.streams import Encoded, TwoStreams
 from vislang.models.vilbert.word_pieces import WordPieces
+from vislang.nn.device import to_device
 from vislang.nn.precision import at_least_float32
 
 Kind = Literal["answers", "choice", "box", "label", "value"]
@@ -345,9 +346,14 @@ class ViLBERTForTasks(PairModel[ViLBERT]):
                     progress(len(predictions), len(examples))
         return [predictions[row] for row in range(len(examples))]
 
-    def _decide(self, name: str, examples: Sequence[Example]) -> list[Prediction]:
-        # Without targets: a label that the model does not know must not keep it from deciding.
+    def _batch(self, name: str, examples: Sequence[Example]) -> TaskBatch:
+        """Examples to decide, on the model's device. Their targets are left out: a label that the model does not know
+        must not keep it from deciding."""
         batch = self.collate.batch(name, [dataclasses.replace(example, target=None) for example in examples])
+        return to_device(batch, self.device)
+
+    def _decide(self, name: str, examples: Sequence[Example]) -> list[Prediction]:
+        batch = self._batch(name, examples)
         task, scores = self.tasks[name], self._scores(batch)
         if scores.isnan().any():
             raise UserError(
@@ -384,7 +390,7 @@ class ViLBERTForTasks(PairModel[ViLBERT]):
         if documents != 1 or images != 1:
             raise UserError(f"{example.name}: {documents} choices, {images} images; give one of each.")
         (name,) = heads_of(self.heads, [example], head)
-        batch = self.collate.batch(name, [dataclasses.replace(example, target=None)])
+        batch = self._batch(name, [example])
         pairs = batch.pairs
         weights: list[tuple[Tensor, Tensor]] = []
         text = read_texts(self.network, pairs.text, self.tasks[name].token)
@@ -401,7 +407,7 @@ class ViLBERTForTasks(PairModel[ViLBERT]):
         return Explained(
             words,
             [Box(*box) for box in self.collate.boxes(example).tolist()],
-            [CoAttention(of_text[0], of_regions[0]) for of_text, of_regions in weights],
+            [CoAttention(of_text[0].cpu(), of_regions[0].cpu()) for of_text, of_regions in weights],
             prediction,
         )
 
