@@ -4,31 +4,21 @@ from __future__ import annotations
 
 import os
 import pickle
-import socket
 from pathlib import Path
 
 import pytest
 import torch
-import torch.multiprocessing
 
 from tests.train import cases
-from vislang.train.processes import joined
+from tests.train.several import free_port, start, together
 
 PARALLEL = ("ddp", "fsdp2")
 
 
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
-
-
-def _one_of_two(rank: int, port: int, folder: Path, out: Path, names: tuple[str, ...]) -> None:
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "VISLANG_CACHE": str(folder / "cache")}
-    torch.set_num_threads(1)
-    with joined() as processes:
-        for name in names:
+def _one_of_two(rank: int, port: int, folder: Path, out: Path) -> None:
+    os.environ["VISLANG_CACHE"] = str(folder / "cache")
+    with together(rank, 2, port) as processes:
+        for name in cases.CASES:
             for parallel in PARALLEL:
                 # Nothing is so small that its blocks would not be sharded.
                 found = cases.run(name, folder, out / name / parallel, parallel=parallel, shard_above=0)
@@ -41,8 +31,7 @@ def two(tmp_path_factory):
     """The folder of the files, and what two processes made of every case; they are started once."""
     folder, out = tmp_path_factory.mktemp("files"), tmp_path_factory.mktemp("two")
     cases.write_files(folder)
-    names = tuple(os.environ.get("CASES", ",".join(cases.CASES)).split(","))
-    torch.multiprocessing.spawn(_one_of_two, (free_port(), folder, out, names), nprocs=2)
+    start(2, _one_of_two, free_port(), folder, out)
     return folder, out
 
 

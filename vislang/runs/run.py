@@ -240,7 +240,7 @@ def _named(device: torch.device, processes: Processes) -> str:
     """Where a run trains, in words."""
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
     if device.type == "cpu":
-        where = f"{torch.get_num_threads()} threads"
+        where = f"{torch.get_num_threads()} thread{'s' if torch.get_num_threads() > 1 else ''}"
     return f"{processes.count} processes, each on {where}" if processes.count > 1 else where
 
 
