@@ -34,7 +34,8 @@ def launch(main: Callable[[Sequence[str]], int], words: Sequence[str], count: in
     # torch warns in every process that DDP looks for unused parameters, which here is meant.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     # Its messages are about processes; what happened in them they say themselves.
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    for name in ("agent.server.api", "multiprocessing.api"):
+        logging.getLogger(f"torch.distributed.elastic.{name}").setLevel(logging.CRITICAL)
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
