@@ -87,10 +87,9 @@ class Train:
 
     def _launch(self, parallel: str) -> int:
         """Run the same command in several processes."""
-        from vislang.cli import main
         from vislang.train.launch import launch
 
-        words = ["train"]
+        words = ["-m", "vislang.cli", "train"]
         for name in ("recipe", "data", "out", "resume", "device", "parallel"):
             value = getattr(self, name)
             if value is not None:
@@ -98,4 +97,4 @@ class Train:
         words += ["--skip-bad-records"] if self.skip_bad_records else []
         words += self.overrides
         words += ["--train.parallel=ddp"] if parallel == "none" else []
-        return launch(main, words, self.devices)
+        return launch(words, self.devices)

@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -16,15 +16,14 @@ INTERRUPTED, MISTAKE = 130, 2
 """Exit statuses of the command line."""
 
 
-def launch(main: Callable[[Sequence[str]], int], words: Sequence[str], count: int) -> int:
-    """Run a command line in ``count`` processes, which find each other by the variables that torchrun sets.
+def launch(words: Sequence[str], count: int) -> int:
+    """Run Python with these words in ``count`` processes, which find each other by the variables that torchrun sets.
 
     Where one of them fails, the others are ended. Ctrl-C and SIGTERM reach all of them, and they have 30 seconds to
     save.
 
     Args:
-        main: runs a command line, and returns its exit status; a function of a module.
-        words: the command line.
+        words: the command line, such as ``-m vislang.cli train recipe.yaml``.
         count: of processes.
 
     Returns:
@@ -47,21 +46,13 @@ def launch(main: Callable[[Sequence[str]], int], words: Sequence[str], count: in
         max_restarts=0,
     )
     try:
-        statuses = elastic_launch(config, _one)(main, list(words))
+        elastic_launch(config, sys.executable)(*words)
     except SignalException:
         return INTERRUPTED
     except ChildFailedError as error:
-        codes = {failure.exitcode for failure in error.failures.values()}
         rank, first = error.get_first_failure()
-        if codes != {MISTAKE}:
-            print(f"vislang: process {rank} of {count} ended with status {first.exitcode}.", file=sys.stderr)
-        return MISTAKE if codes == {MISTAKE} else 1
-    return max(statuses.values())
-
-
-def _one(main: Callable[[Sequence[str]], int], words: list[str]) -> int:
-    """What each process runs: a failure must be one for the launcher, so that it ends the others."""
-    status = main(words)
-    if status not in (0, INTERRUPTED):
-        raise SystemExit(status)
-    return status
+        if first.exitcode in (INTERRUPTED, MISTAKE):
+            return first.exitcode
+        print(f"vislang: process {rank} of {count} ended with status {first.exitcode}.", file=sys.stderr)
+        return 1
+    return 0

@@ -82,7 +82,6 @@ def train(
     assert isinstance(model, Trainable)
     processes = current()
     device = device_of(config.device, processes.local_rank)
-    model.to(device)
     streams = [replace(stream, examples=model.expand(stream.examples)) for stream in streams]
     _check_settings(model, streams, config)
     checkpoints = Checkpoints(folder / "checkpoints", processes, config.keep_checkpoints)
@@ -92,6 +91,8 @@ def train(
         model.load_extra_state(saved.values["extra"])
     elif resume:
         warnings.warn(f"{folder}: stopped before its first checkpoint; starts from step 0.", ResumeNotice, stacklevel=2)
+    # Only now: heads may have been made for tasks of the data or of the checkpoint.
+    model.to(device)
 
     dtype = getattr(model, "dtype", torch.float32)
     engine = engine_for(model, config.parallel, processes, config.shard_above, dtype)
