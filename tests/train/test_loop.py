@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.train.line import EXAMPLES, Batch, Line, run
+from tests.train.line import EXAMPLES, Line, collate, run
 from vislang.errors import UserError
 from vislang.train.batches import Steps, Stream, shares
 from vislang.train.checkpoint import CheckpointError, DamagedCheckpoint, list_checkpoints
@@ -127,7 +127,7 @@ def test_too_many_in_a_row_stop_the_run_at_the_first_of_them(tmp_path):
 def test_a_skipped_step_leaves_moments_as_they_were(tmp_path):
     model = Line()
     optimizer = Optimizer(model, TrainConfig(lr_scale={"head": 2.0}))
-    model(Batch(EXAMPLES[:4]))["error"].backward()
+    model(collate(EXAMPLES[:4]))["error"].backward()
     optimizer.step(1.0)
     before = {n: {k: t.clone() for k, t in moments.items()} for n, moments in optimizer.state().items()}
     weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
