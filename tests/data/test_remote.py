@@ -145,7 +145,7 @@ def test_what_is_not_there(server):
     with pytest.raises(MissingMedium):
         missing.read()
     assert not missing.is_there
-    with pytest.raises(DataError, match=r"none\.jsonl: there is no such file"):
+    with pytest.raises(DataError, match=r"none\.jsonl: no such file"):
         load_source(f"{server.address}/none.jsonl")
     with pytest.raises(DataError, match=r"notes\.pdf: a file of no known kind"):
         load_source(f"{server.address}/notes.pdf")
@@ -178,9 +178,9 @@ def test_s3_with_a_pattern(server, monkeypatch):
     assert [e.target.references for e in (first, second)] == [("a",), ("b",)]
     assert first.media[0].name == "s3://bucket/a.tar: 1.png"
     assert first.media[0].decode().size == (32, 32)
-    with pytest.raises(DataError, match=r"s3://bucket/d\*\.tar: there is no such file"):
+    with pytest.raises(DataError, match=r"s3://bucket/d\*\.tar: no such file"):
         load_source("s3://bucket/d*.tar")
-    with pytest.raises(DataError, match=r"s3://bucket/d\.tar: there is no such file"):
+    with pytest.raises(DataError, match=r"s3://bucket/d\.tar: no such file"):
         load_source("s3://bucket/d.tar")
 
 

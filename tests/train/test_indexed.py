@@ -7,26 +7,23 @@ import torch
 
 from tests.data.test_index import indexed, lines_of
 from tests.data.test_web_pages import png
-from tests.train.test_loop import Line, Silent
+from tests.train import line
+from tests.train.line import Line, Silent
 from vislang.cli import main
 from vislang.data.bad_records import BadRecords
 from vislang.data.problems import DataError
 from vislang.document import MediaError
+from vislang.train.batches import Steps, Stream
 from vislang.train.config import TrainConfig
 from vislang.train.log import read_metrics
-from vislang.train.loop import Stream, train
+from vislang.train.loop import train
 
 
-class Batch:
+def collate(examples, seed=0, first=0):
     """Scores of images, which are decoded."""
-
-    def __init__(self, examples, seed):
-        self.names = [example.name for example in examples]
-        for example in examples:
-            example.media[0].decode()
-        noise = torch.randn(len(examples), 3, generator=torch.Generator().manual_seed(seed))
-        self.x = torch.tensor([[example.target.number] for example in examples]) + noise
-        self.y = torch.tensor([example.target.number for example in examples])
+    for example in examples:
+        example.media[0].decode()
+    return line.collate(examples, seed, first)
 
 
 @pytest.fixture
@@ -37,10 +34,9 @@ def examples(tmp_path):
 
 
 def run(examples, folder, bad=None, resume=False, **settings):
-    torch.manual_seed(0)
     model = Line()
-    model.collate = Batch
-    config = TrainConfig(batch_size=4, warmup_steps=0, checkpoint_every=5, **settings)
+    model.collate = collate
+    config = TrainConfig(batch_size=4, warmup_steps=0, checkpoint_every=5, device="cpu", **settings)
     bad = bad or BadRecords(skip=True, max_share=0.5)
     train(model, [Stream("scores", examples, 1.0, 4)], config, folder, Silent(), resume=resume, bad_records=bad)
     losses = [row["loss"] for row in read_metrics(folder / "metrics.jsonl")]
@@ -56,7 +52,7 @@ def test_bad_records_are_replaced_alike_by_any_number_of_workers_and_when_resume
     assert [row["step"] for row in rows] == sorted(row["step"] for row in rows)
     assert run(examples, tmp_path / "helped", steps=15, workers=2) == (losses, listed)
     run(examples, tmp_path / "cut", steps=15)
-    (tmp_path / "cut" / "checkpoints" / "step-00000015" / "state.pt").unlink()
+    (tmp_path / "cut" / "checkpoints" / "step-00000015" / "state.json").unlink()
     assert run(examples, tmp_path / "cut", steps=15, resume=True) == (losses, listed)
 
 
@@ -94,3 +90,23 @@ def test_a_recipe_on_indexed_records(recipe, pictures, tmp_path, capsys, monkeyp
     assert [row["loss"] for row in read_metrics(out / "metrics.jsonl")[:4] if "loss" in row] == [
         row["loss"] for row in before if "loss" in row
     ]
+
+
+def test_replacements_are_the_same_in_any_number_of_processes(examples):
+    stream = Stream("scores", examples, 1.0, 5)
+    replaced = 0
+    for step in range(6):
+        whole = Steps(collate, [stream], seed=3, replace_bad=True)[step]
+        (((batch, _),),) = whole.parts
+        replaced += len(whole.problems)
+        for count, accumulate in ((2, 1), (3, 2), (12, 1)):
+            found = [
+                Steps(collate, [stream], 3, rank=rank, count=count, accumulate=accumulate, replace_bad=True)[step]
+                for rank in range(count)
+            ]
+            parts = [part for own in found for part in own.parts[0]]
+            assert [name for part, n in parts for name in part.names[:n]] == batch.names
+            assert torch.equal(torch.cat([part.x[:n] for part, n in parts]), batch.x)
+            # A stand-in of a process without examples is not reported again.
+            assert [problem for own in found for problem in own.problems] == whole.problems
+    assert replaced >= 5

@@ -68,13 +68,14 @@ class BadRecords:
         for how, (bad, records) in self._shares.items():
             self._check_share(bad, records, how)
 
-    def start(self, folder: Path, done: int = 0) -> None:
+    def start(self, folder: Path, done: int = 0, append_only: bool = False) -> None:
         """Write the list into the folder of a run; later additions are appended to it.
 
         Args:
             folder: the folder of the run.
             done: the number of steps done before a resume. Records that were replaced after that step are dropped from
                 the list, because the resumed run replaces them again.
+            append_only: another process of the run has written the list.
         """
         self._path = folder / FILE
         before = self._path.read_text(encoding="utf-8").splitlines() if self._path.is_file() else []
@@ -83,6 +84,8 @@ class BadRecords:
             if 0 < row.get("step", 0) <= done and key not in self._found:
                 self._replaced[key] = row
                 self.kinds[row["kind"]] += 1
+        if append_only:
+            return
         if not self.count:
             self._path.unlink(missing_ok=True)
             return
@@ -138,6 +141,14 @@ class BadRecords:
                 f"max_bad_share allows ({100 * self.max_share:g} %): {self.summary()}.{where} Fix the data, or raise "
                 "max_bad_share."
             )
+
+
+def read_kinds(folder: Path) -> dict[str, int]:
+    """The number of bad records of each kind in the list of a run, to which all of its processes have added."""
+    if not (folder / FILE).is_file():
+        return {}
+    with (folder / FILE).open(encoding="utf-8") as rows:
+        return dict(Counter(json.loads(row)["kind"] for row in rows))
 
 
 def _key(problem: Mapping[str, Any]) -> tuple[str, int | str]:

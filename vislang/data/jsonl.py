@@ -45,7 +45,7 @@ class JsonLines(RecordFile):
         path: Path | None = None,
         forms: str = FORMS,
         wanted: str = "a JSON Lines file",
-        empty: str = f"no records in it. Each line is one of {FORMS}.",
+        empty: str = f"contains no records. Each line is one of {FORMS}.",
     ):
         super().__init__(origin, reader, path, empty)
         self.make, self.forms, self.wanted = make, forms, wanted
@@ -140,7 +140,7 @@ def parse_record(line: bytes, forms: str = FORMS) -> dict[str, Any]:
     except RecordError:
         raise
     except (ValueError, RecursionError) as error:
-        raise RecordError(f"not JSON ({error}). Write one whole JSON object a line.", "format") from None
+        raise RecordError(f"not JSON ({error}). Write one JSON object per line.", "format") from None
     if not isinstance(record, dict):
         raise RecordError(f"a JSON {type(record).__name__}, not an object. A record is one of {forms}.", "format")
     return record
@@ -150,7 +150,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         ((twice, _),) = Counter(key for key, _ in pairs).most_common(1)
-        raise RecordError(f'"{twice}" twice in one object. Leave one of them out.')
+        raise RecordError(f'"{twice}" is in the object twice. Remove one of them.')
     return found
 
 

@@ -37,7 +37,7 @@ class ParquetFile(RecordFile):
         make: MakeExample,
         columns: Sequence[str] = (),
         path: Path | None = None,
-        empty: str = f"no records in it. Each row is one of {FORMS}.",
+        empty: str = f"contains no records. Each row is one of {FORMS}.",
     ):
         super().__init__(origin, reader, path, empty)
         self.make, self.columns = make, tuple(columns)
@@ -99,7 +99,7 @@ class ParquetFile(RecordFile):
         """Raise a DataError unless the columns are those of the format."""
         if self.columns and not set(self.columns) <= set(names):
             have, wanted = ", ".join(sorted(names)), " and ".join(self.columns)
-            raise DataError(f"{self.origin}: has the columns {have}; wanted are {wanted}.")
+            raise DataError(f"{self.origin}: has the columns {have}; it needs {wanted}.")
         unknown = [] if self.columns else [name for name in names if name not in KEYS]
         if unknown:
             near = difflib.get_close_matches(unknown[0], KEYS, 1)

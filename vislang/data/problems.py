@@ -62,7 +62,7 @@ def must_be_good(problems: Sequence[Problem], skip: bool, name: str = "", count:
         bad = "1 bad record" if count == 1 else f"{count:,} bad records"
         raise DataError(
             f"{f'{name}: ' if name else ''}{bad}:\n{shown}{more}\n"
-            "Fix them (vislang data check FILE lists all of a file), or pass --skip-bad-records to leave them out."
+            "Fix them (vislang data check FILE lists all of a file), or add --skip-bad-records to skip them."
         )
 
 

@@ -67,7 +67,7 @@ def text_of(record: dict[str, Any], key: str) -> str:
     if not isinstance(value, str):
         raise RecordError(f'"{key}" is {_kind(value)}, not text. Put it in quotes.')
     if not value.strip():
-        raise RecordError(f'"{key}" is empty. Fill it in, or leave the record out.')
+        raise RecordError(f'"{key}" is empty. Fill it in, or remove the record.')
     return whole_characters(value, f'"{key}"')
 
 
@@ -80,7 +80,7 @@ def whole_characters(text: str, what: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        fault = f"{what} holds half of a character (a lone surrogate). Save the file as UTF-8."
+        fault = f"{what} contains half a character (a lone surrogate). Save the file as UTF-8."
         raise RecordError(fault, "format") from None
     return text
 
@@ -144,10 +144,10 @@ def _must_be_clear(record: dict[str, Any]) -> None:
         if key not in KEYS:
             near = difflib.get_close_matches(key, KEYS, 1)
             meant = f'Is "{near[0]}" meant? ' if near else ""
-            raise RecordError(f'unknown key "{key}". {meant}Further information goes under "meta".')
+            raise RecordError(f'unknown key "{key}". {meant}Other information goes under "meta".')
     _one_of(record, SHOWN, 'name them in "parts"')
     _one_of(record, TARGETS, "write a record for each")
-    _one_of(record, ("text", "question"), "leave one of them out")
+    _one_of(record, ("text", "question"), "remove one of them")
     for key, others in (("parts", ("target",)), ("target", ("parts", "images", "text"))):
         rest = [name for name in record if name not in (key, *others, "id", "meta")]
         if key in record and rest:
@@ -231,7 +231,7 @@ def _nothing_wanted(record: dict[str, Any]) -> str:
 
 def _parts(parts: Any, folder: Folder) -> Iterator[Part]:
     if not isinstance(parts, list) or not parts:
-        raise RecordError('"parts" is not a list with something in it. Write text and {"image": path} in order.')
+        raise RecordError('"parts" is not a list, or is empty. Write text and {"image": path} in order.')
     for number, part in enumerate(parts, start=1):
         if isinstance(part, str):
             yield whole_characters(part, f'part {number} of "parts"')
@@ -249,8 +249,8 @@ def _around_images(record: dict[str, Any], folder: Folder) -> Iterator[Part]:
     images, texts = list(_media(record, folder)), text_of(record, "text").split(MARKER)
     if len(texts) - 1 != len(images):
         raise RecordError(
-            f'"text" has {len(texts) - 1} times {MARKER}, and there are {len(images)} images. Write {MARKER} once for '
-            'each, or say with "label", "score" or "options" what is wanted of them.'
+            f'"text" contains {MARKER} {len(texts) - 1} times, and there are {len(images)} images. Write {MARKER} once '
+            'for each, or add the target as "label", "score" or "options".'
         )
     for number, text in enumerate(texts):
         if number:
@@ -261,7 +261,7 @@ def _around_images(record: dict[str, Any], folder: Folder) -> Iterator[Part]:
 
 def _list(record: dict[str, Any], key: str) -> list[Any]:
     if not isinstance(record[key], list) or not record[key]:
-        raise RecordError(f'"{key}" is not a list with something in it. Write "{key}": ["one", ...].')
+        raise RecordError(f'"{key}" is not a list, or is empty. Write "{key}": ["one", ...].')
     return record[key]
 
 
@@ -271,7 +271,7 @@ def _number(value: Any, key: str) -> float:
     except OverflowError:
         number = math.inf
     if not math.isfinite(number):
-        raise RecordError(f'"{key}" holds {_short(value)}, which is no number.')
+        raise RecordError(f'"{key}" contains {_short(value)}, which is not a number.')
     return number
 
 

@@ -137,7 +137,7 @@ def checked(
             media.check(example)
             if (first := numbers.setdefault(example.id, number)) != number:
                 raise RecordError(
-                    f'its id "{example.id}" is that of line {first} too. Give each record its own "id".', "id"
+                    f'its id "{example.id}" is also that of line {first}. Give each record its own "id".', "id"
                 )
         except RecordError as error:
             problems.append(file.problem(number, content, error))
@@ -191,6 +191,5 @@ def must_be_inside(box: Box, size: tuple[int, int]) -> None:
     if not (0 <= box.left < box.right <= width and 0 <= box.top < box.bottom <= height):
         edges = ", ".join(f"{edge:g}" for edge in (box.left, box.top, box.right, box.bottom))
         raise RecordError(
-            f'"box" [{edges}] does not lie in an image of {width} x {height} pixels. Boxes are left, top, right, '
-            "bottom."
+            f'"box" [{edges}] is not inside the image of {width} x {height} pixels. Boxes are left, top, right, bottom.'
         )

@@ -134,7 +134,7 @@ def matching_addresses(pattern: str) -> list[str]:
     fs, path = _opened(pattern)
     found = sorted(fs.unstrip_protocol(match) for match in _tried(pattern, lambda: fs.glob(path)))
     if not found:
-        raise DataError(f"{pattern}: there is no such file.")
+        raise DataError(f"{pattern}: no such file.")
     return found
 
 

@@ -270,7 +270,7 @@ def _downloaded(address: str, progress: Progress | None) -> Path:
         with FileLock(cache_folder("remote") / lock):
             return local_copy(address, progress)
     except FileNotFoundError:
-        raise DataError(f"{address}: there is no such file.") from None
+        raise DataError(f"{address}: no such file.") from None
 
 
 def _only_pairs(file: RecordFile, spec: str) -> RecordFile:
@@ -319,7 +319,7 @@ def _read(
     if kind == "pages" and colon:
         _must_want_all(spec, split)
         if not Path(rest).is_dir():
-            raise DataError(f"{spec}: there is no such folder.")
+            raise DataError(f"{spec}: no such folder.")
         return html_pages(Path(rest), problems, progress)
     if colon and kind in (benchmarks := _benchmarks()):
         return benchmarks[kind](Path(folder)).examples(own or split or "train", problems, progress)
@@ -342,7 +342,7 @@ def _packaged(name: str, split: str | None) -> list[Example]:
         _must_want_all(name, split)
     split = split or "train"
     if source.splits and split not in source.splits:
-        raise DataError(f"{name}: no split {split!r}; there are {', '.join(source.splits)}.")
+        raise DataError(f"{name}: no split {split!r}. The splits are {', '.join(source.splits)}.")
     if source.data_set is not None and not source.data_set.is_here:
         fetch(source.data_set)
     return source.read(split)
@@ -366,7 +366,7 @@ def _must_be_pair(example: Example, spec: str) -> None:
 
 def _must_want_all(spec: str, split: str | None) -> None:
     if split not in (None, "train"):
-        raise DataError(f"{spec}: has no splits, and so no {split!r}. Leave the split out.")
+        raise DataError(f"{spec}: has no splits. Remove the split {split!r}.")
 
 
 def _matching(path: Path) -> list[Path]:
@@ -376,7 +376,7 @@ def _matching(path: Path) -> list[Path]:
     root = Path(path.anchor)
     found = sorted(root.glob(str(path.relative_to(root))))
     if not found:
-        raise DataError(f"{path}: there is no such file.")
+        raise DataError(f"{path}: no such file.")
     return found
 
 

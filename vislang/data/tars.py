@@ -44,7 +44,9 @@ class TarOfPairs(RecordFile):
     """
 
     def __init__(self, origin: str, path: Path | None = None):
-        super().__init__(origin, "pairs in a tar", path, "empty. A record is an image and a .txt of the same name.")
+        super().__init__(
+            origin, "pairs in a tar", path, "contains no records. A record is an image and a .txt of the same name."
+        )
 
     def count(self) -> int:
         """See :class:`RecordFile`; this is the number of members."""
@@ -105,7 +107,7 @@ class TarOfPairs(RecordFile):
                 described = json.loads(self._slice(members["json"]).read())
                 caption = described.get("caption") if isinstance(described, dict) else None
             else:
-                raise RecordError("no .txt or .json beside it.")
+                raise RecordError("has no .txt or .json of the same name.")
         except RecordError:
             raise
         except (OSError, ValueError, RecursionError) as error:

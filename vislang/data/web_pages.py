@@ -55,7 +55,7 @@ LEAST_SIMILARITY = 0.24
 """MMC4's images that are less like their text, by CLIP, are left out (Awadalla et al. 2023, appendix)."""
 
 
-EMPTY = "no page with an image in it."
+EMPTY = "contains no page with an image."
 
 
 def page_of(parts: Sequence[str | Image], name: str) -> Example:
@@ -109,7 +109,9 @@ def html_pages(folder: Path, problems: list[Problem], progress: Progress | None 
         if progress is not None:
             progress(number, len(files))
     if not pages:
-        raise DataError(f"{folder}: no page with an image in it. Wanted: .html files that name images beside them.")
+        raise DataError(
+            f"{folder}: contains no page with an image. It needs .html files with paths of images in the folder."
+        )
     return pages
 
 
@@ -189,7 +191,7 @@ def _mmc4_page(record: dict[str, Any], origin: str, number: int, folder: Folder)
             raise RecordError(f'"matched_text_index" is {index}, and "text_list" has {len(texts)} texts.')
         likeness = info.get("matched_sim", 1.0)
         if not isinstance(likeness, int | float):
-            raise RecordError('"matched_sim" is no number.')
+            raise RecordError('"matched_sim" is not a number.')
         if likeness >= LEAST_SIMILARITY:
             before.setdefault(index, []).append(_mmc4_image(info, folder))
     if not before:
@@ -203,7 +205,9 @@ def _mmc4_page(record: dict[str, Any], origin: str, number: int, folder: Folder)
 def _obelics_page(record: dict[str, Any], origin: str, number: int, folder: Folder) -> Example | None:
     texts, images = _lists(record, "texts", "images")
     if len(texts) != len(images):
-        raise RecordError(f'"texts" has {len(texts)} entries and "images" {len(images)}; they stand side by side.')
+        raise RecordError(
+            f'"texts" has {len(texts)} entries and "images" {len(images)}; they must have the same length.'
+        )
     parts: list[str | Image] = []
     for entry, (text, image) in enumerate(zip(texts, images, strict=True), start=1):
         if (text is None) == (image is None):
@@ -214,14 +218,14 @@ def _obelics_page(record: dict[str, Any], origin: str, number: int, folder: Fold
 
 def _entry(text: Any, key: str, number: int) -> str:
     if not isinstance(text, str):
-        raise RecordError(f'entry {number} of "{key}" is no text.')
+        raise RecordError(f'entry {number} of "{key}" is not text.')
     return whole_characters(text, f'entry {number} of "{key}"')
 
 
 def _lists(record: dict[str, Any], *keys: str) -> list[list[Any]]:
     for key in keys:
         if not isinstance(record.get(key), list):
-            raise RecordError(f'no list "{key}". A page has {" and ".join(keys)}.')
+            raise RecordError(f'has no list "{key}". A page has {" and ".join(keys)}.')
     return [record[key] for key in keys]
 
 

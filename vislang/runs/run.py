@@ -1,23 +1,29 @@
-"""A recipe becomes a run: its model is trained on its data and scored, and everything is written into a folder."""
+"""A recipe becomes a run: its model is trained on its data and scored, and everything is written into a folder.
+
+Of several processes all read the data, build the model and train it. The first one alone prints, writes and scores.
+"""
 
 from __future__ import annotations
 
 import importlib.util
 import json
 import time
+import warnings
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
-from vislang.console import TrainingMonitor, console, reporting
-from vislang.data.bad_records import FILE
+from vislang.console import TrainingMonitor, console, messages, reporting
+from vislang.data.bad_records import FILE, read_kinds
 from vislang.data.indexed import Indexed
 from vislang.errors import UserError
 from vislang.evaluate.evaluation import Evaluation
 from vislang.example import Example
 from vislang.metrics.figure import SCHEMA, figures_as_json
+from vislang.nn.device import to_device
 from vislang.recipe import Recipe, recipe_of, with_current_names
 from vislang.runs.folder import environment, fresh_folder, locked, must_be_free, read_json, write_json
 from vislang.runs.scores import (
@@ -30,13 +36,17 @@ from vislang.runs.scores import (
     watched_metric,
 )
 from vislang.runs.streams import StreamData, StreamsRead, counts, read_streams
+from vislang.train.batches import Stream
 from vislang.train.checkpoint import CheckpointError
-from vislang.train.loop import Outcome, Stream, changed_settings, train
+from vislang.train.device import device_of
+from vislang.train.loop import Outcome, train
 from vislang.train.memory import keep_freed_memory
+from vislang.train.processes import Processes, joined
+from vislang.train.state import changed_settings
 
 
 class Prepared(NamedTuple):
-    """What a run starts with: the untrained model, its data and its scored tasks."""
+    """What a run starts with: the untrained model on its device, its data and its scored tasks."""
 
     model: Any
     data: StreamsRead
@@ -48,13 +58,13 @@ class Prepared(NamedTuple):
         return self.data.streams
 
     def to_prepare(self) -> list[Example]:
-        """What is read again and again: examples in memory to learn from, and those to watch and to score on."""
-        learned = [e for stream in self.streams if not isinstance(stream.train, Indexed) for e in stream.train]
+        """The examples that are read repeatedly: training examples in memory, and those to watch and to score."""
+        trained = [e for stream in self.streams if not isinstance(stream.train, Indexed) for e in stream.train]
         evaluated = [e for stream in self.streams for e in stream.watched] + [e for t in self.tasks for e in t.examples]
-        return [*learned, *(example.without_target() for example in evaluated)]
+        return [*trained, *(example.without_target() for example in evaluated)]
 
     def to_fit(self) -> list[Example]:
-        """Examples on which is measured what is measured before training."""
+        """The examples on which the model is fitted before training."""
         return [example for stream in self.streams for example in stream.sample]
 
 
@@ -65,7 +75,7 @@ class Run:
     Attributes:
         model: as it was trained.
         streams: its data.
-        evaluations: of each of its tasks.
+        evaluations: of each of its tasks, in the process that scored them.
         metrics: what ``metrics.json`` holds.
     """
 
@@ -84,6 +94,8 @@ def run_recipe(
 ) -> Run | None:
     """Train as a recipe says, score the result, write it all into a folder.
 
+    Where torchrun or ``vislang train --devices`` started several processes, each of them calls this.
+
     Args:
         recipe: what to do.
         values: the recipe as plain values, for the record.
@@ -98,34 +110,40 @@ def run_recipe(
         UserError: the folder cannot be written, or what the recipe names does not go together.
     """
     started = time.perf_counter()
-    if resume:
-        _must_be_same_run(folder, recipe, values)
-    elif not dry_run:
-        must_be_free(folder)
-    # Whatever is wrong with the recipe shows before a folder is made or moved.
-    prepared = _prepared(recipe, _indexed(folder) if resume else None)
-    if dry_run:
-        _try_one_step(prepared, recipe)
-        return None
-    if not resume and (moved := fresh_folder(folder)) is not None:
-        console.print(f"the earlier run in {folder} was moved to {moved}", markup=False)
-    with locked(folder):
-        return _run(recipe, values, folder, prepared, started, resume)
+    with joined(recipe.train.hang_minutes or 30) as processes:
+        if not processes.is_first:
+            console.quiet = messages.quiet = True
+            warnings.simplefilter("ignore")
+        if resume:
+            _must_be_same_run(folder, recipe, values)
+        elif not dry_run:
+            processes.from_first(lambda: must_be_free(folder))
+        # Whatever is wrong with the recipe shows before a folder is made or moved.
+        prepared = _prepared(recipe, processes, _indexed(folder) if resume else None)
+        if dry_run:
+            _try_one_step(prepared, recipe)
+            return None
+        if not resume and (moved := processes.from_first(lambda: fresh_folder(folder))) is not None:
+            console.print(f"the earlier run in {folder} was moved to {moved}", markup=False)
+        with locked(folder) if processes.is_first else nullcontext():
+            return _run(recipe, values, folder, prepared, started, resume, processes)
 
 
 def _run(
-    recipe: Recipe, values: dict[str, Any], folder: Path, found: Prepared, started: float, resume: bool
+    recipe: Recipe,
+    values: dict[str, Any],
+    folder: Path,
+    found: Prepared,
+    started: float,
+    resume: bool,
+    processes: Processes,
 ) -> Run | None:
     model, streams, tasks, bad_records = found.model, found.streams, found.tasks, found.data.bad_records
-    record = {
-        "schema": SCHEMA,
-        "recipe": values,
-        **environment(),
-        "bad_records": bad_records.count,
-        "indexed": found.data.indexed,
-    }
-    write_json(folder / "run.json", record)
-    with reporting("encoding media") as progress:
+    if processes.is_first:
+        where = {"device": str(model.device), "processes": processes.count}
+        data = {"bad_records": bad_records.count, "indexed": found.data.indexed}
+        write_json(folder / "run.json", {"schema": SCHEMA, "recipe": values, **environment(), **where, **data})
+    with processes.first_of_machine_first(), reporting("encoding media") as progress:
         model.prepare(found.to_prepare(), progress)
     # A resumed run is fitted as well: what its checkpoint holds then replaces what was found here.
     model.fit(found.to_fit())
@@ -153,27 +171,31 @@ def _run(
             bad_records,
         )
     if bad_records.count:
-        console.print(f"{bad_records.summary()}; they are listed in {folder / FILE}", markup=False)
-    model.save(folder / "model")
+        console.print(f"{bad_records.summary()}; {folder / FILE} lists them", markup=False)
+    processes.from_first(lambda: model.save(folder / "model"))
     if outcome.interrupted:
         console.print(f"stopped after step {outcome.steps}; continue with: vislang train --resume {folder}")
         return None
-    evaluations = final_scores(model, tasks, folder)
-    metrics = {
-        **_metrics(outcome, streams, evaluations),
-        "bad_records": dict(bad_records.kinds),
-        "held_out": {
-            stream: figures_as_json(figures)
-            for stream, figures in held_out(model, streams, recipe.train.batch_size).items()
-        },
-        "prepare_seconds": round(prepared - started, 1),
-        "total_seconds": round(time.perf_counter() - started, 1),
-    }
-    write_json(folder / "metrics.json", metrics)
-    console.print(f"the model is in {folder / 'model'}")
-    run = Run(model, streams, metrics, evaluations)
-    draw_report(run, folder)
-    return run
+    evaluations: dict[str, Evaluation] = {}
+
+    def score() -> dict[str, Any]:
+        evaluations.update(final_scores(model, tasks, folder))
+        metrics = {
+            **_metrics(outcome, streams, evaluations),
+            "bad_records": read_kinds(folder),
+            "held_out": {
+                stream: figures_as_json(figures)
+                for stream, figures in held_out(model, streams, recipe.train.batch_size).items()
+            },
+            "prepare_seconds": round(prepared - started, 1),
+            "total_seconds": round(time.perf_counter() - started, 1),
+        }
+        write_json(folder / "metrics.json", metrics)
+        console.print(f"the model is in {folder / 'model'}")
+        draw_report(Run(model, streams, metrics, evaluations), folder)
+        return metrics
+
+    return Run(model, streams, processes.from_first(score), evaluations)
 
 
 def reopened(folder: Path) -> Run:
@@ -211,28 +233,38 @@ def draw_report(run: Run, folder: Path) -> None:
 
 
 def _indexed(folder: Path) -> list[str]:
-    """The sources that a run indexed when it was started; earlier versions read all into memory."""
+    """The sources that a run indexed; earlier versions read everything into memory."""
     return read_json(folder / "run.json").get("indexed", [])
 
 
-def _prepared(recipe: Recipe, indexed: list[str] | None) -> Prepared:
-    """Everything that can be opened before training, announced on the terminal; ``indexed`` as in read_streams."""
+def _prepared(recipe: Recipe, processes: Processes, indexed: list[str] | None) -> Prepared:
+    """Everything that can be opened before training, announced on the terminal; for ``indexed`` see read_streams."""
     if recipe.train.threads:
         torch.set_num_threads(recipe.train.threads)
     keep_freed_memory()
+    device = device_of(recipe.train.device, processes.local_rank)
     # The data are read first: a file that does not exist should not cost the time of opening towers.
     data = read_streams(recipe, indexed)
     torch.manual_seed(recipe.train.seed)
-    model = recipe.model.build()
+    with processes.first_of_machine_first():
+        model = recipe.model.build(device).to(device)
     if data.bad_records.count:
         console.print(f"left out {data.bad_records.summary()}", markup=False)
     sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
     trained = sum(size for size, trains in sizes if trains)
     console.print(
         f"{counts(data.streams)}\n{trained:,} parameters train, {sum(size for size, _ in sizes) - trained:,} are "
-        f"frozen; {torch.get_num_threads()} threads"
+        f"frozen; {_named(device, processes)}"
     )
     return Prepared(model, data, scored_tasks(model, recipe, data.streams))
+
+
+def _named(device: torch.device, processes: Processes) -> str:
+    """Where a run trains, in words."""
+    where = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
+    if device.type == "cpu":
+        where = f"{torch.get_num_threads()} thread{'s' if torch.get_num_threads() > 1 else ''}"
+    return f"{processes.count} processes, each on {where}" if processes.count > 1 else where
 
 
 def _metrics(outcome: Outcome, streams: list[StreamData], evaluations: dict[str, Evaluation]) -> dict[str, Any]:
@@ -272,14 +304,16 @@ def _must_be_same_run(folder: Path, recipe: Recipe, values: dict[str, Any]) -> N
 def _try_one_step(found: Prepared, recipe: Recipe) -> None:
     model, streams = found.model, found.streams
     model.fit(found.to_fit())
+    # Heads may have been made for what was found.
+    model.to(model.device)
     for stream in streams:
         examples = stream.sample[: stream.config.batch_size or recipe.train.batch_size]
         batch = model.collate(examples, 0)
         started = time.perf_counter()
-        losses = model(batch)
+        losses = model(to_device(batch, model.device))
         torch.stack(list(losses.values())).sum().backward()
-        seconds = time.perf_counter() - started
         shown = ", ".join(f"{name} {value.item():.3f}" for name, value in losses.items())
+        seconds = time.perf_counter() - started
         console.print(f"one batch of {len(examples)}: losses {shown}; {seconds:.1f} s with nothing cached")
     trained = sum(tensor.nbytes for tensor in model.trainable_state().values())
     console.print(
