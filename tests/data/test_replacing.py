@@ -7,7 +7,7 @@ import pytest
 
 from tests.data.test_index import indexed, lines_of
 from tests.data.test_web_pages import png
-from vislang.data.bad_records import BadRecords
+from vislang.data.bad_records import BadRecords, in_words, read_kinds
 from vislang.data.problems import DataError, Problem
 from vislang.data.replacing import Draws
 from vislang.document import MissingMedium
@@ -102,7 +102,8 @@ def test_bad_records_are_counted_by_kind_and_listed_once(tmp_path):
     bad.replaced(problems(7, 2), 3, 60)
     bad.replaced(problems(8, 7), 5, 100)
     assert bad.kinds == Counter({"fields": 2, "missing media": 2})
-    assert bad.summary() == "4 bad records (2 fields, 2 missing media)"
+    assert read_kinds(tmp_path) == {"fields": 2, "missing media": 2}
+    assert in_words(bad.kinds) == "4 bad records (2 fields, 2 missing media)"
     assert [(row["line"], row.get("step", 0)) for row in listed(tmp_path)] == [(1, 0), (2, 0), (7, 3), (8, 5)]
     # A run that is resumed after step 4 is going to replace what it replaced later again.
     resumed = BadRecords(skip=True, max_share=0.5)

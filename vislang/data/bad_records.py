@@ -121,11 +121,6 @@ class BadRecords:
                     file.write((json.dumps(row) + "\n").encode())
         self._check_share(len(self._replaced), drawn, "drawn")
 
-    def summary(self) -> str:
-        """The counts as text, for example ``3 bad records (2 missing media, 1 format)``."""
-        kinds = ", ".join(f"{count:,} {kind}" for kind, count in self.kinds.most_common())
-        return f"{self.count:,} bad record{'s' if self.count > 1 else ''} ({kinds})"
-
     def _listed(self) -> Iterator[Problem]:
         return chain(self._found.values(), chain.from_iterable(file.problems() for file in self._files))
 
@@ -138,8 +133,8 @@ class BadRecords:
             where = f" They are listed in {self._path}." if self._path is not None else ""
             raise DataError(
                 f"{bad:,} of {records:,} records {how} are bad ({100 * bad / max(1, records):.1f} %), more than "
-                f"max_bad_share allows ({100 * self.max_share:g} %): {self.summary()}.{where} Fix the data, or raise "
-                "max_bad_share."
+                f"max_bad_share allows ({100 * self.max_share:g} %): {in_words(self.kinds)}.{where} Fix the data, or "
+                "raise max_bad_share."
             )
 
 
@@ -147,8 +142,20 @@ def read_kinds(folder: Path) -> dict[str, int]:
     """The number of bad records of each kind in the list of a run, to which all of its processes have added."""
     if not (folder / FILE).is_file():
         return {}
-    with (folder / FILE).open(encoding="utf-8") as rows:
-        return dict(Counter(json.loads(row)["kind"] for row in rows))
+    with (folder / FILE).open(encoding="utf-8") as lines:
+        kinds = {_key(row): row["kind"] for row in map(json.loads, lines)}
+    return dict(Counter(kinds.values()))
+
+
+def in_words(kinds: Mapping[str, int]) -> str:
+    """Numbers of bad records as text.
+
+    >>> in_words({"missing media": 2, "format": 1})
+    '3 bad records (2 missing media, 1 format)'
+    """
+    count = sum(kinds.values())
+    listed = ", ".join(f"{number:,} {kind}" for kind, number in kinds.items())
+    return f"{count:,} bad record{'s' if count > 1 else ''} ({listed})"
 
 
 def _key(problem: Mapping[str, Any]) -> tuple[str, int | str]:

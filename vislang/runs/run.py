@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import torch
 
 from vislang.console import TrainingMonitor, console, messages, reporting
-from vislang.data.bad_records import FILE, read_kinds
+from vislang.data.bad_records import FILE, in_words, read_kinds
 from vislang.data.indexed import Indexed
 from vislang.errors import UserError
 from vislang.evaluate.evaluation import Evaluation
@@ -170,8 +170,8 @@ def _run(
             resume,
             bad_records,
         )
-    if bad_records.count:
-        console.print(f"{bad_records.summary()}; {folder / FILE} lists them", markup=False)
+    if bad := read_kinds(folder):
+        console.print(f"{in_words(bad)}; {folder / FILE} lists them", markup=False)
     processes.from_first(lambda: model.save(folder / "model"))
     if outcome.interrupted:
         console.print(f"stopped after step {outcome.steps}; continue with: vislang train --resume {folder}")
@@ -182,7 +182,7 @@ def _run(
         evaluations.update(final_scores(model, tasks, folder))
         metrics = {
             **_metrics(outcome, streams, evaluations),
-            "bad_records": read_kinds(folder),
+            "bad_records": bad,
             "held_out": {
                 stream: figures_as_json(figures)
                 for stream, figures in held_out(model, streams, recipe.train.batch_size).items()
@@ -249,7 +249,7 @@ def _prepared(recipe: Recipe, processes: Processes, indexed: list[str] | None) -
     with processes.first_of_machine_first():
         model = recipe.model.build(device).to(device)
     if data.bad_records.count:
-        console.print(f"left out {data.bad_records.summary()}", markup=False)
+        console.print(f"left out {in_words(data.bad_records.kinds)}", markup=False)
     sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
     trained = sum(size for size, trains in sizes if trains)
     console.print(
