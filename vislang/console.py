@@ -1,14 +1,19 @@
-"""What a person sees on the terminal: bars where there is one, plain lines where there is none."""
+"""What a person sees on the terminal: bars where there is one, plain lines where there is none.
+
+Of several processes that train together only the first one shows anything.
+"""
 
 from __future__ import annotations
 
+import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -17,35 +22,50 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 from vislang.capabilities import Progress as Report
+from vislang.metrics.figure import plain, show
+from vislang.train.log import losses_of
 
-console = Console(highlight=False)
+
+def is_first_process() -> bool:
+    """Whether this is the first of the processes that train together; torchrun numbers them by ``RANK``."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+class _FirstProcessConsole(Console):
+    """A console on which the first process alone can print."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        if is_first_process():
+            super().print(*objects, **options)
+
+
+console = _FirstProcessConsole(highlight=False)
 """Where results go."""
 
-messages = Console(highlight=False, stderr=True)
+messages = _FirstProcessConsole(highlight=False, stderr=True)
 """Where progress goes, so that results can be piped."""
-
-
-def columns() -> list:
-    """The columns of every bar."""
-    return [
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[note]}"),
-        TimeElapsedColumn(),
-        TextColumn("ETA"),
-        TimeRemainingColumn(),
-    ]
 
 
 @contextmanager
 def reporting(what: str, every: float = 10.0) -> Iterator[Report]:
     """A function to call with (done, total): it moves a bar, or prints a line every so many seconds."""
+    if not is_first_process():
+        yield lambda done, total: None
+        return
     if messages.is_terminal:
-        with Progress(*columns(), console=messages, transient=True) as bars:
-            task = bars.add_task(what, total=None, note="")
+        columns = [
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("ETA"),
+            TimeRemainingColumn(),
+        ]
+        with Progress(*columns, console=messages, transient=True) as bars:
+            task = bars.add_task(what, total=None)
             yield lambda done, total: bars.update(task, completed=done, total=total)
         return
     first: list[tuple[float, int]] = []
@@ -66,55 +86,103 @@ def reporting(what: str, every: float = 10.0) -> Iterator[Report]:
 
 
 class TrainingMonitor:
-    """Shows training: a bar with loss and ETA on a terminal, lines elsewhere.
+    """Shows training: a bar with losses, rates and time left on a terminal, lines with the same elsewhere.
+
+    Losses and rates are running means, so that one step does not make them jump.
 
     Args:
         steps: in all.
         log_every: steps between lines where there is no terminal.
+        output: where to.
     """
 
-    def __init__(self, steps: int, log_every: int = 10):
-        self._steps = steps
-        self._first_step: int | None = None
+    def __init__(self, steps: int, log_every: int = 10, output: Console = console):
+        self.steps = steps
         self._log_every = log_every
-        self._started = time.monotonic()
-        self._smooth: float | None = None
-        self._bars: Progress | None = None
+        self._output = output
+        self._first: tuple[int, float] | None = None
+        self._means: dict[str, float] = {}
+        self._live: Live | None = None
 
     def __enter__(self) -> TrainingMonitor:
-        if console.is_terminal:
-            self._bars = Progress(*columns(), console=console)
-            self._bars.start()
-            self._task = self._bars.add_task("training", total=self._steps, note="")
+        if self._output.is_terminal and is_first_process():
+            columns = (
+                TextColumn("training"),
+                BarColumn(bar_width=24),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                TextColumn("ETA {task.fields[left]}"),
+            )
+            self._bar = Progress(*columns, console=self._output)
+            self._task = self._bar.add_task("training", total=self.steps, left="-:--")
+            self._live = Live(self._bar, console=self._output)
+            self._live.start()
         return self
 
     def __exit__(self, *exception: Any) -> None:
-        if self._bars is not None:
-            self._bars.stop()
+        if self._live is not None:
+            self._live.stop()
 
-    def step(self, step: int, row: dict[str, Any]) -> None:
+    def step(self, step: int, row: Mapping[str, Any]) -> None:
         """After each step."""
-        if self._first_step is None:
+        if self._first is None:
             # A resumed run does not start at 1, and its first step pays for what later ones find done.
-            self._first_step, self._started = step, time.monotonic()
-        loss = row["loss"]
-        self._smooth = loss if self._smooth is None else 0.9 * self._smooth + 0.1 * loss
-        if self._bars is not None:
-            self._bars.update(self._task, completed=step, note=f"loss {self._smooth:.3f}")
-        elif step % self._log_every == 0 or step == self._steps:
-            rate = (time.monotonic() - self._started) / max(step - self._first_step, 1)
-            left = rate * (self._steps - step)
-            print(
-                f"step {step}/{self._steps}  loss {self._smooth:.3f}  {1000 * rate:.0f} ms/step  ETA {_clock(left)}",
-                flush=True,
-            )
+            self._first = step, time.monotonic()
+        self._average({"loss": row["loss"], **{f"loss/{name}": loss for name, loss in losses_of(row).items()}})
+        self._average({name: value for name, value in row.items() if name.startswith(("speed/", "memory/"))})
+        if self._live is not None:
+            self._bar.update(self._task, completed=step, total=self.steps, left=self._time_left(step))
+            lines = (Text("  ".join(parts)) for parts in (self._losses(), self._rates()) if parts)
+            self._live.update(Group(self._bar, *lines))
+        elif step % self._log_every == 0 or step == self.steps:
+            parts = [f"step {step}/{self.steps}", *self._losses(), *self._rates(), f"ETA {self._time_left(step)}"]
+            self._print("  ".join(parts))
 
-    def evaluated(self, step: int, row: dict[str, Any]) -> None:
+    def evaluated(self, step: int, row: Mapping[str, Any]) -> None:
         """After each evaluation."""
-        shown = "  ".join(f"{k.removeprefix('eval/')} {v:.3f}" for k, v in row.items() if k.startswith("eval/"))
-        console.print(f"step {step}: {shown}")
+        figures = {name.removeprefix("eval/"): value for name, value in row.items() if name.startswith("eval/")}
+        shown = [f"{name} {show(name.rpartition('/')[2], plain(value, 0))}" for name, value in figures.items()]
+        self._print(f"step {step}: {'  '.join(shown)}")
+
+    def _print(self, line: str) -> None:
+        # One line each, however long: a file has no width.
+        self._output.print(line, markup=False, soft_wrap=True)
+
+    def _average(self, values: Mapping[str, float]) -> None:
+        for name, value in values.items():
+            before = self._means.get(name, value)
+            self._means[name] = 0.9 * before + 0.1 * value
+
+    def _losses(self) -> list[str]:
+        """The whole loss, and its parts where there are several."""
+        parts = {name.removeprefix("loss/"): mean for name, mean in self._means.items() if name.startswith("loss/")}
+        several = ", ".join(f"{name} {mean:.3f}" for name, mean in parts.items()) if len(parts) > 1 else ""
+        return [f"loss {self._means['loss']:.3f}{f' ({several})' if several else ''}"]
+
+    def _rates(self) -> list[str]:
+        """Examples and tokens a second, share of the matrix rate, memory: what is known of these."""
+        forms = {
+            "speed/examples_per_second": lambda rate: f"{_number(rate)} samples/s",
+            "speed/tokens_per_second": lambda rate: f"{_number(rate)} tokens/s",
+            "speed/matmul_share": lambda share: f"{100 * share:.0f} % of the matrix rate",
+            "memory/peak_gib": lambda memory: f"{memory:.1f} GiB",
+        }
+        return [form(self._means[name]) for name, form in forms.items() if name in self._means]
+
+    def _time_left(self, step: int) -> str:
+        assert self._first is not None
+        first, started = self._first
+        if step == first:
+            return "-:--"
+        return _clock((time.monotonic() - started) / (step - first) * (self.steps - step))
+
+
+def _number(value: float) -> str:
+    """With as many digits as one reads: 0.42, 31.2, 4,100."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 1 else f"{value:.2g}"
 
 
 def _clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes}:{rest:02d}"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

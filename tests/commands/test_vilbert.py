@@ -11,7 +11,7 @@ from vislang.cli import main
 from vislang.models.regions.readers import RegionsConfig
 from vislang.models.regions.sources import ClusteredRegions
 from vislang.train import loop
-from vislang.train.log import read_metrics
+from vislang.train.log import read_metrics, without_measurements
 from vislang.train.schedule import StopAndGo
 
 STREAMS = (
@@ -69,7 +69,7 @@ def recipe(folder, towers):
 
 def losses(folder: Path) -> list[dict]:
     rows = [row for row in read_metrics(folder / "metrics.jsonl") if "loss" in row]
-    return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
+    return [without_measurements(row) for row in rows]
 
 
 def whole_and_resumed(recipe: Path, folder: Path, monkeypatch) -> tuple[Path, Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,3 +54,18 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
             if number < len(lines):
                 raise DataError(f"{path}:{number}: not JSON. Was the file edited?") from None
     return rows
+
+
+def losses_of(row: Mapping[str, Any]) -> dict[str, float]:
+    """The losses of a step: of each stream its sum, before its weight; of a run with one stream each loss by name."""
+    found: dict[str, float] = {}
+    for name, value in row.items():
+        if name.startswith("loss/"):
+            stream = name.split("/")[1]
+            found[stream] = found.get(stream, 0.0) + value
+    return found
+
+
+def without_measurements(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row without what the clock and the machine say: two runs with the same results agree in all that is left."""
+    return {name: value for name, value in row.items() if not name.startswith(("seconds", "speed/", "memory/"))}

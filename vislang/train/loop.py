@@ -27,6 +27,7 @@ from vislang.train.config import TrainConfig
 from vislang.train.log import MetricsLog
 from vislang.train.optimizer import Optimizer
 from vislang.train.schedule import StopAndGo, warmup_cosine
+from vislang.train.speed import Speed
 
 
 class TrainingDiverged(UserError):
@@ -130,6 +131,7 @@ def train(
     parameters = list(optimizer.named.values())
     batches = _batches(model, streams, config, done)
     log = MetricsLog(folder / "metrics.jsonl", done)
+    speed = Speed(model.device, model.dtype)
 
     def save() -> None:
         state = {
@@ -152,13 +154,16 @@ def train(
             optimizer.zero_grad()
             loss = 0.0
             seen: dict[str, float] = {}
+            sizes: dict[str, tuple[int, int]] = {}
             for stream, batch in zip(streams, per_stream, strict=True):
                 turn = done // len(streams) if config.mixing == "round-robin" else done
                 if batch is None or not schedule.takes_part(stream.name, turn):
                     continue
-                losses = model(batch)
-                total = torch.stack(list(losses.values())).sum()
-                (stream.weight * total if stream.weight != 1 else total).backward()
+                sizes[stream.name] = len(batch.names), getattr(batch, "tokens", 0)
+                with speed.counted(stream.name):
+                    losses = model(batch)
+                    total = torch.stack(list(losses.values())).sum()
+                    (stream.weight * total if stream.weight != 1 else total).backward()
                 values = {name: value.item() for name, value in losses.items()}
                 _check_finite(done + 1, values, batch.names, checkpoints)
                 loss += stream.weight * total.item()
@@ -171,7 +176,8 @@ def train(
             optimizer.step(factor)
             model.after_step()
             done += 1
-            seconds += time.perf_counter() - started
+            step_seconds = time.perf_counter() - started
+            seconds += step_seconds
             row = {
                 "step": done,
                 "loss": loss,
@@ -180,6 +186,7 @@ def train(
                 "lr": config.lr * factor,
                 **{f"lr/{name}": config.lr * scale * factor for name, scale in config.lr_scale.items()},
                 "seconds": round(seconds, 3),
+                **speed.row(step_seconds, sizes),
             }
             log.write(row)
             monitor.step(done, row)

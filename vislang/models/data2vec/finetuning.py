@@ -65,6 +65,11 @@ class Labelled(NamedTuple):
     lengths: Int[Tensor, "..."] | None
     names: list[str]
 
+    @property
+    def tokens(self) -> int:
+        """Tokens of texts, padding not counted."""
+        return self.whole.tokens
+
 
 @dataclass
 class SavedFineTuned:

@@ -41,6 +41,13 @@ class Whole(NamedTuple):
     values: Tensor
     padding: Bool[Tensor, "batch inputs"] | None
 
+    @property
+    def tokens(self) -> int:
+        """Tokens of texts, padding not counted; images and recordings have none."""
+        if self.modality != "text":
+            return 0
+        return self.values.numel() - (0 if self.padding is None else int(self.padding.sum()))
+
 
 class TooLong(UserWarning):
     """A text was cut to the length that the model reads."""

@@ -46,6 +46,11 @@ class Pairs:
     image_of: Int[Tensor, "..."]
     names: list[str] = field(default_factory=list)
 
+    @property
+    def tokens(self) -> int:
+        """Word pieces of the texts, padding not counted."""
+        return self.text.tokens
+
 
 @dataclass
 class Read:

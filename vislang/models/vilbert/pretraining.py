@@ -74,6 +74,11 @@ class PretrainingPairs:
     labels: PretrainingLabels
     names: list[str]
 
+    @property
+    def tokens(self) -> int:
+        """Word pieces of the texts, padding not counted."""
+        return self.pairs.tokens
+
 
 class PretrainingCollator:
     """Examples [image] -> Text to a batch. Picklable; all that is drawn follows from the seed.

@@ -96,6 +96,11 @@ class TaskBatch:
     candidates: Float[Tensor, "examples regions 4"] | None
     names: list[str]
 
+    @property
+    def tokens(self) -> int:
+        """Word pieces of the texts, padding not counted."""
+        return self.pairs.tokens
+
 
 class TaskCollator:
     """Examples of one task to a batch. Picklable.
