@@ -31,11 +31,9 @@ class TrainableModel(nn.Module):
         collate: examples and a seed -> a batch of tensors, with the ``names`` of the examples. Whatever is random in a
             batch follows from the seed alone. An object that can be pickled, since worker processes run it. A batch of
             texts may tell their ``tokens``, padding not counted; the log then has tokens a second.
-        dtype: in which the model multiplies matrices.
     """
 
     collate: Callable[[Sequence[Example], int], Any]
-    dtype: torch.dtype = torch.float32
 
     def forward(self, batch: Any) -> dict[str, Float[Tensor, ""]]:
         """The losses of a batch by name, scalars whose sum is minimised."""

@@ -131,7 +131,7 @@ def train(
     parameters = list(optimizer.named.values())
     batches = _batches(model, streams, config, done)
     log = MetricsLog(folder / "metrics.jsonl", done)
-    speed = Speed(model.device, model.dtype)
+    speed = Speed(parameters[0].device)
 
     def save() -> None:
         state = {
