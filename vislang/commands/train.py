@@ -22,6 +22,8 @@ class Train:
         resume: continue the run in this folder
         dry_run: build everything, try one batch, write nothing
         skip_bad_records: leave bad records out and count them
+        track: experiment trackers that also get each row of metrics.jsonl, separated by commas: tensorboard, trackio,
+            wandb, mlflow; a resumed run keeps those that it had
     """
 
     recipe: Path | None = optional_positional()
@@ -30,6 +32,7 @@ class Train:
     resume: Path | None = None
     dry_run: bool = False
     skip_bad_records: bool = False
+    track: str | None = None
     overrides: list[str] = overrides()
 
     def run(self) -> int:
@@ -42,6 +45,7 @@ class Train:
         from vislang.runs.folder import read_json
         from vislang.runs.run import run_recipe
         from vislang.runs.tables import run_table
+        from vislang.runs.trackers import tracker_names
 
         changes = [*self.overrides]
         changes += [f"--data={self.data}"] if self.data is not None else []
@@ -56,7 +60,8 @@ class Train:
                 raise UserError(f"{folder}: no run to resume in it (no run.json).")
             recipe, values = recipe_of(read_json(folder / "run.json")["recipe"], changes, str(folder / "run.json"))
         must_hold_folder(folder)
-        run = run_recipe(recipe, values, folder, self.resume is not None, self.dry_run)
+        track = None if self.track is None else tracker_names(self.track)
+        run = run_recipe(recipe, values, folder, self.resume is not None, self.dry_run, track)
         if run is None:
             return 0 if self.dry_run else 130
         console.print(run_table(run.metrics))

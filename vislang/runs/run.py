@@ -5,13 +5,14 @@ from __future__ import annotations
 import importlib.util
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
-from vislang.console import TrainingMonitor, console, reporting
+from vislang.console import TrainingMonitor, console, is_first_process, reporting
 from vislang.errors import UserError
 from vislang.evaluate.evaluation import Evaluation
 from vislang.metrics.figure import SCHEMA, figures_as_json
@@ -27,7 +28,9 @@ from vislang.runs.scores import (
     watched_metric,
 )
 from vislang.runs.streams import StreamData, counts, read_streams
+from vislang.runs.trackers import Trackers, must_have_trackers, trackers_of
 from vislang.train.checkpoint import CheckpointError
+from vislang.train.log import Monitors
 from vislang.train.loop import Outcome, Stream, changed_settings, train
 from vislang.train.memory import keep_freed_memory
 
@@ -64,6 +67,7 @@ def run_recipe(
     folder: Path,
     resume: bool = False,
     dry_run: bool = False,
+    track: Sequence[str] | None = None,
 ) -> Run | None:
     """Train as a recipe says, score the result, write it all into a folder.
 
@@ -73,6 +77,7 @@ def run_recipe(
         folder: of the run.
         resume: continue the run in ``folder``.
         dry_run: build model and data, take one step's losses, write nothing.
+        track: experiment trackers that listen (:mod:`vislang.runs.trackers`); None takes those that a resumed run had.
 
     Returns:
         The run, or None where it was dry or interrupted.
@@ -81,6 +86,9 @@ def run_recipe(
         UserError: the folder cannot be written, or what the recipe names does not go together.
     """
     started = time.perf_counter()
+    if track is None:
+        track = trackers_of(folder) if resume else []
+    must_have_trackers(track)
     if resume:
         _must_be_same_run(folder, recipe, values)
     elif not dry_run:
@@ -93,15 +101,14 @@ def run_recipe(
     if not resume and (moved := fresh_folder(folder)) is not None:
         console.print(f"the earlier run in {folder} was moved to {moved}", markup=False)
     with locked(folder):
-        return _run(recipe, values, folder, prepared, started, resume)
+        record = {"schema": SCHEMA, "recipe": values, **environment(), "bad_records": prepared.bad_records}
+        write_json(folder / "run.json", record)
+        with Trackers(track if is_first_process() else [], folder, values, resume) as trackers:
+            return _run(recipe, folder, prepared, started, resume, trackers)
 
 
-def _run(
-    recipe: Recipe, values: dict[str, Any], folder: Path, found: Prepared, started: float, resume: bool
-) -> Run | None:
+def _run(recipe: Recipe, folder: Path, found: Prepared, started: float, resume: bool, trackers: Trackers) -> Run | None:
     model, streams, tasks = found.model, found.streams, found.tasks
-    record = {"schema": SCHEMA, "recipe": values, **environment(), "bad_records": found.bad_records}
-    write_json(folder / "run.json", record)
     examples = [example for stream in streams for example in stream.train]
     evaluated = [e for stream in streams for e in stream.watched] + [e for task in tasks for e in task.examples]
     with reporting("encoding media") as progress:
@@ -126,7 +133,7 @@ def _run(
             trained,
             recipe.train,
             folder,
-            monitor,
+            Monitors(monitor, trackers),
             lambda: watched_figures(model, streams, recipe.train.batch_size),
             resume,
         )

@@ -1,4 +1,4 @@
-"""metrics.jsonl: one JSON object a line, in the order of steps, each step once."""
+"""metrics.jsonl: one JSON object a line, in the order of steps, each step once; and who else hears of each row."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from vislang.data.problems import DataError
 
@@ -37,6 +37,35 @@ class MetricsLog:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+class Monitor(Protocol):
+    """Hears how training goes, from the loop, in the first process."""
+
+    def step(self, step: int, row: dict[str, Any]) -> None:
+        """Called with each row that was logged of a step."""
+        ...
+
+    def evaluated(self, step: int, row: dict[str, Any]) -> None:
+        """Called with each row that was logged of an evaluation."""
+        ...
+
+
+class Monitors:
+    """Several monitors as one."""
+
+    def __init__(self, *monitors: Monitor):
+        self._monitors = monitors
+
+    def step(self, step: int, row: dict[str, Any]) -> None:
+        """Tell all of them."""
+        for monitor in self._monitors:
+            monitor.step(step, row)
+
+    def evaluated(self, step: int, row: dict[str, Any]) -> None:
+        """Tell all of them."""
+        for monitor in self._monitors:
+            monitor.evaluated(step, row)
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from vislang.errors import UserError
 from vislang.example import Example
 from vislang.train.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from vislang.train.config import TrainConfig
-from vislang.train.log import MetricsLog
+from vislang.train.log import MetricsLog, Monitor
 from vislang.train.optimizer import Optimizer
 from vislang.train.schedule import StopAndGo, warmup_cosine
 from vislang.train.speed import Speed
@@ -36,18 +36,6 @@ class TrainingDiverged(UserError):
 
 class ResumeNotice(UserWarning):
     """A run continues otherwise than one would expect: from its start, or for more steps."""
-
-
-class Monitor(Protocol):
-    """Shows how training goes."""
-
-    def step(self, step: int, row: dict[str, Any]) -> None:
-        """Called after each step, with what was logged."""
-        ...
-
-    def evaluated(self, step: int, row: dict[str, Any]) -> None:
-        """Called after each evaluation."""
-        ...
 
 
 @dataclass(frozen=True)
