@@ -49,7 +49,7 @@ def test_lines_say_all_that_is_known(clock):
     # 9 steps took 270 s; 11 are left.
     assert lines[0] == (
         "step 10/21  loss 3.000 (pages 2.000, captions 0.750)  31.2 samples/s  4,096 tokens/s  "
-        "62 % of the matrix rate  1.9 GiB  ETA 5:30"
+        "62 % of the matrix rate  1.9 GiB peak memory  ETA 5:30"
     )
     assert lines[-1] == "step 21: pages/accuracy 81.2 %  loss_per_token 1.500"
 

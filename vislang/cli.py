@@ -20,7 +20,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "search": ("search", "Search", "find the images that go best with a text"),
     "classify": ("search", "Classify", "find which of some labels goes best with each image"),
     "explain": ("explain", "Explain", "write a page: what text and image attended to in each other"),
-    "report": ("report", "Report", "draw the page of a run again"),
+    "report": ("report", "Report", "draw the page of a run, or one that compares several"),
     "embed": ("embed", "Embed", "write a vector for each file into a Parquet table"),
     "probe": ("probe", "Probe", "measure what frozen representations know: linear probe, nearest neighbours"),
     "data list": ("data", "List", "list every data source"),

@@ -26,7 +26,7 @@ from rich.text import Text
 
 from vislang.capabilities import Progress as Report
 from vislang.metrics.figure import plain, show
-from vislang.train.log import losses_of
+from vislang.train.log import losses_of, rates_in_words
 
 
 def is_first_process() -> bool:
@@ -160,14 +160,7 @@ class TrainingMonitor:
         return [f"loss {self._means['loss']:.3f}{f' ({several})' if several else ''}"]
 
     def _rates(self) -> list[str]:
-        """Examples and tokens a second, share of the matrix rate, memory: what is known of these."""
-        forms = {
-            "speed/examples_per_second": lambda rate: f"{_number(rate)} samples/s",
-            "speed/tokens_per_second": lambda rate: f"{_number(rate)} tokens/s",
-            "speed/matmul_share": lambda share: f"{100 * share:.0f} % of the matrix rate",
-            "memory/peak_gib": lambda memory: f"{memory:.1f} GiB",
-        }
-        return [form(self._means[name]) for name, form in forms.items() if name in self._means]
+        return [f"{value} {unit}" for unit, value in rates_in_words(self._means).items()]
 
     def _time_left(self, step: int) -> str:
         assert self._first is not None
@@ -175,11 +168,6 @@ class TrainingMonitor:
         if step == first:
             return "-:--"
         return _clock((time.monotonic() - started) / (step - first) * (self.steps - step))
-
-
-def _number(value: float) -> str:
-    """With as many digits as one reads: 0.42, 31.2, 4,100."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 1 else f"{value:.2g}"
 
 
 def _clock(seconds: float) -> str:

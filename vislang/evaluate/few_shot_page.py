@@ -39,7 +39,7 @@ def write_few_shot_page(
             value, low, high = (factor * end for end in _ends(point.means[name]))
             curves.setdefault(selection(point), []).append((point.setting.shots, value, low, high))
         levels = {label: factor * figures[name].value for label, figures in baselines.items() if name in figures}
-        plots.append((kind.title, shots_plot(curves, levels, f"{kind.title}{' (%)' if kind.percent else ''}")))
+        plots.append(shots_plot(kind.title, curves, levels, f"{kind.title}{' (%)' if kind.percent else ''}"))
     rows = [
         (point.setting.shots, selection(point), metric(name).title, show(name, figure), _seeds(point, name))
         for point in points

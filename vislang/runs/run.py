@@ -18,6 +18,7 @@ from vislang.evaluate.evaluation import Evaluation
 from vislang.metrics.figure import SCHEMA, figures_as_json
 from vislang.recipe import Recipe, recipe_of, with_current_names
 from vislang.runs.folder import environment, fresh_folder, locked, must_be_free, read_json, write_json
+from vislang.runs.record import read_record
 from vislang.runs.scores import (
     ScoredTask,
     final_scores,
@@ -174,16 +175,18 @@ def reopened(folder: Path) -> Run:
     return Run(model, streams, read_json(folder / "metrics.json"), evaluations)
 
 
-def draw_report(run: Run, folder: Path) -> None:
-    """Write ``report.html`` into the run's folder, where what draws it is installed."""
+def draw_report(run: Run, folder: Path, page: Path | None = None) -> None:
+    """Write the page of a run, ``report.html`` in its folder unless another is named, if its packages are there."""
     if any(importlib.util.find_spec(package) is None for package in ("jinja2", "matplotlib")):
         console.print("no report was drawn; for the next one: pip install 'vislang\\[report]'")
         return
     from vislang.evaluate.run_page import write_run_page
 
+    page = page or folder / "report.html"
     with reporting("drawing the report") as progress:
-        page = write_run_page(
-            folder,
+        write_run_page(
+            page,
+            read_record(folder),
             run.model,
             run.evaluations,
             {stream.name: (stream.watched or stream.test, stream.train) for stream in run.streams},
