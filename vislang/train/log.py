@@ -102,7 +102,7 @@ def rates_in_words(values: Mapping[str, float]) -> dict[str, str]:
         "speed/tokens_per_second": ("tokens/s", _digits),
         "speed/matmul_share": (
             "of the matrix rate",
-            lambda share: f"{100 * share:.0f} %" if share >= 0.01 else f"{100 * share:.1g} %",
+            lambda share: f"{100 * share:.0f} %" if share >= 0.1 else f"{100 * share:.2g} %",
         ),
         "memory/peak_gib": ("peak memory", lambda memory: f"{memory:.1f} GiB"),
     }
