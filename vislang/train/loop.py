@@ -114,7 +114,7 @@ def train(
         *(processes.rank, processes.count, config.accumulate),
     )
     upcoming = batches(steps, done, config.steps, config.workers)
-    log = StepLog(folder, done, model, config, processes, device, monitor)
+    log = StepLog(folder, done, model, streams, config, processes, device, monitor)
     best = Best(checkpoints.best() if saved is not None else None, streams, config)
     watchdog = Watchdog(config.hang_minutes if processes.count > 1 else 0, processes)
 
