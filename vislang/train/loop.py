@@ -26,7 +26,7 @@ from vislang.train.checkpoint import CheckpointError, load_checkpoint, save_chec
 from vislang.train.config import TrainConfig
 from vislang.train.log import MetricsLog
 from vislang.train.optimizer import Optimizer
-from vislang.train.schedule import StopAndGo, warmup_cosine
+from vislang.train.schedule import StopAndGo, rate_factor
 
 
 class TrainingDiverged(UserError):
@@ -148,7 +148,7 @@ def train(
         while done < config.steps and not stop.requested:
             started = time.perf_counter()
             per_stream = next(batches)
-            factor = warmup_cosine(done, config.steps, config.warmup_steps, config.final_lr)
+            factor = rate_factor(config, done)
             optimizer.zero_grad()
             loss = 0.0
             seen: dict[str, float] = {}
