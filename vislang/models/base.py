@@ -65,6 +65,15 @@ class TrainableModel(nn.Module):
         and single numbers."""
         return parameter.ndim > 1 and "embedding" not in name
 
+    def is_hidden_matrix(self, name: str, parameter: Tensor) -> bool:
+        """Whether a parameter is the matrix of a hidden linear layer, which Muon may update.
+
+        Embeddings are none, nor are the layers of a head, which give a model's output (Jordan et al. 2024).
+        """
+        *path, own = name.split(".")
+        hidden = own == "weight" and not {"head", "heads"} & set(path)
+        return hidden and isinstance(self.get_submodule(".".join(path)), nn.Linear)
+
     def parameter_groups(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
         """The named parameters that train, by :meth:`rate_group`."""
         groups: dict[str, list[tuple[str, nn.Parameter]]] = {}

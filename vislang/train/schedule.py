@@ -12,17 +12,17 @@ from vislang.train.config import TrainConfig
 def rate_factor(config: TrainConfig, step: int) -> float:
     """The learning rate of a step as a factor on the peak rate.
 
-    Every schedule rises in a straight line over ``warmup_steps``: the factor is ``n / warmup_steps`` in update n, counted
-    from 1. Then
+    Every schedule rises in a straight line over the warm-up: the factor is ``n / warmup_steps`` in update n, counted
+    from 1. After it:
 
-    * ``constant`` stays at 1;
-    * ``linear`` falls in a straight line to ``final_lr``;
-    * ``cosine`` falls along half a cosine to ``final_lr`` (Loshchilov and Hutter 2017, without restarts); its half wave
-      spans the warm-up too;
-    * ``tri-stage`` stays at 1 and falls exponentially to ``final_lr`` over the last ``decay_share`` of the steps (Park et
-      al. 2019, section 3.2; data2vec's speech models);
-    * ``inverse-sqrt`` falls as ``sqrt(warmup_steps / n)``, whatever the number of steps (Vaswani et al. 2017, section
-      5.3).
+    * ``constant`` stays at 1.
+    * ``linear`` falls in a straight line to ``final_lr``.
+    * ``cosine`` falls along half a cosine to ``final_lr`` (Loshchilov and Hutter 2017, without restarts). The cosine
+      spans all steps, and the warm-up is a factor on it.
+    * ``tri-stage`` stays at 1, then falls exponentially to ``final_lr`` over the last ``decay_share`` of the steps
+      (Park et al. 2019, section 3.2; data2vec v1 on speech).
+    * ``inverse-sqrt`` falls as ``sqrt(warmup_steps / n)``, whatever the number of steps (Vaswani et al. 2017,
+      section 5.3).
 
     Args:
         config: schedule, number of steps, warm-up and final rate.
