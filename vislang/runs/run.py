@@ -28,6 +28,7 @@ from vislang.runs.scores import (
 )
 from vislang.runs.streams import StreamData, counts, read_streams
 from vislang.train.checkpoint import CheckpointError
+from vislang.train.freezing import freeze, trained_and_frozen
 from vislang.train.loop import Outcome, Stream, changed_settings, train
 from vislang.train.memory import keep_freed_memory
 
@@ -108,6 +109,8 @@ def _run(
         model.prepare([*examples, *(example.without_target() for example in evaluated)], progress)
     # A resumed run is fitted as well: what its checkpoint holds then replaces what was found here.
     model.fit(examples)
+    record["parameters"] = _what_trains(model, recipe)
+    write_json(folder / "run.json", record)
     prepared = time.perf_counter()
     several = len(streams) > 1
     trained = [
@@ -196,13 +199,21 @@ def _prepared(recipe: Recipe) -> Prepared:
     model = recipe.model.build()
     if bad_records:
         console.print(f"left out {bad_records} bad records")
-    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
-    trained = sum(size for size, trains in sizes if trains)
-    console.print(
-        f"{counts(streams)}\n{trained:,} parameters train, {sum(size for size, _ in sizes) - trained:,} are frozen; "
-        f"{torch.get_num_threads()} threads"
-    )
+    console.print(f"{counts(streams)}; {torch.get_num_threads()} threads", markup=False)
     return Prepared(model, streams, scored_tasks(model, recipe, streams), bad_records)
+
+
+def _what_trains(model: Any, recipe: Recipe) -> dict[str, dict[str, int]]:
+    """Freeze what the recipe freezes of a fitted model, say what trains, and return the counts for the record."""
+    freeze(model, recipe.train.freeze)
+    numbers = trained_and_frozen(model)
+    trained = ", ".join(f"{count:,} of {part}" for part, count in numbers["trained"].items())
+    console.print(
+        f"{sum(numbers['trained'].values()):,} parameters train ({trained}), "
+        f"{sum(numbers['frozen'].values()):,} are frozen",
+        markup=False,
+    )
+    return numbers
 
 
 def _metrics(outcome: Outcome, streams: list[StreamData], evaluations: dict[str, Evaluation]) -> dict[str, Any]:
@@ -242,6 +253,7 @@ def _must_be_same_run(folder: Path, recipe: Recipe, values: dict[str, Any]) -> N
 def _try_one_step(found: Prepared, recipe: Recipe) -> None:
     model, streams = found.model, found.streams
     model.fit([example for stream in streams for example in stream.train])
+    _what_trains(model, recipe)
     for stream in streams:
         examples = stream.train[: stream.config.batch_size or recipe.train.batch_size]
         batch = model.collate(examples, 0)

@@ -24,6 +24,7 @@ from vislang.errors import UserError
 from vislang.example import Example
 from vislang.train.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from vislang.train.config import TrainConfig
+from vislang.train.freezing import freeze
 from vislang.train.log import MetricsLog
 from vislang.train.optimizer import Optimizer
 from vislang.train.schedule import StopAndGo, rate_factor
@@ -121,6 +122,7 @@ def train(
         done, seconds = state["step"], state["seconds"]
         model.load_extra_state(state["extra"])
         model.load_trainable_state(state["model"])
+    freeze(model, config.freeze)
     optimizer = Optimizer(model, config)
     schedule = _stop_and_go(streams, config)
     if state is not None:

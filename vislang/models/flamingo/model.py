@@ -90,6 +90,8 @@ class Flamingo(TrainableModel):
             media = self.tokenizer(" image", add_special_tokens=False, return_tensors="pt")["input_ids"]
         self.bridge = Bridge(config, language.lm, vision.width, language.lm.embed(media)[0].mean(dim=0))
         self.runner = Runner(self.bridge)
+        # What is saved: all that is not the towers', whether or not a recipe freezes it.
+        self._own = [name for name, parameter in self.bridge.named_parameters() if parameter.requires_grad]
         cache = None
         if cache_features:
             folder = f"{vision.fingerprint[:32]}-{vision.image_size}{'-int8' if vision.quantized else ''}"
@@ -512,9 +514,9 @@ class Flamingo(TrainableModel):
         return self.bridge.gates()
 
     def trainable_state(self) -> dict[str, Tensor]:
-        """Every parameter that trains and what was measured on the training media, by name; no towers."""
-        trained = {name: p.detach() for name, p in self.bridge.named_parameters() if p.requires_grad}
-        return trained | {f"resampler.{name}": value for name, value in self.bridge.resampler.named_buffers()}
+        """Every parameter of the bridge and what was measured on the training media, by name; no frozen towers."""
+        own = {name: self.bridge.get_parameter(name).detach() for name in self._own}
+        return own | {f"resampler.{name}": value for name, value in self.bridge.resampler.named_buffers()}
 
     def save(self, folder: Path | str) -> None:
         """Write config, trained weights, tokenizer and a model card. The towers are recorded by name and hash."""
