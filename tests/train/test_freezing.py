@@ -42,7 +42,7 @@ def test_a_pattern_matches_a_name_or_its_end(pattern, left):
 def test_patterns_that_match_nothing_or_leave_nothing_are_errors():
     model = Line()
     for pattern in ("inner", "nner.weight", "resampler.*"):
-        with pytest.raises(UserError, match="matches no parameter. The parameters that train are in inner.weight"):
+        with pytest.raises(UserError, match=r"matches no parameter\. The parameters that train are in inner\.weight"):
             freeze(model, [pattern])
     assert len(training(model)) == 4
     with pytest.raises(UserError, match=r"train\.freeze: head\.\*, inner\.\* leaves nothing to train"):
