@@ -22,6 +22,7 @@ from vislang.errors import UserError
 from vislang.example import Example
 from vislang.models.loading import current_settings
 from vislang.models.settings import Settings, settings_of
+from vislang.nn.recompute import Recomputable
 
 
 class TrainableModel(nn.Module):
@@ -73,6 +74,12 @@ class TrainableModel(nn.Module):
         *path, own = name.split(".")
         hidden = own == "weight" and not {"head", "heads"} & set(path)
         return hidden and isinstance(self.get_submodule(".".join(path)), nn.Linear)
+
+    def recompute_activations(self) -> None:
+        """From now on keep only the inputs of blocks for the backward pass, and compute what is inside them again."""
+        for module in self.modules():
+            if isinstance(module, Recomputable):
+                module.recompute = True
 
     def parameter_groups(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
         """The named parameters that train, by :meth:`rate_group`."""

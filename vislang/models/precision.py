@@ -18,5 +18,5 @@ def dtype_of(precision: Precision, device: torch.device | str = "cpu") -> torch.
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
-    """Multiply matrices in ``dtype``; weights stay as they are."""
-    return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
+    """Multiply matrices in ``dtype``, where that is narrower than float32; weights stay as they are."""
+    return torch.autocast(device.type, dtype, enabled=dtype.itemsize < torch.float32.itemsize)

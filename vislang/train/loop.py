@@ -123,6 +123,8 @@ def train(
         model.load_extra_state(state["extra"])
         model.load_trainable_state(state["model"])
     freeze(model, config.freeze)
+    if config.gradient_checkpointing:
+        model.recompute_activations()
     optimizer = Optimizer(model, config)
     schedule = _stop_and_go(streams, config)
     if state is not None:

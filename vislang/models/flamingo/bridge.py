@@ -18,7 +18,7 @@ from vislang.errors import UserError
 from vislang.models.flamingo.collate import Batch
 from vislang.models.flamingo.gated_block import GatedCrossAttentionBlock
 from vislang.models.flamingo.resampler import PerceiverResampler
-from vislang.models.towers.causal_lm import FrozenCausalLM, Step
+from vislang.models.towers.causal_lm import CausalLM, Step
 from vislang.nn.attention import KeysValues
 
 
@@ -160,7 +160,7 @@ class Bridge(nn.Module):
         UserError: a gated layer that the language model does not have, or none at all.
     """
 
-    def __init__(self, config: FlamingoConfig, lm: FrozenCausalLM, features_width: int, media_embedding: Tensor):
+    def __init__(self, config: FlamingoConfig, lm: CausalLM, features_width: int, media_embedding: Tensor):
         super().__init__()
         depth = len(lm.layers)
         gated = config.gated_layers

@@ -505,6 +505,11 @@ class Flamingo(TrainableModel):
         """See :meth:`Collator.frames <vislang.models.flamingo.collate.Collator.frames>`."""
         return self.collate.frames(medium)
 
+    def recompute_activations(self) -> None:
+        """Recompute the resampler's layers, and the language model's with the gated blocks before them."""
+        super().recompute_activations()
+        self.bridge.lm.recompute = True
+
     def rate_group(self, name: str) -> str:
         """``gates`` for the gates, whose learning rate decides how soon the bridge has an effect; ``other``."""
         return "gates" if name.endswith("_gate") else "other"

@@ -18,17 +18,22 @@ from transformers import Cache, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
 from vislang.errors import UserError
+from vislang.models.towers.stand_in import RecomputedLayer, StandIn
 from vislang.nn.linear import with_fast_linears
 
 Step = Callable[[Tensor], Tensor]
 """Maps the input of a layer, (batch, tokens, width), to the input that it gets instead."""
 
 
-class FrozenCausalLM(nn.Module):
+class CausalLM(nn.Module):
     """A causal language model that never trains, run layer by layer.
 
     Args:
         lm: a transformers causal language model whose decoder holds its layers in one ``nn.ModuleList``.
+
+    Attributes:
+        recompute: whether the inner activations of layers are computed again in the backward pass. A cache that is
+            given then does not grow where gradients are wanted.
 
     Raises:
         UserError: no list of ``config.num_hidden_layers`` layers was found in the model.
@@ -36,6 +41,7 @@ class FrozenCausalLM(nn.Module):
 
     def __init__(self, lm: PreTrainedModel):
         super().__init__()
+        self.recompute = False
         self.lm = lm.requires_grad_(False).eval()
         self._layers_path = _find_layers(lm)
         self._decoder_path = self._layers_path.rpartition(".")[0]
@@ -55,7 +61,7 @@ class FrozenCausalLM(nn.Module):
         decoder(input_ids=torch.zeros(1, 1, dtype=torch.long, device=self.lm.device), use_cache=False)
         return watched.gave_tuple
 
-    def train(self, mode: bool = True) -> FrozenCausalLM:
+    def train(self, mode: bool = True) -> CausalLM:
         """Stay in evaluation mode: a frozen model has no dropout."""
         del mode
         return super().train(False)
@@ -159,6 +165,8 @@ class FrozenCausalLM(nn.Module):
                 layers.append(_Preceded(layer, before.get(index), known if index == first else None))
             else:
                 layers.append(layer)
+            if self.recompute and not isinstance(layers[-1], _Skipped):
+                layers[-1] = RecomputedLayer(layers[-1])
         decoder = _with_submodule(twin, self._layers_path, nn.ModuleList(layers)).get_submodule(self._decoder_path)
         output = decoder(
             inputs_embeds=embeddings,
@@ -205,7 +213,7 @@ class FrozenCausalLM(nn.Module):
         return head(inputs_embeds=hidden, use_cache=False).logits
 
 
-class CausalLMWithRows(FrozenCausalLM):
+class CausalLMWithRows(CausalLM):
     """A frozen language model with other embeddings for some tokens, which were added to it and trained.
 
     Where its head shares its weights with its embedding (tied), those rows apply there too.
@@ -278,24 +286,7 @@ def _with_submodule(module: nn.Module, path: str, replacement: nn.Module) -> nn.
     return shallow
 
 
-class _StandIn(nn.Module):
-    """Stands in for a layer, and has the attributes that the decoder reads from its layers."""
-
-    def __init__(self, layer: nn.Module):
-        super().__init__()
-        self.layer = layer
-
-    def forward(self, *args, **kwargs):
-        return self.layer(*args, **kwargs)
-
-    def __getattr__(self, name: str):
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            return getattr(super().__getattr__("layer"), name)
-
-
-class _Watched(_StandIn):
+class _Watched(StandIn):
     """A layer that records whether it returns a tuple."""
 
     gave_tuple = False
@@ -306,7 +297,7 @@ class _Watched(_StandIn):
         return output
 
 
-class _Skipped(_StandIn):
+class _Skipped(StandIn):
     """A layer that does not run."""
 
     def __init__(self, layer: nn.Module, as_tuple: bool, report: Callable[[Tensor], None] | None = None):
@@ -320,7 +311,7 @@ class _Skipped(_StandIn):
         return (hidden, None) if self.as_tuple else hidden
 
 
-class _Preceded(_StandIn):
+class _Preceded(StandIn):
     """A layer with a step before it, with another input, or with both."""
 
     def __init__(self, layer: nn.Module, step: Step | None, start: Tensor | None):

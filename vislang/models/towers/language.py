@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 
 from vislang.cache import cache_folder
 from vislang.models.base import fingerprint
-from vislang.models.towers.causal_lm import FrozenCausalLM
+from vislang.models.towers.causal_lm import CausalLM
 from vislang.models.towers.packaged import PACKAGED, TowerError, check_complete, not_found
 from vislang.models.towers.quiet import quiet_transformers
 from vislang.nn.quantized import quantize_linears
@@ -31,7 +31,7 @@ class LanguageTower:
 
     name: str
     fingerprint: str
-    lm: FrozenCausalLM
+    lm: CausalLM
     tokenizer: PreTrainedTokenizerBase
     quantized: bool = False
 
@@ -97,7 +97,7 @@ def load_language_tower(name: str, dtype: torch.dtype = torch.float32, quantize:
         head = lm.get_output_embeddings()
         if not quantize_linears(lm, lambda linear: linear is head):
             raise TowerError(f"language model {name!r}: has no linear maps to keep in 8 bits. Set quantize to false.")
-    return LanguageTower(name, marks, FrozenCausalLM(lm), tokenizer, quantize)
+    return LanguageTower(name, marks, CausalLM(lm), tokenizer, quantize)
 
 
 def _converted_gguf(weights: Path) -> Path:
