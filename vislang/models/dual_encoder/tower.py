@@ -1,5 +1,5 @@
-"""The image side of a dual encoder as a frozen vision tower, as Flamingo's own vision encoder is one: pretrained by
-contrast with text, and frozen (Alayrac et al. 2022, section 3.1.1)."""
+"""The image side of a dual encoder as a vision tower, as Flamingo's own vision encoder is one: pretrained by contrast
+with text, and frozen (Alayrac et al. 2022, section 3.1.1)."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from vislang.models.regions.region import Regions
 from vislang.models.regions.sources import GridRegions, grid_boxes
 from vislang.models.towers.packaged import TowerError
 from vislang.models.towers.vision import VisionTower
+from vislang.nn.recompute import Recomputable
 
 
 class DualEncoderTower(VisionTower):
@@ -52,11 +53,17 @@ class DualEncoderTower(VisionTower):
         self.fingerprint = fingerprint({**self.image.state_dict(), "below": below})
         self.requires_grad_(False).eval()
 
+    def recompute_activations(self) -> None:
+        """See :meth:`VisionTower.recompute_activations`."""
+        self.below.recompute_activations()
+        for module in self.image.modules():
+            if isinstance(module, Recomputable):
+                module.recompute = True
+
     def preprocess(self, image: Pillow.Image) -> Float[Tensor, "channels height width"]:
         """As the tower below wants it."""
         return self.below.preprocess(image)
 
-    @torch.no_grad()
     def forward(
         self, pixels: Float[Tensor, "images channels height width"]
     ) -> Float[Tensor, "images positions features_width"]:

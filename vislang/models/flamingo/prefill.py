@@ -95,11 +95,17 @@ class Runner:
         self.first_gate = bridge.gated_layers[0]
         self.frozen_text = FrozenText(bridge.lm, self.first_gate)
 
+    @property
+    def texts_are_frozen(self) -> bool:
+        """Whether what the language model computes of text alone never changes: nothing of it trains, and no added
+        token."""
+        return not self.bridge.config.train_added_tokens and not self.lm.trains
+
     # Training
 
     def losses(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
         """Mean cross-entropy over the targets, in nats; 0 where there are none."""
-        with kernel_for(batch.input_ids.shape[1], batch.input_ids.device, self.lm.lm.dtype):
+        with kernel_for(batch.input_ids.shape[1], batch.input_ids.device, self.lm.dtype):
             log_likelihoods, _ = self.token_log_likelihoods(batch)
         return {"text": -log_likelihoods.sum() / max(1, len(log_likelihoods))}
 
@@ -109,7 +115,7 @@ class Runner:
         Gradients are computed only where something can change: for the tokens from the first medium on, from the first
         gated layer up.
         """
-        if self.bridge.config.train_added_tokens:
+        if not self.texts_are_frozen:
             hidden, targets = self.bridge.hidden_states(batch), batch.targets
         elif batch.segments is not None:
             hidden, targets = self._packed(batch), batch.targets
@@ -123,9 +129,9 @@ class Runner:
     def keep_texts(self, batch: Batch, to_continue: bool) -> None:
         """Compute the states of the texts of a batch now, and keep them for all later batches.
 
-        Nothing is kept while added tokens train, since their embeddings then change with every step.
+        Nothing is kept while what they are computed with changes from step to step.
         """
-        if not self.bridge.config.train_added_tokens:
+        if self.texts_are_frozen:
             embeddings = self.bridge.embed(batch.input_ids)
             self.frozen_text.keep(embeddings, batch.input_ids, batch.attention_mask, batch.prefix, to_continue)
 

@@ -19,6 +19,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttenti
 
 from vislang.errors import UserError
 from vislang.models.towers.stand_in import RecomputedLayer, StandIn
+from vislang.models.towers.tuning import set_update_dropout
 from vislang.nn.linear import with_fast_linears
 
 Step = Callable[[Tensor], Tensor]
@@ -26,10 +27,12 @@ Step = Callable[[Tensor], Tensor]
 
 
 class CausalLM(nn.Module):
-    """A causal language model that never trains, run layer by layer.
+    """A causal language model, run layer by layer.
 
     Args:
         lm: a transformers causal language model whose decoder holds its layers in one ``nn.ModuleList``.
+        tuned: whether some of it trains, see :func:`~vislang.models.towers.tuning.tune`; otherwise it is frozen.
+        dtype: number type of the arithmetic; None takes that of the weights.
 
     Attributes:
         recompute: whether the inner activations of layers are computed again in the backward pass. A cache that is
@@ -39,10 +42,11 @@ class CausalLM(nn.Module):
         UserError: no list of ``config.num_hidden_layers`` layers was found in the model.
     """
 
-    def __init__(self, lm: PreTrainedModel):
+    def __init__(self, lm: PreTrainedModel, tuned: bool = False, dtype: torch.dtype | None = None):
         super().__init__()
         self.recompute = False
-        self.lm = lm.requires_grad_(False).eval()
+        self.lm = lm.eval() if tuned else lm.requires_grad_(False).eval()
+        self._dtype = dtype
         self._layers_path = _find_layers(lm)
         self._decoder_path = self._layers_path.rpartition(".")[0]
         # In a list, since a second module with the same parameters would be saved twice.
@@ -62,9 +66,21 @@ class CausalLM(nn.Module):
         return watched.gave_tuple
 
     def train(self, mode: bool = True) -> CausalLM:
-        """Stay in evaluation mode: a frozen model has no dropout."""
-        del mode
-        return super().train(False)
+        """Stay in evaluation mode, without dropout, but for that of low-rank updates."""
+        super().train(False)
+        for model in (self.lm, *self._twin):
+            set_update_dropout(model, mode)
+        return self
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Number type of the arithmetic."""
+        return self._dtype or self.lm.dtype
+
+    @property
+    def trains(self) -> bool:
+        """Whether any of its parameters trains: what it computes of a text may then change from step to step."""
+        return any(parameter.requires_grad for parameter in self.lm.parameters())
 
     @property
     def layers(self) -> nn.ModuleList:
