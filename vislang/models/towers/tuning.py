@@ -117,7 +117,7 @@ def set_update_dropout(model: nn.Module, training: bool) -> None:
 
 
 def merge_updates(model: nn.Module) -> None:
-    """Add every update to the matrix of its layer, so that it costs nothing any more. The model can then not be trained.
+    """Add every update to the matrix of its layer, so that it costs nothing any more; it can then not be trained.
 
     Matrices that would lose what is added are left alone: those in 8 bits, or in less than float32.
     """
