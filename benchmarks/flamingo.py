@@ -24,8 +24,9 @@ from memory import rise
 from open_flamingo_peer import END, MEDIA, Both, both
 from torch import Tensor
 
-from vislang.models.flamingo.bridge import Bridge, FlamingoConfig
+from vislang.models.flamingo.bridge import Bridge
 from vislang.models.flamingo.collate import IGNORED, Batch
+from vislang.models.flamingo.config import FlamingoConfig
 from vislang.models.flamingo.decoding import Decoding, generate
 from vislang.models.flamingo.prefill import DecodeState, Runner
 from vislang.models.towers.language import load_language_tower

@@ -20,7 +20,8 @@ from transformers import AutoModelForCausalLM, CLIPVisionConfig, CLIPVisionModel
 from vislang.cache import cache_folder
 from vislang.convert.keys import fill
 from vislang.convert.open_flamingo import canonical, keys
-from vislang.models.flamingo.bridge import Bridge, FlamingoConfig
+from vislang.models.flamingo.bridge import Bridge
+from vislang.models.flamingo.config import FlamingoConfig
 from vislang.models.flamingo.prefill import Runner
 from vislang.models.towers.causal_lm import CausalLM
 from vislang.nn.linear import with_fast_linears

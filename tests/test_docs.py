@@ -35,7 +35,7 @@ def name_of(page: Path) -> str:
 
 def verb_of(words: tuple[str, ...]) -> str:
     found = next((" ".join(words[:count]) for count in (2, 1) if " ".join(words[:count]) in VERBS), None)
-    assert found is not None, f"no such verb: vislang {' '.join(words[:2])}"
+    assert found is not None, f"no verb: vislang {' '.join(words[:2])}"
     return found
 
 

@@ -37,7 +37,7 @@ def test_shots_stand_before_the_question_in_their_order():
 def test_a_shot_without_an_answer_in_words_is_an_error():
     pointed = Example("p", Document([PICTURE, "the cat"]), Box(0, 0, 1, 1), source="my.jsonl:4")
     for shot in (pointed, question(OTHER, "what?")):
-        with pytest.raises(UserError, match=f"{shot.name}: has no answer in words"):
+        with pytest.raises(UserError, match=f"{shot.name}: cannot be an example in a prompt"):
             Prompts().examples([shot])
 
 
@@ -68,10 +68,10 @@ def test_several_media_stand_where_the_image_does():
 
 
 def test_what_is_verbatim_has_no_template():
-    page = Document([Learned("a cat"), PICTURE, Learned("it sleeps"), EndOfChunk()], looks="either")
+    page = Document([Learned("a cat"), PICTURE, Learned("it sleeps"), EndOfChunk()], media_side="either")
     example = Example("3", page, wording=VERBATIM, source="pages/a.html")
     learned = Prompts().render(example, learn=True)
-    assert (learned.parts, learned.looks, learned.name) == (page.parts, "either", "pages/a.html")
+    assert (learned.parts, learned.media_side, learned.name) == (page.parts, "either", "pages/a.html")
     assert Prompts().render(example).parts == ("a cat", PICTURE, " it sleeps", EndOfChunk())
     shot = question(OTHER, "q1?", "a1")
     assert Prompts().render(example, [shot]).parts[:4] == (OTHER, "Question: q1? Answer:", " a1", EndOfChunk())

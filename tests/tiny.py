@@ -12,8 +12,9 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 
 from vislang.document import Document, Medium
 from vislang.example import Answers, Example, Text
-from vislang.models.flamingo.bridge import Bridge, FlamingoConfig
+from vislang.models.flamingo.bridge import Bridge
 from vislang.models.flamingo.collate import IGNORED, Batch, CollateConfig
+from vislang.models.flamingo.config import FlamingoConfig
 from vislang.models.flamingo.model import Flamingo, FlamingoRecipe
 from vislang.models.towers.causal_lm import CausalLM
 

@@ -156,7 +156,7 @@ def test_ordinary_names_of_files_are_names_of_tasks(folder, towers, name, capsys
 def test_what_would_only_fail_at_the_end_is_refused_at_the_beginning(recipe, folder, towers, capsys):
     boxes = str(folder / "boxes.jsonl")
     assert main(["train", str(recipe), "--eval_data", boxes, "--out", str(folder / "a")]) == 2
-    assert "one source cannot score several streams" in capsys.readouterr().err
+    assert "one source cannot be the test data of several streams" in capsys.readouterr().err
     alone = write_recipe(folder / "t.yaml", TASKS, towers[1], str(folder / "answers.jsonl"))
     assert main(["train", str(alone), "--eval_data", boxes, "--out", str(folder / "b")]) == 2
     assert "records with several kinds of target: box (" in capsys.readouterr().err
@@ -228,7 +228,7 @@ def test_region_files_may_lie_elsewhere_when_a_model_is_evaluated(folder, capsys
     assert accuracy("--regions", str(folder / "moved")) == before
     narrow = write_regions(folder, folder / "narrow", width=6)
     assert main(["eval", model, "--data", data, "--regions", narrow]) == 2
-    assert "gives regions of 6 numbers, and the model reads 8" in capsys.readouterr().err
+    assert "its region features have the width 6, and the model reads 8" in capsys.readouterr().err
 
 
 def test_a_bad_record_is_told_from_another_process_as_from_this(folder, towers, capsys):
@@ -247,7 +247,7 @@ def test_a_bad_record_is_told_from_another_process_as_from_this(folder, towers, 
         assert main(["train", str(recipe), "--train.workers", str(workers), "--out", out]) == 2
         said.append(capsys.readouterr().err)
         assert "Traceback" not in said[-1]
-        assert "image 3: states 5 boxes and holds 2" in said[-1]
+        assert "image 3: states 5 boxes and has 2" in said[-1]
     assert said[0].replace("run 0", "run 1") == said[1]
 
 
@@ -305,15 +305,15 @@ def test_a_benchmark_is_evaluated_from_predictions_and_by_a_model(recipe, folder
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["MODEL"], "name a --task (vislang tasks lists them), or a file of your own with --data"),
-        (["MODEL", "--task", "unheard-of"], "unheard-of: no such task. There are vqa, vcr"),
-        (["MODEL", "--task", "vqa"], "vqa: needs its data. Write vqa:"),
+        (["MODEL"], "give a --task (vislang tasks lists them), or a file of your own with --data"),
+        (["MODEL", "--task", "unheard-of"], "no task 'unheard-of'. The tasks are vqa, vcr"),
+        (["MODEL", "--task", "vqa"], "vqa needs data. Write vqa:"),
         (["MODEL", "--task", "vqa", "--data", "nowhere"], "no such folder"),
         (["MODEL", "--data", "nowhere.jsonl"], "nowhere.jsonl: cannot be read (No such file"),
-        (["MODEL", "--task", "retrieval"], "retrieval: needs its data. Write retrieval:SOURCE, or "),
+        (["MODEL", "--task", "retrieval"], "retrieval needs data. Write retrieval:SOURCE, or "),
         (
             ["MODEL", "--data", "FOLDER/boxes.jsonl"],
-            "it has no head for a target of the kind box; it has answers (answers)",
+            "it has no head for targets of the kind box; it has answers (answers)",
         ),
         (
             ["MODEL", "--data", "FOLDER/answers.jsonl", "--head", "boxes"],
@@ -325,7 +325,7 @@ def test_a_benchmark_is_evaluated_from_predictions_and_by_a_model(recipe, folder
         ),
         (
             ["MODEL", "--task", "easy-vqa", "--data", "FOLDER/answers.jsonl"],
-            "--data: easy-vqa comes with its data; leave --data out",
+            "--data: easy-vqa comes with its own data. Leave out --data or --task.",
         ),
         (
             ["MODEL", "--task", "retrieval", "--data", "FOLDER/captions.jsonl", "--head", "x"],
@@ -339,7 +339,7 @@ def test_a_benchmark_is_evaluated_from_predictions_and_by_a_model(recipe, folder
         ),
         (
             ["MODEL", "--data", "FOLDER/answers.jsonl", "--out", "FOLDER/answers.jsonl/x"],
-            "answers.jsonl is a file. Name a folder",
+            "answers.jsonl is a file. Give the path of a folder",
         ),
         (["MODEL", "--task", "retrieval", "--data", "FOLDER/bad.jsonl"], "2 bad records"),
     ],
@@ -359,11 +359,11 @@ def test_careless_evaluation(folder, towers, tmp_path_factory, arguments, messag
     ("overrides", "message"),
     [
         (["--train.stop_and_go=true", "--train.eval_every=0"], "stop_and_go goes by scores on examples held out"),
-        (["--model.streams.width=33"], "width 33 is no multiple of 2 heads"),
-        (["--model.streams.single_stream=true", "--model.streams.width=64"], "single_stream: has one width"),
+        (["--model.streams.width=33"], "width 33 is not a multiple of 2 heads"),
+        (["--model.streams.single_stream=true", "--model.streams.width=64"], "single_stream: all widths must be equal"),
         (["--data=nothing"], "nothing: no such source. A source is"),
         (["--model.regions.tower=nothing"], "vision tower 'nothing'"),
-        (["--hold_out=0"], "nothing left to score on"),
+        (["--hold_out=0"], "no records are left for scoring"),
     ],
 )
 def test_careless_training(folder, towers, overrides, message, capsys):

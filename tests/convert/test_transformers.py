@@ -219,13 +219,13 @@ def test_missing_and_unexpected_tensors_are_listed(tmp_path):
         ("Data2VecAudioModel", {"add_adapter": True}, "add_adapter"),
         ("Data2VecAudioModel", {"feat_extract_activation": "relu"}, "feat_extract_activation"),
         ("Data2VecAudioModel", {"conv_pos_kernel_size": 1}, "conv_pos_kernel_size"),
-        ("Data2VecAudioForCTC", {"pad_token_id": 3}, "blank must be symbol 0"),
+        ("Data2VecAudioForCTC", {"pad_token_id": 3}, "the blank symbol of CTC must be 0"),
         (
             "Data2VecVisionModel",
             {"use_absolute_position_embeddings": True, "use_relative_position_bias": True},
-            "do not go together",
+            "exclude each other",
         ),
-        ("Data2VecVisionModel", {"image_size": (24, 32)}, "must be one number"),
+        ("Data2VecVisionModel", {"image_size": (24, 32)}, "must be a single number"),
         ("Data2VecTextForSequenceClassification", {"problem_type": "multi_label_classification"}, "multi_label"),
         ("Data2VecTextForSequenceClassification", {"problem_type": "regression", "num_labels": 3}, "to 3 numbers"),
     ],
@@ -238,7 +238,7 @@ def test_settings_that_are_not_supported_are_named(architecture, change, message
 
 
 def test_other_models_are_refused(tmp_path, towers):
-    with pytest.raises(ConversionError, match="is a llama"):
+    with pytest.raises(ConversionError, match="is a model of the type llama"):
         convert(towers[0])
-    with pytest.raises(ConversionError, match="no model of transformers"):
+    with pytest.raises(ConversionError, match="cannot be opened by transformers"):
         convert(tmp_path)

@@ -259,10 +259,10 @@ def test_a_scaled_embedding_is_no_longer_tied(tmp_path):
         ("text", {}, {"class_tokens": 1}, "class_tokens is 1"),
         ("text", {}, {"norm": True}, "two norms"),
         ("text", {}, {"embedding_norm": False}, "no norm"),
-        ("text", {}, {"embedding_eps": 1e-3}, "embedding_eps 0.001"),
+        ("text", {}, {"embedding_eps": 1e-3}, "embedding_eps is 0.001"),
         ("image", {"norm_first": True}, {"class_tokens": 0, "positions": "fixed"}, "class_tokens is 0"),
-        ("image", {"norm_first": True}, {"norm": True}, "norm: for images"),
-        ("speech", {}, {"norm": False}, "norm: for speech"),
+        ("image", {"norm_first": True}, {"norm": True}, "norm is true: for images"),
+        ("speech", {}, {"norm": False}, "norm is false: for speech"),
         ("speech", {}, {"convolution_norm": "group"}, "convolution_norm"),
         ("speech", {}, {"log_mel": True}, "log_mel"),
         ("speech", {}, {"position_norm": True}, "position_norm"),
@@ -270,10 +270,10 @@ def test_a_scaled_embedding_is_no_longer_tied(tmp_path):
         ("speech", {}, {"feature_eps": 1e-3}, "feature_eps"),
     ],
 )
-def test_what_cannot_be_expressed_is_named(modality, encoder, front, message, tmp_path):
+def test_an_error_names_what_transformers_cannot_represent(modality, encoder, front, message, tmp_path):
     config = replaced({"text": TEXT, "image": IMAGE, "speech": SPEECH}[modality], front)
     model = pretrained(replaced(ENCODER, encoder), **{modality: config})
-    with pytest.raises(ConversionError, match=f"transformers cannot express this model. .*{message}"):
+    with pytest.raises(ConversionError, match=f"transformers cannot represent this model. .*{message}"):
         export(model, tmp_path / "out", None)
     assert not (tmp_path / "out").exists()
 
@@ -281,13 +281,13 @@ def test_what_cannot_be_expressed_is_named(modality, encoder, front, message, tm
 @pytest.mark.parametrize(
     ("modality", "head", "encoder", "message"),
     [
-        ("text", HeadConfig(), {}, "head.pooling is mean, and transformers' is first"),
+        ("text", HeadConfig(), {}, "head.pooling is mean; in transformers it is first"),
         ("text", HeadConfig("tagging", layer_sum=True), {}, "layer_sum"),
         ("image", HeadConfig(), {}, "head.norm is False"),
         ("image", HeadConfig(norm=True), {"final_norm": True}, "normalises either"),
-        ("image", HeadConfig("tagging"), {}, "no such model of image"),
+        ("image", HeadConfig("tagging"), {}, "no data2vec model of image"),
         ("speech", HeadConfig(norm=True), {}, "head.norm is True"),
-        ("speech", HeadConfig("regression"), {}, "no such model of speech"),
+        ("speech", HeadConfig("regression"), {}, "no data2vec model of speech"),
     ],
 )
 def test_heads_that_cannot_be_expressed_are_named(modality, head, encoder, message, tmp_path):
@@ -301,7 +301,7 @@ def test_of_several_modalities_one_is_chosen(tmp_path, capsys):
     assert main(command) == 2
     assert "reads text, speech" in capsys.readouterr().err
     assert main([*command, "--modality", "image"]) == 2
-    assert "reads no image; --modality may be text or speech" in capsys.readouterr().err
+    assert "does not read image; --modality may be text or speech" in capsys.readouterr().err
     assert main([*command, "--modality", "speech"]) == 0
     assert isinstance(opened(tmp_path / "theirs"), transformers.Data2VecAudioModel)
     # What was there of another kind is replaced.
@@ -312,7 +312,7 @@ def test_of_several_modalities_one_is_chosen(tmp_path, capsys):
 def test_padding_that_is_read_otherwise_is_said(tmp_path, capsys):
     pretrained(speech=replaced(SPEECH, {"strict_padding": True})).save(tmp_path / "ours")
     assert main(["export", "transformers", str(tmp_path / "ours"), str(tmp_path / "theirs")]) == 0
-    assert "unequal length" in capsys.readouterr().out.replace("\n", " ")
+    assert "recordings of different lengths" in capsys.readouterr().out.replace("\n", " ")
 
 
 def test_other_models_are_not_exported(tmp_path, capsys):

@@ -35,7 +35,7 @@ def convert(case: str, out: Path, weights: Path | None = None, *more: str) -> in
 @pytest.mark.parametrize("case", CASES)
 def test_every_recorded_output_is_reproduced(case, tmp_path, capsys):
     assert convert(case, tmp_path / "out") == 0
-    assert "passed over: unused bert.encoder.c_layer.0.biOutput.q_dense1.weight" in capsys.readouterr().out
+    assert "ignored: unused bert.encoder.c_layer.0.biOutput.q_dense1.weight" in capsys.readouterr().out
     assert main(["convert", "verify", str(tmp_path / "out"), str(PARITY / case / "reference.pt")]) == 0
     found = json.loads(capsys.readouterr().out)
     reference = torch.load(PARITY / case / "reference.pt", weights_only=True)
@@ -172,7 +172,7 @@ def test_an_untied_decoder_is_noticed():
     config, weights = read("vilbert_pretraining")
     weights["cls.predictions.decoder.weight"] = weights["cls.predictions.decoder.weight"] + 1
     state = vilbert.canonical(weights)
-    with pytest.raises(ConversionError, match="should be tied"):
+    with pytest.raises(ConversionError, match="should equal the word embedding"):
         vilbert.load_weights(vilbert.build(config, state), state)
 
 
@@ -181,9 +181,9 @@ def test_an_untied_decoder_is_noticed():
     [
         ({"hidden_act": "swish"}, "hidden_act 'swish'"),
         ({"fusion_method": "text"}, "fusion_method 'text'"),
-        ({"t_biattention_id": [1]}, "go in pairs"),
+        ({"t_biattention_id": [1]}, "must have the same number"),
         ({"vocab_size": None}, "vocab_size is missing"),
-        ({"model": "xlnet"}, "is no ViLBERT"),
+        ({"model": "xlnet"}, "is not a ViLBERT"),
         ({"hidden_size": "768"}, "hidden_size is '768'; it must be a whole number"),
         ({"num_hidden_layers": 2.5}, r"num_hidden_layers is 2\.5; it must be a whole number"),
         ({"hidden_dropout_prob": True}, "hidden_dropout_prob is True; it must be a number"),
@@ -208,7 +208,7 @@ def test_whole_numbers_may_be_written_as_fractions():
 def test_another_size_of_weights_is_refused():
     config, weights = read("vilbert_pretraining")
     state = vilbert.canonical(weights)
-    with pytest.raises(ConversionError, match="the configuration is of another model"):
+    with pytest.raises(ConversionError, match="the configuration describes another model"):
         vilbert.load_weights(vilbert.build(config | {"v_feature_size": 21}, state), state)
 
 
@@ -220,7 +220,7 @@ def test_another_familys_recording_is_told(other, tmp_path, capsys):
     vilbert.load_weights(model, state)
     model.save(tmp_path / "out")
     assert main(["convert", "verify", str(tmp_path / "out"), str(PARITY / other / "reference.pt")]) == 2
-    assert "recorded from another kind of model" in capsys.readouterr().err
+    assert "recorded from another type of model" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -239,13 +239,16 @@ def test_a_recording_of_another_shape_is_told(name, damage, tmp_path):
     command = [sys.executable, "-m", "vislang.cli", "convert", "verify", "out", "reference.pt"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 2
-    assert done.stderr.startswith("vislang: reference.pt: out cannot read what was recorded (")
+    assert done.stderr.startswith("vislang: reference.pt: out cannot read the recorded inputs (")
     assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(
     ("out", "message"),
-    [("taken", "taken is a file. Name a folder"), ("taken/below/it", "taken is a file. Name a folder")],
+    [
+        ("taken", "taken is a file. Give the path of a folder"),
+        ("taken/below/it", "taken is a file. Give the path of a folder"),
+    ],
 )
 def test_an_impossible_folder_is_told_before_any_work(out, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

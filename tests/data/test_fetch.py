@@ -125,7 +125,7 @@ def test_the_command_lists_sets_and_names_unknown_ones(cache, capsys):
     shown = capsys.readouterr().out
     assert all(name in shown for name in DATA_SETS)
     assert main(["data", "fetch", "nothing"]) == 2
-    assert "no such data set" in capsys.readouterr().err
+    assert "no data set" in capsys.readouterr().err
     for read in (
         emoji.drawings,
         openclipart.clip_art,

@@ -122,7 +122,7 @@ def test_a_recording_and_its_transcript(folder):
 
 BAD = {
     "a missing file": ('{"image": "none.png", "text": "x"}', "no such file"),
-    "not an image": ('{"image": "notes.png", "text": "x"}', "not an image of a known format"),
+    "not an image": ('{"image": "notes.png", "text": "x"}', "not an image, or of an unknown format"),
     "truncated": ('{"image": "cut.png", "text": "x"}', "truncated or damaged"),
     "a folder": ('{"image": ".", "text": "x"}', "cannot be read"),
     "a wrong field": (
@@ -178,7 +178,7 @@ BAD = {
     ),
     "more images than markers": ('{"text": "x", "images": ["good.png"], "target": "x"}', "0 times <image>"),
     "no list of images": ('{"text": "<image>", "images": "good.png", "target": "x"}', "not a list"),
-    "a broken video": ('{"video": "broken.mp4", "text": "x"}', "not a video of a known format"),
+    "a broken video": ('{"video": "broken.mp4", "text": "x"}', "not a video, of an unknown format"),
     "no target": ('{"parts": ["x"]}', 'no "target"'),
     "a strange part": ('{"parts": [{"picture": "good.png"}], "target": "x"}', 'part 1 of "parts"'),
     "no parts": ('{"parts": [], "target": "x"}', '"parts" is not a list with'),
@@ -186,7 +186,7 @@ BAD = {
     "not JSON": ('{"image": "good.png", ', "not JSON"),
     "a list": ("[1, 2]", "a JSON list, not an object"),
     "half a character": ('{"image": "good.png", "text": "\\ud800"}', "lone surrogate"),
-    "a NUL in a path": ('{"image": "a\\u0000b.png", "text": "x"}', "no usable path"),
+    "a NUL in a path": ('{"image": "a\\u0000b.png", "text": "x"}', "not a valid path"),
     "deep nesting": ("[" * 100_000, "not JSON"),
 }
 
@@ -215,7 +215,7 @@ def test_a_byte_order_mark_is_no_fault(folder):
 
 def test_the_pixel_limit_is_a_fault(folder):
     _, problems = read(folder, '{"image": "good.png", "text": "x"}', max_pixels=63)
-    assert "over the limit of 63" in problems[0].message
+    assert "and the limit is 63" in problems[0].message
 
 
 def test_a_shared_image_is_decoded_once(folder, monkeypatch):

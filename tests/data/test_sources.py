@@ -154,7 +154,7 @@ def test_tars_by_a_pattern(folder):
 def test_pages(folder):
     (folder / "a.html").write_text("<p>words<img src='a.png'>")
     (page,) = load_source(f"pages:{folder}")
-    assert (page.prompt.looks, page.wording, page.target) == ("either", VERBATIM, None)
+    assert (page.prompt.media_side, page.wording, page.target) == ("either", VERBATIM, None)
     assert load_source(f"pages:{folder}", targets=False)[0].prompt == page.prompt
     os.mkfifo(folder / "pipe.jsonl")
     for kind in ("mmc4", "obelics"):

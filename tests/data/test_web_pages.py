@@ -49,7 +49,7 @@ def test_a_page_of_html(folder):
         *(Learned("Another"), EndOfChunk(), second),
         *(Learned("follows.\nAn unclosed paragraph\none\ntwo"), EndOfChunk()),
     )
-    assert page.prompt.looks == "either"
+    assert page.prompt.media_side == "either"
     assert (page.id, page.target, page.wording) == ("a.html", None, VERBATIM)
     assert page.prompt.name == str(folder / "a.html")
     (problem,) = problems
@@ -89,7 +89,10 @@ def test_mmc4(folder):
     )
     assert [(p.line, p.message) for p in problems] == [
         (3, '"matched_text_index" is 5, and "text_list" has 1 texts.'),
-        (4, f"{folder / '9.png'}: no such file. Check the path; paths in a JSON Lines file are relative to that file."),
+        (
+            4,
+            f"{folder / '9.png'}: no such file. Check the path. In a JSON Lines file, paths are relative to that file.",
+        ),
         (5, '"image_base64" is not base64. Pack the image again.'),
         (6, 'no list "text_list". A page has text_list and image_info.'),
     ]
@@ -177,7 +180,7 @@ def test_pages_as_they_are_found(folder, html, text):
     ("html", "message"),
     [
         ("<img src='http://[bad/a.png'>", r"a\.png: no such file"),
-        ("<img src='a%00.png'>", "no usable path"),
+        ("<img src='a%00.png'>", "not a valid path"),
         ("<![foo]>", r"bad\.html: not HTML that can be read"),
     ],
 )
@@ -198,7 +201,7 @@ def test_what_is_wrong_with_a_page_is_one_problem(folder, html, message):
         (["one"], {"image_name": "0.png", "matched_text_index": 0, "matched_sim": "0.3"}, '"matched_sim" is no number'),
         ([None], {"image_name": "0.png", "matched_text_index": 0}, 'entry 0 of "text_list" is no text'),
         (["\ud800"], {"image_name": "0.png", "matched_text_index": 0}, "half of a character"),
-        (["one"], {"image_name": "a\0.png", "matched_text_index": 0}, "no usable path"),
+        (["one"], {"image_name": "a\0.png", "matched_text_index": 0}, "not a valid path"),
     ],
 )
 def test_bad_records_of_mmc4_are_named(folder, texts, image, message):

@@ -52,7 +52,7 @@ def test_what_cannot_be_shown_is_refused(towers, images):
     with pytest.raises(UserError, match="3 choices"):
         model.explain(examples_of("choice", images)[0])
     single = model_of(towers, examples_of("answers", images), single_stream=True)
-    with pytest.raises(UserError, match="has no co-attention to show"):
+    with pytest.raises(UserError, match="has no co-attention"):
         single.explain(Example("x", Document([images[0], "what?"]), task="answers"))
 
 
@@ -81,7 +81,7 @@ def test_the_page_stands_alone_and_a_browser_shows_it(page, tmp_path):
     assert "<script" not in source
     with browse(page, tmp_path) as browser:
         text = browser.find_element("tag name", "body").text
-        for expected in ("Co-attentional block 1 of 1", "Words look at regions", "[CLS]", "%"):
+        for expected in ("Co-attentional block 1 of 1", "Attention of words to regions", "[CLS]", "%"):
             assert expected in text
         assert not browser.find_elements("id", "leak"), "a text became markup"
         drawings = browser.find_elements("css selector", ".strip svg, .overview svg")
@@ -100,7 +100,7 @@ def test_ask_prints_what_was_decided(towers, images, tmp_path, capsys):
     assert main(["ask", str(tmp_path / "pointing"), path, "the shape"]) == 0
     assert "(left, top, right, bottom)" in capsys.readouterr().out
     assert main(["ask", str(tmp_path / "model"), path]) == 2
-    assert "holds 0 texts; this model reads one beside an image" in capsys.readouterr().err
+    assert "has 0 texts; this model reads one text with an image" in capsys.readouterr().err
 
 
 def test_careless_use(towers, images, tmp_path, capsys):

@@ -111,7 +111,7 @@ def test_probe_on_a_users_file(model, labelled, capsys):
     assert "nearest" in capsys.readouterr().out
     assert main(["probe", str(model), "--task", "nothing"]) == 2
     error = capsys.readouterr().err
-    assert "nothing: no such task" in error
+    assert "no task 'nothing'" in error
     assert "emoji-name-groups" in error
 
 

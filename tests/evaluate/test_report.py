@@ -44,9 +44,9 @@ def test_a_browser_shows_it_whole(page, tmp_path):
         text = browser.find_element(By.TAG_NAME, "body").text
         for expected in (
             "my: wrong answers",
-            "my: right answers",
+            "my: correct answers",
             "tanh(gate)",
-            "images taken away",
+            "without images",
             "Seed 0",
             "torch ",
         ):

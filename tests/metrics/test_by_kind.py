@@ -78,7 +78,7 @@ def test_a_task_has_one_kind_and_text_among_answers_counts_as_one():
     mixed = [example(Answers({"red": 1.0})), example(Text(("blue",)))]
     assert kind_of_all(mixed) == "answers"
     assert scored(mixed, "red", "Blue.")["accuracy"].value == 1
-    with pytest.raises(UserError, match="x: without a target"):
+    with pytest.raises(UserError, match="x: cannot be scored without a target"):
         scored([example(None), example(Label("a"))], "a", "a")
 
 

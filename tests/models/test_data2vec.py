@@ -355,13 +355,13 @@ def test_saving_and_opening(generation, tmp_path):
 @pytest.mark.parametrize(
     ("encoder", "modalities", "objective", "message"),
     [
-        ({"heads": 3}, Modalities(image=ImageConfig()), ObjectiveConfig(top_k=1), "no multiple"),
+        ({"heads": 3}, Modalities(image=ImageConfig()), ObjectiveConfig(top_k=1), "not a multiple"),
         ({}, Modalities(image=ImageConfig()), ObjectiveConfig(top_k=4), "3 blocks"),
         ({}, Modalities(image=ImageConfig()), ObjectiveConfig("v2", top_k=1), "needs a decoder"),
         ({}, Modalities(text=TextConfig()), ObjectiveConfig(top_k=1, class_loss=1.0), "needs a class token"),
         ({}, Modalities(), ObjectiveConfig(top_k=1), "at least one"),
-        ({}, Modalities(image=ImageConfig(decoder=DECODER)), ObjectiveConfig("v2", top_k=1), "take fixed ones"),
-        ({}, Modalities(image=ImageConfig(class_tokens=0)), ObjectiveConfig(top_k=1), "take fixed ones"),
+        ({}, Modalities(image=ImageConfig(decoder=DECODER)), ObjectiveConfig("v2", top_k=1), "Use fixed"),
+        ({}, Modalities(image=ImageConfig(class_tokens=0)), ObjectiveConfig(top_k=1), "Use fixed"),
     ],
 )
 def test_what_cannot_be_is_refused(encoder, modalities, objective, message):

@@ -213,7 +213,7 @@ def test_images_and_texts_are_embedded_in_batches_in_their_order(towers, pairs, 
     torch.testing.assert_close(model.embed(mixed, batch_size=10), alone, atol=1e-5, rtol=0)
     assert called == [5, 3]
     for parts in ((*pairs[0].media, "a shape"), (*pairs[0].media, *pairs[1].media)):
-        with pytest.raises(UserError, match="one image or one text"):
+        with pytest.raises(UserError, match="has an image and a text"):
             model.embed([Document(parts, name="both")])
 
 

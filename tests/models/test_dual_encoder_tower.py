@@ -12,7 +12,7 @@ from vislang.cli import main
 from vislang.document import Document
 from vislang.evaluate.few_shot import similarities
 from vislang.models.dual_encoder.tower import DualEncoderTower
-from vislang.models.flamingo.bridge import FlamingoConfig
+from vislang.models.flamingo.config import FlamingoConfig
 from vislang.models.flamingo.model import FlamingoRecipe
 from vislang.models.towers.packaged import TowerError
 from vislang.models.towers.vision import load_vision_tower
@@ -58,7 +58,7 @@ def test_a_flamingo_stands_on_it_and_refuses_another(trained, towers, pairs, tmp
     with torch.no_grad():
         next(iter(model.network.image.parameters())).add_(1e-2)
     model.save(tmp_path / "dual")
-    with pytest.raises(TowerError, match="is not the one that this bridge was trained on"):
+    with pytest.raises(TowerError, match="is not the one that this bridge was trained with"):
         vislang.load(tmp_path / "flamingo")
 
 
@@ -92,8 +92,8 @@ def test_search_and_classes(trained, pairs, tmp_path, capsys):  # noqa: F811
         (["search", "MODEL", "x", "EMPTY"], "nothing usable in it"),
         (["search", "MODEL", " ", "PICTURES"], "the text to search by is empty"),
         (["search", "MODEL", "x", "PICTURES", "--top", "0"], "at least one"),
-        (["classify", "MODEL", "PICTURES", "--labels", "one"], "two or more"),
-        (["classify", "MODEL", "PICTURES", "--labels", "a,b", "--template", "x"], "once, where the label goes"),
+        (["classify", "MODEL", "PICTURES", "--labels", "one"], "two or more labels"),
+        (["classify", "MODEL", "PICTURES", "--labels", "a,b", "--template", "x"], "once, in the position of the label"),
         (["search", "none", "x", "PICTURES"], "no such folder"),
     ],
 )

@@ -118,7 +118,7 @@ def test_it_says_what_it_decides(pretrained, sets):
     assert model.head_for("label") == "classification"
     assert model.why_undecided("label", ["red", "blue"]) is None
     assert model.why_undecided("label", ["red", "pink"]) == "was not trained on the label 'pink'"
-    assert "no head for a target of the kind box" in model.why_undecided("box")
+    assert "no head for targets of the kind box" in model.why_undecided("box")
     with pytest.raises(UserError, match=r"kind value: this model has classification \(label\)"):
         model.head_for("value")
     tagger = FineTuneRecipe(str(pretrained), "text", HeadConfig("tagging")).build()
@@ -137,7 +137,7 @@ def test_the_matrices_of_a_head_decay(pretrained, sets):
 
 def test_frozen_trains_the_head_alone(pretrained):
     model = FineTuneRecipe(str(pretrained), "image", HeadConfig(), frozen=True).build()
-    with pytest.raises(UserError, match="one label only"):
+    with pytest.raises(UserError, match="all examples have the same label"):
         model.fit([Example("1", Document(["x"]), Label("a"))])
     assert {name for name, group in model.parameter_groups().items() if group} == set()
     model._set_labels(["a", "b"])
@@ -162,7 +162,7 @@ def test_tags_stand_at_first_tokens_and_long_texts_are_cut(pretrained):
     [
         ("classification", Label("green"), "'green' does not occur"),
         ("classification", None, "has no label"),
-        ("classification", Value(1.0), "of the kind value; a label is needed"),
+        ("classification", Value(1.0), "of the kind value; this head needs a label"),
         ("regression", Label("many"), "'many' is not a number"),
     ],
 )
@@ -177,7 +177,7 @@ def test_labels_that_do_not_fit(pretrained, sets, kind, target, message):
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"start_from": ""}, "name the folder"),
+        ({"start_from": ""}, "give the folder"),
         ({"modality": None}, "reads text and image and speech"),
         ({"head": HeadConfig("ctc")}, "ctc is for speech"),
     ],

@@ -120,7 +120,7 @@ def test_heads_that_do_not_fit(modality, head, message):
 def test_what_gives_logits_alone_decides_nothing():
     model = tuned("text", HeadConfig("answering"))
     assert model.heads == {}
-    assert "no head for a target of the kind text" in model.why_undecided("text")
+    assert "no head for targets of the kind text" in model.why_undecided("text")
     with pytest.raises(UserError, match="this model has none that decides"):
         model.decide([Example("1", Document(["a"]))])
 

@@ -62,8 +62,8 @@ def test_clipped_sound_is_used_with_a_notice():
     [
         (np.zeros(8000, np.float32), "silent"),
         (np.zeros(0, np.float32), "no samples"),
-        (np.full(800, np.nan, np.float32), "no numbers"),
-        (np.array([0.1, np.inf] * 400, np.float32), "no numbers"),
+        (np.full(800, np.nan, np.float32), "NaN or infinite"),
+        (np.array([0.1, np.inf] * 400, np.float32), "NaN or infinite"),
     ],
 )
 def test_sound_that_says_nothing_is_refused(samples, message):
@@ -75,7 +75,7 @@ def test_files_that_are_no_sound_are_refused(tmp_path):
     (tmp_path / "a.wav").write_text("no sound at all")
     with pytest.raises(MediaError, match=r"a\.wav: not a sound of a known format"):
         Audio(tmp_path / "a.wav").decode()
-    with pytest.raises(MediaError, match=r"2 seconds, over the limit of 1"):
+    with pytest.raises(MediaError, match=r"2 seconds, and the limit is 1"):
         sound(tone(2.0)).decode(max_seconds=1)
 
 
@@ -121,7 +121,7 @@ def test_a_vocabulary_is_learned_saved_and_opened_again(tmp_path):
 
 def test_text_over_the_length_is_cut_with_a_notice():
     text = TextInput.train(PROSE, 300, max_length=8)
-    with pytest.warns(TooLong, match="texts over 6 tokens are cut"):
+    with pytest.warns(TooLong, match="texts of more than 6 tokens are cut"):
         ids = text(PROSE[0])
     assert len(ids) == 8
     assert ids[-1] == text.end

@@ -207,7 +207,7 @@ def test_a_run_over_two_streams_resumes_bit_for_bit(pretraining, tmp_path, capsy
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     assert main(["train", str(pretraining), "--out", str(whole)]) == 0
     shown = capsys.readouterr().out
-    assert "pictures: 10 examples to train on, 2 to watch" in " ".join(shown.split())
+    assert "pictures: 10 examples for training, 2 for evaluation" in " ".join(shown.split())
     assert "explained" in shown
     rows = [row for row in read_metrics(whole / "metrics.jsonl") if "loss" in row]
     first = rows[0]

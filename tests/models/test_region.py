@@ -52,7 +52,7 @@ NOT_A_NUMBER = np.array([[0, 1, 2], [3, np.nan, 5]], dtype=np.float32)
         ({"width": 0}, "an image of 0 x 40"),
         ({"width": 80}, r"box 1 \(10, 10, 100, 40\) does not lie in an image of 80 x 40"),
         ({"boxes": np.array([[50, 0, 0, 20], [0, 0, 1, 1]], np.float32)}, "box 0"),
-        ({"classes": np.ones((2, 2), np.float32)}, "classes of region 0 are no distribution"),
+        ({"classes": np.ones((2, 2), np.float32)}, "classes of region 0 do not sum to 1"),
         ({"classes": np.ones((1, 1), np.float32)}, "2 regions and 1 distributions"),
     ],
 )

@@ -76,7 +76,7 @@ def test_boxes_in_cocos_format(towers, images, tmp_path):
     (found,) = reader.read(images[:1])
     assert found.boxes.tolist() == [[10, 5, 30, 20]]
     assert found.features.shape == (1, reader.width)
-    with pytest.raises(RegionError, match=r"boxes\.json: holds no box of 1\.png"):
+    with pytest.raises(RegionError, match=r"boxes\.json: has no box for 1\.png"):
         reader.read(images[1:2])
 
 
@@ -84,7 +84,7 @@ def test_boxes_in_cocos_format(towers, images, tmp_path):
     ("content", "message"),
     [
         ("[]", "not COCO's JSON of boxes"),
-        ('{"images": [], "annotations": [{"image_id": 1, "bbox": [0, 0, 1, 1]}]}', "annotation 0: is of image 1"),
+        ('{"images": [], "annotations": [{"image_id": 1, "bbox": [0, 0, 1, 1]}]}', "annotation 0: its image 1"),
         ('{"images": [], "annotations": [{"bbox": [0, 0, 1]}]}', "not COCO's JSON"),
         ("{", "not COCO's JSON"),
     ],
@@ -109,7 +109,7 @@ def test_a_box_outside_of_the_image_is_named(towers, images, tmp_path):
     [
         ({"files": "x", "detector": "y"}, "leave out detector and boxes"),
         ({"detector": "x", "boxes": "y"}, "finds its own boxes"),
-        ({"tower": None}, "name a tower, a detector or files"),
+        ({"tower": None}, "set tower, detector or files"),
     ],
 )
 def test_settings_that_do_not_go_together(settings, message):

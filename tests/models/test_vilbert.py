@@ -50,15 +50,15 @@ def test_presets_have_the_parameters_of_the_original(name):
 
 
 def test_a_preset_that_does_not_exist_is_named():
-    with pytest.raises(UserError, match=r"base-3: no such preset; there are base-2"):
+    with pytest.raises(UserError, match=r"no preset 'base-3'. The presets are base-2"):
         preset("base-3")
 
 
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ({"co_attention_layers": ((2, 0), (1, 1))}, "must not fall"),
-        ({"co_attention_layers": ((1, 0), (4, 1))}, "the text stream has 3 layers"),
+        ({"co_attention_layers": ((2, 0), (1, 1))}, "must not decrease"),
+        ({"co_attention_layers": ((1, 0), (4, 1))}, "the text stream's 3 layers"),
         ({"width": 30}, "no multiple of 4 heads"),
         ({"heads": 0}, "co-attention: heads is 0; it must be at least 1"),
     ],
@@ -79,7 +79,7 @@ def test_settings_that_do_not_go_together_are_named(more, message):
         (TextStreamConfig, {"max_length": 3, "task_tokens": 20}, "text: max_length is 3; it must be at least 4"),
         (VisionStreamConfig, {"mlp_width": 0}, "vision: mlp_width is 0"),
         (VisionStreamConfig, {"attention_dropout": -0.1}, r"vision: attention_dropout is -0\.1"),
-        (VisionStreamConfig, {"width": 100, "heads": 8}, "vision: width 100 is no multiple of 8 heads"),
+        (VisionStreamConfig, {"width": 100, "heads": 8}, "vision: width 100 is not a multiple of 8 heads"),
     ],
 )
 def test_streams_of_no_shape_are_refused(stream, settings, message):

@@ -37,7 +37,7 @@ def test_case_and_accents_do_not_tell():
 
 def test_of_a_pair_that_is_too_long_the_longer_is_cut():
     made = words(8)
-    with pytest.warns(TooLong, match="texts over 5 word pieces are cut"):
+    with pytest.warns(TooLong, match="texts of more than 5 word pieces are cut"):
         pieces = made([("the cat", "a dog that barks at cats")])
     assert pieces.ids.shape == (1, 8)
     assert pieces.ids[0, -1] == made.end
@@ -99,5 +99,5 @@ def test_whole_words_stand_in_two_texts_and_keep_their_numbers():
     assert more.are_words(more([("apple blue",)]).ids).tolist() == [[False, True, False, False]]
     assert not WordPieces.train(texts, 60, 16).has_whole_words
     for learned, room in ((texts, 5), (["one", "two", "a a"], 100)):
-        with pytest.raises(UserError, match="a bag of words has nothing to learn"):
+        with pytest.raises(UserError, match="a bag of words needs words"):
             WordPieces.of_whole_words(learned, room, 16)

@@ -219,7 +219,7 @@ def test_references_that_would_run_code_are_an_error(tmp_path):
 
     (tmp_path / "refs(unc).p").write_bytes(pickle.dumps([Hostile()]))
     write(tmp_path / "instances.json", {"images": [], "annotations": [{"id": 5, "bbox": [1, 1, 2, 1]}]})
-    with pytest.raises(ValueError, match=r"refs\(unc\)\.p: cannot be read as a pickle of plain values"):
+    with pytest.raises(ValueError, match=r"refs\(unc\)\.p: not a pickle of plain values"):
         RefCOCO(tmp_path)
     assert not (tmp_path / "run").exists()
 
@@ -452,7 +452,7 @@ def test_predictions_are_complete_or_nothing_is_scored(tmp_path):
         "no record for 1 of 4 predictions: 20; several predictions for 1 of 8 records: 7."
     )
     write(tmp_path / "ours.jsonl", lines([{"id": "6", "answer": "1"}, {"id": "7", "answer": True}]))
-    with pytest.raises(DataError, match=r"ours\.jsonl, record 2: True is no answer"):
+    with pytest.raises(DataError, match=r"ours\.jsonl, record 2: True is not an answer"):
         task.read_predictions(tmp_path / "ours.jsonl", examples[6:])
     with pytest.raises(DataError, match=r"none\.csv: cannot be read"):
         task.read_predictions(tmp_path / "none.csv", examples)

@@ -58,12 +58,12 @@ def test_a_benchmark_is_opened_on_its_folder(tmp_path):
     assert open_task(f"snli-ve:{tmp_path}:train").default_split == "train"
     with pytest.raises(DataError, match="no split 'test'; there are dev, train"):
         open_task(f"snli-ve:{tmp_path}", "test")
-    with pytest.raises(DataError, match=r"snli-ve: needs its data\. Write snli-ve:FOLDER\[:SPLIT\]\. The folder holds"):
+    with pytest.raises(DataError, match=r"snli-ve needs data\. Write snli-ve:FOLDER\[:SPLIT\]\. The folder contains"):
         open_task("snli-ve")
 
 
 def test_a_name_that_is_not_known():
-    with pytest.raises(DataError, match=r"easy-vqq: no such task\. Did you mean easy-vqa\? There are vqa, .*jsonl"):
+    with pytest.raises(DataError, match=r"no task 'easy-vqq'\. Did you mean easy-vqa\? The tasks are vqa, .*jsonl"):
         open_task("easy-vqq")
     with pytest.raises(DataError, match=r"none\.jsonl: cannot be read"):
         open_task("none.jsonl")

@@ -69,10 +69,10 @@ def test_a_users_labels_as_a_probe(tmp_path):
     assert as_probe(made) is made
     assert (len(made.items), len({item.group for item in made.items})) == (24, 12)
     path.write_text("\n".join(json.dumps({"image": f"{n}.png", "label": "a"}) for n in range(12)))
-    with pytest.raises(DataError, match=r"a probe needs two labels, and 10 different records at least"):
+    with pytest.raises(DataError, match=r"a probe needs at least two labels and 10 different records"):
         as_probe(open_task(str(path)))
     path.write_text(json.dumps({"image": "0.png", "text": "black"}))
-    with pytest.raises(DataError, match=r'its targets are of the kind "text", and a probe learns labels'):
+    with pytest.raises(DataError, match=r"a probe needs labels, and its targets are of the kind text"):
         as_probe(open_task(str(path)))
 
 

@@ -10,7 +10,7 @@ from tests import tiny
 from tests.train.test_loop import Line, Silent, run
 from vislang.document import Document, Image
 from vislang.errors import UserError
-from vislang.models.flamingo.bridge import FlamingoConfig
+from vislang.models.flamingo.config import FlamingoConfig
 from vislang.models.flamingo.model import FlamingoRecipe
 from vislang.recipe import read_recipe
 from vislang.runs.run import run_recipe

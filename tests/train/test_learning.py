@@ -4,7 +4,7 @@ import torch
 
 from vislang.data.jsonl import read_jsonl
 from vislang.evaluate.evaluation import evaluate
-from vislang.models.flamingo.bridge import FlamingoConfig
+from vislang.models.flamingo.config import FlamingoConfig
 from vislang.models.flamingo.model import FlamingoRecipe
 from vislang.tasks.catalogue import open_task
 from vislang.train.config import TrainConfig

@@ -1,4 +1,4 @@
-"""``vislang train``: a recipe becomes a run."""
+"""``vislang train``: train a model by a recipe, or resume a run."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from vislang.errors import UserError
 
 @dataclass(frozen=True)
 class Train:
-    """Train as a recipe says; any of its values can be changed: --train.lr 3e-4
+    """Train a model by a recipe, or resume a run. Any value of the recipe can be changed, such as --train.lr 3e-4.
 
     Attributes:
-        recipe: YAML file; with --resume it may be left out, and the run is continued as it was started
-        data: what to learn from: a source (see vislang data list), a file or a folder
+        recipe: YAML file; not needed with --resume
+        data: data to train on: a file, a folder, or the name of a data set (vislang data list)
         out: folder of the run (default: runs/ and the recipe's name)
-        resume: continue the run in this folder
-        dry_run: build everything, try one batch, write nothing
-        skip_bad_records: leave bad records out and count them
+        resume: resume the run in this folder, with its settings
+        dry_run: read the data, build the model and try one batch, but write nothing
+        skip_bad_records: skip bad records and count them
     """
 
     recipe: Path | None = optional_positional()
@@ -33,11 +33,11 @@ class Train:
     overrides: list[str] = overrides()
 
     def run(self) -> int:
-        """Train, or continue; returns 0, or 130 where the run was interrupted."""
+        """Train or resume; returns 0, or 130 if interrupted."""
         if self.resume is not None and self.out is not None and self.resume != self.out:
-            raise UserError(f"--out {self.out}: a resumed run goes on in its own folder, {self.resume}; leave it out.")
+            raise UserError(f"--out {self.out}: a resumed run stays in its own folder, {self.resume}. Leave --out out.")
         if self.recipe is None and self.resume is None:
-            raise UserError("name a recipe (recipes/ has some), or a run to continue with --resume DIR.")
+            raise UserError("give a recipe (recipes/ has several), or a run to resume with --resume DIR.")
         from vislang.recipe import read_recipe, recipe_of
         from vislang.runs.folder import read_json
         from vislang.runs.run import run_recipe
@@ -53,7 +53,7 @@ class Train:
             assert self.resume is not None
             folder = self.resume
             if not (folder / "run.json").is_file():
-                raise UserError(f"{folder}: no run to resume in it (no run.json).")
+                raise UserError(f"{folder}: not the folder of a run (it has no run.json).")
             recipe, values = recipe_of(read_json(folder / "run.json")["recipe"], changes, str(folder / "run.json"))
         must_hold_folder(folder)
         run = run_recipe(recipe, values, folder, self.resume is not None, self.dry_run)

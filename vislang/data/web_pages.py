@@ -66,7 +66,7 @@ def page_of(parts: Sequence[str | Image], name: str) -> Example:
                 found.append(Learned(part.strip()))
     if found and isinstance(found[-1], Learned):
         found.append(EndOfChunk())
-    return Example(name, Document(found, name=name, looks="either"), wording=VERBATIM)
+    return Example(name, Document(found, name=name, media_side="either"), wording=VERBATIM)
 
 
 def html_pages(folder: Path, problems: list[Problem], progress: Progress | None = None) -> list[Example]:

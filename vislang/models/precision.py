@@ -9,14 +9,14 @@ import torch
 from vislang.nn.precision import fastest_dtype
 
 Precision = Literal["float32", "bfloat16", "auto"]
-"""``auto`` takes bfloat16 where the device multiplies it in hardware."""
+"""``auto`` takes bfloat16 if the device has hardware for it."""
 
 
 def dtype_of(precision: Precision, device: torch.device | str = "cpu") -> torch.dtype:
-    """The number type that a recipe's word means on a device."""
+    """The number type of a recipe's setting on a device."""
     return fastest_dtype(device) if precision == "auto" else getattr(torch, precision)
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
-    """Multiply matrices in ``dtype``, where that is narrower than float32; weights stay as they are."""
+    """Multiply matrices in ``dtype``, if that is narrower than float32; the weights keep their type."""
     return torch.autocast(device.type, dtype, enabled=dtype.itemsize < torch.float32.itemsize)

@@ -10,9 +10,10 @@ from transformers import AutoModelForCausalLM
 
 from tests import tiny
 from vislang.errors import UserError
-from vislang.models.flamingo.bridge import FlamingoConfig, media_mask
 from vislang.models.flamingo.collate import IGNORED, Batch
+from vislang.models.flamingo.config import FlamingoConfig
 from vislang.models.flamingo.decoding import Decoding, generate
+from vislang.models.flamingo.media import media_mask
 from vislang.models.flamingo.prefill import Runner
 from vislang.models.towers.causal_lm import positions_of
 
@@ -99,7 +100,7 @@ def test_shapes_that_cannot_be_are_refused(settings):
 
 
 def test_a_scale_is_wanted_for_each_gate():
-    with pytest.raises(UserError, match="scales: 1, and there are 2 gated layers"):
+    with pytest.raises(UserError, match="scales has 1 values for 2 gated layers"):
         tiny.bridge(tiny.language_model("llama"), scales=[1.0])
 
 

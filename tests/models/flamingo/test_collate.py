@@ -21,12 +21,12 @@ def image(pictures, number: int) -> Image:
     return Image(pictures / f"{number}.png")
 
 
-def page(pictures, *numbers: int, looks="before") -> Document:
+def page(pictures, *numbers: int, media_side="before") -> Document:
     """A caption after each image, the first words before any."""
     parts = [Learned("a cat and a dog")]
     for number in numbers:
         parts += [EndOfChunk(), image(pictures, number), Learned(f"a {'red' if number % 2 else 'blue'} shape")]
-    return Document([*parts, EndOfChunk()], name="page", looks=looks)
+    return Document([*parts, EndOfChunk()], name="page", media_side=media_side)
 
 
 def said(model: Flamingo, batch: Batch, row: int = 0) -> list[str]:
@@ -47,7 +47,7 @@ def test_words_go_with_the_image_before_them_and_are_learned_once_there_is_one(t
 
 def test_words_go_with_the_image_after_them(towers, pictures):
     model = tiny.flamingo(towers)
-    batch = model.collate.documents([page(pictures, 0, 1, looks="after")])
+    batch = model.collate.documents([page(pictures, 0, 1, media_side="after")])
     media = (batch.input_ids[0] == model.bridge.media_token).nonzero()[:, 0].tolist()
     times = batch.media_time[0].tolist()
     assert batch.prefix == 0
@@ -57,12 +57,12 @@ def test_words_go_with_the_image_after_them(towers, pictures):
 
 def test_which_of_the_two_is_drawn_by_seed(towers, pictures):
     model = tiny.flamingo(towers)
-    document = page(pictures, 0, 1, looks="either")
+    document = page(pictures, 0, 1, media_side="either")
     times = [model.collate.documents([document], seed).media_time.tolist() for seed in range(20)]
     assert times == [model.collate.documents([document], seed).media_time.tolist() for seed in range(20)]
     either = [
-        model.collate.documents([page(pictures, 0, 1, looks=looks)]).media_time.tolist()
-        for looks in ("before", "after")
+        model.collate.documents([page(pictures, 0, 1, media_side=side)]).media_time.tolist()
+        for side in ("before", "after")
     ]
     assert all(time in either for time in times)
     assert {either.index(time) for time in times} == {0, 1}
@@ -86,7 +86,7 @@ def test_packed_documents_do_not_see_each_other(towers, pictures, attend_to, add
     packed.load_trainable_state(plain.trainable_state())
     documents = [
         page(pictures, 0, 1),
-        page(pictures, 2, looks="after"),
+        page(pictures, 2, media_side="after"),
         Document([image(pictures, 3), "what color?"], target="red"),
         page(pictures, 4),
         Document(["is it a cat?"], target="no"),
@@ -197,7 +197,7 @@ def test_a_prompt_over_the_context_is_refused_or_loses_its_first_examples(towers
     with pytest.raises(UserError, match=r"my\.jsonl:3: \d+ tokens.*128.*or let the first ones be dropped"):
         tiny.flamingo(towers).collate.documents([prompt])
     model = tiny.flamingo(towers, CollateConfig(too_long="drop"))
-    with pytest.warns(PromptNotice, match=r"my\.jsonl:3: .*the first (\d+) of its examples were left out"):
+    with pytest.warns(PromptNotice, match=r"my\.jsonl:3: .*the first (\d+) of its examples were dropped"):
         batch = model.collate.documents([prompt])
     assert batch.input_ids.shape[1] <= 128
     whole = model.collate.documents([Document([*parts[3:6], image(pictures, 20), "a"])]).input_ids[0]

@@ -197,13 +197,13 @@ def test_a_text_ends_where_the_context_does(model, pictures):
     prefilled = model.prefill(Document(["cat and dog " * 24]))
     prompt = Document([image(pictures, 0), "a cat"])
     whole = int(model.prefill(prompt, state=prefilled).lengths)
-    with pytest.warns(PromptNotice, match=f"no more than {128 - whole + 1} tokens are written"):
+    with pytest.warns(PromptNotice, match=f"at most {128 - whole + 1} tokens are generated"):
         model.complete([prompt], Decoding(300), state=prefilled)
     with pytest.warns(PromptNotice):
         assert list(model.stream(prompt, Decoding(300), state=prefilled))
-    with pytest.raises(UserError, match=r"an answer of \d+ tokens.*positions for \d+ more"):
+    with pytest.raises(UserError, match=r"an answer of \d+ tokens.*room for \d+ more"):
         model.rank([prompt], ["cat and dog " * 20, "red"], state=prefilled)
-    with pytest.raises(UserError, match=r"\d+ tokens, and the language model has positions for 128"):
+    with pytest.raises(UserError, match=r"\d+ tokens, and the language model has 128 positions"):
         model.prefill(Document(["cat and dog " * 20]), state=prefilled)
 
 
@@ -244,9 +244,9 @@ def test_given_answers_are_scored_as_they_would_be_alone(model, prompts):
     [
         ({"beams": 0}, "beams is 0"),
         ({"temperature": -1.0}, "temperature is -1.0; it must be 0, or"),
-        ({"top_p": 0.0}, "top_p lies above 0"),
-        ({"beams": 2, "temperature": 1.0}, "beams follow the most likely"),
-        ({"returns": 2}, "would be alike"),
+        ({"top_p": 0.0}, "top_p must be above 0"),
+        ({"beams": 2, "temperature": 1.0}, "beam search does not sample"),
+        ({"returns": 2}, "would be equal"),
         ({"stop": ("",)}, "empty string"),
     ],
 )

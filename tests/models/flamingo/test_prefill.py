@@ -166,7 +166,7 @@ def test_features_are_measured_on_the_training_media(model, pictures):
 def test_what_it_cannot_read_is_said_beforehand(model, towers):
     assert model.why_unreadable(frozenset({"text", "several images"})) is None
     assert "no audio" in (model.why_unreadable(frozenset({"audio"})) or "")
-    assert "images alone" in (model.why_unreadable(frozenset({"video"})) or "")
+    assert "reads only images" in (model.why_unreadable(frozenset({"video"})) or "")
     assert tiny.flamingo(towers, frames=4).why_unreadable(frozenset({"video"})) is None
 
 

@@ -15,8 +15,8 @@ from tests.models.flamingo.test_collate import image
 from tests.train.test_loop import Silent, drop_last
 from vislang.document import Document
 from vislang.errors import UserError
-from vislang.models.flamingo.bridge import FlamingoConfig
 from vislang.models.flamingo.collate import IGNORED
+from vislang.models.flamingo.config import FlamingoConfig
 from vislang.models.flamingo.decoding import Decoding
 from vislang.models.flamingo.model import Flamingo, FlamingoRecipe
 from vislang.models.towers.packaged import EFFICIENTNET_LITE0, PACKAGED

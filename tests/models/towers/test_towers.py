@@ -67,7 +67,7 @@ def test_a_folder_of_transformers_serves(towers):
 
 
 def test_what_is_nowhere_is_told(tmp_path):
-    with pytest.raises(TowerError, match=r"no-such-model.*found neither"):
+    with pytest.raises(TowerError, match=r"no-such-model.*not a local folder"):
         load_language_tower("no-such-model")
     with pytest.raises(TowerError, match="multiple of 32"):
         load_vision_tower(EFFICIENTNET_LITE0, 100)
@@ -151,9 +151,7 @@ def test_a_language_model_with_weights_missing_is_an_error(towers, tmp_path):
     state = safetensors.torch.load_file(file)
     del state["model.layers.1.mlp.up_proj.weight"]
     safetensors.torch.save_file(state, file, metadata={"format": "pt"})
-    with pytest.raises(
-        TowerError, match=r"^language model .*: has no weights for model\.layers\.1\.mlp\.up_proj\.weight"
-    ):
+    with pytest.raises(TowerError, match=r"^language model .*: the weights of model\.layers\.1\.mlp\.up_proj\.weight"):
         load_language_tower(str(tmp_path / "language"))
 
 
@@ -167,5 +165,5 @@ def test_a_vision_tower_with_weights_missing_is_an_error_but_for_its_pooler(tmp_
     state = safetensors.torch.load_file(file)
     del state[next(key for key in state if key.endswith("output.dense.weight"))]
     safetensors.torch.save_file(state, file, metadata={"format": "pt"})
-    with pytest.raises(TowerError, match=r"^vision tower .*: has no weights for .*weight\. Give"):
+    with pytest.raises(TowerError, match=r"^vision tower .*: the weights of .*weight are missing\. Give"):
         load_vision_tower(str(tmp_path))

@@ -26,8 +26,10 @@ class LanguageTower:
 
     Attributes:
         name: the folder, packaged name or Hub id that it was opened by.
-        fingerprint: SHA-256 over its weights in float32, before any quantization or tuning.
-        quantized: whether its linear maps are kept in 8 bits.
+        fingerprint: SHA-256 of its weights in float32, before quantization and tuning.
+        lm: the language model.
+        tokenizer: its tokenizer.
+        quantized: whether its linear layers are kept in 8 bits.
     """
 
     name: str
@@ -38,10 +40,10 @@ class LanguageTower:
 
 
 def load_causal_lm(name: str) -> PreTrainedModel:
-    """Open a causal language model of a folder or a Hub id, in float32, without its tokenizer.
+    """Open a causal language model by folder or Hub id, in float32, without its tokenizer.
 
     Raises:
-        TowerError: it was found nowhere, or is no causal language model.
+        TowerError: it was not found, or is not a causal language model.
     """
     try:
         return _open(name)
@@ -52,10 +54,10 @@ def load_causal_lm(name: str) -> PreTrainedModel:
 
 
 def _open(folder: str) -> PreTrainedModel:
-    """The model of a folder or a Hub id, in float32 and in evaluation mode.
+    """The model in float32 and in evaluation mode.
 
     Raises:
-        TowerError: some of its weights are missing, which transformers would draw at random.
+        TowerError: some weights are missing; transformers would initialise them at random.
     """
     with quiet_transformers():
         lm, loading = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
@@ -73,15 +75,15 @@ def load_language_tower(
     """Open a causal language model by folder, packaged name or Hub id.
 
     Args:
-        name: a folder in transformers' convention, a packaged name or a Hub id.
-        dtype: number type of the arithmetic.
-        quantize: keep its linear maps in 8 bits, all but the head and low-rank updates.
-        how: what of it trains.
-        lora: shape of the low-rank updates, where ``how`` asks for them.
+        name: a folder in transformers' format, a packaged name or a Hub id.
+        dtype: number type of the computation.
+        quantize: keep its linear layers, except for the output layer and low-rank updates, in 8 bits.
+        how: how it is trained; see :class:`~vislang.models.towers.tuning.TuneConfig`.
+        lora: shape of the low-rank updates, for ``how="lora"``.
 
     Raises:
-        TowerError: it was found nowhere, or is no causal language model.
-        UserError: it cannot be tuned in this way.
+        TowerError: it was not found, or is not a causal language model.
+        UserError: it cannot be trained in this way.
     """
     packaged = PACKAGED.get(name)
     folder = name
@@ -108,14 +110,14 @@ def load_language_tower(
     if quantize:
         whole = {head, *updates_of(lm)}
         if not quantize_linears(lm, lambda linear: linear in whole):
-            raise TowerError(f"language model {name!r}: has no linear maps to keep in 8 bits. Set quantize to false.")
+            raise TowerError(f"language model {name!r}: has no linear layers to quantize. Set quantize to false.")
     return LanguageTower(name, marks, CausalLM(lm, how != "frozen", dtype), tokenizer, quantize)
 
 
 def _converted_gguf(weights: Path) -> Path:
-    """The model of a GGUF file as a folder of safetensors in the cache, converted by the first call.
+    """Convert the model of a GGUF file to a folder of safetensors in the cache, once.
 
-    Opening the GGUF takes about 25 s, the converted folder less than one.
+    Opening a GGUF takes about 25 s; opening the converted folder takes less than 1 s.
     """
     stamp = weights.stat()
     folder = cache_folder("towers") / f"{weights.stem}-{stamp.st_size}-{int(stamp.st_mtime)}"
@@ -125,7 +127,7 @@ def _converted_gguf(weights: Path) -> Path:
     with quiet_transformers():
         tokenizer = AutoTokenizer.from_pretrained(**source)
         quantized = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
-    # transformers cannot save a model that it read from GGUF, so its weights are moved into a new one.
+    # transformers cannot save a model that it read from GGUF, so the weights are copied to a new model.
     settings = {k: v for k, v in quantized.config.to_dict().items() if k != "quantization_config"}
     fresh: PreTrainedModel = AutoModelForCausalLM.from_config(AutoConfig.for_model(**settings), dtype=torch.float32)
     fresh.load_state_dict(quantized.state_dict())

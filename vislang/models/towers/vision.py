@@ -1,4 +1,4 @@
-"""Image encoders: pixels in, a grid of features out; opened by folder, packaged name or Hub id."""
+"""Image encoders: pixels in, a grid of features out."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from vislang.nn.linear import with_fast_linears
 from vislang.nn.quantized import quantize_linears
 
 UNUSED = re.compile(r"pooler|head|mask_token")
-"""Parts of image encoders that features do not depend on."""
+"""Parts of image encoders that the features do not depend on."""
 
 
 class VisionTower(nn.Module):
@@ -31,11 +31,11 @@ class VisionTower(nn.Module):
 
     Attributes:
         name: the folder, packaged name or Hub id that it was opened by.
-        fingerprint: SHA-256 over its weights, before any tuning.
+        fingerprint: SHA-256 of its weights, before tuning.
         image_size: side of the square that images are resized to, in pixels.
         width: width of a feature.
-        classes: number of classes that :meth:`classify` distinguishes; 0 for a tower that has none.
-        quantized: whether its linear maps are kept in 8 bits.
+        classes: number of classes of :meth:`classify`; 0 without classes.
+        quantized: whether its linear layers are kept in 8 bits.
     """
 
     name: str
@@ -58,7 +58,7 @@ class VisionTower(nn.Module):
     def classify(
         self, features: Float[Tensor, "images positions features_width"]
     ) -> Float[Tensor, "images positions classes"]:
-        """The distribution over classes by the features of each position."""
+        """The class distribution of each position."""
         raise NotImplementedError
 
     @property
@@ -71,7 +71,8 @@ class VisionTower(nn.Module):
         raise NotImplementedError
 
     def train(self, mode: bool = True) -> VisionTower:
-        """Stay in evaluation mode, with its statistics as they are and without dropout, but for low-rank updates'."""
+        """Stay in evaluation mode: the tower's statistics do not change, and it has no dropout except that of low-rank
+        updates."""
         super().train(False)
         set_update_dropout(self, mode)
         return self
@@ -79,17 +80,17 @@ class VisionTower(nn.Module):
 
 @runtime_checkable
 class GivesVisionTower(Protocol):
-    """A saved model of vislang whose image encoder can serve other models as a frozen tower."""
+    """A saved model of vislang whose image encoder other models can use as a frozen tower."""
 
     def vision_tower(self, name: str, image_size: int | None = None) -> VisionTower:
         """The tower.
 
         Args:
             name: the folder that the model was opened from.
-            image_size: side of the images in pixels; None takes the model's own.
+            image_size: side of the images in pixels; None takes the model's.
 
         Raises:
-            TowerError: the model has no image encoder, or one for another size.
+            TowerError: the model has no image encoder, or one for another image size.
         """
         ...
 
@@ -97,13 +98,14 @@ class GivesVisionTower(Protocol):
 class EfficientNetLite0(VisionTower):
     """EfficientNet-Lite0 (Tan and Le 2019, without squeeze-and-excitation), trained on ImageNet.
 
-    Features are the last convolution's: 1,280 wide, one for each 32 x 32 pixels. Input is (pixel - 127) / 128.
+    Its features are the outputs of the last convolution: 1,280 wide, one for each 32 x 32 pixels. Input is (pixel -
+        127) / 128.
 
     Args:
         weights: path of the state dict.
         image_size: side of the input in pixels, a multiple of 32.
-        quantize: keep its last layer in 8 bits; all others are convolutions.
-        how: what of it trains; there is nothing for low-rank updates.
+        quantize: keep its last layer in 8 bits; the other layers are convolutions.
+        how: how it is trained; low-rank updates are not possible.
     """
 
     def __init__(self, weights: Path, image_size: int = 224, quantize: bool = False, how: Tuned = "frozen"):
@@ -112,11 +114,11 @@ class EfficientNetLite0(VisionTower):
             from efficientnet_lite_pytorch import EfficientNet
         except ModuleNotFoundError:
             raise TowerError(
-                f"vision tower {EFFICIENTNET_LITE0!r}: its weights are here, its code is not. "
+                f"vision tower {EFFICIENTNET_LITE0!r}: the package with its code is missing. "
                 "Run: pip install 'vislang[demo]'"
             ) from None
         if image_size % 32 or image_size <= 0:
-            raise TowerError(f"image_size {image_size}: {EFFICIENTNET_LITE0} takes a multiple of 32.")
+            raise TowerError(f"image_size is {image_size}; for {EFFICIENTNET_LITE0} it must be a multiple of 32.")
         self.name = EFFICIENTNET_LITE0
         self.image_size = image_size
         self.width = 1280
@@ -155,7 +157,8 @@ class EfficientNetLite0(VisionTower):
     def classify(
         self, features: Float[Tensor, "images positions features_width"]
     ) -> Float[Tensor, "images positions classes"]:
-        """The distribution over ImageNet's classes: the last layer, trained on means, applied to each position."""
+        """The distribution over ImageNet's classes: the classifier, which was trained on means, applied to each
+        position."""
         return self.network._fc(features).softmax(dim=-1)
 
 
@@ -163,12 +166,12 @@ class TransformersVision(VisionTower):
     """Any image encoder of transformers that gives a grid of features: ViT, CLIP, SigLIP, DINOv2, ResNet, ...
 
     Args:
-        name: of the tower.
-        folder: a folder in transformers' convention, or a Hub id.
-        image_size: side of the input in pixels; None takes the model's own.
-        quantize: keep its linear maps in 8 bits, all but low-rank updates.
-        how: what of it trains.
-        lora: shape of the low-rank updates, where ``how`` asks for them.
+        name: name of the tower.
+        folder: a folder in transformers' format, or a Hub id.
+        image_size: side of the input in pixels; None takes the model's default.
+        quantize: keep its linear layers, except for low-rank updates, in 8 bits.
+        how: how it is trained; see :class:`~vislang.models.towers.tuning.TuneConfig`.
+        lora: shape of the low-rank updates, for ``how="lora"``.
     """
 
     def __init__(
@@ -184,10 +187,10 @@ class TransformersVision(VisionTower):
         with quiet_transformers():
             model, loading = AutoModel.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
             self.processor = AutoImageProcessor.from_pretrained(folder, backend="pil")
-        # Contrastive models come as a pair, of which the image encoder is used.
+        # Of contrastive models such as CLIP, the image encoder is used.
         self.network = getattr(model, "vision_model", model)
         self.name = name
-        # Weights that the folder lacks were drawn at random. Features do not depend on poolers, heads and mask tokens.
+        # transformers initialises missing weights at random. Features do not depend on poolers, heads and mask tokens.
         image_side = set(self.network.state_dict(prefix="" if self.network is model else "vision_model."))
         check_complete(
             f"vision tower {name!r}",
@@ -250,15 +253,16 @@ def load_vision_tower(
     """Open an image encoder by folder, packaged name or Hub id.
 
     Args:
-        name: a folder in transformers' convention, that of a trained dual encoder, ``efficientnet-lite0``, or a Hub id.
-        image_size: side of the square that images are resized to; None takes the tower's own.
-        quantize: keep its linear maps in 8 bits; convolutions and low-rank updates stay as they are.
-        how: what of it trains.
-        lora: shape of the low-rank updates, where ``how`` asks for them.
+        name: a folder in transformers' format, the folder of a trained dual encoder, ``efficientnet-lite0``, or a Hub
+            id.
+        image_size: side of the square that images are resized to, in pixels; None takes the tower's default.
+        quantize: keep its linear layers in 8 bits; convolutions and low-rank updates are not quantized.
+        how: how it is trained; see :class:`~vislang.models.towers.tuning.TuneConfig`.
+        lora: shape of the low-rank updates, for ``how="lora"``.
 
     Raises:
-        TowerError: it was found nowhere, or is no image encoder.
-        UserError: it cannot be tuned in this way.
+        TowerError: it was not found, or is not an image encoder.
+        UserError: it cannot be trained in this way.
     """
     if name == EFFICIENTNET_LITE0:
         weights = PACKAGED[name].find()
@@ -266,11 +270,11 @@ def load_vision_tower(
             raise TowerError(f"vision tower {name!r}: not installed. Run: {PACKAGED[name].install}")
         return EfficientNetLite0(weights, image_size or 224, quantize, how)
     if is_saved_model(name):
-        # Such a model is small and is not quantized.
+        # Saved models of vislang are small and are not quantized.
         model = load(name)
         if not isinstance(model, GivesVisionTower):
             raise TowerError(
-                f"vision tower {name!r}: is a {type(model).__name__}, which has no image encoder for other models."
+                f"vision tower {name!r}: a {type(model).__name__} has no image encoder that other models can use."
             )
         tower = model.vision_tower(name, image_size)
         tune(tower, how, lora or LoraConfig(), f"vision tower {name!r}")
