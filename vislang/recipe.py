@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -128,7 +129,7 @@ def recipe_of(values: Any, overrides: Sequence[str] = (), name: str = "run.json"
         del settings["recipe"], parsed["recipe"]
         recipe = Recipe(**settings)
     except (ArgumentError, ValueError, TypeError) as error:
-        raise RecipeError(f"{name}: {_one_line(error)}") from None
+        raise RecipeError(_in_words(_one_line(error), name)) from None
     return recipe, _as_plain(parsed)
 
 
@@ -141,8 +142,46 @@ def with_current_names(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _one_line(error: Exception) -> str:
-    """The parser's message in one line."""
+    """A message in one line."""
     return " ".join(str(error).split())
+
+
+WANTED = {
+    "<class 'int'>": "a whole number",
+    "<class 'float'>": "a number",
+    "<class 'bool'>": "true or false",
+    "<class 'str'>": "text",
+    "<class 'list'>": "a list",
+    "<class 'dict'>": "an object",
+}
+"""What the parser calls types, and what they are called in a message."""
+
+
+def _in_words(message: str, recipe: str) -> str:
+    """What the parser says of a value, in plain words.
+
+    >>> _in_words('Parser key "train.lr": Expected a <class \'float\'>. Got value: fast', "my.yaml")
+    'my.yaml: train.lr is fast; it must be a number.'
+    """
+    if unknown := re.fullmatch("unrecognized arguments: (.*)", message):
+        return f"{unknown[1]}: no such option, and no such setting of {recipe}. See vislang train --help."
+    message = re.sub(r"Problem with given class_path '[^']*': ", "", message)
+    keys = re.findall(r'Parser key "([^"]*)": ', message)
+    message = re.sub(r'Parser key "[^"]*": ', "", message)
+    if "Errors: - " in message:
+        # Of the kinds that a value might have been of, the one that it was meant to be: not null.
+        given = re.sub(r" Given value type: .*", "", message.rpartition("Errors: - ")[2])
+        message = next(part for part in given.split(" - ") if "NoneType" not in part)
+    key = ".".join(dict.fromkeys(keys))
+    if typed := re.fullmatch(r"Expected a (.*?)\.? Got value: (.*)", message):
+        choices = re.fullmatch(r"typing\.Literal\[(.*)\]", typed[1])
+        wanted = f"one of {choices[1]}" if choices else WANTED.get(typed[1], typed[1])
+        return f"{recipe}: {key} is {typed[2]}; it must be {wanted}."
+    if typed := re.fullmatch(r"Expected a (<class '\w+'>)", message):
+        return f"{recipe}: {key} must be {WANTED.get(typed[1], typed[1])}."
+    if option := re.fullmatch(r"Option '(.*)' is not accepted", message):
+        return f"{recipe}: {key}.{option[1]} is no setting that this model has."
+    return f"{recipe}: {f'{key}: ' if key and not message.startswith(key) else ''}{message}"
 
 
 def _as_plain(value: Any) -> Any:

@@ -59,8 +59,8 @@ def test_a_preset_that_does_not_exist_is_named():
     [
         ({"co_attention_layers": ((2, 0), (1, 1))}, "must not decrease"),
         ({"co_attention_layers": ((1, 0), (4, 1))}, "the text stream's 3 layers"),
-        ({"width": 30}, "no multiple of 4 heads"),
-        ({"heads": 0}, "co-attention: heads is 0; it must be at least 1"),
+        ({"width": 30}, "not a multiple of 4 heads"),
+        ({"heads": 0}, "streams.heads is 0; it must be at least 1"),
     ],
 )
 def test_settings_that_do_not_go_together_are_named(more, message):
@@ -71,15 +71,15 @@ def test_settings_that_do_not_go_together_are_named(more, message):
 @pytest.mark.parametrize(
     ("stream", "settings", "message"),
     [
-        (TextStreamConfig, {"heads": 0}, "text: heads is 0; it must be at least 1"),
-        (TextStreamConfig, {"depth": -1}, "text: depth is -1; it must be at least 0"),
-        (TextStreamConfig, {"vocabulary_size": 0}, "text: vocabulary_size is 0"),
-        (TextStreamConfig, {"dropout": 1.0}, r"text: dropout is 1\.0; it must be at least 0 and below 1"),
-        (TextStreamConfig, {"max_length": 2}, "text: max_length is 2; it must be at least 3"),
-        (TextStreamConfig, {"max_length": 3, "task_tokens": 20}, "text: max_length is 3; it must be at least 4"),
-        (VisionStreamConfig, {"mlp_width": 0}, "vision: mlp_width is 0"),
-        (VisionStreamConfig, {"attention_dropout": -0.1}, r"vision: attention_dropout is -0\.1"),
-        (VisionStreamConfig, {"width": 100, "heads": 8}, "vision: width 100 is not a multiple of 8 heads"),
+        (TextStreamConfig, {"heads": 0}, "text.heads is 0; it must be at least 1"),
+        (TextStreamConfig, {"depth": -1}, "text.depth is -1; it must be at least 0"),
+        (TextStreamConfig, {"vocabulary_size": 0}, "text.vocabulary_size is 0"),
+        (TextStreamConfig, {"dropout": 1.0}, r"text.dropout is 1\.0; it must be at least 0 and below 1"),
+        (TextStreamConfig, {"max_length": 2}, "text.max_length is 2; it must be at least 3"),
+        (TextStreamConfig, {"max_length": 3, "task_tokens": 20}, "text.max_length is 3; it must be at least 4"),
+        (VisionStreamConfig, {"mlp_width": 0}, "vision.mlp_width is 0"),
+        (VisionStreamConfig, {"attention_dropout": -0.1}, r"vision.attention_dropout is -0\.1"),
+        (VisionStreamConfig, {"width": 100, "heads": 8}, "vision.width 100 is not a multiple of 8 heads"),
     ],
 )
 def test_streams_of_no_shape_are_refused(stream, settings, message):

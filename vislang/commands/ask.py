@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from vislang.boxes import Box
-from vislang.commands.options import optional_positional, positional, repeated
+from vislang.commands.options import given, optional_positional, positional, repeated
 from vislang.document import Document, Image, Video
 from vislang.errors import UserError
 from vislang.example import Answer, Answers, Example
@@ -31,6 +30,9 @@ GENERATION = (
     "drop_examples",
 )
 """Options that only a generating model uses."""
+
+IN_A_PROMPT = ("shot", "drop_examples")
+"""Those that it also uses to rank --options."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ class Ask:
         from vislang.models.flamingo.decoding import Decoding
         from vislang.models.loading import load
 
-        settings = {field.name: getattr(self, field.name) for field in dataclasses.fields(Decoding)}
+        settings = {field.name: getattr(self, field.name) for field in fields(Decoding)}
         decoding = Decoding(**{**settings, "stop": tuple(self.stop)})
         model = load(self.model)
         if isinstance(model, Generates):
@@ -99,7 +101,10 @@ class Ask:
             self._generate(model, model.prompts.render(example, shots), options, decoding)
             return 0
         if not isinstance(model, Decides):
-            raise UserError(f"{self.model}: a {type(model).__name__} neither generates text nor has a task head.")
+            raise UserError(
+                f"{self.model}: a {type(model).__name__} neither generates text nor has a task head. Give a Flamingo, "
+                "a ViLBERT that was trained on a task, or a fine-tuned data2vec."
+            )
         self._decide(model, example, options)
         return 0
 
@@ -112,25 +117,43 @@ class Ask:
         found = tuple(option.strip() for option in self.options.split(",") if option.strip())
         if len(set(found)) < max(2, len(found)):
             raise UserError('--options: give two or more different answers, such as --options "cat,dog".')
+        if ignored := given(self, (name for name in GENERATION if name not in IN_A_PROMPT)):
+            raise UserError(
+                f"{ignored}: no effect with --options, which ranks answers and generates none. Leave it out."
+            )
         return found
 
     def _decide(self, model: Any, example: Example, options: tuple[str, ...] | None) -> None:
         """Print the head's answer, or the probability of each option."""
-        given = [name for name in GENERATION if getattr(self, name) != Ask.__dataclass_fields__[name].default]
-        ignored = [f"--{name.replace('_', '-')}" for name in given if getattr(self, name)]
-        if ignored:
-            raise UserError(f"{', '.join(ignored)}: no effect, because {self.model} generates no text. Leave it out.")
+        if ignored := given(self, GENERATION):
+            raise UserError(f"{ignored}: no effect, because {self.model} generates no text. Leave it out.")
         if isinstance(example.media[0], Video):
             raise UserError(f"{self.image} is a video, and {self.model} reads only images.")
-        head = self.head or only_head(model, self.model)
-        (prediction,) = model.decide([example], head)
+        head = head_of(model, self.model, self.head)
+        kind = model.heads[head]
         if options is None:
+            if kind == "choice":
+                raise UserError(
+                    f'--options: the head {head} of {self.model} chooses among given answers, such as "cat,dog".'
+                )
+            (prediction,) = model.decide([example], head)
             print(shown_answer(prediction.answer))
             return
-        scores = dict(zip(map(str, prediction.candidates), prediction.scores, strict=True))
+        if kind not in ("answers", "label", "choice"):
+            raise UserError(f"--options: the head {head} of {self.model} predicts a {kind}. Leave --options out.")
+        if kind == "choice":
+            choices = tuple(Document([option], name=self.image) for option in options)
+            (prediction,) = model.decide([replace(example, choices=choices)], head)
+            scores = dict(zip(options, prediction.scores, strict=True))
+        else:
+            (prediction,) = model.decide([example], head)
+            scores = dict(zip(map(str, prediction.candidates), prediction.scores, strict=True))
         unknown = [option for option in options if option not in scores]
         if unknown:
-            raise UserError(f"--options: the head {head} of {self.model} does not know {', '.join(unknown)}.")
+            known = ", ".join([*list(scores)[:10], *(["..."] if len(scores) > 10 else [])])
+            raise UserError(
+                f"--options: the head {head} of {self.model} does not know {', '.join(unknown)}. It knows {known}."
+            )
         for option in sorted(options, key=lambda option: -scores[option]):
             print(f"{scores[option] / max(sum(scores[o] for o in options), 1e-12):.3f}  {option}")
 
@@ -189,16 +212,24 @@ def shot_of(path: str, text: str, question: str | None) -> Example:
     return Example(path, Document(parts, name=path), Answers({checked(answer.strip(), "the answer"): 1.0}), source=path)
 
 
-def only_head(model: Any, name: str) -> str:
-    """The head of a model that has one head.
+def head_of(model: Any, source: str, name: str | None) -> str:
+    """The named head, or the only one.
+
+    Args:
+        model: has task heads.
+        source: its folder, for the message.
+        name: of the head; None if none was named.
 
     Raises:
-        UserError: the model has several heads; the message lists them.
+        UserError: the model has no such head, or several; the message lists them.
     """
-    if len(model.heads) == 1:
-        return next(iter(model.heads))
+    fitting = [head for head in model.heads if name in (head, None)]
+    if len(fitting) == 1:
+        return fitting[0]
+    if not model.heads:
+        raise UserError(f"{source}: its head gives logits only and no answers. Fine-tune a head for a task.")
     known = ", ".join(f"{head} ({kind})" for head, kind in model.heads.items())
-    raise UserError(f"--head: {name} has the heads {known}. Choose one.")
+    raise UserError(f"--head{'' if name is None else f' {name}'}: {source} has the heads {known}. Choose one.")
 
 
 def shown_answer(answer: Answer) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from vislang.commands.options import positional
+from vislang.commands.options import given, positional
 from vislang.commands.outputs import must_hold_file, must_hold_folder
 from vislang.console import console, reporting
 from vislang.data.problems import DataError, Problem, must_be_good
@@ -16,6 +16,9 @@ from vislang.errors import UserError
 
 FEW_SHOT = ("seeds", "select", "selector", "orders", "report")
 """Options that have an effect only with --shots."""
+
+ONE_PROMPT = ("way", "head", "regions", "shortlist", "shortlist_size")
+"""Options that have no effect with --shots."""
 
 
 @dataclass(frozen=True)
@@ -76,27 +79,28 @@ class Evaluate:
         source = Path(self.model)
         if source.is_file():
             return self._predictions(source)
+        few_shot = self._few_shot()
         task, examples, bad = self._opened_task(self._spec(), self.split)
         if not examples:
             raise DataError(f"{task.name}: no good record in it.")
-        if self.shots is not None:
-            from vislang.commands.few_shot import FewShot
-
-            options = {field.name: getattr(self, field.name) for field in dataclasses.fields(FewShot)}
-            return FewShot(**options).run(task, examples, bad)
+        if self.shortlist is not None and task.kind != "pairs":
+            raise UserError(f"--shortlist has no effect: {task.name} is not a task of pairs. Leave it out.")
+        if few_shot is not None:
+            return few_shot.run(task, examples, bad)
         from vislang.evaluate.evaluation import evaluate, must_have_way, way_of
+        from vislang.models.loading import load
 
         examples = task.subset(examples, self.limit, self.seed)
-
+        shortlist = None if self.shortlist is None else load(self.shortlist)
         model = self._opened_model()
         way = self.way or way_of(model, task)
         must_have_way(model, task, way)
-        self._must_apply(task, way)
-        if task.kind == "pairs" and self.shortlist is not None:
+        if self.head is not None and way != "decide":
+            raise UserError(f"--head has no effect: {self.model} answers {task.name} by the way {way!r}. Leave it out.")
+        if shortlist is not None:
             from vislang.evaluate.retrieve import Shortlisted
-            from vislang.models.loading import load
 
-            model = Shortlisted(model, load(self.shortlist), self.shortlist_size)
+            model = Shortlisted(model, shortlist, self.shortlist_size)
         support = task.support() if way in ("match", "embed") or task.support_split is not None else []
         evaluation = evaluate(model, task, examples, support, way=way, head=self.head, reporter=reporting)
         values = {"model": self.model, **evaluation.as_json(), **self._about(bad)}
@@ -113,12 +117,31 @@ class Evaluate:
             must_hold_folder(self.out)
         if self.report is not None:
             must_hold_file(self.report, "--report")
-        if self.limit < 0 or self.shortlist_size < 1:
-            raise UserError("--limit must not be negative, and --shortlist-size must be at least 1.")
-        defaults = Evaluate.__dataclass_fields__
-        given = [name for name in FEW_SHOT if getattr(self, name) != defaults[name].default]
-        if self.shots is None and given:
-            raise UserError(f"--{', --'.join(given)}: only used together with --shots. Add it, or leave them out.")
+        if self.limit < 0:
+            raise UserError(f"--limit is {self.limit}; it must not be negative. 0 takes all examples.")
+        if self.shortlist_size < 1:
+            raise UserError(f"--shortlist-size is {self.shortlist_size}; it must be at least 1.")
+        of_a_file = Path(self.model).is_file()
+        if of_a_file and (ignored := given(self, ("shots", *FEW_SHOT, *ONE_PROMPT, "out"))):
+            raise UserError(f"{ignored}: no effect, because {self.model} is a file of predictions. Leave it out.")
+        if self.shots is None and (ignored := given(self, FEW_SHOT)):
+            raise UserError(f"{ignored}: only used together with --shots. Add --shots, or leave it out.")
+        if self.shots is not None and (ignored := given(self, ONE_PROMPT)):
+            raise UserError(f"{ignored}: not used together with --shots. Leave it out.")
+        if self.shortlist is None and (ignored := given(self, ("shortlist_size",))):
+            raise UserError(f"{ignored}: only used together with --shortlist. Add --shortlist, or leave it out.")
+
+    def _few_shot(self) -> Any:
+        """The few-shot evaluation that ``--shots`` asks for.
+
+        Raises:
+            UserError: an option is out of its range.
+        """
+        if self.shots is None:
+            return None
+        from vislang.commands.few_shot import FewShot
+
+        return FewShot(**{field.name: getattr(self, field.name) for field in dataclasses.fields(FewShot)})
 
     def _spec(self) -> str:
         """The task as one word, such as ``vqa:FOLDER``."""
@@ -155,18 +178,6 @@ class Evaluate:
 
         return load(self.model, regions=RegionsConfig(tower=None, files=self.regions))
 
-    def _must_apply(self, task: Any, way: str) -> None:
-        """Raise an error if an option would be ignored."""
-        ignored = {
-            "--head": self.head is not None and way != "decide",
-            "--shortlist": self.shortlist is not None and task.kind != "pairs",
-        }
-        for option, is_ignored in ignored.items():
-            if is_ignored:
-                raise UserError(
-                    f"{option} has no effect: {self.model} answers {task.name} by the way {way!r}. Leave it out."
-                )
-
     def _about(self, bad: int) -> dict[str, Any]:
         """The options that ``results.json`` records."""
         about = {"spec": self._spec(), "split": self.split, "limit": self.limit, "seed": self.seed, "bad_records": bad}
@@ -179,6 +190,8 @@ class Evaluate:
         recorded: dict[str, Any] = {}
         if self.task is None and self.data is None:
             recorded = self._recorded(file)
+            if ignored := given(self, ("split", "limit", "seed")):
+                raise UserError(f"{ignored}: recorded in {file.with_name('results.json')}. Leave it out.")
         spec = recorded.get("spec") or self._spec()
         limit, seed = recorded.get("limit", self.limit), recorded.get("seed", self.seed)
         task, examples, bad = self._opened_task(spec, recorded.get("split") or self.split)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from vislang.commands.ask import checked, only_head, shown_answer
+from vislang.commands.ask import checked, head_of, shown_answer
 from vislang.commands.options import positional
 from vislang.commands.outputs import must_hold_file
 from vislang.console import console
@@ -50,7 +50,7 @@ class Explain:
         model = load(self.model)
         if not isinstance(model, Explains):
             raise UserError(f"{self.model}: a {type(model).__name__} has no co-attention. Give a ViLBERT.")
-        head = self.head or only_head(model, self.model)
+        head = head_of(model, self.model, self.head)
         example = Example(self.image, Document([image, text], name=self.image), source=self.image)
         explained = model.explain(example, head)
         write_explanation(self.out, decoded, text, explained, f"{self.model}, task {head}")

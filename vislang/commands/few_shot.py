@@ -20,6 +20,7 @@ from vislang.evaluate.few_shot import (
     measure,
     selection,
     settings_for,
+    shots_of,
     way_of,
 )
 from vislang.evaluate.few_shot_page import as_record, write_few_shot_page
@@ -58,6 +59,9 @@ class FewShot:
     out: Path | None
     json: bool
 
+    def __post_init__(self):
+        self.settings()
+
     def run(self, task: Task, examples: list[Example], bad_records: int) -> int:
         """Print the figures, and write a page with their curves; returns 0.
 
@@ -72,15 +76,19 @@ class FewShot:
         settings = [setting for setting in self.settings() if not (setting.blind and task.kind == "pairs")]
         support, queries = self._sides(task, examples)
         queries = task.subset(queries, self.limit, self.seed)
-        if max(setting.shots or TEXT_SHOTS for setting in settings) > len(support):
+        if task.kind == "pairs" and self.select != "random":
+            raise UserError(f"--select {self.select}: all images of {task.name} share the same shots. Leave it out.")
+        usable = len(shots_of(support))
+        if max(setting.shots or TEXT_SHOTS for setting in settings) > usable:
             raise UserError(
-                f"--shots {self.shots}: {task.name} has {len(support)} examples to draw from (zero shots are "
-                f"{TEXT_SHOTS} examples without images)."
+                f"--shots {self.shots}: {task.name} has {usable} examples to draw from (zero shots are {TEXT_SHOTS} "
+                "examples without images). Give smaller numbers, or more records."
             )
+        # The selector is small: its mistakes should not cost the time of opening the model.
+        selector = None if self.selector is None else load(self.selector)
         model = load(self.model)
         if self.orders > 1 and way_of(model, task) != "rank":
             raise UserError(f"--orders: answers to {task.name} are generated; only ranked answers can be averaged.")
-        selector = None if self.selector is None else load(self.selector)
         points, others = measure(model, task, support, queries, settings, self.seeds, selector, reporting)
         values = {
             "schema": SCHEMA,
@@ -110,14 +118,17 @@ class FewShot:
         """How to prompt.
 
         Raises:
-            UserError: ``--shots`` is not a list of numbers, or a number is out of range.
+            UserError: ``--shots`` is not a list of numbers, or an option is out of its range.
         """
         try:
             numbers = [int(number) for number in self.shots.split(",")]
         except ValueError:
-            raise UserError(f"--shots {self.shots}: write numbers with commas between them, such as 0,4,8.") from None
-        if min(numbers) < 0 or self.seeds < 1 or self.orders < 1:
-            raise UserError("--shots must not be negative; --seeds and --orders must be at least 1.")
+            numbers = [-1]
+        if min(numbers) < 0:
+            raise UserError(f"--shots {self.shots}: write numbers with commas between them, such as 0,4,8.")
+        for name in ("seeds", "orders"):
+            if getattr(self, name) < 1:
+                raise UserError(f"--{name} is {getattr(self, name)}; it must be at least 1.")
         return settings_for(numbers, SELECT[self.select], self.orders)
 
     def _sides(self, task: Task, examples: list[Example]) -> tuple[list[Example], list[Example]]:

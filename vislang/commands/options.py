@@ -11,7 +11,7 @@ import dataclasses
 import inspect
 import re
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn, Protocol
 
 from vislang.errors import UserError
@@ -48,6 +48,17 @@ def repeated(*metavar: str) -> Any:
 def overrides() -> Any:
     """All other options: changes to a recipe, such as ``--train.lr 3e-4``."""
     return dataclasses.field(default_factory=list, metadata={"overrides": True})
+
+
+def given(command: Any, names: Iterable[str]) -> str:
+    """Those of some options that were set to another value than their default, as they are typed; empty for none."""
+    fields = {field.name: field for field in dataclasses.fields(command)}
+    found = []
+    for name in names:
+        default, factory = fields[name].default, fields[name].default_factory
+        if getattr(command, name) != (default if factory is dataclasses.MISSING else factory()):
+            found.append(f"--{name.replace('_', '-')}")
+    return ", ".join(found)
 
 
 class _Parser(argparse.ArgumentParser):

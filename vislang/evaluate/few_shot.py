@@ -181,20 +181,22 @@ def measure(
         A point for each setting, and the figures of :func:`baselines`.
 
     Raises:
-        UserError: see :func:`evaluate_point`; or ``selector`` gives no vectors.
+        UserError: see :func:`evaluate_point`; or ``selector`` gives no vectors, or has nothing to compare.
     """
-    selector = model if selector is None else selector
-    if not isinstance(selector, Embeds):
-        raise UserError(f"--selector: a {type(selector).__name__} gives no vectors, so it cannot compare images.")
+    comparer = model if selector is None else selector
+    if not isinstance(comparer, Embeds):
+        raise UserError(f"--selector: a {type(comparer).__name__} gives no vectors, so it cannot compare images.")
     retrieves = any(setting.select == "retrieved" for setting in settings)
     # Random shots need no comparison. The baseline "most similar image" does, if every prompt has an image.
     with_images = all(example.prompt.media for example in (*queries, *support))
     compares = retrieves or (way_of(model, task) == "generate" and with_images)
+    if selector is not None and not compares:
+        raise UserError("--selector: random shots are not compared. Add --select retrieved, or leave it out.")
     prepare(model, [*queries, *support] if compares else queries, reporter)
     similarity = None
     if compares:
         with reporter("comparing images") as progress:
-            similarity = similarities(selector, queries, support, progress)
+            similarity = similarities(comparer, queries, support, progress)
     points = []
     for setting in settings:
         # Retrieved shots are the same for every seed, unless their orders are drawn.

@@ -1,4 +1,4 @@
-"""Settings of a saved model: JSON values become dataclasses, and each value is checked."""
+"""Settings of models: checks of their ranges, and dataclasses from the JSON values of a saved model."""
 
 from __future__ import annotations
 
@@ -12,6 +12,48 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 from vislang.errors import UserError
 
 Settings = TypeVar("Settings")
+
+
+def must_be_at_least(least: int, settings: Any, *names: str, of: str = "") -> None:
+    """Raise an error for a setting below its least value; None is passed over.
+
+    Args:
+        least: the value.
+        settings: a dataclass.
+        names: of its fields.
+        of: what stands before a name in the message, such as ``bridge.``.
+
+    Raises:
+        UserError: one is below it.
+    """
+    for name in names:
+        value = getattr(settings, name)
+        if value is not None and value < least:
+            raise UserError(f"{of}{name} is {value}; it must be at least {least}.")
+
+
+def must_be_rates(settings: Any, *names: str, of: str = "") -> None:
+    """Raise an error for a rate, of dropout say, that is not at least 0 and below 1; see :func:`must_be_at_least`.
+
+    Raises:
+        UserError: one is not.
+    """
+    for name in names:
+        rate = getattr(settings, name)
+        if not 0 <= rate < 1:
+            raise UserError(f"{of}{name} is {rate}; it must be at least 0 and below 1.")
+
+
+def must_be_above_zero(settings: Any, *names: str, of: str = "") -> None:
+    """Raise an error for a setting that is not above 0; see :func:`must_be_at_least`.
+
+    Raises:
+        UserError: one is not.
+    """
+    for name in names:
+        value = getattr(settings, name)
+        if not value > 0:
+            raise UserError(f"{of}{name} is {value}; it must be above 0.")
 
 
 def settings_of(kind: type[Settings], values: Any, file: Path | str) -> Settings:
@@ -46,7 +88,10 @@ def _dataclass(kind: type[Settings], values: Any, file: Path | str, path: str) -
     try:
         return kind(**made)
     except ValueError as error:
-        raise UserError(f"{file}: {f'{path}: ' if path else ''}{error}") from None
+        # Some messages begin with the last part of the path themselves, since a recipe's errors come without a path.
+        before, dot, own = path.rpartition(".")
+        named = f"{before}{dot}" if str(error).startswith(f"{own}.") else f"{path}: " if path else ""
+        raise UserError(f"{file}: {named}{error}") from None
 
 
 def _value(hint: Any, value: Any, file: Path | str, path: str) -> Any:

@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from vislang.errors import UserError
+from vislang.models.settings import must_be_above_zero, must_be_at_least, must_be_rates
 from vislang.nn.attention import Mask, not_padding
 from vislang.nn.transformer import EncoderBlock
 
@@ -51,13 +52,15 @@ class EncoderConfig:
     drop_path: Sequence[float] = (0.0, 0.0)
 
     def __post_init__(self):
-        for name in ("width", "depth", "heads", "mlp_width"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+        must_be_at_least(1, self, "width", "depth", "heads", "mlp_width")
+        must_be_above_zero(self, "eps")
+        must_be_rates(self, "dropout", "attention_dropout", "activation_dropout")
         if self.width % self.heads:
             raise UserError(f"width {self.width} is not a multiple of {self.heads} heads.")
         if len(self.drop_path) != 2:
             raise UserError(f"drop_path is {list(self.drop_path)}; it must have two rates.")
+        if not all(0 <= rate < 1 for rate in self.drop_path):
+            raise UserError(f"drop_path is {list(self.drop_path)}; both must be at least 0 and below 1.")
 
     def blocks(self, depth: int, drop_path: Sequence[float] = (0.0, 0.0)) -> nn.ModuleList:
         """Blocks of this shape; the rate of ``drop_path`` rises from the first to the last."""

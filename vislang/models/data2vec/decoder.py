@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from vislang.errors import UserError
+from vislang.models.settings import must_be_above_zero, must_be_at_least
 from vislang.nn.embed import ChannelNorm
 from vislang.nn.linear import Linear
 
@@ -41,6 +43,13 @@ class DecoderConfig:
     projection_ratio: float = 2.0
     positions: Literal["none", "gaps", "all"] = "none"
     noise: float = 0.01
+
+    def __post_init__(self):
+        must_be_at_least(1, self, "width", "layers", "kernel", "groups", of="decoder.")
+        must_be_at_least(0, self, "projection_layers", "noise", of="decoder.")
+        must_be_above_zero(self, "projection_ratio", of="decoder.")
+        if self.width % self.groups:
+            raise UserError(f"decoder.width {self.width} is not a multiple of {self.groups} groups.")
 
 
 def regression_head(width: int, layers: int) -> nn.Sequential:

@@ -92,7 +92,7 @@ class FineTuned(TrainableModel):
         origin: the origin of converted weights, for the record.
 
     Raises:
-        UserError: the head does not fit the modality.
+        UserError: there is not exactly one modality, or the head does not fit it.
     """
 
     collate: Collator
@@ -108,7 +108,10 @@ class FineTuned(TrainableModel):
         origin: dict[str, Any] | None = None,
     ):
         super().__init__()
-        ((self.modality, front_end),) = modalities.present().items()
+        present = modalities.present()
+        if len(present) != 1:
+            raise UserError(f"modalities: {', '.join(present) or 'none'}; a fine-tuned model has exactly one.")
+        ((self.modality, front_end),) = present.items()
         must_fit(head, self.modality, front_end)
         self.origin = origin
         self.modalities = modalities

@@ -16,9 +16,11 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from vislang.errors import UserError
 from vislang.models.data2vec.blocks import EncoderConfig, Hidden, run_blocks
 from vislang.models.data2vec.decoder import DecoderConfig
 from vislang.models.data2vec.inputs import SAMPLE_RATE
+from vislang.models.settings import must_be_above_zero, must_be_at_least
 from vislang.nn.embed import (
     Alibi,
     ConvolutionalPositions,
@@ -43,6 +45,9 @@ class AlibiConfig:
     learned: bool = True
     scale: float = 1.0
     distance: Literal["steps", "manhattan", "euclidean"] = "steps"
+
+    def __post_init__(self):
+        must_be_at_least(1, self, "heads", of="alibi.")
 
 
 @dataclass
@@ -72,6 +77,9 @@ class FrontEndConfig:
     local_gradient: float = 1.0
     strict_padding: bool = True
 
+    def __post_init__(self):
+        must_be_at_least(0, self, "class_tokens", "prenet_depth", "head_layers", "local_gradient")
+
 
 @dataclass
 class TextConfig(FrontEndConfig):
@@ -87,6 +95,16 @@ class TextConfig(FrontEndConfig):
     scale_embedding: bool = False
     zero_padding: bool = True
     head_layers: int = 2
+
+    def __post_init__(self):
+        super().__post_init__()
+        must_be_at_least(1, self, "vocabulary_size", "max_length")
+        must_be_at_least(0, self, "padding_id", "mask_id")
+        must_be_above_zero(self, "embedding_eps")
+        if self.padding_id >= self.vocabulary_size:
+            raise UserError(
+                f"padding_id is {self.padding_id}; it must be below vocabulary_size, {self.vocabulary_size}."
+            )
 
 
 @dataclass
@@ -105,6 +123,10 @@ class ImageConfig(FrontEndConfig):
     relative_per_layer: bool = False
     class_tokens: int = 1
     head_layers: int = 0
+
+    def __post_init__(self):
+        super().__post_init__()
+        must_be_at_least(1, self, "size", "patch", "channels", "patch_width")
 
 
 @dataclass
@@ -132,6 +154,17 @@ class SpeechConfig(FrontEndConfig):
     feature_eps: float = 1e-5
     zero_padding: bool = True
     norm: bool = True
+
+    def __post_init__(self):
+        super().__post_init__()
+        must_be_at_least(1, self, "position_kernel", "position_groups")
+        must_be_at_least(0, self, "position_depth")
+        must_be_above_zero(self, "feature_eps")
+        if not self.convolutions or any(len(layer) != 3 or min(layer) < 1 for layer in self.convolutions):
+            raise UserError(
+                f"convolutions is {self.convolutions}; each is channels, kernel and stride, all at least 1, and there "
+                "must be one."
+            )
 
 
 @dataclass

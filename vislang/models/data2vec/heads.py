@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from vislang.errors import UserError
 from vislang.models.data2vec.blocks import EncoderConfig
 from vislang.models.data2vec.front_ends import FrontEndConfig, TextConfig
+from vislang.models.settings import must_be_at_least, must_be_rates
 from vislang.nn.embed import frames
 
 Kind = Literal["classification", "regression", "tagging", "ctc", "language", "answering", "choice", "speaker"]
@@ -48,6 +49,14 @@ class HeadConfig:
     layer_sum: bool = False
     tied: bool = True
     convolutions: Sequence[Sequence[int]] = ((512, 5, 1), (512, 3, 2), (512, 3, 3), (512, 1, 1), (1500, 1, 1))
+
+    def __post_init__(self):
+        must_be_at_least(1, self, "inner", of="head.")
+        must_be_rates(self, "dropout", of="head.")
+        if any(len(layer) != 3 or min(layer) < 1 for layer in self.convolutions):
+            raise UserError(
+                f"head.convolutions is {self.convolutions}; each is channels, kernel and dilation, all at least 1."
+            )
 
 
 class Encoded(NamedTuple):

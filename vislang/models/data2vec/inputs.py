@@ -19,6 +19,7 @@ from torch.nn.utils.rnn import pad_sequence
 from vislang.cache import cache_folder
 from vislang.document import Audio, Document, Image
 from vislang.errors import UserError
+from vislang.models.settings import must_be_at_least
 from vislang.models.towers.feature_cache import FeatureCache
 
 TOKENIZER_FILE = "tokenizer.json"
@@ -60,6 +61,14 @@ class ImageInput:
     mean: Sequence[float | int] = (0.485, 0.456, 0.406)
     std: Sequence[float | int] = (0.229, 0.224, 0.225)
 
+    def __post_init__(self):
+        must_be_at_least(1, self, "size", of="image.")
+        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
+            raise UserError(
+                f"image: mean is {list(self.mean)} and std {list(self.std)}; each must have three numbers, and "
+                "those of std must be above 0."
+            )
+
     def __call__(self, image: Pillow.Image) -> Float[Tensor, "3 size size"]:
         """The largest central square of an RGB image, resized."""
         side = min(image.size)
@@ -85,6 +94,9 @@ class SpeechInput:
 
     rate: int = SAMPLE_RATE
     normalise: bool = True
+
+    def __post_init__(self):
+        must_be_at_least(1, self, "rate", of="speech.")
 
     @property
     def decoded(self) -> FeatureCache:

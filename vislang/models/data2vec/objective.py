@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from vislang.errors import UserError
+from vislang.models.settings import must_be_at_least
 
 Norm = Literal["batch", "instance", "group", "layer", "instance_across", "group_across"]
 
@@ -53,6 +54,11 @@ class ObjectiveConfig:
     min_target_std: float = 0.1
     min_prediction_std: float = 0.01
     watch_from: int = 5000
+
+    def __post_init__(self):
+        must_be_at_least(1, self, "top_k", "copies", of="objective.")
+        not_negative = ("beta", "class_loss", "weight", "min_target_std", "min_prediction_std", "watch_from")
+        must_be_at_least(0, self, *not_negative, of="objective.")
 
 
 class Masked(NamedTuple):

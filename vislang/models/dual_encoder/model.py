@@ -34,6 +34,7 @@ from vislang.models.dual_encoder.tower import DualEncoderTower
 from vislang.models.loading import load, saved_class
 from vislang.models.precision import Precision, autocast, dtype_of
 from vislang.models.regions.readers import RegionsConfig
+from vislang.models.settings import must_be_at_least
 from vislang.models.vilbert.config import EPS, TextStreamConfig, VisionStreamConfig
 from vislang.models.vilbert.inputs import PairInputs, PairInputsConfig, Pairs, pairs_of
 from vislang.models.vilbert.pair_model import PairModel
@@ -69,6 +70,9 @@ class DualEncoderConfig:
     text: TextStreamConfig = field(default_factory=TextStreamConfig)
     vision: VisionStreamConfig = field(default_factory=VisionStreamConfig)
     width: int = 256
+
+    def __post_init__(self):
+        must_be_at_least(1, self, "width", of="encoders.")
 
 
 class Encoder(nn.Module):

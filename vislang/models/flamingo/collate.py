@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerBase
 from vislang.document import Absent, Document, EndOfChunk, Image, Learned, MediaError, Medium, Part, Video, set_off
 from vislang.errors import UserError
 from vislang.example import Example, kind_of
+from vislang.models.settings import must_be_above_zero, must_be_at_least
 from vislang.models.towers.feature_cache import FeatureCache
 from vislang.models.towers.vision import VisionTower
 from vislang.prompt import Prompts
@@ -113,11 +114,9 @@ class CollateConfig:
     too_long: Literal["error", "drop"] = "error"
 
     def __post_init__(self):
-        for name in ("max_frames", "page_tokens", "page_media"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"collate.{name} is {getattr(self, name)}; it must be at least 1.")
-        if self.frames_per_second <= 0 or self.pack < 0:
-            raise ValueError("collate.frames_per_second must be above 0, and collate.pack must not be negative.")
+        must_be_at_least(1, self, "max_frames", "page_tokens", "page_media", of="collate.")
+        must_be_at_least(0, self, "pack", of="collate.")
+        must_be_above_zero(self, "frames_per_second", of="collate.")
 
 
 @dataclass

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from vislang.models.settings import must_be_at_least
+
 
 @dataclass
 class FlamingoConfig:
@@ -52,10 +54,6 @@ class FlamingoConfig:
     frames: int = 0
 
     def __post_init__(self):
-        for name in ("gate_every", "latents", "resampler_depth", "heads", "head_width", "expansion"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"bridge.{name} is {getattr(self, name)}; it must be at least 1.")
-        if self.resampler_width is not None and self.resampler_width < 1:
-            raise ValueError(f"bridge.resampler_width is {self.resampler_width}; it must be at least 1.")
-        if self.frames < 0:
-            raise ValueError(f"bridge.frames is {self.frames}; it must not be negative.")
+        counts = ("gate_every", "latents", "resampler_width", "resampler_depth", "heads", "head_width", "expansion")
+        must_be_at_least(1, self, *counts, of="bridge.")
+        must_be_at_least(0, self, "frames", "media_token", "chunk_token", of="bridge.")

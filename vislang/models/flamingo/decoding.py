@@ -61,8 +61,14 @@ class Decoding:
             raise UserError(
                 f"length_penalty is {self.length_penalty}; it must be a number from -{greatest} to {greatest}."
             )
-        if self.top_k < 0 or not 0 < self.top_p <= 1:
-            raise UserError("top_k must not be negative; top_p must be above 0 and at most 1.")
+        if self.top_k < 0:
+            raise UserError(f"top_k is {self.top_k}; it must not be negative.")
+        if not 0 < self.top_p <= 1:
+            raise UserError(f"top_p is {self.top_p}; it must be above 0 and at most 1.")
+        if self.temperature == 0 and (self.top_k > 0 or self.top_p < 1):
+            raise UserError("top_k and top_p have an effect only where tokens are drawn. Set a temperature.")
+        if self.beams == 1 and self.length_penalty != 1:
+            raise UserError("length_penalty ranks beams. Set beams to 2 or more, or leave it out.")
         if not 0 <= self.seed < 2**32:
             raise UserError(f"seed is {self.seed}; it must be at least 0 and below 2**32.")
         if self.beams > 1 and self.temperature > 0:

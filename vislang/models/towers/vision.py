@@ -172,6 +172,10 @@ class TransformersVision(VisionTower):
         quantize: keep its linear layers, except for low-rank updates, in 8 bits.
         how: how it is trained; see :class:`~vislang.models.towers.tuning.TuneConfig`.
         lora: shape of the low-rank updates, for ``how="lora"``.
+
+    Raises:
+        TowerError: weights are missing, or it reads no images of this size.
+        UserError: it cannot be trained in this way.
     """
 
     def __init__(
@@ -209,8 +213,14 @@ class TransformersVision(VisionTower):
         self.image_size = image_size or self.network.config.image_size
         self.eval()
         side = self.image_size
-        with torch.no_grad():
-            self.width = self(torch.zeros(1, 3, side, side)).shape[-1]
+        try:
+            with torch.no_grad():
+                self.width = self(torch.zeros(1, 3, side, side)).shape[-1]
+        except (RuntimeError, ValueError) as error:
+            raise TowerError(
+                f"image_size {side}: vision tower {name!r} reads no such images ({' '.join(str(error).split())}). "
+                "Leave image_size out to take the tower's own."
+            ) from error
 
     def recompute_activations(self) -> None:
         """See :meth:`VisionTower.recompute_activations`."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from vislang.errors import UserError
+from vislang.models.settings import must_be_at_least, must_be_rates
 
 EPS = 1e-12
 """eps of all layer norms, as in BERT."""
@@ -18,16 +19,13 @@ def _check_shape(name: str, values: Any) -> None:
     Raises:
         UserError: one of them is out of range.
     """
-    for what, least in (("width", 1), ("heads", 1), ("mlp_width", 1), ("depth", 0), ("vocabulary_size", 1)):
-        value = getattr(values, what, least)
-        if value < least:
-            raise UserError(f"{name}: {what} is {value}; it must be at least {least}.")
-    for what in ("dropout", "attention_dropout"):
-        rate = getattr(values, what, 0.0)
-        if not 0 <= rate < 1:
-            raise UserError(f"{name}: {what} is {rate}; it must be at least 0 and below 1.")
+    must_be_at_least(1, values, "width", "heads", of=f"{name}.")
+    if not isinstance(values, ViLBERTConfig):
+        must_be_at_least(1, values, "mlp_width", of=f"{name}.")
+        must_be_at_least(0, values, "depth", of=f"{name}.")
+        must_be_rates(values, "dropout", "attention_dropout", of=f"{name}.")
     if values.width % values.heads:
-        raise UserError(f"{name}: width {values.width} is not a multiple of {values.heads} heads.")
+        raise UserError(f"{name}.width {values.width} is not a multiple of {values.heads} heads.")
 
 
 @dataclass
@@ -56,10 +54,12 @@ class TextStreamConfig:
 
     def __post_init__(self):
         _check_shape("text", self)
+        must_be_at_least(1, self, "vocabulary_size", "segments", of="text.")
+        must_be_at_least(0, self, "task_tokens", of="text.")
         # There must be room for a word between [CLS], the task token if there is one, and [SEP].
         least = 3 + (self.task_tokens > 0)
         if self.max_length < least:
-            raise UserError(f"text: max_length is {self.max_length}; it must be at least {least}.")
+            raise UserError(f"text.max_length is {self.max_length}; it must be at least {least}.")
 
 
 @dataclass
@@ -89,6 +89,8 @@ class VisionStreamConfig:
 
     def __post_init__(self):
         _check_shape("vision", self)
+        must_be_at_least(1, self, "feature_width", "images", of="vision.")
+        must_be_at_least(0, self, "classes", of="vision.")
 
 
 @dataclass
@@ -137,7 +139,7 @@ class ViLBERTConfig:
                 f"single_stream: all widths must be equal; text has {self.text.width}, vision {self.vision.width}, and "
                 f"the pooled output {self.width}."
             )
-        _check_shape("co-attention", self)
+        _check_shape("streams", self)
 
     @property
     def longest_text(self) -> int:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from vislang.models.settings import must_be_at_least, must_be_rates
 from vislang.models.vilbert.config import EPS, ViLBERTConfig
 from vislang.nn.linear import Linear
 
@@ -34,6 +35,10 @@ class HeadConfig:
     activation: Literal["gelu", "relu"] = "gelu"
     norm: bool = True
     dropout: float = 0.0
+
+    def __post_init__(self):
+        must_be_at_least(0, self, "outputs", "mlp_width")
+        must_be_rates(self, "dropout")
 
 
 def original_heads(width: int = 1024) -> dict[str, HeadConfig]:

@@ -109,8 +109,8 @@ class PairInputs:
         texts = tuple(part for part in document.parts if isinstance(part, str) and part.strip())
         if not 1 <= len(texts) <= 2:
             raise UserError(
-                f"{document.name or 'a document'}: has {len(texts)} texts; this model reads one text with an image, or "
-                "two, such as a question and an answer."
+                f"{document.name or 'a document'}: has {len(texts)} texts; this model reads one text with an "
+                f"image, or two, such as a question and an answer. {'Join them' if texts else 'Add one'}."
             )
         return texts
 

@@ -25,7 +25,7 @@ from vislang.models.deciding import head_for, heads_of, why_undecided
 from vislang.models.loading import current_settings
 from vislang.models.precision import Precision, autocast, dtype_of
 from vislang.models.regions.readers import RegionsConfig
-from vislang.models.settings import settings_of
+from vislang.models.settings import must_be_above_zero, must_be_at_least, settings_of
 from vislang.models.vilbert.config import ViLBERTConfig
 from vislang.models.vilbert.heads import HeadConfig
 from vislang.models.vilbert.inputs import PairInputs, PairInputsConfig, Pairs, encode, read_texts
@@ -58,6 +58,11 @@ class Task:
     mean: float = 0.0
     std: float = 1.0
     token: int = 0
+
+    def __post_init__(self):
+        must_be_at_least(1, self, "images")
+        must_be_at_least(0, self, "token")
+        must_be_above_zero(self, "std")
 
     def head(self, width: int) -> HeadConfig:
         """The head of 12-in-1 for this kind of task."""
