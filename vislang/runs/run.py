@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +27,7 @@ from vislang.runs.scores import (
     watched_metric,
 )
 from vislang.runs.streams import StreamData, counts, read_streams
+from vislang.train.budget import Budget
 from vislang.train.checkpoint import CheckpointError
 from vislang.train.freezing import freeze, trained_and_frozen
 from vislang.train.loop import Outcome, Stream, changed_settings, train
@@ -82,8 +83,11 @@ def run_recipe(
         UserError: the folder cannot be written, or what the recipe names does not go together.
     """
     started = time.perf_counter()
+    earlier: dict[str, Any] = {}
     if resume:
-        _must_be_same_run(folder, recipe, values)
+        earlier = _recorded(folder)
+        recipe, values = _with_chosen_steps(recipe, values, earlier)
+        _must_be_same_run(folder, earlier, recipe, values)
     elif not dry_run:
         must_be_free(folder)
     # Whatever is wrong with the recipe shows before a folder is made or moved.
@@ -94,14 +98,22 @@ def run_recipe(
     if not resume and (moved := fresh_folder(folder)) is not None:
         console.print(f"the earlier run in {folder} was moved to {moved}", markup=False)
     with locked(folder):
-        return _run(recipe, values, folder, prepared, started, resume)
+        return _run(recipe, values, folder, prepared, started, resume, earlier.get("time_budget"))
 
 
 def _run(
-    recipe: Recipe, values: dict[str, Any], folder: Path, found: Prepared, started: float, resume: bool
+    recipe: Recipe,
+    values: dict[str, Any],
+    folder: Path,
+    found: Prepared,
+    started: float,
+    resume: bool,
+    time_budget: dict[str, Any] | None,
 ) -> Run | None:
     model, streams, tasks = found.model, found.streams, found.tasks
     record = {"schema": SCHEMA, "recipe": values, **environment(), "bad_records": found.bad_records}
+    if time_budget is not None:
+        record["time_budget"] = time_budget
     write_json(folder / "run.json", record)
     examples = [example for stream in streams for example in stream.train]
     evaluated = [e for stream in streams for e in stream.watched] + [e for task in tasks for e in task.examples]
@@ -124,6 +136,16 @@ def _run(
         for stream in streams
     ]
     with TrainingMonitor(recipe.train.steps, recipe.train.log_every) as monitor:
+
+        def budgeted(budget: Budget) -> None:
+            record["time_budget"] = asdict(budget)
+            write_json(folder / "run.json", record)
+            console.print(
+                f"{budget.steps:,} steps of {budget.seconds_per_step:.3g} s fit into {budget.minutes:g} minutes "
+                f"({budget.tried} were tried)"
+            )
+            monitor.expect(budget.steps)
+
         outcome = train(
             model,
             trained,
@@ -132,6 +154,7 @@ def _run(
             monitor,
             lambda: watched_figures(model, streams, recipe.train.batch_size),
             resume,
+            budgeted,
         )
     model.save(folder / "model")
     if outcome.interrupted:
@@ -226,18 +249,57 @@ def _metrics(outcome: Outcome, streams: list[StreamData], evaluations: dict[str,
     }
 
 
-def _must_be_same_run(folder: Path, recipe: Recipe, values: dict[str, Any]) -> None:
-    """Raise an error where a run is to be continued with another model, other data or other settings of training.
+def _recorded(folder: Path) -> dict[str, Any]:
+    """What the run in a folder recorded in ``run.json``.
 
     Raises:
-        CheckpointError: no run there, or another one.
+        CheckpointError: no run there.
     """
     if not (folder / "run.json").is_file():
         raise CheckpointError(f"{folder}: no run to resume in it (no run.json).")
-    recorded = with_current_names(read_json(folder / "run.json")["recipe"])
+    return read_json(folder / "run.json")
+
+
+def _with_chosen_steps(
+    recipe: Recipe, values: dict[str, Any], earlier: dict[str, Any]
+) -> tuple[Recipe, dict[str, Any]]:
+    """The recipe of a resumed run, and its plain values, with the number of steps that was chosen for its time budget
+    when it started.
+
+    A number of steps that the recipe did not have then extends the run, which has no time budget from then on.
+
+    Raises:
+        CheckpointError: another time budget is wanted.
+    """
+    budget = earlier.get("time_budget")
+    if budget is None or not recipe.train.minutes:
+        return recipe, values
+    if recipe.train.minutes != budget["minutes"]:
+        raise CheckpointError(
+            f"train.minutes was {budget['minutes']:g}, is {recipe.train.minutes:g}; the run's {budget['steps']} steps "
+            "were chosen when it started. To extend it, give a larger number: --train.steps."
+        )
+    steps = recipe.train.steps
+    if steps in (0, earlier["recipe"]["train"].get("steps")):
+        steps = budget["steps"]
+    else:
+        values = {**values, "train": {**values["train"], "minutes": 0.0}}
+    return replace(recipe, train=replace(recipe.train, steps=steps, minutes=0.0)), values
+
+
+def _must_be_same_run(folder: Path, earlier: dict[str, Any], recipe: Recipe, values: dict[str, Any]) -> None:
+    """Raise an error where a run is to be continued with another model, other data or other settings of training.
+
+    Raises:
+        CheckpointError: it is another run.
+    """
+    recorded = with_current_names(earlier["recipe"])
+    train = recorded.get("train", {})
+    if "time_budget" in earlier:
+        train = {**train, "steps": earlier["time_budget"]["steps"]}
     now = json.loads(json.dumps(values, default=str))
     changed = [name for name in ("model", "data", "hold_out", "limit") if recorded.get(name) != now.get(name)]
-    settings = changed_settings(recorded.get("train", {}), recipe.train)
+    settings = changed_settings(train, recipe.train)
     if settings:
         raise CheckpointError(
             f"{folder} is a run with other settings ({'; '.join(settings)}). To continue it as it was started: vislang "

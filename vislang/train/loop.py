@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import random
 import signal
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,6 +24,7 @@ from vislang.capabilities import Trainable
 from vislang.data.order import Shuffled
 from vislang.errors import UserError
 from vislang.example import Example
+from vislang.train.budget import Budget, steps_within
 from vislang.train.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from vislang.train.config import TrainConfig
 from vislang.train.freezing import freeze
@@ -87,6 +90,7 @@ def train(
     monitor: Monitor,
     evaluate: Callable[[], dict[str, float]] = dict,
     resume: bool = False,
+    budgeted: Callable[[Budget], None] | None = None,
 ) -> Outcome:
     """Train, log, evaluate and keep checkpoints; with ``resume``, continue exactly where a run stopped.
 
@@ -102,6 +106,8 @@ def train(
         resume: continue from the folder's latest checkpoint. Without one (see
             :func:`~vislang.train.checkpoint.list_checkpoints`) the run starts from step 0, and the caller must have
             prepared and fitted the model as for a new run. More ``steps`` than before extend the run.
+        budgeted: with ``config.minutes``, called once the number of steps is chosen, before the first step. The run is
+            the same as with that number of steps and no time budget.
 
     Returns:
         How it ended. After Ctrl-C or SIGTERM the state is saved first, and ``interrupted`` is true.
@@ -118,6 +124,9 @@ def train(
     if resume and state is None:
         warnings.warn(f"{folder}: stopped before its first checkpoint; starts from step 0.", ResumeNotice, stacklevel=2)
     if state is not None:
+        if config.minutes:
+            # The number of steps was chosen when the run started.
+            config = replace(config, steps=state["config"]["steps"], minutes=0.0)
         _check_same_run(state["config"], config, checkpoints)
         done, seconds = state["step"], state["seconds"]
         model.load_extra_state(state["extra"])
@@ -125,13 +134,14 @@ def train(
     freeze(model, config.freeze)
     if config.gradient_checkpointing:
         model.recompute_activations()
+    if config.minutes:
+        config = replace(config, steps=_steps_within(model, streams, config, budgeted), minutes=0.0)
     optimizer = Optimizer(model, config)
     schedule = _stop_and_go(streams, config)
     if state is not None:
         optimizer.load_state(state["optimizer"])
         schedule.load_state(state["schedule"])
         _set_random_state(state["random"])
-    parameters = list(optimizer.named.values())
     batches = _batches(model, streams, config, done)
     log = MetricsLog(folder / "metrics.jsonl", done)
 
@@ -151,40 +161,10 @@ def train(
     with _stop_signals() as stop:
         while done < config.steps and not stop.requested:
             started = time.perf_counter()
-            per_stream = next(batches)
-            factor = rate_factor(config, done)
-            optimizer.zero_grad()
-            loss = 0.0
-            seen: dict[str, float] = {}
-            for stream, batch in zip(streams, per_stream, strict=True):
-                turn = done // len(streams) if config.mixing == "round-robin" else done
-                if batch is None or not schedule.takes_part(stream.name, turn):
-                    continue
-                losses = model(batch)
-                total = torch.stack(list(losses.values())).sum()
-                (stream.weight * total if stream.weight != 1 else total).backward()
-                values = {name: value.item() for name, value in losses.items()}
-                _check_finite(done + 1, values, batch.names, checkpoints)
-                loss += stream.weight * total.item()
-                prefix = f"{stream.name}/" if len(streams) > 1 else ""
-                seen |= {f"loss/{prefix}{name}": value for name, value in values.items()}
-                seen |= {f"{prefix}{name}": value for name, value in model.diagnostics().items()}
-            norm = nn.utils.clip_grad_norm_(parameters, config.clip_norm).item()
-            names = [name for batch in per_stream if batch is not None for name in batch.names]
-            _check_finite(done + 1, {"gradient norm": norm}, names, checkpoints)
-            optimizer.step(factor)
-            model.after_step()
+            row = _update(model, optimizer, streams, next(batches), schedule, config, done, checkpoints)
             done += 1
             seconds += time.perf_counter() - started
-            row = {
-                "step": done,
-                "loss": loss,
-                **seen,
-                "gradient_norm": norm,
-                "lr": config.lr * factor,
-                **{f"lr/{name}": config.lr * scale * factor for name, scale in config.lr_scale.items()},
-                "seconds": round(seconds, 3),
-            }
+            row["seconds"] = round(seconds, 3)
             log.write(row)
             monitor.step(done, row)
             if config.eval_every and done % config.eval_every == 0:
@@ -200,6 +180,79 @@ def train(
     log.close()
     model.eval()
     return Outcome(done, seconds, stop.requested)
+
+
+def _update(
+    model: Any,
+    optimizer: Optimizer,
+    streams: Sequence[Stream],
+    per_stream: Sequence[Any],
+    schedule: StopAndGo,
+    config: TrainConfig,
+    step: int,
+    checkpoints: Path,
+) -> dict[str, Any]:
+    """One optimizer step on the batches of a step, counted from 0; returns what is logged of it.
+
+    Raises:
+        TrainingDiverged: a loss or a gradient is NaN or infinite; nothing is updated.
+    """
+    optimizer.zero_grad()
+    loss = 0.0
+    seen: dict[str, float] = {}
+    for stream, batch in zip(streams, per_stream, strict=True):
+        turn = step // len(streams) if config.mixing == "round-robin" else step
+        if batch is None or not schedule.takes_part(stream.name, turn):
+            continue
+        losses = model(batch)
+        total = torch.stack(list(losses.values())).sum()
+        (stream.weight * total if stream.weight != 1 else total).backward()
+        values = {name: value.item() for name, value in losses.items()}
+        _check_finite(step + 1, values, batch.names, checkpoints)
+        loss += stream.weight * total.item()
+        prefix = f"{stream.name}/" if len(streams) > 1 else ""
+        seen |= {f"loss/{prefix}{name}": value for name, value in values.items()}
+        seen |= {f"{prefix}{name}": value for name, value in model.diagnostics().items()}
+    norm = nn.utils.clip_grad_norm_(list(optimizer.named.values()), config.clip_norm).item()
+    names = [name for batch in per_stream if batch is not None for name in batch.names]
+    _check_finite(step + 1, {"gradient norm": norm}, names, checkpoints)
+    factor = rate_factor(config, step)
+    optimizer.step(factor)
+    model.after_step()
+    return {
+        "step": step + 1,
+        "loss": loss,
+        **seen,
+        "gradient_norm": norm,
+        "lr": config.lr * factor,
+        **{f"lr/{name}": config.lr * scale * factor for name, scale in config.lr_scale.items()},
+    }
+
+
+def _steps_within(
+    model: Any, streams: Sequence[Stream], config: TrainConfig, budgeted: Callable[[Budget], None] | None
+) -> int:
+    """How many steps fit into the time budget of a run. The model is afterwards as it was."""
+    before = {name: tensor.clone() for name, tensor in model.trainable_state().items()}
+    extra, random_state = copy.deepcopy(model.extra_state()), _random_state()
+    endless = replace(config, steps=sys.maxsize, minutes=0.0)
+    optimizer, schedule = Optimizer(model, endless), _stop_and_go(streams, config)
+    batches = _batches(model, streams, endless, 0)
+
+    def try_step(step: int) -> None:
+        _update(model, optimizer, streams, next(batches), schedule, endless, step, Path())
+
+    model.train()
+    turns = len(streams) if config.mixing == "round-robin" else 1
+    budget = steps_within(config.minutes, config.steps, try_step, turns)
+    optimizer.zero_grad()
+    if model.extra_state() != extra:
+        model.load_extra_state(extra)
+    model.load_trainable_state(before)
+    _set_random_state(random_state)
+    if budgeted is not None:
+        budgeted(budget)
+    return budget.steps
 
 
 def _evaluate(
@@ -320,6 +373,8 @@ def _check_same_run(saved: dict[str, Any], config: TrainConfig, checkpoints: Pat
 def changed_settings(saved: Mapping[str, Any], config: TrainConfig) -> list[str]:
     """What differs between recorded settings and those of now, and would make another run of it; more steps do not."""
     free = {"eval_every", "eval_examples", "checkpoint_every", "keep_checkpoints", "log_every", "workers", "threads"}
+    # The number of steps that was chosen is compared; what is recomputed is the same.
+    free |= {"minutes", "gradient_checkpointing"}
     if config.stop_and_go:
         # What is evaluated, and when, decides which tasks rest.
         free -= {"eval_every", "eval_examples"}
