@@ -15,7 +15,7 @@ class Muon(torch.optim.Muon):
     """``torch.optim.Muon`` (Jordan et al. 2024), which orthogonalises the momentum of each matrix before it is applied.
 
     Two things differ from torch's. Its Newton-Schulz iteration always runs in bfloat16, which a processor without such
-    instructions emulates at a small fraction of its speed (``benchmarks/optimizers.py``); here it runs in float32
+    instructions emulates at a small fraction of its speed (``benchmarks/optimisation.py``); here it runs in float32
     there. And the momentum of a sharded matrix is gathered first, so that each process orthogonalises the whole matrix
     and keeps its own part: the update is that of one process.
 
