@@ -1,4 +1,4 @@
-"""Frozen features: several depths of a model that has them, one vector of others."""
+"""Frozen features: several depths of a model that has layers, one vector of others."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ SAVED = Path(__file__).parents[1] / "saved"
 
 
 class Deep:
-    """A model of six blocks whose vectors hold what it was asked for."""
+    """A model of six blocks whose vectors contain the requested depth."""
 
     depth = 6
 

@@ -1,4 +1,4 @@
-"""What all models have in common: a forward each, checked settings, weights whose hash is known, parameter groups."""
+"""The base of all models: a forward method each, checked settings, weights with a recorded hash, parameter groups."""
 
 import importlib
 import inspect
@@ -107,7 +107,7 @@ def test_old_names_of_settings_are_read():
 
 
 class Small(TrainableModel):
-    """Two maps and an embedding."""
+    """Two linear layers and an embedding."""
 
     def __init__(self):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Fine-tuning: each kind of head learns what is there to be learned, and labels what it has not seen."""
+"""Fine-tuning: each kind of head learns its task and labels unseen examples."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ WORDS = "fox dog jumps over lazy the quick brown"
 
 @pytest.fixture(scope="module")
 def pretrained(tmp_path_factory):
-    """An untrained data2vec model of all three modalities: what is tested here is what comes on top."""
+    """An untrained data2vec model of all three modalities; the tests are about the heads."""
     torch.manual_seed(0)
     model = recipe("v1", "text", "image", "speech").build()
     model.fit([Example("words", Document([WORDS]))])
@@ -144,7 +144,7 @@ def test_frozen_trains_the_head_alone(pretrained):
     assert [name for name, _ in model.parameter_groups()["head"]] == ["head.output.weight", "head.output.bias"]
 
 
-def test_tags_stand_at_first_tokens_and_long_texts_are_cut(pretrained):
+def test_tags_are_at_first_tokens_and_long_texts_are_cut(pretrained):
     model = FineTuneRecipe(str(pretrained), "text", HeadConfig("tagging")).build()
     example = Example("1", Document(["fox jumps over unheardof"]), Text(("N V P X",)), source="line 1")
     model.fit([example])

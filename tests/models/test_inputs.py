@@ -1,4 +1,4 @@
-"""Documents to tensors: text, pictures and sound, and what is not fit to be read."""
+"""Documents to tensors: text, images and sound, and unusable inputs."""
 
 import io
 import warnings
@@ -47,7 +47,7 @@ def test_another_rate_is_resampled_with_a_notice_and_channels_are_averaged():
     with pytest.warns(AudioNotice, match="44,100 Hz is resampled to 16,000 Hz"):
         samples = sound(both, 44_100).decode()
     assert len(samples) == 8000
-    # The same tone at half the level, but for the edges.
+    # The same tone at half the level, except at the edges.
     assert np.abs(samples - 0.5 * tone())[200:-200].max() < 0.01
 
 
@@ -66,12 +66,12 @@ def test_clipped_sound_is_used_with_a_notice():
         (np.array([0.1, np.inf] * 400, np.float32), "NaN or infinite"),
     ],
 )
-def test_sound_that_says_nothing_is_refused(samples, message):
+def test_unusable_sound_is_an_error(samples, message):
     with pytest.raises(MediaError, match=message):
         sound(samples, subtype="FLOAT").decode()
 
 
-def test_files_that_are_no_sound_are_refused(tmp_path):
+def test_files_that_are_not_sound_are_errors(tmp_path):
     (tmp_path / "a.wav").write_text("no sound at all")
     with pytest.raises(MediaError, match=r"a\.wav: not a sound of a known format"):
         Audio(tmp_path / "a.wav").decode()

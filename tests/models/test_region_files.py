@@ -1,4 +1,4 @@
-"""Region files in the formats of the original code, whole and damaged."""
+"""Region files in the formats of the original code, valid and damaged."""
 
 import base64
 import os
@@ -80,7 +80,7 @@ class Hostile:
         return os.mkdir, ("run",)
 
 
-def test_a_pickle_with_foreign_classes_is_refused_and_not_run(tmp_path, monkeypatch):
+def test_a_pickle_with_foreign_classes_is_an_error_and_not_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     np.save(tmp_path / "7.npy", npy_record(image_id=Hostile()))
     write_lmdb(tmp_path / "regions.lmdb", {"7": lmdb_record(image_id=Hostile())})
@@ -127,7 +127,7 @@ def test_bad_records_are_named(tmp_path, record, message):
 @pytest.mark.parametrize("field", ["keys", "image 7"])
 @pytest.mark.parametrize("damaged", [b"\x8e" + b"\xff" * 8, b"I9e9\n.", b"h\x05.", b"\x80\x04R.", b"\x80\x04\x94."])
 def test_pickles_that_fail_in_other_ways(tmp_path, field, damaged):
-    """A length beyond all memory, a number that is none, things that were never put there."""
+    """A length that exceeds the memory, an invalid number, references to objects that do not exist."""
     path = write_lmdb(tmp_path / "regions.lmdb", {"7": damaged if field == "image 7" else lmdb_record()})
     if field == "keys":
         with lmdb.open(str(path), map_size=1 << 24) as database, database.begin(write=True) as transaction:

@@ -1,4 +1,4 @@
-"""Two streams: sizes of the original, what depends on what, masks, losses where nothing was masked."""
+"""Two streams: sizes of the original, dependencies, masks, losses without masked positions."""
 
 import pytest
 import torch
@@ -42,7 +42,7 @@ ORIGINAL = {
 @pytest.mark.parametrize("name", ORIGINAL)
 def test_presets_have_the_parameters_of_the_original(name):
     made = preset(name)
-    # In each co-attentional block the original builds two maps that it never applies; here they do not exist.
+    # Each co-attention layer of the original has two linear layers that it never applies; here they do not exist.
     unused = len(made.co_attention_layers) * sum((made.width + 1) * stream.width for stream in (made.text, made.vision))
     with torch.device("meta"):
         for heads, wanted in zip(({}, original_heads()), ORIGINAL[name], strict=True):
@@ -82,13 +82,13 @@ def test_settings_that_do_not_go_together_are_named(more, message):
         (VisionStreamConfig, {"width": 100, "heads": 8}, "vision.width 100 is not a multiple of 8 heads"),
     ],
 )
-def test_streams_of_no_shape_are_refused(stream, settings, message):
+def test_streams_of_invalid_shapes_are_errors(stream, settings, message):
     with pytest.raises(UserError, match=message):
         stream(**settings)
 
 
 def test_what_is_read_alone_is_read_once_for_many_pairs():
-    """Every text with every image, from one reading of each, equals each pair read by itself."""
+    """Every text with every image, each computed once, equals each pair computed alone."""
     built = model()
     text, vision = inputs(batch=3)
     read, seen = built.streams.read_text(*text), built.streams.read_regions(*vision)

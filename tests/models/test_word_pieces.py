@@ -1,4 +1,4 @@
-"""Word pieces: pairs of texts, what is too long, vocabularies that are learned and opened."""
+"""Word pieces: pairs of texts, long texts, learned and opened vocabularies."""
 
 import subprocess
 import sys
@@ -30,7 +30,7 @@ def test_one_text_and_a_pair():
     assert made([("the cat",)]).padding is None
 
 
-def test_case_and_accents_do_not_tell():
+def test_case_and_accents_do_not_matter():
     made = words()
     assert made([("RADER UND APFEL",)]).ids.tolist() == made([("Räder und Äpfel",)]).ids.tolist()
 
@@ -83,7 +83,7 @@ def test_files_that_are_no_tokenizer(tmp_path, name, content, message):
         WordPieces.load(tmp_path / name, 12)
 
 
-def test_whole_words_stand_in_two_texts_and_keep_their_numbers():
+def test_whole_words_are_in_two_texts_and_keep_their_numbers():
     texts = ["A red apple.", "a red car", "Red car, blue", "zebra zebra"]
     words = WordPieces.of_whole_words(texts, 100, 16)
     assert words.has_whole_words

@@ -167,7 +167,7 @@ def split_named(split: str, known: Sequence[str], name: str) -> str:
     if len(fitting) == 1:
         return fitting[0]
     if tuple(known) == ("all",):
-        raise DataError(f"{name}: has no splits. Leave out {split!r}.")
+        raise DataError(f"{name}: has no splits. Remove the split {split!r}.")
     fault = f"several splits begin with {split!r}" if fitting else f"no split {split!r}"
     raise DataError(f"{name}: {fault}. The splits are {', '.join(known)}.")
 
