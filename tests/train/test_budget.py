@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from tests.train.test_loop import EXAMPLES, Line, Silent
+from tests.train.line import EXAMPLES, Line, Silent
 from vislang.document import Document, Image
 from vislang.errors import UserError
 from vislang.example import Example
@@ -15,11 +15,12 @@ from vislang.models.data2vec.front_ends import ImageConfig, Modalities
 from vislang.models.data2vec.pretraining import Choices, Data2VecRecipe
 from vislang.recipe import read_recipe, recipe_of
 from vislang.runs.run import run_recipe
+from vislang.train.batches import Stream
 from vislang.train.budget import Budget, steps_within
 from vislang.train.checkpoint import CheckpointError
 from vislang.train.config import TrainConfig
 from vislang.train.log import read_metrics
-from vislang.train.loop import Stream, train
+from vislang.train.loop import train
 
 
 class Clock:
@@ -135,7 +136,7 @@ def test_the_number_is_printed_recorded_and_kept_when_the_run_is_resumed(recipe,
     assert "13 steps of 2 s fit into 0.6 minutes (5 were tried)" in " ".join(capsys.readouterr().out.split())
     losses = [row["loss"] for row in read_metrics(folder / "metrics.jsonl") if "loss" in row]
     assert len(losses) == 13
-    (folder / "checkpoints" / "step-00000013" / "state.pt").unlink()
+    (folder / "checkpoints" / "step-00000013" / "state.json").unlink()
     run_recipe(*recipe_of(record["recipe"]), folder, resume=True)
     assert [row["loss"] for row in read_metrics(folder / "metrics.jsonl") if "loss" in row] == losses
     assert json.loads((folder / "run.json").read_text())["time_budget"] == record["time_budget"]
@@ -151,7 +152,7 @@ def test_the_number_is_printed_recorded_and_kept_when_the_run_is_resumed(recipe,
     record["time_budget"]["steps"] = 3
     (folder / "run.json").write_text(json.dumps(record))
     for path in (folder / "checkpoints").iterdir():
-        (path / "state.pt").unlink()
+        (path / "state.json").unlink()
     with pytest.warns(UserWarning, match="stopped before its first checkpoint"):
         run_recipe(*read_recipe(recipe, changes), folder, resume=True)
     assert len([row for row in read_metrics(folder / "metrics.jsonl") if "loss" in row]) == 3

@@ -7,16 +7,17 @@ import torch
 
 import vislang
 from tests import tiny
-from tests.train.test_loop import Line, Silent, run
+from tests.train.line import Line, Silent, run
 from vislang.document import Document, Image
 from vislang.errors import UserError
 from vislang.models.flamingo.config import FlamingoConfig
 from vislang.models.flamingo.model import FlamingoRecipe
 from vislang.recipe import read_recipe
 from vislang.runs.run import run_recipe
+from vislang.train.batches import Stream
 from vislang.train.config import TrainConfig
 from vislang.train.freezing import freeze, trained_and_frozen
-from vislang.train.loop import Stream, train
+from vislang.train.loop import train
 
 
 def training(model) -> set[str]:

@@ -7,8 +7,9 @@ from torch import nn
 
 from tests import tiny
 from tests.models.test_data2vec import model as data2vec
+from tests.train.line import Line, run
 from tests.train.sharded_muon import update
-from tests.train.test_loop import Line, drop_last, run
+from tests.train.test_loop import drop_last
 from vislang.errors import UserError
 from vislang.models.base import TrainableModel
 from vislang.train.config import TrainConfig

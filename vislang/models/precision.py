@@ -19,4 +19,4 @@ def dtype_of(precision: Precision, device: torch.device | str = "cpu") -> torch.
 
 def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
     """Multiply matrices in ``dtype``, if that is narrower than float32; the weights keep their type."""
-    return torch.autocast(device.type, dtype, enabled=dtype.itemsize < torch.float32.itemsize)
+    return torch.autocast(device.type, dtype, enabled=dtype in (torch.bfloat16, torch.float16))

@@ -7,8 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from vislang.nn.precision import fastest_dtype
+from vislang.train.parallel import local
 
 
 class Muon(torch.optim.Muon):
@@ -26,7 +28,12 @@ class Muon(torch.optim.Muon):
         params: groups of matrices.
         lr: learning rate.
         momentum: of the average of gradients.
+
+    Attributes:
+        found_inf: a scalar on the device; where it is not 0, nothing is updated. None updates in any case.
     """
+
+    found_inf: Tensor | None = None
 
     def __init__(self, params: Any, lr: float, momentum: float = 0.95):
         super().__init__(params, lr=lr, momentum=momentum, adjust_lr_fn="match_rms_adamw")
@@ -36,32 +43,40 @@ class Muon(torch.optim.Muon):
         """Update every matrix that has a gradient."""
         assert closure is None
         for group in self.param_groups:
-            rate, momentum = group["lr"], group["momentum"]
             for parameter in group["params"]:
-                gradient = parameter.grad
-                if gradient is None:
-                    continue
-                state = self.state[parameter]
-                if not state:
-                    state["momentum_buffer"] = torch.zeros_like(gradient)
-                average = state["momentum_buffer"].lerp_(gradient, 1 - momentum)
-                update = _orthogonalised(gradient.lerp(average, momentum), group)
-                parameter.mul_(1 - rate * group["weight_decay"])
-                parameter.add_(update, alpha=-rate * 0.2 * max(parameter.shape) ** 0.5)
+                if parameter.grad is not None:
+                    self._update(parameter, group)
+
+    def _update(self, parameter: Tensor, group: dict[str, Any]) -> None:
+        rate, momentum, decay = group["lr"], group["momentum"], 1 - group["lr"] * group["weight_decay"]
+        assert parameter.grad is not None
+        state = self.state[parameter]
+        if not state:
+            state["momentum_buffer"] = torch.zeros_like(parameter.grad)
+        gradient, average, own = local(parameter.grad), local(state["momentum_buffer"]), local(parameter)
+        if self.found_inf is not None:
+            skip = self.found_inf != 0
+            # The average then stays as it is: its distance to itself is 0.
+            gradient = torch.where(skip, average, gradient)
+            decay = torch.where(skip, 1.0, decay)
+        average.lerp_(gradient, 1 - momentum)
+        update = _orthogonalised(gradient.lerp(average, momentum), parameter, group)
+        if self.found_inf is not None:
+            update = torch.where(skip, 0.0, update)
+        own.mul_(decay)
+        own.add_(update, alpha=-rate * 0.2 * max(parameter.shape) ** 0.5)
 
 
-def _orthogonalised(matrix: Tensor, group: dict[str, Any]) -> Tensor:
-    """See :func:`orthogonalised`; a sharded matrix is gathered, and the result sharded in the same way."""
+def _orthogonalised(update: Tensor, parameter: Tensor, group: dict[str, Any]) -> Tensor:
+    """See :func:`orthogonalised`; of a sharded matrix this process's shard, in and out."""
     settings = group["ns_coefficients"], group["ns_steps"], group["eps"]
-    if not hasattr(matrix, "full_tensor"):
-        return orthogonalised(matrix, *settings)
-    # Imported here, since it takes a second and most runs have no sharded tensor.
-    from torch.distributed.tensor import DTensor, distribute_tensor
-
-    assert isinstance(matrix, DTensor)
-    whole = orthogonalised(matrix.full_tensor(), *settings)
+    if not isinstance(parameter, DTensor):
+        return orthogonalised(update, *settings)
+    mesh, placements = parameter.device_mesh, parameter.placements
+    sharded = DTensor.from_local(update, mesh, placements, shape=parameter.shape, stride=parameter.stride())
+    whole = orthogonalised(sharded.full_tensor(), *settings)
     # Every process has the whole matrix and takes its own part of it: nothing is sent.
-    return distribute_tensor(whole, matrix.device_mesh, matrix.placements, src_data_rank=None)
+    return distribute_tensor(whole, mesh, placements, src_data_rank=None).to_local()
 
 
 def orthogonalised(

@@ -62,15 +62,22 @@ class Optimizer:
         """The groups of torch's optimizers: parameters with a rate and a decay."""
         return [group for optimizer in self._optimizers for group in optimizer.param_groups]
 
-    def step(self, factor: float) -> None:
+    def step(self, factor: float, skip: Tensor | None = None) -> None:
         """Update the parameters.
 
         Args:
             factor: of the schedule, on every group's peak rate.
+            skip: a scalar on their device; where it is true nothing is updated. A GPU is not waited for.
         """
+        on_device = skip is not None and skip.device.type == "cuda"
+        if skip is not None and not on_device and bool(skip):
+            return
         for group in self.param_groups:
             group["lr"] = self.config.lr * self.config.lr_scale.get(group["name"], 1.0) * factor
         for optimizer in self._optimizers:
+            if on_device:
+                # The update reads it itself; torch's GradScaler has introduced the name.
+                optimizer.found_inf = skip.float()  # type: ignore[attr-defined, union-attr]
             optimizer.step()
 
     def zero_grad(self) -> None:

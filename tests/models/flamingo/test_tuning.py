@@ -12,7 +12,8 @@ import torch.nn.functional as F
 import vislang
 from tests import tiny
 from tests.models.flamingo.test_collate import image
-from tests.train.test_loop import Silent, drop_last
+from tests.train.line import Silent
+from tests.train.test_loop import drop_last
 from vislang.document import Document
 from vislang.errors import UserError
 from vislang.models.flamingo.collate import IGNORED
@@ -23,9 +24,10 @@ from vislang.models.towers.packaged import EFFICIENTNET_LITE0, PACKAGED
 from vislang.models.towers.tuning import LoraConfig, TuneConfig, merge_updates, tune, updates_of
 from vislang.models.towers.vision import load_vision_tower
 from vislang.recipe import RecipeError, read_recipe
+from vislang.train.batches import Stream
 from vislang.train.config import TrainConfig
 from vislang.train.log import read_metrics
-from vislang.train.loop import Stream, train
+from vislang.train.loop import train
 
 TUNED = [
     TuneConfig("lora", lora=LoraConfig(rank=3)),

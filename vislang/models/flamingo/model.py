@@ -145,6 +145,10 @@ class Flamingo(TrainableModel):
         with self._arithmetic():
             return self.runner.losses(batch)
 
+    def loss_counts(self, batch: Batch) -> dict[str, int | None]:
+        """The targets."""
+        return {"text": int((batch.targets != IGNORED).sum())}
+
     def prepare(self, examples: Sequence[Example], progress: Progress | None = None) -> int:
         """Encode the media of examples and cache repeated texts; see :meth:`prepare_documents`.
 
@@ -515,11 +519,29 @@ class Flamingo(TrainableModel):
 
     def recompute_activations(self) -> None:
         """Recompute the resampler's layers, the language model's with the gated blocks before them, and those of a
-        vision tower that trains."""
+        vision tower that is trained."""
         super().recompute_activations()
         self.bridge.lm.recompute = True
         if self.vision.trains:
             self.vision.recompute_activations()
+
+    def repeated_blocks(self) -> list[nn.Module]:
+        """The resampler's layers, the gated blocks, and the language model's layers."""
+        # A gated block's keys and values are projected before the block itself runs.
+        gated = [
+            (self.bridge.block(n).attention.to_keys_values, self.bridge.block(n)) for n in self.bridge.gated_layers
+        ]
+        return [*self.bridge.resampler.layers, *(part for parts in gated for part in parts), *self.bridge.lm.layers]
+
+    def frozen_towers(self) -> list[nn.Module]:
+        """The language model and the vision tower, unless they are trained. The latter runs for media without cached
+        features alone, so that its blocks are none that every batch runs."""
+        towers = (self.bridge.lm, self.vision)
+        return [tower for tower in towers if not tower.trains]
+
+    def run_uniformly(self) -> None:
+        """Recall no texts: the language model reads each batch whole."""
+        self.runner.recalls = False
 
     def rate_group(self, name: str) -> str:
         """``gates`` for the gates, whose learning rate decides how soon the bridge takes effect; ``language_model`` and
@@ -539,7 +561,7 @@ class Flamingo(TrainableModel):
         head = self.bridge.lm.lm.get_output_embeddings()
         return super().is_hidden_matrix(name, parameter) and parameter is not head.weight
 
-    def diagnostics(self) -> dict[str, float]:
+    def diagnostics(self) -> dict[str, float | Tensor]:
         """tanh of every gate."""
         return self.bridge.gates()
 
@@ -698,7 +720,7 @@ class FlamingoRecipe(ModelRecipe):
         language_model: a folder, a packaged name or a Hub id; see :mod:`vislang.models.towers.packaged`.
         vision_tower: a folder, a packaged name, a Hub id, or the folder of a trained dual encoder.
         image_size: side of the square that images are resized to, in pixels; None takes the tower's default.
-        dtype: number type in which language model and bridge compute; ``auto`` takes bfloat16 if the machine has
+        dtype: number type in which language model and bridge compute; ``auto`` takes bfloat16 if the device has
             hardware for it. Trained parameters are kept and updated in float32.
         quantize: keep the linear layers of both towers in 8 bits: a quarter of the memory, slightly less accurate.
         tune: how the towers are trained; by default both are frozen, as in the paper.
@@ -721,21 +743,19 @@ class FlamingoRecipe(ModelRecipe):
         if self.quantize and "full" in (self.tune.language_model, self.tune.vision_tower):
             raise ValueError("quantize keeps weights in 8 bits, and tune: full trains them. Take lora, or drop one.")
 
-    def build(self) -> Flamingo:
+    def build(self, device: torch.device | str = "cpu") -> Flamingo:
         """An untrained Flamingo; its gates are closed.
 
         Raises:
             TowerError: a tower was not found.
             UserError: a tower cannot be tuned in this way.
         """
-        tune = self.tune
-        language = load_language_tower(
-            self.language_model, dtype_of(self.dtype), self.quantize, tune.language_model, tune.lora
-        )
+        tune, dtype = self.tune, dtype_of(self.dtype, device)
+        language = load_language_tower(self.language_model, dtype, self.quantize, tune.language_model, tune.lora)
         vision = load_vision_tower(self.vision_tower, self.image_size, self.quantize, tune.vision_tower, tune.lora)
         return Flamingo(self.bridge, language, vision, self.prompts, self.collate, tuned=tune)
 
-    def open(self, folder: Path) -> Flamingo:
+    def open(self, folder: Path, device: torch.device | str = "cpu") -> Flamingo:
         """A trained Flamingo."""
         return Flamingo.load(folder)
 

@@ -35,6 +35,8 @@ class Pairs:
         steps: (images, regions) the index of each region's image in its document.
         text_of, image_of: (pairs,) indices of the text and the image of each pair.
         names: names of the examples.
+        text_keys, image_keys: (texts,) and (images,) numbers that identify the same item in other processes; None if
+            no model needs them.
     """
 
     text: Pieces
@@ -45,6 +47,8 @@ class Pairs:
     text_of: Int[Tensor, "..."]
     image_of: Int[Tensor, "..."]
     names: list[str] = field(default_factory=list)
+    text_keys: Int[Tensor, "..."] | None = None
+    image_keys: Int[Tensor, "..."] | None = None
 
 
 @dataclass
