@@ -61,6 +61,14 @@ class Trainable(Protocol):
         """Whether weight decay applies to a parameter."""
         ...
 
+    def is_hidden_matrix(self, name: str, parameter: Tensor) -> bool:
+        """Whether a parameter is the matrix of a hidden linear layer, which Muon may update."""
+        ...
+
+    def recompute_activations(self) -> None:
+        """From now on keep only the inputs of blocks for the backward pass (gradient checkpointing)."""
+        ...
+
     def after_step(self) -> None:
         """Called after each optimizer step."""
         ...

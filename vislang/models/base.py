@@ -22,6 +22,7 @@ from vislang.errors import UserError
 from vislang.example import Example
 from vislang.models.loading import current_settings
 from vislang.models.settings import Settings, settings_of
+from vislang.nn.recompute import Recomputable
 from vislang.nn.transformer import EncoderBlock
 
 
@@ -85,6 +86,21 @@ class TrainableModel(nn.Module):
         """Whether weight decay applies to a parameter: to matrices and kernels, not to biases, norms, embeddings and
         scalars."""
         return parameter.ndim > 1 and "embedding" not in name
+
+    def is_hidden_matrix(self, name: str, parameter: Tensor) -> bool:
+        """Whether a parameter is the matrix of a hidden linear layer, which Muon may update.
+
+        Embeddings are none, nor are the layers of a head, which give a model's output (Jordan et al. 2024).
+        """
+        *path, own = name.split(".")
+        hidden = own == "weight" and not {"head", "heads"} & set(path)
+        return hidden and isinstance(self.get_submodule(".".join(path)), nn.Linear)
+
+    def recompute_activations(self) -> None:
+        """From now on keep only the inputs of blocks for the backward pass, and compute what is inside them again."""
+        for module in self.modules():
+            if isinstance(module, Recomputable):
+                module.recompute = True
 
     def parameter_groups(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
         """The named parameters that are trained, by :meth:`rate_group`."""

@@ -10,7 +10,7 @@ import json
 import time
 import warnings
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,8 +34,10 @@ from vislang.runs.scores import (
 )
 from vislang.runs.streams import StreamData, counts, read_streams
 from vislang.train.batches import Stream
+from vislang.train.budget import Budget
 from vislang.train.checkpoint import CheckpointError
 from vislang.train.device import device_of
+from vislang.train.freezing import freeze, trained_and_frozen
 from vislang.train.loop import Outcome, train
 from vislang.train.memory import keep_freed_memory
 from vislang.train.processes import Processes, joined
@@ -98,8 +100,11 @@ def run_recipe(
         if not processes.is_first:
             console.quiet = messages.quiet = True
             warnings.simplefilter("ignore")
+        earlier: dict[str, Any] = {}
         if resume:
-            _must_be_same_run(folder, recipe, values)
+            earlier = processes.from_first(lambda: _recorded(folder))
+            recipe, values = _with_chosen_steps(recipe, values, earlier)
+            _must_be_same_run(folder, earlier, recipe, values)
         elif not dry_run:
             processes.from_first(lambda: must_be_free(folder))
         # Whatever is wrong with the recipe shows before a folder is made or moved.
@@ -110,7 +115,7 @@ def run_recipe(
         if not resume and (moved := processes.from_first(lambda: fresh_folder(folder))) is not None:
             console.print(f"the earlier run in {folder} was moved to {moved}", markup=False)
         with locked(folder) if processes.is_first else nullcontext():
-            return _run(recipe, values, folder, prepared, started, resume, processes)
+            return _run(recipe, values, folder, prepared, started, resume, processes, earlier.get("time_budget"))
 
 
 def _run(
@@ -121,18 +126,27 @@ def _run(
     started: float,
     resume: bool,
     processes: Processes,
+    time_budget: dict[str, Any] | None,
 ) -> Run | None:
     model, streams, tasks = found.model, found.streams, found.tasks
-    if processes.is_first:
-        where = {"device": str(model.device), "processes": processes.count}
-        record = {"schema": SCHEMA, "recipe": values, **environment(), **where, "bad_records": found.bad_records}
-        write_json(folder / "run.json", record)
+    where = {"device": str(model.device), "processes": processes.count}
+    record = {"schema": SCHEMA, "recipe": values, **environment(), **where, "bad_records": found.bad_records}
+    if time_budget is not None:
+        record["time_budget"] = time_budget
+
+    def write_record(**more: Any) -> None:
+        record.update(more)
+        if processes.is_first:
+            write_json(folder / "run.json", record)
+
+    write_record()
     examples = [example for stream in streams for example in stream.train]
     evaluated = [e for stream in streams for e in stream.watched] + [e for task in tasks for e in task.examples]
     with processes.first_of_machine_first(), reporting("encoding media") as progress:
         model.prepare([*examples, *(example.without_target() for example in evaluated)], progress)
     # A resumed run is fitted as well: what its checkpoint holds then replaces what was found here.
     model.fit(examples)
+    write_record(parameters=_what_trains(model, recipe))
     prepared = time.perf_counter()
     several = len(streams) > 1
     trained = [
@@ -146,6 +160,15 @@ def _run(
         for stream in streams
     ]
     with TrainingMonitor(recipe.train.steps, recipe.train.log_every) as monitor:
+
+        def budgeted(budget: Budget) -> None:
+            write_record(time_budget=asdict(budget))
+            console.print(
+                f"{budget.steps:,} steps of {budget.seconds_per_step:.3g} s fit into {budget.minutes:g} minutes "
+                f"({budget.tried} were tried)"
+            )
+            monitor.expect(budget.steps)
+
         outcome = train(
             model,
             trained,
@@ -154,6 +177,7 @@ def _run(
             monitor,
             lambda: watched_figures(model, streams, recipe.train.batch_size),
             resume,
+            budgeted,
         )
     processes.from_first(lambda: model.save(folder / "model"))
     if outcome.interrupted:
@@ -227,12 +251,7 @@ def _prepared(recipe: Recipe, processes: Processes) -> Prepared:
         model = recipe.model.build(device).to(device)
     if bad_records:
         console.print(f"left out {bad_records} bad records")
-    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
-    trained = sum(size for size, trains in sizes if trains)
-    console.print(
-        f"{counts(streams)}\n{trained:,} parameters train, {sum(size for size, _ in sizes) - trained:,} are frozen; "
-        f"{_named(device, processes)}"
-    )
+    console.print(f"{counts(streams)}; {_named(device, processes)}", markup=False)
     return Prepared(model, streams, scored_tasks(model, recipe, streams), bad_records)
 
 
@@ -242,6 +261,19 @@ def _named(device: torch.device, processes: Processes) -> str:
     if device.type == "cpu":
         where = f"{torch.get_num_threads()} thread{'s' if torch.get_num_threads() > 1 else ''}"
     return f"{processes.count} processes, each on {where}" if processes.count > 1 else where
+
+
+def _what_trains(model: Any, recipe: Recipe) -> dict[str, dict[str, int]]:
+    """Freeze what the recipe freezes of a fitted model, print what trains, and return the counts for the record."""
+    freeze(model, recipe.train.freeze)
+    numbers = trained_and_frozen(model)
+    trained = ", ".join(f"{count:,} of {part}" for part, count in numbers["trained"].items())
+    console.print(
+        f"{sum(numbers['trained'].values()):,} parameters train ({trained}), "
+        f"{sum(numbers['frozen'].values()):,} are frozen",
+        markup=False,
+    )
+    return numbers
 
 
 def _metrics(outcome: Outcome, streams: list[StreamData], evaluations: dict[str, Evaluation]) -> dict[str, Any]:
@@ -254,18 +286,57 @@ def _metrics(outcome: Outcome, streams: list[StreamData], evaluations: dict[str,
     }
 
 
-def _must_be_same_run(folder: Path, recipe: Recipe, values: dict[str, Any]) -> None:
-    """Raise an error where a run is to be continued with another model, other data or other settings of training.
+def _recorded(folder: Path) -> dict[str, Any]:
+    """What the run in a folder recorded in ``run.json``.
 
     Raises:
-        CheckpointError: no run there, or another one.
+        CheckpointError: no run there.
     """
     if not (folder / "run.json").is_file():
         raise CheckpointError(f"{folder}: no run to resume in it (no run.json).")
-    recorded = with_current_names(read_json(folder / "run.json")["recipe"])
+    return read_json(folder / "run.json")
+
+
+def _with_chosen_steps(
+    recipe: Recipe, values: dict[str, Any], earlier: dict[str, Any]
+) -> tuple[Recipe, dict[str, Any]]:
+    """The recipe of a resumed run, and its plain values, with the number of steps that was chosen for its time budget
+    when it started.
+
+    A number of steps that the recipe did not have then extends the run, which has no time budget from then on.
+
+    Raises:
+        CheckpointError: another time budget is wanted.
+    """
+    budget = earlier.get("time_budget")
+    if budget is None or not recipe.train.minutes:
+        return recipe, values
+    if recipe.train.minutes != budget["minutes"]:
+        raise CheckpointError(
+            f"train.minutes was {budget['minutes']:g}, is {recipe.train.minutes:g}; the run's {budget['steps']} steps "
+            "were chosen when it started. To extend it, give a larger number: --train.steps."
+        )
+    steps = recipe.train.steps
+    if steps in (0, earlier["recipe"]["train"].get("steps")):
+        steps = budget["steps"]
+    else:
+        values = {**values, "train": {**values["train"], "minutes": 0.0}}
+    return replace(recipe, train=replace(recipe.train, steps=steps, minutes=0.0)), values
+
+
+def _must_be_same_run(folder: Path, earlier: dict[str, Any], recipe: Recipe, values: dict[str, Any]) -> None:
+    """Raise an error where a run is to be continued with another model, other data or other settings of training.
+
+    Raises:
+        CheckpointError: it is another run.
+    """
+    recorded = with_current_names(earlier["recipe"])
+    train = recorded.get("train", {})
+    if "time_budget" in earlier:
+        train = {**train, "steps": earlier["time_budget"]["steps"]}
     now = json.loads(json.dumps(values, default=str))
     changed = [name for name in ("model", "data", "hold_out", "limit") if recorded.get(name) != now.get(name)]
-    settings = changed_settings(recorded.get("train", {}), recipe.train)
+    settings = changed_settings(train, recipe.train)
     if settings:
         raise CheckpointError(
             f"{folder} is a run with other settings ({'; '.join(settings)}). To continue it as it was started: vislang "
@@ -283,6 +354,7 @@ def _try_one_step(found: Prepared, recipe: Recipe) -> None:
     model.fit([example for stream in streams for example in stream.train])
     # Heads may have been made for what was found.
     model.to(model.device)
+    _what_trains(model, recipe)
     for stream in streams:
         examples = stream.train[: stream.config.batch_size or recipe.train.batch_size]
         batch = model.collate(examples, 0)

@@ -7,6 +7,8 @@
 
 from __future__ import annotations
 
+import copy
+import sys
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -22,14 +24,16 @@ from vislang.errors import UserError
 from vislang.nn.device import to_device
 from vislang.train.batches import Part, Steps, Stream, batches
 from vislang.train.best import Best
+from vislang.train.budget import Budget, steps_within
 from vislang.train.checkpoint import Checkpoints
 from vislang.train.config import TrainConfig
-from vislang.train.device import device_of, seed_everything
+from vislang.train.device import device_of, random_state, seed_everything, set_random_state
+from vislang.train.freezing import freeze
 from vislang.train.optimizer import Optimizer
 from vislang.train.parallel import Engine, engine_for, weights
 from vislang.train.processes import Processes, current
 from vislang.train.rows import StepNumbers
-from vislang.train.schedule import StopAndGo, warmup_cosine
+from vislang.train.schedule import StopAndGo, rate_factor
 from vislang.train.signals import stop_signals
 from vislang.train.state import ResumeNotice, check_same_run, restore, seed_of, tensors_of
 from vislang.train.step_log import Monitor, StepLog
@@ -53,6 +57,7 @@ def train(
     monitor: Monitor,
     evaluate: Callable[[], dict[str, float]] = dict,
     resume: bool = False,
+    budgeted: Callable[[Budget], None] | None = None,
 ) -> Outcome:
     """Train, log, evaluate and keep checkpoints; with ``resume``, continue exactly where a run stopped.
 
@@ -71,6 +76,8 @@ def train(
         resume: continue from the folder's latest checkpoint. Without one (see
             :func:`~vislang.train.checkpoint.list_checkpoints`) the run starts from step 0, and the caller must have
             prepared and fitted the model as for a new run. More ``steps`` than before extend the run.
+        budgeted: with ``config.minutes``, called once the number of steps is chosen, before the first step. The run is
+            the same as with that number of steps and no time budget.
 
     Returns:
         How it ended. After Ctrl-C or SIGTERM the state is saved first, and ``interrupted`` is true.
@@ -83,21 +90,37 @@ def train(
     processes = current()
     device = device_of(config.device, processes.local_rank)
     streams = [replace(stream, examples=model.expand(stream.examples)) for stream in streams]
+    several = len(streams) > 1
     _check_settings(model, streams, config)
     checkpoints = Checkpoints(folder / "checkpoints", processes, config.keep_checkpoints)
     saved = checkpoints.latest() if resume else None
     if saved is not None:
+        if config.minutes:
+            # The number of steps was chosen when the run started.
+            config = replace(config, steps=saved.values["config"]["steps"], minutes=0.0)
         check_same_run(saved, config)
         model.load_extra_state(saved.values["extra"])
     elif resume:
         warnings.warn(f"{folder}: stopped before its first checkpoint; starts from step 0.", ResumeNotice, stacklevel=2)
     # Only now: heads may have been made for tasks of the data or of the checkpoint.
     model.to(device)
+    freeze(model, config.freeze)
+    if config.gradient_checkpointing:
+        model.recompute_activations()
 
     dtype = getattr(model, "dtype", torch.float32)
     engine = engine_for(model, config.parallel, processes, config.shard_above, dtype)
     if config.compile:
         engine.compile()
+    steps = Steps(
+        *(model.collate, streams, config.seed, config.mixing == "round-robin"),
+        *(processes.rank, processes.count, config.accumulate),
+    )
+    if config.minutes:
+        budget = _steps_within(engine, steps, streams, config, device)
+        config = replace(config, steps=budget.steps, minutes=0.0)
+        if budgeted is not None:
+            budgeted(budget)
     optimizer = Optimizer(engine.model, config)
     schedule = StopAndGo([stream.name for stream in streams])
     done, seconds = 0, 0.0
@@ -109,10 +132,6 @@ def train(
         # What processes draw inside of a forward pass, dropout say, should differ.
         seed_everything(seed_of(config, 0, processes.rank))
     checkpoints.check(sum(tensor.nbytes for tensor in tensors_of(engine, optimizer, device).values()))
-    steps = Steps(
-        *(model.collate, streams, config.seed, config.mixing == "round-robin"),
-        *(processes.rank, processes.count, config.accumulate),
-    )
     upcoming = batches(steps, done, config.steps, config.workers)
     log = StepLog(folder, done, model, streams, config, processes, device, monitor)
     best = Best(checkpoints.best() if saved is not None else None, streams, config)
@@ -140,12 +159,9 @@ def train(
                 stopped, totals = _agreed(stop.requested, taking_part, processes)
                 if stopped:
                     break
-                optimizer.zero_grad()
-                numbers = _gradients(engine, taking_part, totals, device, StepNumbers(done + 1), len(streams) > 1)
-                norm = engine.clip(config.clip_norm)
-                factor = warmup_cosine(done, config.steps, config.warmup_steps, config.final_lr)
-                optimizer.step(factor, skip=~norm.isfinite())
-                engine.model.after_step()
+                factor = rate_factor(config, done)
+                numbers = StepNumbers(done + 1)
+                norm = _update(engine, optimizer, taking_part, totals, device, numbers, several, factor)
                 done += 1
             seconds += time.perf_counter() - started
             log.add(numbers, norm, factor, seconds)
@@ -216,6 +232,57 @@ def _agreed(
     return stopped > 0, [{name: next(found) for name in counted} for counted in names]
 
 
+def _update(
+    engine: Engine,
+    optimizer: Optimizer,
+    taking_part: Sequence[_TakingPart],
+    totals: Sequence[Mapping[str, float]],
+    device: torch.device,
+    numbers: StepNumbers,
+    several: bool,
+    factor: float,
+) -> Tensor:
+    """One optimizer step; nothing is updated where the norm of the gradient, which is returned, is not finite."""
+    optimizer.zero_grad()
+    _gradients(engine, taking_part, totals, device, numbers, several)
+    norm = engine.clip(optimizer.config.clip_norm)
+    optimizer.step(factor, skip=~norm.isfinite())
+    engine.model.after_step()
+    return norm
+
+
+def _steps_within(
+    engine: Engine, steps: Steps, streams: Sequence[Stream], config: TrainConfig, device: torch.device
+) -> Budget:
+    """How many steps fit into the time budget of a run. Model and generators are afterwards as they were."""
+    model, processes = engine.model, engine.processes
+    before = {name: tensor.clone() for name, tensor in model.trainable_state().items()}
+    extra, random = copy.deepcopy(model.extra_state()), random_state(device)
+    optimizer, schedule = Optimizer(model, config), StopAndGo([stream.name for stream in streams])
+    upcoming = batches(steps, 0, sys.maxsize, config.workers)
+
+    def try_step(step: int) -> None:
+        taking_part = _taking_part(model, streams, next(upcoming), schedule, step, config)
+        _, totals = _agreed(False, taking_part, processes)
+        numbers = StepNumbers(step + 1)
+        norm = _update(engine, optimizer, taking_part, totals, device, numbers, len(streams) > 1, factor=0.0)
+        # The clock is read once the device is done.
+        norm.item()
+
+    model.train()
+    turns = len(streams) if config.mixing == "round-robin" else 1
+    # All processes go by the clock of the first.
+    budget = steps_within(
+        config.minutes, config.steps, try_step, turns, lambda: processes.from_first(time.perf_counter)
+    )
+    optimizer.zero_grad()
+    if model.extra_state() != extra:
+        model.load_extra_state(extra)
+    model.load_trainable_state(before)
+    set_random_state(random, device)
+    return budget
+
+
 def _gradients(
     engine: Engine,
     taking_part: Sequence[_TakingPart],
@@ -223,7 +290,7 @@ def _gradients(
     device: torch.device,
     numbers: StepNumbers,
     several: bool,
-) -> StepNumbers:
+) -> None:
     """The gradient of a step's loss, and its numbers: each part forward and backward, then one synchronisation."""
     passes = [
         (taking.stream, total, part) for taking, total in zip(taking_part, totals, strict=True) for part in taking.parts
@@ -244,7 +311,6 @@ def _gradients(
                 numbers.add({f"{prefix}{name}": value.detach() * (part.examples / stream.batch_size)})
             else:
                 numbers.same[f"{prefix}{name}"] = value
-    return numbers
 
 
 def _evaluate(model: nn.Module, evaluate: Callable[[], dict[str, float]], device: torch.device) -> dict[str, float]:
