@@ -13,7 +13,7 @@ import torch
 
 from vislang.console import TrainingMonitor, console, reporting
 from vislang.errors import UserError
-from vislang.evaluate.evaluation import Evaluation
+from vislang.evaluate.evaluation import Evaluation, way_of
 from vislang.metrics.figure import SCHEMA, figures_as_json
 from vislang.recipe import Recipe, recipe_of, with_current_names
 from vislang.runs.folder import environment, fresh_folder, locked, must_be_free, read_json, write_json
@@ -21,8 +21,9 @@ from vislang.runs.scores import (
     ScoredTask,
     final_scores,
     held_out,
+    named_tasks,
     read_scores,
-    scored_tasks,
+    stream_tasks,
     watched_figures,
     watched_metric,
 )
@@ -30,6 +31,7 @@ from vislang.runs.streams import StreamData, counts, read_streams
 from vislang.train.checkpoint import CheckpointError
 from vislang.train.loop import Outcome, Stream, changed_settings, train
 from vislang.train.memory import keep_freed_memory
+from vislang.train.optimizer import Optimizer
 
 
 class Prepared(NamedTuple):
@@ -107,7 +109,7 @@ def _run(
     with reporting("encoding media") as progress:
         model.prepare([*examples, *(example.without_target() for example in evaluated)], progress)
     # A resumed run is fitted as well: what its checkpoint holds then replaces what was found here.
-    model.fit(examples)
+    _fit(found, recipe)
     prepared = time.perf_counter()
     several = len(streams) > 1
     trained = [
@@ -163,7 +165,8 @@ def reopened(folder: Path) -> Run:
     recipe, _ = recipe_of(read_json(folder / "run.json")["recipe"], name=str(folder / "run.json"))
     streams, _ = read_streams(recipe)
     model = recipe.model.open(folder / "model")
-    evaluations = read_scores(scored_tasks(model, recipe, streams), folder)
+    named = named_tasks(recipe)
+    evaluations = read_scores(stream_tasks(model, streams) if named is None else named, folder)
     return Run(model, streams, read_json(folder / "metrics.json"), evaluations)
 
 
@@ -192,6 +195,7 @@ def _prepared(recipe: Recipe) -> Prepared:
     keep_freed_memory()
     # The data are read first: a file that does not exist should not cost the time of opening towers.
     streams, bad_records = read_streams(recipe)
+    named = named_tasks(recipe)
     torch.manual_seed(recipe.train.seed)
     model = recipe.model.build()
     if bad_records:
@@ -202,7 +206,19 @@ def _prepared(recipe: Recipe) -> Prepared:
         f"{counts(streams)}\n{trained:,} parameters train, {sum(size for size, _ in sizes) - trained:,} are frozen; "
         f"{torch.get_num_threads()} threads"
     )
-    return Prepared(model, streams, scored_tasks(model, recipe, streams), bad_records)
+    return Prepared(model, streams, stream_tasks(model, streams) if named is None else named, bad_records)
+
+
+def _fit(found: Prepared, recipe: Recipe) -> None:
+    """Fit the model to its training examples. Only then is it known which tasks it can answer.
+
+    Raises:
+        UserError: it cannot answer a task that the recipe names under ``evaluate``.
+    """
+    found.model.fit([example for stream in found.streams for example in stream.train])
+    if recipe.evaluate is not None:
+        for scored in found.tasks:
+            way_of(found.model, scored.task)
 
 
 def _metrics(outcome: Outcome, streams: list[StreamData], evaluations: dict[str, Evaluation]) -> dict[str, Any]:
@@ -241,7 +257,8 @@ def _must_be_same_run(folder: Path, recipe: Recipe, values: dict[str, Any]) -> N
 
 def _try_one_step(found: Prepared, recipe: Recipe) -> None:
     model, streams = found.model, found.streams
-    model.fit([example for stream in streams for example in stream.train])
+    _fit(found, recipe)
+    Optimizer(model, recipe.train)
     for stream in streams:
         examples = stream.train[: stream.config.batch_size or recipe.train.batch_size]
         batch = model.collate(examples, 0)

@@ -74,6 +74,8 @@ class TrainConfig:
             raise UserError(f"train.final_lr is {self.final_lr}; it is a share of the peak rate, from 0 to 1.")
         if not all(0 <= beta < 1 for beta in self.betas):
             raise UserError(f"train.betas is {list(self.betas)}; both must be at least 0 and below 1.")
+        if self.stop_and_go and not self.eval_every:
+            raise UserError("train.stop_and_go goes by scores on held-out examples. Set train.eval_every, too.")
         # Orders and batches have seeds of 64 bits, which are made from it.
         if not -(2**40) < self.seed < 2**40:
             raise UserError(f"train.seed is {self.seed}; it must be between -2**40 and 2**40.")

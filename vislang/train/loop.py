@@ -218,10 +218,9 @@ def _stop_and_go(streams: Sequence[Stream], config: TrainConfig) -> StopAndGo:
     Raises:
         UserError: it is wanted, and no figure is watched.
     """
-    if config.stop_and_go and not (config.eval_every and any(stream.watched for stream in streams)):
+    if config.stop_and_go and not any(stream.watched for stream in streams):
         raise UserError(
-            "train.stop_and_go goes by scores on examples held out: set train.eval_every, and give tasks that have "
-            "such scores."
+            "train.stop_and_go goes by scores on held-out examples, and no stream of this run has such scores."
         )
     return StopAndGo([stream.name for stream in streams])
 

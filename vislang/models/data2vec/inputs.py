@@ -218,6 +218,10 @@ class TextInputConfig:
 
     max_length: int
 
+    def __post_init__(self):
+        # Between the start and the end there has to be room for a token.
+        must_be_at_least(3, self, "max_length", of="text.")
+
 
 @dataclass
 class InputsConfig:
@@ -295,8 +299,6 @@ class Inputs:
         if not known:
             return "reads nothing yet: it was saved without what prepares its inputs"
         unknown = sorted(media - {"several images"} - set(known))
-        if not known:
-            return "has neither a tokenizer nor settings of images or sound, as it was converted without them"
         if unknown:
             return f"reads {' and '.join(known)}, and no {' or '.join(unknown)}"
         if len(media) > 1:
