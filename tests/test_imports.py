@@ -15,7 +15,7 @@ def name_of(path: Path, root: Path) -> str:
 
 
 def import_graph(root: Path) -> dict[str, set[str]]:
-    """For each module of a package the modules of the package that it imports, wherever the import stands."""
+    """For each module of a package the modules of the package that it imports, for imports anywhere in the file."""
     files = {name_of(path, root): path for path in root.rglob("*.py")}
     graph: dict[str, set[str]] = {}
     for name, path in files.items():

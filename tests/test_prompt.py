@@ -19,7 +19,7 @@ def test_question_and_caption():
     assert prompts.render(Example("c", Document([PICTURE]))).parts == (PICTURE, "Caption:")
 
 
-def test_shots_stand_before_the_question_in_their_order():
+def test_shots_are_before_the_question_in_their_order():
     own = Example("s", Document([PICTURE]), Text(("a caption",)))
     example = question(PICTURE, "q2?", "yes", shots=(own,))
     drawn = question(OTHER, "q1?", " a1 ")
@@ -53,7 +53,7 @@ def test_a_question_may_hold_braces():
     assert parts == (PICTURE, "Q: is {image} {0}?")
 
 
-def test_several_media_stand_where_the_image_does():
+def test_several_media_are_at_the_position_of_the_image():
     example = Example(
         "n",
         Document([PICTURE, OTHER, "both are {round}"]),
@@ -102,6 +102,6 @@ def test_a_document_is_shown_in_one_line():
 
 
 @pytest.mark.parametrize("template", ["{image}", "{question}", "{image}{image}{question}", "{image}{question}{x}"])
-def test_templates_with_other_placeholders_are_refused(template):
+def test_templates_with_other_placeholders_are_errors(template):
     with pytest.raises(UserError, match=r"prompts\.question"):
         Prompts(question=template)

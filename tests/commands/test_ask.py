@@ -1,4 +1,4 @@
-"""``vislang ask``: images and videos, examples, and ways of writing."""
+"""``vislang ask``: images and videos, examples, and decoding."""
 
 import pytest
 
@@ -86,7 +86,7 @@ def test_more_examples_than_there_is_room_for(saved, pictures, capsys):
         (["IMAGE", "what?", "--shot", "IMAGE", "\udcff"], "the answer is not valid UTF-8"),
     ],
 )
-def test_mistakes_are_told_in_a_line(saved, pictures, capsys, more, message):
+def test_mistakes_are_one_line_errors(saved, pictures, capsys, more, message):
     (pictures / "broken.mp4").write_bytes(b"no film")
     names = {"IMAGE": str(pictures / "0.png"), "BROKEN": str(pictures / "broken.mp4")}
     assert main(["ask", saved, *(names.get(word, word) for word in more)]) == 2

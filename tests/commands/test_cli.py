@@ -1,4 +1,4 @@
-"""The command line as a careless user meets it."""
+"""The command line, with mistakes of its users."""
 
 import json
 import subprocess
@@ -82,7 +82,7 @@ def test_data_check_lists_every_bad_record(pictures, capsys):
     assert main(["data", "check", str(pictures / "my.jsonl")]) == 0
 
 
-def test_train_refuses_bad_records_until_told_to_skip_them(recipe, pictures, tmp_path, capsys):
+def test_bad_records_are_an_error_in_training_unless_skipped(recipe, pictures, tmp_path, capsys):
     file = pictures / "bad.jsonl"
     file.write_text((pictures / "my.jsonl").read_text() + '{"image": "none.png", "text": "x"}\n')
     arguments = ["train", str(recipe), "--data", str(file), "--out", str(tmp_path / "run"), "--train.steps=2"]
@@ -135,7 +135,7 @@ def test_options_that_do_not_fit_get_one_sentence(capsys, arguments, message):
     assert len(error.splitlines()) == 1
 
 
-def test_options_may_stand_between_positional_arguments_and_overrides(capsys):
+def test_options_between_positional_arguments_and_overrides(capsys):
     assert main(["ask", "model", "none.png", "--beams", "2", "what?"]) == 2
     assert "none.png: no such file" in capsys.readouterr().err
     assert main(["train", "--train.lr", "1e-3", "none.yaml", "--train.steps=3"]) == 2

@@ -1,4 +1,4 @@
-"""Pages of HTML, MMC4 and OBELICS: what is text, what is an image, and what only leads around."""
+"""Pages of HTML, MMC4 and OBELICS: text, images, and navigation, which is dropped."""
 
 import base64
 import io
@@ -125,7 +125,7 @@ def test_obelics_in_json_lines_and_parquet(folder):
     assert first.prompt.parts == second.prompt.parts == (Image(png("blue")), Learned("words"), EndOfChunk())
     assert second.name == f"{packed}:2"
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist([{"text": "x"}]), packed)
-    with pytest.raises(DataError, match="has the columns text; wanted are texts and images"):
+    with pytest.raises(DataError, match="has the columns text; it needs texts and images"):
         obelics(packed, [])
     packed.write_bytes(b"no")
     with pytest.raises(DataError, match=r"pages\.parquet: cannot be read as Parquet"):
@@ -153,7 +153,7 @@ def test_bad_records_of_obelics_are_named(folder, record, message):
 @pytest.mark.parametrize(
     ("html", "text"),
     [
-        # The end of a head may be left out, and its body's beginning.
+        # The end tag of a head and the start tag of a body are optional.
         ("<html><head><title>no</title><h1>words</h1><img src='images/0.png'></html>", "words"),
         ("<html><head><title>no</title><body>words<img src='images/0.png'></body></html>", "words"),
         (
@@ -198,9 +198,13 @@ def test_what_is_wrong_with_a_page_is_one_problem(folder, html, message):
 @pytest.mark.parametrize(
     ("texts", "image", "message"),
     [
-        (["one"], {"image_name": "0.png", "matched_text_index": 0, "matched_sim": "0.3"}, '"matched_sim" is no number'),
-        ([None], {"image_name": "0.png", "matched_text_index": 0}, 'entry 0 of "text_list" is no text'),
-        (["\ud800"], {"image_name": "0.png", "matched_text_index": 0}, "half of a character"),
+        (
+            ["one"],
+            {"image_name": "0.png", "matched_text_index": 0, "matched_sim": "0.3"},
+            '"matched_sim" is not a number',
+        ),
+        ([None], {"image_name": "0.png", "matched_text_index": 0}, 'entry 0 of "text_list" is not text'),
+        (["\ud800"], {"image_name": "0.png", "matched_text_index": 0}, "half a character"),
         (["one"], {"image_name": "a\0.png", "matched_text_index": 0}, "not a valid path"),
     ],
 )
@@ -216,7 +220,7 @@ def test_bad_records_of_mmc4_are_named(folder, texts, image, message):
     assert message in problem.message
 
 
-def test_an_empty_file_is_an_error_whatever_was_wrong_before_it(folder):
+def test_an_empty_file_is_an_error_after_other_problems(folder):
     (folder / "mmc4.jsonl").write_text("")
     with pytest.raises(DataError, match="no page with an image"):
         mmc4(folder / "mmc4.jsonl", [Problem("other", 1, "bad")])

@@ -387,7 +387,7 @@ def test_vilbert_ranks_captions(models, tasks):
     for example, prediction in zip(examples, found.predictions, strict=True):
         scores = [float(model.match_all(example.prompt.media, [text])) for text in pool]
         assert scores[pool.index(prediction.answer)] == pytest.approx(max(scores), abs=1e-5)
-    with pytest.raises(UserError, match="no captions to choose its caption from"):
+    with pytest.raises(UserError, match="no captions to choose from"):
         evaluate(model, task, examples)
 
 

@@ -1,4 +1,4 @@
-"""The contrastive pair: its loss by hand, chunks and processes that change nothing, learning, saving."""
+"""The contrastive pair: its loss by hand, equal results with chunks and processes, training, saving."""
 
 import math
 import os
@@ -59,7 +59,7 @@ def test_the_loss_by_hand():
 
 
 def test_what_belongs_to_an_image_too_is_no_negative():
-    """Two images of one text: each finds it, and for the text neither is the other's negative."""
+    """Two images with the same text: both are correct for it, and neither is the other's negative."""
     images, texts = torch.eye(3), torch.eye(3)[:2]
     belong = torch.tensor([[True, False], [True, False], [False, True]])
     losses = contrastive_loss(images, texts, belong, torch.tensor(1.0))
@@ -86,7 +86,7 @@ def test_chunks_change_neither_loss_nor_gradient(towers, pairs):
 
 
 def test_chunks_keep_the_inner_states_of_one_chunk_alone(towers, pairs):
-    """What the graph holds between the passes must not grow with the batch."""
+    """The memory of the graph between the passes must not grow with the batch."""
 
     def held(chunk: int) -> int:
         model = model_of(towers, pairs, chunk).train()
@@ -135,7 +135,7 @@ def bag_of(towers, pairs) -> ContrastiveEncoder:
 
 
 def test_a_bag_learns_from_its_words_alone(towers, pairs):
-    """Their order, single letters, and words that were never met say nothing."""
+    """The order of words, single letters and unknown words have no effect."""
     model = bag_of(towers, pairs).train()
     batch = model.collate(pairs)
     optimizer = torch.optim.AdamW([p for group in model.parameter_groups().values() for _, p in group], lr=3e-3)
@@ -166,7 +166,7 @@ def test_pieces_of_a_tokenizer_of_ones_own_are_all_known(towers, pairs, tmp_path
     assert not [warning for warning in recwarn if warning.category is UnknownWords]
 
 
-def test_an_image_without_blocks_is_its_whole_alone(towers, pairs):
+def test_an_image_without_blocks_is_its_mean_feature(towers, pairs):
     model = bag_of(towers, pairs).eval()
     batch = model.collate(pairs[:3])
     whole = model.network.image(batch.features, batch.boxes, batch.region_padding)
@@ -188,7 +188,7 @@ def test_what_all_images_have_in_common_is_taken_off(towers, pairs):
     torch.testing.assert_close(image.features_mean, before)
 
 
-def test_a_bag_that_goes_on_learns_new_words(towers, pairs, tmp_path):
+def test_a_bag_of_words_learns_new_words_in_further_training(towers, pairs, tmp_path):
     model = bag_of(towers, pairs)
     model.save(tmp_path / "model")
     on = DualEncoderRecipe(start_from=str(tmp_path / "model")).build()
@@ -213,7 +213,7 @@ def test_images_and_texts_are_embedded_in_batches_in_their_order(towers, pairs, 
     torch.testing.assert_close(model.embed(mixed, batch_size=10), alone, atol=1e-5, rtol=0)
     assert called == [5, 3]
     for parts in ((*pairs[0].media, "a shape"), (*pairs[0].media, *pairs[1].media)):
-        with pytest.raises(UserError, match="one image or one text"):
+        with pytest.raises(UserError, match="has an image and a text"):
             model.embed([Document(parts, name="both")])
 
 

@@ -1,4 +1,4 @@
-"""Losses on examples that are kept from training."""
+"""Losses on held-out examples."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from vislang.example import Example, reference_text
 
 @torch.no_grad()
 def held_out_losses(model: Any, examples: Sequence[Example], batch_size: int) -> dict[str, float]:
-    """The mean over batches of each loss and diagnostic by name, the batches the same each time.
+    """The mean of each loss and diagnostic by name, over batches that are the same each time.
 
     Args:
         model: a trainable model, in evaluation mode.
-        examples: kept from training.
-        batch_size: examples at a time; a mean over a batch weighs by its examples.
+        examples: held-out examples.
+        batch_size: examples at a time; batches are weighted by their size.
     """
     sums: dict[str, float] = defaultdict(float)
     for number, start in enumerate(range(0, len(examples), batch_size)):
@@ -33,7 +33,7 @@ def held_out_losses(model: Any, examples: Sequence[Example], batch_size: int) ->
 
 
 def loss_per_token(model: Any, examples: Sequence[Example], blind: bool = False, batch_size: int = 16) -> float:
-    """The mean loss of a token that a generating model has to predict, in nats; with ``blind``, without the media."""
+    """The mean loss per target token of a generating model, in nats; with ``blind``, without media."""
     total, count = 0.0, 0
     seen = [example.without_media() for example in examples] if blind else list(examples)
     with torch.no_grad():
@@ -46,9 +46,9 @@ def loss_per_token(model: Any, examples: Sequence[Example], blind: bool = False,
 
 
 def reference_perplexity(model: Any, examples: Sequence[Example], batch_size: int = 64) -> float | None:
-    """exp of the mean negative log-likelihood of a reference's token, the end included; 1 is certainty.
+    """Perplexity per token of the references, including the end-of-text token.
 
-    None where the model gives no likelihoods, or nothing has a reference in words.
+    None if the model gives no likelihoods, or no example has a reference in words.
     """
     if not isinstance(model, Scores) or not isinstance(model, Generates):
         return None

@@ -1,4 +1,4 @@
-"""Examples to batches for data2vec: what the teacher reads whole, and what is masked of it for the student."""
+"""Examples to batches for data2vec: whole inputs for the teacher, and the masks for the student."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class TextMasking:
     """See :func:`~vislang.nn.masking.mask_tokens`; v2 leaves the chosen tokens out, so nothing is replaced there.
 
     Attributes:
-        rate: share of the tokens that is chosen; None takes the paper's (v1 0.15, v2 0.48).
-        replaced: share of the chosen that becomes the mask token.
-        randomised: share of the chosen that becomes a random token.
-        span: tokens of a run.
+        rate: share of the tokens that are chosen; None takes the paper's (v1 0.15, v2 0.48).
+        replaced: share of the chosen tokens that become the mask token.
+        randomised: share of the chosen tokens that become a random token.
+        span: length of a run of chosen tokens.
     """
 
     rate: float | None = None
@@ -42,11 +42,11 @@ class ImageMasking:
     """See :func:`~vislang.nn.masking.block_mask` (v1) and :func:`~vislang.nn.masking.inverse_block_mask` (v2).
 
     Attributes:
-        mask_ratio: share of the patches that is masked; None takes the paper's (v1 0.6, v2 0.8).
-        smallest: patches of the smallest block (v1).
-        aspect: least ratio of a block's height to its width; the greatest is its inverse (v1).
-        block: side of a block that is kept (v2).
-        adjust: see there (v2).
+        mask_ratio: share of the patches that are masked; None takes the paper's (v1 0.6, v2 0.8).
+        smallest: least number of patches of a block (v1).
+        aspect: least ratio of a block's height to its width; the greatest ratio is its inverse (v1).
+        block: side of a block that is kept, in patches (v2).
+        adjust: see :func:`~vislang.nn.masking.inverse_block_mask` (v2).
     """
 
     mask_ratio: float | None = None
@@ -61,9 +61,9 @@ class SpeechMasking:
     """See :func:`~vislang.nn.masking.span_mask`.
 
     Attributes:
-        rate: frames in drawn spans over all frames; None takes the paper's (v1 0.65, v2 0.5).
-        span: frames of a span; None takes the paper's (v1 10, v2 5).
-        max_seconds: a longer recording is cut to a part of this length that is drawn.
+        rate: frames in drawn spans, as a share of all frames; None takes the paper's (v1 0.65, v2 0.5).
+        span: length of a span in frames; None takes the paper's (v1 10, v2 5).
+        max_seconds: of longer recordings, a random part of this length is used.
     """
 
     rate: float | None = None
@@ -73,7 +73,7 @@ class SpeechMasking:
 
 @dataclass
 class MaskingConfig:
-    """What is masked, by modality."""
+    """The masking of each modality."""
 
     text: TextMasking = field(default_factory=TextMasking)
     image: ImageMasking = field(default_factory=ImageMasking)
@@ -83,15 +83,15 @@ class MaskingConfig:
 class Collator:
     """Turns examples of one modality into a :class:`~vislang.models.data2vec.objective.Masked` batch. Picklable.
 
-    Whatever is drawn, from crops to masks, follows from the seed that comes with a batch.
+    Everything random, such as crops and masks, depends only on the seed of a batch.
 
     Args:
         inputs: how each modality is prepared.
         modalities: shapes of the front ends.
-        masking: what is masked.
-        generation: v1 masks blocks of patches and puts mask tokens there; v2 keeps blocks and leaves the rest out.
-        copies: masks of a sample.
-        augmentation: what is done to images, or None.
+        masking: how inputs are masked.
+        generation: v1 masks blocks of patches; v2 keeps blocks and masks the rest.
+        copies: number of masks of each sample.
+        augmentation: augmentation of images, or None.
     """
 
     def __init__(
@@ -118,13 +118,14 @@ class Collator:
         """A batch of documents.
 
         Args:
-            documents: of one modality.
-            seed: of all that is drawn.
-            names: what to call them in messages; empty takes their own.
+            documents: documents of one modality.
+            seed: random seed of the batch.
+            names: their names in messages; by default, the documents' own.
 
         Raises:
             MediaError: a medium cannot be used, or a recording is too short.
-            UserError: documents of two modalities, or of one that the model does not read; a text without a token.
+            UserError: the documents have different modalities, or one that the model does not read; or a text has no
+                tokens.
         """
         modality = self.inputs.common_modality(documents)
         generator = torch.Generator().manual_seed(seed)
@@ -140,7 +141,7 @@ class Collator:
         for document in documents:
             ids = text.tokens(words(document))
             if not ids:
-                raise UserError(f"{document.name or 'a document'}: no text in it. Leave it out.")
+                raise UserError(f"{document.name or 'a document'}: contains no text. Leave it out.")
             room = text.max_length - 2
             first = _draw(len(ids) - room + 1, generator)
             rows.append(text.framed(ids[first : first + room]))
@@ -197,8 +198,8 @@ class Collator:
             samples = samples[first : first + room]
             if frames(torch.tensor(len(samples)), config.convolutions) < 2:
                 raise MediaError(
-                    f"{document.name or recording(document).name}: {len(samples) / speech.rate:.3f} seconds, too short "
-                    "to mask a part of it. Leave it out."
+                    f"{document.name or recording(document).name}: {len(samples) / speech.rate:.3f} seconds is too "
+                    "short to mask a part of it. Leave it out."
                 )
             rows.append(speech(samples))
         values, padding = padded(rows, 0.0)
@@ -211,5 +212,5 @@ class Collator:
 
 
 def _draw(choices: int, generator: torch.Generator) -> int:
-    """A number below ``choices``, or 0 where there is nothing to choose."""
+    """A random number below ``choices``; 0 if there is no choice."""
     return int(torch.randint(choices, (), generator=generator)) if choices > 1 else 0
