@@ -204,4 +204,8 @@ def fill_model(model: nn.Module, folder: Path) -> None:
     try:
         safetensors.torch.load_model(model, folder / "model.safetensors")
     except RuntimeError as error:
-        raise UserError(f"{folder}: the weights do not fit the config. {error}") from None
+        faults = [line.strip().rstrip(".") for line in str(error).splitlines()[1:]]
+        more = f"; and {len(faults) - 3} more" if len(faults) > 3 else ""
+        raise UserError(
+            f"{folder}: the weights do not fit the config: {'; '.join(faults[:3])}{more}. Copy both files again."
+        ) from None

@@ -65,7 +65,7 @@ class ImageInput:
         must_be_at_least(1, self, "size", of="image.")
         if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
             raise UserError(
-                f"image: mean is {list(self.mean)} and std {list(self.std)}; each must have three numbers, and "
+                f"image.mean is {list(self.mean)} and image.std {list(self.std)}; each must have three numbers, and "
                 "those of std must be above 0."
             )
 
