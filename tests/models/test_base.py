@@ -121,7 +121,7 @@ def test_weights_that_were_changed_are_noticed(saved):
     content = bytearray(path.read_bytes())
     content[-100] ^= 1
     path.write_bytes(content)
-    with pytest.raises(UserError, match=r"model\.safetensors: damaged, or of another model"):
+    with pytest.raises(UserError, match=r"model\.safetensors: damaged or replaced"):
         load(saved)
 
 

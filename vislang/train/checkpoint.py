@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from vislang.errors import UserError
+from vislang.files import system_errors
 
 PREFIX = "step-"
 FILE = "state.pt"
@@ -41,13 +42,18 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any], keep: int) -
     final = folder / f"{PREFIX}{step:08d}"
     unfinished = folder / f".unfinished-{step:08d}"
     shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir()
-    with (unfinished / FILE).open("wb") as file:
-        torch.save({"step": step, **state}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    shutil.rmtree(final, ignore_errors=True)
-    os.replace(unfinished, final)
+    try:
+        with system_errors(final):
+            unfinished.mkdir()
+            with (unfinished / FILE).open("wb") as file:
+                torch.save({"step": step, **state}, file)
+                file.flush()
+                os.fsync(file.fileno())
+            shutil.rmtree(final, ignore_errors=True)
+            os.replace(unfinished, final)
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
     for old in list_checkpoints(folder)[:-keep]:
         shutil.rmtree(old)
     return final
