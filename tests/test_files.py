@@ -14,7 +14,7 @@ from vislang.errors import UserError
 from vislang.files import system_errors, whole_file, write_text
 from vislang.models.base import fill_model, write_model
 from vislang.models.towers.feature_cache import FeatureCache
-from vislang.train.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
+from vislang.train.checkpoint import CheckpointError, Checkpoints
 
 
 @contextmanager
@@ -52,11 +52,15 @@ def test_a_model_is_replaced_whole_or_not_at_all(tmp_path):
 
 
 def test_a_checkpoint_that_does_not_fit_leaves_the_one_before(tmp_path):
-    save_checkpoint(tmp_path, 1, {"x": torch.ones(3), "extra": {}}, keep=2)
-    with largest_file(50_000), pytest.raises(OSError, match="too large"):
-        save_checkpoint(tmp_path, 2, {"x": torch.ones(90_000), "extra": {}}, keep=2)
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(1, {"model/x": torch.ones(3)}, {})
+    checkpoints.wait()
+    with largest_file(50_000):
+        checkpoints.save(2, {"model/x": torch.ones(90_000)}, {})
+        with pytest.raises(CheckpointError, match=r"no checkpoint could be written .*last whole one is step-00000001"):
+            checkpoints.wait()
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
-    assert len(list_checkpoints(tmp_path)) == load_checkpoint(tmp_path)["step"] == 1
+    assert checkpoints.latest().step == 1
 
 
 def test_a_cache_that_cannot_be_written_is_an_error_for_the_user(tmp_path):

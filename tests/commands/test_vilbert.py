@@ -10,7 +10,7 @@ from tests.models.test_vilbert_pretraining import COLOURS, picture
 from vislang.cli import main
 from vislang.models.regions.readers import RegionsConfig
 from vislang.models.regions.sources import ClusteredRegions
-from vislang.train import loop
+from vislang.train.checkpoint import Checkpoints
 from vislang.train.log import read_metrics
 from vislang.train.schedule import StopAndGo
 
@@ -76,16 +76,17 @@ def whole_and_resumed(recipe: Path, folder: Path, monkeypatch) -> tuple[Path, Pa
     """The folders of a run, and of one that is killed at its first checkpoint and then resumed."""
     whole, cut = folder / "whole", folder / "cut"
     assert main(["train", str(recipe), "--out", str(whole)]) == 0
-    save = loop.save_checkpoint
+    save = Checkpoints.save
 
-    def save_and_die(*arguments):
-        save(*arguments)
+    def save_and_die(checkpoints, *arguments):
+        save(checkpoints, *arguments)
+        checkpoints.wait()
         raise RuntimeError("killed")
 
-    monkeypatch.setattr(loop, "save_checkpoint", save_and_die)
+    monkeypatch.setattr(Checkpoints, "save", save_and_die)
     with pytest.raises(RuntimeError, match="killed"):
         main(["train", str(recipe), "--out", str(cut)])
-    monkeypatch.setattr(loop, "save_checkpoint", save)
+    monkeypatch.setattr(Checkpoints, "save", save)
     assert main(["train", str(recipe), "--resume", str(cut)]) == 0
     return whole, cut
 

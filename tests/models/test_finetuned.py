@@ -13,8 +13,9 @@ from vislang.example import Example, Label, Text, Value
 from vislang.metrics.sequences import transcripts
 from vislang.models.data2vec.finetuning import NO_TAG, FineTuneRecipe, HeadConfig, label
 from vislang.models.loading import load
+from vislang.train.batches import Stream
 from vislang.train.config import TrainConfig
-from vislang.train.loop import Stream, train
+from vislang.train.loop import train
 from vislang.train.optimizer import Optimizer
 
 COLOURS = {"red": (200, 30, 30), "blue": (30, 30, 200), "green": (30, 200, 30)}

@@ -26,6 +26,7 @@ class Embed:
         files: files, folders, JSON Lines files, or names of data sets
         out: Parquet file to write
         batch_size: number of files that are embedded at once
+        device: where the model runs: auto, cpu, cuda or mps
         skip_bad_records: skip bad files and count them
     """
 
@@ -33,6 +34,7 @@ class Embed:
     files: list[str] = positional()
     out: Path = Path("embeddings.parquet")
     batch_size: int = 64
+    device: str = "auto"
     skip_bad_records: bool = False
 
     def run(self) -> int:
@@ -53,8 +55,9 @@ class Embed:
             raise UserError(f"{', '.join(self.files)}: no usable files.")
         from vislang.capabilities import Embeds
         from vislang.models.loading import load
+        from vislang.train.device import device_of
 
-        model = load(self.model)
+        model = load(self.model, device_of(self.device))
         if not isinstance(model, Embeds):
             raise UserError(f"{self.model}: a {type(model).__name__} gives no vectors.")
         with reporting("embedding") as report:

@@ -23,21 +23,34 @@ from vislang.example import Example
 from vislang.files import whole_file, write_text
 from vislang.models.loading import current_settings
 from vislang.models.settings import Settings, settings_of
+from vislang.nn.transformer import EncoderBlock
 
 
 class TrainableModel(nn.Module):
     """A model for :mod:`vislang.train`, with defaults for the methods that most models do not need.
 
     Attributes:
-        collate: turns examples and a seed into a batch of tensors, with the ``names`` of the examples. Everything
-            random in a batch depends only on the seed. It must be picklable, because worker processes run it.
+        collate: (examples, seed, number of the first example) -> a batch of tensors on the host, with the ``names`` of
+            the examples. Whatever is random in an example follows from the seed and the number of the example, so that
+            a batch can be made in parts. An object that can be pickled, since worker processes run it.
+        needs_whole_batch: whether a loss compares the examples of a batch with each other, so that it cannot be put
+            together from the losses of parts of the batch.
     """
 
-    collate: Callable[[Sequence[Example], int], Any]
+    collate: Callable[..., Any]
+    needs_whole_batch: bool = False
 
     def forward(self, batch: Any) -> dict[str, Float[Tensor, ""]]:
         """The losses of a batch by name: scalars whose sum is minimised."""
         raise NotImplementedError
+
+    def loss_counts(self, batch: Any) -> Mapping[str, int | None]:
+        """How many items (tokens, positions, examples) each loss of a batch is a mean over; None for a sum.
+
+        With these the losses of parts of a batch are put together, whether several processes or one after the other
+        compute them: a part's mean counts by its share of the items. A loss that is not named is a mean over examples.
+        """
+        return {}
 
     def prepare(self, examples: Sequence[Example], progress: Progress | None = None) -> int:
         """Compute and cache features of these examples; returns the number of media that were processed."""
@@ -53,9 +66,17 @@ class TrainableModel(nn.Module):
     def after_step(self) -> None:
         """Called after each optimizer step, for example to update a teacher."""
 
-    def diagnostics(self) -> dict[str, float]:
-        """Quantities to log during training, by name."""
+    def diagnostics(self) -> dict[str, float | Tensor]:
+        """Quantities to log during training, by name; tensors stay on the device until the log reads them."""
         return {}
+
+    def check(self, diagnostics: Mapping[str, float], updates: int) -> None:
+        """Called with the diagnostics once they are on the host; raises an error where training should stop.
+
+        Args:
+            diagnostics: by name.
+            updates: optimizer steps before the one that they are of.
+        """
 
     def rate_group(self, name: str) -> str:
         """The group of a parameter by its name; a recipe may scale the learning rate of a group."""
@@ -73,6 +94,19 @@ class TrainableModel(nn.Module):
             if parameter.requires_grad:
                 groups.setdefault(self.rate_group(name), []).append((name, parameter))
         return groups
+
+    def repeated_blocks(self) -> list[nn.Module]:
+        """The blocks that the model repeats, each called as a module: what is sharded, compiled or recomputed one at a
+        time. A block inside of another comes before it."""
+        return [module for module in self.modules() if isinstance(module, EncoderBlock)]
+
+    def frozen_towers(self) -> list[nn.Module]:
+        """Frozen parts that may be large: pretrained models that this one stands on."""
+        return []
+
+    def run_uniformly(self) -> None:
+        """From now on run the same blocks equally often for any batch, though less might do: each process of several
+        gathers the shards of a block when it runs it, which all have to do together."""
 
     def trainable_state(self) -> dict[str, Tensor]:
         """The tensors of the model that a checkpoint must contain, by name."""

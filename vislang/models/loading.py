@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 
 from vislang.errors import UserError
@@ -89,11 +90,12 @@ class ModelNotFound(UserError):
     """A folder is not a saved model; the message says what is missing."""
 
 
-def load(source: str | Path, **relocated: Any) -> Any:
+def load(source: str | Path, device: torch.device | str | None = None, **relocated: Any) -> Any:
     """Open a model that vislang saved.
 
     Args:
         source: the folder of the model, or a Hub id.
+        device: where the model will run; None leaves it on the CPU.
         relocated: new locations of what the model needs: ``language_model``, ``vision_tower``, or ``regions`` (a
             :class:`~vislang.models.regions.readers.RegionsConfig`). None keeps the recorded location.
 
@@ -114,7 +116,7 @@ def load(source: str | Path, **relocated: Any) -> Any:
         if name not in inspect.signature(made.load).parameters:
             raise ModelNotFound(f"{folder}: a {made.__name__} has no {name}.")
     try:
-        return made.load(folder, **elsewhere)
+        model = made.load(folder, **elsewhere)
     except UserError as error:
         # What is wrong with a setting, with weights or with a tower: the model is named beside it.
         named = str(error) if str(folder) in str(error) else f"{folder}: {error}"
@@ -123,6 +125,7 @@ def load(source: str | Path, **relocated: Any) -> Any:
         raise ModelNotFound(f"{folder}: a file of the model is missing. {error}") from None
     except SafetensorError as error:
         raise ModelNotFound(f"{folder / 'model.safetensors'}: damaged ({error}). Copy it again.") from None
+    return model if device is None else model.to(device)
 
 
 def is_saved_model(folder: str | Path) -> bool:

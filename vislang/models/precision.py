@@ -27,4 +27,4 @@ def dtype_of(precision: Precision, device: torch.device | str = "cpu") -> torch.
 
 def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
     """Multiply matrices in ``dtype``; the weights keep their type."""
-    return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
+    return torch.autocast(device.type, dtype, enabled=dtype in (torch.bfloat16, torch.float16))

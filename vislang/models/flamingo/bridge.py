@@ -203,10 +203,11 @@ class Bridge(nn.Module):
         weights = weights.unflatten(-1, (media.index.shape[1], media.latents))
         return torch.einsum("btml,bmlp->btmp", weights, positions[batch.media_index.clamp(min=0)])
 
-    def gates(self) -> dict[str, float]:
-        """tanh of every gate: how far each gated block is open; 0 is closed."""
+    @torch.no_grad()
+    def gates(self) -> dict[str, Float[Tensor, ""]]:
+        """tanh of every gate: how far each gated block is open, 0 is closed."""
         return {
-            f"gate/{layer}/{part}": gate.tanh().item()
+            f"gate/{layer}/{part}": gate.tanh()
             for layer in self.gated_layers
             for part, gate in (
                 ("attention", self.block(layer).attention_gate),

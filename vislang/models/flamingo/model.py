@@ -18,7 +18,7 @@ from typing import Any, Literal
 import PIL.Image
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from vislang.cache import cache_folder
 from vislang.capabilities import ModelRecipe, Progress, Score, TokenAttention
@@ -139,6 +139,10 @@ class Flamingo(TrainableModel):
         batch = self.with_features(batch)
         with self._arithmetic():
             return self.runner.losses(batch)
+
+    def loss_counts(self, batch: Batch) -> dict[str, int | None]:
+        """The targets."""
+        return {"text": int((batch.targets != IGNORED).sum())}
 
     def prepare(self, examples: Sequence[Example], progress: Progress | None = None) -> int:
         """Encode the media of examples and cache repeated texts; see :meth:`prepare_documents`.
@@ -504,12 +508,29 @@ class Flamingo(TrainableModel):
         """See :meth:`Collator.frames <vislang.models.flamingo.collate.Collator.frames>`."""
         return self.collate.frames(medium)
 
+    def repeated_blocks(self) -> list[nn.Module]:
+        """The resampler's layers, the gated blocks, and the language model's layers."""
+        # A gated block's keys and values are projected before the block itself runs.
+        gated = [
+            (self.bridge.block(n).attention.to_keys_values, self.bridge.block(n)) for n in self.bridge.gated_layers
+        ]
+        return [*self.bridge.resampler.layers, *(part for parts in gated for part in parts), *self.bridge.lm.layers]
+
+    def frozen_towers(self) -> list[nn.Module]:
+        """The language model and the vision tower. The latter runs for media without cached features alone, so that
+        its blocks are none that every batch runs."""
+        return [self.bridge.lm, self.vision]
+
+    def run_uniformly(self) -> None:
+        """Recall no texts: the language model reads each batch whole."""
+        self.runner.recalls = False
+
     def rate_group(self, name: str) -> str:
         """``gates`` for the gates, whose learning rate decides how soon the bridge takes effect; otherwise
         ``other``."""
         return "gates" if name.endswith("_gate") else "other"
 
-    def diagnostics(self) -> dict[str, float]:
+    def diagnostics(self) -> dict[str, float | Tensor]:
         """tanh of every gate."""
         return self.bridge.gates()
 
@@ -641,7 +662,7 @@ class FlamingoRecipe(ModelRecipe):
         language_model: a folder, a packaged name or a Hub id; see :mod:`vislang.models.towers.packaged`.
         vision_tower: a folder, a packaged name, a Hub id, or the folder of a trained dual encoder.
         image_size: side of the square that images are resized to, in pixels; None takes the tower's default.
-        dtype: number type in which language model and bridge compute; ``auto`` takes bfloat16 if the machine has
+        dtype: number type in which language model and bridge compute; ``auto`` takes bfloat16 if the device has
             hardware for it. Trained parameters are kept and updated in float32.
         quantize: keep the linear layers of both towers in 8 bits: a quarter of the memory, slightly less accurate.
         bridge: shape of the bridge.
@@ -658,17 +679,17 @@ class FlamingoRecipe(ModelRecipe):
     prompts: Prompts = field(default_factory=Prompts)
     collate: CollateConfig = field(default_factory=CollateConfig)
 
-    def build(self) -> Flamingo:
+    def build(self, device: torch.device | str = "cpu") -> Flamingo:
         """An untrained Flamingo; its gates are closed.
 
         Raises:
             TowerError: a tower was not found.
         """
-        language = load_language_tower(self.language_model, dtype_of(self.dtype), self.quantize)
+        language = load_language_tower(self.language_model, dtype_of(self.dtype, device), self.quantize)
         vision = load_vision_tower(self.vision_tower, self.image_size, self.quantize)
         return Flamingo(self.bridge, language, vision, self.prompts, self.collate)
 
-    def open(self, folder: Path) -> Flamingo:
+    def open(self, folder: Path, device: torch.device | str = "cpu") -> Flamingo:
         """A trained Flamingo."""
         return Flamingo.load(folder)
 

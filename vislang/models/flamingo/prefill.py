@@ -22,6 +22,7 @@ from vislang.models.flamingo.frozen_text import FrozenText, TextState, add_lower
 from vislang.models.flamingo.media import MediaKeysValues
 from vislang.models.towers.causal_lm import Step
 from vislang.nn.attention import kernel_for
+from vislang.nn.precision import at_least_float32
 
 
 @dataclass
@@ -88,6 +89,9 @@ class Runner:
 
     Args:
         bridge: the definition of what is computed.
+
+    Attributes:
+        recalls: whether texts are recalled in training. Otherwise all layers run once for every batch.
     """
 
     def __init__(self, bridge: Bridge):
@@ -95,6 +99,7 @@ class Runner:
         self.lm = bridge.lm
         self.first_gate = bridge.gated_layers[0]
         self.frozen_text = FrozenText(bridge.lm, self.first_gate)
+        self.recalls = True
 
     # Training
 
@@ -110,7 +115,7 @@ class Runner:
         Gradients are computed only for the tokens from the first medium on, in the layers from the first gate up; the
         rest does not depend on trained parameters.
         """
-        if self.bridge.config.train_added_tokens:
+        if self.bridge.config.train_added_tokens or not self.recalls:
             hidden, targets = self.bridge.hidden_states(batch), batch.targets
         elif batch.segments is not None:
             hidden, targets = self._packed(batch), batch.targets
@@ -118,7 +123,7 @@ class Runner:
             hidden, targets = self._from_first_medium(batch)[0], batch.targets[:, batch.prefix :]
         labelled = targets != IGNORED
         logits = self.bridge.logits(hidden[labelled][None])[0]
-        log_likelihoods = -F.cross_entropy(logits.float(), targets[labelled], reduction="none")
+        log_likelihoods = -F.cross_entropy(at_least_float32(logits), targets[labelled], reduction="none")
         return log_likelihoods, labelled.nonzero()[:, 0]
 
     def keep_texts(self, batch: Batch, to_continue: bool) -> None:

@@ -36,6 +36,8 @@ class Pairs:
         steps: (images, regions) the index of each region's image in its document.
         text_of, image_of: (pairs,) indices of the text and the image of each pair.
         names: names of the examples.
+        text_keys, image_keys: (texts,) and (images,) numbers that identify the same item in other processes; None if
+            no model needs them.
     """
 
     text: Pieces
@@ -46,6 +48,8 @@ class Pairs:
     text_of: Int[Tensor, "..."]
     image_of: Int[Tensor, "..."]
     names: list[str] = field(default_factory=list)
+    text_keys: Int[Tensor, "..."] | None = None
+    image_keys: Int[Tensor, "..."] | None = None
 
 
 @dataclass
@@ -236,7 +240,7 @@ def pairs_of(examples: Sequence[Example]) -> list[Example]:
 
 
 def read_texts(network: ViLBERT, text: Pieces, token: int = 0) -> Stream:
-    """The text stream up to the first co-attentional block; ``token`` is the task token, if the streams have any."""
+    """The text stream up to the first co-attention layer; ``token`` is the task token, if the streams have any."""
     if not network.config.text.task_tokens:
         return network.streams.read_text(*text)
     tasks = torch.full((len(text.ids),), token, device=text.ids.device)
@@ -245,7 +249,7 @@ def read_texts(network: ViLBERT, text: Pieces, token: int = 0) -> Stream:
 
 
 def encode(network: ViLBERT, pairs: Pairs, token: int = 0) -> Encoded:
-    """Encode pairs: the layers before the first co-attentional block once per item, the others once per pair.
+    """Encode pairs: the layers before the first co-attention layer once per item, the others once per pair.
 
     Args:
         network: the streams.

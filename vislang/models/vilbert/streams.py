@@ -67,7 +67,7 @@ class RegionEmbedding(nn.Module):
 
 
 class CoAttentionStream(nn.Module):
-    """One stream's side of a co-attentional block: attention to the other stream, then a feed-forward layer."""
+    """One stream's side of a co-attention layer: attention to the other stream, then a feed-forward layer."""
 
     def __init__(self, stream: TextStreamConfig | VisionStreamConfig, width: int, heads: int, attention_dropout: float):
         super().__init__()
@@ -196,7 +196,7 @@ class TwoStreams(nn.Module):
         padding: Bool[Tensor, "batch tokens"] | None = None,
         tasks: Int[Tensor, "..."] | None = None,
     ) -> Stream:
-        """The text stream up to the first co-attentional block; it depends only on the text."""
+        """The text stream up to the first co-attention layer; it depends only on the text."""
         tokens = self.text_embedding(ids, segments, tasks)
         if padding is not None and self.text_embedding.tasks is not None:
             padding = torch.cat([padding[:, :1], torch.zeros_like(padding[:, :1]), padding[:, 1:]], dim=1)
@@ -209,7 +209,7 @@ class TwoStreams(nn.Module):
         padding: Bool[Tensor, "batch regions"] | None = None,
         steps: Int[Tensor, "batch regions"] | None = None,
     ) -> Stream:
-        """The vision stream up to the first co-attentional block; it depends only on the image.
+        """The vision stream up to the first co-attention layer; it depends only on the image.
 
         With dynamic attention, every vision layer depends on the text, so this is only the embedding.
         """
@@ -217,9 +217,9 @@ class TwoStreams(nn.Module):
         return stream if self.query_key_gates else self._vision(stream, 0, self._alone[1], None)
 
     def forward(self, text: Stream, vision: Stream, weights: list[tuple[Tensor, Tensor]] | None = None) -> Encoded:
-        """From the first co-attentional block to the outputs; equal rows of the two streams form pairs.
+        """From the first co-attention layer to the outputs; equal rows of the two streams form pairs.
 
-        The attention weights of each co-attentional block are appended to ``weights``; see
+        The attention weights of each co-attention layer are appended to ``weights``; see
         :meth:`CoAttentionBlock.weights`.
         """
         text_from, vision_from = self._alone
@@ -249,7 +249,7 @@ class TwoStreams(nn.Module):
 
     @property
     def _alone(self) -> tuple[int, int]:
-        """Layers before the first co-attentional block."""
+        """Layers before the first co-attention layer."""
         if not self.config.co_attention_layers:
             return self.config.text.depth, self.config.vision.depth
         text, vision = self.config.co_attention_layers[0]
@@ -266,11 +266,11 @@ class TwoStreams(nn.Module):
         for index in range(first, end):
             block = self.vision_blocks[index]
             assert isinstance(block, EncoderBlock)
+            gates = None
             if self.query_key_gates:
                 assert text is not None
-                tokens = _gated(block, tokens, stream.mask, 1 + self.query_key_gates[index](_mean(text)).sigmoid())
-            else:
-                tokens, _ = block(tokens, stream.mask)
+                gates = 1 + self.query_key_gates[index](_mean(text)).sigmoid()
+            tokens, _ = block(tokens, stream.mask, gates=gates)
         return stream._replace(tokens=tokens)
 
 
@@ -347,19 +347,6 @@ def _blocks(config: TextStreamConfig | VisionStreamConfig) -> nn.ModuleList:
         )
         for _ in range(config.depth)
     )
-
-
-def _gated(
-    block: EncoderBlock,
-    x: Float[Tensor, "batch regions width"],
-    mask: Mask | None,
-    gates: Float[Tensor, "batch two_widths"],
-) -> Float[Tensor, "batch regions width"]:
-    """A block whose queries and keys are multiplied by gates, which are shared by all regions of an image."""
-    queries, keys, values = block.project(x)
-    query_gate, key_gate = (split_heads(gate[:, None], block.attention.heads) for gate in gates.chunk(2, dim=-1))
-    output, _ = block.after_attention(x, block.attention.attend(queries * query_gate, keys * key_gate, values, mask))
-    return output
 
 
 def _mean(stream: Stream) -> Float[Tensor, "batch width"]:
