@@ -359,7 +359,7 @@ def test_careless_evaluation(folder, towers, tmp_path_factory, arguments, messag
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["--train.stop_and_go=true", "--train.eval_every=0"], "stop_and_go goes by scores on examples held out"),
+        (["--train.stop_and_go=true", "--train.eval_every=0"], "stop_and_go goes by scores on held-out examples"),
         (["--model.streams.width=33"], "width 33 is not a multiple of 2 heads"),
         (["--model.streams.single_stream=true", "--model.streams.width=64"], "single_stream: all widths must be equal"),
         (["--data=nothing"], "nothing: no such source. A source is"),

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from vislang.commands.ask import checked
 from vislang.commands.options import positional
-from vislang.console import console, reporting
+from vislang.console import console, messages, reporting
 from vislang.data.problems import DataError, Problem
 from vislang.document import Image
 from vislang.errors import UserError
@@ -118,7 +118,7 @@ def opened(source: str, files: Sequence[str], device: str = "auto") -> tuple[Any
         for example in load_source(file, problems=problems, targets=False):
             images |= dict.fromkeys(medium for medium in example.media if isinstance(medium, Image))
     for problem in problems:
-        console.print(f"skipped: {problem}", markup=False)
+        messages.print(f"skipped: {problem}", markup=False)
     if not images:
         raise DataError(f"{', '.join(files)}: no images found.")
     from vislang.capabilities import Matches

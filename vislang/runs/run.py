@@ -18,7 +18,7 @@ import torch
 
 from vislang.console import TrainingMonitor, console, messages, reporting
 from vislang.errors import UserError
-from vislang.evaluate.evaluation import Evaluation
+from vislang.evaluate.evaluation import Evaluation, way_of
 from vislang.metrics.figure import SCHEMA, figures_as_json
 from vislang.nn.device import to_device
 from vislang.recipe import Recipe, recipe_of, with_current_names
@@ -27,8 +27,9 @@ from vislang.runs.scores import (
     ScoredTask,
     final_scores,
     held_out,
+    named_tasks,
     read_scores,
-    scored_tasks,
+    stream_tasks,
     watched_figures,
     watched_metric,
 )
@@ -40,6 +41,7 @@ from vislang.train.device import device_of
 from vislang.train.freezing import freeze, trained_and_frozen
 from vislang.train.loop import Outcome, train
 from vislang.train.memory import keep_freed_memory
+from vislang.train.optimizer import Optimizer
 from vislang.train.processes import Processes, joined
 from vislang.train.state import changed_settings
 
@@ -145,7 +147,7 @@ def _run(
     with processes.first_of_machine_first(), reporting("encoding media") as progress:
         model.prepare([*examples, *(example.without_target() for example in evaluated)], progress)
     # A resumed run is fitted as well: what its checkpoint holds then replaces what was found here.
-    model.fit(examples)
+    _fit(found, recipe)
     write_record(parameters=_what_trains(model, recipe))
     prepared = time.perf_counter()
     several = len(streams) > 1
@@ -216,7 +218,8 @@ def reopened(folder: Path) -> Run:
     recipe, _ = recipe_of(read_json(folder / "run.json")["recipe"], name=str(folder / "run.json"))
     streams, _ = read_streams(recipe)
     model = recipe.model.open(folder / "model")
-    evaluations = read_scores(scored_tasks(model, recipe, streams), folder)
+    named = named_tasks(recipe)
+    evaluations = read_scores(stream_tasks(model, streams) if named is None else named, folder)
     return Run(model, streams, read_json(folder / "metrics.json"), evaluations)
 
 
@@ -246,13 +249,26 @@ def _prepared(recipe: Recipe, processes: Processes) -> Prepared:
     device = device_of(recipe.train.device, processes.local_rank)
     # The data are read first: a file that does not exist should not cost the time of opening towers.
     streams, bad_records = read_streams(recipe)
+    named = named_tasks(recipe)
     torch.manual_seed(recipe.train.seed)
     with processes.first_of_machine_first():
         model = recipe.model.build(device).to(device)
     if bad_records:
         console.print(f"left out {bad_records} bad records")
     console.print(f"{counts(streams)}; {_named(device, processes)}", markup=False)
-    return Prepared(model, streams, scored_tasks(model, recipe, streams), bad_records)
+    return Prepared(model, streams, stream_tasks(model, streams) if named is None else named, bad_records)
+
+
+def _fit(found: Prepared, recipe: Recipe) -> None:
+    """Fit the model to its training examples. Only then is it known which tasks it can answer.
+
+    Raises:
+        UserError: it cannot answer a task that the recipe names under ``evaluate``.
+    """
+    found.model.fit([example for stream in found.streams for example in stream.train])
+    if recipe.evaluate is not None:
+        for scored in found.tasks:
+            way_of(found.model, scored.task)
 
 
 def _named(device: torch.device, processes: Processes) -> str:
@@ -351,10 +367,11 @@ def _must_be_same_run(folder: Path, earlier: dict[str, Any], recipe: Recipe, val
 
 def _try_one_step(found: Prepared, recipe: Recipe) -> None:
     model, streams = found.model, found.streams
-    model.fit([example for stream in streams for example in stream.train])
+    _fit(found, recipe)
     # Heads may have been made for what was found.
     model.to(model.device)
     _what_trains(model, recipe)
+    Optimizer(model, recipe.train)
     for stream in streams:
         examples = stream.train[: stream.config.batch_size or recipe.train.batch_size]
         batch = model.collate(examples, 0)

@@ -327,10 +327,9 @@ def _check_settings(model: Trainable, streams: Sequence[Stream], config: TrainCo
     Raises:
         UserError: the message names them.
     """
-    if config.stop_and_go and not (config.eval_every and any(stream.watched for stream in streams)):
+    if config.stop_and_go and not any(stream.watched for stream in streams):
         raise UserError(
-            "train.stop_and_go goes by scores on examples held out: set train.eval_every, and give tasks that have "
-            "such scores."
+            "train.stop_and_go goes by scores on held-out examples, and no stream of this run has such scores."
         )
     if config.accumulate > 1 and model.needs_whole_batch:
         raise UserError(

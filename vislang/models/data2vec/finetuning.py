@@ -21,7 +21,7 @@ from vislang.example import Example, Label, Prediction, Text, Value, kind_of
 from vislang.models.base import TrainableModel, fill_model, read_settings, write_model
 from vislang.models.data2vec.blocks import EncoderConfig, run_blocks
 from vislang.models.data2vec.encoder import Encoder
-from vislang.models.data2vec.front_ends import Modalities
+from vislang.models.data2vec.front_ends import Modalities, must_agree
 from vislang.models.data2vec.heads import (
     Encoded,
     Head,
@@ -78,6 +78,9 @@ class SavedFineTuned:
     head: HeadConfig
     labels: list[str]
     origin: dict[str, Any] | None = None
+
+    def __post_init__(self):
+        must_agree(self.modalities, self.inputs)
 
 
 class FineTuned(TrainableModel):
