@@ -3,6 +3,7 @@
 import io
 
 import pytest
+from rich.console import Console
 
 from vislang import console as shown
 from vislang.console import TrainingMonitor, reporting
@@ -22,16 +23,15 @@ ROW = {
 
 @pytest.fixture
 def clock(monkeypatch):
-    """Seconds that pass only where a test says so."""
+    """A clock that a test sets."""
     now = [100.0]
     monkeypatch.setattr(shown.time, "monotonic", lambda: now[0])
     return now
 
 
-def output(terminal: bool) -> shown.Console:
-    return shown._FirstProcessConsole(
-        file=io.StringIO(), force_terminal=terminal, width=100, highlight=False, color_system=None
-    )
+def output(terminal: bool, quiet: bool = False) -> Console:
+    options = {"width": 100, "highlight": False, "color_system": None, "quiet": quiet}
+    return Console(file=io.StringIO(), force_terminal=terminal, **options)
 
 
 def train(console, clock, rows=(ROW,) * 21, first=1, every=10):
@@ -55,6 +55,8 @@ def test_lines_say_all_that_is_known(clock):
 
 
 def test_what_is_not_known_is_left_out(clock):
+    # The first step has no rate yet.
+    assert train(output(False), clock, [ROW], every=1).splitlines()[0].endswith("peak memory")
     plain = {"loss": 3.0, "loss/regression": 3.0, "speed/examples_per_second": 5.0}
     assert train(output(False), clock, [plain] * 2, every=1).splitlines()[1] == (
         "step 2/2  loss 3.000  5.0 samples/s  ETA 0:00"
@@ -78,16 +80,55 @@ def test_a_terminal_has_a_bar_and_the_same_figures(clock):
     assert "step 21: pages/accuracy 81.2 %" in text
 
 
-def test_of_several_processes_the_first_alone_shows_anything(clock, monkeypatch, capsys):
+def test_rows_that_come_at_once_are_timed_by_their_own_seconds(clock):
+    """As from a GPU, which is asked every so many steps only."""
+    console = output(False)
+    with TrainingMonitor(100, log_every=10, output=console) as monitor:
+        for step in range(1, 11):
+            monitor.step(step, {"loss": 1.0, "seconds": 2.0 * step})
+    assert "ETA 3:00" in console.file.getvalue()
+
+
+def test_the_number_of_steps_may_be_chosen_later(clock):
     for terminal in (False, True):
-        monkeypatch.setenv("RANK", "1")
-        assert train(output(terminal), clock) == ""
-        monkeypatch.setenv("RANK", "0")
-        assert train(output(terminal), clock) != ""
-    for rank, lines in (("1", ""), ("0", "counting: 2/4, 0:40 left\n")):
-        monkeypatch.setenv("RANK", rank)
-        with reporting("counting", every=15.0) as report:
-            report(1, 4)
-            clock[0] += 20.0
-            report(2, 4)
-        assert capsys.readouterr().err == lines
+        console = output(terminal)
+        with TrainingMonitor(0, log_every=1, output=console) as monitor:
+            monitor.expect(4)
+            monitor.step(1, {"loss": 1.0})
+        assert "1/4" in console.file.getvalue()
+
+
+def test_a_quiet_process_shows_nothing(clock, monkeypatch, capsys):
+    for terminal in (False, True):
+        assert train(output(terminal, quiet=True), clock) == ""
+    monkeypatch.setattr(shown.messages, "quiet", True)
+    with reporting("counting", every=1.0) as report:
+        report(0, 4)
+        clock[0] += 20.0
+        report(2, 4)
+    assert capsys.readouterr().err == ""
+
+
+def test_the_first_line_says_how_long_the_rest_takes(clock, capsys):
+    """The first batch took 20 seconds before anything was reported."""
+    with reporting("embedding") as report:
+        clock[0] += 20
+        report(10, 40)
+        clock[0] += 20
+        report(20, 40)
+    assert capsys.readouterr().err == "embedding: 10/40, 1:00 left\nembedding: 20/40, 0:40 left\n"
+
+
+def test_a_count_that_starts_at_zero_is_timed_from_there(clock, capsys):
+    """Opening a file is no part of what is counted, and each file is counted by itself."""
+    with reporting("reading") as report:
+        clock[0] += 100
+        report(0, 4)
+        clock[0] += 12
+        report(1, 4)
+        clock[0] += 2
+        report(4, 4)
+        clock[0] += 12
+        report(1, 3)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == ["reading: 0/4", "reading: 1/4, 0:36 left", "reading: 1/3, 0:24 left"]

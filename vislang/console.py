@@ -1,11 +1,10 @@
 """What a person sees on the terminal: bars where there is one, plain lines where there is none.
 
-Of several processes that train together only the first one shows anything.
+Of several processes that train together only the first one shows anything; the others set ``quiet``.
 """
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -28,31 +27,17 @@ from vislang.capabilities import Progress as Report
 from vislang.metrics.figure import plain, show
 from vislang.train.log import losses_of, rates_in_words
 
-
-def is_first_process() -> bool:
-    """Whether this is the first of the processes that train together; torchrun numbers them by ``RANK``."""
-    return os.environ.get("RANK", "0") == "0"
-
-
-class _FirstProcessConsole(Console):
-    """A console on which the first process alone can print."""
-
-    def print(self, *objects: Any, **options: Any) -> None:
-        if is_first_process():
-            super().print(*objects, **options)
-
-
-console = _FirstProcessConsole(highlight=False)
+console = Console(highlight=False)
 """Where results go."""
 
-messages = _FirstProcessConsole(highlight=False, stderr=True)
+messages = Console(highlight=False, stderr=True)
 """Where progress goes, so that results can be piped."""
 
 
 @contextmanager
 def reporting(what: str, every: float = 10.0) -> Iterator[Report]:
     """A function to call with (done, total): it moves a bar, or prints a line every so many seconds."""
-    if not is_first_process():
+    if messages.quiet:
         yield lambda done, total: None
         return
     if messages.is_terminal:
@@ -68,19 +53,22 @@ def reporting(what: str, every: float = 10.0) -> Iterator[Report]:
             task = bars.add_task(what, total=None)
             yield lambda done, total: bars.update(task, completed=done, total=total)
         return
-    first: list[tuple[float, int]] = []
-    last = time.monotonic()
+    started = last = time.monotonic()
+    previous = (started, 0)
 
     def report(done: int, total: int) -> None:
-        nonlocal last
+        nonlocal started, last, previous
         now = time.monotonic()
-        if not first:
-            first.append((now, done))
+        if done == 0:
+            started = now
+        elif done < previous[1]:
+            # The next file is counted from 1 again.
+            started = previous[0]
+        previous = (now, done)
         if now - last >= every:
             last = now
-            started, before = first[0]
-            left = (now - started) / max(done - before, 1) * (total - done)
-            print(f"{what}: {done}/{total}, {_clock(left)} left", file=sys.stderr, flush=True)
+            left = f", {_clock((now - started) / done * (total - done))} left" if done else ""
+            print(f"{what}: {done}/{total}{left}", file=sys.stderr, flush=True)
 
     yield report
 
@@ -91,21 +79,21 @@ class TrainingMonitor:
     Losses and rates are running means, so that one step does not make them jump.
 
     Args:
-        steps: in all.
+        steps: in all; 0 where :meth:`expect` will say.
         log_every: steps between lines where there is no terminal.
-        output: where to.
+        output: where to show it.
     """
 
     def __init__(self, steps: int, log_every: int = 10, output: Console = console):
-        self.steps = steps
+        self._steps = steps
         self._log_every = log_every
         self._output = output
-        self._first: tuple[int, float] | None = None
+        self._first: tuple[int, float, float] | None = None
         self._means: dict[str, float] = {}
         self._live: Live | None = None
 
     def __enter__(self) -> TrainingMonitor:
-        if self._output.is_terminal and is_first_process():
+        if self._output.is_terminal and not self._output.quiet:
             columns = (
                 TextColumn("training"),
                 BarColumn(bar_width=24),
@@ -114,7 +102,7 @@ class TrainingMonitor:
                 TextColumn("ETA {task.fields[left]}"),
             )
             self._bar = Progress(*columns, console=self._output)
-            self._task = self._bar.add_task("training", total=self.steps, left="-:--")
+            self._task = self._bar.add_task("training", total=self._steps, left="-:--")
             self._live = Live(self._bar, console=self._output)
             self._live.start()
         return self
@@ -123,19 +111,25 @@ class TrainingMonitor:
         if self._live is not None:
             self._live.stop()
 
+    def expect(self, steps: int) -> None:
+        """Set the number of steps, if it was not known at the start."""
+        self._steps = steps
+
     def step(self, step: int, row: Mapping[str, Any]) -> None:
         """After each step."""
         if self._first is None:
             # A resumed run does not start at 1, and its first step pays for what later ones find done.
-            self._first = step, time.monotonic()
+            self._first = step, time.monotonic(), row.get("seconds", 0.0)
         self._average({"loss": row["loss"], **{f"loss/{name}": loss for name, loss in losses_of(row).items()}})
         self._average({name: value for name, value in row.items() if name.startswith(("speed/", "memory/"))})
         if self._live is not None:
-            self._bar.update(self._task, completed=step, total=self.steps, left=self._time_left(step))
+            left = self._time_left(step, row) or "-:--"
+            self._bar.update(self._task, completed=step, total=self._steps, left=left)
             lines = (Text("  ".join(parts)) for parts in (self._losses(), self._rates()) if parts)
             self._live.update(Group(self._bar, *lines))
-        elif step % self._log_every == 0 or step == self.steps:
-            parts = [f"step {step}/{self.steps}", *self._losses(), *self._rates(), f"ETA {self._time_left(step)}"]
+        elif step % self._log_every == 0 or step == self._steps:
+            parts = [f"step {step}/{self._steps}", *self._losses(), *self._rates()]
+            parts += [f"ETA {left}"] if (left := self._time_left(step, row)) else []
             self._print("  ".join(parts))
 
     def evaluated(self, step: int, row: Mapping[str, Any]) -> None:
@@ -162,12 +156,15 @@ class TrainingMonitor:
     def _rates(self) -> list[str]:
         return [f"{value} {unit}" for unit, value in rates_in_words(self._means).items()]
 
-    def _time_left(self, step: int) -> str:
+    def _time_left(self, step: int, row: Mapping[str, Any]) -> str:
+        """Empty in the first step, which has no rate yet."""
         assert self._first is not None
-        first, started = self._first
+        first, started, seconds = self._first
         if step == first:
-            return "-:--"
-        return _clock((time.monotonic() - started) / (step - first) * (self.steps - step))
+            return ""
+        # The clock counts evaluations too. But from a GPU the rows of many steps come at once.
+        taken = max(time.monotonic() - started, row.get("seconds", 0.0) - seconds)
+        return _clock(taken / (step - first) * (self._steps - step))
 
 
 def _clock(seconds: float) -> str:

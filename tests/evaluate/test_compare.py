@@ -76,7 +76,7 @@ def test_runs_are_compared_on_one_page(runs, tmp_path):
         assert [plot.find_element("tag name", "figcaption").text for plot in plots] == [
             "Loss",
             "Loss, over time",
-            "On examples kept from training: accuracy",
+            "Held-out examples: accuracy",
         ]
         for plot in plots:
             keys = [key.text for key in plot.find_elements("css selector", ".keys li")]

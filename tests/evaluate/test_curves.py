@@ -29,8 +29,8 @@ def test_one_point_is_no_curve():
     twice = [*rows(2), once, {**once, "step": 2}]
     assert headings(run_plots(twice)) == [
         "Loss",
-        "On examples kept from training: accuracy",
-        "On examples kept from training: pages: loss per token",
+        "Held-out examples: accuracy",
+        "Held-out examples: pages: loss per token",
         "How far each gate is open",
     ]
     assert single_values(twice) == []
@@ -60,7 +60,7 @@ def test_a_run_keeps_its_colour_in_every_plot_of_a_comparison():
     """Also where another run has nothing to draw."""
     evaluated = [{"step": n, "eval/accuracy": 0.5} for n in (1, 2)]
     plots = compared_plots({"first": rows(3), "second": [*rows(4), *evaluated]})
-    assert headings(plots) == ["Loss", "Loss, over time", "On examples kept from training: accuracy"]
+    assert headings(plots) == ["Loss", "Loss, over time", "Held-out examples: accuracy"]
     loss, over_time, accuracy = plots
     assert [key.name for key in loss.keys] == ["first", "second"]
     colour = {key.name: key.colour for key in loss.keys}

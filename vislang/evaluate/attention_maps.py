@@ -60,8 +60,8 @@ def side_by_side(pictures: Sequence[Pillow.Image]) -> Pillow.Image:
 
 
 def _under(picture: Pillow.Image, strength: np.ndarray) -> Pillow.Image:
-    """A picture in light greys, so that colour shows on all of it, under a colour of the given strength (height, width),
-    from 0 to 1."""
+    """A picture in light greys, on all of which colour shows, under a colour of the given strength (height, width) from
+    0 to 1."""
     wide = Pillow.fromarray(strength.astype(np.float32)).resize((THUMBNAIL, THUMBNAIL), Pillow.Resampling.BICUBIC)
     mix = OPACITY * np.asarray(wide).clip(0, 1)[..., None]
     grey = 127.5 + 0.5 * np.asarray(square(picture).convert("L").convert("RGB"), dtype=np.float32)

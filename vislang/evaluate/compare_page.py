@@ -13,6 +13,7 @@ from vislang.evaluate.page import template
 from vislang.evaluate.plots import series_colour
 from vislang.evaluate.run_record import RunRecord
 from vislang.evaluate.tables import loss_rows
+from vislang.files import write_text
 from vislang.metrics.figure import figures_from_json, metric
 from vislang.train.log import rates_in_words
 
@@ -38,7 +39,7 @@ def write_compare_page(path: Path, runs: Sequence[RunRecord]) -> None:
         speed=_speed(runs),
         differences=differing([_settings(run) for run in runs]),
     )
-    path.write_text(page, encoding="utf-8")
+    write_text(path, page)
 
 
 def _tasks(runs: Sequence[RunRecord]) -> list[tuple[str, str, list[Drawn]]]:
@@ -59,7 +60,7 @@ def _tasks(runs: Sequence[RunRecord]) -> list[tuple[str, str, list[Drawn]]]:
 
 
 def _held_out(runs: Sequence[RunRecord]) -> list[tuple[str, list[str]]]:
-    """Losses on what was kept from training: stream and name, and the value of each run."""
+    """Losses on held-out examples: stream and name, and the value of each run."""
     found: dict[str, dict[str, str]] = {}
     for run in runs:
         for stream, name, value in loss_rows((run.metrics or {"held_out": {}})["held_out"]):

@@ -16,8 +16,8 @@ Rows = Sequence[Mapping[str, Any]]
 
 DIAGNOSTICS = {
     "explained_variance": "Explained variance of the targets",
-    "target_std": "Standard deviation of the targets; at 0 all would be the same",
-    "prediction_std": "Standard deviation of the predictions; at 0 all would be the same",
+    "target_std": "Standard deviation of the targets (0: collapsed)",
+    "prediction_std": "Standard deviation of the predictions (0: collapsed)",
     "teacher_decay": "Decay of the teacher's average",
 }
 """Headings of the curves of diagnostics; several streams share a plot."""
@@ -85,7 +85,7 @@ def curves_of(rows: Rows) -> list[Curve]:
             kind = metric(what)
             values = [(step, 100 * value) for step, value in points] if kind.percent else points
             label = f"{kind.title}{' (%)' if kind.percent else ''}"
-            heading = f"On examples kept from training: {f'{stream}: ' if stream else ''}{kind.title}"
+            heading = f"Held-out examples: {f'{stream}: ' if stream else ''}{kind.title}"
             curves.append(Curve(heading, label, "", values))
     for ending, heading in DIAGNOSTICS.items():
         for name in sorted({name for row in rows for name in row if name.rpartition("/")[2] == ending}):
@@ -115,7 +115,7 @@ def typical_speed(rows: Rows) -> dict[str, float]:
 
 
 def _losses(steps: Rows) -> dict[str, list[tuple[float, float]]]:
-    """The loss over steps; of each stream its own, since one line would jump between streams that take turns."""
+    """The loss over steps, separately for each stream, because streams may take turns."""
     streams = sorted(
         {name.split("/")[1] for row in steps for name in row if name.startswith("loss/") and name.count("/") > 1}
     )
@@ -140,7 +140,7 @@ def _over_minutes(points: Points, rows: Rows) -> Points:
 
 
 def _gates(rows: Rows) -> list[dict[str, Any]]:
-    """Gates, which are logged with each stream though all have the same."""
+    """The gates over steps; they are logged with each stream, but are the same for all."""
     found = []
     for row in rows:
         gates = {name[name.index("gate/") :]: value for name, value in row.items() if "gate/" in name}

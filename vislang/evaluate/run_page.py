@@ -16,6 +16,7 @@ from vislang.evaluate.revealed import revealed_of
 from vislang.evaluate.run_record import RunRecord
 from vislang.evaluate.tables import answerers, loss_rows
 from vislang.example import Example
+from vislang.files import write_text
 from vislang.metrics.figure import metric
 from vislang.train.log import rates_in_words
 
@@ -35,7 +36,7 @@ def write_run_page(
         run: what its folder says.
         model: the trained model; None where there is none yet.
         evaluations: what it answered, by task.
-        streams: examples kept from training and those trained on, by stream.
+        streams: held-out examples and training examples, by stream.
         progress: called with (parts done, parts in all).
     """
     galleries = []
@@ -61,7 +62,7 @@ def write_run_page(
         streams=revealed,
         **provenance(run.about),
     )
-    path.write_text(page, encoding="utf-8")
+    write_text(path, page)
 
 
 def _title(run: RunRecord) -> str:

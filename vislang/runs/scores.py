@@ -1,4 +1,4 @@
-"""What a run is scored by: figures on held-out examples while it trains, and the tasks of its recipe at the end."""
+"""The evaluation of a run: figures on held-out examples during training, and the recipe's tasks at the end."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from vislang.tasks.retrieval import Retrieval, is_pair
 from vislang.tasks.task import ReadTask, Task, labels_of, media_of
 
 WATCHED: tuple[Way, ...] = ("decide", "rank", "generate")
-"""Ways of answering that are quick enough to watch while training."""
+"""Ways of answering that are fast enough to be evaluated during training."""
 
 
 @dataclass(frozen=True)
 class ScoredTask:
-    """A task that a trained model is scored on: its name in the results, its examples, and what guesses learn from."""
+    """A task to score a trained model on: its name in the results, its examples, and the baselines' examples."""
 
     name: str
     task: Task
@@ -39,9 +39,9 @@ class ScoredTask:
 
 
 def own_task(model: Any, name: str, examples: Sequence[Example], support: Sequence[Example] = ()) -> Task | None:
-    """Examples of a stream as a task; None where nothing is asked in them.
+    """The examples of a stream as a task; None if they have no targets.
 
-    Pairs of an image and a text are to be captioned by a model that writes, and to be found by one that does not.
+    For pairs of image and text, the task is captioning if the model generates text, and retrieval if it does not.
     """
     everything = [*examples, *support]
     kind = kind_of_all(everything)
@@ -58,10 +58,10 @@ def own_task(model: Any, name: str, examples: Sequence[Example], support: Sequen
 
 
 def watched_figures(model: Any, streams: Sequence[StreamData], batch_size: int) -> dict[str, float]:
-    """Figures on the watched examples, by name; behind the name of the stream where there are several.
+    """Figures on the watched examples, by name; with the stream's name as a prefix if there are several.
 
-    For questions, labels and the like the metrics of their kind; for text to be written the loss per token; where
-    nothing is asked, and for pairs that are not to be written, the model's losses and diagnostics.
+    For questions, labels, boxes and numbers, the metrics of their kind; for text to be generated, the loss per token;
+    for examples without targets, and for pairs if the model generates no text, the model's losses and diagnostics.
     """
     found: dict[str, float] = {}
     for stream in streams:
@@ -83,40 +83,48 @@ def watched_figures(model: Any, streams: Sequence[StreamData], batch_size: int) 
 
 
 def watched_metric(model: Any, stream: StreamData, several: bool) -> str:
-    """The figure that says how well a stream goes, the higher the better; empty where there is none."""
+    """The name of a stream's main figure, of which higher is better; empty if there is none."""
     task = own_task(model, stream.name, stream.train)
     if task is None or task.kind == "text" or cell(model, task).way not in WATCHED:
         return ""
     return f"{stream.name}/{task.metrics[0]}" if several else task.metrics[0]
 
 
-def scored_tasks(model: Any, recipe: Recipe, streams: Sequence[StreamData]) -> list[ScoredTask]:
-    """What a recipe scores its model on: the tasks that it names, or each stream's own test examples.
+def named_tasks(recipe: Recipe) -> list[ScoredTask] | None:
+    """The tasks that a recipe names under ``evaluate``; None if it names none.
 
     Raises:
-        DataError: a task that does not exist, or cannot be read.
+        DataError: a task does not exist or cannot be read.
     """
-    found: list[ScoredTask] = []
-    for name in recipe.evaluate or ():
-        task = open_task(name)
+    if recipe.evaluate is None:
+        return None
+    found = []
+    for name in recipe.evaluate:
         problems: list[Problem] = []
+        task = open_task(name, None, problems)
         examples = task.examples(task.default_split, problems)
         must_be_good(problems, recipe.skip_bad_records, name)
         chosen = task.subset(examples, recipe.eval_limit, recipe.train.seed)
         found.append(ScoredTask(name, task, chosen, task.support()))
-    if recipe.evaluate is None:
-        for stream in streams:
-            own = own_task(model, stream.name, stream.test, stream.train)
-            if own is not None and stream.test:
-                found.append(ScoredTask(stream.name, own, stream.test, stream.train))
+    return found
+
+
+def stream_tasks(model: Any, streams: Sequence[StreamData]) -> list[ScoredTask]:
+    """Each stream's own test examples as a task."""
+    found = []
+    for stream in streams:
+        own = own_task(model, stream.name, stream.test, stream.train)
+        if own is not None and stream.test:
+            found.append(ScoredTask(stream.name, own, stream.test, stream.train))
     return found
 
 
 def final_scores(model: Any, tasks: Sequence[ScoredTask], folder: Path) -> dict[str, Evaluation]:
-    """Score a trained model on its tasks; the files of each evaluation go into ``evaluation/`` of the run's folder.
+    """Score a trained model on its tasks; the files of each evaluation are written to ``evaluation/`` in the run's
+    folder.
 
-    A task that the model cannot answer is passed over: the stream that it was made of was trained on for another
-    purpose, as captions are for pretraining.
+    Tasks that the model cannot do are ignored: their streams, such as the captions of pretraining, are for training
+    only.
     """
     found = {}
     for scored in tasks:
@@ -130,10 +138,10 @@ def final_scores(model: Any, tasks: Sequence[ScoredTask], folder: Path) -> dict[
 
 
 def read_scores(tasks: Sequence[ScoredTask], folder: Path) -> dict[str, Evaluation]:
-    """What :func:`final_scores` wrote into the folder of a run, by task; a task that was not scored there is left out.
+    """The evaluations that :func:`final_scores` wrote, by task; tasks that were not scored are not in the result.
 
     Raises:
-        DataError: the predictions are not of these examples; the data have changed since.
+        DataError: the predictions are for other examples, because the data have changed.
     """
     found = {}
     for scored in tasks:
@@ -147,9 +155,9 @@ def read_scores(tasks: Sequence[ScoredTask], folder: Path) -> dict[str, Evaluati
 
 
 def held_out(model: Any, streams: Sequence[StreamData], batch_size: int) -> dict[str, Figures]:
-    """Losses on examples that were kept from training, by stream.
+    """Losses on held-out examples, by stream.
 
-    For a model that writes, the loss per token on the test examples, with the media and without; for others, their
+    For a model that generates text, the loss per token on the test examples, with and without media; for others, their
     losses and diagnostics on the watched examples.
     """
     found: dict[str, Figures] = {}
@@ -168,5 +176,5 @@ def held_out(model: Any, streams: Sequence[StreamData], batch_size: int) -> dict
 
 
 def _file_name(task: str) -> str:
-    """The name of a task as a folder's."""
+    """The name of a task as the name of a folder."""
     return "".join(c if c.isalnum() or c in "-_.()" else "-" for c in task).strip("-.") or "task"

@@ -1,14 +1,14 @@
-"""metrics.jsonl: one JSON object a line, in the order of steps, each step once; and who else hears of each row."""
+"""metrics.jsonl: one JSON object a line, in the order of steps, each step once."""
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from vislang.data.problems import DataError
+from vislang.files import write_text
 
 
 class MetricsLog:
@@ -24,9 +24,7 @@ class MetricsLog:
     def __init__(self, path: Path, steps_done: int):
         path.parent.mkdir(parents=True, exist_ok=True)
         kept = [row for row in read_metrics(path) if row["step"] <= steps_done] if path.exists() else []
-        unfinished = path.with_suffix(".unfinished")
-        unfinished.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
-        os.replace(unfinished, path)
+        write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
         self._file = path.open("a", encoding="utf-8")
 
     def write(self, row: dict[str, Any]) -> None:
@@ -37,35 +35,6 @@ class MetricsLog:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
-
-
-class Monitor(Protocol):
-    """Hears how training goes, from the loop, in the first process."""
-
-    def step(self, step: int, row: dict[str, Any]) -> None:
-        """Called with each row that was logged of a step."""
-        ...
-
-    def evaluated(self, step: int, row: dict[str, Any]) -> None:
-        """Called with each row that was logged of an evaluation."""
-        ...
-
-
-class Monitors:
-    """Several monitors as one."""
-
-    def __init__(self, *monitors: Monitor):
-        self._monitors = monitors
-
-    def step(self, step: int, row: dict[str, Any]) -> None:
-        """Tell all of them."""
-        for monitor in self._monitors:
-            monitor.step(step, row)
-
-    def evaluated(self, step: int, row: dict[str, Any]) -> None:
-        """Tell all of them."""
-        for monitor in self._monitors:
-            monitor.evaluated(step, row)
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -86,7 +55,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def losses_of(row: Mapping[str, Any]) -> dict[str, float]:
-    """The losses of a step: of each stream its sum, before its weight; of a run with one stream each loss by name."""
+    """The losses of a step: for each stream the sum of its losses, before its weight; with one stream, each loss."""
     found: dict[str, float] = {}
     for name, value in row.items():
         if name.startswith("loss/"):
@@ -96,24 +65,24 @@ def losses_of(row: Mapping[str, Any]) -> dict[str, float]:
 
 
 def rates_in_words(values: Mapping[str, float]) -> dict[str, str]:
-    """The rates and the memory of a row for a reader, by their units: 31.2 (samples/s), 62 % (of the matrix rate)."""
+    """Rates and memory of a row as text, by unit: ``{"samples/s": "31.2", "of the matrix rate": "62 %"}``."""
     forms: dict[str, tuple[str, Callable[[float], str]]] = {
         "speed/examples_per_second": ("samples/s", _digits),
         "speed/tokens_per_second": ("tokens/s", _digits),
-        "speed/matmul_share": (
-            "of the matrix rate",
-            lambda share: f"{100 * share:.0f} %" if share >= 0.1 else f"{100 * share:.2g} %",
-        ),
+        "speed/matmul_share": ("of the matrix rate", _per_cent),
         "memory/peak_gib": ("peak memory", lambda memory: f"{memory:.1f} GiB"),
     }
     return {unit: form(values[name]) for name, (unit, form) in forms.items() if name in values}
 
 
+def without_measurements(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row without times, rates and memory. Two runs with the same results agree in all that is left."""
+    return {name: value for name, value in row.items() if not name.startswith(("seconds", "speed/", "memory/"))}
+
+
 def _digits(value: float) -> str:
-    """With as many digits as one reads: 0.42, 31.2, 4,100."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 1 else f"{value:.2g}"
 
 
-def without_measurements(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row without what the clock and the machine say: two runs with the same results agree in all that is left."""
-    return {name: value for name, value in row.items() if not name.startswith(("seconds", "speed/", "memory/"))}
+def _per_cent(share: float) -> str:
+    return f"{100 * share:.0f} %" if share >= 0.1 else f"{100 * share:.2g} %"

@@ -1,10 +1,10 @@
 """How fast a run is: examples and tokens a second, the share of the device's matrix rate, and memory.
 
 The matrix rate is measured, not looked up: what ``torch.matmul`` reaches on this device, in the type that the model
-multiplies in. The floating-point operations of a step are counted the first time that a stream takes part in one, by
-the formulas of :mod:`torch.utils.flop_counter`; later steps have batches of about the same size. That module's own
-counter also splits some operations into others, which changes the last bits of a gradient; ours only looks on, so that
-a run that is resumed, and counts again, stays the same run.
+multiplies in. The floating-point operations of a step are counted once for each set of streams that take part, by the
+formulas of :mod:`torch.utils.flop_counter`; later steps have batches of about the same size. That module's own counter
+also splits some operations into others, which changes the last bits of a gradient. Ours changes nothing, so that a run
+that is resumed, and counts again, has the same losses.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import functools
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,6 +21,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
+
+from vislang.train.rows import StepSize
 
 PRODUCT_SECONDS = 0.01
 """A product that takes less is too small to measure a rate by."""
@@ -32,52 +34,76 @@ LARGEST = {"cpu": 2048, "cuda": 8192, "mps": 4096}
 """The most rows of the matrices that are multiplied, by type of device."""
 
 
-class Speed:
-    """Measures the steps of a run.
+class Stopwatch:
+    """The seconds during which it ran.
 
     Args:
-        device: that the model computes on.
+        seconds: that are there already.
     """
 
-    def __init__(self, device: torch.device):
-        self.device = device
-        self._operations: dict[str, Counter[torch.dtype]] = {}
+    def __init__(self, seconds: float = 0.0):
+        self._stopped_at = seconds
+        self._started: float | None = None
+
+    def start(self) -> None:
+        """Run."""
+        self._started = time.perf_counter()
+
+    def stop(self) -> None:
+        """Stop, if it runs."""
+        self._stopped_at, self._started = self.seconds, None
+
+    @property
+    def seconds(self) -> float:
+        """The seconds until now."""
+        return self._stopped_at + (0.0 if self._started is None else time.perf_counter() - self._started)
+
+
+class Speed:
+    """Counts the operations of steps, and measures their rates.
+
+    Args:
+        device: device that the model computes on.
+        counts: whether operations are counted; not with ``torch.compile``, which does not compile a block that runs
+            while they are.
+    """
+
+    def __init__(self, device: torch.device, counts: bool = True):
+        self._device = device
+        self._counts = counts
+        self._operations: dict[tuple[str, ...], Counter[torch.dtype]] = {}
 
     @contextmanager
-    def counted(self, stream: str) -> Iterator[None]:
-        """Count the operations of the forward and backward pass within, unless those of this stream are known."""
-        if stream in self._operations:
+    def counted(self, streams: tuple[str, ...]) -> Iterator[None]:
+        """Count the operations of the step within, if those of a step of these streams are not known yet."""
+        if not self._counts or streams in self._operations:
             yield
             return
         with _Counter() as counter:
             yield
-        self._operations[stream] = counter.operations
+        self._operations[streams] = counter.operations
 
-    def row(self, seconds: float, batches: Mapping[str, tuple[int, int]]) -> dict[str, float]:
-        """What the log says of a step.
+    def row(self, seconds: float, size: StepSize) -> dict[str, float]:
+        """The rates of a step, for the log.
 
         Args:
-            seconds: that it took.
-            batches: examples and tokens of each stream that took part, by its name. A stream without texts has no
-                tokens.
+            seconds: how long it took.
+            size: how much it computed, in all processes.
 
         Returns:
-            ``speed/examples_per_second``; ``speed/tokens_per_second``, where there are any; the rate of floating-point
-            operations, ``speed/flops_per_second``, and its share of that of ``torch.matmul``, ``speed/matmul_share``,
-            where some were counted; and ``memory/peak_gib``, where the system tells.
+            ``speed/examples_per_second``; ``speed/tokens_per_second``, if there are texts; if operations were counted,
+            ``speed/flops_per_second`` of this process, and ``speed/matmul_share``, their share of what ``torch.matmul``
+            reaches here; and ``memory/peak_gib``, if the system reports it.
         """
-        examples = sum(count for count, _ in batches.values())
-        tokens = sum(count for _, count in batches.values())
-        operations = sum((self._operations.get(stream, Counter()) for stream in batches), Counter[torch.dtype]())
-        found = {"speed/examples_per_second": examples / seconds}
-        if tokens:
-            found["speed/tokens_per_second"] = tokens / seconds
-        if operations:
+        found = {"speed/examples_per_second": size.examples / seconds}
+        if size.tokens:
+            found["speed/tokens_per_second"] = size.tokens / seconds
+        if operations := self._operations.get(size.streams):
             rate = operations.total() / seconds
             ((dtype, _),) = operations.most_common(1)
-            share = rate / matrix_rate(self.device, dtype)
+            share = rate / matrix_rate(self._device, dtype)
             found |= {"speed/flops_per_second": rate, "speed/matmul_share": share}
-        if (memory := peak_memory(self.device)) is not None:
+        if (memory := peak_memory(self._device)) is not None:
             found["memory/peak_gib"] = memory / 2**30
         return found
 

@@ -1,4 +1,4 @@
-"""Frozen causal language models: opened by folder, packaged name or Hub id."""
+"""Causal language models: opened by folder, packaged name or Hub id."""
 
 from __future__ import annotations
 
@@ -11,36 +11,40 @@ from pathlib import Path
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from vislang.cache import cache_folder
+from vislang.cache import cache_folder, writing
+from vislang.files import system_errors
 from vislang.models.base import fingerprint
-from vislang.models.towers.causal_lm import FrozenCausalLM
+from vislang.models.towers.causal_lm import CausalLM
 from vislang.models.towers.packaged import PACKAGED, TowerError, check_complete, not_found
 from vislang.models.towers.quiet import quiet_transformers
+from vislang.models.towers.tuning import LoraConfig, Tuned, tune, updates_of
 from vislang.nn.quantized import quantize_linears
 
 
 @dataclass
 class LanguageTower:
-    """A frozen causal language model with its tokenizer.
+    """A causal language model with its tokenizer.
 
     Attributes:
         name: the folder, packaged name or Hub id that it was opened by.
-        fingerprint: SHA-256 over its weights in float32, before any quantization.
-        quantized: whether its linear maps are kept in 8 bits.
+        fingerprint: SHA-256 of its weights in float32, before quantization and tuning.
+        lm: the language model.
+        tokenizer: its tokenizer.
+        quantized: whether its linear layers are kept in 8 bits.
     """
 
     name: str
     fingerprint: str
-    lm: FrozenCausalLM
+    lm: CausalLM
     tokenizer: PreTrainedTokenizerBase
     quantized: bool = False
 
 
 def load_causal_lm(name: str) -> PreTrainedModel:
-    """Open a causal language model of a folder or a Hub id, in float32, without its tokenizer.
+    """Open a causal language model by folder or Hub id, in float32, without its tokenizer.
 
     Raises:
-        TowerError: it was found nowhere, or is no causal language model.
+        TowerError: it was not found, or is not a causal language model.
     """
     try:
         return _open(name)
@@ -51,10 +55,10 @@ def load_causal_lm(name: str) -> PreTrainedModel:
 
 
 def _open(folder: str) -> PreTrainedModel:
-    """The model of a folder or a Hub id, in float32 and in evaluation mode.
+    """The model in float32 and in evaluation mode.
 
     Raises:
-        TowerError: some of its weights are missing, which transformers would draw at random.
+        TowerError: some weights are missing; transformers would initialise them at random.
     """
     with quiet_transformers():
         lm, loading = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
@@ -62,16 +66,25 @@ def _open(folder: str) -> PreTrainedModel:
     return lm.eval()
 
 
-def load_language_tower(name: str, dtype: torch.dtype = torch.float32, quantize: bool = False) -> LanguageTower:
-    """Open a frozen causal language model by folder, packaged name or Hub id.
+def load_language_tower(
+    name: str,
+    dtype: torch.dtype = torch.float32,
+    quantize: bool = False,
+    how: Tuned = "frozen",
+    lora: LoraConfig | None = None,
+) -> LanguageTower:
+    """Open a causal language model by folder, packaged name or Hub id.
 
     Args:
-        name: a folder in transformers' convention, a packaged name or a Hub id.
-        dtype: number type of the arithmetic.
-        quantize: keep its linear maps in 8 bits, all but the head.
+        name: a folder in transformers' format, a packaged name or a Hub id.
+        dtype: number type of the computation.
+        quantize: keep its linear layers, except for the output layer and low-rank updates, in 8 bits.
+        how: how it is trained; see :class:`~vislang.models.towers.tuning.TuneConfig`.
+        lora: shape of the low-rank updates, for ``how="lora"``.
 
     Raises:
-        TowerError: it was found nowhere, or is no causal language model.
+        TowerError: it was not found, or is not a causal language model.
+        UserError: it cannot be trained in this way.
     """
     packaged = PACKAGED.get(name)
     folder = name
@@ -92,18 +105,20 @@ def load_language_tower(name: str, dtype: torch.dtype = torch.float32, quantize:
     except (OSError, ValueError) as error:
         raise not_found("language model", name, error) from error
     marks = fingerprint(lm.state_dict())
+    head = lm.get_output_embeddings()
     lm = lm.to(dtype)
+    tune(lm, how, lora or LoraConfig(), f"language model {name!r}", spared=[head] if how == "lora" else [])
     if quantize:
-        head = lm.get_output_embeddings()
-        if not quantize_linears(lm, lambda linear: linear is head):
-            raise TowerError(f"language model {name!r}: has no linear maps to keep in 8 bits. Set quantize to false.")
-    return LanguageTower(name, marks, FrozenCausalLM(lm), tokenizer, quantize)
+        whole = {head, *updates_of(lm)}
+        if not quantize_linears(lm, lambda linear: linear in whole):
+            raise TowerError(f"language model {name!r}: has no linear layers to quantize. Set quantize to false.")
+    return LanguageTower(name, marks, CausalLM(lm, how != "frozen", dtype), tokenizer, quantize)
 
 
 def _converted_gguf(weights: Path) -> Path:
-    """The model of a GGUF file as a folder of safetensors in the cache, converted by the first call.
+    """Convert the model of a GGUF file to a folder of safetensors in the cache, once.
 
-    Opening the GGUF takes about 25 s, the converted folder less than one.
+    Opening a GGUF takes about 25 s; opening the converted folder takes less than 1 s.
     """
     stamp = weights.stat()
     folder = cache_folder("towers") / f"{weights.stem}-{stamp.st_size}-{int(stamp.st_mtime)}"
@@ -113,13 +128,19 @@ def _converted_gguf(weights: Path) -> Path:
     with quiet_transformers():
         tokenizer = AutoTokenizer.from_pretrained(**source)
         quantized = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
-    # transformers cannot save a model that it read from GGUF, so its weights are moved into a new one.
+    # transformers cannot save a model that it read from GGUF, so the weights are copied to a new model.
     settings = {k: v for k, v in quantized.config.to_dict().items() if k != "quantization_config"}
     fresh: PreTrainedModel = AutoModelForCausalLM.from_config(AutoConfig.for_model(**settings), dtype=torch.float32)
     fresh.load_state_dict(quantized.state_dict())
-    unfinished = Path(tempfile.mkdtemp(dir=folder.parent, prefix="unfinished-"))
-    fresh.save_pretrained(unfinished)
-    tokenizer.save_pretrained(unfinished)
+    with writing(folder.parent):
+        unfinished = Path(tempfile.mkdtemp(dir=folder.parent, prefix="unfinished-"))
+        try:
+            with system_errors(folder):
+                fresh.save_pretrained(unfinished)
+                tokenizer.save_pretrained(unfinished)
+        except BaseException:
+            shutil.rmtree(unfinished)
+            raise
     try:
         os.replace(unfinished, folder)
     except OSError:
