@@ -16,6 +16,7 @@ from vislang.prompt import Prompts
 if TYPE_CHECKING:
     # torch takes seconds to import, and commands without a model do not need it.
     import PIL.Image
+    import torch
     from torch import Tensor, nn
 
 Progress = Callable[[int, int], None]
@@ -29,10 +30,15 @@ class Trainable(Protocol):
     :class:`~vislang.models.base.TrainableModel` has defaults for the methods that most models do not need.
     """
 
-    collate: Callable[[Sequence[Example], int], Any]
+    collate: Callable[..., Any]
+    needs_whole_batch: bool
 
     def __call__(self, batch: Any) -> dict[str, Tensor]:
         """The losses of a batch by name: scalars whose sum is minimised."""
+        ...
+
+    def loss_counts(self, batch: Any) -> Mapping[str, int | None]:
+        """How many items each loss of a batch is a mean over; None for a sum."""
         ...
 
     def prepare(self, examples: Sequence[Example], progress: Progress | None = None) -> int:
@@ -55,12 +61,36 @@ class Trainable(Protocol):
         """Whether weight decay applies to a parameter."""
         ...
 
+    def is_hidden_matrix(self, name: str, parameter: Tensor) -> bool:
+        """Whether a parameter is the matrix of a hidden linear layer, which Muon may update."""
+        ...
+
+    def recompute_activations(self) -> None:
+        """From now on keep only the inputs of blocks for the backward pass (gradient checkpointing)."""
+        ...
+
     def after_step(self) -> None:
         """Called after each optimizer step."""
         ...
 
-    def diagnostics(self) -> dict[str, float]:
+    def diagnostics(self) -> dict[str, float | Tensor]:
         """Quantities to log during training, by name."""
+        ...
+
+    def check(self, diagnostics: Mapping[str, float], updates: int) -> None:
+        """Called with the diagnostics of a step; raises an error where training should stop."""
+        ...
+
+    def repeated_blocks(self) -> list[nn.Module]:
+        """The blocks that the model repeats, an inner one before the one that it is in."""
+        ...
+
+    def frozen_towers(self) -> list[nn.Module]:
+        """Frozen parts that may be large."""
+        ...
+
+    def run_uniformly(self) -> None:
+        """From now on run the same blocks equally often for any batch."""
         ...
 
     def trainable_state(self) -> dict[str, Tensor]:
@@ -88,12 +118,13 @@ class ModelRecipe(ABC):
     """The settings of a model in a recipe: a dataclass that can build the model."""
 
     @abstractmethod
-    def build(self) -> Any:
-        """The untrained model."""
+    def build(self, device: torch.device | str = "cpu") -> Any:
+        """The untrained model, on the host; ``device`` is where it will run, which decides what ``dtype: auto`` is."""
 
     @abstractmethod
-    def open(self, folder: Path) -> Any:
-        """The trained model of a run, from the folder that its ``save`` wrote, with the settings of this recipe."""
+    def open(self, folder: Path, device: torch.device | str = "cpu") -> Any:
+        """The trained model of a run, from the folder that its ``save`` wrote, with the settings of this recipe; on the
+        host, see :meth:`build`."""
 
 
 @runtime_checkable

@@ -40,12 +40,15 @@ VERBS: dict[str, tuple[str, str, str]] = {
 
 
 _ELSEWHERE = "Choose a folder that you may write to (VISLANG_CACHE sets the cache folder)."
+_SPACE = "Free some space, or choose a folder on another disk."
 _REMEDIES = {
-    errno.ENOSPC: "Free some space, or choose a folder on another disk.",
-    errno.EDQUOT: "Free some space, or choose a folder on another disk.",
+    errno.ENOSPC: _SPACE,
+    errno.EDQUOT: _SPACE,
+    errno.EFBIG: _SPACE,
     errno.EROFS: _ELSEWHERE,
     errno.EACCES: _ELSEWHERE,
     errno.EPERM: _ELSEWHERE,
+    errno.ENAMETOOLONG: "Choose a shorter name.",
 }
 """What a user can do about errors of the operating system."""
 

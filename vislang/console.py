@@ -72,7 +72,7 @@ class TrainingMonitor:
     """Shows training: a bar with loss and ETA on a terminal, lines elsewhere.
 
     Args:
-        steps: in all.
+        steps: in all; 0 where :meth:`expect` will say.
         log_every: steps between lines where there is no terminal.
     """
 
@@ -94,6 +94,12 @@ class TrainingMonitor:
     def __exit__(self, *exception: Any) -> None:
         if self._bars is not None:
             self._bars.stop()
+
+    def expect(self, steps: int) -> None:
+        """Set the number of steps, if it was not known at the start."""
+        self._steps = steps
+        if self._bars is not None:
+            self._bars.update(self._task, total=steps)
 
     def step(self, step: int, row: dict[str, Any]) -> None:
         """After each step."""

@@ -10,7 +10,7 @@ from tests.models.test_vilbert_pretraining import COLOURS, picture
 from vislang.cli import main
 from vislang.models.regions.readers import RegionsConfig
 from vislang.models.regions.sources import ClusteredRegions
-from vislang.train import loop
+from vislang.train.checkpoint import Checkpoints
 from vislang.train.log import read_metrics
 from vislang.train.schedule import StopAndGo
 
@@ -76,16 +76,17 @@ def whole_and_resumed(recipe: Path, folder: Path, monkeypatch) -> tuple[Path, Pa
     """The folders of a run, and of one that is killed at its first checkpoint and then resumed."""
     whole, cut = folder / "whole", folder / "cut"
     assert main(["train", str(recipe), "--out", str(whole)]) == 0
-    save = loop.save_checkpoint
+    save = Checkpoints.save
 
-    def save_and_die(*arguments):
-        save(*arguments)
+    def save_and_die(checkpoints, *arguments):
+        save(checkpoints, *arguments)
+        checkpoints.wait()
         raise RuntimeError("killed")
 
-    monkeypatch.setattr(loop, "save_checkpoint", save_and_die)
+    monkeypatch.setattr(Checkpoints, "save", save_and_die)
     with pytest.raises(RuntimeError, match="killed"):
         main(["train", str(recipe), "--out", str(cut)])
-    monkeypatch.setattr(loop, "save_checkpoint", save)
+    monkeypatch.setattr(Checkpoints, "save", save)
     assert main(["train", str(recipe), "--resume", str(cut)]) == 0
     return whole, cut
 
@@ -358,7 +359,7 @@ def test_careless_evaluation(folder, towers, tmp_path_factory, arguments, messag
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["--train.stop_and_go=true", "--train.eval_every=0"], "stop_and_go goes by scores on examples held out"),
+        (["--train.stop_and_go=true", "--train.eval_every=0"], "stop_and_go goes by scores on held-out examples"),
         (["--model.streams.width=33"], "width 33 is not a multiple of 2 heads"),
         (["--model.streams.single_stream=true", "--model.streams.width=64"], "single_stream: all widths must be equal"),
         (["--data=nothing"], "nothing: no such source. A source is"),

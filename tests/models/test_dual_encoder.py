@@ -1,12 +1,9 @@
-"""The contrastive pair: its loss by hand, equal results with chunks and processes, training, saving."""
+"""The contrastive pair: its loss by hand, equal results with chunks, training, saving."""
 
 import math
-import os
-import socket
 
 import pytest
 import torch
-import torch.multiprocessing as processes
 
 from tests.models.test_vilbert_pretraining import COLOURS, pair_of, picture
 from vislang.document import Document
@@ -18,7 +15,6 @@ from vislang.models.dual_encoder.model import (
     DualEncoderRecipe,
     UnknownWords,
     contrastive_loss,
-    gathered,
 )
 from vislang.models.loading import load
 from vislang.models.regions.readers import RegionsConfig
@@ -228,47 +224,6 @@ def test_a_saved_model_embeds_alike(towers, pairs, tmp_path):
     fresh.load_extra_state(model.extra_state())
     fresh.load_trainable_state(model.trainable_state())
     torch.testing.assert_close(fresh.eval().embed(documents), before)
-
-
-def _items(rank: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    generator = torch.Generator().manual_seed(rank)
-    count = 3 + rank
-    images = torch.randn(count, 8, generator=generator)
-    texts = torch.randn(count - 1, 8, generator=generator)
-    belong = torch.zeros(count, count - 1, dtype=torch.bool)
-    belong[torch.arange(count), torch.arange(count) % (count - 1)] = True
-    return images, texts, belong
-
-
-def _on_one_of_two(rank: int, port: int, folder: str) -> None:
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    torch.distributed.init_process_group("gloo", rank=rank, world_size=2)
-    images, texts, belong = _items(rank)
-    images.requires_grad_()
-    losses = contrastive_loss(*gathered(images, texts, belong), torch.tensor(3.0))
-    total = torch.stack(list(losses.values())).sum()
-    total.backward()
-    # Averaged over processes, as distributed training does.
-    torch.save({"loss": total.detach(), "gradient": images.grad / 2}, f"{folder}/{rank}.pt")
-    torch.distributed.destroy_process_group()
-
-
-def test_two_processes_contrast_with_the_items_of_both(tmp_path):
-    """Unequal counts; loss and gradients are those of one process with all items."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    processes.spawn(_on_one_of_two, (port, str(tmp_path)), nprocs=2)
-    parts = [_items(rank) for rank in range(2)]
-    images = torch.cat([part[0] for part in parts]).requires_grad_()
-    belong = torch.block_diag(*(part[2].float() for part in parts)).bool()
-    losses = contrastive_loss(images, torch.cat([part[1] for part in parts]), belong, torch.tensor(3.0))
-    total = torch.stack(list(losses.values())).sum()
-    total.backward()
-    found = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
-    for result in found:
-        torch.testing.assert_close(result["loss"], total.detach())
-    torch.testing.assert_close(torch.cat([result["gradient"] for result in found]), images.grad)
 
 
 def test_the_temperature_has_a_floor():

@@ -89,7 +89,7 @@ def test_search_and_classes(trained, pairs, tmp_path, capsys):  # noqa: F811
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["search", "MODEL", "x", "EMPTY"], "nothing usable in it"),
+        (["search", "MODEL", "x", "EMPTY"], "contains no media or text files"),
         (["search", "MODEL", " ", "PICTURES"], "the search text is empty"),
         (["search", "MODEL", "x", "PICTURES", "--top", "0"], "--top is 0; it must be at least 1"),
         (["classify", "MODEL", "PICTURES", "--labels", "one"], "two or more labels"),

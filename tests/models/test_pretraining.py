@@ -215,7 +215,7 @@ def test_a_run_over_two_streams_resumes_bit_for_bit(pretraining, tmp_path, capsy
     # Cut the run to its second checkpoint, as after a kill, and resume with workers.
     assert main(["train", str(pretraining), "--out", str(stopped)]) == 0
     for path in sorted((stopped / "checkpoints").iterdir())[-1:]:
-        (path / "state.pt").unlink()
+        (path / "state.json").unlink()
     assert main(["train", str(pretraining), "--resume", str(stopped), "--train.workers", "1"]) == 0
     weights = "model/model.safetensors"
     assert (stopped / weights).read_bytes() == (whole / weights).read_bytes()

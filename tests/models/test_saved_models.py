@@ -19,7 +19,13 @@ from vislang.document import Document, Image
 from vislang.example import Example
 from vislang.models.loading import current_path
 from vislang.models.regions.readers import RegionsConfig
+from vislang.recipe import recipe_of
+from vislang.train.checkpoint import Checkpoints
 from vislang.train.log import read_metrics
+from vislang.train.optimizer import Optimizer
+from vislang.train.parallel import Engine
+from vislang.train.processes import Processes
+from vislang.train.state import restore
 
 SAVED = Path(__file__).parent.parent / "saved"
 EXPECTED = json.loads((SAVED / "expected.json").read_text())
@@ -128,4 +134,27 @@ def test_a_run_that_was_killed_is_resumed(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "stopped")
     assert main(["train", f"{name}.yaml", "--resume", name]) == 0
     found = {str(row["step"]): row["loss"] for row in read_metrics(Path(name) / "metrics.jsonl") if "loss" in row}
-    assert found == pytest.approx(EXPECTED[f"run {name}"], rel=1e-3)
+    expected = EXPECTED[f"run {name}"]
+    assert found.keys() == expected.keys()
+    if name == "data2vec":
+        # Since then masks are drawn for each example on its own: what follows the checkpoint sees others.
+        expected = {step: loss for step, loss in expected.items() if int(step) <= 4}
+        found = {step: found[step] for step in expected}
+    assert found == pytest.approx(expected, rel=1e-3)
+
+
+def test_model_and_moments_of_an_old_checkpoint_are_read(tmp_path):
+    """Every tensor of the file; a step of data2vec after it cannot be compared, see above."""
+    written = torch.load(SAVED / "stopped/data2vec/checkpoints/step-00000004/state.pt", weights_only=True)
+    recipe, _ = recipe_of(json.loads((SAVED / "stopped/data2vec/run.json").read_text())["recipe"])
+    model = recipe.model.build()
+    saved = Checkpoints(SAVED / "stopped" / "data2vec" / "checkpoints").latest()
+    model.load_extra_state(saved.values["extra"])
+    optimizer = Optimizer(model, recipe.train)
+    restore(saved, Engine(model, Processes()), optimizer, torch.device("cpu"), recipe.train)
+    assert (saved.step, model.model.updates) == (4, 4)
+    for tensor_name, tensor in model.trainable_state().items():
+        assert torch.equal(tensor, written["model"][tensor_name]), tensor_name
+    sums = sorted(float(moments["exp_avg"].sum()) for moments in optimizer.state().values())
+    assert sums == sorted(float(moments["exp_avg"].sum()) for moments in written["optimizer"]["state"].values())
+    assert torch.equal(torch.get_rng_state(), written["random"]["torch"])

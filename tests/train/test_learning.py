@@ -7,9 +7,10 @@ from vislang.evaluate.evaluation import evaluate
 from vislang.models.flamingo.config import FlamingoConfig
 from vislang.models.flamingo.model import FlamingoRecipe
 from vislang.tasks.catalogue import open_task
+from vislang.train.batches import Stream
 from vislang.train.config import TrainConfig
 from vislang.train.log import read_metrics
-from vislang.train.loop import Stream, train
+from vislang.train.loop import train
 
 
 class Silent:

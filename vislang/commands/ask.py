@@ -55,6 +55,7 @@ class Ask:
         length_penalty: beams are ranked by log-likelihood / length ** PENALTY
         returns: number of answers, printed one per line
         stop: text that ends an answer
+        device: where the model runs: auto, cpu, cuda or mps
         drop_examples: if the prompt is too long, drop its first examples
     """
 
@@ -73,6 +74,7 @@ class Ask:
     length_penalty: float = 1.0
     returns: int = 1
     stop: list[str] = repeated("TEXT")
+    device: str = "auto"
     drop_examples: bool = False
 
     def run(self) -> int:
@@ -91,10 +93,11 @@ class Ask:
         from vislang.capabilities import Decides, Generates
         from vislang.models.flamingo.decoding import Decoding
         from vislang.models.loading import load
+        from vislang.train.device import device_of
 
         settings = {field.name: getattr(self, field.name) for field in fields(Decoding)}
         decoding = Decoding(**{**settings, "stop": tuple(self.stop)})
-        model = load(self.model)
+        model = load(self.model, device_of(self.device))
         if isinstance(model, Generates):
             if self.head is not None:
                 raise UserError(f"--head: {self.model} generates text and has no heads. Leave --head out.")

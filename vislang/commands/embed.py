@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from vislang.console import console, reporting
 from vislang.data.problems import Problem, must_be_good
 from vislang.errors import UserError
 from vislang.example import Example
+from vislang.files import whole_file
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class Embed:
         files: files, folders, JSON Lines files, or names of data sets
         out: Parquet file to write
         batch_size: number of files that are embedded at once
+        device: where the model runs: auto, cpu, cuda or mps
         skip_bad_records: skip bad files and count them
     """
 
@@ -33,6 +34,7 @@ class Embed:
     files: list[str] = positional()
     out: Path = Path("embeddings.parquet")
     batch_size: int = 64
+    device: str = "auto"
     skip_bad_records: bool = False
 
     def run(self) -> int:
@@ -53,8 +55,9 @@ class Embed:
             raise UserError(f"{', '.join(self.files)}: no usable files.")
         from vislang.capabilities import Embeds
         from vislang.models.loading import load
+        from vislang.train.device import device_of
 
-        model = load(self.model)
+        model = load(self.model, device_of(self.device))
         if not isinstance(model, Embeds):
             raise UserError(f"{self.model}: a {type(model).__name__} gives no vectors.")
         with reporting("embedding") as report:
@@ -71,6 +74,5 @@ class Embed:
 
         column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])
         table = pa.table({"name": pa.array(names), "vector": column})
-        unfinished = self.out.with_name(f".{self.out.name}.unfinished")
-        pyarrow.parquet.write_table(table.replace_schema_metadata({"vislang.model": self.model}), unfinished)
-        os.replace(unfinished, self.out)
+        with whole_file(self.out) as unfinished:
+            pyarrow.parquet.write_table(table.replace_schema_metadata({"vislang.model": self.model}), unfinished)

@@ -31,6 +31,7 @@ class Evaluate:
         data: the folder of the benchmark named by --task; or, without --task, a JSON Lines file
         split: split to evaluate
         head: which of the model's heads decides, if several could
+        device: where the model runs: auto, cpu, cuda or mps
         way: how to answer, if the model has several ways
         regions: region files, for a model that was trained on region files
         shortlist: for retrieval: a dual encoder that chooses which pairs are scored
@@ -53,6 +54,7 @@ class Evaluate:
     data: str | None = None
     split: str | None = None
     head: str | None = None
+    device: str = "auto"
     way: Literal["generate", "rank", "decide", "match", "embed"] | None = None
     regions: str | None = None
     shortlist: str | None = None
@@ -89,9 +91,10 @@ class Evaluate:
             return few_shot.run(task, examples, bad)
         from vislang.evaluate.evaluation import evaluate, must_have_way, way_of
         from vislang.models.loading import load
+        from vislang.train.device import device_of
 
         examples = task.subset(examples, self.limit, self.seed)
-        shortlist = None if self.shortlist is None else load(self.shortlist)
+        shortlist = None if self.shortlist is None else load(self.shortlist, device_of(self.device))
         model = self._opened_model()
         way = self.way or way_of(model, task)
         must_have_way(model, task, way)
@@ -171,12 +174,14 @@ class Evaluate:
 
     def _opened_model(self) -> Any:
         from vislang.models.loading import load
+        from vislang.train.device import device_of
 
+        device = device_of(self.device)
         if self.regions is None:
-            return load(self.model)
+            return load(self.model, device)
         from vislang.models.regions.readers import RegionsConfig
 
-        return load(self.model, regions=RegionsConfig(tower=None, files=self.regions))
+        return load(self.model, device, regions=RegionsConfig(tower=None, files=self.regions))
 
     def _about(self, bad: int) -> dict[str, Any]:
         """The options that ``results.json`` records."""

@@ -23,6 +23,7 @@ class Explain:
         image: path of an image
         text: a question, a caption, or a referring expression
         head: which of the model's heads decides, if it has several
+        device: where the model runs: auto, cpu, cuda or mps
         out: HTML page to write
     """
 
@@ -31,6 +32,7 @@ class Explain:
     text: str = positional()
     head: str | None = None
     out: Path = Path("explain.html")
+    device: str = "auto"
 
     def run(self) -> int:
         """Write the page and print the answer; returns 0.
@@ -46,8 +48,9 @@ class Explain:
         from vislang.capabilities import Explains
         from vislang.evaluate.explain_page import write_explanation
         from vislang.models.loading import load
+        from vislang.train.device import device_of
 
-        model = load(self.model)
+        model = load(self.model, device_of(self.device))
         if not isinstance(model, Explains):
             raise UserError(f"{self.model}: a {type(model).__name__} has no co-attention. Give a ViLBERT.")
         head = head_of(model, self.model, self.head)

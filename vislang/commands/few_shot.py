@@ -31,6 +31,7 @@ from vislang.models.loading import load
 from vislang.runs.folder import environment, versions
 from vislang.tasks.few_shot import split_own_file
 from vislang.tasks.task import Task
+from vislang.train.device import device_of
 
 OWN_QUERIES = 500
 """Most queries that are taken from a user's own file without ``--limit``."""
@@ -58,6 +59,7 @@ class FewShot:
     report: Path | None
     out: Path | None
     json: bool
+    device: str
 
     def __post_init__(self):
         self.settings()
@@ -85,8 +87,9 @@ class FewShot:
                 "examples without images). Give smaller numbers, or more records."
             )
         # The selector is small: its mistakes should not cost the time of opening the model.
-        selector = None if self.selector is None else load(self.selector)
-        model = load(self.model)
+        device = device_of(self.device)
+        selector = None if self.selector is None else load(self.selector, device)
+        model = load(self.model, device)
         if self.orders > 1 and way_of(model, task) != "rank":
             raise UserError(f"--orders: answers to {task.name} are generated; only ranked answers can be averaged.")
         points, others = measure(model, task, support, queries, settings, self.seeds, selector, reporting)

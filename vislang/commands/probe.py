@@ -27,6 +27,7 @@ class Probe:
         task: a task with labels (vislang tasks lists them), or a JSON Lines file with labels
         encoder: for data2vec: probe the student's or the teacher's features
         baselines: also probe raw inputs, and report the most frequent label
+        device: where the model runs: auto, cpu, cuda or mps
         json: print one JSON object
     """
 
@@ -34,6 +35,7 @@ class Probe:
     task: str = required()
     encoder: Literal["student", "teacher"] = "student"
     baselines: bool = False
+    device: str = "auto"
     json: bool = False
 
     def run(self) -> int:
@@ -45,13 +47,16 @@ class Probe:
         from vislang.models.loading import load
         from vislang.tasks.catalogue import open_task
         from vislang.tasks.probes import ProbeTask, as_probe
+        from vislang.train.device import device_of
+
+        device = device_of(self.device)
 
         opened = open_task(self.task)
         task = opened if isinstance(opened, ProbeTask) else as_probe(opened)
         documents = [item.prompt for item in task.items]
         rows: dict[str, dict[str, Probed]] = {}
         for source in self.models:
-            model = load(source)
+            model = load(source, device)
             with reporting("embedding") as progress:
                 features = frozen_features(model, documents, self.encoder, progress)
             rows[source] = both_probes(features, task)

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from vislang.commands.ask import checked
 from vislang.commands.options import positional
-from vislang.console import console, reporting
+from vislang.console import console, messages, reporting
 from vislang.data.problems import DataError, Problem
 from vislang.document import Image
 from vislang.errors import UserError
@@ -26,6 +26,7 @@ class Search:
         text: the text to search for
         images: images, folders, JSON Lines files, or names of data sets
         top: number of images to print
+        device: where the model runs: auto, cpu, cuda or mps
         json: print one JSON list
     """
 
@@ -33,6 +34,7 @@ class Search:
     text: str = positional()
     images: list[str] = positional()
     top: int = 5
+    device: str = "auto"
     json: bool = False
 
     def run(self) -> int:
@@ -40,7 +42,7 @@ class Search:
         if self.top < 1:
             raise UserError(f"--top is {self.top}; it must be at least 1.")
         text = checked(self.text, "the search text")
-        model, images = opened(self.model, self.images)
+        model, images = opened(self.model, self.images, self.device)
         scores = model.match_all(images, [text])[:, 0]
         order = scores.argsort(descending=True)[: self.top].tolist()
         found = [{"image": images[n].name, "score": round(scores[n].item(), 4)} for n in order]
@@ -65,6 +67,7 @@ class Classify:
         images: images, folders, JSON Lines files, or names of data sets
         labels: possible labels with commas between them
         template: text that a label is put into, such as "a photo of a {}"
+        device: where the model runs: auto, cpu, cuda or mps
         json: print one JSON object per line
     """
 
@@ -72,6 +75,7 @@ class Classify:
     images: list[str] = positional()
     labels: str = ""
     template: str = "{}"
+    device: str = "auto"
     json: bool = False
 
     def run(self) -> int:
@@ -81,7 +85,7 @@ class Classify:
             raise UserError("--labels: give two or more labels with commas between them.")
         if self.template.count("{}") != 1:
             raise UserError(f"--template {self.template!r}: write {{}} once, in the position of the label.")
-        model, images = opened(self.model, self.images)
+        model, images = opened(self.model, self.images, self.device)
         scores = model.match_all(images, [self.template.replace("{}", label) for label in labels])
         best = scores.argmax(dim=-1).tolist()
         if self.json:
@@ -99,7 +103,7 @@ class Classify:
         return 0
 
 
-def opened(source: str, files: Sequence[str]) -> tuple[Any, list[Image]]:
+def opened(source: str, files: Sequence[str], device: str = "auto") -> tuple[Any, list[Image]]:
     """A model that compares images with texts, and the images of several sources.
 
     Raises:
@@ -114,15 +118,16 @@ def opened(source: str, files: Sequence[str]) -> tuple[Any, list[Image]]:
         for example in load_source(file, problems=problems, targets=False):
             images |= dict.fromkeys(medium for medium in example.media if isinstance(medium, Image))
     for problem in problems:
-        console.print(f"skipped: {problem}", markup=False)
+        messages.print(f"skipped: {problem}", markup=False)
     if not images:
         raise DataError(f"{', '.join(files)}: no images found.")
     from vislang.capabilities import Matches
     from vislang.document import Document
     from vislang.example import Example
     from vislang.models.loading import load
+    from vislang.train.device import device_of
 
-    model: Any = load(source)
+    model: Any = load(source, device_of(device))
     if not isinstance(model, Matches):
         raise UserError(
             f"{source}: a {type(model).__name__} cannot compare images with texts. Give a dual encoder or a ViLBERT."

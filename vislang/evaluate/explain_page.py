@@ -11,6 +11,7 @@ from torch import Tensor
 from vislang.boxes import Box
 from vislang.capabilities import CoAttention, Explained
 from vislang.evaluate.page import data_url, template
+from vislang.files import write_text
 
 SIDE = 448
 """Longer side of the image on the page, in pixels."""
@@ -56,7 +57,7 @@ def write_explanation(path: Path, picture: Pillow.Image, text: str, explained: E
         number=f"{prediction.answer:.3f}" if isinstance(prediction.answer, float) else "",
         blocks=[_block(explained, block) for block in explained.blocks],
     )
-    path.write_text(page, encoding="utf-8")
+    write_text(path, page)
     return path
 
 

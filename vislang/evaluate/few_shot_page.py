@@ -9,6 +9,7 @@ from typing import Any
 from vislang.evaluate.few_shot import Point, selection
 from vislang.evaluate.page import template
 from vislang.evaluate.plots import shots_plot
+from vislang.files import write_text
 from vislang.metrics.figure import Figure, Figures, figures_as_json, metric, show
 
 
@@ -59,7 +60,7 @@ def write_few_shot_page(
         command=command,
         versions=versions,
     )
-    path.write_text(page, encoding="utf-8")
+    write_text(path, page)
 
 
 def _ends(figure: Figure) -> tuple[float, float, float]:

@@ -11,6 +11,7 @@ import torch
 
 from vislang.capabilities import Generates, Scores
 from vislang.example import Example, reference_text
+from vislang.nn.device import to_device
 
 
 @torch.no_grad()
@@ -25,10 +26,9 @@ def held_out_losses(model: Any, examples: Sequence[Example], batch_size: int) ->
     sums: dict[str, float] = defaultdict(float)
     for number, start in enumerate(range(0, len(examples), batch_size)):
         part = examples[start : start + batch_size]
-        losses = model(model.collate(part, number))
-        seen = {name: value.item() for name, value in losses.items()} | model.diagnostics()
-        for name, value in seen.items():
-            sums[name] += value * len(part) / len(examples)
+        losses = model(to_device(model.collate(part, number), model.device))
+        for name, value in {**losses, **model.diagnostics()}.items():
+            sums[name] += float(value) * len(part) / len(examples)
     return dict(sums)
 
 
@@ -40,7 +40,7 @@ def loss_per_token(model: Any, examples: Sequence[Example], blind: bool = False,
         for start in range(0, len(seen), batch_size):
             batch = model.collate(seen[start : start + batch_size], 0)
             targets = int((batch.targets >= 0).sum())
-            total += targets * sum(float(loss) for loss in model(batch).values())
+            total += targets * sum(float(loss) for loss in model(to_device(batch, model.device)).values())
             count += targets
     return total / max(1, count)
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from vislang.evaluate.evaluation import Evaluation
 from vislang.example import Prediction
+from vislang.files import write_text
 from vislang.tasks.task import Task
 
 PREDICTIONS, RESULTS = "predictions.jsonl", "results.json"
@@ -44,6 +44,4 @@ def write_results(folder: Path, values: Mapping[str, Any]) -> None:
 
 def _write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    unfinished.write_text(text, encoding="utf-8")
-    os.replace(unfinished, path)
+    write_text(path, text)

@@ -16,6 +16,7 @@ from vislang.evaluate.plots import gates_plot, line_plot
 from vislang.evaluate.revealed import revealed_of
 from vislang.evaluate.tables import figure_rows, loss_rows
 from vislang.example import Example
+from vislang.files import write_text
 from vislang.metrics.figure import metric
 from vislang.train.log import read_metrics
 
@@ -72,7 +73,7 @@ def write_run_page(
         **provenance(run),
     )
     path = folder / "report.html"
-    path.write_text(page, encoding="utf-8")
+    write_text(path, page)
     return path
 
 

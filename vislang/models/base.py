@@ -20,23 +20,38 @@ from torch import Tensor, nn
 from vislang.capabilities import Progress
 from vislang.errors import UserError
 from vislang.example import Example
+from vislang.files import whole_file, write_text
 from vislang.models.loading import current_settings
 from vislang.models.settings import Settings, settings_of
+from vislang.nn.recompute import Recomputable
+from vislang.nn.transformer import EncoderBlock
 
 
 class TrainableModel(nn.Module):
     """A model for :mod:`vislang.train`, with defaults for the methods that most models do not need.
 
     Attributes:
-        collate: turns examples and a seed into a batch of tensors, with the ``names`` of the examples. Everything
-            random in a batch depends only on the seed. It must be picklable, because worker processes run it.
+        collate: (examples, seed, number of the first example) -> a batch of tensors on the host, with the ``names`` of
+            the examples. Whatever is random in an example follows from the seed and the number of the example, so that
+            a batch can be made in parts. An object that can be pickled, since worker processes run it.
+        needs_whole_batch: whether a loss compares the examples of a batch with each other, so that it cannot be put
+            together from the losses of parts of the batch.
     """
 
-    collate: Callable[[Sequence[Example], int], Any]
+    collate: Callable[..., Any]
+    needs_whole_batch: bool = False
 
     def forward(self, batch: Any) -> dict[str, Float[Tensor, ""]]:
         """The losses of a batch by name: scalars whose sum is minimised."""
         raise NotImplementedError
+
+    def loss_counts(self, batch: Any) -> Mapping[str, int | None]:
+        """How many items (tokens, positions, examples) each loss of a batch is a mean over; None for a sum.
+
+        With these the losses of parts of a batch are put together, whether several processes or one after the other
+        compute them: a part's mean counts by its share of the items. A loss that is not named is a mean over examples.
+        """
+        return {}
 
     def prepare(self, examples: Sequence[Example], progress: Progress | None = None) -> int:
         """Compute and cache features of these examples; returns the number of media that were processed."""
@@ -52,9 +67,17 @@ class TrainableModel(nn.Module):
     def after_step(self) -> None:
         """Called after each optimizer step, for example to update a teacher."""
 
-    def diagnostics(self) -> dict[str, float]:
-        """Quantities to log during training, by name."""
+    def diagnostics(self) -> dict[str, float | Tensor]:
+        """Quantities to log during training, by name; tensors stay on the device until the log reads them."""
         return {}
+
+    def check(self, diagnostics: Mapping[str, float], updates: int) -> None:
+        """Called with the diagnostics once they are on the host; raises an error where training should stop.
+
+        Args:
+            diagnostics: by name.
+            updates: optimizer steps before the one that they are of.
+        """
 
     def rate_group(self, name: str) -> str:
         """The group of a parameter by its name; a recipe may scale the learning rate of a group."""
@@ -65,6 +88,21 @@ class TrainableModel(nn.Module):
         scalars."""
         return parameter.ndim > 1 and "embedding" not in name
 
+    def is_hidden_matrix(self, name: str, parameter: Tensor) -> bool:
+        """Whether a parameter is the matrix of a hidden linear layer, which Muon may update.
+
+        Embeddings are none, nor are the layers of a head, which give a model's output (Jordan et al. 2024).
+        """
+        *path, own = name.split(".")
+        hidden = own == "weight" and not {"head", "heads"} & set(path)
+        return hidden and isinstance(self.get_submodule(".".join(path)), nn.Linear)
+
+    def recompute_activations(self) -> None:
+        """From now on keep only the inputs of blocks for the backward pass, and compute what is inside them again."""
+        for module in self.modules():
+            if isinstance(module, Recomputable):
+                module.recompute = True
+
     def parameter_groups(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
         """The named parameters that are trained, by :meth:`rate_group`."""
         groups: dict[str, list[tuple[str, nn.Parameter]]] = {}
@@ -72,6 +110,19 @@ class TrainableModel(nn.Module):
             if parameter.requires_grad:
                 groups.setdefault(self.rate_group(name), []).append((name, parameter))
         return groups
+
+    def repeated_blocks(self) -> list[nn.Module]:
+        """The blocks that the model repeats, each called as a module: what is sharded, compiled or recomputed one at a
+        time. A block inside of another comes before it."""
+        return [module for module in self.modules() if isinstance(module, EncoderBlock)]
+
+    def frozen_towers(self) -> list[nn.Module]:
+        """Frozen parts that may be large: pretrained models that this one stands on."""
+        return []
+
+    def run_uniformly(self) -> None:
+        """From now on run the same blocks equally often for any batch, though less might do: each process of several
+        gathers the shards of a block when it runs it, which all have to do together."""
 
     def trainable_state(self) -> dict[str, Tensor]:
         """The tensors of the model that a checkpoint must contain, by name."""
@@ -148,17 +199,19 @@ def write_model(
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "model.safetensors"
     if state is None:
-        safetensors.torch.save_model(model, str(file), metadata={"format": "pt"})
+        with whole_file(file) as unfinished:
+            safetensors.torch.save_model(model, str(unfinished), metadata={"format": "pt"})
         state = safetensors.torch.load_file(file)
     else:
         state = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-        safetensors.torch.save_file(state, file, metadata={"format": "pt"})
+        with whole_file(file) as unfinished:
+            safetensors.torch.save_file(state, unfinished, metadata={"format": "pt"})
     config = {
         "model": f"{type(model).__module__}.{type(model).__name__}",
         "weights_sha256": fingerprint(state),
         **settings,
     }
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    write_text(folder / "config.json", json.dumps(config, indent=2) + "\n")
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -204,4 +257,8 @@ def fill_model(model: nn.Module, folder: Path) -> None:
     try:
         safetensors.torch.load_model(model, folder / "model.safetensors")
     except RuntimeError as error:
-        raise UserError(f"{folder}: the weights do not fit the config. {error}") from None
+        faults = [line.strip().rstrip(".") for line in str(error).splitlines()[1:]]
+        more = f"; and {len(faults) - 3} more" if len(faults) > 3 else ""
+        raise UserError(
+            f"{folder}: the weights do not fit the config: {'; '.join(faults[:3])}{more}. Copy both files again."
+        ) from None

@@ -1,7 +1,8 @@
 """Random masks over tokens, patches and frames, for masked prediction.
 
-Each function uses a generator that the caller seeds, so the same seed masks the same positions. A mask is never empty
-and never covers everything.
+Each function uses a generator that the caller seeds, so the same seed masks the same positions. A batch is masked
+example by example (:func:`generator_of`), so a mask does not depend on the other examples. A mask is never empty and
+never covers everything.
 """
 
 from __future__ import annotations
@@ -12,6 +13,16 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
+
+
+def generator_of(seed: int, number: int) -> torch.Generator:
+    """The source of randomness of one example of a batch, whatever the other examples are.
+
+    Args:
+        seed: of the batch.
+        number: of the example in the batch, counted from 0; below 1,000,003.
+    """
+    return torch.Generator().manual_seed((seed * 1_000_003 + number) % 2**63)
 
 
 class MaskedTokens(NamedTuple):

@@ -15,6 +15,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from vislang.errors import UserError
+from vislang.files import write_text
 
 PACKAGES = ("vislang", "torch", "transformers", "tokenizers", "safetensors", "numpy", "pillow")
 LOCK = "run.lock"
@@ -101,13 +102,6 @@ def environment() -> dict[str, Any]:
 def write_json(path: Path, value: Any) -> None:
     """Write JSON atomically."""
     write_text(path, json.dumps(value, indent=2, default=str) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically."""
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    unfinished.write_text(text, encoding="utf-8")
-    os.replace(unfinished, path)
 
 
 def read_json(path: Path) -> Any:

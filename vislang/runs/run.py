@@ -1,39 +1,54 @@
-"""A recipe becomes a run: its model is trained on its data and scored, and everything is written into a folder."""
+"""A recipe becomes a run: its model is trained on its data and scored, and everything is written into a folder.
+
+Of several processes all read the data, build the model and train it. The first one alone prints, writes and scores.
+"""
 
 from __future__ import annotations
 
 import importlib.util
 import json
 import time
-from dataclasses import dataclass, field
+import warnings
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
-from vislang.console import TrainingMonitor, console, reporting
+from vislang.console import TrainingMonitor, console, messages, reporting
 from vislang.errors import UserError
-from vislang.evaluate.evaluation import Evaluation
+from vislang.evaluate.evaluation import Evaluation, way_of
 from vislang.metrics.figure import SCHEMA, figures_as_json
+from vislang.nn.device import to_device
 from vislang.recipe import Recipe, recipe_of, with_current_names
 from vislang.runs.folder import environment, fresh_folder, locked, must_be_free, read_json, write_json
 from vislang.runs.scores import (
     ScoredTask,
     final_scores,
     held_out,
+    named_tasks,
     read_scores,
-    scored_tasks,
+    stream_tasks,
     watched_figures,
     watched_metric,
 )
 from vislang.runs.streams import StreamData, counts, read_streams
+from vislang.train.batches import Stream
+from vislang.train.budget import Budget
 from vislang.train.checkpoint import CheckpointError
-from vislang.train.loop import Outcome, Stream, changed_settings, train
+from vislang.train.device import device_of
+from vislang.train.freezing import freeze, trained_and_frozen
+from vislang.train.loop import Outcome, train
 from vislang.train.memory import keep_freed_memory
+from vislang.train.optimizer import Optimizer
+from vislang.train.processes import Processes, joined
+from vislang.train.state import changed_settings
 
 
 class Prepared(NamedTuple):
-    """What a run starts with: the untrained model, its data, its scored tasks, and the number of bad records."""
+    """What a run starts with: the untrained model on its device, its data, its scored tasks, and the number of bad
+    records."""
 
     model: Any
     streams: list[StreamData]
@@ -48,7 +63,7 @@ class Run:
     Attributes:
         model: as it was trained.
         streams: its data.
-        evaluations: of each of its tasks.
+        evaluations: of each of its tasks, in the process that scored them.
         metrics: what ``metrics.json`` holds.
     """
 
@@ -67,6 +82,8 @@ def run_recipe(
 ) -> Run | None:
     """Train as a recipe says, score the result, write it all into a folder.
 
+    Where torchrun or ``vislang train --devices`` started several processes, each of them calls this.
+
     Args:
         recipe: what to do.
         values: the recipe as plain values, for the record.
@@ -81,33 +98,57 @@ def run_recipe(
         UserError: the folder cannot be written, or what the recipe names does not go together.
     """
     started = time.perf_counter()
-    if resume:
-        _must_be_same_run(folder, recipe, values)
-    elif not dry_run:
-        must_be_free(folder)
-    # Whatever is wrong with the recipe shows before a folder is made or moved.
-    prepared = _prepared(recipe)
-    if dry_run:
-        _try_one_step(prepared, recipe)
-        return None
-    if not resume and (moved := fresh_folder(folder)) is not None:
-        console.print(f"the earlier run in {folder} was moved to {moved}", markup=False)
-    with locked(folder):
-        return _run(recipe, values, folder, prepared, started, resume)
+    with joined(recipe.train.hang_minutes or 30) as processes:
+        if not processes.is_first:
+            console.quiet = messages.quiet = True
+            warnings.simplefilter("ignore")
+        earlier: dict[str, Any] = {}
+        if resume:
+            earlier = processes.from_first(lambda: _recorded(folder))
+            recipe, values = _with_chosen_steps(recipe, values, earlier)
+            _must_be_same_run(folder, earlier, recipe, values)
+        elif not dry_run:
+            processes.from_first(lambda: must_be_free(folder))
+        # Whatever is wrong with the recipe shows before a folder is made or moved.
+        prepared = _prepared(recipe, processes)
+        if dry_run:
+            _try_one_step(prepared, recipe)
+            return None
+        if not resume and (moved := processes.from_first(lambda: fresh_folder(folder))) is not None:
+            console.print(f"the earlier run in {folder} was moved to {moved}", markup=False)
+        with locked(folder) if processes.is_first else nullcontext():
+            return _run(recipe, values, folder, prepared, started, resume, processes, earlier.get("time_budget"))
 
 
 def _run(
-    recipe: Recipe, values: dict[str, Any], folder: Path, found: Prepared, started: float, resume: bool
+    recipe: Recipe,
+    values: dict[str, Any],
+    folder: Path,
+    found: Prepared,
+    started: float,
+    resume: bool,
+    processes: Processes,
+    time_budget: dict[str, Any] | None,
 ) -> Run | None:
     model, streams, tasks = found.model, found.streams, found.tasks
-    record = {"schema": SCHEMA, "recipe": values, **environment(), "bad_records": found.bad_records}
-    write_json(folder / "run.json", record)
+    where = {"device": str(model.device), "processes": processes.count}
+    record = {"schema": SCHEMA, "recipe": values, **environment(), **where, "bad_records": found.bad_records}
+    if time_budget is not None:
+        record["time_budget"] = time_budget
+
+    def write_record(**more: Any) -> None:
+        record.update(more)
+        if processes.is_first:
+            write_json(folder / "run.json", record)
+
+    write_record()
     examples = [example for stream in streams for example in stream.train]
     evaluated = [e for stream in streams for e in stream.watched] + [e for task in tasks for e in task.examples]
-    with reporting("encoding media") as progress:
+    with processes.first_of_machine_first(), reporting("encoding media") as progress:
         model.prepare([*examples, *(example.without_target() for example in evaluated)], progress)
     # A resumed run is fitted as well: what its checkpoint holds then replaces what was found here.
-    model.fit(examples)
+    _fit(found, recipe)
+    write_record(parameters=_what_trains(model, recipe))
     prepared = time.perf_counter()
     several = len(streams) > 1
     trained = [
@@ -121,6 +162,15 @@ def _run(
         for stream in streams
     ]
     with TrainingMonitor(recipe.train.steps, recipe.train.log_every) as monitor:
+
+        def budgeted(budget: Budget) -> None:
+            write_record(time_budget=asdict(budget))
+            console.print(
+                f"{budget.steps:,} steps of {budget.seconds_per_step:.3g} s fit into {budget.minutes:g} minutes "
+                f"({budget.tried} were tried)"
+            )
+            monitor.expect(budget.steps)
+
         outcome = train(
             model,
             trained,
@@ -129,26 +179,31 @@ def _run(
             monitor,
             lambda: watched_figures(model, streams, recipe.train.batch_size),
             resume,
+            budgeted,
         )
-    model.save(folder / "model")
+    processes.from_first(lambda: model.save(folder / "model"))
     if outcome.interrupted:
         console.print(f"stopped after step {outcome.steps}; continue with: vislang train --resume {folder}")
         return None
-    evaluations = final_scores(model, tasks, folder)
-    metrics = {
-        **_metrics(outcome, streams, evaluations),
-        "held_out": {
-            stream: figures_as_json(figures)
-            for stream, figures in held_out(model, streams, recipe.train.batch_size).items()
-        },
-        "prepare_seconds": round(prepared - started, 1),
-        "total_seconds": round(time.perf_counter() - started, 1),
-    }
-    write_json(folder / "metrics.json", metrics)
-    console.print(f"the model is in {folder / 'model'}")
-    run = Run(model, streams, metrics, evaluations)
-    draw_report(run, folder)
-    return run
+    evaluations: dict[str, Evaluation] = {}
+
+    def score() -> dict[str, Any]:
+        evaluations.update(final_scores(model, tasks, folder))
+        metrics = {
+            **_metrics(outcome, streams, evaluations),
+            "held_out": {
+                stream: figures_as_json(figures)
+                for stream, figures in held_out(model, streams, recipe.train.batch_size).items()
+            },
+            "prepare_seconds": round(prepared - started, 1),
+            "total_seconds": round(time.perf_counter() - started, 1),
+        }
+        write_json(folder / "metrics.json", metrics)
+        console.print(f"the model is in {folder / 'model'}")
+        draw_report(Run(model, streams, metrics, evaluations), folder)
+        return metrics
+
+    return Run(model, streams, processes.from_first(score), evaluations)
 
 
 def reopened(folder: Path) -> Run:
@@ -163,7 +218,8 @@ def reopened(folder: Path) -> Run:
     recipe, _ = recipe_of(read_json(folder / "run.json")["recipe"], name=str(folder / "run.json"))
     streams, _ = read_streams(recipe)
     model = recipe.model.open(folder / "model")
-    evaluations = read_scores(scored_tasks(model, recipe, streams), folder)
+    named = named_tasks(recipe)
+    evaluations = read_scores(stream_tasks(model, streams) if named is None else named, folder)
     return Run(model, streams, read_json(folder / "metrics.json"), evaluations)
 
 
@@ -185,24 +241,55 @@ def draw_report(run: Run, folder: Path) -> None:
     console.print(f"[bold]{page}[/bold] shows the run")
 
 
-def _prepared(recipe: Recipe) -> Prepared:
+def _prepared(recipe: Recipe, processes: Processes) -> Prepared:
     """Everything that can be opened before training, announced on the terminal."""
     if recipe.train.threads:
         torch.set_num_threads(recipe.train.threads)
     keep_freed_memory()
+    device = device_of(recipe.train.device, processes.local_rank)
     # The data are read first: a file that does not exist should not cost the time of opening towers.
     streams, bad_records = read_streams(recipe)
+    named = named_tasks(recipe)
     torch.manual_seed(recipe.train.seed)
-    model = recipe.model.build()
+    with processes.first_of_machine_first():
+        model = recipe.model.build(device).to(device)
     if bad_records:
         console.print(f"left out {bad_records} bad records")
-    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
-    trained = sum(size for size, trains in sizes if trains)
+    console.print(f"{counts(streams)}; {_named(device, processes)}", markup=False)
+    return Prepared(model, streams, stream_tasks(model, streams) if named is None else named, bad_records)
+
+
+def _fit(found: Prepared, recipe: Recipe) -> None:
+    """Fit the model to its training examples. Only then is it known which tasks it can answer.
+
+    Raises:
+        UserError: it cannot answer a task that the recipe names under ``evaluate``.
+    """
+    found.model.fit([example for stream in found.streams for example in stream.train])
+    if recipe.evaluate is not None:
+        for scored in found.tasks:
+            way_of(found.model, scored.task)
+
+
+def _named(device: torch.device, processes: Processes) -> str:
+    """Where a run trains, in words."""
+    where = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
+    if device.type == "cpu":
+        where = f"{torch.get_num_threads()} thread{'s' if torch.get_num_threads() > 1 else ''}"
+    return f"{processes.count} processes, each on {where}" if processes.count > 1 else where
+
+
+def _what_trains(model: Any, recipe: Recipe) -> dict[str, dict[str, int]]:
+    """Freeze what the recipe freezes of a fitted model, print what trains, and return the counts for the record."""
+    freeze(model, recipe.train.freeze)
+    numbers = trained_and_frozen(model)
+    trained = ", ".join(f"{count:,} of {part}" for part, count in numbers["trained"].items())
     console.print(
-        f"{counts(streams)}\n{trained:,} parameters train, {sum(size for size, _ in sizes) - trained:,} are frozen; "
-        f"{torch.get_num_threads()} threads"
+        f"{sum(numbers['trained'].values()):,} parameters train ({trained}), "
+        f"{sum(numbers['frozen'].values()):,} are frozen",
+        markup=False,
     )
-    return Prepared(model, streams, scored_tasks(model, recipe, streams), bad_records)
+    return numbers
 
 
 def _metrics(outcome: Outcome, streams: list[StreamData], evaluations: dict[str, Evaluation]) -> dict[str, Any]:
@@ -215,18 +302,57 @@ def _metrics(outcome: Outcome, streams: list[StreamData], evaluations: dict[str,
     }
 
 
-def _must_be_same_run(folder: Path, recipe: Recipe, values: dict[str, Any]) -> None:
-    """Raise an error where a run is to be continued with another model, other data or other settings of training.
+def _recorded(folder: Path) -> dict[str, Any]:
+    """What the run in a folder recorded in ``run.json``.
 
     Raises:
-        CheckpointError: no run there, or another one.
+        CheckpointError: no run there.
     """
     if not (folder / "run.json").is_file():
         raise CheckpointError(f"{folder}: no run to resume in it (no run.json).")
-    recorded = with_current_names(read_json(folder / "run.json")["recipe"])
+    return read_json(folder / "run.json")
+
+
+def _with_chosen_steps(
+    recipe: Recipe, values: dict[str, Any], earlier: dict[str, Any]
+) -> tuple[Recipe, dict[str, Any]]:
+    """The recipe of a resumed run, and its plain values, with the number of steps that was chosen for its time budget
+    when it started.
+
+    A number of steps that the recipe did not have then extends the run, which has no time budget from then on.
+
+    Raises:
+        CheckpointError: another time budget is wanted.
+    """
+    budget = earlier.get("time_budget")
+    if budget is None or not recipe.train.minutes:
+        return recipe, values
+    if recipe.train.minutes != budget["minutes"]:
+        raise CheckpointError(
+            f"train.minutes was {budget['minutes']:g}, is {recipe.train.minutes:g}; the run's {budget['steps']} steps "
+            "were chosen when it started. To extend it, give a larger number: --train.steps."
+        )
+    steps = recipe.train.steps
+    if steps in (0, earlier["recipe"]["train"].get("steps")):
+        steps = budget["steps"]
+    else:
+        values = {**values, "train": {**values["train"], "minutes": 0.0}}
+    return replace(recipe, train=replace(recipe.train, steps=steps, minutes=0.0)), values
+
+
+def _must_be_same_run(folder: Path, earlier: dict[str, Any], recipe: Recipe, values: dict[str, Any]) -> None:
+    """Raise an error where a run is to be continued with another model, other data or other settings of training.
+
+    Raises:
+        CheckpointError: it is another run.
+    """
+    recorded = with_current_names(earlier["recipe"])
+    train = recorded.get("train", {})
+    if "time_budget" in earlier:
+        train = {**train, "steps": earlier["time_budget"]["steps"]}
     now = json.loads(json.dumps(values, default=str))
     changed = [name for name in ("model", "data", "hold_out", "limit") if recorded.get(name) != now.get(name)]
-    settings = changed_settings(recorded.get("train", {}), recipe.train)
+    settings = changed_settings(train, recipe.train)
     if settings:
         raise CheckpointError(
             f"{folder} is a run with other settings ({'; '.join(settings)}). To continue it as it was started: vislang "
@@ -241,15 +367,19 @@ def _must_be_same_run(folder: Path, recipe: Recipe, values: dict[str, Any]) -> N
 
 def _try_one_step(found: Prepared, recipe: Recipe) -> None:
     model, streams = found.model, found.streams
-    model.fit([example for stream in streams for example in stream.train])
+    _fit(found, recipe)
+    # Heads may have been made for what was found.
+    model.to(model.device)
+    _what_trains(model, recipe)
+    Optimizer(model, recipe.train)
     for stream in streams:
         examples = stream.train[: stream.config.batch_size or recipe.train.batch_size]
         batch = model.collate(examples, 0)
         started = time.perf_counter()
-        losses = model(batch)
+        losses = model(to_device(batch, model.device))
         torch.stack(list(losses.values())).sum().backward()
-        seconds = time.perf_counter() - started
         shown = ", ".join(f"{name} {value.item():.3f}" for name, value in losses.items())
+        seconds = time.perf_counter() - started
         console.print(f"one batch of {len(examples)}: losses {shown}; {seconds:.1f} s with nothing cached")
     trained = sum(tensor.nbytes for tensor in model.trainable_state().values())
     console.print(

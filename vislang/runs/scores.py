@@ -90,25 +90,32 @@ def watched_metric(model: Any, stream: StreamData, several: bool) -> str:
     return f"{stream.name}/{task.metrics[0]}" if several else task.metrics[0]
 
 
-def scored_tasks(model: Any, recipe: Recipe, streams: Sequence[StreamData]) -> list[ScoredTask]:
-    """The tasks of a recipe: those under ``evaluate``, or else the test examples of each stream.
+def named_tasks(recipe: Recipe) -> list[ScoredTask] | None:
+    """The tasks that a recipe names under ``evaluate``; None if it names none.
 
     Raises:
         DataError: a task does not exist or cannot be read.
     """
-    found: list[ScoredTask] = []
-    for name in recipe.evaluate or ():
-        task = open_task(name)
+    if recipe.evaluate is None:
+        return None
+    found = []
+    for name in recipe.evaluate:
         problems: list[Problem] = []
+        task = open_task(name, None, problems)
         examples = task.examples(task.default_split, problems)
         must_be_good(problems, recipe.skip_bad_records, name)
         chosen = task.subset(examples, recipe.eval_limit, recipe.train.seed)
         found.append(ScoredTask(name, task, chosen, task.support()))
-    if recipe.evaluate is None:
-        for stream in streams:
-            own = own_task(model, stream.name, stream.test, stream.train)
-            if own is not None and stream.test:
-                found.append(ScoredTask(stream.name, own, stream.test, stream.train))
+    return found
+
+
+def stream_tasks(model: Any, streams: Sequence[StreamData]) -> list[ScoredTask]:
+    """Each stream's own test examples as a task."""
+    found = []
+    for stream in streams:
+        own = own_task(model, stream.name, stream.test, stream.train)
+        if own is not None and stream.test:
+            found.append(ScoredTask(stream.name, own, stream.test, stream.train))
     return found
 
 

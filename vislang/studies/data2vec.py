@@ -37,7 +37,7 @@ from vislang.studies.results import Results
 from vislang.studies.tower import mean_features
 from vislang.tasks.catalogue import open_task
 from vislang.tasks.probes import as_probe
-from vislang.train.checkpoint import FILE, list_checkpoints
+from vislang.train.checkpoint import list_checkpoints, open_checkpoint
 from vislang.train.log import read_metrics
 
 
@@ -200,14 +200,15 @@ def _states(recipe: Any, folder: Path, seed: int) -> Iterator[tuple[int, Any]]:
     """Yield (step, model) of a run: before training, then at each checkpoint."""
     torch.manual_seed(seed)
     built = recipe.build()
-    untrained = {name: tensor.clone() for name, tensor in built.trainable_state().items()}
-    saved = [torch.load(path / FILE, weights_only=True) for path in list_checkpoints(folder / "checkpoints")]
+    saved = [open_checkpoint(path) for path in list_checkpoints(folder / "checkpoints")]
     # Each checkpoint contains what was fitted to the data before training, such as a vocabulary. The untrained model
     # needs it too.
-    for state in [{**saved[0], "step": 0, "model": untrained}, *saved]:
-        built.load_extra_state(state["extra"])
-        built.load_trainable_state(state["model"])
-        yield state["step"], built.model.eval()
+    built.load_extra_state(saved[0].values["extra"])
+    yield 0, built.model.eval()
+    for checkpoint in saved:
+        built.load_extra_state(checkpoint.values["extra"])
+        built.load_trainable_state(checkpoint.model_state())
+        yield checkpoint.step, built.model.eval()
 
 
 def _tower(documents: Sequence[Document]) -> dict[str, np.ndarray]:

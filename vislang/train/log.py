@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from vislang.data.problems import DataError
+from vislang.files import write_text
 
 
 class MetricsLog:
@@ -23,9 +23,7 @@ class MetricsLog:
     def __init__(self, path: Path, steps_done: int):
         path.parent.mkdir(parents=True, exist_ok=True)
         kept = [row for row in read_metrics(path) if row["step"] <= steps_done] if path.exists() else []
-        unfinished = path.with_suffix(".unfinished")
-        unfinished.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
-        os.replace(unfinished, path)
+        write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
         self._file = path.open("a", encoding="utf-8")
 
     def write(self, row: dict[str, Any]) -> None:

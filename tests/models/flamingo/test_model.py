@@ -21,8 +21,9 @@ from vislang.models.loading import ModelNotFound
 from vislang.models.towers.packaged import TowerError
 from vislang.prompt import Prompts
 from vislang.recipe import read_recipe
+from vislang.train.batches import Stream
 from vislang.train.config import TrainConfig
-from vislang.train.loop import Stream, train
+from vislang.train.loop import train
 
 RECIPE = Path(__file__).parents[3] / "recipes" / "flamingo.yaml"
 SMALL = FlamingoConfig(**tiny.BRIDGE)

@@ -116,7 +116,7 @@ def run_blocks(
         assert isinstance(block, EncoderBlock)
         mask = _mask(hidden, index)
         last = index == len(blocks) - 1
-        tokens, result = block(tokens, mask) if positions is None or not last else _at(block, tokens, mask, positions)
+        tokens, result = block(tokens, mask, positions if last else None)
         if index >= len(blocks) - keep:
             kept = tokens if end_of_block else result
             results.append(kept if last or positions is None else kept.flatten(0, 1)[positions])
@@ -130,11 +130,3 @@ def _mask(hidden: Hidden, layer: int) -> Mask | None:
         return mask
     bias = hidden.bias[layer if len(hidden.bias) > 1 else 0]
     return bias if mask is None else bias.masked_fill(~mask, -torch.inf)
-
-
-def _at(
-    block: EncoderBlock, tokens: Float[Tensor, "batch tokens width"], mask: Mask | None, positions: Int[Tensor, "..."]
-) -> tuple[Float[Tensor, "positions width"], Float[Tensor, "positions width"]]:
-    """The output of a block at some positions; everything after its attention is computed only there."""
-    attended = block.attention.attend(*block.project(tokens), mask).flatten(0, 1)[positions]
-    return block.after_attention(tokens.flatten(0, 1)[positions], attended, positions // tokens.shape[1])

@@ -100,6 +100,7 @@ class ConvolutionalDecoder(nn.Module):
         visible: Float[Tensor, "batch visible width"],
         mask: Bool[Tensor, "batch tokens"],
         positions: Float[Tensor, "tokens width"] | None = None,
+        padding: Bool[Tensor, "batch tokens"] | None = None,
     ) -> Float[Tensor, "batch tokens width"]:
         """Predictions at all positions.
 
@@ -108,6 +109,8 @@ class ConvolutionalDecoder(nn.Module):
                 the end.
             mask: True at masked positions.
             positions: fixed positions, if the configuration has them.
+            padding: True at padding; each layer reads zeros there, so that a sequence is decoded alike alone and beside
+                longer ones.
         """
         x = self.config.noise * torch.randn(*mask.shape, visible.shape[-1], device=visible.device, dtype=visible.dtype)
         counts = (~mask).sum(dim=1)
@@ -121,6 +124,8 @@ class ConvolutionalDecoder(nn.Module):
         for layer in self.layers:
             # An even kernel outputs one position too many along each side.
             size = (slice(None), slice(None), *(slice(n) for n in x.shape[2:]))
+            if padding is not None:
+                x = x * ~padding[:, None]
             y = F.gelu(self.norm(layer(x)[size]))
             x = x + y if self.config.residual and x.shape == y.shape else y
         return self.project(x.flatten(2).transpose(1, 2))

@@ -16,6 +16,7 @@ from vislang.document import Document
 from vislang.models.data2vec.blocks import EncoderConfig, Hidden, run_blocks
 from vislang.models.data2vec.front_ends import FRONT_ENDS, FrontEnd, Modalities, SpeechConfig
 from vislang.models.data2vec.inputs import Inputs
+from vislang.nn.device import to_device
 
 
 class Encoder(nn.Module):
@@ -106,7 +107,7 @@ class Encoder(nn.Module):
             batch_size = 1
         made: dict[int, list[Tensor]] = {depth: [] for depth in depths}
         for start in range(0, len(documents), batch_size):
-            whole = inputs.read(documents[start : start + batch_size])
+            whole = to_device(inputs.read(documents[start : start + batch_size]), next(self.parameters()).device)
             vectors = self.embed(whole.modality, whole.values, whole.padding, depths, parts)
             for depth, vector in zip(depths, vectors, strict=True):
                 made[depth].append(vector.float().cpu())

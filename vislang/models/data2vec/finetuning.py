@@ -21,7 +21,7 @@ from vislang.example import Example, Label, Prediction, Text, Value, kind_of
 from vislang.models.base import TrainableModel, fill_model, read_settings, write_model
 from vislang.models.data2vec.blocks import EncoderConfig, run_blocks
 from vislang.models.data2vec.encoder import Encoder
-from vislang.models.data2vec.front_ends import Modalities
+from vislang.models.data2vec.front_ends import Modalities, must_agree
 from vislang.models.data2vec.heads import (
     Encoded,
     Head,
@@ -35,7 +35,9 @@ from vislang.models.data2vec.inputs import Inputs, InputsConfig, Whole, padded, 
 from vislang.models.data2vec.model import Data2Vec
 from vislang.models.deciding import head_for, why_undecided
 from vislang.models.loading import load
+from vislang.nn.device import to_device
 from vislang.nn.embed import TokenEmbedding
+from vislang.nn.precision import at_least_float32
 
 BLANK = "<blank>"
 """CTC's blank symbol (Graves et al. 2006, section 3.1); it is the first symbol."""
@@ -76,6 +78,9 @@ class SavedFineTuned:
     head: HeadConfig
     labels: list[str]
     origin: dict[str, Any] | None = None
+
+    def __post_init__(self):
+        must_agree(self.modalities, self.inputs)
 
 
 class FineTuned(TrainableModel):
@@ -192,7 +197,7 @@ class FineTuned(TrainableModel):
 
     def forward(self, batch: Labelled) -> dict[str, Float[Tensor, ""]]:
         """Cross-entropy, squared error (in standard deviations of the values) or CTC loss; the mean over the batch."""
-        logits = self.logits(batch.whole.values, batch.whole.padding).float()
+        logits = at_least_float32(self.logits(batch.whole.values, batch.whole.padding))
         kind = self.head_config.kind
         if kind == "classification":
             return {"cross_entropy": F.cross_entropy(logits, batch.targets)}
@@ -200,7 +205,8 @@ class FineTuned(TrainableModel):
             expected = (batch.targets - self.scale[0]) / self.scale[1]
             return {"squared_error": F.mse_loss(logits[:, 0], expected)}
         if kind == "tagging":
-            return {"cross_entropy": F.cross_entropy(logits.flatten(0, 1), batch.targets.flatten())}
+            total = F.cross_entropy(logits.flatten(0, 1), batch.targets.flatten(), reduction="sum")
+            return {"cross_entropy": total / (batch.targets != NO_TAG).sum().clamp(min=1)}
         assert batch.lengths is not None
         frames = self._frames(batch.whole, logits.shape[1])
         short = (frames < batch.lengths).nonzero()
@@ -214,9 +220,13 @@ class FineTuned(TrainableModel):
         loss = F.ctc_loss(log_probabilities, batch.targets, frames, batch.lengths, zero_infinity=True)
         return {"ctc": loss}
 
+    def loss_counts(self, batch: Labelled) -> dict[str, int | None]:
+        """Tags, where words are tagged; else examples."""
+        return {"cross_entropy": int((batch.targets != NO_TAG).sum())} if self.head_config.kind == "tagging" else {}
+
     def _frames(self, whole: Whole, most: int) -> Int[Tensor, "..."]:
         if whole.padding is None:
-            return torch.full((len(whole.values),), most)
+            return torch.full((len(whole.values),), most, device=whole.values.device)
         return (~self.encoder.front_end(self.modality).pad(whole.padding, most)).sum(dim=1)
 
     @property
@@ -264,7 +274,7 @@ class FineTuned(TrainableModel):
             if self.head_config.kind == "tagging":
                 found += map(Prediction, ids, self._tags([example.prompt for example in part]))
             else:
-                whole = self.inputs.read([example.prompt for example in part])
+                whole = to_device(self.inputs.read([example.prompt for example in part]), self.device)
                 found += self._predictions(ids, whole, self.logits(whole.values, whole.padding).float())
             if progress is not None:
                 progress(len(found), len(examples))
@@ -273,7 +283,7 @@ class FineTuned(TrainableModel):
 
     def _tags(self, documents: Sequence[Document]) -> list[str]:
         rows = [self.collate.tokens_of_words(document) for document in documents]
-        logits = self.logits(*padded([ids for ids, _ in rows], self.collate.text.padding_id))
+        logits = self.logits(*to_device(padded([ids for ids, _ in rows], self.collate.text.padding_id), self.device))
         best = [row[first].argmax(dim=-1).tolist() for (_, first), row in zip(rows, logits, strict=True)]
         return [" ".join(self.labels[tag] for tag in row) for row in best]
 
@@ -372,7 +382,7 @@ class Collator:
         assert self._model.inputs.text is not None
         return self._model.inputs.text
 
-    def __call__(self, examples: Sequence[Example], seed: int = 0) -> Labelled:
+    def __call__(self, examples: Sequence[Example], seed: int = 0, first: int = 0) -> Labelled:
         """Collate; nothing is random.
 
         Raises:
@@ -493,7 +503,7 @@ class FineTuneRecipe(ModelRecipe):
     dropout: float | None = None
     drop_path: float | None = None
 
-    def build(self) -> FineTuned:
+    def build(self, device: torch.device | str = "cpu") -> FineTuned:
         """The pretrained encoder with a new head.
 
         Raises:
@@ -529,6 +539,6 @@ class FineTuneRecipe(ModelRecipe):
         model.encoder.load_state_dict({k: v for k, v in start.student.state_dict().items() if k in known})
         return model
 
-    def open(self, folder: Path) -> FineTuned:
+    def open(self, folder: Path, device: torch.device | str = "cpu") -> FineTuned:
         """A trained model."""
         return FineTuned.load(folder)

@@ -65,7 +65,7 @@ class ImageInput:
         must_be_at_least(1, self, "size", of="image.")
         if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
             raise UserError(
-                f"image: mean is {list(self.mean)} and std {list(self.std)}; each must have three numbers, and "
+                f"image.mean is {list(self.mean)} and image.std {list(self.std)}; each must have three numbers, and "
                 "those of std must be above 0."
             )
 
@@ -218,6 +218,10 @@ class TextInputConfig:
     """The settings of a :class:`TextInput` in ``config.json``."""
 
     max_length: int
+
+    def __post_init__(self):
+        # Between the start and the end there has to be room for a token.
+        must_be_at_least(3, self, "max_length", of="text.")
 
 
 @dataclass

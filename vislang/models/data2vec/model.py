@@ -20,14 +20,14 @@ import copy
 import dataclasses
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from vislang.capabilities import Progress
@@ -44,6 +44,7 @@ from vislang.models.data2vec.front_ends import (
     ImageFrontEnd,
     Modalities,
     SpeechFrontEnd,
+    must_agree,
 )
 from vislang.models.data2vec.inputs import Inputs, InputsConfig
 from vislang.models.data2vec.objective import (
@@ -57,7 +58,9 @@ from vislang.models.data2vec.objective import (
     explained_variance,
     make_targets,
 )
+from vislang.models.settings import must_be_at_least
 from vislang.nn.averaging import annealed_decay, average_into
+from vislang.nn.precision import at_least_float32
 
 
 @dataclass
@@ -77,6 +80,12 @@ class TeacherConfig:
     scope: Literal["encoder", "context", "all"] = "context"
     copied: Sequence[str] = ()
 
+    def __post_init__(self):
+        must_be_at_least(0, self, "anneal_steps", of="teacher.")
+        for name in ("decay", "end_decay"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"teacher.{name} is {getattr(self, name)}; it is a share, from 0 to 1.")
+
 
 @dataclass
 class SavedData2Vec:
@@ -89,6 +98,9 @@ class SavedData2Vec:
     inputs: InputsConfig
     updates: int = 0
     origin: dict[str, Any] | None = None
+
+    def __post_init__(self):
+        must_agree(self.modalities, self.inputs)
 
 
 class Data2Vec(nn.Module):
@@ -126,7 +138,7 @@ class Data2Vec(nn.Module):
         )
         self.teacher = self._make_teacher()
         self.updates = 0
-        self._watched: dict[str, float] = {}
+        self._watched: dict[str, float | Tensor] = {}
 
     def _head(self, name: str, config: FrontEndConfig) -> nn.Module:
         width = self.student.config.width
@@ -210,19 +222,21 @@ class Data2Vec(nn.Module):
     ) -> Objective:
         config = self.objective_config
         copies = len(batch.mask) // len(local)
+        mean_targets = _mean(targets, padding if front_end.config.strict_padding else None)
         local = local.repeat_interleave(copies, dim=0)
         padding = None if padding is None else padding.repeat_interleave(copies, dim=0)
+        strict = padding if front_end.config.strict_padding else None
         encoded = self.student(front_end(local, padding, batch.mask, leave_out=True))
         extra = front_end.config.class_tokens
-        gaps = batch.mask if padding is None or not front_end.config.strict_padding else batch.mask | padding
-        decoded = self.heads[batch.modality](encoded[:, extra:], gaps, front_end.fixed_positions)
+        gaps = batch.mask if strict is None else batch.mask | strict
+        decoded = self.heads[batch.modality](encoded[:, extra:], gaps, front_end.fixed_positions, strict)
         predictions = decoded[batch.mask]
         wanted = targets.repeat_interleave(copies, dim=0)[batch.mask]
         losses = {}
         class_predictions = class_targets = None
         if config.class_loss > 0:
             class_predictions = encoded[:, extra - 1]
-            class_targets = targets.mean(dim=1).repeat_interleave(copies, dim=0)
+            class_targets = mean_targets.repeat_interleave(copies, dim=0)
             losses["class"] = self._loss(class_predictions, class_targets) * config.class_loss * len(wanted)
         losses["regression"] = self._loss(predictions, wanted) * config.weight
         return Objective(losses, len(wanted), predictions, wanted, class_predictions, class_targets)
@@ -230,42 +244,42 @@ class Data2Vec(nn.Module):
     def _loss(self, predictions: Tensor, targets: Tensor) -> Float[Tensor, ""]:
         config = self.objective_config
         scale = 1 / math.sqrt(targets.shape[-1]) if config.scale is None else config.scale
-        predictions, targets = predictions.float(), targets.float()
+        predictions, targets = at_least_float32(predictions), at_least_float32(targets)
         if config.beta == 0:
             return scale * F.mse_loss(predictions, targets, reduction="sum")
         return scale * F.smooth_l1_loss(predictions, targets, reduction="sum", beta=config.beta)
 
     def forward(self, batch: Masked) -> dict[str, Float[Tensor, ""]]:
-        """The losses per predicted position (v1, section 3.4; fairseq divides by the same number).
+        """The losses per predicted position (v1, section 3.4; fairseq divides by the same number)."""
+        found = self.objective(batch)
+        self._watched = {
+            "target_std": channel_std(found.targets),
+            "prediction_std": channel_std(found.predictions.detach()),
+            "explained_variance": explained_variance(found.predictions.detach(), found.targets),
+            "teacher_decay": self.decay,
+        }
+        return {name: loss / found.positions for name, loss in found.losses.items()}
+
+    def check(self, diagnostics: Mapping[str, float], updates: int) -> None:
+        """See :meth:`~vislang.models.base.TrainableModel.check`.
 
         Raises:
             Collapsed: targets or predictions are nearly the same at all positions.
         """
-        found = self.objective(batch)
-        self._watched = {
-            "target_std": channel_std(found.targets).item(),
-            "prediction_std": channel_std(found.predictions.detach()).item(),
-            "explained_variance": explained_variance(found.predictions.detach(), found.targets).item(),
-            "teacher_decay": self.decay,
-        }
-        self._must_not_have_collapsed()
-        return {name: loss / found.positions for name, loss in found.losses.items()}
-
-    def _must_not_have_collapsed(self) -> None:
         config = self.objective_config
-        if self.updates < config.watch_from:
+        if updates < config.watch_from:
             return
         for what, least in (("target", config.min_target_std), ("prediction", config.min_prediction_std)):
-            found = self._watched[f"{what}_std"]
+            found = diagnostics[f"{what}_std"]
             if found < least:
                 raise Collapsed(
-                    f"update {self.updates}: the {what}s have collapsed. Their standard deviation over positions is "
+                    f"update {updates}: the {what}s have collapsed. Their standard deviation over positions is "
                     f"{found:.4f}, below objective.min_{what}_std ({least}): all inputs have nearly the same "
                     "representation, which is easy to predict and useless. Usual causes: a learning rate that is too "
                     "high or a warmup that is too short, a teacher that follows too closely (raise teacher.decay), "
                     "targets that are not normalised, or a mask ratio that is too low."
                 )
-        if self._watched["explained_variance"] > TOO_EASY:
+        if diagnostics["explained_variance"] > TOO_EASY:
             # Python shows repeated warnings of the same line only once.
             warnings.warn(
                 f"more than {TOO_EASY:.0%} of the targets' variance is predicted. Probably they can be predicted from "
@@ -325,7 +339,7 @@ class Data2Vec(nn.Module):
         """See :class:`~vislang.capabilities.Reads`."""
         return self.inputs.why_unreadable(media)
 
-    def diagnostics(self) -> dict[str, float]:
+    def diagnostics(self) -> dict[str, float | Tensor]:
         """Standard deviations of targets and predictions, explained variance of the last batch, and the teacher's
         decay."""
         return dict(self._watched)
@@ -380,6 +394,16 @@ class Data2Vec(nn.Module):
         model.inputs = Inputs.load(folder, saved.inputs)
         model.updates = saved.updates
         return model.eval()
+
+
+def _mean(
+    targets: Float[Tensor, "batch tokens width"], padding: Bool[Tensor, "batch tokens"] | None
+) -> Float[Tensor, "batch width"]:
+    """The mean target of each sample, over its real positions."""
+    if padding is None:
+        return targets.mean(dim=1)
+    real = ~padding[..., None]
+    return (targets * real).sum(dim=1) / real.sum(dim=1)
 
 
 def _check(encoder: EncoderConfig, modalities: dict[str, FrontEndConfig], objective: ObjectiveConfig) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from vislang.errors import UserError
 from vislang.models.settings import must_be_at_least
+from vislang.nn.precision import at_least_float32
 
 Norm = Literal["batch", "instance", "group", "layer", "instance_across", "group_across"]
 
@@ -111,7 +112,7 @@ def normalise(
 
     With ``real``, positions that are False there (padding) are excluded from means and variances.
     """
-    x = x.float()
+    x = at_least_float32(x)
     if norm in ("instance_across", "group_across"):
         return normalise(x.transpose(0, 1), "instance" if norm == "instance_across" else "group").transpose(0, 1)
     if norm == "layer":
@@ -141,7 +142,7 @@ def make_targets(
     for result in results:
         for norm in config.layer_norms:
             result = normalise(result, norm, real)
-        total = total + result.float()
+        total = total + at_least_float32(result)
     mean = total / len(results)
     for norm in config.mean_norms:
         mean = normalise(mean, norm, real)
@@ -150,14 +151,14 @@ def make_targets(
 
 def channel_std(x: Float[Tensor, "positions width"]) -> Float[Tensor, ""]:
     """Standard deviation over positions, averaged over channels; near 0, all inputs have the same representation."""
-    return (x.float().var(dim=0) + 1e-6).sqrt().mean()
+    return (at_least_float32(x).var(dim=0) + 1e-6).sqrt().mean()
 
 
 def explained_variance(
     predictions: Float[Tensor, "positions width"], targets: Float[Tensor, "positions width"]
 ) -> Float[Tensor, ""]:
     """Share of the targets' variance over positions that the predictions explain; predicting the mean gives 0."""
-    predictions, targets = predictions.float(), targets.float()
+    predictions, targets = at_least_float32(predictions), at_least_float32(targets)
     left = (targets - predictions).square().sum()
     return 1 - left / (targets - targets.mean(dim=0)).square().sum().clamp(min=1e-6)
 

@@ -31,6 +31,7 @@ from vislang.models.data2vec.model import Data2Vec, TeacherConfig
 from vislang.models.data2vec.objective import Masked, Norm, ObjectiveConfig
 from vislang.models.loading import load
 from vislang.models.precision import Precision, autocast, dtype_of
+from vislang.nn.device import to_device
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,7 @@ class Data2VecRecipe(ModelRecipe):
         collapse_watch_from: number of updates after which a small standard deviation of targets or predictions stops
             the run.
         start_from: folder of a data2vec model to continue from, with its encoder and modalities.
-        dtype: number type of the computation; ``auto`` takes bfloat16 if the machine has hardware for it. The weights
+        dtype: number type of the computation; ``auto`` takes bfloat16 if the device has hardware for it. The weights
             of student and teacher stay in float32.
     """
 
@@ -145,7 +146,7 @@ class Data2VecRecipe(ModelRecipe):
     start_from: str | None = None
     dtype: Precision = "float32"
 
-    def build(self) -> Pretraining:
+    def build(self, device: torch.device | str = "cpu") -> Pretraining:
         """A model at the start of its pretraining.
 
         Raises:
@@ -175,12 +176,12 @@ class Data2VecRecipe(ModelRecipe):
         if start is not None:
             _take_over(model, start)
         model.inputs = self._inputs(modalities, None if start is None else start.inputs)
-        return Pretraining(model, self._collate(model), dtype_of(self.dtype))
+        return Pretraining(model, self._collate(model), dtype_of(self.dtype, device))
 
-    def open(self, folder: Path) -> Pretraining:
+    def open(self, folder: Path, device: torch.device | str = "cpu") -> Pretraining:
         """A pretrained model with the masking and augmentation of this recipe."""
         model = Data2Vec.load(folder)
-        return Pretraining(model, self._collate(model), dtype_of(self.dtype)).eval()
+        return Pretraining(model, self._collate(model), dtype_of(self.dtype, device)).eval()
 
     def _collate(self, model: Data2Vec) -> Collator:
         copies = model.objective_config.copies
@@ -299,19 +300,19 @@ class Pretraining(TrainableModel):
     def reveal(self, documents: Sequence[Document], seed: int = 0) -> list[Revealed]:
         """The masked positions of each document (of the first mask), and how well the student predicts them."""
         plain = Collator(**{**vars(self.collate), "augmentation": None})
-        whole = plain.documents(documents, seed)
+        whole = to_device(plain.documents(documents, seed), self.device)
         with torch.random.fork_rng():
             # v2's decoder fills masked positions with noise.
             torch.manual_seed(seed)
             found = self.model.objective(whole)
         centre = found.targets.mean(dim=0)
         left = (found.targets - found.predictions).square().sum(dim=-1)
-        agreement = torch.full(whole.mask.shape, torch.nan)
+        agreement = torch.full(whole.mask.shape, torch.nan, device=left.device)
         agreement[whole.mask] = 1 - left / (found.targets - centre).square().sum(dim=-1)
         copies = len(whole.mask) // len(documents)
         revealed = []
         for number in range(len(documents)):
-            mask, agreed = whole.mask[number * copies], agreement[number * copies]
+            mask, agreed = whole.mask[number * copies].cpu(), agreement[number * copies].cpu()
             tokens: list[str] = []
             rows = 1
             if whole.modality == "image":
@@ -342,9 +343,18 @@ class Pretraining(TrainableModel):
         """Update the teacher."""
         self.model.after_step()
 
-    def diagnostics(self) -> dict[str, float]:
+    def loss_counts(self, batch: Masked) -> dict[str, int | None]:
+        """Masked positions. The class loss is a sum over samples: the paper multiplies it by the positions (v2,
+        section 3.4), of which each loss is then a mean."""
+        return {"regression": int(batch.mask.sum()), "class": None}
+
+    def diagnostics(self) -> dict[str, float | Tensor]:
         """See :meth:`Data2Vec.diagnostics`."""
         return self.model.diagnostics()
+
+    def check(self, diagnostics: Mapping[str, float], updates: int) -> None:
+        """See :meth:`Data2Vec.check`."""
+        self.model.check(diagnostics, updates)
 
     def trainable_state(self) -> dict[str, Tensor]:
         """Student, heads and teacher."""

@@ -10,9 +10,10 @@ chunk is encoded again for its gradient (Gao et al. 2021).
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -41,7 +42,9 @@ from vislang.models.vilbert.pair_model import PairModel
 from vislang.models.vilbert.streams import RegionEmbedding, TextEmbedding
 from vislang.models.vilbert.word_pieces import Pieces, WordPieces
 from vislang.nn.attention import not_padding
+from vislang.nn.device import to_device
 from vislang.nn.linear import Linear
+from vislang.nn.precision import at_least_float32
 from vislang.nn.statistics import mean_and_std
 from vislang.nn.transformer import EncoderBlock
 
@@ -100,7 +103,7 @@ class Encoder(nn.Module):
         self, x: Float[Tensor, "items length width"], padding: Bool[Tensor, "items length"] | None
     ) -> Float[Tensor, "items vector"]:
         """One vector of length 1 for each item."""
-        return F.normalize(self.to_vector(self.read(x, padding)[:, 0]).float(), dim=-1)
+        return F.normalize(at_least_float32(self.to_vector(self.read(x, padding)[:, 0])), dim=-1)
 
     def read(
         self, x: Float[Tensor, "items length width"], padding: Bool[Tensor, "items length"] | None
@@ -148,10 +151,11 @@ class WordBag(nn.Module):
         unread: Bool[Tensor, "texts tokens"] | None,
     ) -> Float[Tensor, "texts vector"]:
         """One vector of length 1, or 0, for each text."""
-        counted = torch.ones_like(ids, dtype=self.embedding.weight.dtype) if unread is None else (~unread).float()
+        real = torch.ones_like(ids, dtype=torch.bool) if unread is None else ~unread
+        counted = real.to(self.embedding.weight.dtype)
         # In training, random words of a text are dropped.
         counted = F.dropout(counted, self.dropout, self.training)
-        return F.normalize((self.embedding(ids) * counted[..., None]).sum(dim=1).float(), dim=-1)
+        return F.normalize(at_least_float32((self.embedding(ids) * counted[..., None]).sum(dim=1)), dim=-1)
 
 
 class ImageEncoder(nn.Module):
@@ -286,7 +290,7 @@ class PairCollator:
     def __init__(self, inputs: PairInputs):
         self.inputs = inputs
 
-    def __call__(self, examples: Sequence[Example], seed: int = 0) -> Pairs:
+    def __call__(self, examples: Sequence[Example], seed: int = 0, first: int = 0) -> Pairs:
         """Collate; each reference of an example makes a pair.
 
         Raises:
@@ -295,7 +299,11 @@ class PairCollator:
         """
         pairs = pairs_of(examples)
         rows = [((caption,), (image,)) for image, caption in map(self.inputs.pair_of, pairs)]
-        return self.inputs.read(rows, [pair.name for pair in pairs])
+        read = self.inputs.read(rows, [pair.name for pair in pairs])
+        # Each distinct item once, in the order of its first pair, as they are read.
+        read.text_keys = keys_of(text for text, _ in rows)
+        read.image_keys = keys_of(images for _, images in rows)
+        return read
 
 
 @dataclass
@@ -315,6 +323,8 @@ class ContrastiveEncoder(PairModel[DualEncoder]):
         chunk: number of items that are encoded at once, and in training twice; 0 for the whole batch.
         dtype: number type of the computation.
     """
+
+    needs_whole_batch = True
 
     def __init__(self, network: DualEncoder, inputs: PairInputs, chunk: int = 0, dtype: torch.dtype = torch.float32):
         config = network.config
@@ -351,15 +361,17 @@ class ContrastiveEncoder(PairModel[DualEncoder]):
             self.network.image.standardise(torch.from_numpy(np.concatenate(features)))
 
     def forward(self, batch: Pairs) -> dict[str, Float[Tensor, ""]]:
-        """See :func:`contrastive_loss`. With several processes, the items of all processes are compared."""
+        """See :func:`contrastive_loss`. In training, the items of all processes are compared."""
         with autocast(batch.features.device, self.dtype):
             images, texts = self.network(
                 (batch.features, batch.boxes, batch.region_padding), self._readable(batch.text), self.chunk
             )
         belong = torch.zeros(len(images), len(texts), dtype=torch.bool, device=images.device)
         belong[batch.image_of, batch.text_of] = True
-        if distributed.is_initialized() and distributed.get_world_size() > 1:
-            images, texts, belong = gathered(images, texts, belong)
+        if self.training and distributed.is_initialized() and distributed.get_world_size() > 1:
+            assert batch.image_keys is not None
+            assert batch.text_keys is not None
+            images, texts, belong = gathered(images, texts, belong, batch.image_keys, batch.text_keys)
         return contrastive_loss(images, texts, belong, self.network.scale)
 
     def _readable(self, pieces: Pieces) -> Pieces:
@@ -403,8 +415,9 @@ class ContrastiveEncoder(PairModel[DualEncoder]):
         for start in range(0, len(images), batch_size):
             read = [self.inputs.regions_of((image,)) for image in images[start : start + batch_size]]
             pairs = self.inputs.pairs(self.inputs.text([("",)]), read, [0] * len(read), range(len(read)), [])
+            pairs = to_device(pairs, self.device)
             with autocast(pairs.features.device, self.dtype):
-                parts.append(self.network.image(pairs.features, pairs.boxes, pairs.region_padding))
+                parts.append(self.network.image(pairs.features, pairs.boxes, pairs.region_padding).cpu())
         return torch.cat(parts)
 
     @torch.inference_mode()
@@ -413,9 +426,9 @@ class ContrastiveEncoder(PairModel[DualEncoder]):
         parts = []
         self._warn_of_unknown(texts)
         for start in range(0, len(texts), batch_size):
-            pieces = self.inputs.text([(text,) for text in texts[start : start + batch_size]])
+            pieces = to_device(self.inputs.text([(text,) for text in texts[start : start + batch_size]]), self.device)
             with autocast(pieces.ids.device, self.dtype):
-                parts.append(self.network.text(*self._readable(pieces)))
+                parts.append(self.network.text(*self._readable(pieces)).cpu())
         return torch.cat(parts)
 
     def _warn_of_unknown(self, texts: Sequence[str]) -> None:
@@ -453,9 +466,9 @@ class ContrastiveEncoder(PairModel[DualEncoder]):
         network = self.network
         return DualEncoderTower(name, network.image, network.config.vision.width, self.inputs.regions, image_size)
 
-    def diagnostics(self) -> dict[str, float]:
+    def diagnostics(self) -> dict[str, float | Tensor]:
         """The temperature."""
-        return {"temperature": 1 / self.network.scale.item()}
+        return {"temperature": 1 / self.network.scale.detach()}
 
     def save(self, folder: Path) -> None:
         """Write weights, config and tokenizer."""
@@ -478,26 +491,57 @@ class ContrastiveEncoder(PairModel[DualEncoder]):
 
 
 def gathered(
-    images: Float[Tensor, "images vector"], texts: Float[Tensor, "texts vector"], belong: Bool[Tensor, "images texts"]
+    images: Float[Tensor, "images vector"],
+    texts: Float[Tensor, "texts vector"],
+    belong: Bool[Tensor, "images texts"],
+    image_keys: Int[Tensor, "..."],
+    text_keys: Int[Tensor, "..."],
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The items of all processes; gradients flow back to the process of an item.
 
-    A text that occurs in two processes counts twice, and the two are each other's negatives.
+    An item that occurs in several processes counts once, as in the batch of one process.
+
+    Args:
+        images, texts, belong: see :func:`contrastive_loss`.
+        image_keys, text_keys: (images,) and (texts,) which item each is; see :func:`keys_of`.
+
+    Returns:
+        Images, texts and which of them belong together.
     """
     counts = torch.tensor([len(images), len(texts)], device=images.device)
-    all_counts = [torch.zeros_like(counts) for _ in range(distributed.get_world_size())]
-    distributed.all_gather(all_counts, counts)
-    most = torch.stack(all_counts).amax(dim=0)
-    everything = []
-    for side, part in enumerate((images, texts)):
-        padded = F.pad(part, (0, 0, 0, int(most[side]) - len(part)))
-        received = all_gather(padded)
-        everything.append(torch.cat([rows[: int(c[side])] for rows, c in zip(received, all_counts, strict=True)]))
-    own = F.pad(belong.float(), (0, int(most[1]) - len(texts), 0, int(most[0]) - len(images)))
-    blocks = [torch.zeros_like(own) for _ in all_counts]
-    distributed.all_gather(blocks, own)
-    cut = [block[: int(c[0]), : int(c[1])] for block, c in zip(blocks, all_counts, strict=True)]
-    return everything[0], everything[1], torch.block_diag(*cut).bool()
+    of_each = torch.stack(_received(counts)).tolist()
+    most_images, most_texts = (max(column) for column in zip(*of_each, strict=True))
+    own = F.pad(belong.float(), (0, most_texts - len(texts), 0, most_images - len(images)))
+    blocks = [block[:n, :m] for block, (n, m) in zip(_received(own), of_each, strict=True)]
+    together = torch.block_diag(*blocks).bool()
+    vectors, numbers = [], []
+    for side, (part, keys, most) in enumerate(((images, image_keys, most_images), (texts, text_keys, most_texts))):
+        real = [n[side] for n in of_each]
+        rows = all_gather(F.pad(part, (0, 0, 0, most - len(part))))
+        everything = torch.cat([each[:n] for each, n in zip(rows, real, strict=True)])
+        marks = _received(F.pad(keys, (0, most - len(keys))))
+        distinct, number = torch.cat([e[:n] for e, n in zip(marks, real, strict=True)]).unique(return_inverse=True)
+        positions = torch.arange(len(number), device=number.device)
+        first = number.new_full((len(distinct),), len(number)).scatter_reduce(0, number, positions, "amin")
+        vectors.append(everything[first])
+        numbers.append(number)
+    row, column = together.nonzero(as_tuple=True)
+    merged = torch.zeros(len(vectors[0]), len(vectors[1]), dtype=torch.bool, device=images.device)
+    merged[numbers[0][row], numbers[1][column]] = True
+    return vectors[0], vectors[1], merged
+
+
+def _received(own: Tensor) -> list[Tensor]:
+    """A tensor of the same shape from each process, without gradients."""
+    received = [torch.empty_like(own) for _ in range(distributed.get_world_size())]
+    distributed.all_gather(received, own.contiguous())
+    return received
+
+
+def keys_of(items: Iterable[object]) -> Int[Tensor, "..."]:
+    """A number for each distinct item, in the order of their first appearance: the same in every process."""
+    digests = (hashlib.sha256(repr(item).encode()).digest() for item in dict.fromkeys(items))
+    return torch.tensor([int.from_bytes(digest[:8], "little", signed=True) for digest in digests])
 
 
 @dataclass
@@ -510,7 +554,7 @@ class DualEncoderRecipe(ModelRecipe):
         tokenizer: a ``tokenizer.json`` or BERT's ``vocab.txt``; None learns one from the texts.
         start_from: folder of a trained dual encoder to continue from, with its shapes and vocabulary.
         chunk: number of items that are encoded at once; 0 for the whole batch.
-        dtype: number type of the computation; ``auto`` takes bfloat16 if the machine has hardware for it.
+        dtype: number type of the computation; ``auto`` takes bfloat16 if the device has hardware for it.
     """
 
     encoders: DualEncoderConfig = field(default_factory=DualEncoderConfig)
@@ -520,7 +564,7 @@ class DualEncoderRecipe(ModelRecipe):
     chunk: int = 0
     dtype: Precision = "float32"
 
-    def build(self) -> ContrastiveEncoder:
+    def build(self, device: torch.device | str = "cpu") -> ContrastiveEncoder:
         """A model at the start of its training.
 
         Raises:
@@ -530,7 +574,7 @@ class DualEncoderRecipe(ModelRecipe):
             if not issubclass(made := saved_class(self.start_from), ContrastiveEncoder):
                 raise UserError(f"start_from {self.start_from}: is a {made.__name__}, not a dual encoder.")
             start = load(self.start_from, regions=self.regions)
-            return ContrastiveEncoder(start.network, start.inputs, self.chunk, dtype_of(self.dtype)).train()
+            return ContrastiveEncoder(start.network, start.inputs, self.chunk, dtype_of(self.dtype, device)).train()
         text = self.encoders.text
         words = None
         if self.tokenizer is not None:
@@ -540,10 +584,10 @@ class DualEncoderRecipe(ModelRecipe):
         regions = self.regions or RegionsConfig()
         inputs = PairInputs(words, regions.open(), regions)
         self.encoders.vision.feature_width = inputs.regions.width
-        return ContrastiveEncoder(DualEncoder(self.encoders), inputs, self.chunk, dtype_of(self.dtype))
+        return ContrastiveEncoder(DualEncoder(self.encoders), inputs, self.chunk, dtype_of(self.dtype, device))
 
-    def open(self, folder: Path) -> ContrastiveEncoder:
+    def open(self, folder: Path, device: torch.device | str = "cpu") -> ContrastiveEncoder:
         """A trained model with the ``chunk`` and ``dtype`` of this recipe."""
         made = ContrastiveEncoder.load(folder)
-        made.chunk, made.dtype = self.chunk, dtype_of(self.dtype)
+        made.chunk, made.dtype = self.chunk, dtype_of(self.dtype, device)
         return made

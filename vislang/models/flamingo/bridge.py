@@ -19,7 +19,7 @@ from vislang.models.flamingo.config import FlamingoConfig
 from vislang.models.flamingo.gated_block import GatedCrossAttentionBlock
 from vislang.models.flamingo.media import MediaKeysValues, media_mask
 from vislang.models.flamingo.resampler import PerceiverResampler
-from vislang.models.towers.causal_lm import FrozenCausalLM, Step
+from vislang.models.towers.causal_lm import CausalLM, Step
 
 
 class Bridge(nn.Module):
@@ -35,7 +35,7 @@ class Bridge(nn.Module):
         UserError: the language model lacks one of the gated layers, or no layer is gated.
     """
 
-    def __init__(self, config: FlamingoConfig, lm: FrozenCausalLM, features_width: int, media_embedding: Tensor):
+    def __init__(self, config: FlamingoConfig, lm: CausalLM, features_width: int, media_embedding: Tensor):
         super().__init__()
         depth = len(lm.layers)
         gated = config.gated_layers
@@ -203,10 +203,11 @@ class Bridge(nn.Module):
         weights = weights.unflatten(-1, (media.index.shape[1], media.latents))
         return torch.einsum("btml,bmlp->btmp", weights, positions[batch.media_index.clamp(min=0)])
 
-    def gates(self) -> dict[str, float]:
-        """tanh of every gate: how far each gated block is open; 0 is closed."""
+    @torch.no_grad()
+    def gates(self) -> dict[str, Float[Tensor, ""]]:
+        """tanh of every gate: how far each gated block is open, 0 is closed."""
         return {
-            f"gate/{layer}/{part}": gate.tanh().item()
+            f"gate/{layer}/{part}": gate.tanh()
             for layer in self.gated_layers
             for part, gate in (
                 ("attention", self.block(layer).attention_gate),

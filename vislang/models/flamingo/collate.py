@@ -173,12 +173,13 @@ class Collator:
         first = tokenizer("a")["input_ids"][0]
         self._start = [tokenizer.bos_token_id] if first == tokenizer.bos_token_id else []
 
-    def __call__(self, examples: Sequence[Example], seed: int = 0) -> Batch:
+    def __call__(self, examples: Sequence[Example], seed: int = 0, first: int = 0) -> Batch:
         """A training batch: each example in its template, with its target.
 
         Args:
             examples: their targets must be expressible as text.
             seed: determines which part of a long page is used, and which media side a page's text attends to.
+            first: number of the first example in the batch that these are a part of.
 
         Raises:
             MediaError: a medium cannot be used, or Flamingo does not read this kind of medium.
@@ -191,14 +192,14 @@ class Collator:
                     f"{example.name}: this model learns to generate text, and the target is of the kind "
                     f"{kind_of(example.target)}. Give a text, an answer, a label, a number or a choice among texts."
                 )
-        return self.documents(documents, seed)
+        return self.documents(documents, seed, first=first)
 
-    def documents(self, documents: Sequence[Document], seed: int = 0, prefilled: int = 0) -> Batch:
+    def documents(self, documents: Sequence[Document], seed: int = 0, prefilled: int = 0, first: int = 0) -> Batch:
         """A batch of documents, for training or to be continued.
 
         Args:
             documents: the documents.
-            seed: see :meth:`__call__`.
+            seed, first: see :meth:`__call__`.
             prefilled: number of tokens of the decode state that the documents continue. Text before their first medium
                 then attends to the media of that state.
 
@@ -206,7 +207,10 @@ class Collator:
             MediaError: a medium cannot be used, or Flamingo does not read this kind of medium.
             UserError: a document is empty, or too long for the language model.
         """
-        rows = [self._row(document, random.Random(f"{seed} {n}"), prefilled) for n, document in enumerate(documents)]
+        rows = [
+            self._row(document, random.Random(f"{seed} {number}"), prefilled)
+            for number, document in enumerate(documents, start=first)
+        ]
         packed = self.config.pack > 0 and not prefilled and all(_has_targets(document) for document in documents)
         if packed:
             rows = _packed(rows, self.config.pack)
@@ -279,8 +283,14 @@ class Collator:
         return [*self._answer(text, before[0] if before else None), self.tokenizer.eos_token_id]
 
     def _add_media(self, batch: Batch, media: list[Medium]) -> None:
-        if not media:
+        if not media and not self.vision.trains:
             batch.features = torch.zeros(1, 1, 1, self.vision.width)
+            return
+        if not media:
+            # No token attends to it. A tower that is trained runs for every batch, because each of several processes
+            # must have a gradient for the same parameters.
+            blank = self.vision.preprocess(PIL.Image.new("RGB", (8, 8)))
+            batch.pixels, batch.frames = blank[None], torch.ones(1, dtype=torch.long)
             return
         if self.cache is not None:
             known = [self.cache.get(self.key(medium)) for medium in media]

@@ -19,6 +19,7 @@ from vislang.errors import UserError
 from vislang.example import Example, Text
 from vislang.models.regions.readers import RegionReader, RegionsConfig, must_be_same
 from vislang.models.regions.region import Regions
+from vislang.models.settings import must_be_at_least
 from vislang.models.vilbert.model import ViLBERT
 from vislang.models.vilbert.streams import Encoded, Stream, TwoStreams
 from vislang.models.vilbert.word_pieces import FILE, Pieces, WordPieces
@@ -35,6 +36,8 @@ class Pairs:
         steps: (images, regions) the index of each region's image in its document.
         text_of, image_of: (pairs,) indices of the text and the image of each pair.
         names: names of the examples.
+        text_keys, image_keys: (texts,) and (images,) numbers that identify the same item in other processes; None if
+            no model needs them.
     """
 
     text: Pieces
@@ -45,6 +48,8 @@ class Pairs:
     text_of: Int[Tensor, "..."]
     image_of: Int[Tensor, "..."]
     names: list[str] = field(default_factory=list)
+    text_keys: Int[Tensor, "..."] | None = None
+    image_keys: Int[Tensor, "..."] | None = None
 
 
 @dataclass
@@ -66,6 +71,9 @@ class PairInputsConfig:
     regions_fingerprint: str
     # Models of version 0.1.0 may lack it; most of them predict the classes of a tower.
     classes_fingerprint: str = ""
+
+    def __post_init__(self):
+        must_be_at_least(3, self, "max_length", of="inputs.")
 
 
 class PairInputs:

@@ -15,6 +15,7 @@ from vislang.models.precision import autocast
 from vislang.models.vilbert.inputs import PairInputs, pick, read_texts
 from vislang.models.vilbert.model import ViLBERT
 from vislang.models.vilbert.streams import Encoded, Stream
+from vislang.nn.device import to_device
 
 AT_ONCE = 64
 """Images, or texts, that are read at once."""
@@ -64,7 +65,7 @@ def match_all(
         ]
         for start in range(0, len(order), AT_ONCE):
             columns = torch.tensor(order[start : start + AT_ONCE])
-            pieces = inputs.text([(texts[number],) for number in columns.tolist()])
+            pieces = to_device(inputs.text([(texts[number],) for number in columns.tolist()]), device)
             read = read_texts(network, pieces, token)
             for number, seen in enumerate(images_read):
                 first = number * AT_ONCE
@@ -75,7 +76,7 @@ def match_all(
                 for chunk in chosen.nonzero().split(pairs_at_once):
                     image, text = chunk.unbind(dim=1)
                     encoded = network.streams(pick(read, text), pick(seen, image))
-                    scores[rows[image], columns[text]] = score(encoded).float()
+                    scores[rows[image], columns[text]] = score(encoded).float().cpu()
                     done += len(image)
                     if progress is not None:
                         progress(done, wanted)
@@ -87,4 +88,5 @@ def _regions(network: ViLBERT, inputs: PairInputs, images: Sequence[Image]) -> S
     read = [inputs.regions_of((image,)) for image in images]
     # Pairs need a text; it is not read here.
     pairs = inputs.pairs(inputs.text([("",)]), read, [0] * len(images), rows, [])
+    pairs = to_device(pairs, next(network.parameters()).device)
     return network.streams.read_regions(pairs.features, pairs.boxes, pairs.region_padding, pairs.steps)

@@ -13,7 +13,9 @@ from vislang.errors import UserError
 from vislang.example import Example
 from vislang.models.base import TrainableModel
 from vislang.models.vilbert.inputs import PairInputs
+from vislang.models.vilbert.streams import CoAttentionBlock
 from vislang.models.vilbert.word_pieces import WordPieces
+from vislang.nn.transformer import EncoderBlock
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -62,6 +64,10 @@ class PairModel(TrainableModel, Generic[Network]):
     def why_unmatched(self) -> str | None:
         """See :class:`~vislang.capabilities.Matches`."""
         return None
+
+    def repeated_blocks(self) -> list[nn.Module]:
+        """The blocks of both streams, and the co-attentional ones."""
+        return [module for module in self.modules() if isinstance(module, EncoderBlock | CoAttentionBlock)]
 
     def trainable_state(self) -> dict[str, Tensor]:
         """The network's weights."""

@@ -28,7 +28,7 @@ from vislang.models.vilbert.model import PretrainingLabels, SavedViLBERT, ViLBER
 from vislang.models.vilbert.pair_model import PairModel
 from vislang.models.vilbert.streams import Encoded
 from vislang.models.vilbert.word_pieces import WordPieces
-from vislang.nn.masking import mask_tokens
+from vislang.nn.masking import generator_of, mask_tokens
 
 POOL = 100_000
 """Greatest number of captions from which negatives are drawn."""
@@ -76,7 +76,8 @@ class PretrainingPairs:
 
 
 class PretrainingCollator:
-    """Turns captioned images into a batch. Picklable; everything random depends only on the seed.
+    """Turns captioned images into a batch. Picklable; everything random in a pair depends only on the seed of its batch
+    and its number there.
 
     Args:
         inputs: how texts and images are prepared.
@@ -99,23 +100,28 @@ class PretrainingCollator:
         random.Random(0).shuffle(self.captions)
         del self.captions[POOL:]
 
-    def __call__(self, examples: Sequence[Example], seed: int = 0) -> PretrainingPairs:
+    def __call__(self, examples: Sequence[Example], seed: int = 0, first: int = 0) -> PretrainingPairs:
         """Collate; each reference of an example makes a pair.
+
+        Args:
+            examples: pairs.
+            seed: of all that is drawn.
+            first: number of the first pair in a batch of which these are a part.
 
         Raises:
             UserError: an example is not an image with its caption.
             RegionError, MediaError: an image's regions cannot be computed or read, or have no classes.
         """
-        rng = random.Random(seed)
-        generator = torch.Generator().manual_seed(seed)
         texts, aligned, read, pairs = [], [], [], pairs_of(examples)
-        for pair in pairs:
+        for number, pair in enumerate(pairs, start=first):
+            rng = random.Random(f"{seed} {number}")
             image, caption = self.inputs.pair_of(pair)
             other = self._other(image, caption, rng) if rng.random() < self.masking.mismatched else None
             texts.append((caption if other is None else other,))
             aligned.append(other is None)
             read.append(self.inputs.regions_of((image,)))
-        return self.assemble(texts, torch.tensor(aligned), read, [pair.name for pair in pairs], generator)
+        generators = [generator_of(seed, number) for number in range(first, first + len(pairs))]
+        return self.assemble(texts, torch.tensor(aligned), read, [pair.name for pair in pairs], generators)
 
     def _other(self, image: Image, caption: str, rng: random.Random) -> str | None:
         """A caption of another image that this image does not have; None if there is none."""
@@ -134,7 +140,7 @@ class PretrainingCollator:
         aligned: Bool[Tensor, "..."],
         read: Sequence[Read],
         names: Sequence[str],
-        generator: torch.Generator,
+        generators: Sequence[torch.Generator],
     ) -> PretrainingPairs:
         """Mask words and regions, and stack."""
         masking, words = self.masking, self.inputs.words
@@ -144,13 +150,19 @@ class PretrainingCollator:
         for name, row in zip(names, special, strict=True):
             if row.all():
                 raise UserError(f"{name}: its text has no words. Add some, or leave the record out.")
-        masked = mask_tokens(text.ids, ~special, words.mask, words.size, generator, masking.words)
-        labels = torch.where(masked.mask, text.ids, -1)
+        masked_ids, labels = text.ids.clone(), torch.full_like(text.ids, -1)
+        for number, generator in enumerate(generators):
+            # Without its padding, whose length depends on the other rows.
+            own = slice(None) if text.padding is None else ~text.padding[number]
+            ids = text.ids[number, own][None]
+            masked = mask_tokens(ids, ~special[number, own][None], words.mask, words.size, generator, masking.words)
+            masked_ids[number, own] = masked.input_ids[0]
+            labels[number, own] = torch.where(masked.mask, ids, -1)[0]
         rows = range(len(texts))
-        pairs = self.inputs.pairs(text._replace(ids=masked.input_ids), read, rows, rows, names)
+        pairs = self.inputs.pairs(text._replace(ids=masked_ids), read, rows, rows, names)
         regions = torch.zeros(pairs.features.shape[:2], dtype=torch.bool)
         classes = torch.zeros(*regions.shape, self.inputs.regions.classes)
-        for number, image in enumerate(read):
+        for number, (image, generator) in enumerate(zip(read, generators, strict=True)):
             (found,) = image.found
             count = len(found.features)
             chosen = torch.rand(count, generator=generator) < masking.regions
@@ -222,6 +234,11 @@ class PretrainedViLBERT(PairModel[ViLBERT]):
         with autocast(batch.pairs.features.device, self.dtype):
             return pretraining_losses(self.network, encode(self.network, batch.pairs), batch.labels)
 
+    def loss_counts(self, batch: PretrainingPairs) -> dict[str, int | None]:
+        """Masked words, masked regions, pairs."""
+        words, regions = int((batch.labels.words >= 0).sum()), int(batch.labels.regions.sum())
+        return {"words": words, "regions": regions, "alignment": len(batch.labels.aligned)}
+
     def why_unmatched(self) -> str | None:
         """It always can; see :class:`~vislang.capabilities.Matches`."""
         return None
@@ -273,7 +290,7 @@ class ViLBERTPretrainingRecipe(ModelRecipe):
         tokenizer: a ``tokenizer.json`` or BERT's ``vocab.txt``; None learns one from the captions.
         start_from: folder of a model to continue from, with its ``streams``: a pretrained model, or converted weights
             with the heads of pretraining, which need ``regions`` and ``tokenizer``.
-        dtype: number type of the computation; ``auto`` takes bfloat16 if the machine has hardware for it.
+        dtype: number type of the computation; ``auto`` takes bfloat16 if the device has hardware for it.
     """
 
     streams: ViLBERTConfig = field(default_factory=ViLBERTConfig)
@@ -283,7 +300,7 @@ class ViLBERTPretrainingRecipe(ModelRecipe):
     start_from: str | None = None
     dtype: Precision = "float32"
 
-    def build(self) -> PretrainedViLBERT:
+    def build(self, device: torch.device | str = "cpu") -> PretrainedViLBERT:
         """A model at the start of its pretraining.
 
         Raises:
@@ -315,12 +332,12 @@ class ViLBERTPretrainingRecipe(ModelRecipe):
                 f"regions.clusters: not the clusters that {self.start_from} predicts. Give the file that it was "
                 "trained with."
             )
-        return PretrainedViLBERT(network, inputs, self.masking, dtype_of(self.dtype)).train()
+        return PretrainedViLBERT(network, inputs, self.masking, dtype_of(self.dtype, device)).train()
 
-    def open(self, folder: Path) -> PretrainedViLBERT:
+    def open(self, folder: Path, device: torch.device | str = "cpu") -> PretrainedViLBERT:
         """A pretrained model with the batches of this recipe."""
         made = PretrainedViLBERT.load(folder)
-        return PretrainedViLBERT(made.network, made.inputs, self.masking, dtype_of(self.dtype)).eval()
+        return PretrainedViLBERT(made.network, made.inputs, self.masking, dtype_of(self.dtype, device)).eval()
 
 
 def begin_with(start_from: str, regions: RegionsConfig | None, tokenizer: str | None) -> tuple[ViLBERT, PairInputs]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from vislang.models.vilbert.config import EPS, TextStreamConfig, ViLBERTConfig, VisionStreamConfig
 from vislang.nn.attention import Mask, attend, attention_weights, not_padding, split_heads
 from vislang.nn.linear import Linear
+from vislang.nn.recompute import Recomputable
 from vislang.nn.transformer import ACTIVATIONS, EncoderBlock
 
 
@@ -102,7 +103,7 @@ class CoAttentionStream(nn.Module):
         return self.feed_forward_norm(x + self.dropout(mapped))
 
 
-class CoAttentionBlock(nn.Module):
+class CoAttentionBlock(Recomputable):
     """The co-attentional transformer layer (section 2.2, figure 2b)."""
 
     def __init__(self, config: ViLBERTConfig):
@@ -266,11 +267,11 @@ class TwoStreams(nn.Module):
         for index in range(first, end):
             block = self.vision_blocks[index]
             assert isinstance(block, EncoderBlock)
+            gates = None
             if self.query_key_gates:
                 assert text is not None
-                tokens = _gated(block, tokens, stream.mask, 1 + self.query_key_gates[index](_mean(text)).sigmoid())
-            else:
-                tokens, _ = block(tokens, stream.mask)
+                gates = 1 + self.query_key_gates[index](_mean(text)).sigmoid()
+            tokens, _ = block(tokens, stream.mask, gates=gates)
         return stream._replace(tokens=tokens)
 
 
@@ -347,19 +348,6 @@ def _blocks(config: TextStreamConfig | VisionStreamConfig) -> nn.ModuleList:
         )
         for _ in range(config.depth)
     )
-
-
-def _gated(
-    block: EncoderBlock,
-    x: Float[Tensor, "batch regions width"],
-    mask: Mask | None,
-    gates: Float[Tensor, "batch two_widths"],
-) -> Float[Tensor, "batch regions width"]:
-    """A block whose queries and keys are multiplied by gates, which are shared by all regions of an image."""
-    queries, keys, values = block.project(x)
-    query_gate, key_gate = (split_heads(gate[:, None], block.attention.heads) for gate in gates.chunk(2, dim=-1))
-    output, _ = block.after_attention(x, block.attention.attend(queries * query_gate, keys * key_gate, values, mask))
-    return output
 
 
 def _mean(stream: Stream) -> Float[Tensor, "batch width"]:

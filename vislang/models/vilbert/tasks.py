@@ -35,6 +35,8 @@ from vislang.models.vilbert.pair_model import PairModel
 from vislang.models.vilbert.pretraining import begin_with, fitted, make_inputs
 from vislang.models.vilbert.streams import Encoded, TwoStreams
 from vislang.models.vilbert.word_pieces import WordPieces
+from vislang.nn.device import to_device
+from vislang.nn.precision import at_least_float32
 
 Kind = Literal["answers", "choice", "box", "label", "value"]
 
@@ -113,7 +115,7 @@ class TaskCollator:
     def __init__(self, inputs: PairInputs, tasks: dict[str, Task]):
         self.inputs, self.tasks = inputs, tasks
 
-    def __call__(self, examples: Sequence[Example], seed: int = 0) -> TaskBatch:
+    def __call__(self, examples: Sequence[Example], seed: int = 0, first: int = 0) -> TaskBatch:
         """Collate; nothing is random.
 
         Raises:
@@ -288,7 +290,7 @@ class ViLBERTForTasks(PairModel[ViLBERT]):
         kind = self.tasks[batch.task].kind
         scores = self._scores(batch)
         if kind in ("answers", "box"):
-            weight = (scores > -1000).float() if kind == "box" else None
+            weight = (scores > -1000).to(scores.dtype) if kind == "box" else None
             loss = F.binary_cross_entropy_with_logits(scores, batch.targets, weight, reduction="sum") / len(scores)
         elif kind == "value":
             loss = F.mse_loss(scores, batch.targets)
@@ -300,7 +302,7 @@ class ViLBERTForTasks(PairModel[ViLBERT]):
         """Logits: (examples, answers, choices, regions or labels), or (examples,) of numbers."""
         with autocast(batch.pairs.features.device, self.dtype):
             encoded = encode(self.network, batch.pairs, self.tasks[batch.task].token)
-            found = self.network.predict(batch.task, encoded).float()
+            found = at_least_float32(self.network.predict(batch.task, encoded))
         kind = self.tasks[batch.task].kind
         if kind == "choice":
             padded = torch.cat([found[:, 0], found.new_full((1,), -torch.inf)])
@@ -355,9 +357,14 @@ class ViLBERTForTasks(PairModel[ViLBERT]):
                     progress(len(predictions), len(examples))
         return [predictions[row] for row in range(len(examples))]
 
-    def _decide(self, name: str, examples: Sequence[Example]) -> list[Prediction]:
-        # Targets are removed, because an unknown label would be an error.
+    def _batch(self, name: str, examples: Sequence[Example]) -> TaskBatch:
+        """Examples to decide, on the model's device. Their targets are removed, because an unknown label
+        would be an error."""
         batch = self.collate.batch(name, [dataclasses.replace(example, target=None) for example in examples])
+        return to_device(batch, self.device)
+
+    def _decide(self, name: str, examples: Sequence[Example]) -> list[Prediction]:
+        batch = self._batch(name, examples)
         task, scores = self.tasks[name], self._scores(batch)
         if scores.isnan().any():
             raise UserError(
@@ -395,7 +402,7 @@ class ViLBERTForTasks(PairModel[ViLBERT]):
         if documents != 1 or images != 1:
             raise UserError(f"{example.name}: has {documents} choices and {images} images; give one of each.")
         (name,) = heads_of(self.heads, [example], head)
-        batch = self.collate.batch(name, [dataclasses.replace(example, target=None)])
+        batch = self._batch(name, [example])
         pairs = batch.pairs
         weights: list[tuple[Tensor, Tensor]] = []
         text = read_texts(self.network, pairs.text, self.tasks[name].token)
@@ -412,7 +419,7 @@ class ViLBERTForTasks(PairModel[ViLBERT]):
         return Explained(
             words,
             [Box(*box) for box in self.collate.boxes(example).tolist()],
-            [CoAttention(of_text[0], of_regions[0]) for of_text, of_regions in weights],
+            [CoAttention(of_text[0].cpu(), of_regions[0].cpu()) for of_text, of_regions in weights],
             prediction,
         )
 
@@ -537,7 +544,7 @@ class ViLBERTRecipe(ModelRecipe):
         tokenizer: a ``tokenizer.json`` or BERT's ``vocab.txt``; None learns one from the examples.
         start_from: folder of a model to start from. A pretrained model or one with tasks brings its streams, tokenizer
             and regions; converted weights need ``regions`` and ``tokenizer``. The heads are new.
-        dtype: number type of the computation; ``auto`` takes bfloat16 if the machine has hardware for it.
+        dtype: number type of the computation; ``auto`` takes bfloat16 if the device has hardware for it.
     """
 
     streams: ViLBERTConfig = field(default_factory=ViLBERTConfig)
@@ -546,7 +553,7 @@ class ViLBERTRecipe(ModelRecipe):
     start_from: str | None = None
     dtype: Precision = "float32"
 
-    def build(self) -> ViLBERTForTasks:
+    def build(self, device: torch.device | str = "cpu") -> ViLBERTForTasks:
         """An untrained model; :meth:`ViLBERTForTasks.fit` adds the tasks.
 
         Raises:
@@ -556,14 +563,14 @@ class ViLBERTRecipe(ModelRecipe):
             known, inputs = begin_with(self.start_from, self.regions, self.tokenizer)
             network = ViLBERT(known.config, pretraining=False)
             network.streams.load_state_dict(known.streams.state_dict())
-            return ViLBERTForTasks(network, inputs, dtype=dtype_of(self.dtype))
+            return ViLBERTForTasks(network, inputs, dtype=dtype_of(self.dtype, device))
         inputs = make_inputs(self.regions, self.tokenizer, self.streams)
         return ViLBERTForTasks(
-            ViLBERT(fitted(self.streams, inputs), pretraining=False), inputs, dtype=dtype_of(self.dtype)
+            ViLBERT(fitted(self.streams, inputs), pretraining=False), inputs, dtype=dtype_of(self.dtype, device)
         )
 
-    def open(self, folder: Path) -> ViLBERTForTasks:
+    def open(self, folder: Path, device: torch.device | str = "cpu") -> ViLBERTForTasks:
         """A trained model."""
         made = ViLBERTForTasks.load(folder)
-        made.dtype = dtype_of(self.dtype)
+        made.dtype = dtype_of(self.dtype, device)
         return made
