@@ -354,7 +354,7 @@ class Explains(Decides, Protocol):
 
 @dataclass(frozen=True)
 class CoAttention:
-    """The attention weights of a co-attentional block.
+    """The attention weights of a co-attention layer.
 
     Attributes:
         text: (heads, tokens, regions) weights of each token over the regions.
@@ -372,7 +372,7 @@ class Explained:
     Attributes:
         tokens: the tokens of the text.
         boxes: the boxes of the regions in pixels; the first is the whole image.
-        blocks: the co-attentional blocks in order.
+        blocks: the co-attention layers in order.
         prediction: the prediction.
     """
 
