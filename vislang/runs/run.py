@@ -21,8 +21,17 @@ from vislang.errors import UserError
 from vislang.evaluate.evaluation import Evaluation, way_of
 from vislang.metrics.figure import SCHEMA, figures_as_json
 from vislang.nn.device import to_device
-from vislang.recipe import Recipe, recipe_of, with_current_names
-from vislang.runs.folder import environment, fresh_folder, locked, must_be_free, read_json, write_json
+from vislang.recipe import Recipe, recipe_of
+from vislang.runs.folder import (
+    RUN,
+    environment,
+    fresh_folder,
+    locked,
+    must_be_free,
+    read_json,
+    recorded_recipe,
+    write_json,
+)
 from vislang.runs.scores import (
     ScoredTask,
     final_scores,
@@ -102,7 +111,7 @@ def run_recipe(
             warnings.simplefilter("ignore")
         if resume:
             _must_be_same_run(folder, recipe, values)
-        elif not dry_run:
+        if not dry_run:
             processes.from_first(lambda: must_be_free(folder))
         # Whatever is wrong with the recipe shows before a folder is made or moved.
         prepared = _prepared(recipe, processes)
@@ -128,7 +137,7 @@ def _run(
     if processes.is_first:
         where = {"device": str(model.device), "processes": processes.count}
         record = {"schema": SCHEMA, "recipe": values, **environment(), **where, "bad_records": found.bad_records}
-        write_json(folder / "run.json", record)
+        write_json(folder / RUN, record)
     examples = [example for stream in streams for example in stream.train]
     evaluated = [e for stream in streams for e in stream.watched] + [e for task in tasks for e in task.examples]
     with processes.first_of_machine_first(), reporting("encoding media") as progress:
@@ -188,10 +197,10 @@ def reopened(folder: Path) -> Run:
     Raises:
         UserError: it did not come to its end, or its data are no longer there.
     """
-    for needed in ("run.json", "metrics.json", "metrics.jsonl", "model/config.json"):
+    for needed in (RUN, "metrics.json", "metrics.jsonl", "model/config.json"):
         if not (folder / needed).is_file():
             raise UserError(f"{folder}: no {needed} in it; give the folder of a run that came to its end.")
-    recipe, _ = recipe_of(read_json(folder / "run.json")["recipe"], name=str(folder / "run.json"))
+    recipe, _ = recipe_of(recorded_recipe(folder), name=str(folder / RUN))
     streams, _ = read_streams(recipe)
     model = recipe.model.open(folder / "model")
     named = named_tasks(recipe)
@@ -274,12 +283,12 @@ def _must_be_same_run(folder: Path, recipe: Recipe, values: dict[str, Any]) -> N
     """Raise an error where a run is to be continued with another model, other data or other settings of training.
 
     Raises:
-        CheckpointError: no run there, or another one.
+        CheckpointError: another run is there.
+        UserError: no run is there.
     """
-    if not (folder / "run.json").is_file():
-        raise CheckpointError(f"{folder}: no run to resume in it (no run.json).")
-    recorded = with_current_names(read_json(folder / "run.json")["recipe"])
-    now = json.loads(json.dumps(values, default=str))
+    # Both with the defaults of this version, which may have settings that the run did not have yet.
+    _, recorded = recipe_of(recorded_recipe(folder), name=str(folder / RUN))
+    recorded, now = (json.loads(json.dumps(each, default=str)) for each in (recorded, values))
     changed = [name for name in ("model", "data", "hold_out", "limit") if recorded.get(name) != now.get(name)]
     settings = changed_settings(recorded.get("train", {}), recipe.train)
     if settings:
