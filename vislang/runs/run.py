@@ -22,8 +22,17 @@ from vislang.errors import UserError
 from vislang.evaluate.evaluation import Evaluation, way_of
 from vislang.metrics.figure import SCHEMA, figures_as_json
 from vislang.nn.device import to_device
-from vislang.recipe import Recipe, recipe_of, with_current_names
-from vislang.runs.folder import environment, fresh_folder, locked, must_be_free, read_json, write_json
+from vislang.recipe import Recipe, recipe_of
+from vislang.runs.folder import (
+    RUN,
+    environment,
+    fresh_folder,
+    locked,
+    must_be_free,
+    read_json,
+    recorded,
+    write_json,
+)
 from vislang.runs.record import read_record
 from vislang.runs.scores import (
     ScoredTask,
@@ -110,11 +119,11 @@ def run_recipe(
             warnings.simplefilter("ignore")
         earlier: dict[str, Any] = {}
         if resume:
-            earlier = processes.from_first(lambda: _recorded(folder))
+            earlier = processes.from_first(lambda: recorded(folder))
             recipe, values = _with_chosen_steps(recipe, values, earlier)
             _must_be_same_run(folder, earlier, recipe, values)
             track = trackers_of(folder) if track is None else track
-        elif not dry_run:
+        if not dry_run:
             processes.from_first(lambda: must_be_free(folder))
         must_have_trackers(track or [])
         # Whatever is wrong with the recipe shows before a folder is made or moved.
@@ -150,7 +159,7 @@ def _run(
     def write_record(**more: Any) -> None:
         record.update(more)
         if processes.is_first:
-            write_json(folder / "run.json", record)
+            write_json(folder / RUN, record)
 
     write_record()
     examples = [example for stream in streams for example in stream.train]
@@ -223,10 +232,10 @@ def reopened(folder: Path) -> Run:
     Raises:
         UserError: it did not come to its end, or its data are no longer there.
     """
-    for needed in ("run.json", "metrics.json", "metrics.jsonl", "model/config.json"):
+    for needed in (RUN, "metrics.json", "metrics.jsonl", "model/config.json"):
         if not (folder / needed).is_file():
             raise UserError(f"{folder}: no {needed} in it; give the folder of a run that came to its end.")
-    recipe, _ = recipe_of(read_json(folder / "run.json")["recipe"], name=str(folder / "run.json"))
+    recipe, _ = recipe_of(recorded(folder)["recipe"], name=str(folder / RUN))
     streams, _ = read_streams(recipe)
     model = recipe.model.open(folder / "model")
     named = named_tasks(recipe)
@@ -314,17 +323,6 @@ def _metrics(outcome: Outcome, streams: list[StreamData], evaluations: dict[str,
     }
 
 
-def _recorded(folder: Path) -> dict[str, Any]:
-    """What the run in a folder recorded in ``run.json``.
-
-    Raises:
-        CheckpointError: no run there.
-    """
-    if not (folder / "run.json").is_file():
-        raise CheckpointError(f"{folder}: no run to resume in it (no run.json).")
-    return read_json(folder / "run.json")
-
-
 def _with_chosen_steps(
     recipe: Recipe, values: dict[str, Any], earlier: dict[str, Any]
 ) -> tuple[Recipe, dict[str, Any]]:
@@ -358,12 +356,13 @@ def _must_be_same_run(folder: Path, earlier: dict[str, Any], recipe: Recipe, val
     Raises:
         CheckpointError: it is another run.
     """
-    recorded = with_current_names(earlier["recipe"])
-    train = recorded.get("train", {})
+    # Both with the defaults of this version, which may have settings that the run did not have yet.
+    _, before = recipe_of(earlier["recipe"], name=str(folder / RUN))
+    before, now = (json.loads(json.dumps(each, default=str)) for each in (before, values))
+    train = before["train"]
     if "time_budget" in earlier:
         train = {**train, "steps": earlier["time_budget"]["steps"]}
-    now = json.loads(json.dumps(values, default=str))
-    changed = [name for name in ("model", "data", "hold_out", "limit") if recorded.get(name) != now.get(name)]
+    changed = [name for name in ("model", "data", "hold_out", "limit") if before.get(name) != now.get(name)]
     settings = changed_settings(train, recipe.train)
     if settings:
         raise CheckpointError(
