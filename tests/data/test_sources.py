@@ -41,7 +41,7 @@ def test_easy_vqa_is_the_official_one():
     assert (train[0].text, train[0].target) == ("what is the blue shape?", Answers({"rectangle": 1.0}))
     assert load_source("easy-vqa:test") == test == easy_vqa("test")
     for spec, split in (("easy-vqa", "dev"), ("easy-vqa:dev", None)):
-        with pytest.raises(DataError, match="no split 'dev'. The splits are train, test"):
+        with pytest.raises(DataError, match=r"no split 'dev'\. The splits are train, test"):
             load_source(spec, split)
 
 

@@ -200,7 +200,7 @@ def test_referring_expressions(tmp_path):
     made = [Prediction("11", candidates[0], candidates, (0.9, 0.1)), Prediction("12", Box(0, 0, 1, 1))]
     assert values(benchmark.score(examples, made)) == {"accuracy": 0, "upper_bound": 0.5}
     must_come_back(benchmark, examples, predictions({"11": Box(10, 10, 24, 20), "12": Box(0, 0, 1, 1)}), tmp_path)
-    with pytest.raises(DataError, match="no split 'train'. The splits are test, testA, val"):
+    with pytest.raises(DataError, match=r"no split 'train'\. The splits are test, testA, val"):
         benchmark.examples("train")
     # Several sets of references may share a folder; then a split is called by both.
     (tmp_path / "refs(google).p").write_bytes((tmp_path / "refs(unc).p").read_bytes())

@@ -54,7 +54,7 @@ def test_the_splits_are_the_sides_of_the_first_fold():
     train, test = next(made.folds())
     assert [example.id for example in made.examples("test")] == [str(n) for n in test]
     assert [example.id for example in made.support()] == [str(n) for n in train]
-    with pytest.raises(DataError, match="made up: no split 'dev'. The splits are train, test"):
+    with pytest.raises(DataError, match=r"made up: no split 'dev'\. The splits are train, test"):
         made.examples("dev")
 
 

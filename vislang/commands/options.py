@@ -12,7 +12,7 @@ import inspect
 import re
 import typing
 from collections.abc import Iterable, Sequence
-from typing import Any, NoReturn, Protocol
+from typing import Any, ClassVar, NoReturn, Protocol, TypeVar
 
 from vislang.errors import UserError
 
@@ -20,9 +20,14 @@ from vislang.errors import UserError
 class Command(Protocol):
     """A verb: a dataclass whose fields are its options."""
 
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
     def run(self) -> int:
         """Execute the verb; returns the exit status."""
         ...
+
+
+Verb = TypeVar("Verb", bound=Command)
 
 
 def positional() -> Any:
@@ -68,7 +73,7 @@ class _Parser(argparse.ArgumentParser):
         raise UserError(f"{message.removeprefix('argument ')}. See {self.prog} --help.")
 
 
-def parse(command: type, prog: str, arguments: Sequence[str]) -> Any:
+def parse(command: type[Verb], prog: str, arguments: Sequence[str]) -> Verb:
     """Parse a command line.
 
     Args:

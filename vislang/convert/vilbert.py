@@ -88,13 +88,13 @@ def streams_of(config: Mapping[str, Any]) -> ViLBERTConfig:
     return ViLBERTConfig(
         text,
         vision,
-        list(zip(text_layers, vision_layers, strict=True)),
-        settings.get("with_coattention", True),
-        settings.get("bi_hidden_size", 1024),
-        settings.get("bi_num_attention_heads", 16),
-        fusions[fusion],  # type: ignore[arg-type]
-        settings.get("dynamic_attention", False),
-        # The original's head for regions reads v_hidden_act, and uses hidden_act.
+        co_attention_layers=list(zip(text_layers, vision_layers, strict=True)),
+        co_attention=settings.get("with_coattention", True),
+        width=settings.get("bi_hidden_size", 1024),
+        heads=settings.get("bi_num_attention_heads", 16),
+        fusion=fusions[fusion],  # type: ignore[arg-type]
+        dynamic_attention=settings.get("dynamic_attention", False),
+        # The original's head for region classes ignores v_hidden_act and uses hidden_act.
         region_activation=text.activation,
     )
 

@@ -133,7 +133,7 @@ def train(
         seed_everything(seed_of(config, 0, processes.rank))
     checkpoints.check(sum(tensor.nbytes for tensor in tensors_of(engine, optimizer, device).values()))
     upcoming = batches(steps, done, config.steps, config.workers)
-    log = StepLog(folder, done, model, config, processes, device, monitor)
+    log = StepLog(folder, done, model, streams, config, processes, device, monitor)
     best = Best(checkpoints.best() if saved is not None else None, streams, config)
     watchdog = Watchdog(config.hang_minutes if processes.count > 1 else 0, processes)
 

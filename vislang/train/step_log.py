@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from vislang.errors import UserError
+from vislang.train.batches import Stream
 from vislang.train.config import TrainConfig
 from vislang.train.log import MetricsLog
 from vislang.train.processes import Processes
@@ -47,6 +48,7 @@ class StepLog:
         folder: Path,
         done: int,
         model: Any,
+        streams: Sequence[Stream],
         config: TrainConfig,
         processes: Processes,
         device: torch.device,
@@ -54,6 +56,8 @@ class StepLog:
     ):
         self._checkpoints = folder / "checkpoints"
         self._model, self._config, self._processes, self._monitor = model, config, processes, monitor
+        # As the numbers of each stream are named, where there are several.
+        self._prefixes = [f"{stream.name}/" for stream in streams] if len(streams) > 1 else [""]
         self._rows = Rows(processes, device)
         self._file = MetricsLog(folder / "metrics.jsonl", done) if processes.is_first else None
         self._skipped: list[StepRow] = []
@@ -83,7 +87,10 @@ class StepLog:
                 self._skip(row, faults)
                 continue
             self._skipped.clear()
-            self._model.check(row.values, row.step - 1)
+            for prefix in self._prefixes:
+                own = {n.removeprefix(prefix): value for n, value in row.values.items() if n.startswith(prefix)}
+                if own:
+                    self._model.check(own, row.step - 1)
             if self._file is not None:
                 values = {"step": row.step, **row.values}
                 self._file.write(values)

@@ -95,12 +95,12 @@ class VisionStreamConfig:
 
 @dataclass
 class ViLBERTConfig:
-    """Two streams and their co-attention. The defaults are the original's base model with six co-attentional blocks.
+    """Two streams and their co-attention. The defaults are the original's base model with six co-attention layers.
 
     Attributes:
         text, vision: the streams.
-        co_attention_layers: for each co-attentional block, the numbers of text layers and of vision layers before it.
-        co_attention: False omits the blocks; then only the pooled outputs of the streams are combined.
+        co_attention_layers: for each co-attention layer, the numbers of text layers and of vision layers before it.
+        co_attention: False omits these layers; then only the pooled outputs of the streams are combined.
         width, heads: shape of the co-attention; the pooled outputs have the same width.
         fusion: how the pooled outputs of the two streams are combined.
         dynamic_attention: let the text scale the queries and keys of the vision layers (12-in-1's code).
@@ -148,7 +148,7 @@ class ViLBERTConfig:
 
 
 def preset(name: str) -> ViLBERTConfig:
-    """A configuration of the original code: ``base`` or ``large``, and its number of co-attentional blocks.
+    """A configuration of the original code: ``base`` or ``large``, and its number of co-attention layers.
 
     Args:
         name: ``base-2``, ``base-4``, ``base-6``, ``base-8``, ``large-2``, ``large-4`` or ``large-6``.

@@ -236,7 +236,7 @@ def pairs_of(examples: Sequence[Example]) -> list[Example]:
 
 
 def read_texts(network: ViLBERT, text: Pieces, token: int = 0) -> Stream:
-    """The text stream up to the first co-attentional block; ``token`` is the task token, if the streams have any."""
+    """The text stream up to the first co-attention layer; ``token`` is the task token, if the streams have any."""
     if not network.config.text.task_tokens:
         return network.streams.read_text(*text)
     tasks = torch.full((len(text.ids),), token, device=text.ids.device)
@@ -245,7 +245,7 @@ def read_texts(network: ViLBERT, text: Pieces, token: int = 0) -> Stream:
 
 
 def encode(network: ViLBERT, pairs: Pairs, token: int = 0) -> Encoded:
-    """Encode pairs: the layers before the first co-attentional block once per item, the others once per pair.
+    """Encode pairs: the layers before the first co-attention layer once per item, the others once per pair.
 
     Args:
         network: the streams.

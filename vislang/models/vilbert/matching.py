@@ -1,4 +1,4 @@
-"""Score all pairs of many images and texts; the layers before the first co-attentional block run once per item (Lu et
+"""Score all pairs of many images and texts; the layers before the first co-attention layer run once per item (Lu et
 al. 2019, section 3.2, "Caption-Based Image Retrieval")."""
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def match_all(
 ) -> Float[Tensor, "images texts"]:
     """Score every image with every text, or only the candidates.
 
-    The hidden states of all items before the first co-attentional block are kept, so memory grows with the number of
+    The hidden states of all items before the first co-attention layer are kept, so memory grows with the number of
     items. Pairs pass through the other layers in chunks, so memory does not grow with the number of pairs.
 
     Args:

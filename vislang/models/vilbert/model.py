@@ -1,6 +1,6 @@
 """ViLBERT: a stream for text, a stream for vision, and co-attention between them (Lu et al. 2019, arXiv 1908.02265).
 
-Each stream is a transformer with its own width. Between some layers there are co-attentional blocks, in which each
+Each stream is a transformer with its own width. Between some layers there are co-attention layers, in which each
 stream attends to the keys and values of the other. Before the first such block, a stream depends only on its own input,
 so this part is computed once per item, even if the item is in many pairs.
 

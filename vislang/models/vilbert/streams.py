@@ -68,7 +68,7 @@ class RegionEmbedding(nn.Module):
 
 
 class CoAttentionStream(nn.Module):
-    """One stream's side of a co-attentional block: attention to the other stream, then a feed-forward layer."""
+    """One stream's side of a co-attention layer: attention to the other stream, then a feed-forward layer."""
 
     def __init__(self, stream: TextStreamConfig | VisionStreamConfig, width: int, heads: int, attention_dropout: float):
         super().__init__()
@@ -197,7 +197,7 @@ class TwoStreams(nn.Module):
         padding: Bool[Tensor, "batch tokens"] | None = None,
         tasks: Int[Tensor, "..."] | None = None,
     ) -> Stream:
-        """The text stream up to the first co-attentional block; it depends only on the text."""
+        """The text stream up to the first co-attention layer; it depends only on the text."""
         tokens = self.text_embedding(ids, segments, tasks)
         if padding is not None and self.text_embedding.tasks is not None:
             padding = torch.cat([padding[:, :1], torch.zeros_like(padding[:, :1]), padding[:, 1:]], dim=1)
@@ -210,7 +210,7 @@ class TwoStreams(nn.Module):
         padding: Bool[Tensor, "batch regions"] | None = None,
         steps: Int[Tensor, "batch regions"] | None = None,
     ) -> Stream:
-        """The vision stream up to the first co-attentional block; it depends only on the image.
+        """The vision stream up to the first co-attention layer; it depends only on the image.
 
         With dynamic attention, every vision layer depends on the text, so this is only the embedding.
         """
@@ -218,9 +218,9 @@ class TwoStreams(nn.Module):
         return stream if self.query_key_gates else self._vision(stream, 0, self._alone[1], None)
 
     def forward(self, text: Stream, vision: Stream, weights: list[tuple[Tensor, Tensor]] | None = None) -> Encoded:
-        """From the first co-attentional block to the outputs; equal rows of the two streams form pairs.
+        """From the first co-attention layer to the outputs; equal rows of the two streams form pairs.
 
-        The attention weights of each co-attentional block are appended to ``weights``; see
+        The attention weights of each co-attention layer are appended to ``weights``; see
         :meth:`CoAttentionBlock.weights`.
         """
         text_from, vision_from = self._alone
@@ -250,7 +250,7 @@ class TwoStreams(nn.Module):
 
     @property
     def _alone(self) -> tuple[int, int]:
-        """Layers before the first co-attentional block."""
+        """Layers before the first co-attention layer."""
         if not self.config.co_attention_layers:
             return self.config.text.depth, self.config.vision.depth
         text, vision = self.config.co_attention_layers[0]
