@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from vislang.errors import UserError
-from vislang.metrics.retrieval import belonging, recalls
+from vislang.metrics.retrieval import belonging, ranks, recalls_at
 
 
 def values(scores, texts, image_of):
-    found = recalls(scores, belonging(texts, image_of, len(scores)))
+    found = recalls_at(*ranks(scores, belonging(texts, image_of, len(scores))))
     return {name: figure.value for name, figure in found.items()}
 
 

@@ -15,7 +15,7 @@ from vislang.data.split import hold_out
 from vislang.document import Document, Image
 from vislang.errors import UserError
 from vislang.example import Example, Label, Text
-from vislang.metrics.retrieval import belonging, recalls
+from vislang.metrics.retrieval import belonging, ranks, recalls_at
 from vislang.tasks.catalogue import open_task
 from vislang.tasks.retrieval import Retrieval, four_way, karpathy, shortlist, sides
 
@@ -162,7 +162,7 @@ def test_retrieval_and_captions_are_tasks_of_one_folder(tmp_path):
     scores = np.array([[0.9, 0.1, 0.8, 0.3], [0.2, 0.5, 0.7, 0.4]])
     ranked = retrieval.ranked(examples, scores)
     images, texts, image_of = sides(examples)
-    expected = recalls(scores, belonging(texts, image_of, len(images)))
+    expected = recalls_at(*ranks(scores, belonging(texts, image_of, len(images))))
     assert retrieval.score(examples, ranked) == expected
     path = tmp_path / "predictions.jsonl"
     path.write_text("".join(json.dumps(prediction.as_record()) + "\n" for prediction in ranked[::-1]))

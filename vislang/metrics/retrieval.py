@@ -68,15 +68,3 @@ def recalls_at(of_texts: Sequence[int] | np.ndarray, of_images: Sequence[int] | 
         for way, found in sides
         for limit in LIMITS
     }
-
-
-def recalls(scores: Float[np.ndarray, "images texts"], correct: Bool[np.ndarray, "images texts"]) -> Figures:
-    """Recall at 1, 5 and 10 in both directions.
-
-    A text finds one of its images; an image finds any of its texts, the best of them.
-
-    Args:
-        scores: the higher the better; minus infinity where a pair was not scored.
-        correct: which texts belong to which images, see :func:`belonging`.
-    """
-    return recalls_at(*ranks(scores, correct))

@@ -242,9 +242,6 @@ def _probe(
     )
 
 
-KARPATHY = ("train", "val", "test")
-"""Splits of Flickr30k and COCO by Karpathy; a source of pairs has what it has."""
-
 ENTRIES = (
     *(_benchmark(name) for name in BENCHMARKS),
     Entry(
