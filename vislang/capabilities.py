@@ -240,9 +240,9 @@ class Decides(Protocol):
         """
         ...
 
-    def why_undecided(self, kind: str, labels: Sequence[str] = ()) -> str | None:
-        """Why no head decides targets of this kind, or none knows one of these labels, in a clause that follows the
-        model's name; None where one does."""
+    def why_undecided(self, kind: str, labels: Sequence[str] = (), images: int = 1) -> str | None:
+        """Why no head decides targets of this kind, or none knows one of these labels, or none reads so many images
+        together, in a clause that follows the model's name; None where one does."""
         ...
 
     def decide(

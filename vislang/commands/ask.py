@@ -9,12 +9,10 @@ from typing import Any
 
 from vislang.boxes import Box
 from vislang.commands.options import optional_positional, positional, repeated
+from vislang.data.files import MEDIA
 from vislang.document import Document, Image, Video
 from vislang.errors import UserError
 from vislang.example import Answer, Answers, Example
-
-VIDEOS = (".mp4", ".webm", ".mkv", ".mov", ".avi", ".m4v", ".ogv", ".mpg", ".mpeg")
-"""Endings of the names of videos; everything else is an image."""
 
 WRITING = (
     "shot",
@@ -164,7 +162,7 @@ class Ask:
 
 def medium_of(path: str) -> Image | Video:
     """A video where the name ends like one's, else an image."""
-    return Video(path) if Path(path).suffix.lower() in VIDEOS else Image(path)
+    return Video(path) if MEDIA.get(Path(path).suffix.lower()) is Video else Image(path)
 
 
 def whole(text: str, what: str) -> str:

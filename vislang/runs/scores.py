@@ -22,7 +22,7 @@ from vislang.runs.folder import environment, read_json
 from vislang.runs.streams import StreamData
 from vislang.tasks.catalogue import open_task
 from vislang.tasks.retrieval import Retrieval, is_pair
-from vislang.tasks.task import ReadTask, Task, labels_of, media_of
+from vislang.tasks.task import ReadTask, Task, images_of, labels_of, media_of
 
 WATCHED: tuple[Way, ...] = ("decide", "rank", "generate")
 """Ways of answering that are quick enough to watch while training."""
@@ -54,7 +54,8 @@ def own_task(model: Any, name: str, examples: Sequence[Example], support: Sequen
         "train": lambda problems, progress: list(support),
         "test": lambda problems, progress: list(examples),
     }
-    return ReadTask(name, about, kind, media_of(everything), read, "test", "train", labels_of(everything))
+    labels, images = labels_of(everything), images_of(everything)
+    return ReadTask(name, about, kind, media_of(everything), read, "test", "train", labels, images)
 
 
 def watched_figures(model: Any, streams: Sequence[StreamData], batch_size: int) -> dict[str, float]:

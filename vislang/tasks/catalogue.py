@@ -10,16 +10,16 @@ from pathlib import Path
 
 from vislang.capabilities import Progress
 from vislang.data.fetch import EMOJI, KLETTRES, OPENCLIPART, STAMPS, DataSet, fetch
-from vislang.data.problems import DataError, Problem
+from vislang.data.problems import DataError, NoSuchSource, Problem, must_be_good
 from vislang.data.sets import easy_vqa, films, scenes
 from vislang.data.sets.emoji_groups import NONSENSE
-from vislang.data.sources import RECORDS, SOURCES, load_source
+from vislang.data.sources import PAIRS, SOURCES, load_source
 from vislang.example import Example
 from vislang.metrics import by_kind, retrieval
 from vislang.tasks import few_shot, probes
 from vislang.tasks.benchmarks import BENCHMARKS
-from vislang.tasks.retrieval import Retrieval, karpathy_splits, must_be_pairs
-from vislang.tasks.task import Reader, ReadTask, Task, labels_of, media_of, split_named
+from vislang.tasks.retrieval import Retrieval, karpathy_splits
+from vislang.tasks.task import Reader, ReadTask, Task, images_of, labels_of, media_of, split_named
 
 Opener = Callable[[str, "list[Problem] | None", "Progress | None"], Task]
 """Opens a task; takes what follows the name and its colon, and what ``open_task`` takes."""
@@ -33,8 +33,8 @@ class Entry:
     """About a task, without opening it.
 
     Attributes:
-        name, about, kind, media, metrics, splits, labels: see :class:`~vislang.tasks.task.Task`; of a benchmark the
-            splits that its authors publish.
+        name, about, kind, media, metrics, splits, labels, images: see :class:`~vislang.tasks.task.Task`; of a benchmark
+            the splits that its authors publish.
         open: makes the task.
         needs: what has to be given after the name, such as ``FOLDER[:SPLIT]``; empty where nothing has.
         files: which files are wanted in the folder.
@@ -49,6 +49,7 @@ class Entry:
     splits: tuple[str, ...]
     open: Opener
     labels: tuple[str, ...] = ()
+    images: int = 1
     needs: str = ""
     files: str = ""
     data_set: DataSet | None = None
@@ -71,7 +72,8 @@ def open_task(
 
     Args:
         spec: ``NAME`` or ``NAME:SPLIT`` of a set that comes by package; ``BENCHMARK:FOLDER[:SPLIT]``; ``retrieval:`` or
-            ``captions:`` with ``FOLDER[:SPLIT]`` in Karpathy's format or with a source of pairs; or ``FILE.jsonl``.
+            ``captions:`` with ``FOLDER[:SPLIT]`` in Karpathy's format or with a source of pairs; or any other source
+            whose records have a target (:data:`vislang.data.sources.FORMS`).
         split: evaluated where ``spec`` names none; without one, the task's own choice.
         problems: bad records of a user's file are added to it, and left out; without it they are an error.
         progress: called with (records done, of how many).
@@ -83,12 +85,8 @@ def open_task(
         DataError: there is no such task or split, or its data cannot be used.
     """
     name, _, rest = spec.partition(":")
-    if Path(spec).suffix.lower() in RECORDS and name not in TASKS:
-        task, own = _file(spec, problems, progress), ""
-    elif name not in TASKS:
-        close = difflib.get_close_matches(name, TASKS, n=1)
-        meant = f" Did you mean {close[0]}?" if close else ""
-        raise DataError(f"{spec}: no such task.{meant} There are {', '.join(TASKS)}; or give a FILE.jsonl.")
+    if name not in TASKS:
+        task, own = _source(spec, problems, progress), ""
     else:
         entry = TASKS[name]
         if entry.needs and not rest:
@@ -103,26 +101,42 @@ def open_task(
     return task
 
 
-def _file(spec: str, problems: list[Problem] | None, progress: Progress | None) -> Task:
-    """A user's file: it is read here, and its kind follows from its records."""
-    examples = load_source(spec, None, problems, progress)
+def _source(spec: str, problems: list[Problem] | None, progress: Progress | None) -> Task:
+    """A source as a task: it is read here, and its kind follows from its records."""
+    try:
+        read, default = _readers(spec, problems, progress)
+    except NoSuchSource:
+        close = difflib.get_close_matches(spec.partition(":")[0], [*TASKS, *SOURCES], n=1)
+        meant = f" Did you mean {close[0]}?" if close else ""
+        raise DataError(
+            f"{spec}: no such task.{meant} There are {', '.join(TASKS)}; or give a source whose records have a target, "
+            "such as FILE.jsonl (vislang data list)."
+        ) from None
+    examples = read[default](None, None)
     kind = by_kind.kind_of_all(examples)
     if kind == "none":
-        raise DataError(f"{spec}: no good record with a target in it.")
-    about = f"{len(examples):,} records of a file"
-    read = {"all": _kept(examples)}
-    return ReadTask(spec, about, kind, media_of(examples), read, "all", None, labels_of(examples))
+        raise DataError(
+            f"{spec}: nothing is asked in it, so there is nothing to score. Training without labels, embed and search "
+            "take such data."
+        )
+    about = f"{len(examples):,} records of a source"
+    support = "train" if "train" in read else None
+    return ReadTask(
+        spec, about, kind, media_of(examples), read, default, support, labels_of(examples), images_of(examples)
+    )
 
 
-def _pairs(given: str, problems: list[Problem] | None, progress: Progress | None) -> tuple[dict[str, Reader], str]:
-    """Readers by split of a source of pairs, and the split that is evaluated."""
-    if Path(given).is_dir():
-        splits = karpathy_splits(Path(given))
+def _readers(source: str, problems: list[Problem] | None, progress: Progress | None) -> tuple[dict[str, Reader], str]:
+    """Readers by split of a source, and the split that is evaluated; what they read is read here."""
+    kind, _, rest = source.partition(":")
+    if kind in PAIRS and Path(rest).is_dir():
+        splits = karpathy_splits(Path(rest))
         default = next((split for split in ("test", "val") if split in splits), next(iter(splits)))
         return {split: _kept(own) for split, own in splits.items()}, default
-    examples = load_source(given, None, problems, progress)
+    examples = load_source(source, None, problems, progress)
     if not examples:
-        raise DataError(f"{given}: no good record in it.")
+        must_be_good(problems or [], skip=False, name=source)
+        raise DataError(f"{source}: no good record in it.")
     return {"all": _kept(examples)}, "all"
 
 
@@ -132,29 +146,16 @@ def _kept(examples: list[Example]) -> Reader:
 
 
 def _retrieval(given: str, problems: list[Problem] | None, progress: Progress | None) -> Task:
-    read, default = _pairs(given, problems, progress)
-    must_be_pairs(read[default](None, None))
+    read, default = _readers(f"retrieval:{given}", problems, progress)
     return Retrieval("retrieval", TASKS["retrieval"].about, read, default)
 
 
 def _captions(given: str, problems: list[Problem] | None, progress: Progress | None) -> Task:
-    read, default = _pairs(given, problems, progress)
+    read, default = _readers(f"captions:{given}", problems, progress)
     examples = read[default](None, None)
-    must_be_captions(examples)
     together = {split: _joined(reader) for split, reader in read.items()}
     support = "train" if "train" in read else None
     return ReadTask("captions", TASKS["captions"].about, "text", media_of(examples), together, default, support)
-
-
-def must_be_captions(examples: list[Example]) -> None:
-    """Raise where examples are not a medium with its caption.
-
-    Raises:
-        DataError: one is not; the message names it.
-    """
-    for example in examples:
-        if len(example.media) != 1 or example.text or by_kind.kind_of_all([example]) != "text":
-            raise DataError(f'{example.name}: not a caption. Each record is {{"image": path, "text": its caption}}.')
 
 
 def _joined(reader: Reader) -> Reader:
@@ -180,6 +181,7 @@ def _benchmark(name: str) -> Entry:
         made.splits,
         lambda given, problems, progress: made(Path(given)),
         made.labels,
+        made.images,
         "FOLDER[:SPLIT]",
         made.files,
     )

@@ -89,7 +89,7 @@ def split_own_file(task: Task, queries: int, split: str | None = None) -> Task:
         into = test if number < len(by_medium) // 2 and len(test) + len(own) <= max(queries, len(own)) else train
         into += own
     read = {"train": lambda problems, progress: train, "test": lambda problems, progress: test}
-    return ReadTask(task.name, task.about, task.kind, task.media, read, "test", "train", task.labels)
+    return ReadTask(task.name, task.about, task.kind, task.media, read, "test", "train", task.labels, task.images)
 
 
 def captions_together(examples: Sequence[Example]) -> list[Example]:

@@ -24,6 +24,7 @@ class NLVR2(Benchmark):
     about = "sentences that are true of two photographs, or not"
     kind = "label"
     media = frozenset({"image", "several images", "text"})
+    images = 2
     metrics = ("accuracy", "consistency")
     splits = ("train", "dev", "test1")
     labels = ("True", "False")

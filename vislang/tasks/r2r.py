@@ -39,6 +39,7 @@ class R2R(Benchmark):
     about = "instructions through buildings: the path that they describe, among candidates"
     kind = "choice"
     media = frozenset({"image", "several images", "text"})
+    images = VIEWS
     metrics = METRICS
     splits = ("train", "val_seen", "val_unseen")
     prefer = ("val_unseen", "val", "test")

@@ -29,6 +29,7 @@ class Task(ABC):
         about: one line.
         kind: of the targets, one of ``example.TARGETS``; or ``pairs`` for retrieval.
         media: what prompts and choices hold, of ``text``, ``image``, ``several images``, ``video`` and ``audio``.
+        images: the most images that are shown together, in a prompt with one of its choices.
         metrics: names of the figures; the first one is drawn and compared.
         splits: their names, in the data's own words.
         default_split: evaluated where no split is named.
@@ -40,6 +41,7 @@ class Task(ABC):
     about: str
     kind: str
     media: frozenset[str]
+    images: int = 1
     metrics: tuple[str, ...]
     splits: tuple[str, ...]
     default_split: str
@@ -132,6 +134,7 @@ class ReadTask(Task):
         default_split: evaluated where no split is named.
         support_split: what shots are drawn from.
         labels: of a task with labels.
+        images: the most that are shown together.
     """
 
     def __init__(
@@ -144,11 +147,13 @@ class ReadTask(Task):
         default_split: str,
         support_split: str | None = None,
         labels: tuple[str, ...] = (),
+        images: int = 1,
     ):
         self.name, self.about, self.kind, self.media = name, about, kind, frozenset(media)
         self.metrics = by_kind.METRICS.get(kind, ())
         self.read, self.splits = read, tuple(read)
-        self.default_split, self.support_split, self.labels = default_split, support_split, labels
+        self.default_split, self.support_split = default_split, support_split
+        self.labels, self.images = labels, images
 
     def examples(
         self, split: str, problems: list[Problem] | None = None, progress: Progress | None = None
@@ -204,6 +209,16 @@ def media_of(examples: Iterable[Example]) -> frozenset[str]:
         for document in example.documents():
             found |= _media_in(document)
     return frozenset(found)
+
+
+def images_of(examples: Iterable[Example]) -> int:
+    """The most images that are shown together, in a prompt with one of its choices."""
+    counts = (
+        sum(isinstance(medium, Image) for medium in document.media)
+        for example in examples
+        for document in example.documents()
+    )
+    return max(counts, default=0)
 
 
 def labels_of(examples: Iterable[Example]) -> tuple[str, ...]:

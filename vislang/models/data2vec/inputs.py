@@ -283,8 +283,6 @@ class Inputs:
         if not known:
             return "reads nothing yet: it was saved without what prepares its inputs"
         unknown = sorted(media - {"several images"} - set(known))
-        if not known:
-            return "has neither a tokenizer nor settings of images or sound, as it was converted without them"
         if unknown:
             return f"reads {' and '.join(known)}, and no {' or '.join(unknown)}"
         if len(media) > 1:
