@@ -198,7 +198,8 @@ class Prediction:
         candidates: what was decided among, if anything: answers, labels, indices or boxes.
         scores: of each candidate, the higher the better; see ``kind``.
         kind: what the scores are: ``probability``, ``log_likelihood`` or ``similarity``.
-        prompt: the prompt as the model was sent it, media by name, for the record.
+        prompt: the prompt as the model was sent it, with its shots, media by name, for the record; where each choice or
+            label has a prompt of its own, that of the answer.
     """
 
     id: str

@@ -28,8 +28,21 @@ def test_answers_have_soft_scores_and_no_answer_has_none():
 
 
 def test_choices_and_labels():
-    assert scored([example(Choice(1)), example(Choice(0))], 1, 1)["accuracy"].value == 0.5
+    choices = [example(Choice(1), choices=("a", "b")), example(Choice(0), choices=("a", "b"))]
+    assert scored(choices, 1, 1)["accuracy"].value == scored(choices, 1, None)["accuracy"].value == 0.5
     assert scored([example(Label("a")), example(Label("b"))], "a", "B")["accuracy"].value == 0.5
+
+
+@pytest.mark.parametrize("answer", ["1", 2, -1, 1.0])
+def test_what_is_no_index_of_a_choice_is_an_error(answer):
+    """Compared with the right index it would be wrong without a word."""
+    with pytest.raises(UserError, match=r"prediction x: .* is not the index of a choice, from 0 to 1"):
+        scored([example(Choice(1), choices=("a", "b"))], answer)
+
+
+def test_what_is_no_label_is_an_error():
+    with pytest.raises(UserError, match=r"prediction x: 1 is not a label; write it as a text, in quotes"):
+        scored([example(Label("1"))], 1)
 
 
 def test_a_tag_for_each_word_is_scored_word_by_word():

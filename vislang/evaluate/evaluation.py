@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -122,6 +123,7 @@ def evaluate(
     examples = list(examples)
     prepare(model, examples, reporter)
     answered = _answer(model, task, examples, support, way, head, batch_size, reporter, blind=False)
+    must_be_numbers(answered)
     blind: Figures = {}
     blindable = way in ("generate", "rank") and task.kind != "pairs"
     if with_blind and blindable and any(example.media for example in examples):
@@ -164,6 +166,18 @@ def must_have_way(model: Any, task: Task, way: Way) -> None:
             f"--way {way}: this {type(model).__name__} answers {task.name} by {have}; such a task can be answered by "
             f"{', '.join(WAYS[task.kind])}."
         )
+
+
+def must_be_numbers(predictions: Sequence[Prediction]) -> None:
+    """Raise an error where a model gives no numbers as scores.
+
+    Raises:
+        UserError: one is NaN; the message names the record.
+    """
+    for prediction in predictions:
+        numbers = [prediction.answer] if isinstance(prediction.answer, float) else prediction.scores
+        if any(math.isnan(number) for number in numbers):
+            raise UserError(f"{prediction.id}: the model's scores are NaN; its weights are damaged.")
 
 
 def prepare(model: Any, examples: Sequence[Example], reporter: Reporter = quietly) -> None:

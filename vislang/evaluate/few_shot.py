@@ -21,12 +21,13 @@ from vislang.capabilities import Embeds, Generates, Prefills, Progress, Ranks
 from vislang.document import Document, Medium
 from vislang.errors import UserError
 from vislang.evaluate.generate import generate
+from vislang.evaluate.prefix import NOTHING, Prefix
 from vislang.evaluate.rank import rank
 from vislang.evaluate.retrieve import retrieve
 from vislang.evaluate.ways import ways
 from vislang.example import Answer, Example, Label, Prediction, Value, reference_text
 from vislang.metrics.figure import Figure, Figures, share
-from vislang.prompt import as_generation
+from vislang.prompt import as_generation, shown
 from vislang.tasks.retrieval import Retrieval
 from vislang.tasks.task import Task
 
@@ -184,26 +185,27 @@ class _Shots:
         """The shots as they are, and shuffled as often as is wanted."""
         return [shots, *(self.rng.sample(shots, len(shots)) for _ in range(self.setting.orders - 1))]
 
-    def states(self, model: Any) -> list[Any]:
-        """The decode state after the shared shots, in each order; None where questions have shots of their own."""
+    def prefixes(self, model: Any) -> list[Prefix]:
+        """The shared shots as they are read, in each order; nothing where questions have shots of their own."""
         if self.shared is None:
-            return [None]
+            return [NOTHING]
         documents = [Document(model.prompts.examples(order)) for order in self.shared]
-        return [model.prefill(d.without_media() if self.setting.blind else d) for d in documents]
+        documents = [document.without_media() if self.setting.blind else document for document in documents]
+        return [Prefix(model.prefill(document), shown(document)) for document in documents]
 
 
 def _ranked(
     model: Any, task: Task, queries: Sequence[Example], shots: _Shots, batch_size: int, progress: Progress
 ) -> list[Prediction]:
     if isinstance(task, Retrieval):
-        return retrieve(model, task, queries, "rank", batch_size, progress, shots.states(model))
+        return retrieve(model, task, queries, "rank", batch_size, progress, shots.prefixes(model))
     return rank(
         model,
         queries,
         task.labels,
         blind=shots.setting.blind,
         shots=shots.own,
-        states=shots.states(model),
+        prefixes=shots.prefixes(model),
         batch_size=batch_size,
         progress=progress,
     )
@@ -212,14 +214,14 @@ def _ranked(
 def _generated(
     model: Any, task: Task, queries: Sequence[Example], shots: _Shots, batch_size: int, progress: Progress
 ) -> list[Prediction]:
-    (state,) = shots.states(model)
+    (prefix,) = shots.prefixes(model)
     return generate(
         model,
         queries,
         task.labels,
         blind=shots.setting.blind,
         shots=None if shots.own is None else [own[0] for own in shots.own],
-        state=state,
+        prefix=prefix,
         batch_size=batch_size,
         progress=progress,
     )

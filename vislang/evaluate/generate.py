@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
 
 from vislang.capabilities import Generates, Progress
+from vislang.evaluate.prefix import NOTHING, Prefix
 from vislang.example import Answer, Example, Prediction, Value
 from vislang.metrics.accuracy import normalize
 from vislang.prompt import shown
@@ -21,7 +21,7 @@ def generate(
     *,
     blind: bool = False,
     shots: Sequence[Sequence[Example]] | None = None,
-    state: Any = None,
+    prefix: Prefix = NOTHING,
     batch_size: int = 64,
     max_new_tokens: int = MAX_NEW_TOKENS,
     progress: Progress | None = None,
@@ -34,7 +34,7 @@ def generate(
         labels: the closed set of answers, if there is one.
         blind: take the media away and keep their positions, to see what they contribute.
         shots: for each example, the examples that stand before it.
-        state: what was prefilled before all of them.
+        prefix: what was read before all of them.
         batch_size: examples at a time; it changes nothing but the time.
         max_new_tokens: the longest answer.
         progress: called with (examples done, of how many).
@@ -46,9 +46,10 @@ def generate(
         prompts = [model.prompts.render(example, own) for example, own in zip(part, before, strict=True)]
         if blind:
             prompts = [prompt.without_media() for prompt in prompts]
-        texts = model.generate(prompts, max_new_tokens, batch_size, state=state)
+        texts = model.generate(prompts, max_new_tokens, batch_size, state=prefix.state)
         for example, prompt, text in zip(part, prompts, texts, strict=True):
-            found.append(Prediction(example.id, read_answer(text, example, labels), prompt=shown(prompt)))
+            answer = read_answer(text, example, labels)
+            found.append(Prediction(example.id, answer, prompt=prefix.text + shown(prompt)))
         if progress is not None:
             progress(len(found), len(examples))
     return found

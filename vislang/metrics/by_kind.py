@@ -95,7 +95,11 @@ def _is_tagged(example: Example) -> bool:
 
 
 def score_of(answer: object, example: Example) -> float:
-    """The score of one answer, choice or label, from 0 to 1; no answer has 0."""
+    """The score of one answer, choice or label, from 0 to 1; no answer has 0.
+
+    Raises:
+        UserError: it is not the index of a choice, or not a label, where such is wanted.
+    """
     target = example.target
     if answer is None:
         return 0.0
@@ -104,8 +108,13 @@ def score_of(answer: object, example: Example) -> float:
     if isinstance(target, Text):
         return float(correct(str(answer), target.references))
     if isinstance(target, Choice):
+        if not isinstance(answer, int) or not 0 <= answer < len(example.choices):
+            last = len(example.choices) - 1
+            raise UserError(f"prediction {example.id}: {answer!r} is not the index of a choice, from 0 to {last}.")
         return float(answer == target.index)
     assert isinstance(target, Label)
+    if not isinstance(answer, str):
+        raise UserError(f"prediction {example.id}: {answer!r} is not a label; write it as a text, in quotes.")
     return float(answer == target.name)
 
 

@@ -73,9 +73,7 @@ class NLVR2(Benchmark):
 
         def predict(row: list[str]) -> Prediction:
             identifier, answer = row
-            if answer.strip().lower() not in ("true", "false"):
-                raise ValueError(f"{answer!r} is neither True nor False")
-            return Prediction(identifier, answer.strip().capitalize())
+            return Prediction(identifier, self.known_label(answer.strip().capitalize()))
 
         return each(path, rows, predict)
 

@@ -103,11 +103,15 @@ class R2R(Benchmark):
 
     def _path(self, prediction: Prediction) -> list[str]:
         """The viewpoints that a prediction goes through."""
-        if isinstance(prediction.answer, int):
-            return [str(view) for view in self._beams[prediction.id][prediction.answer]]
-        if not isinstance(prediction.answer, tuple):
-            raise DataError(f"prediction {prediction.id}: {prediction.answer!r} is neither a path nor one's number.")
-        return list(prediction.answer)
+        answer, beams = prediction.answer, self._beams[prediction.id]
+        if isinstance(answer, int) and 0 <= answer < len(beams):
+            return beams[answer]
+        if not isinstance(answer, tuple):
+            raise DataError(
+                f"prediction {prediction.id}: {answer!r} is neither a path nor the index of one, from 0 to "
+                f"{len(beams) - 1}."
+            )
+        return list(answer)
 
     def read_official(self, path: Path, examples: Sequence[Example]) -> list[Prediction]:
         """``[{"instr_id": ..., "trajectory": [[viewpoint, heading, elevation], ...]}, ...]``, the leaderboard's."""
@@ -144,4 +148,4 @@ def read_graph(path: Path) -> Graph:
 def _paths(paths: Sequence[Sequence[str]]) -> list[list[str]]:
     if not paths or not all(paths):
         raise ValueError("an empty list of paths, or an empty path")
-    return [list(path) for path in paths]
+    return [[str(view) for view in path] for path in paths]
