@@ -16,6 +16,12 @@ from vislang.errors import UserError
 FEW_SHOT = ("seeds", "select", "selector", "orders", "report")
 """Options that only --shots goes by."""
 
+NOT_FEW_SHOT = ("way", "head", "shortlist", "shortlist_size")
+"""Options that --shots does not go by."""
+
+OF_MODEL = ("shots", "regions", *FEW_SHOT, *NOT_FEW_SHOT)
+"""Options that a file of predictions does not go by."""
+
 
 @dataclass(frozen=True)
 class Evaluate:
@@ -23,8 +29,9 @@ class Evaluate:
 
     Attributes:
         model: folder of a model, a Hub id, or a file of predictions
-        task: a task (vislang tasks lists them), such as easy-vqa, vqa:FOLDER, retrieval:FOLDER or my.jsonl
-        data: the same as part of --task: the folder of a benchmark's files, or a JSON Lines file
+        task: a task (vislang tasks lists them), such as easy-vqa, vqa:FOLDER or retrieval:FOLDER; or any data source
+            whose records have a target, such as my.jsonl
+        data: the same as part of --task: the folder of a benchmark's files, or a data source
         split: which split, as the data call it
         head: which of the model's heads decides, where several could
         way: how to answer, where the model has several ways
@@ -72,12 +79,18 @@ class Evaluate:
             UserError: the model cannot do what is asked, or the data cannot be used.
         """
         self._check()
-        source = Path(self.model)
-        if source.is_file():
-            return self._predictions(source)
-        task, examples, bad = self._opened_task(self._spec(), self.split)
-        if not examples:
-            raise DataError(f"{task.name}: no good record in it.")
+        file = Path(self.model)
+        if file.is_file():
+            self.must_be_default(OF_MODEL, f"{file} holds predictions, and this is for models; leave it out")
+            from vislang.commands.rescore import rescore
+
+            return rescore(self, file)
+        task, examples, bad = self.opened_task()
+        if not task.can_score(examples) and self.out is None:
+            raise DataError(
+                f"{task.name}: no record has a target, so there is nothing to score. --out FOLDER keeps the "
+                "predictions and writes the benchmark's submission file."
+            )
         if self.shots is not None:
             from vislang.commands.few_shot import few_shot
 
@@ -85,8 +98,7 @@ class Evaluate:
         from vislang.evaluate.evaluation import evaluate, must_have_way, way_of
 
         examples = task.subset(examples, self.limit, self.seed)
-
-        model = self._opened_model()
+        model = self.opened_model()
         way = self.way or way_of(model, task)
         must_have_way(model, task, way)
         self._must_apply(task, way)
@@ -95,15 +107,11 @@ class Evaluate:
             from vislang.models.loading import load
 
             model = Shortlisted(model, load(self.shortlist), self.shortlist_size)
-        support = task.support() if way in ("match", "embed") or task.support_split is not None else []
-        evaluation = evaluate(model, task, examples, support, way=way, head=self.head, reporter=reporting)
-        values = {"model": self.model, **evaluation.as_json(), **self._about(bad)}
-        if self.out is not None:
-            from vislang.evaluate.results import write_evaluation
-            from vislang.runs.folder import environment
-
-            write_evaluation(self.out, evaluation, task, {**values, **environment()})
-        return self.show(task.name, values)
+        evaluation = evaluate(model, task, examples, task.support(), way=way, head=self.head, reporter=reporting)
+        about = {"model": self.model, **self.about(task, bad)}
+        if self.shortlist is not None:
+            about |= {"shortlist": self.shortlist, "shortlist_size": self.shortlist_size}
+        return self.finish(task, evaluation, about)
 
     def _check(self) -> None:
         """What can be said of the options alone."""
@@ -113,15 +121,26 @@ class Evaluate:
             must_hold_file(self.report, "--report")
         if self.limit < 0 or self.shortlist_size < 1:
             raise UserError("--limit must not be negative, and --shortlist-size is at least 1.")
-        defaults = Evaluate.__dataclass_fields__
-        given = [name for name in FEW_SHOT if getattr(self, name) != defaults[name].default]
-        if self.shots is None and given:
-            raise UserError(f"--{', --'.join(given)}: only --shots goes by these; add it, or leave them out.")
+        if self.shots is None:
+            self.must_be_default(FEW_SHOT, "only --shots goes by this; add it, or leave this out")
+        else:
+            self.must_be_default(NOT_FEW_SHOT, "--shots does not go by this; leave one of them out")
 
-    def _spec(self) -> str:
+    def must_be_default(self, names: tuple[str, ...], reason: str) -> None:
+        """Raise an error where one of these options was given.
+
+        Raises:
+            UserError: it names the options and the reason.
+        """
+        defaults = Evaluate.__dataclass_fields__
+        given = [f"--{name.replace('_', '-')}" for name in names if getattr(self, name) != defaults[name].default]
+        if given:
+            raise UserError(f"{', '.join(given)}: {reason}.")
+
+    def spec(self) -> str:
         """The task as it is named in one word."""
         if self.task is None and self.data is None:
-            raise UserError("name a --task (vislang tasks lists them), or a file of your own with --data.")
+            raise UserError("name a --task (vislang tasks lists them), or a source of your own with --data.")
         if self.data is None:
             assert self.task is not None
             return self.task
@@ -133,18 +152,22 @@ class Evaluate:
             raise UserError(f"--data: {self.task} comes with its data; leave --data out, or --task.")
         return f"{self.task}:{self.data}"
 
-    def _opened_task(self, spec: str, split: str | None) -> tuple[Any, list[Any], int]:
-        """The task, its examples, and how many bad records were left out."""
+    def opened_task(self) -> tuple[Any, list[Any], int]:
+        """The task, whose default split is the one that was named; its examples; how many bad records were left out."""
         from vislang.tasks.catalogue import open_task
 
+        spec = self.spec()
         problems: list[Problem] = []
         with reporting("reading records") as progress:
-            task = open_task(spec, None, problems, progress)
-            examples = task.examples(split or task.default_split, problems, progress)
+            task = open_task(spec, self.split, problems, progress)
+            examples = task.examples(task.default_split, problems, progress)
         must_be_good(problems, self.skip_bad_records, spec)
+        if not examples:
+            raise DataError(f"{task.name}: no good record in it.")
         return task, examples, len(problems)
 
-    def _opened_model(self) -> Any:
+    def opened_model(self) -> Any:
+        """The model, its regions from the files that were named."""
         from vislang.models.loading import load
 
         if self.regions is None:
@@ -165,55 +188,45 @@ class Evaluate:
                     f"{option}: {self.model} answers {task.name} by {way}, which does not use it; leave it out."
                 )
 
-    def _about(self, bad: int) -> dict[str, Any]:
-        """What else results record of the command."""
-        about = {"spec": self._spec(), "split": self.split, "limit": self.limit, "seed": self.seed, "bad_records": bad}
-        if self.shortlist is not None:
-            about |= {"shortlist": self.shortlist, "shortlist_size": self.shortlist_size}
-        return about
+    def about(self, task: Any, bad: int) -> dict[str, Any]:
+        """What results record of the command, so that its predictions can be scored again."""
+        return {
+            "spec": self.spec(),
+            "split": task.default_split,
+            "limit": self.limit,
+            "seed": self.seed,
+            "bad_records": bad,
+        }
 
-    def _predictions(self, file: Path) -> int:
-        """Score a file of predictions: the one of an evaluation, or one in a benchmark's official format."""
-        recorded: dict[str, Any] = {}
-        if self.task is None and self.data is None:
-            recorded = self._recorded(file)
-        spec = recorded.get("spec") or self._spec()
-        limit, seed = recorded.get("limit", self.limit), recorded.get("seed", self.seed)
-        task, examples, bad = self._opened_task(spec, recorded.get("split") or self.split)
-        split = recorded.get("split") or self.split or task.default_split
-        examples = task.subset(examples, limit, seed)
-        predictions = task.read_predictions(file, examples)
-        from vislang.metrics.figure import SCHEMA, figures_as_json
+    def finish(self, task: Any, evaluation: Any, about: dict[str, Any]) -> int:
+        """Write the files and print the figures; returns 0.
 
-        figures = figures_as_json(task.score(examples, predictions))
-        values = {"schema": SCHEMA, "task": task.name, "way": "file", "n": len(examples), "figures": figures}
-        about = {"spec": spec, "split": split, "limit": limit, "seed": seed, "bad_records": bad}
-        return self.show(task.name, {"predictions": str(file), **values, **about})
+        Args:
+            task: whose examples were answered.
+            evaluation: what was scored.
+            about: what else belongs to the results.
+        """
+        values = {**evaluation.as_json(), **about}
+        if self.out is not None:
+            from vislang.evaluate.results import write_evaluation
+            from vislang.runs.folder import environment
 
-    def _recorded(self, file: Path) -> dict[str, Any]:
-        """What ``results.json`` beside a file of predictions says of how it was made."""
-        results = file.with_name("results.json")
-        if not results.is_file():
-            raise UserError(
-                f"{file}: name the --task that these predictions are of (there is no results.json beside it)."
-            )
-        from vislang.runs.folder import read_json
-
-        values = read_json(results)
-        if not isinstance(values, dict) or "spec" not in values:
-            raise UserError(f"{results}: does not say which task was scored; name the --task.")
-        return values
-
-    def show(self, name: str, values: dict[str, Any]) -> int:
-        """Print the values; returns 0."""
+            write_evaluation(self.out, evaluation, task, {**about, **environment()})
         if self.json:
-            print(json.dumps(values, default=str))
+            print(json.dumps(values))
             return 0
         from vislang.evaluate.tables import evaluation_table
 
-        if values.get("bad_records"):
+        if values["bad_records"]:
             console.print(f"left out {values['bad_records']} bad records")
-        console.print(evaluation_table({name: values}))
+        if evaluation.figures:
+            console.print(evaluation_table({task.name: values}))
+        else:
+            console.print(f"{len(evaluation.predictions):,} predictions; no record has a target to score them by")
+        self.say_where()
+        return 0
+
+    def say_where(self) -> None:
+        """Print where the files are, if any were written."""
         if self.out is not None:
             console.print(f"[bold]{self.out}[/bold] has the results and the predictions")
-        return 0

@@ -65,8 +65,8 @@ class Explain:
         if self.text is not None:
             if self.record is not None:
                 raise UserError("--record: chooses a record of a source, and a text was given; leave one of them out.")
-            parts = [Image(self.source), whole(self.text, "the text")]
-            return Example(self.source, Document(parts, name=self.source), source=self.source)
+            asked = Document([Image(self.source), whole(self.text, "the text")], name=self.source)
+            return Example(self.source, asked, source=self.source)
         from vislang.data.sources import load_source
 
         examples = [one_pair(example) for example in load_source(self.source)]
@@ -74,8 +74,8 @@ class Explain:
         if not chosen:
             named = f"record {self.record}" if self.record else "record"
             raise DataError(
-                f"{self.source}: no {named} with an image and a text in it. Give a text behind the path of an image, or "
-                "a source of questions or captions (vislang data show SOURCE prints records with their ids)."
+                f"{self.source}: no {named} with an image and a text in it. Give a text behind the path of an image, "
+                "or a source of questions or captions (vislang data show SOURCE prints records with their ids)."
             )
         return chosen[0]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
@@ -16,10 +17,13 @@ from vislang.evaluate.few_shot import (
     Setting,
     baselines,
     evaluate_point,
+    shots_of,
     similarities,
     way_of,
 )
-from vislang.evaluate.few_shot_page import as_record, selection, write_few_shot_page
+from vislang.evaluate.few_shot_page import selection, write_few_shot_page
+from vislang.evaluate.few_shot_results import as_record, read_points, write_points
+from vislang.evaluate.results import write_results
 from vislang.example import Example
 from vislang.metrics.figure import SCHEMA, Figures, figures_as_json, metric, show
 from vislang.models.loading import load
@@ -48,40 +52,64 @@ def few_shot(options: Evaluate, task: Task, examples: list[Example], bad: int) -
     """
     settings = [s for s in settings_of(options) if not (s.blind and task.kind == "pairs")]
     support, queries = sides(task, examples, options)
-    queries = task.subset(queries, options.limit, options.seed)
     if max(setting.shots or TEXT_SHOTS for setting in settings) > len(support):
         raise UserError(
             f"--shots {options.shots}: {task.name} has {len(support)} examples to draw from (zero shots are "
             f"{TEXT_SHOTS} without their images)."
         )
-    model = load(options.model)
+    if options.report is not None and not task.can_score(queries):
+        raise UserError(f"--report: no record of {task.name} has a target, so there are no figures to draw.")
+    model = options.opened_model()
     ranked = way_of(model, task) == "rank"
     if options.orders > 1 and not ranked:
         raise UserError(f"--orders: the answers of {task.name} are generated; only ranked answers can be averaged.")
     points, others = measured(model, task, support, queries, options, settings, ranked)
-    values = {
-        "schema": SCHEMA,
-        "model": options.model,
-        "task": task.name,
-        "n": len(queries),
-        "bad_records": bad,
-        "points": [as_record(point) for point in points],
-        "baselines": {name: figures_as_json(figures) for name, figures in others.items()},
-    }
-    if options.out is not None:
-        _write(options, points, values)
-    if options.json:
-        print(json.dumps(values), flush=True)
-    else:
-        if bad:
-            console.print(f"left out {bad} bad records")
-        console.print(few_shot_table(task.name, points, others))
+    about = {"model": options.model, **options.about(task, bad)}
+    finish(options, task, queries, points, others, about)
     if options.report is not None:
         title = f"{task.name}: {options.model}"
-        write_few_shot_page(options.report, title, points, others, command_of(options, task), versions())
+        write_few_shot_page(options.report, title, points, others, command_of(options), versions())
         if not options.json:
             console.print(f"[bold]{options.report}[/bold] shows the curves")
     return 0
+
+
+def rescore_points(options: Evaluate, file: Path, task: Task, examples: list[Example], bad: int) -> int:
+    """Score the predictions of an evaluation with shots again; returns 0."""
+    support, queries = sides(task, examples, options)
+    points = read_points(file, task, queries)
+    about = {"predictions": str(file), **options.about(task, bad)}
+    finish(options, task, queries, points, baselines(task, support, queries), about)
+    return 0
+
+
+def finish(
+    options: Evaluate,
+    task: Task,
+    queries: Sequence[Example],
+    points: Sequence[Point],
+    others: dict[str, Figures],
+    about: dict[str, Any],
+) -> None:
+    """Write the files and print the figures."""
+    values = {
+        "schema": SCHEMA,
+        "task": task.name,
+        "n": len(queries),
+        "points": [as_record(point) for point in points],
+        "baselines": {name: figures_as_json(figures) for name, figures in others.items()},
+        **about,
+    }
+    if options.out is not None:
+        write_points(options.out, points, task, queries)
+        write_results(options.out, {**values, **environment()})
+    if options.json:
+        print(json.dumps(values), flush=True)
+        return
+    if about["bad_records"]:
+        console.print(f"left out {about['bad_records']} bad records")
+    console.print(few_shot_table(task.name, points, others))
+    options.say_where()
 
 
 def sides(task: Task, examples: list[Example], options: Evaluate) -> tuple[list[Example], list[Example]]:
@@ -90,10 +118,12 @@ def sides(task: Task, examples: list[Example], options: Evaluate) -> tuple[list[
     Raises:
         DataError: there is nothing to show.
     """
-    if task.support_split is not None:
-        return task.support(), examples
-    divided = split_own_file(task, options.limit or OWN_QUERIES, options.split)
-    return divided.support(), divided.examples(divided.default_split)
+    if task.support_split is None:
+        divided = split_own_file(task, OWN_QUERIES)
+        support, queries = divided.support(), divided.examples(divided.default_split)
+    else:
+        support, queries = task.support(), examples
+    return shots_of(support), task.subset(queries, options.limit, options.seed)
 
 
 def settings_of(options: Evaluate) -> list[Setting]:
@@ -168,23 +198,11 @@ def few_shot_table(task: str, points: Sequence[Point], others: dict[str, Figures
     return table
 
 
-def command_of(options: Evaluate, task: Task) -> str:
+def command_of(options: Evaluate) -> str:
     """The command, as it is typed."""
-    words = [f"vislang eval {options.model} --task {task.name} --shots {options.shots} --seeds {options.seeds}"]
+    words = [f"vislang eval {options.model} --task {options.spec()} --shots {options.shots} --seeds {options.seeds}"]
     words.append(f"--select {options.select} --orders {options.orders} --limit {options.limit} --seed {options.seed}")
-    return " ".join([*words, f"--selector {options.selector}"] if options.selector else words)
-
-
-def _write(options: Evaluate, points: Sequence[Point], values: dict[str, Any]) -> None:
-    """``predictions.jsonl`` with the setting of each prediction, and ``results.json``."""
-    from vislang.evaluate.results import PREDICTIONS, write_predictions, write_results
-
-    assert options.out is not None
-    rows = (
-        (prediction, {"shots": p.setting.shots, "select": p.setting.select, "blind": p.setting.blind, "seed": seed})
-        for p in points
-        for seed, predictions in p.predictions.items()
-        for prediction in predictions
-    )
-    write_predictions(options.out / PREDICTIONS, rows)
-    write_results(options.out, {**values, **environment()})
+    for name in ("split", "selector", "regions"):
+        if (value := getattr(options, name)) is not None:
+            words.append(f"--{name} {value}")
+    return " ".join(words)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from vislang.capabilities import Progress
 from vislang.errors import UserError
@@ -49,10 +49,10 @@ class Evaluation:
 
     Attributes:
         task: its name.
-        way: how the model answered.
+        way: how the model answered; ``file`` where its predictions were read.
         examples, predictions: what was asked, and what was answered, in the same order (of retrieval, predictions are
             by query: each text and each image).
-        figures: the task's scores.
+        figures: the task's scores; empty where the examples have no targets.
         blind: the same with the media taken away; empty where the way of answering needs them.
         guesses: scores of baselines that do not look, by name.
         perplexity: of the references, for a model that gives likelihoods.
@@ -60,7 +60,7 @@ class Evaluation:
     """
 
     task: str
-    way: Way
+    way: Way | Literal["file"]
     examples: list[Example]
     predictions: list[Prediction]
     figures: Figures
@@ -126,7 +126,8 @@ def evaluate(
     must_be_numbers(answered)
     blind: Figures = {}
     blindable = way in ("generate", "rank") and task.kind != "pairs"
-    if with_blind and blindable and any(example.media for example in examples):
+    scored = task.can_score(examples)
+    if scored and with_blind and blindable and any(example.media for example in examples):
         taken = _answer(model, task, examples, support, way, head, batch_size, reporter, blind=True)
         blind = task.score(examples, taken)
     return Evaluation(
@@ -134,12 +135,17 @@ def evaluate(
         way,
         examples,
         answered,
-        task.score(examples, answered),
+        task.score(examples, answered) if scored else {},
         blind,
-        task.guesses(support, examples),
+        task.guesses(support, examples) if scored else {},
         reference_perplexity(model, examples) if way == "generate" and with_perplexity else None,
-        sum(prediction.answer is None for prediction in answered),
+        unread(answered),
     )
+
+
+def unread(predictions: Sequence[Prediction]) -> int:
+    """How many predictions have no answer."""
+    return sum(prediction.answer is None for prediction in predictions)
 
 
 def way_of(model: Any, task: Task) -> Way:

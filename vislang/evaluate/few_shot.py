@@ -139,7 +139,7 @@ def evaluate_point(
         chosen = _Shots(support, setting, rng, similarity)
         answer = _ranked if ranked else _generated
         predictions[seed] = answer(model, task, queries, chosen, batch_size, report)
-        found[seed] = task.score(queries, predictions[seed])
+        found[seed] = task.score(queries, predictions[seed]) if task.can_score(queries) else {}
     return Point(setting, found, mean_figures(list(found.values())), predictions)
 
 
@@ -264,9 +264,9 @@ def baselines(
 ) -> dict[str, Figures]:
     """Figures of what needs no prompt: the most frequent answer, and the answer of the most similar image.
 
-    None for retrieval, whose ranks cannot be guessed.
+    None for retrieval, whose ranks cannot be guessed, and where queries have no targets.
     """
-    if isinstance(task, Retrieval):
+    if isinstance(task, Retrieval) or not task.can_score(queries):
         return {}
     answers = [plain_answer(example) for example in support]
     known = [answer for answer in answers if answer is not None]

@@ -1,15 +1,14 @@
-"""A page with the curves of a few-shot evaluation, and the same as plain values."""
+"""A page with the curves of a few-shot evaluation."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from vislang.evaluate.few_shot import Point
 from vislang.evaluate.page import template
 from vislang.evaluate.plots import shots_plot
-from vislang.metrics.figure import Figure, Figures, figures_as_json, metric, show
+from vislang.metrics.figure import Figure, Figures, metric, show
 
 
 def write_few_shot_page(
@@ -78,15 +77,3 @@ def selection(point: Point) -> str:
 
 def _seeds(point: Point, name: str) -> str:
     return ", ".join(show(name, figures[name], interval=False) for figures in point.seeds.values())
-
-
-def as_record(point: Point) -> dict[str, Any]:
-    """A point as plain values."""
-    return {
-        "shots": point.setting.shots,
-        "select": point.setting.select,
-        "orders": point.setting.orders,
-        "blind": point.setting.blind,
-        "figures": figures_as_json(point.means),
-        "seeds": {str(seed): figures_as_json(figures) for seed, figures in point.seeds.items()},
-    }

@@ -82,7 +82,7 @@ def open_task(
         The task; its ``default_split`` is the one that was named.
 
     Raises:
-        DataError: there is no such task or split, or its data cannot be used.
+        DataError: there is no such task or split, or ``spec`` and ``split`` name two, or its data cannot be used.
     """
     name, _, rest = spec.partition(":")
     if name not in TASKS:
@@ -96,8 +96,10 @@ def open_task(
             fetch(entry.data_set)
         given, _, own = rest.partition(":") if entry.needs else ("", "", rest)
         task = entry.open(given, problems, progress)
-    if own or split:
-        task.default_split = split_named(own or split or "", task.splits, task.name)
+    named = {split_named(name, task.splits, task.name) for name in (own, split) if name}
+    if len(named) > 1:
+        raise DataError(f"{spec}: names the split {own}, and --split {split} another one; leave one of them out.")
+    task.default_split = named.pop() if named else task.default_split
     return task
 
 

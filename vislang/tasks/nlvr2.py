@@ -13,7 +13,7 @@ from vislang.document import Document
 from vislang.example import Example, Label, Prediction, Wording
 from vislang.metrics.by_kind import score_of
 from vislang.metrics.figure import Figures, share
-from vislang.tasks.benchmark import Benchmark
+from vislang.tasks.benchmark import Benchmark, must_have_target
 from vislang.tasks.files import each, image_in, read_lines, read_text, written_csv
 
 
@@ -37,7 +37,7 @@ class NLVR2(Benchmark):
     )
 
     def read(self, split: str) -> list[Example]:
-        """The sentences of a split, in the official order."""
+        """The sentences of a split, in the official order; a hidden test split has no labels."""
         path = self.split_files[split]
 
         def example(record: Mapping[str, Any]) -> Example:
@@ -48,7 +48,8 @@ class NLVR2(Benchmark):
             images = [image_in(self.folder, f"{pair}-img{side}.png") for side in (0, 1)]
             source = f"{path.name}, {identifier}"
             prompt = Document([*images, record["sentence"]], name=source)
-            return Example(identifier, prompt, Label(str(record["label"])), (), pair, source, self.name, self.wording)
+            target = Label(str(record["label"])) if "label" in record else None
+            return Example(identifier, prompt, target, (), pair, source, self.name, self.wording)
 
         return each(path, read_lines(path), example)
 
@@ -61,6 +62,7 @@ class NLVR2(Benchmark):
         """``accuracy``; and ``consistency``, the share of sentences that are judged right on all their pairs."""
         sentences: dict[str, list[bool]] = defaultdict(list)
         for example, prediction in zip(examples, predictions, strict=True):
+            must_have_target(example)
             sentences[self.together(example)].append(bool(score_of(prediction.answer, example)))
         return {
             "accuracy": share(sum(map(sum, sentences.values())), len(examples)),

@@ -89,6 +89,10 @@ class R2R(Benchmark):
         prompt = Document([instruction], name=source)
         return Example(identifier, prompt, target, choices, scan, source, self.name)
 
+    def can_score(self, examples: Sequence[Example]) -> bool:
+        """All are scored by the path that is described, whether a candidate takes it or not."""
+        return True
+
     def score(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> Figures:
         """The figures of :func:`vislang.metrics.navigation.navigation_scores`."""
         rows = []

@@ -76,6 +76,10 @@ class Task(ABC):
         """
         return by_kind.score(examples, predictions)
 
+    def can_score(self, examples: Sequence[Example]) -> bool:
+        """Whether there is anything to score examples by; the answers to a test split are often kept secret."""
+        return any(example.target is not None for example in examples)
+
     def ids(self, examples: Sequence[Example]) -> list[str]:
         """What predictions of these examples are called."""
         return [example.id for example in examples]
