@@ -305,7 +305,7 @@ def test_a_benchmark_is_evaluated_from_predictions_and_by_a_model(recipe, folder
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["MODEL"], "name a --task (vislang tasks lists them), or a file of your own with --data"),
+        (["MODEL"], "name a --task (vislang tasks lists them), or a source of your own with --data"),
         (["MODEL", "--task", "unheard-of"], "unheard-of: no such task. There are vqa, vcr"),
         (["MODEL", "--task", "vqa"], "vqa: needs its data. Write vqa:"),
         (["MODEL", "--task", "vqa", "--data", "nowhere"], "no such folder"),
