@@ -95,7 +95,9 @@ def vilbert(towers: tuple[str, str], examples: list[Example]) -> ViLBERTForTasks
     made = ViLBERTRecipe(streams, RegionsConfig(tower=towers[1], image_size=0)).build()
     made.fit(examples)
     with torch.no_grad():
-        for parameter in made.network.heads.parameters():
-            if parameter.ndim > 1:
-                parameter.mul_(20)
+        # An untrained network hardly tells one image from another.
+        for part, factor in ((made.network.streams, 8), (made.network.heads, 20)):
+            for parameter in part.parameters():
+                if parameter.ndim > 1:
+                    parameter.mul_(factor)
     return made.eval()

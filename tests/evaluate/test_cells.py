@@ -28,6 +28,7 @@ from vislang.evaluate.few_shot import Setting, evaluate_point, similarities
 from vislang.evaluate.ways import WAYS, cell, ways
 from vislang.example import Answers, Example, Label, Prediction, Text, Value
 from vislang.models.data2vec.finetuning import FineTuneRecipe, HeadConfig
+from vislang.prompt import shown
 from vislang.tasks.catalogue import TASKS, open_task
 from vislang.tasks.few_shot import GROUP_NAMES
 from vislang.tasks.retrieval import Retrieval
@@ -81,7 +82,7 @@ def alternatives(name: str, example: Example) -> list[tuple[int | str, list, str
     return [(label, prompt(name, example), word) for label, word in WORDS[name].items()]
 
 
-def shown(name: str, shot: Example, with_media: bool = True) -> list:
+def shot_parts(name: str, shot: Example, with_media: bool = True) -> list:
     """A shot as it stands before a question."""
     if name == "r2r":
         parts, answer = prompt(name, shot, shot.target.index), shot.text
@@ -102,7 +103,7 @@ def drawn(name: str, task, shots: int, seed: int) -> list:
     """The parts of all shots of a seed; without shots, two without their images."""
     usable = [example for example in task.support() if example.target is not None]
     chosen = random.Random(f"{shots} {seed}").sample(usable, shots or 2)
-    return [part for shot in chosen for part in shown(name, shot, with_media=bool(shots))]
+    return [part for shot in chosen for part in shot_parts(name, shot, with_media=bool(shots))]
 
 
 def by_score(model, name: str, examples, before=()) -> list[list[float]]:
@@ -129,18 +130,21 @@ def alone(models, tasks):
     return scores
 
 
-def best(name: str, examples, scores) -> list[Prediction]:
+def best(name: str, examples, scores, before=()) -> list[Prediction]:
     found = []
     for example, row in zip(examples, scores, strict=True):
-        answers = [answer for answer, *_ in alternatives(name, example)]
-        likely = answers[int(np.argmax(row))]
-        found.append(Prediction(example.id, likely, tuple(answers), tuple(row), "log_likelihood"))
+        options = alternatives(name, example)
+        likely, parts, _ = options[int(np.argmax(row))]
+        sent = shown(Document([*before, *parts]))
+        answers = tuple(answer for answer, *_ in options)
+        found.append(Prediction(example.id, likely, answers, tuple(row), "log_likelihood", sent))
     return found
 
 
 def agree(found, expected) -> None:
-    """The same answers, and the same scores to 1e-4."""
-    assert [(p.id, p.answer, p.candidates) for p in found] == [(p.id, p.answer, p.candidates) for p in expected]
+    """The same prompts and answers, and the same scores to 1e-4."""
+    kept = ("id", "answer", "candidates", "kind", "prompt")
+    assert [[getattr(p, n) for n in kept] for p in found] == [[getattr(p, n) for n in kept] for p in expected]
     for one, other in zip(found, expected, strict=True):
         assert one.scores == pytest.approx(other.scores, abs=1e-4)
 
@@ -202,7 +206,8 @@ def test_flamingo_ranks_after_shots(models, tasks, name, shots):
     model, task = models["flamingo"], tasks[name]
     examples = cells.asked(task)
     point = evaluate_point(model, task, task.support(), examples, Setting(shots), [7], batch_size=2)
-    expected = best(name, examples, by_score(model, name, examples, drawn(name, task, shots, 7)))
+    before = drawn(name, task, shots, 7)
+    expected = best(name, examples, by_score(model, name, examples, before), before)
     agree(point.predictions[7], expected)
     same_figures(point.means, task.score(examples, expected))
 
@@ -211,12 +216,13 @@ def written(model, name: str, examples, before=()) -> list[Prediction]:
     """What is written after each prompt alone, and read as its kind of target wants it."""
     found = []
     for example in examples:
-        (text,) = model.generate([Document([*before, *prompt(name, example)])], 20)
+        sent = Document([*before, *prompt(name, example)])
+        (text,) = model.generate([sent], 20)
         answer: str | float | None = text
         if name == "sentiment":
             number = re.search(r"[-+]?\d+(\.\d+)?", text)
             answer = None if number is None else float(number[0])
-        found.append(Prediction(example.id, answer))
+        found.append(Prediction(example.id, answer, prompt=shown(sent)))
     return found
 
 
@@ -354,7 +360,8 @@ def test_vilbert_decides(models, tasks, name):
             kept = scores[: len(candidates)]
             shares = kept.sigmoid() if name in ("vqa", "refcoco") else kept.softmax(dim=-1)
             answer = candidates[int(kept.argmax())]
-            expected.append(Prediction(example.id, answer, candidates, tuple(shares.tolist())))
+            read = example.with_choice(answer) if example.choices else example.prompt
+            expected.append(Prediction(example.id, answer, candidates, tuple(shares.tolist()), prompt=shown(read)))
     if name == "sentiment":
         answers = [p.answer for p in found.predictions]
         assert answers == pytest.approx([p.answer for p in expected], abs=1e-4)

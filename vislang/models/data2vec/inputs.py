@@ -282,12 +282,13 @@ class Inputs:
         known = [name for name, modality in MEDIA.items() if getattr(self, modality) is not None]
         if not known:
             return "reads nothing yet: it was saved without what prepares its inputs"
-        unknown = sorted(media - {"several images"} - set(known))
+        kinds = media - {"several images"}
+        unknown = sorted(kinds - set(known))
         if unknown:
             return f"reads {' and '.join(known)}, and no {' or '.join(unknown)}"
-        if len(media) > 1:
-            return f"reads one medium at a time, not {' and '.join(sorted(media))}"
-        return None
+        if len(kinds) > 1:
+            return f"reads one medium at a time, not {' and '.join(sorted(kinds))}"
+        return "reads one image at a time" if "several images" in media else None
 
     def save(self, folder: Path) -> dict[str, Any]:
         """Write the tokenizer, and return what belongs in the model's config."""
