@@ -78,7 +78,9 @@ def page(columns: Mapping[str, Any]) -> str:
         for name, found in cells.items():
             if found.why_not is not None:
                 without.setdefault((name, found.why_not), []).append(f"`{entry.name}`")
-    reasons = [[name, ", ".join(without[name, why]), why] for model in columns for name, why in without if name == model]
+    reasons = [
+        [name, ", ".join(without[name, why]), why] for model in columns for name, why in without if name == model
+    ]
     table, empty = ("".join(f"| {' | '.join(row)} |\n" for row in part) for part in (rows, reasons))
     return f"{OPENING}{table}{REASONS}{empty}"
 

@@ -83,7 +83,15 @@ class Trainable(Protocol):
 
 
 class ModelRecipe(ABC):
-    """What a recipe says of a model: a dataclass of settings that can build it."""
+    """What a recipe says of a model: a dataclass of settings that can build it.
+
+    Attributes:
+        needs_targets: whether the model learns from targets; where it does not, it is given the media of each record
+            alone, or its text where it has none.
+    """
+
+    # Without an annotation it is no setting of the dataclasses below.
+    needs_targets = True
 
     @abstractmethod
     def build(self) -> Any:

@@ -25,7 +25,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "probe": ("probe", "Probe", "measure what frozen representations know: linear probe, nearest neighbours"),
     "data list": ("data", "List", "list every data source"),
     "data show": ("data", "Show", "show a few records of a source"),
-    "data check": ("data", "Check", "list every bad record of a JSON Lines file"),
+    "data check": ("data", "Check", "list every bad record of a source"),
     "data fetch": ("data", "Fetch", "bring a data set into the cache, by its package"),
     "convert fairseq": ("convert", "Fairseq", "convert a data2vec checkpoint of fairseq, either generation"),
     "convert transformers": ("convert", "Transformers", "convert a data2vec model of transformers"),

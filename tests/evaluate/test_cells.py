@@ -14,7 +14,6 @@ import pytest
 import torch
 
 import vislang
-from tests import tiny
 from tests.evaluate import cells
 from tests.models.test_pretraining import recipe as data2vec_recipe
 from tests.tasks.official import FOLDERS, draw

@@ -23,7 +23,7 @@ class Embed:
 
     Attributes:
         model: folder of a model that embeds, or a Hub id
-        files: files, folders, JSON Lines files or names of data sources
+        files: media and text files, or any data sources
         out: table to write
         batch_size: files at a time
         skip_bad_records: leave bad files out and count them

@@ -15,6 +15,7 @@ from vislang.console import console, reporting
 from vislang.data.problems import DataError, Problem
 from vislang.document import Image
 from vislang.errors import UserError
+from vislang.metrics.figure import SCHEMA
 
 
 @dataclass(frozen=True)
@@ -24,9 +25,9 @@ class Search:
     Attributes:
         model: folder of a dual encoder or a ViLBERT, or a Hub id
         text: what to look for
-        images: images, folders, JSON Lines files or names of data sources
+        images: images, or any data sources that hold some
         top: how many
-        json: one JSON list on standard output
+        json: one JSON object on standard output
     """
 
     model: str = positional()
@@ -41,11 +42,12 @@ class Search:
             raise UserError(f"--top {self.top}: at least one.")
         text = whole(self.text, "the text to search by")
         model, images = opened(self.model, self.images)
-        scores = model.match_all(images, [text])[:, 0]
+        names = list(images.values())
+        scores = model.match_all(list(images), [text])[:, 0]
         order = scores.argsort(descending=True)[: self.top].tolist()
-        found = [{"image": images[n].name, "score": round(scores[n].item(), 4)} for n in order]
+        found = [{"image": names[n], "score": round(scores[n].item(), 4)} for n in order]
         if self.json:
-            print(json.dumps(found))
+            print(json.dumps({"schema": SCHEMA, "text": text, "images": found}))
             return 0
         table = Table(title=f'"{text}" among {len(images):,} images', title_justify="left")
         table.add_column("score", justify="right")
@@ -62,7 +64,7 @@ class Classify:
 
     Attributes:
         model: folder of a dual encoder or a ViLBERT, or a Hub id
-        images: images, folders, JSON Lines files or names of data sources
+        images: images, or any data sources that hold some
         labels: what an image may be, with commas between them
         template: what is compared, such as "a photo of a {}"
         json: one JSON object a line on standard output
@@ -82,25 +84,25 @@ class Classify:
         if self.template.count("{}") != 1:
             raise UserError(f"--template {self.template!r}: write {{}} once, where the label goes.")
         model, images = opened(self.model, self.images)
-        scores = model.match_all(images, [self.template.replace("{}", label) for label in labels])
+        scores = model.match_all(list(images), [self.template.replace("{}", label) for label in labels])
         best = scores.argmax(dim=-1).tolist()
         if self.json:
-            for image, row, index in zip(images, scores.tolist(), best, strict=True):
+            for name, row, index in zip(images.values(), scores.tolist(), best, strict=True):
                 ranked = {label: round(score, 4) for label, score in zip(labels, row, strict=True)}
-                print(json.dumps({"image": image.name, "label": labels[index], "scores": ranked}))
+                print(json.dumps({"schema": SCHEMA, "image": name, "label": labels[index], "scores": ranked}))
             return 0
         table = Table()
         table.add_column("label")
         table.add_column("score", justify="right")
         table.add_column("image", overflow="fold")
-        for image, row, index in zip(images, scores.tolist(), best, strict=True):
-            table.add_row(labels[index], f"{row[index]:.4f}", image.name)
+        for name, row, index in zip(images.values(), scores.tolist(), best, strict=True):
+            table.add_row(labels[index], f"{row[index]:.4f}", name)
         console.print(table)
         return 0
 
 
-def opened(source: str, files: Sequence[str]) -> tuple[Any, list[Image]]:
-    """A model that compares images with texts, and the images of some sources.
+def opened(source: str, files: Sequence[str]) -> tuple[Any, dict[Image, str]]:
+    """A model that compares images with texts, and the images of some sources with their names.
 
     Raises:
         UserError: the model does not compare images with texts.
@@ -109,10 +111,13 @@ def opened(source: str, files: Sequence[str]) -> tuple[Any, list[Image]]:
     from vislang.data.sources import load_source
 
     problems: list[Problem] = []
-    images: dict[Image, None] = {}
+    images: dict[Image, str] = {}
     for file in files:
         for example in load_source(file, problems=problems, targets=False):
-            images |= dict.fromkeys(medium for medium in example.media if isinstance(medium, Image))
+            for image in example.media:
+                if isinstance(image, Image):
+                    # An image that is packed into a record has no name of its own.
+                    images.setdefault(image, example.name if isinstance(image.source, bytes) else image.name)
     for problem in problems:
         console.print(f"left out: {problem}", markup=False)
     if not images:
@@ -129,5 +134,5 @@ def opened(source: str, files: Sequence[str]) -> tuple[Any, list[Image]]:
             "ViLBERT."
         )
     with reporting("finding regions") as report:
-        model.prepare([Example(image.name, Document([image], name=image.name)) for image in images], report)  # type: ignore[attr-defined]
-    return model, list(images)
+        model.prepare([Example(name, Document([image], name=name)) for image, name in images.items()], report)  # type: ignore[attr-defined]
+    return model, images

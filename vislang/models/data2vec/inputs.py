@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from vislang.cache import cache_folder
-from vislang.document import Audio, Document, Image
+from vislang.document import Audio, Document, EndOfChunk, Image, Learned
 from vislang.errors import UserError
 from vislang.models.towers.feature_cache import FeatureCache
 
@@ -230,14 +230,15 @@ class Inputs:
         Raises:
             UserError: it mixes modalities, is empty, or is of a modality that the model does not read.
         """
-        kinds = {_MODALITY.get(type(part), type(part).__name__.lower()) for part in document.parts if part != ""}
+        read = [part for part in document.parts if part != "" and not isinstance(part, EndOfChunk)]
+        kinds = {_MODALITY.get(type(part), type(part).__name__.lower()) for part in read}
         name = document.name or "a document"
         if len(kinds) != 1:
             found = " and ".join(sorted(kinds)) or "nothing"
             raise UserError(f"{name}: holds {found}; this model reads one modality at a time. Split the record.")
         kind = kinds.pop()
         if kind not in _MODALITY.values() or getattr(self, kind) is None:
-            known = [modality for modality in _MODALITY.values() if getattr(self, modality) is not None]
+            known = [modality for modality in dict.fromkeys(_MODALITY.values()) if getattr(self, modality) is not None]
             raise UserError(f"{name}: is {kind}, and this model reads {' and '.join(known) or 'nothing yet'}.")
         if kind != "text" and len(document.parts) > 1:
             raise UserError(f"{name}: holds {len(document.parts)} media; this model reads one at a time.")
@@ -314,7 +315,7 @@ class Inputs:
 MEDIA = {"text": "text", "image": "image", "audio": "speech"}
 """The modality of each medium, as :class:`~vislang.capabilities.Reads` calls them."""
 
-_MODALITY: dict[type, str] = {str: "text", Image: "image", Audio: "speech"}
+_MODALITY: dict[type, str] = {str: "text", Learned: "text", Image: "image", Audio: "speech"}
 
 
 def picture(document: Document) -> Image:
@@ -333,7 +334,7 @@ def recording(document: Document) -> Audio:
 
 def words(document: Document) -> str:
     """The text of a document that is nothing else."""
-    return "".join(part for part in document.parts if isinstance(part, str))
+    return "".join(part for part in document.without_target().parts if isinstance(part, str))
 
 
 def padded(rows: Sequence[Tensor], value: float | int) -> tuple[Tensor, Tensor | None]:

@@ -132,6 +132,8 @@ class Data2VecRecipe(ModelRecipe):
             teacher's average, stay float32.
     """
 
+    needs_targets = False
+
     generation: Literal["v1", "v2"] = "v2"
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     modalities: Modalities = field(default_factory=Modalities)
