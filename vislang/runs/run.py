@@ -21,6 +21,7 @@ from vislang.runs.scores import (
     ScoredTask,
     final_scores,
     held_out,
+    must_answer,
     read_scores,
     scored_tasks,
     watched_figures,
@@ -108,6 +109,7 @@ def _run(
         model.prepare([*examples, *(example.without_target() for example in evaluated)], progress)
     # A resumed run is fitted as well: what its checkpoint holds then replaces what was found here.
     model.fit(examples)
+    must_answer(model, tasks)
     prepared = time.perf_counter()
     several = len(streams) > 1
     trained = [
@@ -242,6 +244,7 @@ def _must_be_same_run(folder: Path, recipe: Recipe, values: dict[str, Any]) -> N
 def _try_one_step(found: Prepared, recipe: Recipe) -> None:
     model, streams = found.model, found.streams
     model.fit([example for stream in streams for example in stream.train])
+    must_answer(model, found.tasks)
     for stream in streams:
         examples = stream.train[: stream.config.batch_size or recipe.train.batch_size]
         batch = model.collate(examples, 0)

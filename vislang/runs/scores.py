@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from vislang.capabilities import Generates
 from vislang.console import reporting
 from vislang.data.problems import Problem, must_be_good
+from vislang.errors import UserError
 from vislang.evaluate.evaluation import Evaluation, evaluate
 from vislang.evaluate.loss import held_out_losses, loss_per_token
 from vislang.evaluate.results import PREDICTIONS, RESULTS, write_evaluation
-from vislang.evaluate.ways import Way, cell
+from vislang.evaluate.ways import Way, cell, why_not
 from vislang.example import Example
 from vislang.metrics.by_kind import kind_of_all
 from vislang.metrics.figure import Figures, figures_from_json, plain
@@ -30,12 +31,21 @@ WATCHED: tuple[Way, ...] = ("decide", "rank", "generate")
 
 @dataclass(frozen=True)
 class ScoredTask:
-    """A task that a trained model is scored on: its name in the results, its examples, and what guesses learn from."""
+    """A task that a trained model is scored on.
+
+    Attributes:
+        name: in the results.
+        task: scores the examples.
+        examples: what is asked.
+        support: what guesses learn from.
+        about: how ``vislang eval`` finds the same examples; empty where they were held out of a stream.
+    """
 
     name: str
     task: Task
     examples: list[Example]
     support: list[Example]
+    about: dict[str, Any] = field(default_factory=dict)
 
 
 def own_task(model: Any, name: str, examples: Sequence[Example], support: Sequence[Example] = ()) -> Task | None:
@@ -103,8 +113,9 @@ def scored_tasks(model: Any, recipe: Recipe, streams: Sequence[StreamData]) -> l
         problems: list[Problem] = []
         examples = task.examples(task.default_split, problems)
         must_be_good(problems, recipe.skip_bad_records, name)
-        chosen = task.subset(examples, recipe.eval_limit, recipe.train.seed)
-        found.append(ScoredTask(name, task, chosen, task.support()))
+        limit, seed = recipe.eval_limit, recipe.train.seed
+        about = {"spec": name, "split": task.default_split, "limit": limit, "seed": seed, "bad_records": len(problems)}
+        found.append(ScoredTask(name, task, task.subset(examples, limit, seed), task.support(), about))
     if recipe.evaluate is None:
         for stream in streams:
             own = own_task(model, stream.name, stream.test, stream.train)
@@ -113,11 +124,26 @@ def scored_tasks(model: Any, recipe: Recipe, streams: Sequence[StreamData]) -> l
     return found
 
 
+def must_answer(model: Any, tasks: Sequence[ScoredTask]) -> None:
+    """Raise an error where a model cannot answer a task that its recipe names.
+
+    Args:
+        model: after ``fit``, by which it knows its labels and heads.
+        tasks: see :func:`scored_tasks`.
+
+    Raises:
+        UserError: the message names both and the reason.
+    """
+    for scored in tasks:
+        if scored.about and (reason := why_not(model, scored.task)) is not None:
+            raise UserError(f"evaluate: {reason}")
+
+
 def final_scores(model: Any, tasks: Sequence[ScoredTask], folder: Path) -> dict[str, Evaluation]:
     """Score a trained model on its tasks; the files of each evaluation go into ``evaluation/`` of the run's folder.
 
-    A task that the model cannot answer is passed over: the stream that it was made of was trained on for another
-    purpose, as captions are for pretraining.
+    A stream whose task the model cannot answer is passed over: it was trained on for another purpose, as captions are
+    for pretraining.
     """
     found = {}
     for scored in tasks:
@@ -125,7 +151,7 @@ def final_scores(model: Any, tasks: Sequence[ScoredTask], folder: Path) -> dict[
             continue
         evaluation = evaluate(model, scored.task, scored.examples, scored.support, reporter=reporting)
         found[scored.name] = evaluation
-        about = {"model": str(folder / "model"), **environment()}
+        about = {"model": str(folder / "model"), **scored.about, **environment()}
         write_evaluation(folder / "evaluation" / _file_name(scored.name), evaluation, scored.task, about)
     return found
 
