@@ -110,7 +110,7 @@ def test_several_tasks_at_once_and_resting_ones(recipe, folder, capsys, monkeypa
         assert row["loss"] == pytest.approx(parts, rel=1e-4)
     metrics = json.loads((run / "metrics.json").read_text())
     assert set(metrics["tasks"]) == {"answers", "boxes"}
-    assert "accuracy" in metrics["tasks"]["answers"]["guesses"]["most frequent answer"]
+    assert "accuracy" in metrics["tasks"]["answers"]["guesses"]["most_frequent_answer"]
     assert "upper bound" in (run / "report.html").read_text()
     shown = capsys.readouterr().out
     assert "upper bound" in shown

@@ -101,8 +101,8 @@ def test_guesses_are_learned_from_the_support_only():
     support, examples = ([example(Answers({a: 1.0}), q) for q, a in side] for side in (train, test))
     found = {name: figures["accuracy"].value for name, figures in guesses(support, examples).items()}
     assert found == {
-        "most frequent answer": 0.5,
-        "most frequent answer to the same text": 0.75,
+        "most_frequent_answer": 0.5,
+        "most_frequent_answer_to_the_same_text": 0.75,
         "chance": pytest.approx(1 / 3),
     }
     assert guesses([], examples) == {}
@@ -115,6 +115,6 @@ def test_guesses_of_other_kinds(tmp_path):
     assert guesses(numbers, numbers)["mean"]["rmse"].value == 1
     Pillow.new("RGB", (20, 10)).save(tmp_path / "a.png")
     boxes = [example(box, Image(tmp_path / "a.png")) for box in (Box(0, 0, 20, 9), Box(0, 0, 5, 5))]
-    assert guesses([], boxes)["whole image"]["accuracy"].value == 0.5
+    assert guesses([], boxes)["whole_image"]["accuracy"].value == 0.5
     # Where regions come from files, the images need not be there.
     assert guesses([], [example(Box(0, 0, 5, 5), Image("none.png"))]) == {}

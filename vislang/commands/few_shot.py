@@ -25,7 +25,7 @@ from vislang.evaluate.few_shot_page import selection, write_few_shot_page
 from vislang.evaluate.few_shot_results import as_record, read_points, write_points
 from vislang.evaluate.results import write_results
 from vislang.example import Example
-from vislang.metrics.figure import SCHEMA, Figures, figures_as_json, metric, show
+from vislang.metrics.figure import SCHEMA, Figures, figures_as_json, metric, show, title_of
 from vislang.models.loading import load
 from vislang.runs.folder import environment, versions
 from vislang.tasks.few_shot import split_own_file
@@ -192,9 +192,9 @@ def few_shot_table(task: str, points: Sequence[Point], others: dict[str, Figures
     for point in points:
         for name, figure in point.means.items():
             table.add_row(str(point.setting.shots), selection(point), metric(name).title, show(name, figure))
-    for label, figures in others.items():
+    for baseline, figures in others.items():
         for name, figure in figures.items():
-            table.add_row("", label, metric(name).title, show(name, figure))
+            table.add_row("", title_of(baseline), metric(name).title, show(name, figure))
     return table
 
 

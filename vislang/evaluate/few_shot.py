@@ -272,9 +272,9 @@ def baselines(
     known = [answer for answer in answers if answer is not None]
     found: dict[str, list[Answer]] = {}
     if known:
-        found["most frequent answer"] = [Counter(known).most_common(1)[0][0]] * len(queries)
+        found["most_frequent_answer"] = [Counter(known).most_common(1)[0][0]] * len(queries)
     if known and similarity is not None:
-        found["answer of the most similar image"] = [answers[index] for index in similarity.argmax(dim=-1).tolist()]
+        found["answer_of_the_most_similar_image"] = [answers[index] for index in similarity.argmax(dim=-1).tolist()]
     return {
         name: task.score(queries, [Prediction(q.id, a) for q, a in zip(queries, answers, strict=True)])
         for name, answers in found.items()

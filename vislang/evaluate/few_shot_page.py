@@ -8,7 +8,7 @@ from pathlib import Path
 from vislang.evaluate.few_shot import Point
 from vislang.evaluate.page import template
 from vislang.evaluate.plots import shots_plot
-from vislang.metrics.figure import Figure, Figures, metric, show
+from vislang.metrics.figure import Figure, Figures, metric, show, title_of
 
 
 def write_few_shot_page(
@@ -37,7 +37,7 @@ def write_few_shot_page(
         for point in points:
             value, low, high = (factor * end for end in _ends(point.means[name]))
             curves.setdefault(selection(point), []).append((point.setting.shots, value, low, high))
-        levels = {label: factor * figures[name].value for label, figures in baselines.items() if name in figures}
+        levels = {title_of(b): factor * figures[name].value for b, figures in baselines.items() if name in figures}
         plots.append((kind.title, shots_plot(curves, levels, f"{kind.title}{' (%)' if kind.percent else ''}")))
     rows = [
         (point.setting.shots, selection(point), metric(name).title, show(name, figure), _seeds(point, name))
@@ -45,8 +45,8 @@ def write_few_shot_page(
         for name, figure in point.means.items()
     ]
     others = [
-        (label, metric(name).title, show(name, figure))
-        for label, figures in baselines.items()
+        (title_of(baseline), metric(name).title, show(name, figure))
+        for baseline, figures in baselines.items()
         for name, figure in figures.items()
     ]
     page = template("few_shot").render(

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
-from vislang.metrics.figure import Figure, figures_from_json, metric, show
+from vislang.metrics.figure import Figure, figures_from_json, metric, show, title_of
 
 
 def evaluation_table(tasks: Mapping[str, Mapping[str, Any]]) -> Table:
@@ -52,4 +52,4 @@ def answerers(values: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Figure
     if "blind" in values:
         yield "the same model, images taken away (blind)", figures_from_json(values["blind"])
     for name, figures in values.get("guesses", {}).items():
-        yield name, figures_from_json(figures)
+        yield title_of(name), figures_from_json(figures)

@@ -145,8 +145,8 @@ def numbers_of(predictions: Sequence[Prediction]) -> tuple[list[float], Figures]
 def guesses(support: Sequence[Example], examples: Sequence[Example]) -> dict[str, Figures]:
     """The figures of guesses that look at no medium, by name.
 
-    ``most frequent answer`` of the support, and ``most frequent answer to the same text``; ``chance``: any answer as
-    often as any other; ``mean`` of the support's numbers; ``whole image`` as the box, where the images can be measured.
+    ``most_frequent_answer`` of the support, and ``most_frequent_answer_to_the_same_text``; ``chance``: any answer as
+    often as any other; ``mean`` of the support's numbers; ``whole_image`` as the box, where the images can be measured.
 
     Args:
         support: what guesses learn from; where it is empty, only those are scored that need nothing.
@@ -171,12 +171,12 @@ def guesses(support: Sequence[Example], examples: Sequence[Example]) -> dict[str
         overall[answer] += 1
         by_text[example.text][answer] += 1
     frequent = overall.most_common(1)[0][0]
-    found = {"most frequent answer": score(examples, [Prediction(e.id, frequent) for e in examples])}
+    found = {"most_frequent_answer": score(examples, [Prediction(e.id, frequent) for e in examples])}
     if kind == "text":
         return found
     if any(example.text for example in examples):
         same = [Prediction(e.id, by_text.get(e.text, overall).most_common(1)[0][0]) for e in examples]
-        found["most frequent answer to the same text"] = score(examples, same)
+        found["most_frequent_answer_to_the_same_text"] = score(examples, same)
     return {**found, "chance": {"accuracy": plain(1 / len(overall), len(examples))}}
 
 
@@ -197,7 +197,7 @@ def _whole_image(examples: Sequence[Example]) -> dict[str, Figures]:
         for image, example in zip(images, examples, strict=True)
         if isinstance(example.target, Box)
     ]
-    return {"whole image": {"accuracy": share(sum(hits), len(hits))}}
+    return {"whole_image": {"accuracy": share(sum(hits), len(hits))}}
 
 
 def _box_of(prediction: Prediction) -> Box:

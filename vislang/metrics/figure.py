@@ -156,6 +156,15 @@ def metric(name: str) -> Metric:
     return family._replace(title=title.replace("_", " "))
 
 
+def title_of(baseline: str) -> str:
+    """The name of a baseline for a reader.
+
+    >>> title_of("most_frequent_answer")
+    'most frequent answer'
+    """
+    return baseline.replace("_", " ")
+
+
 def show(name: str, figure: Figure, interval: bool = True) -> str:
     """A figure for a reader: its value and, where it has one, its interval.
 
