@@ -94,6 +94,29 @@ def test_predictions_with_shots_are_complete_for_every_setting(flamingo, memes, 
     assert "1 shots, seed 1: no prediction for 1 of 4 records: 14." in error(capsys, "eval", str(file))
 
 
+def test_texts_without_media_are_asked_after_shots(flamingo, tmp_path, capsys):
+    file, out = tmp_path / "texts.jsonl", tmp_path / "out"
+    file.write_text(lines({"text": f"text {n}", "label": ("red", "blue")[n % 2]} for n in range(8)))
+    arguments = ["--task", str(file), "--shots", "0,2", "--seeds", "1", "--out", str(out), "--json"]
+    assert main(["eval", flamingo, *arguments]) == 0
+    points = json.loads(capsys.readouterr().out)["points"]
+    # There is nothing that could be taken away.
+    assert [(point["shots"], point["blind"]) for point in points] == [(0, False), (2, False)]
+    rows = [json.loads(line) for line in (out / "predictions.jsonl").read_text().splitlines()]
+    assert [row["prompt"].count("<end>") for row in rows] == [2] * len(rows)
+
+
+def test_what_is_asked_is_never_among_its_shots(flamingo, memes, tmp_path, capsys):
+    """Not even where the split to draw shots from is the one that is asked."""
+    out = tmp_path / "out"
+    arguments = ["--task", f"{memes}:train", "--shots", "2", "--seeds", "1", "--out", str(out)]
+    assert main(["eval", flamingo, *arguments]) == 0
+    rows = [json.loads(line) for line in (out / "predictions.jsonl").read_text().splitlines()]
+    assert len({row["id"] for row in rows}) == 2
+    for row in rows:
+        assert row["prompt"].count(f"{row['id']}.png") == (0 if row["blind"] else 1)
+
+
 def test_a_file_of_predictions_can_be_turned_into_a_submission(answered, memes, tmp_path, capsys):
     again = tmp_path / "again"
     assert main(["eval", str(answered / "predictions.jsonl"), "--out", str(again)]) == 0
@@ -142,6 +165,14 @@ def test_options_that_would_be_ignored_or_do_not_fit(flamingo, memes, answered, 
     named = {"MODEL": flamingo, "FILE": str(answered / "predictions.jsonl")}
     words = [named.get(word, word).replace("TASK", memes) for word in arguments]
     assert message.replace("FILE", named["FILE"]) in error(capsys, "eval", *words)
+
+
+def test_captions_are_not_chosen_among_those_of_the_split_that_is_asked(towers, tmp_path, capsys):
+    FOLDERS["captions"](tmp_path / "captions")
+    spec = f"captions:{tmp_path / 'captions'}"
+    cells.dual_encoder(towers, open_task(spec).support()).save(tmp_path / "dual")
+    said = error(capsys, "eval", str(tmp_path / "dual"), "--task", spec, "--split", "train")
+    assert "answers it by match, and learns its answers from the split train; name another --split" in said
 
 
 def test_predictions_without_results_beside_them_need_a_task(answered, capsys):

@@ -107,7 +107,9 @@ class Evaluate:
             from vislang.models.loading import load
 
             model = Shortlisted(model, load(self.shortlist), self.shortlist_size)
-        evaluation = evaluate(model, task, examples, task.support(), way=way, head=self.head, reporter=reporting)
+        # What is asked must not be learned from.
+        support = [] if task.support_split == task.default_split else task.support()
+        evaluation = evaluate(model, task, examples, support, way=way, head=self.head, reporter=reporting)
         about = {"model": self.model, **self.about(task, bad)}
         if self.shortlist is not None:
             about |= {"shortlist": self.shortlist, "shortlist_size": self.shortlist_size}
@@ -177,7 +179,7 @@ class Evaluate:
         return load(self.model, regions=RegionsConfig(tower=None, files=self.regions))
 
     def _must_apply(self, task: Any, way: str) -> None:
-        """Raise an error for options that would be ignored."""
+        """Raise an error for options that would be ignored, and for a split that is learned from."""
         ignored = {
             "--head": self.head is not None and way != "decide",
             "--shortlist": self.shortlist is not None and task.kind != "pairs",
@@ -187,6 +189,12 @@ class Evaluate:
                 raise UserError(
                     f"{option}: {self.model} answers {task.name} by {way}, which does not use it; leave it out."
                 )
+        learns = way == "embed" or (way == "match" and task.kind == "text")
+        if learns and task.support_split == task.default_split:
+            raise UserError(
+                f"{task.name}: {self.model} answers it by {way}, and learns its answers from the split "
+                f"{task.support_split}; name another --split."
+            )
 
     def about(self, task: Any, bad: int) -> dict[str, Any]:
         """What results record of the command, so that its predictions can be scored again."""

@@ -50,8 +50,10 @@ def few_shot(options: Evaluate, task: Task, examples: list[Example], bad: int) -
     Raises:
         UserError: the model cannot be prompted with examples, or there are too few.
     """
-    settings = [s for s in settings_of(options) if not (s.blind and task.kind == "pairs")]
+    settings = settings_of(options)
     support, queries = sides(task, examples, options)
+    if task.kind == "pairs" or not any(query.media for query in queries):
+        settings = [setting for setting in settings if not setting.blind]
     if max(setting.shots or TEXT_SHOTS for setting in settings) > len(support):
         raise UserError(
             f"--shots {options.shots}: {task.name} has {len(support)} examples to draw from (zero shots are "
@@ -113,12 +115,13 @@ def finish(
 
 
 def sides(task: Task, examples: list[Example], options: Evaluate) -> tuple[list[Example], list[Example]]:
-    """What shots are drawn from, and what is asked; of a file of one's own, different images are on each side.
+    """What shots are drawn from, and what is asked; of data without a split for shots, or where that is the one that is
+    asked, different images are on each side.
 
     Raises:
         DataError: there is nothing to show.
     """
-    if task.support_split is None:
+    if task.support_split in (None, task.default_split):
         divided = split_own_file(task, OWN_QUERIES)
         support, queries = divided.support(), divided.examples(divided.default_split)
     else:

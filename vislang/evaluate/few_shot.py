@@ -77,9 +77,8 @@ def shots_of(examples: Sequence[Example]) -> list[Example]:
 
 
 def is_shot(example: Example) -> bool:
-    """Whether an example has media, a template and an answer in words, so that it can stand before a question."""
-    answer = reference_text(as_generation(example))
-    return bool(example.media) and not example.wording.verbatim and answer is not None
+    """Whether an example has a template and an answer in words, so that it can stand before a question."""
+    return not example.wording.verbatim and reference_text(as_generation(example)) is not None
 
 
 def evaluate_point(

@@ -130,7 +130,7 @@ def _with_shots(examples: list[Example], count: int, seed: int) -> list[Example]
     """Each question or caption after so many others; what is verbatim, a page say, as it stands."""
     if not count:
         return examples
-    templated = [example for example in examples if not example.wording.verbatim]
+    templated = [example for example in examples if example.media and not example.wording.verbatim]
     if not shots_of(templated):
         raise DataError("shots: an example is an image or a video with a question or a caption, and there is none.")
     rng = random.Random(seed)

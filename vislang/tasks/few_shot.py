@@ -61,26 +61,27 @@ def emoji_groups(names: Sequence[str]) -> Sides:
     return {"train": even[0], "test": even[1]}
 
 
-def split_own_file(task: Task, queries: int, split: str | None = None) -> Task:
+def split_own_file(task: Task, queries: int) -> Task:
     """A task whose examples have no support: a part of them are queries (``test``), the others shots (``train``).
 
-    The queries are about the media with the lowest hashes of their content, so that no medium is on both sides. Several
-    captions of an image are references of one query.
+    The queries are about the media (or, where there are none, the texts) with the lowest hashes of their content, so
+    that none is on both sides. Several captions of an image are references of one query.
 
     Args:
-        task: its examples show an image, a video or a recording.
+        task: its default split is divided.
         queries: how many at most; they show at most half of the media.
-        split: the one that is divided; None takes the task's own choice.
 
     Raises:
         DataError: there are fewer than two media.
     """
-    examples = [example for example in task.examples(split or task.default_split) if example.media]
+    examples = task.examples(task.default_split)
     by_medium: dict[str, list[Example]] = {}
     for example, key in zip(examples, keys_of(examples), strict=True):
         by_medium.setdefault(key, []).append(example)
     if len(by_medium) < 2:
-        raise DataError(f"{task.name}: needs two examples with different media, one as a shot and one as a query.")
+        raise DataError(
+            f"{task.name}: needs two examples with different media or texts, one as a shot, one as a query."
+        )
     test: list[Example] = []
     train: list[Example] = []
     for number, key in enumerate(sorted(by_medium)):
