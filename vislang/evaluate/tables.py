@@ -47,8 +47,9 @@ def figure_rows(tasks: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, s
 
 
 def answerers(values: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Figure]]]:
-    """Who answered, and the figures: the model, the same model blind, and what does not look at all."""
-    yield f"the model ({values['way']})", figures_from_json(values["figures"])
+    """Who answered, and the figures: the model, or a file of predictions; the same model blind; what does not look."""
+    read = values["way"] == "file"
+    yield "the predictions" if read else f"the model ({values['way']})", figures_from_json(values["figures"])
     if "blind" in values:
         yield "the same model, images taken away (blind)", figures_from_json(values["blind"])
     for name, figures in values.get("guesses", {}).items():
