@@ -1,4 +1,4 @@
-"""How much memory something takes, of the whole process, as Linux counts it."""
+"""Peak memory of the process, from Linux."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from pathlib import Path
 
 
 def rise(run: Callable[[], object]) -> float:
-    """How far this process's memory rises above what it holds while something runs, in MiB."""
+    """The increase of this process's memory, in MiB, while ``run`` runs: its peak minus the memory before."""
     held = _status("VmRSS")
-    # Linux forgets the peak so far.
+    # Reset the peak.
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     run()
     return (_status("VmHWM") - held) / 1024

@@ -1,4 +1,4 @@
-"""A real browser without a screen, for the pages that people will look at."""
+"""A headless browser to test pages."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DRIVER = shutil.which("chromedriver")
 
 @contextmanager
 def browse(page: Path, tmp_path: Path) -> Iterator:
-    """The page in chromium; what it complains about, and scrolling sideways, fails the test."""
+    """The page in chromium; errors in its log and horizontal scrolling fail the test."""
     if not (CHROMIUM and DRIVER):
         pytest.skip("no browser; install one: apt-get install chromium chromium-driver")
     from selenium import webdriver

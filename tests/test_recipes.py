@@ -1,4 +1,4 @@
-"""Every recipe that comes with vislang can be read, and what it describes can be built."""
+"""Every recipe of vislang can be read, and its model can be built."""
 
 from pathlib import Path
 
@@ -31,7 +31,7 @@ def test_one_switch_changes_the_generation(name, generation):
 
 
 def test_the_shared_encoder_learns_each_stream_as_the_encoders_of_one_do():
-    """So that what differs between them is the sharing alone."""
+    """So that sharing is the only difference between them."""
     shared, _ = read_recipe(PRETRAINING["shared"], [])
     assert isinstance(shared.model, Data2VecRecipe)
     streams = {stream.name: stream for stream in shared.data}
@@ -58,8 +58,8 @@ def test_the_shared_encoder_learns_each_stream_as_the_encoders_of_one_do():
 
 
 @pytest.mark.parametrize("name", ["flamingo", "flamingo-films"])
-def test_recipes_for_videos_tell_frames_apart(name):
-    """Records of one's own may be videos (README), which a bridge without embeddings of time refuses."""
+def test_recipes_for_videos_have_time_embeddings(name):
+    """A user's records may be videos (README), which need time embeddings."""
     (path,) = [path for path in RECIPES if path.stem == name]
     recipe, _ = read_recipe(path, [])
     assert isinstance(recipe.model, FlamingoRecipe)

@@ -48,19 +48,22 @@ def reporting(what: str, every: float = 10.0) -> Iterator[Report]:
             task = bars.add_task(what, total=None, note="")
             yield lambda done, total: bars.update(task, completed=done, total=total)
         return
-    first: list[tuple[float, int]] = []
-    last = time.monotonic()
+    started = last = time.monotonic()
+    previous = (started, 0)
 
     def report(done: int, total: int) -> None:
-        nonlocal last
+        nonlocal started, last, previous
         now = time.monotonic()
-        if not first:
-            first.append((now, done))
+        if done == 0:
+            started = now
+        elif done < previous[1]:
+            # The next file is counted from 1 again.
+            started = previous[0]
+        previous = (now, done)
         if now - last >= every:
             last = now
-            started, before = first[0]
-            left = (now - started) / max(done - before, 1) * (total - done)
-            print(f"{what}: {done}/{total}, {_clock(left)} left", file=sys.stderr, flush=True)
+            left = f", {_clock((now - started) / done * (total - done))} left" if done else ""
+            print(f"{what}: {done}/{total}{left}", file=sys.stderr, flush=True)
 
     yield report
 
@@ -102,12 +105,11 @@ class TrainingMonitor:
         if self._bars is not None:
             self._bars.update(self._task, completed=step, note=f"loss {self._smooth:.3f}")
         elif step % self._log_every == 0 or step == self._steps:
-            rate = (time.monotonic() - self._started) / max(step - self._first_step, 1)
-            left = rate * (self._steps - step)
-            print(
-                f"step {step}/{self._steps}  loss {self._smooth:.3f}  {1000 * rate:.0f} ms/step  ETA {_clock(left)}",
-                flush=True,
-            )
+            line = f"step {step}/{self._steps}  loss {self._smooth:.3f}"
+            if step > self._first_step:
+                rate = (time.monotonic() - self._started) / (step - self._first_step)
+                line += f"  {1000 * rate:.0f} ms/step  ETA {_clock(rate * (self._steps - step))}"
+            print(line, flush=True)
 
     def evaluated(self, step: int, row: dict[str, Any]) -> None:
         """After each evaluation."""

@@ -1,10 +1,10 @@
-"""The one kind of error that is meant for a user's eyes."""
+"""The error that is shown to users."""
 
 from __future__ import annotations
 
 
 class UserError(ValueError):
-    """Something that the user can fix: the message names the file, the record or the value, and the remedy.
+    """A mistake that the user can fix. The message names the file, the record or the value, and the remedy.
 
-    The command line prints the message alone; any other exception is vislang's own fault and keeps its traceback.
+    The command line prints only the message. Any other exception is a bug in vislang and keeps its traceback.
     """

@@ -1,8 +1,9 @@
-"""A recipe: one YAML file that says all of a run. Any of its values can be changed on the command line."""
+"""Recipes: a YAML file with all settings of a run. Each of them can be changed on the command line."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,20 +19,20 @@ from vislang.train.config import TrainConfig
 
 
 class RecipeError(UserError):
-    """A recipe that cannot be run; the message names the value and the remedy."""
+    """An invalid recipe; the message names the value and the remedy."""
 
 
 @dataclass
 class StreamConfig:
-    """One of several streams of examples to learn from at once.
+    """A stream of training examples; a run can have several.
 
     Attributes:
         sources: names of data sets, files or folders.
-        name: what to call the stream in logs.
-        weight: of its loss in the sum.
-        batch_size: examples a step; 0 takes ``train.batch_size``.
-        shots: for a model that generates: examples of the same stream before each question or caption, learned from
-            too.
+        name: name of the stream in logs.
+        weight: weight of its loss in the sum.
+        batch_size: examples per step; 0 takes ``train.batch_size``.
+        shots: for generating models: number of examples of the same stream before each question or caption. The model
+            learns their answers, too.
     """
 
     sources: list[str]
@@ -42,7 +43,7 @@ class StreamConfig:
 
     def __post_init__(self):
         if not self.sources:
-            raise ValueError(f"stream {self.name!r}: sources is empty; name data sets, files or folders.")
+            raise ValueError(f"stream {self.name!r}: sources is empty; list data sets, files or folders.")
         if self.weight <= 0 or self.batch_size < 0 or self.shots < 0:
             raise ValueError(
                 f"stream {self.name!r}: weight must be above 0, batch_size and shots must not be negative."
@@ -51,20 +52,20 @@ class StreamConfig:
 
 @dataclass
 class Recipe:
-    """Model, data, training, and what the trained model is scored on.
+    """Model, data, training, and the tasks that the trained model is scored on.
 
     Attributes:
-        model: the model, as ``class_path`` (a class that is a ModelRecipe) and ``init_args``.
-        data: what to learn from: a source (``vislang data list`` shows them; a file or folder is one too), or a list of
-            streams of sources.
-        evaluate: tasks that the trained model is scored on, as ``vislang tasks`` names them. None scores it on the test
-            split of each source that has one, and otherwise on the examples that are held out.
-        eval_data: a source to score on in place of those.
-        hold_out: share of the examples that is kept from training, for the curves and, where nothing else is named, for
-            the final scores. Examples that share a medium stay on one side.
-        limit: examples to learn from at most, the first ones; 0 for all.
-        eval_limit: examples of a final score at most, drawn by seed; 0 for all.
-        skip_bad_records: train on the good records of a file that has bad ones, and count those.
+        model: the model: ``class_path`` (the path of a ModelRecipe class) and its ``init_args``.
+        data: the training data: a source (a file, a folder, or a data set of ``vislang data list``), or a list of
+            streams.
+        evaluate: tasks that the trained model is scored on (``vislang tasks`` lists them). None: the test split of each
+            source that has one, and otherwise the examples that are held out.
+        eval_data: a source to score the model on instead.
+        hold_out: share of the examples that is kept from training. They are used for the curves and, if there are no
+            other test examples, for the final scores. Examples that share a medium stay on one side of the split.
+        limit: train only on the first examples, at most this many; 0 for all.
+        eval_limit: compute final scores on at most this many examples, drawn at random; 0 for all.
+        skip_bad_records: skip bad records and count them, instead of raising an error.
         train: see TrainConfig.
     """
 
@@ -89,20 +90,20 @@ class Recipe:
         if not 0 <= self.hold_out < 1:
             raise ValueError(f"hold_out is {self.hold_out}; it must be at least 0 and below 1.")
         if self.evaluate is not None and self.eval_data is not None:
-            raise ValueError("evaluate and eval_data both say what to score on; leave one of them out.")
+            raise ValueError("evaluate and eval_data cannot be combined; leave one of them out.")
 
 
 def read_recipe(path: Path, overrides: Sequence[str] = ()) -> tuple[Recipe, dict[str, Any]]:
-    """Read a recipe and apply ``--key.subkey value`` overrides.
+    """Read a recipe and apply overrides such as ``--train.lr 1e-4``.
 
     Returns:
-        The recipe, and the same as plain values for the record.
+        The recipe, and its values as they are recorded in ``run.json``.
 
     Raises:
-        RecipeError: no such file, an unknown key, or a value of the wrong type.
+        RecipeError: the file does not exist, or has an unknown key or a value of the wrong type.
     """
     if not path.is_file():
-        raise RecipeError(f"{path}: no such recipe. The ones that come with vislang are in recipes/.")
+        raise RecipeError(f"{path}: no such recipe. vislang's own are in the folder recipes/ of its repository.")
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -111,13 +112,13 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> tuple[Recipe, dict
 
 
 def recipe_of(values: Any, overrides: Sequence[str] = (), name: str = "run.json") -> tuple[Recipe, dict[str, Any]]:
-    """A recipe from its plain values, such as a run recorded, with overrides.
+    """A recipe from its values, such as those in a ``run.json``, with overrides.
 
     Raises:
-        RecipeError: a value does not fit.
+        RecipeError: a key is unknown or a value has the wrong type.
     """
     if not isinstance(values, dict):
-        raise RecipeError(f"{name}: holds no settings. A recipe names a model, data and train.")
+        raise RecipeError(f"{name}: contains no settings. A recipe has the keys model, data and train.")
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(Recipe, as_group=False)
     parser.add_argument("--recipe", action="config")
@@ -128,12 +129,12 @@ def recipe_of(values: Any, overrides: Sequence[str] = (), name: str = "run.json"
         del settings["recipe"], parsed["recipe"]
         recipe = Recipe(**settings)
     except (ArgumentError, ValueError, TypeError) as error:
-        raise RecipeError(f"{name}: {_one_line(error)}") from None
+        raise RecipeError(_in_words(_one_line(error), name)) from None
     return recipe, _as_plain(parsed)
 
 
 def with_current_names(values: dict[str, Any]) -> dict[str, Any]:
-    """The same recipe, its model's class and settings by the names that they have in this version."""
+    """The same recipe with the current names of the model's class and settings."""
     model = values.get("model")
     if not isinstance(model, dict) or not isinstance(model.get("class_path"), str):
         return values
@@ -141,8 +142,46 @@ def with_current_names(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _one_line(error: Exception) -> str:
-    """The parser's message in one paragraph."""
+    """A message in one line."""
     return " ".join(str(error).split())
+
+
+WANTED = {
+    "<class 'int'>": "a whole number",
+    "<class 'float'>": "a number",
+    "<class 'bool'>": "true or false",
+    "<class 'str'>": "text",
+    "<class 'list'>": "a list",
+    "<class 'dict'>": "an object",
+}
+"""What the parser calls types, and what they are called in a message."""
+
+
+def _in_words(message: str, recipe: str) -> str:
+    """What the parser says of a value, in plain words.
+
+    >>> _in_words('Parser key "train.lr": Expected a <class \'float\'>. Got value: fast', "my.yaml")
+    'my.yaml: train.lr is fast; it must be a number.'
+    """
+    if unknown := re.fullmatch("unrecognized arguments: (.*)", message):
+        return f"{unknown[1]}: no such option, and no such setting of {recipe}. See vislang train --help."
+    message = re.sub(r"Problem with given class_path '[^']*': ", "", message)
+    keys = re.findall(r'Parser key "([^"]*)": ', message)
+    message = re.sub(r'Parser key "[^"]*": ', "", message)
+    if "Errors: - " in message:
+        # Of the kinds that a value might have been of, the one that it was meant to be: not null.
+        given = re.sub(r" Given value type: .*", "", message.rpartition("Errors: - ")[2])
+        message = next(part for part in given.split(" - ") if "NoneType" not in part)
+    key = ".".join(dict.fromkeys(keys))
+    if typed := re.fullmatch(r"Expected a (.*?)\.? Got value: (.*)", message):
+        choices = re.fullmatch(r"typing\.Literal\[(.*)\]", typed[1])
+        wanted = f"one of {choices[1]}" if choices else WANTED.get(typed[1], typed[1])
+        return f"{recipe}: {key} is {typed[2]}; it must be {wanted}."
+    if typed := re.fullmatch(r"Expected a (<class '\w+'>)", message):
+        return f"{recipe}: {key} must be {WANTED.get(typed[1], typed[1])}."
+    if option := re.fullmatch(r"Option '(.*)' is not accepted", message):
+        return f"{recipe}: {key}.{option[1]} is no setting that this model has."
+    return f"{recipe}: {f'{key}: ' if key and not message.startswith(key) else ''}{message}"
 
 
 def _as_plain(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The command line as a careless user meets it."""
+"""The command line, with mistakes of its users."""
 
 import json
 import subprocess
@@ -82,7 +82,7 @@ def test_data_check_lists_every_bad_record(pictures, capsys):
     assert main(["data", "check", str(pictures / "my.jsonl")]) == 0
 
 
-def test_train_refuses_bad_records_until_told_to_skip_them(recipe, pictures, tmp_path, capsys):
+def test_bad_records_are_an_error_in_training_unless_skipped(recipe, pictures, tmp_path, capsys):
     file = pictures / "bad.jsonl"
     file.write_text((pictures / "my.jsonl").read_text() + '{"image": "none.png", "text": "x"}\n')
     arguments = ["train", str(recipe), "--data", str(file), "--out", str(tmp_path / "run"), "--train.steps=2"]
@@ -124,8 +124,8 @@ def test_mistakes_get_a_message_and_no_traceback(arguments, message, recipe, pic
         (["ask", "model", "image", "--top-k", "x"], "--top-k: invalid int value: 'x'. See vislang ask --help."),
         (["ask", "model", "image", "--shot", "a.png"], "--shot: expected 2 arguments. See vislang ask --help."),
         (["eval", "model", "--limit"], "--limit: expected one argument. See vislang eval --help."),
-        (["fly"], "fly: no such verb; there are demo, train, eval"),
-        (["data", "burn"], "data burn: no such verb; there are data list, data show, data check, data fetch."),
+        (["fly"], "no verb 'fly'. The verbs are demo, train, eval"),
+        (["data", "burn"], "no verb 'data burn'. The verbs are data list, data show, data check, data fetch."),
     ],
 )
 def test_options_that_do_not_fit_get_one_sentence(capsys, arguments, message):
@@ -135,7 +135,7 @@ def test_options_that_do_not_fit_get_one_sentence(capsys, arguments, message):
     assert len(error.splitlines()) == 1
 
 
-def test_options_may_stand_between_positional_arguments_and_overrides(capsys):
+def test_options_between_positional_arguments_and_overrides(capsys):
     assert main(["ask", "model", "none.png", "--beams", "2", "what?"]) == 2
     assert "none.png: no such file" in capsys.readouterr().err
     assert main(["train", "--train.lr", "1e-3", "none.yaml", "--train.steps=3"]) == 2

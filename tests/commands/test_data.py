@@ -1,4 +1,4 @@
-"""``vislang data``: what is there, what it holds, what is wrong with it."""
+"""``vislang data``: lists of sources, their records, and problems in them."""
 
 import json
 
@@ -77,7 +77,7 @@ def test_films_are_drawn_as_frames(tmp_path, capsys):
     ("arguments", "message"),
     [
         (["nothing"], "nothing: no such source"),
-        (["easy-vqa", "--split", "dev"], "easy-vqa: no split 'dev'; there are train, test"),
+        (["easy-vqa", "--split", "dev"], "easy-vqa: no split 'dev'. The splits are train, test"),
         (["easy-vqa", "-o", "none/page.html"], "there is no folder none"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The order of examples: all of them once an epoch, and the same from any position on."""
+"""The order of examples: each once per epoch, and the same from any position on."""
 
 import pytest
 from hypothesis import given
@@ -22,7 +22,7 @@ def test_each_epoch_meets_each_example_once(size, seed):
         assert sorted(shuffled[epoch * size + position] for position in range(size)) == list(range(size))
 
 
-def test_seeds_and_epochs_differ_and_emptiness_is_refused():
+def test_seeds_and_epochs_differ_and_no_examples_are_an_error():
     one, other = Shuffled(20, 0), Shuffled(20, 1)
     first = [one[position] for position in range(20)]
     assert first != [other[position] for position in range(20)]

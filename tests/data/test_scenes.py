@@ -1,4 +1,4 @@
-"""Scenes: what refers to what, and colours."""
+"""Scenes: referring expressions and colours."""
 
 from PIL import Image as Pillow
 
@@ -20,7 +20,7 @@ def test_expressions_that_only_one_drawing_answers_to():
     assert found["place", "the upper cat"] is cat
     assert found["place", "the lower cat"] is lower
     assert ("place", "the left cat") not in found  # one stands right above the other
-    # The owl's neighbours are nearly as far from it as each other: there is no expression. The dog's nearest is clear.
+    # The owl's neighbours are at nearly the same distance, so there is no expression. The dog's nearest is clear.
     assert found["neighbour", "what is next to the dog"] is owl
     assert ("neighbour", "what is next to the owl") not in found
     assert ("neighbour", "what is next to the cat") not in found

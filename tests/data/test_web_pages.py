@@ -1,4 +1,4 @@
-"""Pages of HTML, MMC4 and OBELICS: what is text, what is an image, and what only leads around."""
+"""Pages of HTML, MMC4 and OBELICS: text, images, and navigation, which is dropped."""
 
 import base64
 import io
@@ -49,7 +49,7 @@ def test_a_page_of_html(folder):
         *(Learned("Another"), EndOfChunk(), second),
         *(Learned("follows.\nAn unclosed paragraph\none\ntwo"), EndOfChunk()),
     )
-    assert page.prompt.looks == "either"
+    assert page.prompt.media_side == "either"
     assert (page.id, page.target, page.wording) == ("a.html", None, VERBATIM)
     assert page.prompt.name == str(folder / "a.html")
     (problem,) = problems
@@ -88,7 +88,10 @@ def test_mmc4(folder):
     )
     assert [(p.line, p.message) for p in problems] == [
         (3, '"matched_text_index" is 5, and "text_list" has 1 texts.'),
-        (4, f"{folder / '9.png'}: no such file. Check the path; paths in a JSON Lines file are relative to that file."),
+        (
+            4,
+            f"{folder / '9.png'}: no such file. Check the path. In a JSON Lines file, paths are relative to that file.",
+        ),
         (5, '"image_base64" is not base64. Pack the image again.'),
         (6, 'no list "text_list". A page has text_list and image_info.'),
     ]
@@ -121,7 +124,7 @@ def test_obelics_in_json_lines_and_parquet(folder):
     assert first.prompt.parts == second.prompt.parts == (Image(png("blue")), Learned("words"), EndOfChunk())
     assert second.name == f"{packed}:2"
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist([{"text": "x"}]), packed)
-    with pytest.raises(DataError, match="has the columns text; wanted are texts and images"):
+    with pytest.raises(DataError, match="has the columns text; it needs texts and images"):
         obelics(packed, [])
     packed.write_bytes(b"no")
     with pytest.raises(DataError, match=r"pages\.parquet: cannot be read as Parquet"):
@@ -149,7 +152,7 @@ def test_bad_records_of_obelics_are_named(folder, record, message):
 @pytest.mark.parametrize(
     ("html", "text"),
     [
-        # The end of a head may be left out, and its body's beginning.
+        # The end tag of a head and the start tag of a body are optional.
         ("<html><head><title>no</title><h1>words</h1><img src='images/0.png'></html>", "words"),
         ("<html><head><title>no</title><body>words<img src='images/0.png'></body></html>", "words"),
         (
@@ -176,7 +179,7 @@ def test_pages_as_they_are_found(folder, html, text):
     ("html", "message"),
     [
         ("<img src='http://[bad/a.png'>", r"a\.png: no such file"),
-        ("<img src='a%00.png'>", "no usable path"),
+        ("<img src='a%00.png'>", "not a valid path"),
         ("<![foo]>", r"bad\.html: not HTML that can be read"),
     ],
 )
@@ -194,10 +197,14 @@ def test_what_is_wrong_with_a_page_is_one_problem(folder, html, message):
 @pytest.mark.parametrize(
     ("texts", "image", "message"),
     [
-        (["one"], {"image_name": "0.png", "matched_text_index": 0, "matched_sim": "0.3"}, '"matched_sim" is no number'),
-        ([None], {"image_name": "0.png", "matched_text_index": 0}, 'entry 0 of "text_list" is no text'),
-        (["\ud800"], {"image_name": "0.png", "matched_text_index": 0}, "half of a character"),
-        (["one"], {"image_name": "a\0.png", "matched_text_index": 0}, "no usable path"),
+        (
+            ["one"],
+            {"image_name": "0.png", "matched_text_index": 0, "matched_sim": "0.3"},
+            '"matched_sim" is not a number',
+        ),
+        ([None], {"image_name": "0.png", "matched_text_index": 0}, 'entry 0 of "text_list" is not text'),
+        (["\ud800"], {"image_name": "0.png", "matched_text_index": 0}, "half a character"),
+        (["one"], {"image_name": "a\0.png", "matched_text_index": 0}, "not a valid path"),
     ],
 )
 def test_bad_records_of_mmc4_are_named(folder, texts, image, message):
@@ -212,7 +219,7 @@ def test_bad_records_of_mmc4_are_named(folder, texts, image, message):
     assert message in problem.message
 
 
-def test_an_empty_file_is_an_error_whatever_was_wrong_before_it(folder):
+def test_an_empty_file_is_an_error_after_other_problems(folder):
     (folder / "mmc4.jsonl").write_text("")
     with pytest.raises(DataError, match="no page with an image"):
         mmc4(folder / "mmc4.jsonl", [Problem("other", 1, "bad")])

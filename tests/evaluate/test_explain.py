@@ -1,4 +1,4 @@
-"""What is shown of co-attention is what was used, and a browser shows the page whole."""
+"""The co-attention on the page is that of the model, and a browser shows the page."""
 
 import re
 
@@ -22,7 +22,7 @@ def images(tmp_path):
 
 @pytest.mark.parametrize("kind", ["answers", "box"])
 def test_the_attention_shown_is_the_attention_used(towers, images, kind, monkeypatch):
-    """The kernel's own inputs are caught on the way to the decision, and the weights computed from them."""
+    """The inputs of the attention kernel are recorded, and the weights computed from them."""
     examples = examples_of(kind, images)
     model = model_of(towers, examples).eval()
     shown = model.explain(examples[3])
@@ -47,12 +47,12 @@ def test_the_attention_shown_is_the_attention_used(towers, images, kind, monkeyp
     assert block.text.shape == (2, len(shown.tokens), len(shown.boxes))
 
 
-def test_what_cannot_be_shown_is_refused(towers, images):
+def test_what_cannot_be_explained_is_an_error(towers, images):
     model = model_of(towers, examples_of("choice", images)).eval()
     with pytest.raises(UserError, match="3 choices"):
         model.explain(examples_of("choice", images)[0])
     single = model_of(towers, examples_of("answers", images), single_stream=True)
-    with pytest.raises(UserError, match="has no co-attention to show"):
+    with pytest.raises(UserError, match="has no co-attention"):
         single.explain(Example("x", Document([images[0], "what?"]), task="answers"))
 
 
@@ -74,14 +74,14 @@ def page(towers, images, tmp_path, request):
     return out
 
 
-def test_the_page_stands_alone_and_a_browser_shows_it(page, tmp_path):
+def test_the_page_is_self_contained_and_a_browser_shows_it(page, tmp_path):
     source = page.read_text(encoding="utf-8")
     loaded = re.findall(r'(?:src|href)="([^"]*)"', source)
     assert all(address.startswith(("data:", "#")) for address in loaded)
     assert "<script" not in source
     with browse(page, tmp_path) as browser:
         text = browser.find_element("tag name", "body").text
-        for expected in ("Co-attentional block 1 of 1", "Words look at regions", "[CLS]", "%"):
+        for expected in ("Co-attentional block 1 of 1", "Attention of words to regions", "[CLS]", "%"):
             assert expected in text
         assert not browser.find_elements("id", "leak"), "a text became markup"
         drawings = browser.find_elements("css selector", ".strip svg, .overview svg")
@@ -100,7 +100,7 @@ def test_ask_prints_what_was_decided(towers, images, tmp_path, capsys):
     assert main(["ask", str(tmp_path / "pointing"), path, "the shape"]) == 0
     assert "(left, top, right, bottom)" in capsys.readouterr().out
     assert main(["ask", str(tmp_path / "model"), path]) == 2
-    assert "holds 0 texts; this model reads one beside an image" in capsys.readouterr().err
+    assert "has 0 texts; this model reads one text with an image" in capsys.readouterr().err
 
 
 def test_careless_use(towers, images, tmp_path, capsys):

@@ -13,13 +13,13 @@ from vislang.cli import main
 @pytest.fixture
 def page(recipe, pictures, tmp_path):
     file = pictures / "my.jsonl"
-    # A question that tries to be markup.
+    # A question with markup.
     file.write_text(file.read_text().replace("what color?", "what <b id='leak'>color</b>?", 4))
     assert main(["train", str(recipe), "--out", str(tmp_path / "run"), "--hold_out", "0.5"]) == 0
     return tmp_path / "run" / "report.html"
 
 
-def test_it_stands_alone(page):
+def test_it_is_self_contained(page):
     source = page.read_text(encoding="utf-8")
     loaded = re.findall(r'(?:src|href)="([^"]*)"', source)
     assert loaded
@@ -28,7 +28,7 @@ def test_it_stands_alone(page):
     assert "<script" not in source
 
 
-def test_a_browser_shows_it_whole(page, tmp_path):
+def test_a_browser_shows_all_of_it(page, tmp_path):
     from selenium.webdriver.common.by import By
 
     with browse(page, tmp_path) as browser:
@@ -44,9 +44,9 @@ def test_a_browser_shows_it_whole(page, tmp_path):
         text = browser.find_element(By.TAG_NAME, "body").text
         for expected in (
             "my: wrong answers",
-            "my: right answers",
+            "my: correct answers",
             "tanh(gate)",
-            "images taken away",
+            "without images",
             "Seed 0",
             "torch ",
         ):
@@ -58,7 +58,7 @@ def test_a_browser_shows_it_whole(page, tmp_path):
 
 
 def test_films_are_shown_frame_by_frame(pictures, towers, tmp_path):
-    """Of a film as many frames as a page has room for, under each token's attention as under the film itself."""
+    """A film has the same limited number of frames in each token's attention map as in the film itself."""
     from selenium.webdriver.common.by import By
 
     tiny.write_video(pictures / "long.mp4", list(range(0, 200, 20)))

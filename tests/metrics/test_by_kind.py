@@ -1,4 +1,4 @@
-"""Scores and guesses by the kind of target."""
+"""Metrics and baselines by kind of target."""
 
 import math
 
@@ -49,7 +49,7 @@ def test_a_tag_for_each_word_is_scored_word_by_word():
     examples = [example(Label("PER O O LOC"), "Ada lives in Ulm"), example(Label("O"), "so")]
     figure = scored(examples, "PER O O O", "LOC")["accuracy"]
     assert (figure.value, figure.n) == (3 / 5, 5)
-    # A label of the whole text is right or wrong as a whole.
+    # A label of the whole text is correct or wrong as a whole.
     assert scored([example(Label("a b"), "some few words")], "a c")["accuracy"].value == 0
 
 
@@ -91,7 +91,7 @@ def test_a_task_has_one_kind_and_text_among_answers_counts_as_one():
     mixed = [example(Answers({"red": 1.0})), example(Text(("blue",)))]
     assert kind_of_all(mixed) == "answers"
     assert scored(mixed, "red", "Blue.")["accuracy"].value == 1
-    with pytest.raises(UserError, match="x: without a target"):
+    with pytest.raises(UserError, match="x: cannot be scored without a target"):
         scored([example(None), example(Label("a"))], "a", "a")
 
 
@@ -116,5 +116,5 @@ def test_guesses_of_other_kinds(tmp_path):
     Pillow.new("RGB", (20, 10)).save(tmp_path / "a.png")
     boxes = [example(box, Image(tmp_path / "a.png")) for box in (Box(0, 0, 20, 9), Box(0, 0, 5, 5))]
     assert guesses([], boxes)["whole_image"]["accuracy"].value == 0.5
-    # Where regions come from files, the images need not be there.
+    # With regions from files, images need not exist.
     assert guesses([], [example(Box(0, 0, 5, 5), Image("none.png"))]) == {}

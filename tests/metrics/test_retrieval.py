@@ -19,7 +19,7 @@ def test_recall_both_ways_by_hand():
     # Captions: a finds image 0; b finds image 1 first (wrong); c finds image 0 first (wrong); d finds image 1.
     assert found["recall_at_1_text_to_image"] == 0.5
     assert found["recall_at_5_text_to_image"] == 1
-    # Image 0's best caption is a, rightly; image 1's is c, rightly.
+    # Image 0's best caption is a, correctly; image 1's is c, correctly.
     assert found["recall_at_1_image_to_text"] == 1
 
 

@@ -1,4 +1,4 @@
-"""What all models have in common: a forward each, checked settings, weights whose hash is known, parameter groups."""
+"""The base of all models: a forward method each, checked settings, weights with a recorded hash, parameter groups."""
 
 import importlib
 import inspect
@@ -63,7 +63,7 @@ def changed(folder, change) -> None:
         (lambda config: config["encoder"].update(width="wide"), "encoder.width is 'wide'; it must be a whole number"),
         (lambda config: config["encoder"].update(widht=3), "encoder.widht is no setting"),
         (lambda config: config["encoder"].update(activation="swish"), "encoder.activation is 'swish'"),
-        (lambda config: config["encoder"].update(heads=3), "no multiple of"),
+        (lambda config: config["encoder"].update(heads=3), "not a multiple of"),
         (lambda config: config["encoder"].update(depth=0), "encoder: depth is 0; it must be at least 1"),
         (lambda config: config["encoder"].update(width=0), "encoder: width is 0; it must be at least 1"),
         (lambda config: config["encoder"].update(drop_path=[0.1]), "encoder: drop_path"),
@@ -107,7 +107,7 @@ def test_old_names_of_settings_are_read():
 
 
 class Small(TrainableModel):
-    """Two maps and an embedding."""
+    """Two linear layers and an embedding."""
 
     def __init__(self):
         super().__init__()

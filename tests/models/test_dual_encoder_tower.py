@@ -1,4 +1,4 @@
-"""A dual encoder at work: under a Flamingo, as the one who chooses its shots, for search and for classes."""
+"""Uses of a dual encoder: as the tower of a Flamingo, to retrieve its shots, for search and for classification."""
 
 import json
 
@@ -12,7 +12,7 @@ from vislang.cli import main
 from vislang.document import Document
 from vislang.evaluate.few_shot import similarities
 from vislang.models.dual_encoder.tower import DualEncoderTower
-from vislang.models.flamingo.bridge import FlamingoConfig
+from vislang.models.flamingo.config import FlamingoConfig
 from vislang.models.flamingo.model import FlamingoRecipe
 from vislang.models.towers.packaged import TowerError
 from vislang.models.towers.vision import load_vision_tower
@@ -46,7 +46,7 @@ def test_the_tower_gives_what_the_encoder_makes_of_the_cells(untrained, pairs): 
     batch = model.collate(pairs[:1])
     read = model.network.image.read(batch.features, batch.boxes)
     cells = tower(tower.preprocess(image.decode())[None])
-    # Kept regions are rounded to half precision.
+    # Cached regions are rounded to half precision.
     torch.testing.assert_close(cells, read[:, 1:], atol=5e-3, rtol=0)
     assert cells.shape[-1] == tower.width == 32
     assert load_vision_tower(folder, tower.image_size).fingerprint == tower.fingerprint
@@ -54,7 +54,7 @@ def test_the_tower_gives_what_the_encoder_makes_of_the_cells(untrained, pairs): 
         load_vision_tower(folder, tower.image_size * 2)
 
 
-def test_a_flamingo_stands_on_it_and_refuses_another(untrained, towers, pairs, tmp_path):  # noqa: F811
+def test_it_is_a_vision_tower_of_flamingo_and_another_one_is_an_error(untrained, towers, pairs, tmp_path):  # noqa: F811
     model, folder = untrained
     flamingo = FlamingoRecipe(towers[0], folder, bridge=FlamingoConfig(**tiny.BRIDGE)).build().eval()
     image = pairs[0].media[0]
@@ -65,7 +65,7 @@ def test_a_flamingo_stands_on_it_and_refuses_another(untrained, towers, pairs, t
     with torch.no_grad():
         next(iter(model.network.image.parameters())).add_(1e-2)
     model.save(tmp_path / "dual")
-    with pytest.raises(TowerError, match="is not the one that this bridge was trained on"):
+    with pytest.raises(TowerError, match="is not the one that this bridge was trained with"):
         vislang.load(tmp_path / "flamingo")
 
 
@@ -99,15 +99,15 @@ def test_search_and_classes(trained, pairs, tmp_path, capsys):  # noqa: F811
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["search", "MODEL", "x", "EMPTY"], "no file of media or text in this folder"),
-        (["search", "MODEL", " ", "PICTURES"], "the text to search by is empty"),
-        (["search", "MODEL", "x", "PICTURES", "--top", "0"], "at least one"),
-        (["classify", "MODEL", "PICTURES", "--labels", "one"], "two or more"),
-        (["classify", "MODEL", "PICTURES", "--labels", "a,b", "--template", "x"], "once, where the label goes"),
+        (["search", "MODEL", "x", "EMPTY"], "contains no media or text files"),
+        (["search", "MODEL", " ", "PICTURES"], "the search text is empty"),
+        (["search", "MODEL", "x", "PICTURES", "--top", "0"], "--top is 0; it must be at least 1"),
+        (["classify", "MODEL", "PICTURES", "--labels", "one"], "two or more labels"),
+        (["classify", "MODEL", "PICTURES", "--labels", "a,b", "--template", "x"], "once, in the position of the label"),
         (["search", "none", "x", "PICTURES"], "no such folder"),
     ],
 )
-def test_mistakes_are_told_in_a_line(untrained, tmp_path, capsys, arguments, message):
+def test_mistakes_are_one_line_errors(untrained, tmp_path, capsys, arguments, message):
     (tmp_path / "empty").mkdir()
     names = {"MODEL": untrained[1], "EMPTY": str(tmp_path / "empty"), "PICTURES": str(tmp_path)}
     assert main([names.get(word, word) for word in arguments]) == 2

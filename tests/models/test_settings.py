@@ -1,4 +1,4 @@
-"""Settings of saved models: each fault is named with its file."""
+"""Settings of saved models: each error names the file and the setting."""
 
 from __future__ import annotations
 

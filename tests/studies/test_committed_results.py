@@ -1,4 +1,4 @@
-"""The results pages: their tables are those of the committed results, and their claims hold in the figures."""
+"""The results pages: their tables are those of the committed results, and their claims agree with the figures."""
 
 import importlib
 import json
@@ -249,7 +249,7 @@ def test_what_the_page_says_of_the_few_shot_run_is_what_it_found():
 
 
 def test_what_the_page_says_of_films_is_what_was_found():
-    """Far above a model that knows the frames but not their order; which is what small embeddings of time learn."""
+    """Far above a model that knows the frames but not their order, as with small time embeddings."""
     large, small = (
         read("flamingo-films", name)["tasks"]["easy-vqa-films"] for name in ("metrics.json", "small-times.json")
     )

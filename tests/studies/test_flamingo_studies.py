@@ -1,4 +1,4 @@
-"""Flamingo's studies: what their tables show of the rows."""
+"""Flamingo's studies: their tables."""
 
 import json
 from types import SimpleNamespace

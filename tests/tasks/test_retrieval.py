@@ -140,7 +140,7 @@ def test_karpathys_format(tmp_path):
     assert [example.id for example in train] == ["1.jpg", "3.jpg"]
     assert train[1].media[0].decode().size == (8, 8)
     assert load_source(f"retrieval:{tmp_path}:test") == test
-    with pytest.raises(DataError, match="no split 'other'; there are train, test"):
+    with pytest.raises(DataError, match=r"no split 'other'\. The splits are train, test"):
         karpathy(tmp_path, "other")
     (tmp_path / "dataset_coco.json").write_text("[]")
     with pytest.raises(DataError, match="has no list 'images'"):
@@ -156,7 +156,7 @@ def test_retrieval_and_captions_are_tasks_of_one_folder(tmp_path):
     examples = retrieval.examples("test")
     assert captions.examples("test") == examples
     assert open_task(f"retrieval:{tmp_path}:train").default_split == "train"
-    with pytest.raises(DataError, match="no split 'dev'; there are train, test"):
+    with pytest.raises(DataError, match=r"no split 'dev'\. The splits are train, test"):
         open_task(f"captions:{tmp_path}", "dev")
     # Scores become ranks, which are stored and scored again.
     scores = np.array([[0.9, 0.1, 0.8, 0.3], [0.2, 0.5, 0.7, 0.4]])

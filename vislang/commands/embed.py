@@ -1,4 +1,4 @@
-"""``vislang embed``: a vector for each file, in a Parquet table."""
+"""``vislang embed``: write a vector for each file to a Parquet table."""
 
 from __future__ import annotations
 
@@ -16,27 +16,29 @@ from vislang.example import Example
 
 @dataclass(frozen=True)
 class Embed:
-    """Write a vector for each file into a Parquet table.
+    """Write a vector for each file to a Parquet table.
 
-    The table has a column ``name`` (the file, record or passage) and a column ``vector`` (float32, of fixed width); its
+    The table has the columns ``name`` (the file, record or passage) and ``vector`` (float32, of fixed width). Its
     metadata names the model.
 
     Attributes:
-        model: folder of a model that embeds, or a Hub id
+        model: folder of a model, or a Hub id
         files: media and text files, or any data sources
-        out: table to write
-        batch_size: files at a time
-        skip_bad_records: leave bad files out and count them
+        out: Parquet file to write
+        batch_size: number of files that are embedded at once
+        device: where the model runs: auto, cpu, cuda or mps
+        skip_bad_records: skip bad files and count them
     """
 
     model: str = positional()
     files: list[str] = positional()
     out: Path = Path("embeddings.parquet")
     batch_size: int = 64
+    device: str = "auto"
     skip_bad_records: bool = False
 
     def run(self) -> int:
-        """Embed and write; returns 0."""
+        """Write the table; returns 0."""
         must_hold_file(self.out)
         needs("pyarrow", "eval", "a Parquet table")
         if self.batch_size < 1:
@@ -50,18 +52,19 @@ class Embed:
                 examples += load_source(file, problems=problems, progress=report, targets=False)
         must_be_good(problems, self.skip_bad_records)
         if not examples:
-            raise UserError(f"{', '.join(self.files)}: nothing usable in them.")
+            raise UserError(f"{', '.join(self.files)}: no usable files.")
         from vislang.capabilities import Embeds
         from vislang.models.loading import load
+        from vislang.train.device import device_of
 
-        model = load(self.model)
+        model = load(self.model, device_of(self.device))
         if not isinstance(model, Embeds):
-            raise UserError(f"{self.model}: is a {type(model).__name__}, which gives no vectors.")
+            raise UserError(f"{self.model}: a {type(model).__name__} gives no vectors.")
         with reporting("embedding") as report:
             vectors = model.embed([example.prompt for example in examples], self.batch_size, progress=report)
         self._write([example.name for example in examples], vectors.numpy())
         if problems:
-            console.print(f"left out {len(problems)} bad files")
+            console.print(f"skipped {len(problems)} bad files")
         console.print(f"{len(examples):,} vectors of width {vectors.shape[1]} in {self.out}")
         return 0
 

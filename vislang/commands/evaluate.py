@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from vislang.commands.options import positional
+from vislang.commands.options import given, positional
 from vislang.commands.outputs import must_hold_file, must_hold_folder
 from vislang.console import console, reporting
 from vislang.data.problems import DataError, Problem, must_be_good
 from vislang.errors import UserError
 
 FEW_SHOT = ("seeds", "select", "selector", "orders", "report")
-"""Options that only --shots goes by."""
+"""Options that have an effect only with --shots."""
 
-NOT_FEW_SHOT = ("way", "head", "shortlist", "shortlist_size")
-"""Options that --shots does not go by."""
-
-OF_MODEL = ("shots", "regions", *FEW_SHOT, *NOT_FEW_SHOT)
-"""Options that a file of predictions does not go by."""
+ONE_PROMPT = ("way", "head", "regions", "shortlist", "shortlist_size")
+"""Options that have no effect with --shots."""
 
 
 @dataclass(frozen=True)
@@ -30,25 +28,26 @@ class Evaluate:
     Attributes:
         model: folder of a model, a Hub id, or a file of predictions
         task: a task (vislang tasks lists them), such as easy-vqa, vqa:FOLDER or retrieval:FOLDER; or any data source
-            whose records have a target, such as my.jsonl
-        data: the same as part of --task: the folder of a benchmark's files, or a data source
-        split: which split, as the data call it
-        head: which of the model's heads decides, where several could
-        way: how to answer, where the model has several ways
-        regions: region files, for a model that was trained on such
+            whose records have targets, such as my.jsonl
+        data: the folder of the benchmark named by --task; or, without --task, a data source
+        split: split to evaluate
+        head: which of the model's heads decides, if several could
+        device: where the model runs: auto, cpu, cuda or mps
+        way: how to answer, if the model has several ways
+        regions: region files, for a model that was trained on region files
         shortlist: for retrieval: a dual encoder that chooses which pairs are scored
-        shortlist_size: how many candidates it chooses for each text and each image
-        limit: at most so many examples, drawn by seed
-        seed: of the draw
+        shortlist_size: number of candidates that it chooses for each text and each image
+        limit: evaluate at most this many examples, drawn at random; 0 for all
+        seed: seed of this draw
         shots: numbers of examples in the prompt, such as 0,4,8
-        seeds: with --shots: how often they are drawn
-        select: with --shots: drawn at random, or retrieved by the similarity of their images
-        selector: with retrieved shots: a model that compares images; without one, the model's own vision tower does
-        orders: with --shots: average over so many orders of them
-        report: with --shots: page with the curves to write
+        seeds: with --shots: how often random shots are drawn
+        select: with --shots: how shots are selected: at random, or retrieved by the similarity of their images
+        selector: with retrieved shots: the model that compares images (default: the model's own vision tower)
+        orders: with --shots: average ranked answers over this many orders of the shots
+        report: with --shots: HTML page to write, with the curves
         out: folder for results.json, predictions.jsonl and the benchmark's submission file
-        skip_bad_records: leave bad records out and count them
-        json: one JSON object on standard output
+        skip_bad_records: skip bad records and count them
+        json: print one JSON object
     """
 
     model: str = positional()
@@ -56,6 +55,7 @@ class Evaluate:
     data: str | None = None
     split: str | None = None
     head: str | None = None
+    device: str = "auto"
     way: Literal["generate", "rank", "decide", "match", "embed"] | None = None
     regions: str | None = None
     shortlist: str | None = None
@@ -79,35 +79,44 @@ class Evaluate:
             UserError: the model cannot do what is asked, or the data cannot be used.
         """
         self._check()
-        file = Path(self.model)
-        if file.is_file():
-            self.must_be_default(OF_MODEL, f"{file} holds predictions, and this is for models; leave it out")
+        source = Path(self.model)
+        if source.is_file():
             from vislang.commands.rescore import rescore
 
-            return rescore(self, file)
+            return rescore(self, source)
+        few_shot = self._few_shot()
         task, examples, bad = self.opened_task()
         if not task.can_score(examples) and self.out is None:
             raise DataError(
-                f"{task.name}: no record has a target, so there is nothing to score. --out FOLDER keeps the "
-                "predictions and writes the benchmark's submission file."
+                f"{task.name}: no record has a target, so nothing can be scored. Use --out to write the predictions "
+                "and the benchmark's submission file."
             )
-        if self.shots is not None:
-            from vislang.commands.few_shot import few_shot
-
-            return few_shot(self, task, examples, bad)
+        if self.shortlist is not None and task.kind != "pairs":
+            raise UserError(f"--shortlist has no effect: {task.name} is not a task of pairs. Leave it out.")
+        if few_shot is not None:
+            return few_shot.run(task, examples, self.about(task, bad))
         from vislang.evaluate.evaluation import evaluate, must_have_way, way_of
+        from vislang.models.loading import load
+        from vislang.train.device import device_of
 
         examples = task.subset(examples, self.limit, self.seed)
-        model = self.opened_model()
+        shortlist = None if self.shortlist is None else load(self.shortlist, device_of(self.device))
+        model = self._opened_model()
         way = self.way or way_of(model, task)
         must_have_way(model, task, way)
-        self._must_apply(task, way)
-        if task.kind == "pairs" and self.shortlist is not None:
+        if self.head is not None and way != "decide":
+            raise UserError(f"--head has no effect: {self.model} answers {task.name} by the way {way!r}. Leave it out.")
+        learns = way == "embed" or (way == "match" and task.kind == "text")
+        if learns and task.support_split == task.default_split:
+            raise UserError(
+                f"{task.name}: {self.model} answers it by the way {way!r}, which takes its answers from the split "
+                f"{task.support_split!r}. Evaluate another --split."
+            )
+        if shortlist is not None:
             from vislang.evaluate.retrieve import Shortlisted
-            from vislang.models.loading import load
 
-            model = Shortlisted(model, load(self.shortlist), self.shortlist_size)
-        # What is asked must not be learned from.
+            model = Shortlisted(model, shortlist, self.shortlist_size)
+        # No example is evaluated with its own target.
         support = [] if task.support_split == task.default_split else task.support()
         evaluation = evaluate(model, task, examples, support, way=way, head=self.head, reporter=reporting)
         about = {"model": self.model, **self.about(task, bad)}
@@ -116,33 +125,41 @@ class Evaluate:
         return self.finish(task, evaluation, about)
 
     def _check(self) -> None:
-        """What can be said of the options alone."""
+        """Check the options that need neither data nor a model."""
         if self.out is not None:
             must_hold_folder(self.out)
         if self.report is not None:
             must_hold_file(self.report, "--report")
-        if self.limit < 0 or self.shortlist_size < 1:
-            raise UserError("--limit must not be negative, and --shortlist-size is at least 1.")
-        if self.shots is None:
-            self.must_be_default(FEW_SHOT, "only --shots goes by this; add it, or leave this out")
-        else:
-            self.must_be_default(NOT_FEW_SHOT, "--shots does not go by this; leave one of them out")
+        if self.limit < 0:
+            raise UserError(f"--limit is {self.limit}; it must not be negative. 0 takes all examples.")
+        if self.shortlist_size < 1:
+            raise UserError(f"--shortlist-size is {self.shortlist_size}; it must be at least 1.")
+        of_a_file = Path(self.model).is_file()
+        if of_a_file and (ignored := given(self, ("shots", *FEW_SHOT, *ONE_PROMPT))):
+            raise UserError(f"{ignored}: no effect, because {self.model} is a file of predictions. Leave it out.")
+        if self.shots is None and (ignored := given(self, FEW_SHOT)):
+            raise UserError(f"{ignored}: only used together with --shots. Add --shots, or leave it out.")
+        if self.shots is not None and (ignored := given(self, ONE_PROMPT)):
+            raise UserError(f"{ignored}: not used together with --shots. Leave it out.")
+        if self.shortlist is None and (ignored := given(self, ("shortlist_size",))):
+            raise UserError(f"{ignored}: only used together with --shortlist. Add --shortlist, or leave it out.")
 
-    def must_be_default(self, names: tuple[str, ...], reason: str) -> None:
-        """Raise an error where one of these options was given.
+    def _few_shot(self) -> Any:
+        """The few-shot evaluation that ``--shots`` asks for.
 
         Raises:
-            UserError: it names the options and the reason.
+            UserError: an option is out of its range.
         """
-        defaults = Evaluate.__dataclass_fields__
-        given = [f"--{name.replace('_', '-')}" for name in names if getattr(self, name) != defaults[name].default]
-        if given:
-            raise UserError(f"{', '.join(given)}: {reason}.")
+        if self.shots is None:
+            return None
+        from vislang.commands.few_shot import FewShot
+
+        return FewShot(**{field.name: getattr(self, field.name) for field in dataclasses.fields(FewShot)})
 
     def spec(self) -> str:
-        """The task as it is named in one word."""
+        """The task as one word, such as ``vqa:FOLDER``."""
         if self.task is None and self.data is None:
-            raise UserError("name a --task (vislang tasks lists them), or a source of your own with --data.")
+            raise UserError("give a --task (vislang tasks lists them), or data of your own with --data.")
         if self.data is None:
             assert self.task is not None
             return self.task
@@ -151,11 +168,11 @@ class Evaluate:
         from vislang.tasks.catalogue import TASKS
 
         if self.task in TASKS and not TASKS[self.task].needs:
-            raise UserError(f"--data: {self.task} comes with its data; leave --data out, or --task.")
+            raise UserError(f"--data: {self.task} comes with its own data. Leave out --data or --task.")
         return f"{self.task}:{self.data}"
 
     def opened_task(self) -> tuple[Any, list[Any], int]:
-        """The task, whose default split is the one that was named; its examples; how many bad records were left out."""
+        """The task, whose default split is the given one; its examples; the number of bad records that were skipped."""
         from vislang.tasks.catalogue import open_task
 
         spec = self.spec()
@@ -165,39 +182,22 @@ class Evaluate:
             examples = task.examples(task.default_split, problems, progress)
         must_be_good(problems, self.skip_bad_records, spec)
         if not examples:
-            raise DataError(f"{task.name}: no good record in it.")
+            raise DataError(f"{task.name}: contains no valid records.")
         return task, examples, len(problems)
 
-    def opened_model(self) -> Any:
-        """The model, its regions from the files that were named."""
+    def _opened_model(self) -> Any:
         from vislang.models.loading import load
+        from vislang.train.device import device_of
 
+        device = device_of(self.device)
         if self.regions is None:
-            return load(self.model)
+            return load(self.model, device)
         from vislang.models.regions.readers import RegionsConfig
 
-        return load(self.model, regions=RegionsConfig(tower=None, files=self.regions))
-
-    def _must_apply(self, task: Any, way: str) -> None:
-        """Raise an error for options that would be ignored, and for a split that is learned from."""
-        ignored = {
-            "--head": self.head is not None and way != "decide",
-            "--shortlist": self.shortlist is not None and task.kind != "pairs",
-        }
-        for option, is_ignored in ignored.items():
-            if is_ignored:
-                raise UserError(
-                    f"{option}: {self.model} answers {task.name} by {way}, which does not use it; leave it out."
-                )
-        learns = way == "embed" or (way == "match" and task.kind == "text")
-        if learns and task.support_split == task.default_split:
-            raise UserError(
-                f"{task.name}: {self.model} answers it by {way}, and learns its answers from the split "
-                f"{task.support_split}; name another --split."
-            )
+        return load(self.model, device, regions=RegionsConfig(tower=None, files=self.regions))
 
     def about(self, task: Any, bad: int) -> dict[str, Any]:
-        """What results record of the command, so that its predictions can be scored again."""
+        """What the results record of the command, so that its predictions can be scored again."""
         return {
             "spec": self.spec(),
             "split": task.default_split,
@@ -207,12 +207,12 @@ class Evaluate:
         }
 
     def finish(self, task: Any, evaluation: Any, about: dict[str, Any]) -> int:
-        """Write the files and print the figures; returns 0.
+        """Write the files, and print the figures; returns 0.
 
         Args:
-            task: whose examples were answered.
-            evaluation: what was scored.
-            about: what else belongs to the results.
+            task: the task.
+            evaluation: the result.
+            about: what else the results record.
         """
         values = {**evaluation.as_json(), **about}
         if self.out is not None:
@@ -225,16 +225,12 @@ class Evaluate:
             return 0
         from vislang.evaluate.tables import evaluation_table
 
-        if values["bad_records"]:
-            console.print(f"left out {values['bad_records']} bad records")
+        if about["bad_records"]:
+            console.print(f"skipped {about['bad_records']} bad records")
         if evaluation.figures:
             console.print(evaluation_table({task.name: values}))
         else:
-            console.print(f"{len(evaluation.predictions):,} predictions; no record has a target to score them by")
-        self.say_where()
-        return 0
-
-    def say_where(self) -> None:
-        """Print where the files are, if any were written."""
+            console.print(f"{len(evaluation.predictions):,} predictions; no record has a target, so none was scored")
         if self.out is not None:
-            console.print(f"[bold]{self.out}[/bold] has the results and the predictions")
+            console.print(f"wrote results and predictions to [bold]{self.out}[/bold]")
+        return 0

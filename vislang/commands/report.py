@@ -1,4 +1,4 @@
-"""``vislang report``: draw a run's page again, from what lies in its folder."""
+"""``vislang report``: write the HTML report of a run again, from the files in its folder."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from vislang.commands.outputs import needs
 
 @dataclass(frozen=True)
 class Report:
-    """Draw the page of a finished run again.
+    """Write the HTML report of a finished run again.
 
     Attributes:
         run_folder: folder of the run

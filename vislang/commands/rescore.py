@@ -1,4 +1,4 @@
-"""``vislang eval FILE``: score a file of predictions, without the model that made them."""
+"""``vislang eval FILE``: score a file of predictions without the model."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vislang.commands.few_shot import rescore_points
+from vislang.commands.options import given
 from vislang.errors import UserError
 from vislang.evaluate.evaluation import Evaluation, unread
 from vislang.evaluate.few_shot_results import holds_points
@@ -17,50 +18,53 @@ if TYPE_CHECKING:
     from vislang.commands.evaluate import Evaluate
 
 RECORDED = ("split", "limit", "seed")
-"""Options that the results of an evaluation state."""
+"""Options that the results of an evaluation record."""
 
 
 def rescore(options: Evaluate, file: Path) -> int:
-    """Score a file of predictions: the one of an evaluation, or one in a benchmark's official format; returns 0.
+    """Score a file of predictions: the ``predictions.jsonl`` of an evaluation, or a benchmark's submission file;
+    returns 0.
 
     Args:
-        options: of the command; without a task, they are those that ``results.json`` beside the file states.
-        file: of the predictions.
+        options: the options of the command. Without a task, it is read from ``results.json`` in the same folder.
+        file: the file of predictions.
 
     Raises:
-        UserError: it is not known which task was answered, or the results would replace those of the file.
-        DataError: the file is none of predictions, or they are not those of all examples.
+        UserError: the task is unknown, or the results would overwrite those of the file.
+        DataError: the file has another format, or lacks predictions, or has predictions of other examples.
     """
     if options.out is not None and options.out.resolve() == file.resolve().parent:
-        raise UserError(f"--out {options.out}: holds {file.name}, which is scored; name another folder.")
+        raise UserError(f"--out {options.out}: contains {file.name}, which is scored. Give another folder.")
     if options.task is None and options.data is None:
         options = recorded(options, file)
     task, examples, bad = options.opened_task()
+    about = {"predictions": str(file), **options.about(task, bad)}
     if holds_points(file):
-        return rescore_points(options, file, task, examples, bad)
+        return rescore_points(file, task, examples, about, options.out, options.json)
     examples = task.subset(examples, options.limit, options.seed)
     predictions = task.read_predictions(file, examples)
     figures = task.score(examples, predictions)
     evaluation = Evaluation(task.name, "file", examples, predictions, figures, unread=unread(predictions))
-    return options.finish(task, evaluation, {"predictions": str(file), **options.about(task, bad)})
+    return options.finish(task, evaluation, about)
 
 
 def recorded(options: Evaluate, file: Path) -> Evaluate:
-    """The options with the task, the split and the draw that ``results.json`` beside a file of predictions states.
+    """The options with the task, split, limit and seed from the ``results.json`` in the folder of the predictions.
 
     Raises:
-        UserError: there is none, or it does not say which task was answered.
+        UserError: there is no such file, or it names no task.
     """
     results = file.with_name(RESULTS)
-    options.must_be_default(RECORDED, f"{results} states it; leave it out, or name the --task too")
+    if ignored := given(options, RECORDED):
+        raise UserError(f"{ignored}: recorded in {results}. Leave it out, or give the --task, too.")
     if not results.is_file():
-        raise UserError(f"{file}: name the --task that these predictions are of (there is no {RESULTS} beside it).")
+        raise UserError(f"{file}: give the --task of these predictions (there is no {RESULTS} in the same folder).")
     values: Any = read_json(results)
     if not isinstance(values, dict) or not isinstance(values.get("spec"), str):
         raise UserError(
-            f"{results}: does not say which task was answered. Name the --task; the examples that a run held out are "
-            "scored again by vislang report RUN."
+            f"{results}: does not name a task. Give the --task of these predictions. (vislang report RUN shows the "
+            "scores on examples that a run held out.)"
         )
-    stated = {name: values[name] for name in RECORDED if name in values}
+    known = {name: values[name] for name in RECORDED if name in values}
     skip = options.skip_bad_records or bool(values.get("bad_records"))
-    return replace(options, task=values["spec"], skip_bad_records=skip, **stated)
+    return replace(options, task=values["spec"], skip_bad_records=skip, **known)

@@ -1,7 +1,7 @@
-"""data2vec checkpoints of fairseq (examples/data2vec), both generations, by their own key names.
+"""fairseq's data2vec checkpoints (examples/data2vec), v1 and v2.
 
-Two things are here: what fairseq's configuration means in our terms, and which of our parameters each of its
-keys is. Everything else (loading, verifying gradients, verifying the teacher) follows from those two.
+This module converts fairseq's configuration and maps the keys of a checkpoint to our parameters. Loading, and the
+comparison of gradients and of the teacher, use this map.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ from vislang.models.data2vec.model import Data2Vec, TeacherConfig
 from vislang.models.data2vec.objective import Masked, Norm, ObjectiveConfig, channel_std
 
 TEXT_LAYOUT = 3.0
-"""The value of fairseq's ``version`` keys: the layout of transformer checkpoints that is read here."""
+"""The value of fairseq's ``version`` keys, which is the version of its transformer checkpoints."""
 
 
 def build(config: Mapping[str, Any]) -> Data2Vec:
-    """The model that a fairseq configuration describes, with fresh weights.
+    """Make the model of a fairseq configuration, with initialised weights.
 
     Args:
-        config: fairseq's fields by their own names, and ``model``: ``data2vec_text``, ``data2vec_vision``,
+        config: fairseq's fields, by their original names, and ``model``: ``data2vec_text``, ``data2vec_vision``,
             ``data2vec_audio`` or ``data2vec_multi``. Text also needs ``vocab_size`` and ``pad``.
 
     Raises:
-        ConversionError: a field is missing, or has a value that is not supported.
+        ConversionError: a field is missing or has an unsupported value.
     """
     settings = Settings(config)
     model = settings.need("model", str)
@@ -52,13 +52,13 @@ def build(config: Mapping[str, Any]) -> Data2Vec:
         "data2vec_multi": _v2,
     }
     if model not in builders:
-        raise ConversionError(f"configuration: model {model!r} is none of {', '.join(builders)}.")
+        raise ConversionError(f"configuration: model {model!r} is not supported; supported are {', '.join(builders)}.")
     built = builders[model](settings)
     built.origin = {"format": "fairseq", "config": dict(config)}
     return built
 
 
-# ------------------------------------------------------------------------------- what the configuration means
+# ------------------------------------------------------------------------------- configuration
 
 
 def _objective(settings: Settings, **more: Any) -> ObjectiveConfig:
@@ -87,7 +87,7 @@ def _teacher(settings: Settings, **more: Any) -> TeacherConfig:
     return TeacherConfig(
         decay=settings.get("ema_decay", 0.999),
         end_decay=settings.get("ema_end_decay", 0.9999),
-        # The original takes the length of the run where there is no setting; a checkpoint does not have it.
+        # Without this setting, the original uses the length of the run, which a checkpoint does not contain.
         anneal_steps=settings.get("ema_anneal_end_step", settings.get("max_update", 0)),
         **more,
     )
@@ -116,15 +116,15 @@ def _text_v1(settings: Settings) -> Data2Vec:
         padding_id=settings.need("pad", int),
         mask_id=settings.get("mask", settings.need("vocab_size", int) - 1),
         head_layers=settings.get("head_layers", 1),
-        # Norms of targets over time count padding, as the original's do.
+        # As in the original, normalisation of targets over time includes padding.
         strict_padding=False,
         **_embedding(transformer, shape.get("learned_pos", True)),
     )
     scale = settings.get("loss_scale", -1.0)
     copied: tuple[str, ...] = ()
     if settings.get("ema_transformer_layers_only", True):
-        # The original finds the token embedding's name through the parameters of the positions: where those are
-        # no parameters, it averages the token embedding.
+        # The original finds the token embedding by way of the parameters of the positions. If those are not
+        # parameters, it averages the token embedding instead of copying it.
         copied = ("front_ends.text.local.norm",)
         if text.positions == "learned":
             copied += ("front_ends.text.local.tokens", "front_ends.text.local.positions")
@@ -153,7 +153,7 @@ def _image_v1(settings: Settings) -> Data2Vec:
         width=width,
         depth=settings.get("depth", 12),
         heads=settings.get("num_heads", 12),
-        # The original builds its blocks without passing mlp_ratio on: the ratio is always 4.
+        # The original ignores its setting mlp_ratio; the ratio is always 4.
         mlp_width=4 * width,
         norm_first=True,
         final_norm=True,
@@ -166,7 +166,7 @@ def _image_v1(settings: Settings) -> Data2Vec:
         patch=settings.get("patch_size", 16),
         channels=settings.get("in_channels", 3),
     )
-    # Here no scale means 1 / sqrt(width), and 0 means none at all.
+    # A missing scale means 1 / sqrt(width); 0 means no scale.
     scale = settings.values.get("loss_scale")
     return Data2Vec(
         encoder,
@@ -219,7 +219,7 @@ def _speech_v1(settings: Settings) -> Data2Vec:
 
 
 def _convolutions(settings: Settings, name: str) -> list[tuple[int, ...]]:
-    """fairseq writes layers as a Python expression: lists of tuples, added and multiplied."""
+    """fairseq's description of the layers: a Python expression of lists of tuples, added and multiplied."""
     written = settings.get(name, "[(512, 10, 5)] + [(512, 3, 2)] * 4 + [(512,2,2)] + [(512,2,2)]")
 
     def value(node: ast.expr) -> Any:
@@ -235,7 +235,7 @@ def _convolutions(settings: Settings, name: str) -> list[tuple[int, ...]]:
         layers = []
     if not layers or any(len(layer) != 3 for layer in layers):
         raise ConversionError(
-            f"configuration: {settings.where}{name} {written!r} is no list of (width, kernel, stride)."
+            f"configuration: {settings.where}{name} {written!r} is not a list of (width, kernel, stride)."
         )
     return layers
 
@@ -243,7 +243,7 @@ def _convolutions(settings: Settings, name: str) -> list[tuple[int, ...]]:
 def _extractor_norm(settings: Settings) -> Any:
     mode = settings.get("extractor_mode", "layer_norm")
     if mode not in ("layer_norm", "default"):
-        raise ConversionError(f"configuration: extractor_mode {mode!r} is neither 'layer_norm' nor 'default'.")
+        raise ConversionError(f"configuration: extractor_mode {mode!r} must be 'layer_norm' or 'default'.")
     return "layer" if mode == "layer_norm" else "group"
 
 
@@ -334,7 +334,7 @@ _THEIRS = {"text": "TEXT", "image": "IMAGE", "speech": "AUDIO"}
 
 
 def _present(settings: Settings) -> list[str]:
-    """The modalities of a v2 model: the one it names, or else those that its configuration has."""
+    """The modalities of a v2 model: ``supported_modality``, or else all in its configuration."""
     named = settings.values.get("supported_modality")
     if named is not None:
         return [ours for ours, theirs in _THEIRS.items() if theirs == named]
@@ -378,7 +378,7 @@ def _decoder(part: Settings) -> DecoderConfig:
 
 
 def _fairseq_block(theirs: str, ours: str) -> Iterator[tuple[str, Slot]]:
-    """A TransformerEncoderLayer, or a TransformerSentenceEncoderLayer (v1 text and speech)."""
+    """Keys of a TransformerEncoderLayer or a TransformerSentenceEncoderLayer (v1 text and speech)."""
     for part, side in enumerate(("q_proj", "k_proj", "v_proj")):
         for kind in ("weight", "bias"):
             slot = Slot(f"{ours}.attention.to_queries_keys_values.{kind}", part, 3)
@@ -391,7 +391,7 @@ def _fairseq_block(theirs: str, ours: str) -> Iterator[tuple[str, Slot]]:
 
 
 def _beit_block(theirs: str, ours: str, scaled: bool) -> Iterator[tuple[str, Slot]]:
-    """A block of v1's vision transformer; its keys have no bias, which attention would not notice."""
+    """Keys of a block of v1's vision transformer, which has no key bias (it would not change attention)."""
     fused = f"{ours}.attention.to_queries_keys_values"
     yield f"{theirs}.attn.qkv.weight", Slot(f"{fused}.weight")
     yield f"{theirs}.attn.q_bias", Slot(f"{fused}.bias", 0, 3)
@@ -407,7 +407,7 @@ def _beit_block(theirs: str, ours: str, scaled: bool) -> Iterator[tuple[str, Slo
 
 
 def _alt_block(theirs: str, ours: str, affine: bool) -> Iterator[tuple[str, Slot]]:
-    """A block of v2."""
+    """Keys of a block of v2."""
     yield from linear(f"{theirs}.attn.qkv", f"{ours}.attention.to_queries_keys_values")
     yield from linear(f"{theirs}.attn.proj", f"{ours}.attention.to_output")
     yield from linear(f"{theirs}.mlp.fc1", f"{ours}.widen")
@@ -436,7 +436,7 @@ def _convolution_keys(theirs: str, ours: str, config: SpeechConfig) -> Iterator[
 
 
 def student_keys(model: Data2Vec) -> Keys:
-    """Every key of a checkpoint -> its slot in the model."""
+    """The keys of a checkpoint -> slots in the model."""
     modalities = model.student.front_ends
     if model.objective_config.generation == "v2":
         return dict(_v2_keys(model, "student."))
@@ -453,7 +453,7 @@ def student_keys(model: Data2Vec) -> Keys:
 
 
 def teacher_keys(model: Data2Vec) -> Keys:
-    """Every key of the teacher's parameters -> its slot in the model."""
+    """The keys of the teacher's parameters -> slots in the model."""
     if model.objective_config.generation == "v2":
         keys = dict(_v2_keys(model, "teacher."))
         if model.teacher_config.scope == "encoder":
@@ -579,55 +579,55 @@ def _decoder_keys(theirs: str, ours: str, config: DecoderConfig | None) -> Itera
 
 
 def load_weights(model: Data2Vec, weights: Mapping[str, Any], lenient: bool = False) -> list[str]:
-    """Fill a model from a checkpoint of fairseq, teacher included.
+    """Load the weights of a fairseq checkpoint, with its teacher.
 
     Args:
-        model: as :func:`build` made it.
+        model: from :func:`build`.
         weights: a state dict, or a whole checkpoint with one under ``model``.
-        lenient: continue with missing or unexpected keys; what is missing keeps its fresh weights, and a missing
-            teacher becomes a copy of the student.
+        lenient: continue if keys are missing or unexpected; parameters without a key keep their initial values, and a
+            missing teacher becomes a copy of the student.
 
     Returns:
-        What was passed over.
+        The problems that ``lenient`` ignored.
 
     Raises:
-        ConversionError: keys are missing or unexpected, or shapes do not fit; the message lists them.
+        ConversionError: keys are missing or unexpected, or shapes differ; the message lists them.
     """
     state = dict(weights["model"] if isinstance(weights.get("model"), Mapping) else weights)
     averages = [key for key in list(state) if key.endswith("_ema")]
     teacher = state.pop(averages[0]) if averages else None
     known = student_keys(model)
-    faults = [f"missing {key}" for key in known if key not in state and not _is_index(key)]
-    faults += [f"unexpected {key}" for key in state if key not in known and not _is_nothing(model, key)]
+    problems = [f"missing {key}" for key in known if key not in state and not _is_index(key)]
+    problems += [f"unexpected {key}" for key in state if key not in known and not _is_unused(model, key)]
     moved = teacher_keys(model)
     if teacher is None:
-        faults.append("missing the teacher (_ema)")
+        problems.append("missing the teacher (_ema)")
     else:
-        faults += [f"missing {averages[0]}/{key}" for key in moved if key not in teacher and not _is_index(key)]
-        faults += [
-            f"unexpected {averages[0]}/{key}" for key in teacher if key not in moved and not _is_nothing(model, key)
+        problems += [f"missing {averages[0]}/{key}" for key in moved if key not in teacher and not _is_index(key)]
+        problems += [
+            f"unexpected {averages[0]}/{key}" for key in teacher if key not in moved and not _is_unused(model, key)
         ]
     tensors = _tensors(model)
     with torch.no_grad():
         fill(tensors, known, _without_indices(state))
         model.copy_to_teacher()
         fill(tensors, moved, _without_indices(teacher or {}))
-        _silence_key_biases(model)
-    if faults and not lenient:
-        shown = "; ".join(faults[:20]) + (f"; and {len(faults) - 20} more" if len(faults) > 20 else "")
-        raise ConversionError(f"checkpoint: {shown}. To convert it anyway: --lenient")
+        _zero_key_biases(model)
+    if problems and not lenient:
+        shown = "; ".join(problems[:20]) + (f"; and {len(problems) - 20} more" if len(problems) > 20 else "")
+        raise ConversionError(f"checkpoint: {shown}. To convert it anyway, add --lenient.")
     if teacher is None:
         model.reset_teacher()
-    return faults
+    return problems
 
 
 def outputs(model: Data2Vec, inputs: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
-    """Everything that was recorded from the original objective, computed here, by the recorded names.
+    """Compute the outputs that were recorded from the original objective, by their recorded names.
 
     Args:
-        model: converted; dropout and decoder noise are switched off, and the teacher moves.
+        model: the converted model; dropout and decoder noise are switched off, and its teacher is updated once.
         inputs: the recorded inputs.
-        config: fairseq's configuration; ``teacher_step_at_update`` numbers the update at which the teacher moves.
+        config: fairseq's configuration; ``teacher_step_at_update`` is the number of the teacher's update.
     """
     model.eval()
     for head in model.heads.values():
@@ -637,7 +637,7 @@ def outputs(model: Data2Vec, inputs: Mapping[str, Any], config: Mapping[str, Any
     batch = masked_batch(model, modality, inputs)
     v2 = model.objective_config.generation == "v2"
     with torch.no_grad():
-        # Text v1 was recorded reading what the student reads, mask tokens and all.
+        # For text v1, the recorded features are those of the student's masked input.
         read = batch.values if batch.student_values is None else batch.student_values
         encoded = model.student.features(modality, read, batch.padding)
         layers = _layers(model, batch)
@@ -678,7 +678,7 @@ def outputs(model: Data2Vec, inputs: Mapping[str, Any], config: Mapping[str, Any
 
 
 def masked_batch(model: Data2Vec, modality: str, inputs: Mapping[str, Any]) -> Masked:
-    """The recorded inputs as a batch."""
+    """A batch from the recorded inputs."""
     if "target_tokens" in inputs:
         hidden = inputs["src_tokens"]
         tokens, config = inputs["target_tokens"], _config(model, modality)
@@ -690,7 +690,7 @@ def masked_batch(model: Data2Vec, modality: str, inputs: Mapping[str, Any]) -> M
 
 
 def _layers(model: Data2Vec, batch: Masked) -> list[Tensor]:
-    """What each block of the student gives for whole inputs, class tokens left out."""
+    """The output of each of the student's blocks for unmasked inputs, without class tokens."""
     front_end = model.student.front_end(batch.modality)
     local = front_end.local_features(batch.values)
     padding = None if batch.padding is None else front_end.pad(batch.padding, local.shape[1])
@@ -704,7 +704,7 @@ def _tensors(model: Data2Vec) -> dict[str, Tensor]:
 
 
 def _is_index(key: str) -> bool:
-    """Buffers that follow from the configuration."""
+    """Whether a key is a buffer that is computed from the configuration."""
     return key.endswith("relative_position_index")
 
 
@@ -712,15 +712,15 @@ def _without_indices(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {key: value for key, value in state.items() if not _is_index(key)}
 
 
-def _is_nothing(model: Data2Vec, key: str) -> bool:
-    """Keys that stand for nothing that is computed: markers of a layout, and v1's vision projection, which the
-    original builds and never applies."""
+def _is_unused(model: Data2Vec, key: str) -> bool:
+    """Whether a key is not used in any computation: version markers, and v1's vision projection, which the original
+    builds and never applies."""
     unused = key.startswith("final_proj.") and "image" in model.student.front_ends
     return unused or key.rpartition(".")[2] in ("version", "_float_tensor")
 
 
-def _silence_key_biases(model: Data2Vec) -> None:
-    """v1's vision blocks have no biases on keys; ours have, and attention does not notice them: set them to zero."""
+def _zero_key_biases(model: Data2Vec) -> None:
+    """Set key biases to zero: v1's vision blocks have none. (They do not change attention.)"""
     if model.objective_config.generation == "v1" and "image" in model.student.front_ends:
         for name, parameter in model.named_parameters():
             if name.endswith("to_queries_keys_values.bias"):

@@ -32,7 +32,7 @@ def read_folder(folder: Path, problems: list[Problem], progress: Progress | None
     """
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in (*MEDIA, *PROSE))
     if not files:
-        raise DataError(f"{folder}: no file of media or text in this folder. Known are {', '.join([*MEDIA, *PROSE])}.")
+        raise DataError(f"{folder}: contains no media or text files. Supported are {', '.join([*MEDIA, *PROSE])}.")
     return read_files(files, problems, progress)
 
 

@@ -85,12 +85,12 @@ def read_jsonl(
             example = _example(parse_record(raw), path, number, targets)
             checked.check(example)
             if (line := lines.setdefault(example.id, number)) != number:
-                raise RecordError(f'its id "{example.id}" is that of line {line} too. Give each record its own "id".')
+                raise RecordError(f'its id "{example.id}" is also that of line {line}. Give each record its own "id".')
             examples.append(example)
         except RecordError as error:
             problems.append(Problem(str(path), number, str(error)))
     if not found:
-        raise DataError(f"{path}: no records in it. Each line is one of {FORMS}.")
+        raise DataError(f"{path}: contains no records. Each line is one of {FORMS}.")
     return examples
 
 
@@ -131,7 +131,7 @@ def parse_record(raw: bytes, forms: str = FORMS) -> dict[str, Any]:
     except RecordError:
         raise
     except (ValueError, RecursionError) as error:
-        raise RecordError(f"not JSON ({error}). Write one whole JSON object a line.") from None
+        raise RecordError(f"not JSON ({error}). Write one JSON object per line.") from None
     if not isinstance(record, dict):
         raise RecordError(f"a JSON {type(record).__name__}, not an object. A record is one of {forms}.")
     return record
@@ -149,7 +149,7 @@ def text_of(record: dict[str, Any], key: str) -> str:
     if not isinstance(value, str):
         raise RecordError(f'"{key}" is {_kind(value)}, not text. Put it in quotes.')
     if not value.strip():
-        raise RecordError(f'"{key}" is empty. Fill it in, or leave the record out.')
+        raise RecordError(f'"{key}" is empty. Fill it in, or remove the record.')
     return whole_characters(value, f'"{key}"')
 
 
@@ -160,7 +160,7 @@ def whole_characters(text: str, what: str) -> str:
         RecordError: there is half of a character in it, which no tokenizer reads; ``what`` names the text.
     """
     if any(0xD800 <= ord(character) <= 0xDFFF for character in text):
-        raise RecordError(f"{what} holds half of a character (a lone surrogate). Save the file as UTF-8.")
+        raise RecordError(f"{what} contains half a character (a lone surrogate). Save the file as UTF-8.")
     return text
 
 
@@ -168,7 +168,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         ((twice, _),) = Counter(key for key, _ in pairs).most_common(1)
-        raise RecordError(f'"{twice}" twice in one object. Leave one of them out.')
+        raise RecordError(f'"{twice}" is in the object twice. Remove one of them.')
     return found
 
 
@@ -207,10 +207,10 @@ def _must_be_clear(record: dict[str, Any]) -> None:
         if key not in KEYS:
             near = difflib.get_close_matches(key, KEYS, 1)
             meant = f'Is "{near[0]}" meant? ' if near else ""
-            raise RecordError(f'unknown key "{key}". {meant}Further information goes under "meta".')
+            raise RecordError(f'unknown key "{key}". {meant}Other information goes under "meta".')
     _one_of(record, SHOWN, 'name them in "parts"')
     _one_of(record, TARGETS, "write a record for each")
-    _one_of(record, ("text", "question"), "leave one of them out")
+    _one_of(record, ("text", "question"), "remove one of them")
     for key, others in (("parts", ("target",)), ("target", ("parts", "images", "text"))):
         rest = [name for name in record if name not in (key, *others, "id", "meta")]
         if key in record and rest:
@@ -294,7 +294,7 @@ def _nothing_wanted(record: dict[str, Any]) -> str:
 
 def _parts(parts: Any, folder: Path) -> Iterator[Part]:
     if not isinstance(parts, list) or not parts:
-        raise RecordError('"parts" is not a list with something in it. Write text and {"image": path} in order.')
+        raise RecordError('"parts" is not a list, or is empty. Write text and {"image": path} in order.')
     for number, part in enumerate(parts, start=1):
         if isinstance(part, str):
             yield whole_characters(part, f'part {number} of "parts"')
@@ -312,8 +312,8 @@ def _around_images(record: dict[str, Any], folder: Path) -> Iterator[Part]:
     images, texts = list(_media(record, folder)), text_of(record, "text").split(MARKER)
     if len(texts) - 1 != len(images):
         raise RecordError(
-            f'"text" has {len(texts) - 1} times {MARKER}, and there are {len(images)} images. Write {MARKER} once for '
-            'each, or say with "label", "score" or "options" what is wanted of them.'
+            f'"text" contains {MARKER} {len(texts) - 1} times, and there are {len(images)} images. Write {MARKER} once '
+            'for each, or add the target as "label", "score" or "options".'
         )
     for number, text in enumerate(texts):
         if number:
@@ -324,7 +324,7 @@ def _around_images(record: dict[str, Any], folder: Path) -> Iterator[Part]:
 
 def _list(record: dict[str, Any], key: str) -> list[Any]:
     if not isinstance(record[key], list) or not record[key]:
-        raise RecordError(f'"{key}" is not a list with something in it. Write "{key}": ["one", ...].')
+        raise RecordError(f'"{key}" is not a list, or is empty. Write "{key}": ["one", ...].')
     return record[key]
 
 
@@ -334,7 +334,7 @@ def _number(value: Any, key: str) -> float:
     except OverflowError:
         number = math.inf
     if not math.isfinite(number):
-        raise RecordError(f'"{key}" holds {_short(value)}, which is no number.')
+        raise RecordError(f'"{key}" contains {_short(value)}, which is not a number.')
     return number
 
 
@@ -370,7 +370,7 @@ class _Checked:
             if not (0 <= box.left < box.right <= width and 0 <= box.top < box.bottom <= height):
                 edges = ", ".join(f"{edge:g}" for edge in (box.left, box.top, box.right, box.bottom))
                 raise RecordError(
-                    f'"box" [{edges}] does not lie in an image of {width} x {height} pixels. Boxes are left, top, '
+                    f'"box" [{edges}] is not inside the image of {width} x {height} pixels. Boxes are left, top, '
                     "right, bottom."
                 )
 

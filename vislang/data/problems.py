@@ -48,7 +48,7 @@ def must_be_good(problems: Sequence[Problem], skip: bool, name: str = "") -> Non
         count = "1 bad record" if len(problems) == 1 else f"{len(problems)} bad records"
         raise DataError(
             f"{f'{name}: ' if name else ''}{count}:\n{shown}{more}\n"
-            "Fix them (vislang data check FILE lists all of a file), or pass --skip-bad-records to leave them out."
+            "Fix them (vislang data check FILE lists all of a file), or add --skip-bad-records to skip them."
         )
 
 

@@ -251,7 +251,7 @@ def _packaged(name: str, split: str | None) -> list[Example]:
         _must_want_all(name, split)
     split = split or "train"
     if source.splits and split not in source.splits:
-        raise DataError(f"{name}: no split {split!r}; there are {', '.join(source.splits)}.")
+        raise DataError(f"{name}: no split {split!r}. The splits are {', '.join(source.splits)}.")
     if source.data_set is not None and not source.data_set.is_here:
         fetch(source.data_set)
     return source.read(split)
@@ -259,13 +259,13 @@ def _packaged(name: str, split: str | None) -> list[Example]:
 
 def _must_want_all(spec: str, split: str | None) -> None:
     if split not in (None, "train"):
-        raise DataError(f"{spec}: has no splits, and so no {split!r}. Leave the split out.")
+        raise DataError(f"{spec}: has no splits. Remove the split {split!r}.")
 
 
 def _pages(spec: str, kind: str, path: Path, problems: list[Problem], progress: Progress | None) -> list[Example]:
     if kind == "pages":
         if not path.is_dir():
-            raise DataError(f"{spec}: there is no such folder.")
+            raise DataError(f"{spec}: no such folder.")
         return html_pages(path, problems, progress)
     must_be_file(path, f"the pages of {kind}")
     return PAGES[kind](path, problems, progress)
@@ -276,7 +276,7 @@ def _matching(path: Path) -> list[Path]:
     root = Path(path.anchor)
     found = [path] if path.exists() else sorted(root.glob(str(path.relative_to(root))))
     if not found:
-        raise DataError(f"{path}: there is no such file.")
+        raise DataError(f"{path}: no such file.")
     return found
 
 

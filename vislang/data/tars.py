@@ -47,7 +47,7 @@ def read_tar(path: Path, problems: list[Problem], progress: Progress | None = No
         if progress is not None:
             progress(number, len(records))
     if not found and len(problems) == known:
-        raise DataError(f"{path}: empty. A record is an image and a .txt of the same name.")
+        raise DataError(f"{path}: contains no records. A record is an image and a .txt of the same name.")
     return found
 
 
@@ -72,7 +72,7 @@ def _pair(path: Path, key: str, members: dict[str, tarfile.TarInfo]) -> Example:
         described = json.loads(Image(part(members["json"])).read())
         caption = described.get("caption") if isinstance(described, dict) else None
     else:
-        raise ValueError("no .txt or .json beside it.")
+        raise ValueError("has no .txt or .json of the same name.")
     if not isinstance(caption, str) or not caption.strip():
         raise ValueError("its caption is empty.")
     name = f"{path}: {key}"

@@ -66,7 +66,7 @@ def page_of(parts: Sequence[str | Image], name: str) -> Example:
                 found.append(Learned(part.strip()))
     if found and isinstance(found[-1], Learned):
         found.append(EndOfChunk())
-    return Example(name, Document(found, name=name, looks="either"), wording=VERBATIM)
+    return Example(name, Document(found, name=name, media_side="either"), wording=VERBATIM)
 
 
 def html_pages(folder: Path, problems: list[Problem], progress: Progress | None = None) -> list[Example]:
@@ -102,7 +102,9 @@ def html_pages(folder: Path, problems: list[Problem], progress: Progress | None 
         if progress is not None:
             progress(number, len(files))
     if not pages:
-        raise DataError(f"{folder}: no page with an image in it. Wanted: .html files that name images beside them.")
+        raise DataError(
+            f"{folder}: contains no page with an image. It needs .html files with paths of images in the folder."
+        )
     return pages
 
 
@@ -157,7 +159,7 @@ def mmc4(file: Path, problems: list[Problem], progress: Progress | None = None) 
                 raise RecordError(f'"matched_text_index" is {index}, and "text_list" has {len(texts)} texts.')
             likeness = info.get("matched_sim", 1.0)
             if not isinstance(likeness, int | float):
-                raise RecordError('"matched_sim" is no number.')
+                raise RecordError('"matched_sim" is not a number.')
             if likeness >= LEAST_SIMILARITY:
                 before.setdefault(index, []).append(_mmc4_image(info, file.parent))
         if not before:
@@ -189,7 +191,9 @@ def obelics(file: Path, problems: list[Problem], progress: Progress | None = Non
     def page(record: dict[str, Any], name: str) -> Example | None:
         texts, images = _lists(record, "texts", "images")
         if len(texts) != len(images):
-            raise RecordError(f'"texts" has {len(texts)} entries and "images" {len(images)}; they stand side by side.')
+            raise RecordError(
+                f'"texts" has {len(texts)} entries and "images" {len(images)}; they must have the same length.'
+            )
         parts: list[str | Image] = []
         for number, (text, image) in enumerate(zip(texts, images, strict=True), start=1):
             if (text is None) == (image is None):
@@ -204,7 +208,7 @@ def obelics(file: Path, problems: list[Problem], progress: Progress | None = Non
 
 def _entry(text: Any, key: str, number: int) -> str:
     if not isinstance(text, str):
-        raise RecordError(f'entry {number} of "{key}" is no text.')
+        raise RecordError(f'entry {number} of "{key}" is not text.')
     return whole_characters(text, f'entry {number} of "{key}"')
 
 
@@ -227,7 +231,7 @@ def _parquet(file: Path, page: Any, problems: list[Problem], progress: Progress 
         table = pyarrow.parquet.ParquetFile(file)
         names = set(table.schema_arrow.names)
         if not {"texts", "images"} <= names:
-            raise DataError(f"{file}: has the columns {', '.join(sorted(names))}; wanted are texts and images.")
+            raise DataError(f"{file}: has the columns {', '.join(sorted(names))}; it needs texts and images.")
         pages: list[Example] = []
         known = len(problems)
         number, total = 0, table.metadata.num_rows
@@ -256,14 +260,14 @@ def _add(pages: list[Example], page: Any, record: Any, file: Path, number: int, 
 
 def _some(pages: list[Example], file: Path, bad: int) -> list[Example]:
     if not pages and not bad:
-        raise DataError(f"{file}: no page with an image in it.")
+        raise DataError(f"{file}: contains no page with an image.")
     return pages
 
 
 def _lists(record: dict[str, Any], *keys: str) -> list[list[Any]]:
     for key in keys:
         if not isinstance(record.get(key), list):
-            raise RecordError(f'no list "{key}". A page has {" and ".join(keys)}.')
+            raise RecordError(f'has no list "{key}". A page has {" and ".join(keys)}.')
     return [record[key] for key in keys]
 
 

@@ -1,4 +1,4 @@
-"""Answers by a head that was trained for them."""
+"""Answers of a trained head."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ def decide(
     batch_size: int = 64,
     progress: Progress | None = None,
 ) -> list[Prediction]:
-    """One prediction an example.
+    """A prediction for each example.
 
     Args:
-        model: it decides.
-        examples: what to answer; their targets are not looked at.
-        head: which head decides; None takes the one of their task, or the only one of the kind.
-        batch_size: examples at a time; it changes nothing but the time.
-        progress: called with (examples done, of how many).
+        model: a model with heads.
+        examples: examples to answer; their targets are not used.
+        head: the head to use; None takes the one of the examples' task, or the only one for their kind of target.
+        batch_size: examples at a time; it does not change the result.
+        progress: called with (examples done, examples in all).
     """
     predictions = model.decide(examples, head, batch_size, progress)
     return [

@@ -1,4 +1,4 @@
-"""Evaluation: a model answers the examples of a task, and the task scores what it answered."""
+"""Evaluation: a model answers the examples of a task, and the task scores the answers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from vislang.tasks.retrieval import Retrieval
 from vislang.tasks.task import Task
 
 Reporter = Callable[[str], AbstractContextManager[Progress]]
-"""Opens a display of progress for something that takes a while."""
+"""Opens a progress display with a title."""
 
 
 DOING: dict[Way, str] = {
@@ -34,29 +34,29 @@ DOING: dict[Way, str] = {
     "match": "matching",
     "embed": "embedding",
 }
-"""What a display of progress calls each way of answering."""
+"""The title of the progress display for each way of answering."""
 
 
 @contextmanager
 def quietly(what: str) -> Iterator[Progress]:
-    """Progress that nobody sees."""
+    """A progress display that shows nothing."""
     yield lambda done, total: None
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a model scored on a task.
+    """The result of a model on a task.
 
     Attributes:
-        task: its name.
-        way: how the model answered; ``file`` where its predictions were read.
-        examples, predictions: what was asked, and what was answered, in the same order (of retrieval, predictions are
-            by query: each text and each image).
-        figures: the task's scores; empty where the examples have no targets.
-        blind: the same with the media taken away; empty where the way of answering needs them.
-        guesses: scores of baselines that do not look, by name.
-        perplexity: of the references, for a model that gives likelihoods.
-        unread: predictions without an answer, such as a text without a number where a number is wanted.
+        task: name of the task.
+        way: how the model answered; ``file`` if the predictions were read from a file.
+        examples, predictions: the examples and their predictions, in the same order. For retrieval there is a
+            prediction for each text and each image.
+        figures: the scores; empty if the examples have no targets.
+        blind: the scores with all media removed; empty if this way of answering needs media.
+        guesses: the scores of baselines without media, by name.
+        perplexity: perplexity of the references, for a model that gives likelihoods.
+        unread: number of predictions without a usable answer, such as a text without a number for a value.
     """
 
     task: str
@@ -70,7 +70,7 @@ class Evaluation:
     unread: int = 0
 
     def as_json(self) -> dict[str, Any]:
-        """The evaluation as plain values, without its predictions."""
+        """The evaluation as JSON values, without its predictions."""
         values: dict[str, Any] = {
             "schema": SCHEMA,
             "task": self.task,
@@ -105,15 +105,16 @@ def evaluate(
     """Score a model on examples of a task.
 
     Args:
-        model: a saved or trained model.
-        task: whose examples they are.
-        examples: what to answer.
-        support: examples to learn from without training: captions to choose from, a classifier on embeddings, guesses.
+        model: a model.
+        task: the task.
+        examples: the examples to answer.
+        support: examples with known answers: captions to choose from, data for a classifier on embeddings, and for the
+            baselines.
         way: how to answer; None takes the best way that the model has.
-        head: which of the model's heads decides.
-        with_blind: also score the model with the media taken away, where it generates or ranks.
-        with_perplexity: also measure the perplexity of the references, where the model generates.
-        batch_size: examples at a time; None takes each way's own. It changes nothing but the time.
+        head: which of the model's heads to use.
+        with_blind: also score the model with all media removed, if it generates or ranks.
+        with_perplexity: also compute the perplexity of the references, if the model generates.
+        batch_size: examples at a time; None takes a default. It does not change the result.
         reporter: shows progress.
 
     Raises:
@@ -144,7 +145,7 @@ def evaluate(
 
 
 def unread(predictions: Sequence[Prediction]) -> int:
-    """How many predictions have no answer."""
+    """The number of predictions without an answer."""
     return sum(prediction.answer is None for prediction in predictions)
 
 
@@ -161,7 +162,7 @@ def way_of(model: Any, task: Task) -> Way:
 
 
 def must_have_way(model: Any, task: Task, way: Way) -> None:
-    """Raise an error where a model cannot answer a task in a certain way.
+    """Raise an error if a model cannot answer a task in this way.
 
     Raises:
         UserError: it cannot; the message lists the ways that it has.
@@ -169,16 +170,16 @@ def must_have_way(model: Any, task: Task, way: Way) -> None:
     if way not in (known := ways(model, task)):
         have = ", ".join(known) or "none"
         raise UserError(
-            f"--way {way}: this {type(model).__name__} answers {task.name} by {have}; such a task can be answered by "
-            f"{', '.join(WAYS[task.kind])}."
+            f"--way {way}: a {type(model).__name__} can answer {task.name} by: {have}. In general, such a task can be "
+            f"answered by: {', '.join(WAYS[task.kind])}."
         )
 
 
 def must_be_numbers(predictions: Sequence[Prediction]) -> None:
-    """Raise an error where a model gives no numbers as scores.
+    """Check that no score is NaN.
 
     Raises:
-        UserError: one is NaN; the message names the record.
+        UserError: one is; the message names the record.
     """
     for prediction in predictions:
         numbers = [prediction.answer] if isinstance(prediction.answer, float) else prediction.scores
@@ -187,7 +188,7 @@ def must_be_numbers(predictions: Sequence[Prediction]) -> None:
 
 
 def prepare(model: Any, examples: Sequence[Example], reporter: Reporter = quietly) -> None:
-    """Encode the media of examples once, where a model keeps what it makes of them."""
+    """Encode and cache the media of examples, if the model has a cache."""
     if hasattr(model, "prepare"):
         with reporter("encoding media") as progress:
             model.prepare([example.without_target() for example in examples], progress)

@@ -1,4 +1,4 @@
-"""A page that shows how text and image looked at each other: boxes, the decision, co-attention by block and head."""
+"""An HTML page that explains a ViLBERT's answer: regions, answer, and co-attention by block and head."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from vislang.capabilities import CoAttention, Explained
 from vislang.evaluate.page import data_url, template
 
 SIDE = 448
-"""The longer side of the picture on the page, in pixels."""
+"""Longer side of the image on the page, in pixels."""
 
 SHOWN = 8
-"""Answers, labels or regions that are listed, the most likely first."""
+"""Greatest number of answers, labels or regions that are listed."""
 
 
 def write_explanation(path: Path, picture: Pillow.Image, text: str, explained: Explained, model: str) -> Path:
     """Write the page.
 
     Args:
-        path: of the page.
+        path: file to write.
         picture: the image.
         text: the question or caption.
-        explained: the prediction and the attention that led to it.
-        model: the model's name.
+        explained: the prediction and its co-attention.
+        model: name of the model.
     """
     scale = min(1.0, SIDE / max(picture.size))
     small = picture.resize((max(1, round(picture.width * scale)), max(1, round(picture.height * scale))))
@@ -50,8 +50,8 @@ def write_explanation(path: Path, picture: Pillow.Image, text: str, explained: E
             if number or box == prediction.answer
         ],
         decided=[
-            (names[said] if isinstance(said, Box) else str(said), round(100 * share, 1))
-            for said, share in ranked[:SHOWN]
+            (names[answer] if isinstance(answer, Box) else str(answer), round(100 * share, 1))
+            for answer, share in ranked[:SHOWN]
         ],
         number=f"{prediction.answer:.3f}" if isinstance(prediction.answer, float) else "",
         blocks=[_block(explained, block) for block in explained.blocks],
@@ -78,7 +78,7 @@ def _block(explained: Explained, block: CoAttention) -> dict[str, Any]:
 
 
 def _over_regions(explained: Explained, weights: Tensor) -> list[tuple[str, list[tuple[Box, float]], float]]:
-    """For each token: how brightly it looks at each region, and its share of the whole image."""
+    """For each token: the brightness of each region, and the attention to the whole image in per cent."""
     rows = []
     for token, row in zip(explained.tokens, weights.tolist(), strict=True):
         cells = [
@@ -90,7 +90,7 @@ def _over_regions(explained: Explained, weights: Tensor) -> list[tuple[str, list
 
 
 def _over_words(explained: Explained, weights: Tensor) -> list[list[tuple[str, float, float]]]:
-    """For the whole image, and for all other regions on average."""
+    """The attention to words of the whole image, and the mean over all other regions."""
     return [_words(explained, weights[0]), _words(explained, weights[1:].mean(dim=0))]
 
 
@@ -102,5 +102,5 @@ def _words(explained: Explained, row: Tensor) -> list[tuple[str, float, float]]:
 
 
 def brightness(share: float, count: int) -> float:
-    """From 0 to 1: full at four times an equal share, so that attention to nothing in particular looks pale."""
+    """Brightness from 0 to 1; it is 1 at four times a uniform weight, so uniform attention is pale."""
     return min(1.0, share * count / 4)

@@ -1,11 +1,11 @@
-"""A page with the curves of a few-shot evaluation."""
+"""The report page of a few-shot evaluation, with curves over the number of shots."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from vislang.evaluate.few_shot import Point
+from vislang.evaluate.few_shot import Point, selection
 from vislang.evaluate.page import template
 from vislang.evaluate.plots import shots_plot
 from vislang.metrics.figure import Figure, Figures, metric, show, title_of
@@ -19,15 +19,15 @@ def write_few_shot_page(
     command: str,
     versions: dict[str, str],
 ) -> None:
-    """Write the page: one plot a metric, and all numbers.
+    """Write the page: a plot for each metric, and a table of all figures.
 
     Args:
-        path: of the page.
-        title: its heading.
-        points: what was measured.
-        baselines: figures of what needs no prompt, by name.
-        command: what was run.
-        versions: of the packages that decide a result.
+        path: file to write.
+        title: heading of the page.
+        points: the figures of each setting.
+        baselines: figures of baselines without a model, by name.
+        command: the command that was run.
+        versions: versions of the packages that a result depends on.
     """
     plots = []
     for name in points[0].means:
@@ -36,11 +36,11 @@ def write_few_shot_page(
         curves: dict[str, list[tuple[int, float, float, float]]] = {}
         for point in points:
             value, low, high = (factor * end for end in _ends(point.means[name]))
-            curves.setdefault(selection(point), []).append((point.setting.shots, value, low, high))
+            curves.setdefault(selection(point.setting), []).append((point.setting.shots, value, low, high))
         levels = {title_of(b): factor * figures[name].value for b, figures in baselines.items() if name in figures}
         plots.append((kind.title, shots_plot(curves, levels, f"{kind.title}{' (%)' if kind.percent else ''}")))
     rows = [
-        (point.setting.shots, selection(point), metric(name).title, show(name, figure), _seeds(point, name))
+        (point.setting.shots, selection(point.setting), metric(name).title, show(name, figure), _seeds(point, name))
         for point in points
         for name, figure in point.means.items()
     ]
@@ -62,17 +62,10 @@ def write_few_shot_page(
 
 
 def _ends(figure: Figure) -> tuple[float, float, float]:
-    """A value and the ends of its interval; without one, the value three times."""
+    """A value and the ends of its interval; without an interval, both ends equal the value."""
     low = figure.value if figure.low is None else figure.low
     high = figure.value if figure.high is None else figure.high
     return figure.value, low, high
-
-
-def selection(point: Point) -> str:
-    """How the shots of a point were chosen, for a reader."""
-    chosen = "drawn" if point.setting.select == "random" else "retrieved"
-    orders = f", mean of {point.setting.orders} orders" if point.setting.orders > 1 else ""
-    return f"{chosen}{orders}{', images taken away' if point.setting.blind else ''}"
 
 
 def _seeds(point: Point, name: str) -> str:

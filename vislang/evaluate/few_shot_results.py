@@ -1,4 +1,5 @@
-"""A few-shot evaluation as plain values, and its predictions in a file, which are scored again from there."""
+"""The results of a few-shot evaluation: its figures as JSON values, and its predictions in a file, which can be
+scored again."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ FIELDS = tuple(Setting.__dataclass_fields__)
 
 
 def as_record(point: Point) -> dict[str, Any]:
-    """A point as plain values."""
+    """A point as JSON values."""
     return {
         "shots": point.setting.shots,
         "select": point.setting.select,
@@ -30,14 +31,14 @@ def as_record(point: Point) -> dict[str, Any]:
 
 
 def write_points(folder: Path, points: Sequence[Point], task: Task, queries: Sequence[Example]) -> None:
-    """Write the predictions of all points, each with its setting and seed; and of those that show images, the
-    benchmark's submission files, one a seed.
+    """Write the predictions of all points with their settings and seeds; and the benchmark's submission files, one for
+    each setting with images and each seed.
 
     Args:
-        folder: is made, where it is missing.
-        points: what was measured.
-        task: whose queries were answered.
-        queries: in the order of the predictions.
+        folder: the folder; it is made if missing.
+        points: the points.
+        task: the task.
+        queries: the queries, in the order of the predictions.
     """
     by_seed = [(point.setting, seed, own) for point in points for seed, own in point.predictions.items()]
     rows = [(p, {**asdict(setting), "seed": seed}) for setting, seed, predictions in by_seed for p in predictions]
@@ -49,22 +50,22 @@ def write_points(folder: Path, points: Sequence[Point], task: Task, queries: Seq
 
 
 def holds_points(path: Path) -> bool:
-    """Whether a file holds predictions as :func:`write_points` writes them."""
+    """Whether a file was written by :func:`write_points`."""
     with path.open(encoding="utf-8", errors="replace") as file:
         first = file.readline()
     return all(f'"{name}":' in first for name in ("id", "answer", "seed", *FIELDS))
 
 
 def read_points(path: Path, task: Task, queries: Sequence[Example]) -> list[Point]:
-    """The points of an evaluation, scored again from the predictions that it wrote.
+    """The points of an evaluation, scored again from its predictions.
 
     Args:
-        path: of the file that :func:`write_points` wrote.
-        task: scores them.
-        queries: what they are predictions of.
+        path: a file that :func:`write_points` wrote.
+        task: the task.
+        queries: the queries.
 
     Raises:
-        DataError: the file has another format, or predictions are missing, of no query, or there twice.
+        DataError: the file has another format, or has missing, extra or duplicate predictions.
     """
 
     def row(record: Mapping[str, Any]) -> tuple[Setting, int, Prediction]:

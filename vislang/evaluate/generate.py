@@ -1,4 +1,4 @@
-"""Answers by writing: the prompt of each example is continued, and the text is read as the kind of target wants it."""
+"""Answers by generation: the prompt of each example is continued, and the text is parsed for the kind of target."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ def generate(
     max_new_tokens: int = MAX_NEW_TOKENS,
     progress: Progress | None = None,
 ) -> list[Prediction]:
-    """One prediction an example.
+    """A prediction for each example.
 
     Args:
-        model: it writes.
-        examples: what to answer.
-        labels: the closed set of answers, if there is one.
-        blind: take the media away and keep their positions, to see what they contribute.
-        shots: for each example, the examples that stand before it.
-        prefix: what was read before all of them.
-        batch_size: examples at a time; it changes nothing but the time.
-        max_new_tokens: the longest answer.
-        progress: called with (examples done, of how many).
+        model: a model that generates.
+        examples: examples to answer.
+        labels: the closed set of labels, if there is one.
+        blind: remove all media and keep their positions.
+        shots: for each example, the shots of its prompt.
+        prefix: the shots that all prompts share.
+        batch_size: examples at a time; it does not change the result.
+        max_new_tokens: greatest length of an answer, in tokens.
+        progress: called with (examples done, examples in all).
     """
     found: list[Prediction] = []
     for start in range(0, len(examples), batch_size):
@@ -56,9 +56,9 @@ def generate(
 
 
 def read_answer(text: str, example: Example, labels: Sequence[str] = ()) -> Answer:
-    """A text as an answer: a number where one is wanted, a label where the words are those of one, or the text itself.
+    """Parse a text: a number if the target is a value, a label if the text has the words of one, or the text itself.
 
-    None where a number is wanted and the text holds none.
+    None if the target is a value and the text contains no number.
     """
     if isinstance(example.target, Value):
         number = re.search(r"[-+]?\d+(?:\.\d+)?", text)

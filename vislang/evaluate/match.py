@@ -1,4 +1,4 @@
-"""Answers by comparing images with texts: the alternative whose caption fits its images best."""
+"""Answers by matching: the alternative whose caption matches its images best."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ def match(
     batch_size: int = 256,
     progress: Progress | None = None,
 ) -> list[Prediction]:
-    """One prediction an example; of several images the mean similarity counts.
+    """A prediction for each example. With several images, their mean similarity is the score.
 
     Args:
-        model: it compares images with texts.
-        examples: what to answer.
-        labels: the alternatives of examples without choices, put into words by their task.
-        pool: captions to choose from, where a caption is wanted.
-        batch_size: examples whose images and captions are encoded together; it changes nothing but the time.
-        progress: called with (examples done, of how many).
+        model: a model that compares images with texts.
+        examples: examples to answer.
+        labels: the alternatives of examples without choices; the task phrases them as captions.
+        pool: captions to choose from, for captioning.
+        batch_size: examples at a time; it does not change the result.
+        progress: called with (examples done, examples in all).
 
     Raises:
-        UserError: a caption is wanted, and the pool is empty; or there is no image to compare with.
+        UserError: the pool is empty for captioning, or an example has no image.
     """
     found: list[Prediction] = []
     for start in range(0, len(examples), batch_size):
@@ -79,14 +79,14 @@ def _options(
 ) -> Sequence[tuple[int | str, tuple[Image, ...], str]]:
     if isinstance(example.target, Text):
         if not pool:
-            raise UserError(f"{example.name}: there are no captions to choose its caption from.")
+            raise UserError(f"{example.name}: there are no captions to choose from.")
         images = tuple(medium for medium in example.prompt.media if isinstance(medium, Image))
         return [(text, images, text) for text in pool]
     return captions(example, labels)
 
 
 def pool_of(support: Sequence[Example]) -> list[str]:
-    """The captions that people wrote, each once: what a model that writes none can choose from."""
+    """The distinct reference captions of the support, from which a matching model chooses."""
     return list(
         dict.fromkeys(
             text for example in support if isinstance(example.target, Text) for text in example.target.references

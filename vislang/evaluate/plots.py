@@ -1,4 +1,4 @@
-"""Plots as SVG text, to stand inside a page."""
+"""Plots as inline SVG."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def line_plot(series: dict[str, list[tuple[float, float]]], label: str, smooth: 
     """Lines over steps.
 
     Args:
-        series: points (step, value) by name.
-        label: of the vertical axis, with the unit.
-        smooth: lay a running mean over the values themselves.
+        series: points (step, value) of each line, by name.
+        label: label of the vertical axis, with the unit.
+        smooth: also draw a running mean.
     """
     figure, axes = _axes(label)
     for name, points in series.items():
@@ -43,7 +43,7 @@ def line_plot(series: dict[str, list[tuple[float, float]]], label: str, smooth: 
 
 
 def gates_plot(rows: Sequence[dict[str, Any]]) -> str:
-    """tanh of each gate over steps: full lines for attention, dashed ones for feed-forward."""
+    """tanh of each gate over steps: solid lines for attention, dashed lines for feed-forward layers."""
     figure, axes = _axes("tanh(gate)")
     names = [name for name in (rows[0] if rows else {}) if name.startswith("gate/")]
     layers = sorted({int(name.split("/")[1]) for name in names})
@@ -67,12 +67,12 @@ def gates_plot(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def shots_plot(curves: dict[str, list[tuple[int, float, float, float]]], levels: dict[str, float], label: str) -> str:
-    """How well a model does with so many examples in its prompt.
+    """Curves of a metric over the number of shots.
 
     Args:
-        curves: points (shots, value, low, high) by name.
-        levels: values that do not go by shots, by name: baselines.
-        label: of the vertical axis, with the unit.
+        curves: points (shots, value, low, high) of each curve, by name.
+        levels: values of baselines, by name, as horizontal lines.
+        label: label of the vertical axis, with the unit.
     """
     figure, axes = _axes(label, "examples in the prompt")
     ticks = sorted({shots for points in curves.values() for shots, *_ in points})
@@ -100,7 +100,7 @@ def _axes(label: str, across: str = "step"):
 
 def _svg(figure: Figure) -> str:
     buffer = io.StringIO()
-    # A fixed salt and no date: the same run gives the same file.
+    # With a fixed salt and no date, the same run gives the same file.
     with matplotlib.rc_context({"svg.hashsalt": "vislang", "svg.fonttype": "none", "font.family": "sans-serif"}):
         figure.savefig(buffer, format="svg", metadata={"Date": None})
     svg = buffer.getvalue()

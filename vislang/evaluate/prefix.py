@@ -1,4 +1,4 @@
-"""What many prompts begin with: shots that all questions share are read once."""
+"""The beginning that many prompts share: shots, which are read once."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 
 
 class Prefix(NamedTuple):
-    """What a model has read before the prompts that it is sent.
+    """What a model reads before each of several prompts.
 
     Attributes:
-        state: what :meth:`~vislang.capabilities.Prefills.prefill` gave; None where nothing was read.
-        text: the same as one line of text, for the record.
+        state: the decode state from :meth:`~vislang.capabilities.Prefills.prefill`; None if there is no prefix.
+        text: the prefix as one line of text, to record it.
     """
 
     state: Any = None

@@ -1,4 +1,4 @@
-"""Answers by ranking: the alternative whose text is most likely to follow what is given."""
+"""Answers by ranking: the alternative whose text is most likely after its prompt."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ def rank(
     batch_size: int = 16,
     progress: Progress | None = None,
 ) -> list[Prediction]:
-    """One prediction an example: its alternatives with their log-likelihoods in nats.
+    """A prediction for each example, with the log-likelihoods of its alternatives in nats.
 
     Args:
-        model: it gives likelihoods.
-        examples: what to answer.
+        model: a model that gives likelihoods.
+        examples: examples to answer.
         labels: the alternatives of examples without choices.
-        blind: take the media away and keep their positions.
+        blind: remove all media and keep their positions.
         shots: for each example, its shots in each of several orders (Alayrac et al. 2022, section B.1.5).
         prefixes: the shots that all examples share, in each of several orders.
-        batch_size: examples at a time; it changes nothing but the time.
-        progress: called with (examples done, of how many).
+        batch_size: examples at a time; it does not change the result.
+        progress: called with (examples done, examples in all).
     """
     found: list[Prediction] = []
     for start in range(0, len(examples), batch_size):
@@ -72,20 +72,20 @@ def _likelihoods(
     blind: bool,
     batch_size: int,
 ) -> tuple[list[list[float]], list[list[str]]]:
-    """For each example the log-likelihood of each alternative, and the prompt that it was sent after."""
+    """The log-likelihoods of each example's alternatives, and the prompt of each alternative."""
     documents, texts, owners = [], [], []
     for number, (each, before) in enumerate(zip(options, shots, strict=True)):
         together: dict[int, list[str]] = {}
         given: dict[int, Example] = {}
         for option in each:
-            # Alternatives after one prompt are read together; others have a prompt each.
+            # Alternatives with the same prompt are ranked together.
             key = id(option.given.prompt)
             given[key] = option.given
             together.setdefault(key, []).append(option.text)
-        for key, said in together.items():
+        for key, own in together.items():
             document = model.prompts.render(given[key], before)
             documents.append(document.without_media() if blind else document)
-            texts.append(said)
+            texts.append(own)
             owners.append(number)
     scores = model.rank(documents, texts, batch_size, state=prefix.state)
     found: list[list[float]] = [[] for _ in options]

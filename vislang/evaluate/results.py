@@ -19,10 +19,10 @@ def write_evaluation(folder: Path, evaluation: Evaluation, task: Task, about: Ma
     """Write the files of an evaluation into a folder, each whole or not at all.
 
     Args:
-        folder: is made, where it is missing.
-        evaluation: what was scored.
-        task: whose examples were answered.
-        about: what else belongs into ``results.json``: the model, the split, the environment.
+        folder: it is created if it does not exist.
+        evaluation: the evaluation.
+        task: its task.
+        about: further entries of ``results.json``: the model, the split, the environment.
     """
     write_predictions(folder / PREDICTIONS, ((prediction, {}) for prediction in evaluation.predictions))
     write_submission(folder, task, evaluation.examples, evaluation.predictions)
@@ -39,7 +39,7 @@ def write_submission(
 
 
 def write_predictions(path: Path, predictions: Iterable[tuple[Prediction, Mapping[str, Any]]]) -> None:
-    """Write predictions, a JSON line each, with what else is to be recorded of each."""
+    """Write one JSON line for each prediction, with further entries."""
     lines = [json.dumps({**prediction.as_record(), **more}, allow_nan=False) for prediction, more in predictions]
     _write(path, "\n".join(lines) + "\n")
 

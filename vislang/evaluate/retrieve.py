@@ -1,4 +1,4 @@
-"""Retrieval: every image is scored with every text, by comparing them or by the likelihood of a text given an image."""
+"""Retrieval: score every image with every text, by matching or by the likelihood of the text after the image."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def retrieve(
     """Ranks of each text's image and of each image's best text.
 
     Args:
-        model: it matches or ranks.
-        task: gives the predictions their form.
+        model: a model that matches or ranks.
+        task: the task; it turns scores into predictions.
         examples: pairs of an image and its texts.
         way: ``match`` or ``rank``.
-        batch_size: images at a time that texts are ranked for; it changes nothing but the time.
-        progress: called with (pairs or images done, of how many).
-        prefixes: shots before the images that texts are ranked for, in each of several orders.
+        batch_size: for ranking, images at a time; it does not change the result.
+        progress: called with (pairs or images done, all of them).
+        prefixes: for ranking, the shots before each image, in each of several orders.
     """
     images, texts, _ = sides(examples)
     queries = [Document([image], name=image.name) for image in images]
@@ -63,11 +63,11 @@ def likelihoods(
     progress: Progress | None = None,
     prefixes: Sequence[Prefix] = (NOTHING,),
 ) -> Float[Tensor, "images texts"]:
-    """The log-likelihood of each text after the prompt of each image, less that of the text with the image taken away;
-    a mean over several orders of shots.
+    """The log-likelihood of each text after the prompt of each image, minus that of the text without an image; the mean
+    over several orders of shots.
 
-    The difference leaves the order of images for a text as it is; for an image it keeps short and common texts from
-    coming first whatever the image shows.
+    The difference does not change the ranking of images for a text. For an image, it prevents short and common texts
+    from always being ranked first.
     """
     total = torch.zeros(len(prompts), len(texts))
     for prefix in prefixes:
@@ -79,35 +79,35 @@ def likelihoods(
 
 
 class Shortlisted:
-    """A model that scores only the pairs that a faster one chose: of each text its best images, of each image its best
-    texts.
+    """A model that scores only the candidates of a faster model: the best images of each text and the best texts of
+    each image.
 
     Args:
-        model: it compares images with texts.
-        faster: so does this one.
-        size: how many candidates of each.
+        model: a model that compares images with texts.
+        faster: a faster one, which selects the candidates.
+        size: number of candidates for each text and each image.
 
     Raises:
-        UserError: the faster model compares nothing.
+        UserError: the faster model cannot compare images with texts.
     """
 
     def __init__(self, model: Any, faster: Any, size: int):
         if not isinstance(faster, Matches):
-            raise UserError(f"--shortlist: is a {type(faster).__name__}, which compares no images with texts.")
+            raise UserError(f"--shortlist: a {type(faster).__name__} cannot compare images with texts.")
         self.model: Any = model
         self.faster: Any = faster
         self.size = size
 
     def why_unreadable(self, media: frozenset[str]) -> str | None:
-        """As the model."""
+        """That of the model."""
         return self.model.why_unreadable(media)
 
     def prepare(self, examples: Sequence[Example], progress: Progress | None = None) -> int:
-        """For both models."""
+        """Prepare both models."""
         return sum(model.prepare(examples, progress) for model in (self.model, self.faster))
 
     def why_unmatched(self) -> str | None:
-        """As the model."""
+        """That of the model."""
         return self.model.why_unmatched()
 
     def match_all(
@@ -117,7 +117,7 @@ class Shortlisted:
         candidates: Tensor | None = None,
         progress: Progress | None = None,
     ) -> Tensor:
-        """Scores of the chosen pairs; minus infinity elsewhere."""
+        """The scores of the candidates; minus infinity for other pairs."""
         rough = self.faster.match_all(images, texts)
         chosen = torch.from_numpy(shortlist(np.asarray(rough), self.size))
         chosen = chosen if candidates is None else chosen & candidates

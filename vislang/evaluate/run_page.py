@@ -1,4 +1,4 @@
-"""``report.html`` of a run: one self-contained page with its figures, curves, answers, and what pretraining learned."""
+"""``report.html`` of a run: a self-contained page with its figures, curves, answers, and what pretraining learned."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from vislang.train.log import read_metrics
 
 TITLES = {
     "explained_variance": "Explained variance of the targets",
-    "target_std": "Standard deviation of the targets; at 0 all would be the same",
-    "prediction_std": "Standard deviation of the predictions; at 0 all would be the same",
+    "target_std": "Standard deviation of the targets (0: collapsed)",
+    "prediction_std": "Standard deviation of the predictions (0: collapsed)",
     "teacher_decay": "Decay of the teacher's average",
 }
-"""Headings of the curves of diagnostics."""
+"""Headings of the plots of diagnostics."""
 
 
 def write_run_page(
@@ -38,10 +38,10 @@ def write_run_page(
     """Write the page of the run in ``folder``, from its metrics and its model.
 
     Args:
-        folder: of the run, with ``metrics.jsonl``, ``metrics.json`` and ``run.json``.
+        folder: folder of the run, with ``metrics.jsonl``, ``metrics.json`` and ``run.json``.
         model: the trained model.
-        evaluations: what it answered, by task.
-        streams: examples kept from training and those trained on, by stream.
+        evaluations: its evaluations, by task.
+        streams: held-out examples and training examples, by stream.
         progress: called with (parts done, parts in all).
 
     Returns:
@@ -77,7 +77,7 @@ def write_run_page(
 
 
 def _title(metrics: dict[str, Any], streams: Sequence[str]) -> str:
-    """The first figure of a run with one task; otherwise what it was trained on."""
+    """The first figure of a run with one task; otherwise the names of its streams."""
     if len(metrics["tasks"]) == 1:
         ((task, values),) = metrics["tasks"].items()
         name, figure = next(iter(values["figures"].items()))
@@ -87,7 +87,7 @@ def _title(metrics: dict[str, Any], streams: Sequence[str]) -> str:
 
 
 def _plots(rows: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
-    """Curves over steps, each with its heading; a curve of one point is none."""
+    """Plots over steps with their headings; curves with a single point are left out."""
     steps = [row for row in rows if "loss" in row]
     plots = [(name, line_plot({name: points}, "loss", smooth=True)) for name, points in _losses(steps).items()]
     for name in sorted({name for row in rows for name in row if name.startswith("eval/")}):
@@ -97,7 +97,7 @@ def _plots(rows: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
             kind = metric(what)
             values = [(step, 100 * value) for step, value in points] if kind.percent else points
             label = f"{kind.title}{' (%)' if kind.percent else ''}"
-            heading = f"On examples kept from training: {f'{stream}: ' if stream else ''}{kind.title}"
+            heading = f"Held-out examples: {f'{stream}: ' if stream else ''}{kind.title}"
             plots.append((heading, line_plot({what: values}, label)))
     for ending, heading in TITLES.items():
         names = sorted({name for row in rows for name in row if name.rpartition("/")[2] == ending})
@@ -110,7 +110,7 @@ def _plots(rows: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
 
 
 def _losses(steps: Sequence[dict[str, Any]]) -> dict[str, list[tuple[float, float]]]:
-    """The loss over steps; of each stream its own, since one line would jump between streams that take turns."""
+    """The loss over steps, separately for each stream, because streams may take turns."""
     streams = sorted({name.split("/")[1] for row in steps for name in row if re.fullmatch("loss/.+/.+", name)})
     found: dict[str, list[tuple[float, float]]] = {f"Loss: {stream}": [] for stream in streams} or {"Loss": []}
     for row in steps:
@@ -124,7 +124,7 @@ def _losses(steps: Sequence[dict[str, Any]]) -> dict[str, list[tuple[float, floa
 
 
 def _gates(steps: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Gates, which are logged with each stream though all have the same."""
+    """The gates over steps; they are logged with each stream, but are the same for all."""
     rows = []
     for row in steps:
         gates = {name[name.index("gate/") :]: value for name, value in row.items() if "gate/" in name}

@@ -1,7 +1,7 @@
-"""What every model that vislang trains has in common: how it is trained, saved and opened.
+"""What all trained models have in common: the interface for training, and how models are saved and opened.
 
-A model is a module whose ``forward(batch)`` gives its losses by name, so that anything that wraps modules can wrap it.
-It knows nothing of processes, checkpoints or logging.
+A model is a module whose ``forward(batch)`` returns its losses by name, so DDP, FSDP and ``torch.compile`` can wrap it.
+It knows nothing about processes, checkpoints or logging.
 """
 
 from __future__ import annotations
@@ -22,63 +22,97 @@ from vislang.errors import UserError
 from vislang.example import Example
 from vislang.models.loading import current_settings
 from vislang.models.settings import Settings, settings_of
+from vislang.nn.transformer import EncoderBlock
 
 
 class TrainableModel(nn.Module):
-    """A model for :mod:`vislang.train`. What most models leave empty has a default here.
+    """A model for :mod:`vislang.train`, with defaults for the methods that most models do not need.
 
     Attributes:
-        collate: examples and a seed -> a batch of tensors, with the ``names`` of the examples. Whatever is random in a
-            batch follows from the seed alone. An object that can be pickled, since worker processes run it.
+        collate: (examples, seed, number of the first example) -> a batch of tensors on the host, with the ``names`` of
+            the examples. Whatever is random in an example follows from the seed and the number of the example, so that
+            a batch can be made in parts. An object that can be pickled, since worker processes run it.
+        needs_whole_batch: whether a loss compares the examples of a batch with each other, so that it cannot be put
+            together from the losses of parts of the batch.
     """
 
-    collate: Callable[[Sequence[Example], int], Any]
+    collate: Callable[..., Any]
+    needs_whole_batch: bool = False
 
     def forward(self, batch: Any) -> dict[str, Float[Tensor, ""]]:
-        """The losses of a batch by name, scalars whose sum is minimised."""
+        """The losses of a batch by name: scalars whose sum is minimised."""
         raise NotImplementedError
 
+    def loss_counts(self, batch: Any) -> Mapping[str, int | None]:
+        """How many items (tokens, positions, examples) each loss of a batch is a mean over; None for a sum.
+
+        With these the losses of parts of a batch are put together, whether several processes or one after the other
+        compute them: a part's mean counts by its share of the items. A loss that is not named is a mean over examples.
+        """
+        return {}
+
     def prepare(self, examples: Sequence[Example], progress: Progress | None = None) -> int:
-        """Compute what is computed once for these examples; returns for how many media it was."""
+        """Compute and cache features of these examples; returns the number of media that were processed."""
         return 0
 
     def expand(self, examples: Sequence[Example]) -> Sequence[Example]:
-        """The examples that a step draws from: the same ones, or a pair for each reference, say."""
+        """The training examples; for example, a model may make one of each reference of a caption."""
         return examples
 
     def fit(self, examples: Sequence[Example]) -> None:
-        """Measure on the prepared training examples what is measured and not learned, before the first step."""
+        """Compute statistics, vocabularies and labels from the prepared training examples, before the first step."""
 
     def after_step(self) -> None:
-        """What follows an optimizer step: a teacher that moves, say."""
+        """Called after each optimizer step, for example to update a teacher."""
 
-    def diagnostics(self) -> dict[str, float]:
-        """Numbers worth watching in training, by name."""
+    def diagnostics(self) -> dict[str, float | Tensor]:
+        """Quantities to log during training, by name; tensors stay on the device until the log reads them."""
         return {}
 
+    def check(self, diagnostics: Mapping[str, float], updates: int) -> None:
+        """Called with the diagnostics once they are on the host; raises an error where training should stop.
+
+        Args:
+            diagnostics: by name.
+            updates: optimizer steps before the one that they are of.
+        """
+
     def rate_group(self, name: str) -> str:
-        """The group of a parameter, by its name: a recipe may give a group a learning rate of its own."""
+        """The group of a parameter by its name; a recipe may scale the learning rate of a group."""
         return "other"
 
     def decays(self, name: str, parameter: Tensor) -> bool:
-        """Whether weight decay applies to a parameter: to matrices and kernels, not to biases, norms, embeddings, gates
-        and single numbers."""
+        """Whether weight decay applies to a parameter: to matrices and kernels, not to biases, norms, embeddings and
+        scalars."""
         return parameter.ndim > 1 and "embedding" not in name
 
     def parameter_groups(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
-        """The named parameters that train, by :meth:`rate_group`."""
+        """The named parameters that are trained, by :meth:`rate_group`."""
         groups: dict[str, list[tuple[str, nn.Parameter]]] = {}
         for name, parameter in self.named_parameters():
             if parameter.requires_grad:
                 groups.setdefault(self.rate_group(name), []).append((name, parameter))
         return groups
 
+    def repeated_blocks(self) -> list[nn.Module]:
+        """The blocks that the model repeats, each called as a module: what is sharded, compiled or recomputed one at a
+        time. A block inside of another comes before it."""
+        return [module for module in self.modules() if isinstance(module, EncoderBlock)]
+
+    def frozen_towers(self) -> list[nn.Module]:
+        """Frozen parts that may be large: pretrained models that this one stands on."""
+        return []
+
+    def run_uniformly(self) -> None:
+        """From now on run the same blocks equally often for any batch, though less might do: each process of several
+        gathers the shards of a block when it runs it, which all have to do together."""
+
     def trainable_state(self) -> dict[str, Tensor]:
-        """The tensors that a checkpoint must hold of the model, by name."""
+        """The tensors of the model that a checkpoint must contain, by name."""
         return {name: tensor.detach() for name, tensor in self.state_dict().items()}
 
     def load_trainable_state(self, state: Mapping[str, Tensor]) -> None:
-        """Restore what :meth:`trainable_state` gave.
+        """Restore what :meth:`trainable_state` returned.
 
         Raises:
             UserError: names are missing or unexpected, or shapes differ; the message lists them.
@@ -86,16 +120,16 @@ class TrainableModel(nn.Module):
         copy_state(self.trainable_state(), state)
 
     def extra_state(self) -> dict[str, Any]:
-        """What a checkpoint must hold beside tensors, as JSON values: a tokenizer, labels, tasks."""
+        """Everything else that a checkpoint must contain, as JSON values: a tokenizer, labels, tasks."""
         return {}
 
     def load_extra_state(self, state: Mapping[str, Any]) -> None:
-        """Restore what :meth:`extra_state` gave; called before :meth:`load_trainable_state`, since shapes may depend on
-        it."""
+        """Restore what :meth:`extra_state` returned; called before :meth:`load_trainable_state`, because shapes may
+        depend on it."""
 
     @property
     def device(self) -> torch.device:
-        """Where the model's parameters are."""
+        """The device of the model's parameters."""
         return next(self.parameters()).device
 
     def save(self, folder: Path) -> None:
@@ -104,7 +138,7 @@ class TrainableModel(nn.Module):
 
 
 def copy_state(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
-    """Copy tensors into others of the same names.
+    """Copy tensors of ``state`` into those of ``own`` by name.
 
     Raises:
         UserError: names are missing or unexpected, or shapes differ; the message lists them.
@@ -117,7 +151,7 @@ def copy_state(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
         if name in state and state[name].shape != own[name].shape
     ]
     if faults:
-        raise UserError("weights of another model: " + "; ".join(faults[:10]))
+        raise UserError("these are the weights of another model: " + "; ".join(faults[:10]))
     with torch.no_grad():
         for name, tensor in own.items():
             tensor.copy_(state[name])
@@ -136,13 +170,13 @@ def fingerprint(state: Mapping[str, Tensor]) -> str:
 def write_model(
     folder: Path | str, model: nn.Module, settings: Mapping[str, Any], state: Mapping[str, Tensor] | None = None
 ) -> None:
-    """Write a model as ``config.json`` (its class, its settings and a hash of its weights) and ``model.safetensors``.
+    """Write ``config.json`` (the model's class, its settings and a hash of its weights) and ``model.safetensors``.
 
     Args:
-        folder: is made, where it is missing.
-        model: its class must be one of ``vislang.models``.
-        settings: what its ``load`` needs to build it again.
-        state: the weights to write; None writes all, shared ones once.
+        folder: it is created if it does not exist.
+        model: its class must be defined in ``vislang.models``.
+        settings: what ``load`` needs to build the model again.
+        state: the weights to write; None writes all, and shared ones once.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -162,15 +196,15 @@ def write_model(
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The settings that :func:`write_model` wrote, by the names that they have in this version."""
+    """The settings that :func:`write_model` wrote, with the names of this version."""
     return current_settings(json.loads((folder / "config.json").read_text(encoding="utf-8")))
 
 
 def read_settings(kind: type[Settings], folder: Path) -> Settings:
-    """The same as a dataclass with a field for each of them; see :func:`~vislang.models.settings.settings_of`.
+    """The same as a dataclass with a field for each setting; see :func:`~vislang.models.settings.settings_of`.
 
     Raises:
-        UserError: a setting is unknown, missing, or of another type.
+        UserError: a setting is unknown, missing, or of the wrong type.
     """
     values = read_config(folder)
     own = {name: value for name, value in values.items() if name not in ("model", "weights_sha256")}
@@ -181,7 +215,7 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     """The weights that :func:`write_model` wrote.
 
     Raises:
-        UserError: they are not the ones that were written: a file was damaged, or replaced.
+        UserError: the weights do not match the hash in ``config.json``: a file was damaged or replaced.
     """
     file = folder / "model.safetensors"
     state = safetensors.torch.load_file(file)
@@ -189,19 +223,19 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     # Models of version 0.1.0 have no hash.
     if expected is not None and fingerprint(state) != expected:
         raise UserError(
-            f"{file}: damaged, or of another model: its weights are not those of config.json. Copy both again."
+            f"{file}: damaged or replaced: its weights do not match the hash in config.json. Copy both files again."
         )
     return state
 
 
 def fill_model(model: nn.Module, folder: Path) -> None:
-    """Read all weights of a folder into a model that was built by its config.
+    """Load all weights of a folder into a model that was built from its config.
 
     Raises:
-        UserError: they do not fit, or are damaged.
+        UserError: the weights do not fit the config, or are damaged.
     """
     read_weights(folder)
     try:
         safetensors.torch.load_model(model, folder / "model.safetensors")
     except RuntimeError as error:
-        raise UserError(f"{folder}: its weights do not fit its config. {error}") from None
+        raise UserError(f"{folder}: the weights do not fit the config. {error}") from None

@@ -7,11 +7,11 @@ from typing import Literal
 import torch
 
 Precision = Literal["float32", "bfloat16", "auto"]
-"""``auto`` takes bfloat16 where the device multiplies it in hardware."""
+"""``auto`` takes bfloat16 if the device has hardware for it."""
 
 
 def fastest_dtype(device: torch.device | str = "cpu") -> torch.dtype:
-    """bfloat16 where this device multiplies it in hardware, else float32 (emulated, bfloat16 is slower)."""
+    """bfloat16 if this device has hardware for it, else float32 (emulated bfloat16 is slower)."""
     if torch.device(device).type == "cuda":
         native = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
@@ -21,10 +21,10 @@ def fastest_dtype(device: torch.device | str = "cpu") -> torch.dtype:
 
 
 def dtype_of(precision: Precision, device: torch.device | str = "cpu") -> torch.dtype:
-    """The number type that a recipe's word means on a device."""
+    """The number type of a recipe's setting on a device."""
     return fastest_dtype(device) if precision == "auto" else getattr(torch, precision)
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
-    """Multiply matrices in ``dtype``; weights stay as they are."""
-    return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
+    """Multiply matrices in ``dtype``; the weights keep their type."""
+    return torch.autocast(device.type, dtype, enabled=dtype in (torch.bfloat16, torch.float16))

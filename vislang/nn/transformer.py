@@ -1,4 +1,4 @@
-"""Blocks of transformers that models share."""
+"""Transformer blocks that models share."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from vislang.nn.attention import Mask, SelfAttention
+from vislang.nn.attention import Mask, SelfAttention, split_heads
 from vislang.nn.linear import Linear
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "relu": F.relu}
 
 
 class FeedForward(nn.Sequential):
-    """Pre-norm feed-forward: LayerNorm, widen, GELU, narrow; no biases in the linear maps.
+    """Pre-norm feed-forward layer: LayerNorm, linear, GELU, linear; the linear layers have no biases.
 
     Args:
         width: width of the input and of the output.
@@ -33,13 +33,13 @@ class FeedForward(nn.Sequential):
         )
 
     def forward(self, x: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch width"]:
-        """Map each position on its own; the residual connection is the caller's."""
+        """Apply the layer to each position; without the residual connection."""
         return super().forward(x)
 
 
 class DropPath(nn.Module):
-    """Stochastic depth: in training, a sample's whole branch is dropped with this probability, and the others
-    are scaled up (Huang et al. 2016, section 3)."""
+    """Stochastic depth: in training, the branch of a sample is dropped with this probability, and the others are scaled
+    up (Huang et al. 2016, section 3)."""
 
     def __init__(self, probability: float = 0.0):
         super().__init__()
@@ -48,7 +48,7 @@ class DropPath(nn.Module):
     def forward(
         self, branch: Float[Tensor, "rows ..."], samples: Int[Tensor, "..."] | None = None
     ) -> Float[Tensor, "rows ..."]:
-        """The branch of some samples set to zero; ``samples`` has the sample of each row, where rows are tokens."""
+        """Set the branch of random samples to zero. If rows are tokens, ``samples`` has the sample of each row."""
         if not self.training or self.probability == 0.0:
             return branch
         kept = 1 - self.probability
@@ -58,23 +58,23 @@ class DropPath(nn.Module):
 
 
 class EncoderBlock(nn.Module):
-    """Self-attention, then a feed-forward, each with a residual connection.
+    """Self-attention, then a feed-forward layer, each with a residual connection.
 
-    Normalised after each addition, as in the original transformer, or before each branch, as in ViT. It returns two
-    things: its output, and the feed-forward's output before the addition, which data2vec regresses.
+    Layer norms follow each addition, as in the original transformer, or precede each branch, as in ViT. The block
+    returns its output, and the feed-forward output before the addition, which data2vec regresses.
 
     Args:
         width: width of the sequence.
         heads: number of attention heads.
-        mlp_width: inner width of the feed-forward.
-        norm_first: normalise before the branches rather than after the additions.
+        mlp_width: inner width of the feed-forward layer.
+        norm_first: normalise before each branch, not after each addition.
         eps: of the layer norms.
         affine: whether the layer norms have weights.
-        activation: of the feed-forward.
-        layer_scale: initial factor, one a channel, on each branch (Touvron et al. 2021); None for no such factors.
-        dropout: on the output of each branch.
-        attention_dropout: on the attention weights.
-        activation_dropout: on the hidden units of the feed-forward.
+        activation: of the feed-forward layer.
+        layer_scale: initial value of a factor per channel on each branch (Touvron et al. 2021); None for no factors.
+        dropout: dropout rate of the output of each branch.
+        attention_dropout: dropout rate of the attention weights.
+        activation_dropout: dropout rate of the feed-forward layer's hidden units.
         drop_path: probability of dropping a branch.
     """
 
@@ -109,30 +109,43 @@ class EncoderBlock(nn.Module):
         self.drop_path = DropPath(drop_path)
 
     def forward(
-        self, x: Float[Tensor, "batch tokens width"], mask: Mask | None = None
-    ) -> tuple[Float[Tensor, "batch tokens width"], Float[Tensor, "batch tokens width"]]:
+        self,
+        x: Float[Tensor, "batch tokens width"],
+        mask: Mask | None = None,
+        positions: Int[Tensor, "..."] | None = None,
+        gates: Float[Tensor, "batch two_widths"] | None = None,
+    ) -> tuple[Float[Tensor, "*chosen width"], Float[Tensor, "*chosen width"]]:
         """The block's output, and its feed-forward's output before the residual connection and any dropout.
 
-        ``mask`` is the attention's, see :mod:`vislang.nn.attention`.
+        Args:
+            x: the sequences.
+            mask: of the attention, see :mod:`vislang.nn.attention`.
+            positions: indices into batch and tokens laid end to end: the outputs are of these alone, and whatever
+                follows the attention is computed for no other token.
+            gates: factors on queries and on keys, side by side, the same at all tokens of a sequence.
         """
-        return self.after_attention(x, self.attention.attend(*self.project(x), mask))
+        queries, keys, values = self.attention.project(self.attention_norm(x) if self.norm_first else x)
+        if gates is not None:
+            query_gate, key_gate = (split_heads(gate[:, None], self.attention.heads) for gate in gates.chunk(2, dim=-1))
+            queries, keys = queries * query_gate, keys * key_gate
+        attended = self.attention.attend(queries, keys, values, mask)
+        if positions is None:
+            return self._after_attention(x, attended)
+        tokens = x.shape[1]
+        return self._after_attention(x.flatten(0, 1)[positions], attended.flatten(0, 1)[positions], positions // tokens)
 
-    def project(self, x: Float[Tensor, "batch tokens width"]) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values of the attention: (batch, heads, tokens, head width)."""
-        return self.attention.project(self.attention_norm(x) if self.norm_first else x)
-
-    def after_attention(
+    def _after_attention(
         self,
         x: Float[Tensor, "*rows width"],
         attended: Float[Tensor, "*rows width"],
         samples: Int[Tensor, "..."] | None = None,
     ) -> tuple[Float[Tensor, "*rows width"], Float[Tensor, "*rows width"]]:
-        """What :meth:`forward` does after the heads have attended, token by token.
+        """The part of :meth:`forward` after attention, which treats each token separately.
 
         Args:
             x: the block's input.
-            attended: what the heads found, side by side.
-            samples: the sample of each row, where rows are single tokens.
+            attended: the concatenated outputs of the attention heads.
+            samples: the sample of each row, if rows are single tokens.
         """
         x = x + self._branch(self.attention.to_output(attended), self.attention_scale, samples)
         if self.norm_first:

@@ -1,20 +1,26 @@
-"""A recipe becomes a run: its model is trained on its data and scored, and everything is written into a folder."""
+"""A recipe becomes a run: its model is trained on its data and scored, and everything is written into a folder.
+
+Of several processes all read the data, build the model and train it. The first one alone prints, writes and scores.
+"""
 
 from __future__ import annotations
 
 import importlib.util
 import json
 import time
+import warnings
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
-from vislang.console import TrainingMonitor, console, reporting
+from vislang.console import TrainingMonitor, console, messages, reporting
 from vislang.errors import UserError
 from vislang.evaluate.evaluation import Evaluation
 from vislang.metrics.figure import SCHEMA, figures_as_json
+from vislang.nn.device import to_device
 from vislang.recipe import Recipe, recipe_of, with_current_names
 from vislang.runs.folder import environment, fresh_folder, locked, must_be_free, read_json, write_json
 from vislang.runs.scores import (
@@ -28,13 +34,18 @@ from vislang.runs.scores import (
     watched_metric,
 )
 from vislang.runs.streams import StreamData, counts, read_streams
+from vislang.train.batches import Stream
 from vislang.train.checkpoint import CheckpointError
-from vislang.train.loop import Outcome, Stream, changed_settings, train
+from vislang.train.device import device_of
+from vislang.train.loop import Outcome, train
 from vislang.train.memory import keep_freed_memory
+from vislang.train.processes import Processes, joined
+from vislang.train.state import changed_settings
 
 
 class Prepared(NamedTuple):
-    """What a run starts with: the untrained model, its data, its scored tasks, and the number of bad records."""
+    """What a run starts with: the untrained model on its device, its data, its scored tasks, and the number of bad
+    records."""
 
     model: Any
     streams: list[StreamData]
@@ -49,7 +60,7 @@ class Run:
     Attributes:
         model: as it was trained.
         streams: its data.
-        evaluations: of each of its tasks.
+        evaluations: of each of its tasks, in the process that scored them.
         metrics: what ``metrics.json`` holds.
     """
 
@@ -68,6 +79,8 @@ def run_recipe(
 ) -> Run | None:
     """Train as a recipe says, score the result, write it all into a folder.
 
+    Where torchrun or ``vislang train --devices`` started several processes, each of them calls this.
+
     Args:
         recipe: what to do.
         values: the recipe as plain values, for the record.
@@ -82,30 +95,42 @@ def run_recipe(
         UserError: the folder cannot be written, or what the recipe names does not go together.
     """
     started = time.perf_counter()
-    if resume:
-        _must_be_same_run(folder, recipe, values)
-    elif not dry_run:
-        must_be_free(folder)
-    # Whatever is wrong with the recipe shows before a folder is made or moved.
-    prepared = _prepared(recipe)
-    if dry_run:
-        _try_one_step(prepared, recipe)
-        return None
-    if not resume and (moved := fresh_folder(folder)) is not None:
-        console.print(f"the earlier run in {folder} was moved to {moved}", markup=False)
-    with locked(folder):
-        return _run(recipe, values, folder, prepared, started, resume)
+    with joined(recipe.train.hang_minutes or 30) as processes:
+        if not processes.is_first:
+            console.quiet = messages.quiet = True
+            warnings.simplefilter("ignore")
+        if resume:
+            _must_be_same_run(folder, recipe, values)
+        elif not dry_run:
+            processes.from_first(lambda: must_be_free(folder))
+        # Whatever is wrong with the recipe shows before a folder is made or moved.
+        prepared = _prepared(recipe, processes)
+        if dry_run:
+            _try_one_step(prepared, recipe)
+            return None
+        if not resume and (moved := processes.from_first(lambda: fresh_folder(folder))) is not None:
+            console.print(f"the earlier run in {folder} was moved to {moved}", markup=False)
+        with locked(folder) if processes.is_first else nullcontext():
+            return _run(recipe, values, folder, prepared, started, resume, processes)
 
 
 def _run(
-    recipe: Recipe, values: dict[str, Any], folder: Path, found: Prepared, started: float, resume: bool
+    recipe: Recipe,
+    values: dict[str, Any],
+    folder: Path,
+    found: Prepared,
+    started: float,
+    resume: bool,
+    processes: Processes,
 ) -> Run | None:
     model, streams, tasks = found.model, found.streams, found.tasks
-    record = {"schema": SCHEMA, "recipe": values, **environment(), "bad_records": found.bad_records}
-    write_json(folder / "run.json", record)
+    if processes.is_first:
+        where = {"device": str(model.device), "processes": processes.count}
+        record = {"schema": SCHEMA, "recipe": values, **environment(), **where, "bad_records": found.bad_records}
+        write_json(folder / "run.json", record)
     examples = [example for stream in streams for example in stream.train]
     evaluated = [e for stream in streams for e in stream.watched] + [e for task in tasks for e in task.examples]
-    with reporting("encoding media") as progress:
+    with processes.first_of_machine_first(), reporting("encoding media") as progress:
         model.prepare([*examples, *(example.without_target() for example in evaluated)], progress)
     # A resumed run is fitted as well: what its checkpoint holds then replaces what was found here.
     model.fit(examples)
@@ -132,25 +157,29 @@ def _run(
             lambda: watched_figures(model, streams, recipe.train.batch_size),
             resume,
         )
-    model.save(folder / "model")
+    processes.from_first(lambda: model.save(folder / "model"))
     if outcome.interrupted:
         console.print(f"stopped after step {outcome.steps}; continue with: vislang train --resume {folder}")
         return None
-    evaluations = final_scores(model, tasks, folder)
-    metrics = {
-        **_metrics(outcome, streams, evaluations),
-        "held_out": {
-            stream: figures_as_json(figures)
-            for stream, figures in held_out(model, streams, recipe.train.batch_size).items()
-        },
-        "prepare_seconds": round(prepared - started, 1),
-        "total_seconds": round(time.perf_counter() - started, 1),
-    }
-    write_json(folder / "metrics.json", metrics)
-    console.print(f"the model is in {folder / 'model'}")
-    run = Run(model, streams, metrics, evaluations)
-    draw_report(run, folder)
-    return run
+    evaluations: dict[str, Evaluation] = {}
+
+    def score() -> dict[str, Any]:
+        evaluations.update(final_scores(model, tasks, folder))
+        metrics = {
+            **_metrics(outcome, streams, evaluations),
+            "held_out": {
+                stream: figures_as_json(figures)
+                for stream, figures in held_out(model, streams, recipe.train.batch_size).items()
+            },
+            "prepare_seconds": round(prepared - started, 1),
+            "total_seconds": round(time.perf_counter() - started, 1),
+        }
+        write_json(folder / "metrics.json", metrics)
+        console.print(f"the model is in {folder / 'model'}")
+        draw_report(Run(model, streams, metrics, evaluations), folder)
+        return metrics
+
+    return Run(model, streams, processes.from_first(score), evaluations)
 
 
 def reopened(folder: Path) -> Run:
@@ -187,24 +216,34 @@ def draw_report(run: Run, folder: Path) -> None:
     console.print(f"[bold]{page}[/bold] shows the run")
 
 
-def _prepared(recipe: Recipe) -> Prepared:
+def _prepared(recipe: Recipe, processes: Processes) -> Prepared:
     """Everything that can be opened before training, announced on the terminal."""
     if recipe.train.threads:
         torch.set_num_threads(recipe.train.threads)
     keep_freed_memory()
+    device = device_of(recipe.train.device, processes.local_rank)
     # The data are read first: a file that does not exist should not cost the time of opening towers.
     streams, bad_records = read_streams(recipe)
     torch.manual_seed(recipe.train.seed)
-    model = recipe.model.build()
+    with processes.first_of_machine_first():
+        model = recipe.model.build(device).to(device)
     if bad_records:
         console.print(f"left out {bad_records} bad records")
     sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
     trained = sum(size for size, trains in sizes if trains)
     console.print(
         f"{counts(streams)}\n{trained:,} parameters train, {sum(size for size, _ in sizes) - trained:,} are frozen; "
-        f"{torch.get_num_threads()} threads"
+        f"{_named(device, processes)}"
     )
     return Prepared(model, streams, scored_tasks(model, recipe, streams), bad_records)
+
+
+def _named(device: torch.device, processes: Processes) -> str:
+    """Where a run trains, in words."""
+    where = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
+    if device.type == "cpu":
+        where = f"{torch.get_num_threads()} thread{'s' if torch.get_num_threads() > 1 else ''}"
+    return f"{processes.count} processes, each on {where}" if processes.count > 1 else where
 
 
 def _metrics(outcome: Outcome, streams: list[StreamData], evaluations: dict[str, Evaluation]) -> dict[str, Any]:
@@ -245,14 +284,16 @@ def _try_one_step(found: Prepared, recipe: Recipe) -> None:
     model, streams = found.model, found.streams
     model.fit([example for stream in streams for example in stream.train])
     must_answer(model, found.tasks)
+    # Heads may have been made for what was found.
+    model.to(model.device)
     for stream in streams:
         examples = stream.train[: stream.config.batch_size or recipe.train.batch_size]
         batch = model.collate(examples, 0)
         started = time.perf_counter()
-        losses = model(batch)
+        losses = model(to_device(batch, model.device))
         torch.stack(list(losses.values())).sum().backward()
-        seconds = time.perf_counter() - started
         shown = ", ".join(f"{name} {value.item():.3f}" for name, value in losses.items())
+        seconds = time.perf_counter() - started
         console.print(f"one batch of {len(examples)}: losses {shown}; {seconds:.1f} s with nothing cached")
     trained = sum(tensor.nbytes for tensor in model.trainable_state().values())
     console.print(

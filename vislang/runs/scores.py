@@ -1,4 +1,4 @@
-"""What a run is scored by: figures on held-out examples while it trains, and the tasks of its recipe at the end."""
+"""The evaluation of a run: figures on held-out examples during training, and the recipe's tasks at the end."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ from vislang.tasks.retrieval import Retrieval, is_pair
 from vislang.tasks.task import ReadTask, Task, images_of, labels_of, media_of
 
 WATCHED: tuple[Way, ...] = ("decide", "rank", "generate")
-"""Ways of answering that are quick enough to watch while training."""
+"""Ways of answering that are fast enough to be evaluated during training."""
 
 
 @dataclass(frozen=True)
 class ScoredTask:
-    """A task that a trained model is scored on.
+    """A task to score a trained model on.
 
     Attributes:
-        name: in the results.
+        name: its name in the results.
         task: scores the examples.
-        examples: what is asked.
-        support: what guesses learn from.
-        about: how ``vislang eval`` finds the same examples; empty where they were held out of a stream.
+        examples: examples to answer.
+        support: examples for the baselines.
+        about: how ``vislang eval`` finds the same examples; empty for examples that were held out of a stream.
     """
 
     name: str
@@ -49,9 +49,9 @@ class ScoredTask:
 
 
 def own_task(model: Any, name: str, examples: Sequence[Example], support: Sequence[Example] = ()) -> Task | None:
-    """Examples of a stream as a task; None where nothing is asked in them.
+    """The examples of a stream as a task; None if they have no targets.
 
-    Pairs of an image and a text are to be captioned by a model that writes, and to be found by one that does not.
+    For pairs of image and text, the task is captioning if the model generates text, and retrieval if it does not.
     """
     everything = [*examples, *support]
     kind = kind_of_all(everything)
@@ -69,10 +69,10 @@ def own_task(model: Any, name: str, examples: Sequence[Example], support: Sequen
 
 
 def watched_figures(model: Any, streams: Sequence[StreamData], batch_size: int) -> dict[str, float]:
-    """Figures on the watched examples, by name; behind the name of the stream where there are several.
+    """Figures on the watched examples, by name; with the stream's name as a prefix if there are several.
 
-    For questions, labels and the like the metrics of their kind; for text to be written the loss per token; where
-    nothing is asked, and for pairs that are not to be written, the model's losses and diagnostics.
+    For questions, labels, boxes and numbers, the metrics of their kind; for text to be generated, the loss per token;
+    for examples without targets, and for pairs if the model generates no text, the model's losses and diagnostics.
     """
     found: dict[str, float] = {}
     for stream in streams:
@@ -94,7 +94,7 @@ def watched_figures(model: Any, streams: Sequence[StreamData], batch_size: int) 
 
 
 def watched_metric(model: Any, stream: StreamData, several: bool) -> str:
-    """The figure that says how well a stream goes, the higher the better; empty where there is none."""
+    """The name of a stream's main figure, of which higher is better; empty if there is none."""
     task = own_task(model, stream.name, stream.train)
     if task is None or task.kind == "text" or cell(model, task).way not in WATCHED:
         return ""
@@ -102,10 +102,10 @@ def watched_metric(model: Any, stream: StreamData, several: bool) -> str:
 
 
 def scored_tasks(model: Any, recipe: Recipe, streams: Sequence[StreamData]) -> list[ScoredTask]:
-    """What a recipe scores its model on: the tasks that it names, or each stream's own test examples.
+    """The tasks of a recipe: those under ``evaluate``, or else the test examples of each stream.
 
     Raises:
-        DataError: a task that does not exist, or cannot be read.
+        DataError: a task does not exist or cannot be read.
     """
     found: list[ScoredTask] = []
     for name in recipe.evaluate or ():
@@ -125,14 +125,14 @@ def scored_tasks(model: Any, recipe: Recipe, streams: Sequence[StreamData]) -> l
 
 
 def must_answer(model: Any, tasks: Sequence[ScoredTask]) -> None:
-    """Raise an error where a model cannot answer a task that its recipe names.
+    """Check that a model can answer the tasks that its recipe names.
 
     Args:
-        model: after ``fit``, by which it knows its labels and heads.
+        model: the model after ``fit``, when it has its heads and labels.
         tasks: see :func:`scored_tasks`.
 
     Raises:
-        UserError: the message names both and the reason.
+        UserError: it cannot; the message names both and the reason.
     """
     for scored in tasks:
         if scored.about and (reason := why_not(model, scored.task)) is not None:
@@ -140,10 +140,11 @@ def must_answer(model: Any, tasks: Sequence[ScoredTask]) -> None:
 
 
 def final_scores(model: Any, tasks: Sequence[ScoredTask], folder: Path) -> dict[str, Evaluation]:
-    """Score a trained model on its tasks; the files of each evaluation go into ``evaluation/`` of the run's folder.
+    """Score a trained model on its tasks; the files of each evaluation are written to ``evaluation/`` in the run's
+    folder.
 
-    A stream whose task the model cannot answer is passed over: it was trained on for another purpose, as captions are
-    for pretraining.
+    Streams whose task the model cannot answer are ignored: such streams, as the captions of pretraining, are for
+    training only.
     """
     found = {}
     for scored in tasks:
@@ -157,10 +158,10 @@ def final_scores(model: Any, tasks: Sequence[ScoredTask], folder: Path) -> dict[
 
 
 def read_scores(tasks: Sequence[ScoredTask], folder: Path) -> dict[str, Evaluation]:
-    """What :func:`final_scores` wrote into the folder of a run, by task; a task that was not scored there is left out.
+    """The evaluations that :func:`final_scores` wrote, by task; tasks that were not scored are not in the result.
 
     Raises:
-        DataError: the predictions are not of these examples; the data have changed since.
+        DataError: the predictions are for other examples, because the data have changed.
     """
     found = {}
     for scored in tasks:
@@ -174,9 +175,9 @@ def read_scores(tasks: Sequence[ScoredTask], folder: Path) -> dict[str, Evaluati
 
 
 def held_out(model: Any, streams: Sequence[StreamData], batch_size: int) -> dict[str, Figures]:
-    """Losses on examples that were kept from training, by stream.
+    """Losses on held-out examples, by stream.
 
-    For a model that writes, the loss per token on the test examples, with the media and without; for others, their
+    For a model that generates text, the loss per token on the test examples, with and without media; for others, their
     losses and diagnostics on the watched examples.
     """
     found: dict[str, Figures] = {}
@@ -195,5 +196,5 @@ def held_out(model: Any, streams: Sequence[StreamData], batch_size: int) -> dict
 
 
 def _file_name(task: str) -> str:
-    """The name of a task as a folder's."""
+    """The name of a task as the name of a folder."""
     return "".join(c if c.isalnum() or c in "-_.()" else "-" for c in task).strip("-.") or "task"

@@ -1,4 +1,4 @@
-"""The data of a run: what each stream is trained on, watched on while training, and scored on at the end."""
+"""The data of a run: for each stream, the examples for training, for evaluation during training, and at the end."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from vislang.recipe import Recipe, StreamConfig
 from vislang.tasks.retrieval import four_way
 
 CHOICES = ("pairs:", "retrieval:")
-"""Beginnings of sources of pairs of which a model is to choose the one that belongs together."""
+"""Prefixes of sources of pairs from which questions with four choices are made."""
 
 
 @dataclass(frozen=True)
 class StreamData:
-    """A stream of a recipe with its examples; none that are watched or scored are trained on.
+    """A stream of a recipe with its examples; no example of ``watched`` or ``test`` is in ``train``.
 
     Attributes:
-        config: of the stream.
-        train: what is learned from.
-        watched: a few examples that are held out, for the curves.
-        test: what the trained model is scored on.
+        config: the stream's part of the recipe.
+        train: training examples.
+        watched: a few held-out examples for the curves during training.
+        test: examples on which the trained model is scored.
     """
 
     config: StreamConfig
@@ -44,16 +44,16 @@ class StreamData:
 
 
 def read_streams(recipe: Recipe) -> tuple[list[StreamData], int]:
-    """Read and divide the streams of a recipe; returns them, and how many bad records were left out.
+    """Read and split the streams of a recipe; returns them and the number of skipped bad records.
 
     Raises:
-        DataError: nothing to learn from or to score on, or bad records that may not be skipped.
+        DataError: there are no examples for training or scoring, or bad records that must not be skipped.
     """
     problems: list[Problem] = []
     configs = [StreamConfig([recipe.data], stream_name(recipe.data))] if isinstance(recipe.data, str) else recipe.data
     if recipe.eval_data is not None and len(configs) > 1:
         raise DataError(
-            "eval_data: one source cannot score several streams; name tasks under evaluate, or leave it out."
+            "eval_data: one source cannot be the test data of several streams. Name tasks under evaluate, or remove it."
         )
     targets = recipe.model.needs_targets
     streams = []
@@ -76,27 +76,27 @@ def read_streams(recipe: Recipe) -> tuple[list[StreamData], int]:
 
 
 def _scored_split(source: str) -> str | None:
-    """The split of a source that models are scored on; None where it has no splits, or names one itself.
+    """The split of a source for scoring; None if it has no splits, or if ``source`` names one.
 
     Raises:
-        DataError: it has splits, none of them is ``test``, and it names none.
+        DataError: it has splits but none is ``test``, and ``source`` names none.
     """
     splits = splits_of(source)
     if splits and "test" not in splits:
-        raise DataError(f"eval_data {source}: name a split behind a colon; there are {', '.join(splits)}.")
+        raise DataError(f"eval_data {source}: add a split after a colon. The splits are {', '.join(splits)}.")
     return "test" if splits else None
 
 
 def _divided(config: StreamConfig, everything: list[Example], test: list[Example], recipe: Recipe) -> StreamData:
-    """A stream as the recipe divides it."""
+    """A stream, split as the recipe says."""
     train, held = (_completed(side, config) for side in hold_out(everything, recipe.hold_out))
     held = _with_own_ids(held)
     test = _with_own_ids(_completed(test, config))
     if not train:
-        raise DataError(f"{config.name}: nothing left to learn from; lower hold_out or add records.")
+        raise DataError(f"{config.name}: no records are left for training. Lower hold_out, or add records.")
     asks = any(example.target is not None for example in train)
     if asks and not held and not test and recipe.evaluate is None:
-        raise DataError(f"{config.name}: nothing left to score on; raise hold_out, or name eval_data.")
+        raise DataError(f"{config.name}: no records are left for scoring. Raise hold_out, or set eval_data.")
     train = train[: recipe.limit or None]
     return StreamData(
         config,
@@ -107,14 +107,14 @@ def _divided(config: StreamConfig, everything: list[Example], test: list[Example
 
 
 def _completed(examples: Sequence[Example], config: StreamConfig) -> list[Example]:
-    """The examples of one side as examples of the stream's task; pairs become choices among four, drawn within it."""
+    """The examples of one split, with the stream's task; pairs become choices among four captions of that split."""
     if all(source.startswith(CHOICES) for source in config.sources):
         examples = four_way(examples)
     return [replace(example, task=config.name) for example in examples]
 
 
 def _with_own_ids(examples: list[Example]) -> list[Example]:
-    """The examples with ids by which predictions can be told apart: several files may have a record 1 each."""
+    """The examples with unique ids for their predictions; each of several files may have a record 1."""
     if len({example.id for example in examples}) == len(examples):
         return examples
     counts: Counter[str] = Counter()
@@ -127,12 +127,12 @@ def _with_own_ids(examples: list[Example]) -> list[Example]:
 
 
 def _with_shots(examples: list[Example], count: int, seed: int) -> list[Example]:
-    """Each question or caption after so many others; what is verbatim, a page say, as it stands."""
+    """Each question or caption with ``count`` others as shots; verbatim examples such as pages are left."""
     if not count:
         return examples
     templated = [example for example in examples if example.media and not example.wording.verbatim]
     if not shots_of(templated):
-        raise DataError("shots: an example is an image or a video with a question or a caption, and there is none.")
+        raise DataError("shots: a shot is an image or a video with a question or a caption; this stream has none.")
     rng = random.Random(seed)
     found = []
     for example in examples:
@@ -145,15 +145,15 @@ def _with_shots(examples: list[Example], count: int, seed: int) -> list[Example]
 
 
 def stream_name(source: str) -> str:
-    """What to call the only stream of a run: the benchmark, the set, or the file without its ending."""
+    """The name of the only stream of a run: that of the benchmark, the set, or the file without its extension."""
     kind, colon, _ = source.partition(":")
     return kind if colon else Path(source).stem
 
 
 def counts(streams: Sequence[StreamData]) -> str:
-    """How many examples each stream has, in a line."""
+    """The numbers of examples of each stream, in one line."""
     return "; ".join(
-        f"{stream.name}: {len(stream.train):,} examples to train on, {len(stream.watched):,} to watch, "
-        f"{len(stream.test):,} to score on"
+        f"{stream.name}: {len(stream.train):,} examples for training, {len(stream.watched):,} for evaluation "
+        f"during training, {len(stream.test):,} for the final evaluation"
         for stream in streams
     )

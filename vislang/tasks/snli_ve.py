@@ -50,5 +50,5 @@ class SNLIVE(Benchmark):
         return each(path, read_lines(path), lambda r: Prediction(str(r["pairID"]), self.known_label(r["prediction"])))
 
     def submission(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> tuple[str, str]:
-        """The same."""
+        """The format of :meth:`read_official`."""
         return "snli_ve_predictions.jsonl", written_lines({"pairID": p.id, "prediction": p.answer} for p in predictions)

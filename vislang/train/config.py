@@ -8,6 +8,9 @@ from typing import Literal
 
 from vislang.errors import UserError
 
+Device = Literal["auto", "cpu", "cuda", "mps"]
+Parallel = Literal["none", "ddp", "fsdp2"]
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -35,6 +38,18 @@ class TrainConfig:
             accumulated); ``round-robin`` takes one stream a step, in turn.
         workers: processes that prepare batches; 0 prepares them in the training process.
         threads: CPU threads; 0 leaves torch's choice.
+        device: where to train; ``auto`` takes a GPU where there is one.
+        parallel: how several processes share the work: ``ddp`` gives each a replica, ``fsdp2`` a shard of the
+            parameters, gradients and moments (docs/training.md); ``none`` for one process.
+        shard_above: with ``fsdp2``, parameters of a frozen tower above which its blocks are sharded as well.
+        accumulate: micro-batches that a process computes one after the other, to save memory; the loss stays that of
+            the whole batch.
+        compile: compile the repeated blocks of the model (torch.compile).
+        skip_steps: how many steps in a row may be skipped because the gradient is not finite, before the run stops.
+        best: name of an evaluated figure; the checkpoint that was best by it is kept beside the latest. Empty takes
+            what is watched of the streams, where there is something.
+        hang_minutes: minutes after which a step that does not end says where it stands and ends its process; 0 for
+            never.
     """
 
     steps: int = 1000
@@ -56,15 +71,27 @@ class TrainConfig:
     mixing: Literal["sum", "round-robin"] = "sum"
     workers: int = 0
     threads: int = 0
+    device: Device = "auto"
+    parallel: Parallel = "none"
+    shard_above: float = 1e9
+    accumulate: int = 1
+    compile: bool = False
+    skip_steps: int = 3
+    best: str = ""
+    hang_minutes: float = 30.0
 
     def __post_init__(self):
         for name in ("lr", "clip_norm", "weight_decay", "final_lr"):
             if not math.isfinite(getattr(self, name)):
                 raise UserError(f"train.{name} is {getattr(self, name)}; it must be a finite number.")
-        for name in ("steps", "batch_size", "checkpoint_every", "keep_checkpoints", "log_every", "eval_examples"):
+        least_one = ("steps", "batch_size", "checkpoint_every", "keep_checkpoints", "log_every", "eval_examples")
+        for name in (*least_one, "accumulate"):
             if getattr(self, name) < 1:
                 raise UserError(f"train.{name} is {getattr(self, name)}; it must be at least 1.")
-        for name in ("warmup_steps", "eval_every", "workers", "threads", "weight_decay"):
+        for name in (
+            *("warmup_steps", "eval_every", "workers", "threads", "weight_decay"),
+            *("shard_above", "skip_steps", "hang_minutes"),
+        ):
             if getattr(self, name) < 0:
                 raise UserError(f"train.{name} is {getattr(self, name)}; it must not be negative.")
         for name in ("lr", "clip_norm"):

@@ -41,12 +41,18 @@ class Optimizer:
                 groups += [{"name": group, "params": chosen, "weight_decay": decay}] if chosen else []
         self.adamw = torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=True)
 
-    def step(self, factor: float) -> None:
+    def step(self, factor: float, skip: Tensor | None = None) -> None:
         """Update the parameters.
 
         Args:
             factor: of the schedule, on every group's peak rate.
+            skip: a scalar on their device; where it is true nothing is updated. A GPU is not waited for.
         """
+        if skip is not None and skip.device.type == "cuda":
+            # The kernel reads it itself; torch's GradScaler has introduced the name.
+            self.adamw.found_inf = skip.float()  # type: ignore[attr-defined]
+        elif skip is not None and bool(skip):
+            return
         for group in self.adamw.param_groups:
             group["lr"] = self.config.lr * self.config.lr_scale.get(group["name"], 1.0) * factor
         self.adamw.step()

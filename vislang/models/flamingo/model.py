@@ -1,8 +1,8 @@
 """Flamingo: Documents of text, images and videos in, text out (Alayrac et al. 2022).
 
-Here the parts are put together. Then read :mod:`vislang.models.flamingo.bridge` (what trains, as the paper has it),
+This file puts the parts together: :mod:`vislang.models.flamingo.bridge` (what is trained, as in the paper),
 :mod:`~vislang.models.flamingo.collate` (documents to tokens), :mod:`~vislang.models.flamingo.prefill` (the same results
-with less work) and :mod:`~vislang.models.flamingo.decoding` (how text is written).
+with less work) and :mod:`~vislang.models.flamingo.decoding` (text generation).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, Literal
 import PIL.Image
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from vislang.cache import cache_folder
 from vislang.capabilities import ModelRecipe, Progress, Score, TokenAttention
@@ -26,8 +26,9 @@ from vislang.document import Document, Image, Learned, Medium, Video
 from vislang.errors import UserError
 from vislang.example import Example
 from vislang.models.base import TrainableModel, read_settings, read_weights, write_model
-from vislang.models.flamingo.bridge import Bridge, FlamingoConfig
+from vislang.models.flamingo.bridge import Bridge
 from vislang.models.flamingo.collate import IGNORED, Batch, CollateConfig, Collator, PromptNotice, stack_frames
+from vislang.models.flamingo.config import FlamingoConfig
 from vislang.models.flamingo.decoding import Decoding, Stops, generate, generate_stepwise
 from vislang.models.flamingo.prefill import DecodeState, Runner
 from vislang.models.precision import Precision, autocast, dtype_of
@@ -39,15 +40,15 @@ from vislang.models.towers.vision import VisionTower, load_vision_tower
 from vislang.prompt import Prompts
 
 RANKED_AT_ONCE = 64
-"""Answers whose likelihoods are computed at a time: each has a copy of its prompt's keys and values."""
+"""Answers that are ranked at once; each needs a copy of its prompt's keys and values."""
 
 MEASURED_MEDIA = 1000
-"""Media that the mean and the standard deviation of features are measured on."""
+"""Most media on which the mean and standard deviation of the features are measured."""
 
 
 @dataclass(frozen=True)
 class Completion:
-    """A text that was written, and its log-likelihood in nats."""
+    """A generated text, and its log-likelihood in nats."""
 
     text: str
     log_likelihood: float
@@ -60,10 +61,10 @@ class Flamingo(TrainableModel):
         config: shape of the bridge.
         language: the frozen language model.
         vision: the frozen vision tower.
-        prompts: the templates around media and questions, in training and afterwards.
+        prompts: the templates for questions and captions.
         collate: how documents become batches.
-        cache_features: keep features of media on disk, so that each is encoded once.
-        origin: where converted weights came from, for the record.
+        cache_features: keep the features of media on disk, so each medium is encoded once.
+        origin: the origin of converted weights, for the record.
     """
 
     collate: Collator
@@ -99,21 +100,21 @@ class Flamingo(TrainableModel):
             self.tokenizer,
             vision,
             cache,
-            self.bridge.media_token,
-            self.bridge.chunk_token,
-            language.lm.context_length,
+            media_token=self.bridge.media_token,
+            chunk_token=self.bridge.chunk_token,
+            context_length=language.lm.context_length,
             prefix_apart=not config.gate_all_text,
             config=collate or CollateConfig(),
         )
 
     @property
     def prompts(self) -> Prompts:
-        """The templates around media and questions."""
+        """The templates for questions and captions."""
         return self.collate.prompts
 
     @property
     def dtype(self) -> torch.dtype:
-        """The number type of the arithmetic in language model and bridge; what trains is kept in float32."""
+        """The number type in which language model and bridge compute; trained parameters are kept in float32."""
         return self.bridge.lm.lm.dtype
 
     def _arithmetic(self) -> torch.autocast:
@@ -122,13 +123,13 @@ class Flamingo(TrainableModel):
     def why_unreadable(self, media: frozenset[str]) -> str | None:
         """Why the model cannot read prompts with these media; see :class:`vislang.capabilities.Reads`."""
         if "audio" in media:
-            return "reads text, images and videos, and no audio"
+            return "reads text, images and videos, but no audio"
         if "video" in media and not self.bridge.config.frames:
-            return "was trained for images alone (bridge.frames is 0)"
+            return "was trained on images only (bridge.frames is 0)"
         return None
 
     def drop_examples(self) -> None:
-        """From now on leave the first examples of a prompt out where it is too long, with a warning."""
+        """From now on, drop the first examples of a prompt that is too long, with a warning."""
         self.collate.config = dataclasses.replace(self.collate.config, too_long="drop")
 
     # Training
@@ -139,10 +140,14 @@ class Flamingo(TrainableModel):
         with self._arithmetic():
             return self.runner.losses(batch)
 
-    def prepare(self, examples: Sequence[Example], progress: Progress | None = None) -> int:
-        """Compute once what these examples need again and again; see :meth:`prepare_documents`.
+    def loss_counts(self, batch: Batch) -> dict[str, int | None]:
+        """The targets."""
+        return {"text": int((batch.targets != IGNORED).sum())}
 
-        Examples with a target, and pages, are rendered as in training; others as prompts.
+    def prepare(self, examples: Sequence[Example], progress: Progress | None = None) -> int:
+        """Encode the media of examples and cache repeated texts; see :meth:`prepare_documents`.
+
+        Examples with a target, and pages, are rendered as in training, others as prompts.
         """
         learned = [e.target is not None or any(isinstance(p, Learned) for p in e.prompt.parts) for e in examples]
         rendered = [self.prompts.render(e, learn=learn) for e, learn in zip(examples, learned, strict=True)]
@@ -151,21 +156,21 @@ class Flamingo(TrainableModel):
     def prepare_documents(
         self, documents: Sequence[Document], progress: Progress | None = None, chunk: int = 32
     ) -> int:
-        """Compute once what these documents need again and again.
+        """Encode the media of documents, and cache repeated texts.
 
-        Media that are not in the cache are encoded and kept on disk. Texts that occur more than once are read by the
-        language model and kept in memory.
+        Media that are not in the cache are encoded and kept on disk. The language model's states of texts that occur
+        more than once are kept in memory.
 
         Args:
-            documents: with targets for training, and without for generating.
-            progress: called with (media done, media to do).
-            chunk: frames, or texts, at a time.
+            documents: with targets for training, without targets for generation.
+            progress: called with (media done, media in all).
+            chunk: number of frames, or texts, at a time.
 
         Returns:
             The number of media encoded.
 
         Raises:
-            MediaError: a medium cannot be used; those before it are kept.
+            MediaError: a medium cannot be used; the media before it stay in the cache.
         """
         self._keep_repeated(documents, chunk)
         cache = self.collate.cache
@@ -181,7 +186,7 @@ class Flamingo(TrainableModel):
             if sum(len(pixels) for _, pixels in waiting) >= chunk or done == len(missing):
                 encoded = self.vision(torch.cat([pixels for _, pixels in waiting]).to(self.device)).cpu()
                 for (known, _), features in zip(waiting, encoded.split([len(p) for _, p in waiting]), strict=True):
-                    # An image's features are kept without a dimension of frames, as regions are.
+                    # The features of an image are stored without a dimension of frames.
                     cache.put(known, features if isinstance(media[known], Video) else features[0])
                 waiting = []
             if progress is not None:
@@ -189,8 +194,8 @@ class Flamingo(TrainableModel):
         return len(missing)
 
     def fit(self, examples: Sequence[Example]) -> None:
-        """Measure the mean and the standard deviation of each channel of features, on media spread evenly over the
-        prepared training examples."""
+        """Measure the mean and standard deviation of each feature channel, on media evenly spaced over the prepared
+        training examples."""
         documents = [self.prompts.render(example, learn=True) for example in examples]
         distinct = {medium.content_hash: medium for document in documents for medium in _visual(document)}
         chosen = list(distinct.values())[:: max(1, len(distinct) // MEASURED_MEDIA)]
@@ -221,14 +226,14 @@ class Flamingo(TrainableModel):
     # Ranking
 
     def score(self, documents: Sequence[Document], batch_size: int = 64) -> list[Score]:
-        """How likely each document's target is, its end included.
+        """The log-likelihood of each document's target, including the end-of-text token.
 
         Raises:
-            UserError: a document without a target.
+            UserError: a document has no target.
         """
         for document in documents:
             if document.target is None:
-                raise UserError(f"{document.name or 'a document'}: has no target to score.")
+                raise UserError(f"{document.name or 'a document'}: has no target, so there is nothing to score.")
         targets = [[document.target or ""] for document in documents]
         return [own for (own,) in self.rank(documents, targets, batch_size)]
 
@@ -240,17 +245,17 @@ class Flamingo(TrainableModel):
         state: DecodeState | None = None,
         progress: Progress | None = None,
     ) -> list[list[Score]]:
-        """How likely each option is to follow each document, its end included; a document is read once.
+        """The log-likelihood of each option after each document, including the end-of-text token.
 
         Args:
-            documents: prompts.
-            options: the same for all documents, or a list for each.
+            documents: prompts; each is read once.
+            options: one list for all documents, or a list for each document.
             batch_size: documents at a time.
-            state: what was read before them, from :meth:`prefill`.
-            progress: called with (documents done, of how many).
+            state: a decode state from :meth:`prefill` that precedes the documents.
+            progress: called with (documents done, documents in all).
 
         Raises:
-            UserError: an option is too long for the language model after its prompt, or a likelihood is not finite.
+            UserError: prompt and option together are too long for the language model, or a likelihood is not finite.
         """
         each = _options_of_each(options, len(documents))
         found: list[list[Score]] = []
@@ -272,8 +277,8 @@ class Flamingo(TrainableModel):
                 tokens = self.collate.answer(document, option)
                 if room is not None and len(tokens) > room:
                     raise UserError(
-                        f"{document.name or 'a document'}: an answer of {len(tokens)} tokens, and the language model "
-                        f"has positions for {room} more. Shorten the prompt, or give fewer examples."
+                        f"{document.name or 'a document'}: an answer of {len(tokens)} tokens does not fit; the "
+                        f"language model has room for {room} more. Shorten the prompt, or give fewer examples."
                     )
                 answers.append((row, tokens))
         scores: list[list[Score]] = [[] for _ in documents]
@@ -287,18 +292,18 @@ class Flamingo(TrainableModel):
                 scores[row].append(Score(value, len(tokens)))
         return scores
 
-    # Writing
+    # Generation
 
     def prefill(self, document: Document, state: DecodeState | None = None) -> DecodeState:
-        """Read once what many prompts begin with, examples say.
+        """Read the common beginning of many prompts, such as examples.
 
-        Give the result as ``state`` to :meth:`generate`, :meth:`complete`, :meth:`stream` or :meth:`rank`, any number
-        of times.
+        The result is the argument ``state`` of :meth:`generate`, :meth:`complete`, :meth:`stream` and :meth:`rank`; it
+        can be used any number of times.
         """
         return self._prefill([document], state)
 
     def _prefill(self, documents: Sequence[Document], state: DecodeState | None) -> DecodeState:
-        """The decode state after each of several prompts."""
+        """The decode state after several prompts."""
         prefilled = 0 if state is None else int(state.lengths.max())
         prompts = [document.without_target() for document in documents]
         batch = self.with_features(self.collate.documents(prompts, prefilled=prefilled))
@@ -312,7 +317,7 @@ class Flamingo(TrainableModel):
         batch_size: int = 64,
         state: DecodeState | None = None,
     ) -> list[str]:
-        """The text that follows each document, decoded greedily.
+        """The continuation of each document by greedy decoding.
 
         Raises:
             MediaError: a medium cannot be used.
@@ -329,14 +334,14 @@ class Flamingo(TrainableModel):
         state: DecodeState | None = None,
         progress: Progress | None = None,
     ) -> list[list[Completion]]:
-        """Texts that follow each document, as many as ``decoding.returns``.
+        """``decoding.returns`` continuations of each document.
 
         Args:
             documents: prompts.
             decoding: how text is decoded.
             batch_size: prompts at a time.
-            state: what was read before them, from :meth:`prefill`.
-            progress: called with (prompts done, of how many).
+            state: a decode state from :meth:`prefill` that precedes the prompts.
+            progress: called with (prompts done, prompts in all).
 
         Raises:
             MediaError: a medium cannot be used.
@@ -351,7 +356,7 @@ class Flamingo(TrainableModel):
         return found
 
     def _complete(self, state: DecodeState, decoding: Decoding) -> list[list[Completion]]:
-        """Continue each row, by no more tokens than there are positions for after it, whatever the other rows are."""
+        """Continue each row by at most as many tokens as the context has room for; rows do not affect each other."""
         rows_by_length: dict[int, list[int]] = {}
         for row, room in enumerate(self._rooms(state)):
             rows_by_length.setdefault(self._fitting(decoding, room).max_new_tokens, []).append(row)
@@ -369,26 +374,26 @@ class Flamingo(TrainableModel):
     def stream(
         self, document: Document, decoding: Decoding | None = None, state: DecodeState | None = None
     ) -> Iterator[str]:
-        """The text that follows a document, piece by piece, as it is written.
+        """The continuation of a document, piece by piece while it is generated.
 
         Raises:
-            UserError: beams, whose text is not known before its end, or several texts.
+            UserError: ``decoding`` has beams, whose text is not known before the end, or returns several texts.
         """
         decoding = decoding or Decoding()
         if decoding.beams > 1 or decoding.returns > 1:
-            raise UserError("a text is streamed one at a time, and without beams.")
+            raise UserError("streaming gives one text, without beams; set beams and returns to 1.")
         after = self._prefill([document], state)
         fitting = self._fitting(decoding, self._rooms(after)[0])
         stepwise = generate_stepwise(self.runner, after, fitting, self._ends, self._stops(decoding))
         shown, text = "", ""
         while True:
-            # The caller's own arithmetic and gradients are left alone between two pieces.
+            # Between two pieces, the caller's autocast and gradient modes are in effect.
             with torch.no_grad(), self._arithmetic():
                 texts = next(stepwise, None)
             if texts is None:
                 break
             text = self._text(texts[0].tokens, decoding)
-            # The last character may be incomplete, and the last characters may be the beginning of a stop.
+            # The last character may be incomplete, and the last characters may be the beginning of a stop string.
             certain = text.rstrip("\ufffd")
             certain = certain[: len(certain) - _beginning_of_stop(certain, decoding.stop)]
             if len(certain) > len(shown) and certain.startswith(shown):
@@ -398,20 +403,20 @@ class Flamingo(TrainableModel):
             yield text[len(shown) :]
 
     def _rooms(self, state: DecodeState) -> list[int | None]:
-        """How many tokens can follow each row; None for any number.
+        """How many tokens can follow each row; None means any number.
 
-        The last token that is written is not an input any more, so there may be one more than there are positions.
+        The last generated token is not read again, so there may be one more token than positions.
         """
         length = self.collate.context_length
         return [None if length is None else length - count + 1 for count in state.lengths.tolist()]
 
     def _fitting(self, decoding: Decoding, room: int | None) -> Decoding:
-        """The same, with no more tokens than the language model has positions for."""
+        """The same settings, with at most as many new tokens as the language model has positions for."""
         if room is None or decoding.max_new_tokens <= room:
             return decoding
         warnings.warn(
-            f"no more than {room} tokens are written: the language model has positions for "
-            f"{self.collate.context_length}, the prompt included.",
+            f"at most {room} tokens are generated: the language model has {self.collate.context_length} positions, "
+            "including the prompt.",
             PromptNotice,
             stacklevel=4,
         )
@@ -443,7 +448,7 @@ class Flamingo(TrainableModel):
         shots: Sequence[Example] = (),
         max_new_tokens: int = 20,
     ) -> str:
-        """Answer a question about an image or a video, or caption it where there is no question, after any shots."""
+        """Answer a question about an image or a video, or write a caption without a question; after ``shots``."""
         example = Example(image.name, Document([image, question] if question else [image]))
         return self.generate([self.prompts.render(example, shots)], max_new_tokens)[0]
 
@@ -451,21 +456,21 @@ class Flamingo(TrainableModel):
     def embed(
         self, documents: Sequence[Document], batch_size: int = 64, *, progress: Progress | None = None
     ) -> Float[Tensor, "documents features_width"]:
-        """The vision tower's mean feature of each document's last image or video, to retrieve shots by, say.
+        """The mean feature of each document's last image or video, for example to retrieve shots.
 
         Raises:
-            UserError: a document without an image or a video.
+            UserError: a document has no image or video.
         """
         rows = []
         for start in range(0, len(documents), batch_size):
             part = documents[start : start + batch_size]
             for document in part:
                 if not _visual(document):
-                    raise UserError(f"{document.name or 'a document'}: no image in it to embed.")
+                    raise UserError(f"{document.name or 'a document'}: contains no image to embed.")
             batch = self.with_features(self.collate.documents([Document(_visual(document)[-1:]) for document in part]))
             assert batch.features is not None
             frames = torch.ones(len(batch.features)) if batch.frames is None else batch.frames
-            # Frames that are padding are zeros.
+            # Padded frames are zeros.
             means = batch.features.mean(dim=2).sum(dim=1) / frames[:, None]
             rows.append(means[batch.media_index[:, 0]].cpu())
             if progress is not None:
@@ -473,9 +478,9 @@ class Flamingo(TrainableModel):
         return torch.cat(rows)
 
     def attention(self, document: Document, max_new_tokens: int = 20) -> list[TokenAttention]:
-        """The answer, token by token, and what each token attended to; see :meth:`Bridge.attention_maps`.
+        """The answer token by token, with attention maps; see :meth:`Bridge.attention_maps`.
 
-        A token's map is that of the position that predicted it.
+        The map of a token is that of the position that predicted it.
         """
         answer = document.target
         if answer is None:
@@ -486,7 +491,7 @@ class Flamingo(TrainableModel):
             maps = self.bridge.attention_maps(batch)[0].float()
         maps = maps.unflatten(-1, batch.features.shape[1:3])
         side = round(maps.shape[-1] ** 0.5)
-        # Videos with fewer frames than others end in padding.
+        # Videos that are shorter than others are padded.
         frames = (
             [maps.shape[2]] * maps.shape[1] if batch.frames is None else batch.frames[batch.media_index[0]].tolist()
         )
@@ -503,21 +508,40 @@ class Flamingo(TrainableModel):
         """See :meth:`Collator.frames <vislang.models.flamingo.collate.Collator.frames>`."""
         return self.collate.frames(medium)
 
+    def repeated_blocks(self) -> list[nn.Module]:
+        """The resampler's layers, the gated blocks, and the language model's layers."""
+        # A gated block's keys and values are projected before the block itself runs.
+        gated = [
+            (self.bridge.block(n).attention.to_keys_values, self.bridge.block(n)) for n in self.bridge.gated_layers
+        ]
+        return [*self.bridge.resampler.layers, *(part for parts in gated for part in parts), *self.bridge.lm.layers]
+
+    def frozen_towers(self) -> list[nn.Module]:
+        """The language model and the vision tower. The latter runs for media without cached features alone, so that
+        its blocks are none that every batch runs."""
+        return [self.bridge.lm, self.vision]
+
+    def run_uniformly(self) -> None:
+        """Recall no texts: the language model reads each batch whole."""
+        self.runner.recalls = False
+
     def rate_group(self, name: str) -> str:
-        """``gates`` for the gates, whose learning rate decides how soon the bridge has an effect; ``other``."""
+        """``gates`` for the gates, whose learning rate decides how soon the bridge takes effect; otherwise
+        ``other``."""
         return "gates" if name.endswith("_gate") else "other"
 
-    def diagnostics(self) -> dict[str, float]:
+    def diagnostics(self) -> dict[str, float | Tensor]:
         """tanh of every gate."""
         return self.bridge.gates()
 
     def trainable_state(self) -> dict[str, Tensor]:
-        """Every parameter that trains and what was measured on the training media, by name; no towers."""
+        """The trained parameters and the feature statistics, by name; without the towers."""
         trained = {name: p.detach() for name, p in self.bridge.named_parameters() if p.requires_grad}
         return trained | {f"resampler.{name}": value for name, value in self.bridge.resampler.named_buffers()}
 
     def save(self, folder: Path | str) -> None:
-        """Write config, trained weights, tokenizer and a model card. The towers are recorded by name and hash."""
+        """Write config, trained weights, tokenizer and a model card. The config records the towers' names and
+        hashes."""
         folder = Path(folder)
         settings = {
             "bridge": dataclasses.asdict(self.bridge.config),
@@ -546,11 +570,11 @@ class Flamingo(TrainableModel):
 
         Args:
             folder: the folder.
-            language_model: where the language model lies now, if it has moved.
-            vision_tower: where the vision tower lies now, if it has moved.
+            language_model: new location of the language model, if it has moved.
+            vision_tower: new location of the vision tower, if it has moved.
 
         Raises:
-            TowerError: a tower was not found, or its weights are not those that the bridge was trained on.
+            TowerError: a tower was not found, or has other weights than the one that the bridge was trained with.
             UserError: a setting of the config is wrong, or the weights do not fit it.
         """
         saved, state = read_settings(SavedFlamingo, folder), read_weights(folder)
@@ -568,7 +592,7 @@ class Flamingo(TrainableModel):
         return model.eval()
 
     def with_features(self, batch: Batch) -> Batch:
-        """The batch on the model's device, its pixels (if it still has any) encoded."""
+        """The batch on the model's device; pixels are encoded to features."""
         moved: dict[str, Any] = {
             part.name: value.to(self.device)
             for part in dataclasses.fields(batch)
@@ -586,7 +610,7 @@ class Flamingo(TrainableModel):
         return (
             "---\nlibrary_name: vislang\npipeline_tag: image-text-to-text\n---\n\n"
             "# A Flamingo bridge\n\n"
-            f"{trained:,} trained parameters between two frozen towers, which are not in this folder:\n\n"
+            f"{trained:,} trained parameters that connect two frozen towers, which are not in this folder:\n\n"
             f"* language model `{self.language_name}`, SHA-256 of its weights `{self.language_fingerprint}`\n"
             f"* vision tower `{self.vision.name}` at {self.vision.image_size} px, SHA-256 of its weights "
             f"`{self.vision.fingerprint}`\n\n"
@@ -597,22 +621,22 @@ class Flamingo(TrainableModel):
 
 @dataclass(frozen=True)
 class SavedTower:
-    """A frozen tower that a bridge was trained on, as its config records it."""
+    """A frozen tower in the config of a saved bridge."""
 
     name: str
     fingerprint: str
     image_size: int | None = None
 
     def check(self, kind: str, name: str, found: str) -> None:
-        """Compare it with the tower that was opened.
+        """Compare the recorded hash with that of the opened tower.
 
         Raises:
-            TowerError: that has other weights.
+            TowerError: they differ.
         """
         if found != self.fingerprint:
             raise TowerError(
-                f"{kind} {name!r} is not the one that this bridge was trained on: its weights hash to {found[:16]}..., "
-                f"and {self.fingerprint[:16]}... was recorded. Restore the original weights, or train again."
+                f"{kind} {name!r} is not the one that this bridge was trained with: its weights have the hash "
+                f"{found[:16]}..., not {self.fingerprint[:16]}.... Restore the original weights, or train again."
             )
 
 
@@ -636,13 +660,13 @@ class FlamingoRecipe(ModelRecipe):
 
     Attributes:
         language_model: a folder, a packaged name or a Hub id; see :mod:`vislang.models.towers.packaged`.
-        vision_tower: a folder, a packaged name or a Hub id; the folder of a trained dual encoder serves too.
-        image_size: side of the square that images are resized to; None takes the tower's own.
-        dtype: number type of the arithmetic in language model and bridge; ``auto`` takes bfloat16 where the machine
-            multiplies it in hardware. What trains is kept, and updated, in float32.
-        quantize: keep the linear maps of both towers in 8 bits: a quarter of the memory, at slightly lower accuracy.
-        bridge: shape of what trains.
-        prompts: the templates around media and questions.
+        vision_tower: a folder, a packaged name, a Hub id, or the folder of a trained dual encoder.
+        image_size: side of the square that images are resized to, in pixels; None takes the tower's default.
+        dtype: number type in which language model and bridge compute; ``auto`` takes bfloat16 if the device has
+            hardware for it. Trained parameters are kept and updated in float32.
+        quantize: keep the linear layers of both towers in 8 bits: a quarter of the memory, slightly less accurate.
+        bridge: shape of the bridge.
+        prompts: the templates for questions and captions.
         collate: how documents become batches.
     """
 
@@ -655,17 +679,17 @@ class FlamingoRecipe(ModelRecipe):
     prompts: Prompts = field(default_factory=Prompts)
     collate: CollateConfig = field(default_factory=CollateConfig)
 
-    def build(self) -> Flamingo:
-        """An untrained Flamingo between the two towers; its gates are shut.
+    def build(self, device: torch.device | str = "cpu") -> Flamingo:
+        """An untrained Flamingo; its gates are closed.
 
         Raises:
             TowerError: a tower was not found.
         """
-        language = load_language_tower(self.language_model, dtype_of(self.dtype), self.quantize)
+        language = load_language_tower(self.language_model, dtype_of(self.dtype, device), self.quantize)
         vision = load_vision_tower(self.vision_tower, self.image_size, self.quantize)
         return Flamingo(self.bridge, language, vision, self.prompts, self.collate)
 
-    def open(self, folder: Path) -> Flamingo:
+    def open(self, folder: Path, device: torch.device | str = "cpu") -> Flamingo:
         """A trained Flamingo."""
         return Flamingo.load(folder)
 
@@ -679,7 +703,7 @@ def _options_of_each(options: Sequence[str] | Sequence[Sequence[str]], documents
     """A list of options for each document.
 
     Raises:
-        ValueError: there are lists, and not one for each document.
+        ValueError: the number of lists differs from that of documents.
     """
     if options and all(isinstance(option, str) for option in options):
         return [list(options)] * documents  # type: ignore[arg-type]
@@ -689,7 +713,7 @@ def _options_of_each(options: Sequence[str] | Sequence[Sequence[str]], documents
 
 
 def _padded(texts: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Token ids of several texts, padded on the right, and a mask of the real ones, both (texts, tokens)."""
+    """Token ids of several texts, padded on the right, and a mask that is 1 for real tokens; both (texts, tokens)."""
     ids = torch.zeros(len(texts), max(len(tokens) for tokens in texts), dtype=torch.long)
     mask = torch.zeros_like(ids)
     for row, tokens in enumerate(texts):
@@ -699,11 +723,11 @@ def _padded(texts: Sequence[Sequence[int]], device: torch.device) -> tuple[Tenso
 
 
 def _beginning_of_stop(text: str, stops: Sequence[str]) -> int:
-    """How many of the last characters may be the beginning of a stop."""
+    """How many of the last characters may be the beginning of a stop string."""
     most = max((len(stop) for stop in stops), default=1) - 1
     return next((n for n in range(min(most, len(text)), 0, -1) if any(stop.startswith(text[-n:]) for stop in stops)), 0)
 
 
 def _portable(name: str) -> str:
-    """A tower's name as another process can use it: a local folder by its full path."""
+    """The name of a tower, with local folders as absolute paths."""
     return str(Path(name).resolve()) if Path(name).is_dir() else name

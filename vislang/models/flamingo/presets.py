@@ -1,7 +1,7 @@
-"""The paper's three Flamingos, built without memory to count their parameters part by part.
+"""The paper's three Flamingos, built on the meta device to count their parameters part by part.
 
 Alayrac et al. 2022, table 1 and appendix A.1.1. The language models (Chinchilla) and the vision encoder (NFNet-F6) were
-never released; their counts are the paper's.
+never released; for them, the paper's counts are used.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ FEATURES = 1536
 """Width of NFNet-F6's features, and of the resampler."""
 
 FRAMES = 8
-"""Time embeddings, one for each frame of a training video."""
+"""Number of time embeddings: one for each frame of a training video."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ class Preset:
     Attributes:
         name: of the model.
         width: of the language model.
-        gated_blocks: how many there are, one before every ``every`` layers of the language model.
-        every: see ``gated_blocks``.
+        gated_blocks: number of gated blocks.
+        every: there is a gated block before every n-th layer of the language model.
         heads, head_width: of the gated blocks' attention.
         stated: the paper's counts.
         resampler_heads, resampler_head_width: of the resampler's attention.
@@ -100,13 +100,14 @@ def preset(name: str) -> Preset:
         UserError: there is none of this name.
     """
     if name not in PRESETS:
-        raise UserError(f"{name}: no such preset; there are {', '.join(PRESETS)}.")
+        raise UserError(f"no preset {name!r}. The presets are {', '.join(PRESETS)}.")
     return PRESETS[name]
 
 
 @dataclass(frozen=True)
 class Part:
-    """Parameters of a part: ``built`` from the stated shapes (None for what was never released), and as ``stated``."""
+    """Number of parameters of a part: ``built`` from the stated shape (None if it was never released), and
+    ``stated``."""
 
     name: str
     trained: bool
@@ -115,7 +116,7 @@ class Part:
 
 
 def parts(chosen: Preset) -> list[Part]:
-    """Every part, those that train built on the meta device."""
+    """All parts; the trained ones are built on the meta device."""
     with torch.device("meta"):
         resampler = PerceiverResampler(
             FEATURES,
@@ -137,9 +138,9 @@ def parts(chosen: Preset) -> list[Part]:
 
 
 def readings(chosen: Preset) -> Iterator[tuple[str, int]]:
-    """Parameters of all gated blocks by the width of their heads, since the paper states the number of heads alone.
+    """Parameters of all gated blocks for each possible head width; the paper states only the number of heads.
 
-    Heads may split the language model's width, be 96 wide as in the resampler, or 64 as in OpenFlamingo.
+    The heads may divide the language model's width, be 96 wide as in the resampler, or 64 wide as in OpenFlamingo.
     """
     widths = {"the width split among heads": chosen.width // chosen.heads, "96 a head": 96, "64 a head": 64}
     for name, head_width in widths.items():
@@ -147,7 +148,7 @@ def readings(chosen: Preset) -> Iterator[tuple[str, int]]:
 
 
 def nearest_reading(chosen: Preset) -> str:
-    """The reading whose count comes nearest to the stated one."""
+    """The head width whose count is nearest to the stated one."""
     return min(readings(chosen), key=lambda pair: abs(pair[1] - chosen.stated.gated))[0]
 
 

@@ -1,4 +1,4 @@
-"""Tensors that are computed once and kept on disk: features and regions of frozen towers, resampled waveforms."""
+"""A disk cache of tensors: features and regions of frozen towers, resampled waveforms."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from torch import Tensor
 
 
 class FeatureCache:
-    """Tensors by the content of the medium that they were computed from.
+    """Tensors by the content hash of the medium that they were computed from.
 
     Args:
-        folder: one for each tower and image size, or for each sampling rate.
+        folder: a folder for each tower and image size, or for each sampling rate.
     """
 
     def __init__(self, folder: Path):
@@ -26,12 +26,12 @@ class FeatureCache:
         return self._path(content_hash).is_file()
 
     def get(self, content_hash: str) -> Tensor | None:
-        """The features of a medium, or None where they are not known. A damaged file is removed."""
+        """The features of a medium, or None if they are not in the cache. A damaged file is deleted."""
         known = self.get_named(content_hash)
         return None if known is None else known["features"]
 
     def put(self, content_hash: str, features: Tensor) -> None:
-        """Keep the features of a medium; other processes see the whole file or none."""
+        """Store the features of a medium atomically."""
         self.put_named(content_hash, {"features": features})
 
     def get_named(self, content_hash: str) -> dict[str, Tensor] | None:

@@ -25,8 +25,10 @@ class LanguageTower:
 
     Attributes:
         name: the folder, packaged name or Hub id that it was opened by.
-        fingerprint: SHA-256 over its weights in float32, before any quantization.
-        quantized: whether its linear maps are kept in 8 bits.
+        fingerprint: SHA-256 of its weights in float32, before quantization.
+        lm: the language model.
+        tokenizer: its tokenizer.
+        quantized: whether its linear layers are kept in 8 bits.
     """
 
     name: str
@@ -37,10 +39,10 @@ class LanguageTower:
 
 
 def load_causal_lm(name: str) -> PreTrainedModel:
-    """Open a causal language model of a folder or a Hub id, in float32, without its tokenizer.
+    """Open a causal language model by folder or Hub id, in float32, without its tokenizer.
 
     Raises:
-        TowerError: it was found nowhere, or is no causal language model.
+        TowerError: it was not found, or is not a causal language model.
     """
     try:
         return _open(name)
@@ -51,10 +53,10 @@ def load_causal_lm(name: str) -> PreTrainedModel:
 
 
 def _open(folder: str) -> PreTrainedModel:
-    """The model of a folder or a Hub id, in float32 and in evaluation mode.
+    """The model in float32 and in evaluation mode.
 
     Raises:
-        TowerError: some of its weights are missing, which transformers would draw at random.
+        TowerError: some weights are missing; transformers would initialise them at random.
     """
     with quiet_transformers():
         lm, loading = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
@@ -66,12 +68,12 @@ def load_language_tower(name: str, dtype: torch.dtype = torch.float32, quantize:
     """Open a frozen causal language model by folder, packaged name or Hub id.
 
     Args:
-        name: a folder in transformers' convention, a packaged name or a Hub id.
-        dtype: number type of the arithmetic.
-        quantize: keep its linear maps in 8 bits, all but the head.
+        name: a folder in transformers' format, a packaged name or a Hub id.
+        dtype: number type of the computation.
+        quantize: keep its linear layers, except for the output layer, in 8 bits.
 
     Raises:
-        TowerError: it was found nowhere, or is no causal language model.
+        TowerError: it was not found, or is not a causal language model.
     """
     packaged = PACKAGED.get(name)
     folder = name
@@ -96,14 +98,14 @@ def load_language_tower(name: str, dtype: torch.dtype = torch.float32, quantize:
     if quantize:
         head = lm.get_output_embeddings()
         if not quantize_linears(lm, lambda linear: linear is head):
-            raise TowerError(f"language model {name!r}: has no linear maps to keep in 8 bits. Set quantize to false.")
+            raise TowerError(f"language model {name!r}: has no linear layers to quantize. Set quantize to false.")
     return LanguageTower(name, marks, FrozenCausalLM(lm), tokenizer, quantize)
 
 
 def _converted_gguf(weights: Path) -> Path:
-    """The model of a GGUF file as a folder of safetensors in the cache, converted by the first call.
+    """Convert the model of a GGUF file to a folder of safetensors in the cache, once.
 
-    Opening the GGUF takes about 25 s, the converted folder less than one.
+    Opening a GGUF takes about 25 s; opening the converted folder takes less than 1 s.
     """
     stamp = weights.stat()
     folder = cache_folder("towers") / f"{weights.stem}-{stamp.st_size}-{int(stamp.st_mtime)}"
@@ -113,7 +115,7 @@ def _converted_gguf(weights: Path) -> Path:
     with quiet_transformers():
         tokenizer = AutoTokenizer.from_pretrained(**source)
         quantized = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
-    # transformers cannot save a model that it read from GGUF, so its weights are moved into a new one.
+    # transformers cannot save a model that it read from GGUF, so the weights are copied to a new model.
     settings = {k: v for k, v in quantized.config.to_dict().items() if k != "quantization_config"}
     fresh: PreTrainedModel = AutoModelForCausalLM.from_config(AutoConfig.for_model(**settings), dtype=torch.float32)
     fresh.load_state_dict(quantized.state_dict())

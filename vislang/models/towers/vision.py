@@ -1,4 +1,4 @@
-"""Frozen image encoders: pixels in, a grid of features out; opened by folder, packaged name or Hub id."""
+"""Frozen image encoders: pixels in, a grid of features out."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from vislang.nn.linear import with_fast_linears
 from vislang.nn.quantized import quantize_linears
 
 UNUSED = re.compile(r"pooler|head|mask_token")
-"""Parts of image encoders that features do not depend on."""
+"""Parts of image encoders that the features do not depend on."""
 
 
 class VisionTower(nn.Module):
@@ -28,11 +28,11 @@ class VisionTower(nn.Module):
 
     Attributes:
         name: the folder, packaged name or Hub id that it was opened by.
-        fingerprint: SHA-256 over its weights.
+        fingerprint: SHA-256 of its weights.
         image_size: side of the square that images are resized to, in pixels.
         width: width of a feature.
-        classes: number of classes that :meth:`classify` distinguishes; 0 for a tower that has none.
-        quantized: whether its linear maps are kept in 8 bits.
+        classes: number of classes of :meth:`classify`; 0 without classes.
+        quantized: whether its linear layers are kept in 8 bits.
     """
 
     name: str
@@ -55,28 +55,28 @@ class VisionTower(nn.Module):
     def classify(
         self, features: Float[Tensor, "images positions features_width"]
     ) -> Float[Tensor, "images positions classes"]:
-        """The distribution over classes by the features of each position."""
+        """The class distribution of each position."""
         raise NotImplementedError
 
     def train(self, mode: bool = True) -> VisionTower:
-        """Stay in evaluation mode: a frozen tower's statistics do not move."""
+        """Stay in evaluation mode: the statistics of a frozen tower do not change."""
         del mode
         return super().train(False)
 
 
 @runtime_checkable
 class GivesVisionTower(Protocol):
-    """A saved model of vislang whose image encoder can serve other models as a frozen tower."""
+    """A saved model of vislang whose image encoder other models can use as a frozen tower."""
 
     def vision_tower(self, name: str, image_size: int | None = None) -> VisionTower:
         """The tower.
 
         Args:
             name: the folder that the model was opened from.
-            image_size: side of the images in pixels; None takes the model's own.
+            image_size: side of the images in pixels; None takes the model's.
 
         Raises:
-            TowerError: the model has no image encoder, or one for another size.
+            TowerError: the model has no image encoder, or one for another image size.
         """
         ...
 
@@ -84,12 +84,13 @@ class GivesVisionTower(Protocol):
 class EfficientNetLite0(VisionTower):
     """EfficientNet-Lite0 (Tan and Le 2019, without squeeze-and-excitation), trained on ImageNet.
 
-    Features are the last convolution's: 1,280 wide, one for each 32 x 32 pixels. Input is (pixel - 127) / 128.
+    Its features are the outputs of the last convolution: 1,280 wide, one for each 32 x 32 pixels. Input is (pixel -
+        127) / 128.
 
     Args:
         weights: path of the state dict.
         image_size: side of the input in pixels, a multiple of 32.
-        quantize: keep its last layer in 8 bits; all others are convolutions.
+        quantize: keep its last layer in 8 bits; the other layers are convolutions.
     """
 
     def __init__(self, weights: Path, image_size: int = 224, quantize: bool = False):
@@ -98,11 +99,11 @@ class EfficientNetLite0(VisionTower):
             from efficientnet_lite_pytorch import EfficientNet
         except ModuleNotFoundError:
             raise TowerError(
-                f"vision tower {EFFICIENTNET_LITE0!r}: its weights are here, its code is not. "
+                f"vision tower {EFFICIENTNET_LITE0!r}: the package with its code is missing. "
                 "Run: pip install 'vislang[demo]'"
             ) from None
         if image_size % 32 or image_size <= 0:
-            raise TowerError(f"image_size {image_size}: {EFFICIENTNET_LITE0} takes a multiple of 32.")
+            raise TowerError(f"image_size is {image_size}; for {EFFICIENTNET_LITE0} it must be a multiple of 32.")
         self.name = EFFICIENTNET_LITE0
         self.image_size = image_size
         self.width = 1280
@@ -135,7 +136,8 @@ class EfficientNetLite0(VisionTower):
     def classify(
         self, features: Float[Tensor, "images positions features_width"]
     ) -> Float[Tensor, "images positions classes"]:
-        """The distribution over ImageNet's classes: the last layer, trained on means, applied to each position."""
+        """The distribution over ImageNet's classes: the classifier, which was trained on means, applied to each
+        position."""
         return self.network._fc(features).softmax(dim=-1)
 
 
@@ -143,10 +145,13 @@ class TransformersVision(VisionTower):
     """Any image encoder of transformers that gives a grid of features: ViT, CLIP, SigLIP, DINOv2, ResNet, ...
 
     Args:
-        name: of the tower.
-        folder: a folder in transformers' convention, or a Hub id.
-        image_size: side of the input in pixels; None takes the model's own.
-        quantize: keep its linear maps in 8 bits.
+        name: name of the tower.
+        folder: a folder in transformers' format, or a Hub id.
+        image_size: side of the input in pixels; None takes the model's default.
+        quantize: keep its linear layers in 8 bits.
+
+    Raises:
+        TowerError: weights are missing, or it reads no images of this size.
     """
 
     def __init__(self, name: str, folder: str, image_size: int | None = None, quantize: bool = False):
@@ -154,10 +159,10 @@ class TransformersVision(VisionTower):
         with quiet_transformers():
             model, loading = AutoModel.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
             self.processor = AutoImageProcessor.from_pretrained(folder, backend="pil")
-        # Contrastive models come as a pair, of which the image encoder is used.
+        # Of contrastive models such as CLIP, the image encoder is used.
         self.network = getattr(model, "vision_model", model)
         self.name = name
-        # Weights that the folder lacks were drawn at random. Features do not depend on poolers, heads and mask tokens.
+        # transformers initialises missing weights at random. Features do not depend on poolers, heads and mask tokens.
         image_side = set(self.network.state_dict(prefix="" if self.network is model else "vision_model."))
         check_complete(
             f"vision tower {name!r}",
@@ -173,7 +178,13 @@ class TransformersVision(VisionTower):
         self.image_size = image_size or self.network.config.image_size
         self.requires_grad_(False).eval()
         side = self.image_size
-        self.width = self(torch.zeros(1, 3, side, side)).shape[-1]
+        try:
+            self.width = self(torch.zeros(1, 3, side, side)).shape[-1]
+        except (RuntimeError, ValueError) as error:
+            raise TowerError(
+                f"image_size {side}: vision tower {name!r} reads no such images ({' '.join(str(error).split())}). "
+                "Leave image_size out to take the tower's own."
+            ) from error
 
     def preprocess(self, image: Pillow.Image) -> Float[Tensor, "channels height width"]:
         """Resize the whole image to a square, without cropping, and normalise it as in the model's training."""
@@ -201,12 +212,13 @@ def load_vision_tower(name: str, image_size: int | None = None, quantize: bool =
     """Open a frozen image encoder by folder, packaged name or Hub id.
 
     Args:
-        name: a folder in transformers' convention, that of a trained dual encoder, ``efficientnet-lite0``, or a Hub id.
-        image_size: side of the square that images are resized to; None takes the tower's own.
-        quantize: keep its linear maps in 8 bits; convolutions stay as they are.
+        name: a folder in transformers' format, the folder of a trained dual encoder, ``efficientnet-lite0``, or a Hub
+            id.
+        image_size: side of the square that images are resized to, in pixels; None takes the tower's default.
+        quantize: keep its linear layers in 8 bits; convolutions are not quantized.
 
     Raises:
-        TowerError: it was found nowhere, or is no image encoder.
+        TowerError: it was not found, or is not an image encoder.
     """
     if name == EFFICIENTNET_LITE0:
         weights = PACKAGED[name].find()
@@ -214,11 +226,11 @@ def load_vision_tower(name: str, image_size: int | None = None, quantize: bool =
             raise TowerError(f"vision tower {name!r}: not installed. Run: {PACKAGED[name].install}")
         return EfficientNetLite0(weights, image_size or 224, quantize)
     if is_saved_model(name):
-        # Such a model is small and is not quantized.
+        # Saved models of vislang are small and are not quantized.
         model = load(name)
         if not isinstance(model, GivesVisionTower):
             raise TowerError(
-                f"vision tower {name!r}: is a {type(model).__name__}, which has no image encoder for other models."
+                f"vision tower {name!r}: a {type(model).__name__} has no image encoder that other models can use."
             )
         return model.vision_tower(name, image_size)
     try:

@@ -1,0 +1,163 @@
+"""The batches of each step: drawn whole by (seed, step), then divided among processes and micro-batches.
+
+What a step sees therefore does not depend on how many processes there are, nor on how many workers prepare the batches,
+and nothing of the order has to be saved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from vislang.data.order import Shuffled
+from vislang.errors import UserError
+from vislang.example import Example
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Examples to learn from, beside other streams or alone.
+
+    Attributes:
+        name: what to call it in logs, where there are several.
+        examples: what it holds.
+        weight: of its loss in the sum that a step minimises.
+        batch_size: examples a step, of all processes together.
+        watched: the name of the evaluated figure that shows how well it is learned, the higher the better; empty where
+            there is none.
+    """
+
+    name: str
+    examples: Sequence[Example]
+    weight: float
+    batch_size: int
+    watched: str = ""
+
+
+@dataclass(frozen=True)
+class Part:
+    """The part of a stream's batch that one process computes at a time.
+
+    Attributes:
+        batch: what the model reads.
+        examples: how many examples of the batch are in it; 0 for a stand-in, which keeps a process in step with the
+            others where it has no example of its own. It counts for nothing.
+        counts: see :meth:`~vislang.capabilities.Trainable.loss_counts`.
+    """
+
+    batch: Any
+    examples: int
+    counts: Mapping[str, int | None]
+
+
+def slices(size: int, parts: int) -> list[range]:
+    """``size`` items in so many neighbouring parts, whose sizes differ by one at most.
+
+    >>> slices(5, 2)
+    [range(0, 2), range(2, 5)]
+    """
+    return [range(size * part // parts, size * (part + 1) // parts) for part in range(parts)]
+
+
+def shares(size: int, rank: int, count: int, accumulate: int) -> list[range]:
+    """The examples of a batch that a process takes, micro-batch by micro-batch: as many of these in every process.
+
+    Args:
+        size: examples in the whole batch.
+        rank: of the process.
+        count: of processes.
+        accumulate: micro-batches of a process, fewer where there are not as many examples.
+    """
+    own = slices(size, count)[rank]
+    most = -(-size // count)
+    return [range(own.start + s.start, own.start + s.stop) for s in slices(len(own), min(accumulate, most))]
+
+
+class Steps(Dataset):
+    """One process's part of the batches of each step: a pure function of the seed and of the step.
+
+    An item is a list with an entry for each stream: its micro-batches, each with the number of its examples; None for a
+    stream whose turn it is not. Or it is the error that a record of it raised.
+
+    Args:
+        collate: of the model.
+        streams: what to learn from.
+        seed: of the order and of all that is drawn.
+        in_turn: whether streams take turns.
+        rank, count: which of how many processes.
+        accumulate: micro-batches of a step.
+    """
+
+    def __init__(
+        self,
+        collate: Callable[..., Any],
+        streams: Sequence[Stream],
+        seed: int,
+        in_turn: bool = False,
+        rank: int = 0,
+        count: int = 1,
+        accumulate: int = 1,
+    ):
+        self.collate = collate
+        self.streams = streams
+        self.seed = seed
+        self.in_turn = in_turn
+        self.rank, self.count, self.accumulate = rank, count, accumulate
+        self.orders = [Shuffled(len(stream.examples), seed) for stream in streams]
+
+    def __getitem__(self, step: int) -> list[list[tuple[Any, int]] | None] | UserError:
+        try:
+            return [self._parts(step, number) for number in range(len(self.streams))]
+        except UserError as error:
+            # Raised in another process it would come with that one's traceback in its message.
+            return error
+
+    def drawn(self, step: int, number: int) -> list[int]:
+        """The examples of a stream's whole batch, by index; none where it is not the stream's turn."""
+        if self.in_turn and step % len(self.streams) != number:
+            return []
+        size = self.streams[number].batch_size
+        first = (step // len(self.streams) if self.in_turn else step) * size
+        return [self.orders[number][position] for position in range(first, first + size)]
+
+    def _parts(self, step: int, number: int) -> list[tuple[Any, int]] | None:
+        drawn, examples = self.drawn(step, number), self.streams[number].examples
+        if not drawn:
+            return None
+        seed = (self.seed * 1_000_003 + step) * len(self.streams) + number
+        parts = []
+        for share in shares(len(drawn), self.rank, self.count, self.accumulate):
+            chosen = share or range(1)
+            batch = self.collate([examples[drawn[n]] for n in chosen], seed, chosen.start)
+            parts.append((batch, len(share)))
+        return parts
+
+
+def batches(steps: Steps, first: int, end: int, workers: int) -> Iterator[list[list[tuple[Any, int]] | None]]:
+    """The batches from one step to another, in their order.
+
+    Raises:
+        UserError: a record cannot be used.
+    """
+    loader = DataLoader(
+        steps,
+        batch_size=None,
+        sampler=range(first, end),
+        collate_fn=_as_it_is,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        # The loader draws a number when it starts; drawn from torch's own generator, a resumed run would differ.
+        generator=torch.Generator(),
+    )
+    for parts in loader:
+        if isinstance(parts, UserError):
+            raise parts
+        yield parts
+
+
+def _as_it_is(parts: Any) -> Any:
+    return parts
