@@ -115,7 +115,15 @@ class Trainable(Protocol):
 
 
 class ModelRecipe(ABC):
-    """The settings of a model in a recipe: a dataclass that can build the model."""
+    """The settings of a model in a recipe: a dataclass that can build the model.
+
+    Attributes:
+        needs_targets: whether the model learns from targets. If not, it is given only the media of each record, or the
+            text of a record without media.
+    """
+
+    # It has no annotation, so it is not a setting of the dataclasses below.
+    needs_targets = True
 
     @abstractmethod
     def build(self, device: torch.device | str = "cpu") -> Any:
@@ -273,9 +281,9 @@ class Decides(Protocol):
         """
         ...
 
-    def why_undecided(self, kind: str, labels: Sequence[str] = ()) -> str | None:
-        """Why no head predicts this kind of target with these labels, as a predicate ("has no head for ..."); None if
-        one does."""
+    def why_undecided(self, kind: str, labels: Sequence[str] = (), images: int = 1) -> str | None:
+        """Why no head predicts this kind of target with these labels from so many images together, as a predicate
+        ("has no head for ..."); None if one does."""
         ...
 
     def decide(

@@ -19,7 +19,7 @@ import torch
 
 from vislang.console import TrainingMonitor, console, messages, reporting
 from vislang.errors import UserError
-from vislang.evaluate.evaluation import Evaluation, way_of
+from vislang.evaluate.evaluation import Evaluation
 from vislang.metrics.figure import SCHEMA, figures_as_json
 from vislang.nn.device import to_device
 from vislang.recipe import Recipe, recipe_of
@@ -38,6 +38,7 @@ from vislang.runs.scores import (
     ScoredTask,
     final_scores,
     held_out,
+    must_answer,
     named_tasks,
     read_scores,
     stream_tasks,
@@ -167,7 +168,7 @@ def _run(
     with processes.first_of_machine_first(), reporting("encoding media") as progress:
         model.prepare([*examples, *(example.without_target() for example in evaluated)], progress)
     # A resumed run is fitted as well: what its checkpoint holds then replaces what was found here.
-    _fit(found, recipe)
+    _fit(found)
     write_record(parameters=_what_trains(model, recipe))
     prepared = time.perf_counter()
     several = len(streams) > 1
@@ -280,16 +281,14 @@ def _prepared(recipe: Recipe, processes: Processes) -> Prepared:
     return Prepared(model, streams, stream_tasks(model, streams) if named is None else named, bad_records)
 
 
-def _fit(found: Prepared, recipe: Recipe) -> None:
+def _fit(found: Prepared) -> None:
     """Fit the model to its training examples. Only then is it known which tasks it can answer.
 
     Raises:
         UserError: it cannot answer a task that the recipe names under ``evaluate``.
     """
     found.model.fit([example for stream in found.streams for example in stream.train])
-    if recipe.evaluate is not None:
-        for scored in found.tasks:
-            way_of(found.model, scored.task)
+    must_answer(found.model, found.tasks)
 
 
 def _named(device: torch.device, processes: Processes) -> str:
@@ -378,7 +377,7 @@ def _must_be_same_run(folder: Path, earlier: dict[str, Any], recipe: Recipe, val
 
 def _try_one_step(found: Prepared, recipe: Recipe) -> None:
     model, streams = found.model, found.streams
-    _fit(found, recipe)
+    _fit(found)
     # Heads may have been made for what was found.
     model.to(model.device)
     _what_trains(model, recipe)
