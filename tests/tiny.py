@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import PIL.Image
 import torch
 import transformers
+from PIL import ImageDraw
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast, ViTConfig, ViTModel
 
@@ -16,7 +18,7 @@ from vislang.models.flamingo.bridge import Bridge
 from vislang.models.flamingo.collate import IGNORED, Batch, CollateConfig
 from vislang.models.flamingo.config import FlamingoConfig
 from vislang.models.flamingo.model import Flamingo, FlamingoRecipe
-from vislang.models.towers.causal_lm import FrozenCausalLM
+from vislang.models.towers.causal_lm import CausalLM
 
 TYPES = 96
 WORDS = "Question: what color? Answer: red blue Caption: a shape is it the of image of a cat and dog . ? yes no"
@@ -76,7 +78,7 @@ def bridge(lm: PreTrainedModel, opened: bool = False, **config) -> Bridge:
     torch.manual_seed(8)
     settings = {**BRIDGE, "gated_layers": [1, 3], "resampler_depth": 2, **config}
     embedding = lm.get_input_embeddings().weight
-    built = Bridge(FlamingoConfig(**settings), FrozenCausalLM(lm), 20, embedding[5].detach())
+    built = Bridge(FlamingoConfig(**settings), CausalLM(lm), 20, embedding[5].detach())
     if opened:
         with torch.no_grad():
             for block in built.gated_blocks.values():
@@ -172,6 +174,13 @@ def flamingo(towers, collate: CollateConfig | None = None, **bridge) -> Flamingo
             block.feed_forward_gate.fill_(1.0)
             block.scale = 1.0
     return built.eval()
+
+
+def write_picture(path: Path, number: int) -> None:
+    """A picture of 32 px with a rectangle, whose place and colour follow from the number."""
+    picture = PIL.Image.new("RGB", (32, 32), "white")
+    ImageDraw.Draw(picture).rectangle([number, 4, number + 12, 24], fill=("red", "blue")[number % 2])
+    picture.save(path)
 
 
 def write_recipe(path: Path, language: str, vision: str, **train) -> Path:

@@ -1,5 +1,7 @@
 """The loop on a small model: resumed bit for bit, extended, started again; steps that go wrong; the best checkpoint."""
 
+from dataclasses import dataclass
+
 import pytest
 import torch
 
@@ -87,6 +89,19 @@ def test_a_group_that_the_model_does_not_have_is_named():
         Optimizer(Line(), TrainConfig(lr_scale={"gates": 2.0}))
 
 
+@dataclass(frozen=True)
+class Spoilt:
+    """Batches of the line, of which those of some steps have no number."""
+
+    steps: frozenset[int]
+
+    def __call__(self, examples, seed=0, first=0):
+        batch = collate(examples, seed, first)
+        if seed % 1_000_003 in self.steps:
+            batch.x[0] = torch.nan
+        return batch
+
+
 def spoilt(*steps: int) -> Line:
     """A line; the batches of some steps have a value that is not a number."""
 
@@ -97,7 +112,7 @@ def spoilt(*steps: int) -> Line:
         return batch
 
     model = Line()
-    model.collate = spoiling
+    model.collate = Spoilt(frozenset(steps))
     return model
 
 
@@ -172,13 +187,13 @@ def test_the_checkpoint_of_the_best_evaluation_stays(tmp_path):
 
 
 def test_a_batch_is_divided_after_it_is_drawn():
-    """The examples of every step, and what is drawn for each, are the same in 1, 2, 3 and 12 processes."""
+    """The examples of every step, and what is drawn for each, are the same in 1, 2, 3, 4 and 12 processes."""
     stream = Stream("numbers", EXAMPLES, 1.0, 5)
     for step in range(4):
         (whole,) = Steps(collate, [stream], seed=3)[step].parts
         ((batch, count),) = whole
         assert count == 5
-        for processes, accumulate in ((2, 1), (3, 2), (12, 1)):
+        for processes, accumulate in ((2, 1), (3, 2), (4, 1), (12, 1)):
             names, x = [], []
             for rank in range(processes):
                 (parts,) = Steps(collate, [stream], 3, rank=rank, count=processes, accumulate=accumulate)[step].parts

@@ -112,10 +112,10 @@ class Show:
 
 @dataclass(frozen=True)
 class Check:
-    """List every bad record of a source.
+    """List every bad record of a data source, such as a JSON Lines file.
 
     Attributes:
-        source: any source: a file, a pattern, an address, a folder
+        source: any data source; for a split of a benchmark, BENCHMARK:FOLDER:SPLIT
         json: print one JSON object
     """
 
@@ -132,14 +132,18 @@ class Check:
             if files := record_files(self.source, progress=report):
                 good = sum(1 for file in files for _ in checked(file, problems, report))
             else:
-                good = len(load_source(self.source, problems=problems, progress=report))
+                examples = load_source(self.source, problems=problems, progress=report)
+                # Reading a benchmark does not open its images; other sources were checked when they were read.
+                missing = [example for example in examples if not all(medium.is_there for medium in example.media)]
+                problems += map(_without_medium, missing)
+                good = len(examples) - len(missing)
         if self.json:
             bad = [vars(problem) for problem in problems]
-            print(json.dumps({"schema": SCHEMA, "file": self.source, "good": good, "bad": bad}))
+            print(json.dumps({"schema": SCHEMA, "source": self.source, "good": good, "bad": bad}))
         else:
             for problem in problems:
                 print(problem)
-            print(f"{self.source}: {good} good records, {len(problems)} bad")
+            print(f"{self.source}: {good:,} good records, {len(problems):,} bad")
         return 1 if problems else 0
 
 
@@ -172,6 +176,13 @@ class Fetch:
             raise DataError(f"no data set {self.name!r}. The data sets are {', '.join(DATA_SETS)}.")
         fetch(DATA_SETS[self.name], self.any_version, lambda line: console.print(line, markup=False))
         return 0
+
+
+def _without_medium(example: Example) -> Problem:
+    """The problem of an example of which a medium is missing."""
+    name = next(medium.name for medium in example.media if not medium.is_there)
+    message = f"{name}: no such file (only models with region files do without it)."
+    return Problem(example.name, 0, message, "missing media")
 
 
 def _print(example: Example) -> None:

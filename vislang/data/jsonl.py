@@ -124,6 +124,16 @@ def read_jsonl(
     return read_all(own_records(str(path), targets), problems, progress, max_pixels)
 
 
+def lines_of(path: Path) -> Iterator[tuple[int, bytes]]:
+    """The lines of a JSON Lines file that are not blank, with their numbers from 1.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    for number, line, _, _ in own_records(str(path)).scan():
+        yield number, line
+
+
 def parse_record(line: bytes, forms: str = FORMS) -> dict[str, Any]:
     """The JSON object on a line.
 

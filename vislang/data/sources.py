@@ -18,15 +18,15 @@ from vislang.data.index import IndexedFile
 from vislang.data.indexed import INDEX_ABOVE, Indexed
 from vislang.data.jsonl import own_records
 from vislang.data.parquet import own_rows
-from vislang.data.problems import DataError, Problem, RecordError, must_be_good
+from vislang.data.problems import DataError, NoSuchSource, Problem, RecordError, must_be_good
 from vislang.data.prose import PROSE
 from vislang.data.record_file import RecordFile, read_all
 from vislang.data.remote import RemoteFile, ending_of, is_address, local_copy, matching_addresses
 from vislang.data.sets import easy_vqa, emoji, emoji_groups, english, films, klettres, openclipart, scenes, stamps
 from vislang.data.tars import TarOfPairs
 from vislang.data.web_pages import html_pages, mmc4, obelics
-from vislang.document import Document, Image
-from vislang.example import Example, Text
+from vislang.document import Document
+from vislang.example import Example
 
 
 @dataclass(frozen=True)
@@ -182,14 +182,16 @@ def load_source(
 
     Args:
         spec: one of :data:`FORMS`. A set or a benchmark may name its split after a colon: ``easy-vqa:test``.
-        split: of a source with splits that names none; without one, ``train``.
+        split: of a source with splits that names none; without one, the one to train on, or, of a benchmark without
+            one, the one to evaluate.
         problems: bad records are added to it, and left out; without it they are an error.
         progress: called with (records or files done, of how many).
         targets: False takes what can be read without its target, as for pretraining without labels: the media of each
             record, or its text where it has none.
 
     Raises:
-        DataError: there is no such source or split, nothing usable is in it, or it has bad records.
+        NoSuchSource: ``spec`` is none.
+        DataError: there is no such split, nothing usable is in it, or it has bad records.
     """
     found: list[Problem] = []
     examples = _read(spec, split, found, progress, targets)
@@ -205,35 +207,37 @@ def open_source(
     split: str | None = None,
     problems: list[Problem] | None = None,
     progress: Progress | None = None,
+    targets: bool = True,
     index_above: int = INDEX_ABOVE,
     indexed: bool | None = None,
 ) -> Sequence[Example]:
-    """The examples of a source for training: a list as :func:`load_source` gives it, or, of long files, Indexed.
+    """The examples of a source for training: Indexed for long files, otherwise a list as of :func:`load_source`.
 
-    The bad records of indexed files are left out; :attr:`~vislang.data.index.IndexedFile.faults` counts them.
+    The bad records of indexed files are skipped; :attr:`~vislang.data.index.IndexedFile.faults` counts them.
 
     Args:
-        spec, split, problems, progress: see :func:`load_source`.
-        index_above: a source with more records than this, in all its files, is indexed.
-        indexed: whether they are, whatever their size; None decides by ``index_above``.
+        spec, split, problems, progress, targets: see :func:`load_source`.
+        index_above: a source is indexed if its files have more records than this in all.
+        indexed: whether to index the source; None decides by ``index_above``.
 
     Raises:
         DataError: see :func:`load_source`.
     """
     if split in (None, "train") and indexed is not False:
-        files = record_files(spec, progress=progress)
+        files = record_files(spec, targets, progress)
         if files and (indexed or sum(file.count() for file in files) > index_above):
-            return Indexed([IndexedFile(file, progress) for file in files])
-    return load_source(spec, split, problems, progress)
+            found = Indexed([IndexedFile(file, progress) for file in files])
+            return found if targets else found.map(_unlabelled)
+    return load_source(spec, split, problems, progress, targets)
 
 
 def record_files(spec: str, targets: bool = True, progress: Progress | None = None) -> list[RecordFile]:
-    """The files of records that a source consists of; empty where it is of another form. Addresses are downloaded.
+    """The files of records of a source; empty if it is not made of such files. Addresses are downloaded.
 
     Args:
         spec: the source.
-        targets: whether a record without a target is a bad one.
-        progress: called with (bytes downloaded, of how many).
+        targets: whether a record without a target is bad.
+        progress: called with (bytes downloaded, bytes in all).
 
     Raises:
         DataError: an address does not exist, or nothing matches a pattern.
@@ -241,7 +245,13 @@ def record_files(spec: str, targets: bool = True, progress: Progress | None = No
     """
     kind, colon, rest = spec.partition(":")
     if kind in PAIRS and colon:
-        return [_only_pairs(file, spec) for file in record_files(rest, True, progress)]
+        from vislang.tasks.retrieval import must_be_captions, must_be_pairs
+
+        files = record_files(rest, True, progress)
+        for file in files:
+            file.condition = OneByOne(must_be_captions if kind == "captions" else must_be_pairs)
+            file.reader = f"{kind}: {file.reader}"
+        return files
     make: Callable[..., RecordFile] | None
     if kind in PAGES and colon:
         make, spec = PAGES[kind], rest
@@ -255,7 +265,7 @@ def record_files(spec: str, targets: bool = True, progress: Progress | None = No
 
 
 def _maker(ending: str, targets: bool) -> Callable[..., RecordFile] | None:
-    """What makes a file of records of an origin and a path, by the ending of its name; None where that is no such."""
+    """The class of a file of records by its extension; None for other files."""
     if ending in RECORDS:
         return partial(own_records, targets=targets)
     if ending == PARQUET:
@@ -273,10 +283,22 @@ def _downloaded(address: str, progress: Progress | None) -> Path:
         raise DataError(f"{address}: no such file.") from None
 
 
-def _only_pairs(file: RecordFile, spec: str) -> RecordFile:
-    """The same file; what is no pair in it is a bad record."""
-    file.condition, file.reader = partial(_must_be_pair, spec=spec), f"pairs of {file.reader}"
-    return file
+@dataclass(frozen=True)
+class OneByOne:
+    """A check of a list of examples as the condition of a file's records."""
+
+    check: Callable[[Sequence[Example]], None]
+
+    def __call__(self, example: Example) -> None:
+        """Check an example.
+
+        Raises:
+            RecordError: it does not pass.
+        """
+        try:
+            self.check([example])
+        except DataError as error:
+            raise RecordError(str(error).removeprefix(f"{example.name}: ")) from None
 
 
 def splits_of(spec: str) -> tuple[str, ...]:
@@ -306,23 +328,26 @@ def _read(
     kind, colon, rest = spec.partition(":")
     if spec in SOURCES or (kind in SOURCES and colon and SOURCES[kind].splits):
         return _packaged(kind, rest or split)
+    folder, _, own = rest.partition(":")
+    if kind in PAIRS and colon:
+        from vislang.tasks.retrieval import karpathy, must_be_captions, must_be_pairs
+
+        if Path(folder).is_dir():
+            return karpathy(Path(folder), own or split)
+        pairs = _read(rest, split, problems, progress, targets=True)
+        (must_be_captions if kind == "captions" else must_be_pairs)(pairs)
+        return pairs
     if files := record_files(spec, targets, progress):
         _must_want_all(spec, split)
         return [example for file in files for example in read_all(file, problems, progress)]
-    folder, _, own = rest.partition(":")
-    if kind in PAIRS and colon:
-        if Path(folder).is_dir():
-            from vislang.tasks.retrieval import karpathy
-
-            return karpathy(Path(folder), own or split or "train")
-        return _pairs(_read(rest, split, problems, progress, targets=True), spec)
     if kind == "pages" and colon:
         _must_want_all(spec, split)
         if not Path(rest).is_dir():
             raise DataError(f"{spec}: no such folder.")
         return html_pages(Path(rest), problems, progress)
     if colon and kind in (benchmarks := _benchmarks()):
-        return benchmarks[kind](Path(folder)).examples(own or split or "train", problems, progress)
+        task = benchmarks[kind](Path(folder))
+        return task.examples(own or split or task.support_split or task.default_split, problems, progress)
     _must_want_all(spec, split)
     path = Path(spec)
     if path.is_dir():
@@ -333,7 +358,7 @@ def _read(
     if ending in (*MEDIA, *PROSE) and path.exists():
         return read_files([path], problems, progress)
     there = "a file of no known kind" if path.exists() or is_address(spec) else "no such source"
-    raise DataError(f"{spec}: {there}. A source is {FORMS}.")
+    raise NoSuchSource(f"{spec}: {there}. A source is {FORMS}.")
 
 
 def _packaged(name: str, split: str | None) -> list[Example]:
@@ -346,22 +371,6 @@ def _packaged(name: str, split: str | None) -> list[Example]:
     if source.data_set is not None and not source.data_set.is_here:
         fetch(source.data_set)
     return source.read(split)
-
-
-def _pairs(examples: list[Example], spec: str) -> list[Example]:
-    for example in examples:
-        try:
-            _must_be_pair(example, spec)
-        except RecordError as error:
-            raise DataError(f"{example.name}: {error}") from None
-    return examples
-
-
-def _must_be_pair(example: Example, spec: str) -> None:
-    media = [type(part) for part in example.prompt.parts]
-    if media != [Image] or not isinstance(example.target, Text):
-        wanted = '{"image": path, "text": caption}'
-        raise RecordError(f"not a pair of an image and a text. Records of {spec} are {wanted}.")
 
 
 def _must_want_all(spec: str, split: str | None) -> None:

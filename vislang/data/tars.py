@@ -9,14 +9,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vislang.capabilities import Progress
+from vislang.data.files import MEDIA
 from vislang.data.problems import DataError, Problem, RecordError, must_be_file
 from vislang.data.ranges import read_range
 from vislang.data.record_file import Raw, RecordFile, read_all
 from vislang.document import Document, Image, Slice, Video
 from vislang.example import Example, Text
-
-IMAGES = ("jpg", "jpeg", "png", "webp", "gif", "bmp")
-VIDEOS = ("mp4", "webm", "mkv", "avi", "mov")
 
 
 class Member(NamedTuple):
@@ -83,13 +81,14 @@ class TarOfPairs(RecordFile):
     def made(self, number: int, content: TarRecord) -> Example:
         """See :class:`RecordFile`."""
         members = content.members
-        media = [ending for ending in members if ending.rpartition(".")[2] in (*IMAGES, *VIDEOS)]
+        kinds = {ending: MEDIA.get(f".{ending.rpartition('.')[2]}") for ending in members}
+        media = [ending for ending, kind in kinds.items() if kind in (Image, Video)]
         # 1.jpg comes before 1.mask.png, which belongs to it.
         media = [ending for ending in media if "." not in ending] or media
         if len(media) != 1:
             found = ", ".join(sorted(media or members))
             raise RecordError(f"{'several images or videos' if media else 'no image or video'} in it: {found}.")
-        kind = Image if media[0].rpartition(".")[2] in IMAGES else Video
+        kind = Video if kinds[media[0]] is Video else Image
         name = f"{self.origin}: {content.key}"
         prompt = Document([kind(self._slice(members[media[0]]))], name=name)
         return Example(name, prompt, Text((" ".join(self._caption(members).split()),)))

@@ -9,8 +9,9 @@ import importlib.util
 import json
 import time
 import warnings
+from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,23 +25,40 @@ from vislang.evaluate.evaluation import Evaluation
 from vislang.example import Example
 from vislang.metrics.figure import SCHEMA, figures_as_json
 from vislang.nn.device import to_device
-from vislang.recipe import Recipe, recipe_of, with_current_names
-from vislang.runs.folder import environment, fresh_folder, locked, must_be_free, read_json, write_json
+from vislang.recipe import Recipe, recipe_of
+from vislang.runs.folder import (
+    RUN,
+    environment,
+    fresh_folder,
+    locked,
+    must_be_free,
+    read_json,
+    recorded,
+    write_json,
+)
+from vislang.runs.record import read_record
 from vislang.runs.scores import (
     ScoredTask,
     final_scores,
     held_out,
+    must_answer,
+    named_tasks,
     read_scores,
-    scored_tasks,
+    stream_tasks,
     watched_figures,
     watched_metric,
 )
 from vislang.runs.streams import StreamData, StreamsRead, counts, read_streams
+from vislang.runs.trackers import Trackers, must_have_trackers, trackers_of
 from vislang.train.batches import Stream
+from vislang.train.budget import Budget
 from vislang.train.checkpoint import CheckpointError
 from vislang.train.device import device_of
+from vislang.train.freezing import freeze, trained_and_frozen
 from vislang.train.loop import Outcome, train
 from vislang.train.memory import keep_freed_memory
+from vislang.train.monitor import Monitors
+from vislang.train.optimizer import Optimizer
 from vislang.train.processes import Processes, joined
 from vislang.train.state import changed_settings
 
@@ -91,6 +109,7 @@ def run_recipe(
     folder: Path,
     resume: bool = False,
     dry_run: bool = False,
+    track: Sequence[str] | None = None,
 ) -> Run | None:
     """Train as a recipe says, score the result, write it all into a folder.
 
@@ -102,6 +121,7 @@ def run_recipe(
         folder: of the run.
         resume: continue the run in ``folder``.
         dry_run: build model and data, take one step's losses, write nothing.
+        track: experiment trackers (:mod:`vislang.runs.trackers`); None takes those that a resumed run had.
 
     Returns:
         The run, or None where it was dry or interrupted.
@@ -114,19 +134,26 @@ def run_recipe(
         if not processes.is_first:
             console.quiet = messages.quiet = True
             warnings.simplefilter("ignore")
+        earlier: dict[str, Any] = {}
         if resume:
-            _must_be_same_run(folder, recipe, values)
-        elif not dry_run:
+            earlier = processes.from_first(lambda: recorded(folder))
+            recipe, values = _with_chosen_steps(recipe, values, earlier)
+            _must_be_same_run(folder, earlier, recipe, values)
+            track = trackers_of(folder) if track is None else track
+        if not dry_run:
             processes.from_first(lambda: must_be_free(folder))
+        must_have_trackers(track or [])
         # Whatever is wrong with the recipe shows before a folder is made or moved.
-        prepared = _prepared(recipe, processes, _indexed(folder) if resume else None)
+        prepared = _prepared(recipe, processes, _indexed(earlier) if resume else None)
         if dry_run:
             _try_one_step(prepared, recipe)
             return None
         if not resume and (moved := processes.from_first(lambda: fresh_folder(folder))) is not None:
             console.print(f"the earlier run in {folder} was moved to {moved}", markup=False)
         with locked(folder) if processes.is_first else nullcontext():
-            return _run(recipe, values, folder, prepared, started, resume, processes)
+            time_budget = earlier.get("time_budget")
+            with Trackers((track or []) if processes.is_first else [], folder, values, resume) as trackers:
+                return _run(recipe, values, folder, prepared, started, resume, processes, time_budget, trackers)
 
 
 def _run(
@@ -137,16 +164,27 @@ def _run(
     started: float,
     resume: bool,
     processes: Processes,
+    time_budget: dict[str, Any] | None,
+    trackers: Trackers,
 ) -> Run | None:
     model, streams, tasks, bad_records = found.model, found.streams, found.tasks, found.data.bad_records
-    if processes.is_first:
-        where = {"device": str(model.device), "processes": processes.count}
-        data = {"bad_records": bad_records.count, "indexed": found.data.indexed}
-        write_json(folder / "run.json", {"schema": SCHEMA, "recipe": values, **environment(), **where, **data})
+    where = {"device": str(model.device), "processes": processes.count}
+    record = {"schema": SCHEMA, "recipe": values, **environment(), **where}
+    record |= {"bad_records": bad_records.count, "indexed": found.data.indexed}
+    if time_budget is not None:
+        record["time_budget"] = time_budget
+
+    def write_record(**more: Any) -> None:
+        record.update(more)
+        if processes.is_first:
+            write_json(folder / RUN, record)
+
+    write_record()
     with processes.first_of_machine_first(), reporting("encoding media") as progress:
         model.prepare(found.to_prepare(), progress)
     # A resumed run is fitted as well: what its checkpoint holds then replaces what was found here.
-    model.fit(found.to_fit())
+    _fit(found)
+    write_record(parameters=_what_trains(model, recipe))
     prepared = time.perf_counter()
     several = len(streams) > 1
     trained = [
@@ -160,15 +198,25 @@ def _run(
         for stream in streams
     ]
     with TrainingMonitor(recipe.train.steps, recipe.train.log_every) as monitor:
+
+        def budgeted(budget: Budget) -> None:
+            write_record(time_budget=asdict(budget))
+            console.print(
+                f"{budget.steps:,} steps of {budget.seconds_per_step:.3g} s fit into {budget.minutes:g} minutes "
+                f"({budget.tried} were tried)"
+            )
+            monitor.expect(budget.steps)
+
         outcome = train(
             model,
             trained,
             recipe.train,
             folder,
-            monitor,
+            Monitors(monitor, trackers),
             lambda: watched_figures(model, streams, recipe.train.batch_size),
             resume,
             bad_records,
+            budgeted,
         )
     if bad := read_kinds(folder):
         console.print(f"{in_words(bad)}; {folder / FILE} lists them", markup=False)
@@ -192,7 +240,7 @@ def _run(
         }
         write_json(folder / "metrics.json", metrics)
         console.print(f"the model is in {folder / 'model'}")
-        draw_report(Run(model, streams, metrics, evaluations), folder)
+        draw_report(Run(model, streams, metrics, evaluations), folder, folder / "report.html")
         return metrics
 
     return Run(model, streams, processes.from_first(score), evaluations)
@@ -204,26 +252,28 @@ def reopened(folder: Path) -> Run:
     Raises:
         UserError: it did not come to its end, or its data are no longer there.
     """
-    for needed in ("run.json", "metrics.json", "metrics.jsonl", "model/config.json"):
+    for needed in (RUN, "metrics.json", "metrics.jsonl", "model/config.json"):
         if not (folder / needed).is_file():
             raise UserError(f"{folder}: no {needed} in it; give the folder of a run that came to its end.")
-    recipe, _ = recipe_of(read_json(folder / "run.json")["recipe"], name=str(folder / "run.json"))
-    streams = read_streams(recipe, _indexed(folder)).streams
+    recipe, _ = recipe_of(recorded(folder)["recipe"], name=str(folder / RUN))
+    streams = read_streams(recipe, _indexed(recorded(folder))).streams
     model = recipe.model.open(folder / "model")
-    evaluations = read_scores(scored_tasks(model, recipe, streams), folder)
+    named = named_tasks(recipe)
+    evaluations = read_scores(stream_tasks(model, streams) if named is None else named, folder)
     return Run(model, streams, read_json(folder / "metrics.json"), evaluations)
 
 
-def draw_report(run: Run, folder: Path) -> None:
-    """Write ``report.html`` into the run's folder, where what draws it is installed."""
+def draw_report(run: Run, folder: Path, page: Path) -> None:
+    """Write the page of the finished run in a folder, if the packages that draw it are installed."""
     if any(importlib.util.find_spec(package) is None for package in ("jinja2", "matplotlib")):
         console.print("no report was drawn; for the next one: pip install 'vislang\\[report]'")
         return
     from vislang.evaluate.run_page import write_run_page
 
     with reporting("drawing the report") as progress:
-        page = write_run_page(
-            folder,
+        write_run_page(
+            page,
+            read_record(folder),
             run.model,
             run.evaluations,
             {stream.name: (stream.watched or stream.test, stream.sample) for stream in run.streams},
@@ -232,9 +282,9 @@ def draw_report(run: Run, folder: Path) -> None:
     console.print(f"[bold]{page}[/bold] shows the run")
 
 
-def _indexed(folder: Path) -> list[str]:
-    """The sources that a run indexed; earlier versions read everything into memory."""
-    return read_json(folder / "run.json").get("indexed", [])
+def _indexed(record: dict[str, Any]) -> list[str]:
+    """The sources that a run indexed, by its record; earlier versions read everything into memory."""
+    return record.get("indexed", [])
 
 
 def _prepared(recipe: Recipe, processes: Processes, indexed: list[str] | None) -> Prepared:
@@ -245,18 +295,24 @@ def _prepared(recipe: Recipe, processes: Processes, indexed: list[str] | None) -
     device = device_of(recipe.train.device, processes.local_rank)
     # The data are read first: a file that does not exist should not cost the time of opening towers.
     data = read_streams(recipe, indexed)
+    named = named_tasks(recipe)
     torch.manual_seed(recipe.train.seed)
     with processes.first_of_machine_first():
         model = recipe.model.build(device).to(device)
     if data.bad_records.count:
         console.print(f"left out {in_words(data.bad_records.kinds)}", markup=False)
-    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
-    trained = sum(size for size, trains in sizes if trains)
-    console.print(
-        f"{counts(data.streams)}\n{trained:,} parameters train, {sum(size for size, _ in sizes) - trained:,} are "
-        f"frozen; {_named(device, processes)}"
-    )
-    return Prepared(model, data, scored_tasks(model, recipe, data.streams))
+    console.print(f"{counts(data.streams)}; {_named(device, processes)}", markup=False)
+    return Prepared(model, data, stream_tasks(model, data.streams) if named is None else named)
+
+
+def _fit(found: Prepared) -> None:
+    """Fit the model to its training examples. Only then is it known which tasks it can answer.
+
+    Raises:
+        UserError: it cannot answer a task that the recipe names under ``evaluate``.
+    """
+    found.model.fit(found.to_fit())
+    must_answer(found.model, found.tasks)
 
 
 def _named(device: torch.device, processes: Processes) -> str:
@@ -265,6 +321,19 @@ def _named(device: torch.device, processes: Processes) -> str:
     if device.type == "cpu":
         where = f"{torch.get_num_threads()} thread{'s' if torch.get_num_threads() > 1 else ''}"
     return f"{processes.count} processes, each on {where}" if processes.count > 1 else where
+
+
+def _what_trains(model: Any, recipe: Recipe) -> dict[str, dict[str, int]]:
+    """Freeze what the recipe freezes of a fitted model, print what trains, and return the counts for the record."""
+    freeze(model, recipe.train.freeze)
+    numbers = trained_and_frozen(model)
+    trained = ", ".join(f"{count:,} of {part}" for part, count in numbers["trained"].items())
+    console.print(
+        f"{sum(numbers['trained'].values()):,} parameters train ({trained}), "
+        f"{sum(numbers['frozen'].values()):,} are frozen",
+        markup=False,
+    )
+    return numbers
 
 
 def _metrics(outcome: Outcome, streams: list[StreamData], evaluations: dict[str, Evaluation]) -> dict[str, Any]:
@@ -277,18 +346,47 @@ def _metrics(outcome: Outcome, streams: list[StreamData], evaluations: dict[str,
     }
 
 
-def _must_be_same_run(folder: Path, recipe: Recipe, values: dict[str, Any]) -> None:
+def _with_chosen_steps(
+    recipe: Recipe, values: dict[str, Any], earlier: dict[str, Any]
+) -> tuple[Recipe, dict[str, Any]]:
+    """The recipe of a resumed run, and its plain values, with the number of steps that was chosen for its time budget
+    when it started.
+
+    A number of steps that the recipe did not have then extends the run, which has no time budget from then on.
+
+    Raises:
+        CheckpointError: another time budget is wanted.
+    """
+    budget = earlier.get("time_budget")
+    if budget is None or not recipe.train.minutes:
+        return recipe, values
+    if recipe.train.minutes != budget["minutes"]:
+        raise CheckpointError(
+            f"train.minutes was {budget['minutes']:g}, is {recipe.train.minutes:g}; the run's {budget['steps']} steps "
+            "were chosen when it started. To extend it, give a larger number: --train.steps."
+        )
+    steps = recipe.train.steps
+    if steps in (0, earlier["recipe"]["train"].get("steps")):
+        steps = budget["steps"]
+    else:
+        values = {**values, "train": {**values["train"], "minutes": 0.0}}
+    return replace(recipe, train=replace(recipe.train, steps=steps, minutes=0.0)), values
+
+
+def _must_be_same_run(folder: Path, earlier: dict[str, Any], recipe: Recipe, values: dict[str, Any]) -> None:
     """Raise an error where a run is to be continued with another model, other data or other settings of training.
 
     Raises:
-        CheckpointError: no run there, or another one.
+        CheckpointError: it is another run.
     """
-    if not (folder / "run.json").is_file():
-        raise CheckpointError(f"{folder}: no run to resume in it (no run.json).")
-    recorded = with_current_names(read_json(folder / "run.json")["recipe"])
-    now = json.loads(json.dumps(values, default=str))
-    changed = [name for name in ("model", "data", "hold_out", "limit") if recorded.get(name) != now.get(name)]
-    settings = changed_settings(recorded.get("train", {}), recipe.train)
+    # Both with the defaults of this version, which may have settings that the run did not have yet.
+    _, before = recipe_of(earlier["recipe"], name=str(folder / RUN))
+    before, now = (json.loads(json.dumps(each, default=str)) for each in (before, values))
+    train = before["train"]
+    if "time_budget" in earlier:
+        train = {**train, "steps": earlier["time_budget"]["steps"]}
+    changed = [name for name in ("model", "data", "hold_out", "limit") if before.get(name) != now.get(name)]
+    settings = changed_settings(train, recipe.train)
     if settings:
         raise CheckpointError(
             f"{folder} is a run with other settings ({'; '.join(settings)}). To continue it as it was started: vislang "
@@ -303,9 +401,11 @@ def _must_be_same_run(folder: Path, recipe: Recipe, values: dict[str, Any]) -> N
 
 def _try_one_step(found: Prepared, recipe: Recipe) -> None:
     model, streams = found.model, found.streams
-    model.fit(found.to_fit())
+    _fit(found)
     # Heads may have been made for what was found.
     model.to(model.device)
+    _what_trains(model, recipe)
+    Optimizer(model, recipe.train)
     for stream in streams:
         examples = stream.sample[: stream.config.batch_size or recipe.train.batch_size]
         batch = model.collate(examples, 0)

@@ -82,6 +82,7 @@ def read_streams(recipe: Recipe, indexed: Collection[str] | None = None) -> Stre
         raise DataError(
             "eval_data: one source cannot be the test data of several streams. Name tasks under evaluate, or remove it."
         )
+    targets = recipe.model.needs_targets
     streams, found = [], []
     for config in configs:
         everything: list[Sequence[Example]] = []
@@ -90,13 +91,15 @@ def read_streams(recipe: Recipe, indexed: Collection[str] | None = None) -> Stre
         with reporting(f"reading {config.name}") as progress:
             for source in config.sources:
                 whether = None if indexed is None else source in indexed
-                everything.append(open_source(source, "train", problems, progress, recipe.index_above, whether))
-                if isinstance(everything[-1], Indexed):
+                opened = open_source(source, "train", problems, progress, targets, recipe.index_above, whether)
+                everything.append(opened)
+                if isinstance(opened, Indexed):
                     found.append(source)
                 if recipe.eval_data is None and recipe.evaluate is None and "test" in splits_of(source):
-                    test += load_source(source, "test", problems, progress)
+                    test += load_source(source, "test", problems, progress, targets)
             if recipe.eval_data is not None:
-                test = load_source(recipe.eval_data, _scored_split(recipe.eval_data), problems, progress)
+                split = _scored_split(recipe.eval_data)
+                test = load_source(recipe.eval_data, split, problems, progress, targets)
         examples = joined(everything)
         if not examples:
             must_be_good(problems, skip=False, name=config.name)
@@ -247,7 +250,7 @@ def _with_shots(examples: list[Example], count: int, seed: int) -> list[Example]
     """Each question or caption with ``count`` others as shots; verbatim examples such as pages are left."""
     if not count:
         return examples
-    templated = [example for example in examples if not example.wording.verbatim]
+    templated = [example for example in examples if example.media and not example.wording.verbatim]
     if not shots_of(templated):
         raise DataError(NO_SHOTS)
     rng = random.Random(seed)

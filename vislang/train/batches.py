@@ -56,6 +56,14 @@ class Part:
     examples: int
     counts: Mapping[str, int | None]
 
+    @property
+    def tokens(self) -> int:
+        """Tokens of the texts, padding not counted; 0 for a stand-in, and for a batch that has none.
+
+        Read while the batch is on the host, it waits for no device.
+        """
+        return getattr(self.batch, "tokens", 0) if self.examples else 0
+
 
 class StepData(NamedTuple):
     """One process's part of a step.
@@ -167,9 +175,9 @@ class Steps(Dataset):
 
 
 def batches(
-    steps: Steps, first: int, end: int, workers: int, bad_records: BadRecords
+    steps: Steps, first: int, end: int, workers: int, bad_records: BadRecords | None = None
 ) -> Iterator[list[list[tuple[Any, int]] | None]]:
-    """The batches from one step to another, in their order.
+    """The batches from one step to another, in their order. Replaced records are added to ``bad_records``.
 
     Raises:
         UserError: a record cannot be used, or too many records were replaced.
@@ -187,7 +195,7 @@ def batches(
     for step, found in enumerate(loader, start=first + 1):
         if isinstance(found, UserError):
             raise found
-        if found.problems:
+        if found.problems and bad_records is not None:
             bad_records.replaced(found.problems, step, steps.examples_until(step))
         yield found.parts
 
