@@ -2,13 +2,11 @@
 
 import pytest
 import torch
-import torch.multiprocessing
 from torch import nn
 
 from tests import tiny
 from tests.models.test_data2vec import model as data2vec
 from tests.train.line import Line, run
-from tests.train.sharded_muon import update
 from tests.train.test_loop import drop_last
 from vislang.errors import UserError
 from vislang.models.base import TrainableModel
@@ -130,12 +128,3 @@ def test_a_model_without_a_hidden_matrix_is_an_error():
     model.inner.weight.requires_grad_(False)
     with pytest.raises(UserError, match="optimizer is muon, and no matrix of a hidden linear layer trains"):
         Optimizer(model, TrainConfig(optimizer="muon"))
-
-
-def test_a_sharded_matrix_is_updated_as_a_whole_one_is(tmp_path):
-    torch.multiprocessing.start_processes(update, (str(tmp_path),), nprocs=2, start_method="spawn")
-    found = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
-    # Five rows are shared unevenly.
-    assert [len(each["own"]) for each in found] == [3, 2]
-    for each in found:
-        assert torch.equal(each["sharded"], each["whole"])
