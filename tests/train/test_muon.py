@@ -111,6 +111,24 @@ def test_a_run_with_it_resumes_bit_for_bit(tmp_path):
     assert other[1:] != losses[1:]
 
 
+def test_a_step_that_is_to_be_skipped_changes_nothing():
+    """On a GPU a scalar says so, which the host does not read."""
+    for found, moves in ((0.0, True), (1.0, False)):
+        matrices = [nn.Parameter(torch.ones(3, 4)) for _ in range(2)]
+        plain, told = (Muon([{"params": [matrix], "weight_decay": 0.3}], lr=0.05) for matrix in matrices)
+        gradients = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(5))
+        for matrix, optimizer in zip(matrices, (plain, told), strict=True):
+            matrix.grad = gradients[0].clone()
+            optimizer.step()
+            matrix.grad = gradients[1].clone() if moves else torch.full_like(matrix, torch.nan)
+        told.found_inf = torch.tensor(found)
+        told.step()
+        if moves:
+            plain.step()
+        assert torch.equal(*matrices)
+        assert torch.equal(plain.state[matrices[0]]["momentum_buffer"], told.state[matrices[1]]["momentum_buffer"])
+
+
 def test_the_state_of_another_optimizer_is_an_error():
     model = Line()
     adamw, muon = (Optimizer(model, TrainConfig(optimizer=name)) for name in ("adamw", "muon"))

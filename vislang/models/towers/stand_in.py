@@ -33,9 +33,9 @@ class StandIn(nn.Module):
 
 
 class RecomputedLayer(StandIn):
-    """A layer whose inner activations are recomputed in the backward pass; see :func:`vislang.nn.recompute.recomputed`.
+    """A layer whose inner activations are recomputed; see :func:`vislang.nn.recompute.recomputed`.
 
-    A layer adds its keys and values to its cache. It runs twice, so it gets a copy of the cache each time, and the cache
+    A layer adds its keys and values to its cache. It runs twice, so it gets a copy of the cache each time. The cache
     itself does not grow.
     """
 
