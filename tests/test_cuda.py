@@ -37,11 +37,15 @@ def _cache(folder, monkeypatch):
 
 @pytest.mark.parametrize("name", cases.CASES)
 def test_a_gpu_trains_what_a_processor_does(name, folder, tmp_path):
-    """Float64: losses of several steps, and what was learned."""
+    """Float64: losses of several steps, and what was learned.
+
+    A language model of transformers computes the angles of its rotary positions in float32, whatever its own type.
+    """
+    tolerance = 1e-6 if name in ("flamingo", "packed") else 1e-8
     expected = cases.run(name, folder, tmp_path / "cpu")
     found = cases.run(name, folder, tmp_path / "cuda", device="cuda")
     for row, other in zip(found["rows"], expected["rows"], strict=True):
-        assert row == pytest.approx(other, rel=1e-8, abs=1e-8)
+        assert row == pytest.approx(other, rel=tolerance, abs=tolerance)
     for tensor_name, tensor in found["state"].items():
         assert tensor.device.type == "cuda" or not tensor.is_floating_point()
         torch.testing.assert_close(tensor.cpu(), expected["state"][tensor_name], rtol=0, atol=1e-6)

@@ -20,12 +20,12 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "search": ("search", "Search", "find the images that match a text best"),
     "classify": ("search", "Classify", "choose the label that matches each image best, without training"),
     "explain": ("explain", "Explain", "write an HTML page with a ViLBERT's answer and its co-attention"),
-    "report": ("report", "Report", "write the HTML report of a finished run again"),
+    "report": ("report", "Report", "write the HTML report of a run, or a page that compares runs"),
     "embed": ("embed", "Embed", "write a vector for each file to a Parquet table"),
     "probe": ("probe", "Probe", "evaluate frozen features with a linear probe and nearest neighbours"),
     "data list": ("data", "List", "list the data sets that vislang can download"),
     "data show": ("data", "Show", "show a few records of a data source"),
-    "data check": ("data", "Check", "list every bad record of a JSON Lines file"),
+    "data check": ("data", "Check", "list every bad record of a data source"),
     "data fetch": ("data", "Fetch", "download a data set into the cache"),
     "convert fairseq": ("convert", "Fairseq", "convert a data2vec checkpoint from fairseq"),
     "convert transformers": ("convert", "Transformers", "convert a data2vec model from transformers"),
@@ -40,12 +40,15 @@ VERBS: dict[str, tuple[str, str, str]] = {
 
 
 _ELSEWHERE = "Choose a folder that you may write to (VISLANG_CACHE sets the cache folder)."
+_SPACE = "Free some space, or choose a folder on another disk."
 _REMEDIES = {
-    errno.ENOSPC: "Free some space, or choose a folder on another disk.",
-    errno.EDQUOT: "Free some space, or choose a folder on another disk.",
+    errno.ENOSPC: _SPACE,
+    errno.EDQUOT: _SPACE,
+    errno.EFBIG: _SPACE,
     errno.EROFS: _ELSEWHERE,
     errno.EACCES: _ELSEWHERE,
     errno.EPERM: _ELSEWHERE,
+    errno.ENAMETOOLONG: "Choose a shorter name.",
 }
 """What a user can do about errors of the operating system."""
 

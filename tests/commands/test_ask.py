@@ -76,6 +76,14 @@ def test_more_examples_than_there_is_room_for(saved, pictures, capsys):
         (["IMAGE", "--temperature", "1e-40"], "it must be 0 or at least"),
         (["IMAGE", "--temperature", "1", "--seed", "99999999999999999"], "below 2**32"),
         (["IMAGE", "--max-new-tokens", "0"], "max_new_tokens is 0"),
+        (["IMAGE", "--beams", "2", "--length-penalty", "1e300"], "length_penalty is 1e+300"),
+        (["IMAGE", "--length-penalty", "0"], "length_penalty ranks beams. Set beams to 2 or more"),
+        (["IMAGE", "--top-k", "3"], "top_k and top_p have an effect only where tokens are drawn"),
+        (["IMAGE", "--top-p", "0.5"], "top_k and top_p have an effect only where tokens are drawn"),
+        (["IMAGE", "--options", "red,blue", "--returns", "2", "--beams", "2"], "--beams, --returns: no effect with"),
+        (["IMAGE", "--head", "answers"], "--head: "),
+        (["IMAGE", "\udcff what?"], "the question is not valid UTF-8"),
+        (["IMAGE", "what?", "--shot", "IMAGE", "\udcff"], "the answer is not valid UTF-8"),
     ],
 )
 def test_mistakes_are_one_line_errors(saved, pictures, capsys, more, message):

@@ -103,13 +103,48 @@ def test_ask_prints_what_was_decided(towers, images, tmp_path, capsys):
     assert "has 0 texts; this model reads one text with an image" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("kind", "options", "message"),
+    [
+        ("answers", ["--options", "red,violet"], "the head answers of {} does not know violet. It knows "),
+        (
+            "answers",
+            ["--beams", "3", "--shot", "{image}", "red"],
+            "--shot, --beams: no effect, because {} generates no",
+        ),
+        ("answers", ["--head", "other"], "--head other: {} has the heads answers (answers). Choose one."),
+        ("box", ["--options", "red,blue"], "the head box of {} predicts a box. Leave --options out."),
+        ("choice", [], "--options: the head choice of {} chooses among given answers"),
+    ],
+)
+def test_options_that_a_head_cannot_use(towers, images, tmp_path, capsys, kind, options, message):
+    model_of(towers, examples_of(kind, images)).save(tmp_path / "model")
+    model, image = str(tmp_path / "model"), str(images[0].source)
+    assert main(["ask", model, image, "what?", *(option.format(image=image) for option in options)]) == 2
+    assert message.format(model) in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["answers", "choice"])
+def test_options_are_compared_by_a_head(towers, images, tmp_path, capsys, kind):
+    """Of answers, those of the head; of choices, what was named."""
+    model = model_of(towers, examples_of(kind, images)).eval()
+    model.save(tmp_path / "model")
+    assert main(["ask", str(tmp_path / "model"), str(images[0].source), "what?", "--options", "blue, red"]) == 0
+    shown = {line.split("  ")[1]: float(line.split("  ")[0]) for line in capsys.readouterr().out.splitlines()}
+    choices = tuple(Document([word]) for word in ("blue", "red")) if kind == "choice" else ()
+    (prediction,) = model.decide([Example("x", Document([images[0], "what?"]), choices=choices)], kind)
+    scores = dict(zip(("blue", "red") if choices else prediction.candidates, prediction.scores, strict=True))
+    assert set(shown) == {"blue", "red"}
+    assert shown["red"] == pytest.approx(scores["red"] / (scores["red"] + scores["blue"]), abs=1e-3)
+
+
 def test_careless_use(towers, images, tmp_path, capsys):
     model_of(towers, examples_of("answers", images)).save(tmp_path / "model")
     assert main(["explain", str(tmp_path / "model"), str(tmp_path / "none.png"), "what?"]) == 2
     assert "no such file" in capsys.readouterr().err
     picture_path = str(images[0].source)
     assert main(["explain", str(tmp_path / "model"), picture_path, "what?", "--head", "other"]) == 2
-    assert "this model has answers (answers)" in capsys.readouterr().err
+    assert "model has the heads answers (answers)" in capsys.readouterr().err
     assert main(["explain", str(tmp_path / "model"), picture_path, " ", "-o", str(tmp_path / "x.html")]) == 2
     assert "the text is empty" in capsys.readouterr().err
     assert not (tmp_path / "x.html").exists()

@@ -36,7 +36,7 @@ from vislang.models.vilbert.pretraining import PairMasking, ViLBERTPretrainingRe
 from vislang.models.vilbert.tasks import ViLBERTRecipe
 from vislang.train.batches import Stream
 from vislang.train.config import TrainConfig
-from vislang.train.log import read_metrics
+from vislang.train.log import read_metrics, without_measurements
 from vislang.train.loop import train
 
 COLOURS = ("red", "blue", "green", "black")
@@ -247,5 +247,5 @@ def run(name: str, folder: Path, out: Path, **settings) -> dict[str, Any]:
     options = {"steps": STEPS, "batch_size": batch_size, "lr": 1e-3, "warmup_steps": 0, "checkpoint_every": STEPS}
     config = TrainConfig(**{**options, "device": "cpu", **case.config, **settings})
     train(case.model, case.streams, config, out, Silent(), case.evaluate)
-    rows = [{k: v for k, v in row.items() if k != "seconds"} for row in read_metrics(out / "metrics.jsonl")]
+    rows = [without_measurements(row) for row in read_metrics(out / "metrics.jsonl")]
     return {"rows": rows, "before": before, "state": case.model.trainable_state()}

@@ -20,7 +20,7 @@ from vislang.train.batches import Stream
 from vislang.train.budget import Budget, steps_within
 from vislang.train.checkpoint import CheckpointError
 from vislang.train.config import TrainConfig
-from vislang.train.log import read_metrics
+from vislang.train.log import read_metrics, without_measurements
 from vislang.train.loop import train
 
 
@@ -104,7 +104,7 @@ def test_a_run_with_a_budget_is_the_run_of_as_many_steps(tmp_path, pictures, mod
         train(made, [Stream("x", examples, 1.0, 4)], config, tmp_path / name, Silent(), budgeted=found.append)
         assert [(budget.steps, budget.tried) for budget in found] == ([(6, 8)] if name == "budget" else [])
         rows = read_metrics(tmp_path / name / "metrics.jsonl")
-        losses.append([{k: v for k, v in row.items() if k != "seconds"} for row in rows])
+        losses.append([without_measurements(row) for row in rows])
         states.append({**made.trainable_state(), "extra": made.extra_state()})
     assert losses[0] == losses[1]
     assert len(losses[0]) == 6

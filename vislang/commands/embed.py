@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from vislang.console import console, reporting
 from vislang.data.problems import Problem, must_be_good
 from vislang.errors import UserError
 from vislang.example import Example
+from vislang.files import whole_file
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Embed:
 
     Attributes:
         model: folder of a model, or a Hub id
-        files: files, folders, JSON Lines files, or names of data sets
+        files: media and text files, or any data sources
         out: Parquet file to write
         batch_size: number of files that are embedded at once
         device: where the model runs: auto, cpu, cuda or mps
@@ -74,6 +74,5 @@ class Embed:
 
         column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])
         table = pa.table({"name": pa.array(names), "vector": column})
-        unfinished = self.out.with_name(f".{self.out.name}.unfinished")
-        pyarrow.parquet.write_table(table.replace_schema_metadata({"vislang.model": self.model}), unfinished)
-        os.replace(unfinished, self.out)
+        with whole_file(self.out) as unfinished:
+            pyarrow.parquet.write_table(table.replace_schema_metadata({"vislang.model": self.model}), unfinished)

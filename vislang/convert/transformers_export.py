@@ -33,6 +33,7 @@ from vislang.convert.transformers_names import (
     to_theirs,
     unfold,
 )
+from vislang.files import system_errors
 from vislang.models.data2vec.encoder import Encoder
 from vislang.models.data2vec.finetuning import BLANK, FineTuned
 from vislang.models.data2vec.front_ends import (
@@ -74,7 +75,7 @@ def export(model: Data2Vec | FineTuned, out: Path, modality: str | None = None) 
         encoder = plain(model.student, chosen)
         theirs = _build(ENCODERS[chosen], encoder, chosen, None, None, {})
     out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out, prefix=".unfinished-") as unfinished:
+    with tempfile.TemporaryDirectory(dir=out, prefix=".unfinished-") as unfinished, system_errors(out):
         theirs.save_pretrained(unfinished)
         files = _input_files(model.inputs, chosen)
         if isinstance(model, FineTuned) and model.head_config.kind == "ctc":

@@ -14,6 +14,7 @@ from vislang.data.lines import in_words, short, target_line
 from vislang.document import Document, Image, Learned, Part, Video
 from vislang.evaluate.page import data_url, template
 from vislang.example import Choice, Example, kind_of
+from vislang.files import write_text
 
 LONGEST = 800
 """Longest text on the page, in characters."""
@@ -50,7 +51,7 @@ def write_examples(out: Path, title: str, examples: Sequence[Example], total: in
         for example in examples
     ]
     text = template("examples").render(title=title, cards=cards, total=total)
-    out.write_text(text, encoding="utf-8")
+    write_text(out, text)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from vislang.capabilities import Progress
 from vislang.errors import UserError
 from vislang.example import Example
+from vislang.files import whole_file, write_text
 from vislang.models.loading import current_settings
 from vislang.models.settings import Settings, settings_of
 from vislang.nn.recompute import Recomputable
@@ -32,7 +33,8 @@ class TrainableModel(nn.Module):
     Attributes:
         collate: (examples, seed, number of the first example) -> a batch of tensors on the host, with the ``names`` of
             the examples. Whatever is random in an example follows from the seed and the number of the example, so that
-            a batch can be made in parts. An object that can be pickled, since worker processes run it.
+            a batch can be made in parts. An object that can be pickled, since worker processes run it. A batch of
+            texts may have ``tokens``, their number without padding; the log then has tokens per second.
         needs_whole_batch: whether a loss compares the examples of a batch with each other, so that it cannot be put
             together from the losses of parts of the batch.
     """
@@ -198,17 +200,19 @@ def write_model(
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "model.safetensors"
     if state is None:
-        safetensors.torch.save_model(model, str(file), metadata={"format": "pt"})
+        with whole_file(file) as unfinished:
+            safetensors.torch.save_model(model, str(unfinished), metadata={"format": "pt"})
         state = safetensors.torch.load_file(file)
     else:
         state = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-        safetensors.torch.save_file(state, file, metadata={"format": "pt"})
+        with whole_file(file) as unfinished:
+            safetensors.torch.save_file(state, unfinished, metadata={"format": "pt"})
     config = {
         "model": f"{type(model).__module__}.{type(model).__name__}",
         "weights_sha256": fingerprint(state),
         **settings,
     }
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    write_text(folder / "config.json", json.dumps(config, indent=2) + "\n")
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -254,4 +258,8 @@ def fill_model(model: nn.Module, folder: Path) -> None:
     try:
         safetensors.torch.load_model(model, folder / "model.safetensors")
     except RuntimeError as error:
-        raise UserError(f"{folder}: the weights do not fit the config. {error}") from None
+        faults = [line.strip().rstrip(".") for line in str(error).splitlines()[1:]]
+        more = f"; and {len(faults) - 3} more" if len(faults) > 3 else ""
+        raise UserError(
+            f"{folder}: the weights do not fit the config: {'; '.join(faults[:3])}{more}. Copy both files again."
+        ) from None

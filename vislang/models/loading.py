@@ -117,11 +117,15 @@ def load(source: str | Path, device: torch.device | str | None = None, **relocat
             raise ModelNotFound(f"{folder}: a {made.__name__} has no {name}.")
     try:
         model = made.load(folder, **elsewhere)
-        return model if device is None else model.to(device)
+    except UserError as error:
+        # What is wrong with a setting, with weights or with a tower: the model is named beside it.
+        named = str(error) if str(folder) in str(error) else f"{folder}: {error}"
+        raise type(error)(named) from error
     except FileNotFoundError as error:
         raise ModelNotFound(f"{folder}: a file of the model is missing. {error}") from None
     except SafetensorError as error:
         raise ModelNotFound(f"{folder / 'model.safetensors'}: damaged ({error}). Copy it again.") from None
+    return model if device is None else model.to(device)
 
 
 def is_saved_model(folder: str | Path) -> bool:
@@ -145,26 +149,36 @@ def saved_class(source: str | Path) -> Any:
         folder = _from_hub(str(source))
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        module, _, name = current_path(str(config["model"])).rpartition(".")
     except FileNotFoundError:
         raise ModelNotFound(f"{folder}: contains no config.json. Give the folder of a saved model.") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise ModelNotFound(f"{folder / 'config.json'}: not the config of a vislang model ({error}).") from None
+    except ValueError as error:
+        raise ModelNotFound(f"{folder / 'config.json'}: not JSON ({error}). Copy it again.") from None
+    if not isinstance(config, dict) or not isinstance(config.get("model"), str):
+        raise ModelNotFound(
+            f'{folder / "config.json"}: names no class of vislang under "model". Give the folder of a model that '
+            "vislang saved."
+        )
+    module, _, name = current_path(config["model"]).rpartition(".")
     # A config must not be able to import anything but our own classes.
     if not module.startswith("vislang.models."):
         raise ModelNotFound(f"{folder / 'config.json'}: names {module}.{name}, which is not a model of vislang.")
     try:
-        return getattr(importlib.import_module(module), name)
+        made = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError):
+        made = None
+    if not callable(getattr(made, "load", None)):
         raise ModelNotFound(
-            f"{folder / 'config.json'}: names {module}.{name}, which this version of vislang does not have."
-        ) from None
+            f"{folder / 'config.json'}: names {module}.{name}, which this version of vislang does not have as a model."
+        )
+    return made
 
 
 def _from_hub(source: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
+    if Path(source).exists():
+        raise ModelNotFound(f"{source}: is a file. Give the folder of a saved model.")
     try:
         return Path(snapshot_download(source))
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:

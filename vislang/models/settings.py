@@ -103,6 +103,8 @@ def _value(hint: Any, value: Any, file: Path | str, path: str) -> Any:
         return _dataclass(hint, value, file, path)  # type: ignore[arg-type]
     if not _fits(hint, value):
         raise UserError(f"{file}: {path} is {value!r}; it must be {_named(hint)}.")
+    if hint is float:
+        return float(value)
     if origin is tuple and arguments[-1:] != (...,):
         if len(arguments) != len(value):
             raise UserError(f"{file}: {path} is {value!r}; it must have {len(arguments)} values.")

@@ -9,6 +9,7 @@ import importlib.util
 import json
 import time
 import warnings
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -21,18 +22,31 @@ from vislang.errors import UserError
 from vislang.evaluate.evaluation import Evaluation
 from vislang.metrics.figure import SCHEMA, figures_as_json
 from vislang.nn.device import to_device
-from vislang.recipe import Recipe, recipe_of, with_current_names
-from vislang.runs.folder import environment, fresh_folder, locked, must_be_free, read_json, write_json
+from vislang.recipe import Recipe, recipe_of
+from vislang.runs.folder import (
+    RUN,
+    environment,
+    fresh_folder,
+    locked,
+    must_be_free,
+    read_json,
+    recorded,
+    write_json,
+)
+from vislang.runs.record import read_record
 from vislang.runs.scores import (
     ScoredTask,
     final_scores,
     held_out,
+    must_answer,
+    named_tasks,
     read_scores,
-    scored_tasks,
+    stream_tasks,
     watched_figures,
     watched_metric,
 )
 from vislang.runs.streams import StreamData, counts, read_streams
+from vislang.runs.trackers import Trackers, must_have_trackers, trackers_of
 from vislang.train.batches import Stream
 from vislang.train.budget import Budget
 from vislang.train.checkpoint import CheckpointError
@@ -40,6 +54,8 @@ from vislang.train.device import device_of
 from vislang.train.freezing import freeze, trained_and_frozen
 from vislang.train.loop import Outcome, train
 from vislang.train.memory import keep_freed_memory
+from vislang.train.monitor import Monitors
+from vislang.train.optimizer import Optimizer
 from vislang.train.processes import Processes, joined
 from vislang.train.state import changed_settings
 
@@ -77,6 +93,7 @@ def run_recipe(
     folder: Path,
     resume: bool = False,
     dry_run: bool = False,
+    track: Sequence[str] | None = None,
 ) -> Run | None:
     """Train as a recipe says, score the result, write it all into a folder.
 
@@ -88,6 +105,7 @@ def run_recipe(
         folder: of the run.
         resume: continue the run in ``folder``.
         dry_run: build model and data, take one step's losses, write nothing.
+        track: experiment trackers (:mod:`vislang.runs.trackers`); None takes those that a resumed run had.
 
     Returns:
         The run, or None where it was dry or interrupted.
@@ -102,11 +120,13 @@ def run_recipe(
             warnings.simplefilter("ignore")
         earlier: dict[str, Any] = {}
         if resume:
-            earlier = processes.from_first(lambda: _recorded(folder))
+            earlier = processes.from_first(lambda: recorded(folder))
             recipe, values = _with_chosen_steps(recipe, values, earlier)
             _must_be_same_run(folder, earlier, recipe, values)
-        elif not dry_run:
+            track = trackers_of(folder) if track is None else track
+        if not dry_run:
             processes.from_first(lambda: must_be_free(folder))
+        must_have_trackers(track or [])
         # Whatever is wrong with the recipe shows before a folder is made or moved.
         prepared = _prepared(recipe, processes)
         if dry_run:
@@ -115,7 +135,9 @@ def run_recipe(
         if not resume and (moved := processes.from_first(lambda: fresh_folder(folder))) is not None:
             console.print(f"the earlier run in {folder} was moved to {moved}", markup=False)
         with locked(folder) if processes.is_first else nullcontext():
-            return _run(recipe, values, folder, prepared, started, resume, processes, earlier.get("time_budget"))
+            time_budget = earlier.get("time_budget")
+            with Trackers((track or []) if processes.is_first else [], folder, values, resume) as trackers:
+                return _run(recipe, values, folder, prepared, started, resume, processes, time_budget, trackers)
 
 
 def _run(
@@ -127,6 +149,7 @@ def _run(
     resume: bool,
     processes: Processes,
     time_budget: dict[str, Any] | None,
+    trackers: Trackers,
 ) -> Run | None:
     model, streams, tasks = found.model, found.streams, found.tasks
     where = {"device": str(model.device), "processes": processes.count}
@@ -137,7 +160,7 @@ def _run(
     def write_record(**more: Any) -> None:
         record.update(more)
         if processes.is_first:
-            write_json(folder / "run.json", record)
+            write_json(folder / RUN, record)
 
     write_record()
     examples = [example for stream in streams for example in stream.train]
@@ -145,7 +168,7 @@ def _run(
     with processes.first_of_machine_first(), reporting("encoding media") as progress:
         model.prepare([*examples, *(example.without_target() for example in evaluated)], progress)
     # A resumed run is fitted as well: what its checkpoint holds then replaces what was found here.
-    model.fit(examples)
+    _fit(found)
     write_record(parameters=_what_trains(model, recipe))
     prepared = time.perf_counter()
     several = len(streams) > 1
@@ -174,7 +197,7 @@ def _run(
             trained,
             recipe.train,
             folder,
-            monitor,
+            Monitors(monitor, trackers),
             lambda: watched_figures(model, streams, recipe.train.batch_size),
             resume,
             budgeted,
@@ -198,7 +221,7 @@ def _run(
         }
         write_json(folder / "metrics.json", metrics)
         console.print(f"the model is in {folder / 'model'}")
-        draw_report(Run(model, streams, metrics, evaluations), folder)
+        draw_report(Run(model, streams, metrics, evaluations), folder, folder / "report.html")
         return metrics
 
     return Run(model, streams, processes.from_first(score), evaluations)
@@ -210,26 +233,28 @@ def reopened(folder: Path) -> Run:
     Raises:
         UserError: it did not come to its end, or its data are no longer there.
     """
-    for needed in ("run.json", "metrics.json", "metrics.jsonl", "model/config.json"):
+    for needed in (RUN, "metrics.json", "metrics.jsonl", "model/config.json"):
         if not (folder / needed).is_file():
             raise UserError(f"{folder}: no {needed} in it; give the folder of a run that came to its end.")
-    recipe, _ = recipe_of(read_json(folder / "run.json")["recipe"], name=str(folder / "run.json"))
+    recipe, _ = recipe_of(recorded(folder)["recipe"], name=str(folder / RUN))
     streams, _ = read_streams(recipe)
     model = recipe.model.open(folder / "model")
-    evaluations = read_scores(scored_tasks(model, recipe, streams), folder)
+    named = named_tasks(recipe)
+    evaluations = read_scores(stream_tasks(model, streams) if named is None else named, folder)
     return Run(model, streams, read_json(folder / "metrics.json"), evaluations)
 
 
-def draw_report(run: Run, folder: Path) -> None:
-    """Write ``report.html`` into the run's folder, where what draws it is installed."""
+def draw_report(run: Run, folder: Path, page: Path) -> None:
+    """Write the page of the finished run in a folder, if the packages that draw it are installed."""
     if any(importlib.util.find_spec(package) is None for package in ("jinja2", "matplotlib")):
         console.print("no report was drawn; for the next one: pip install 'vislang\\[report]'")
         return
     from vislang.evaluate.run_page import write_run_page
 
     with reporting("drawing the report") as progress:
-        page = write_run_page(
-            folder,
+        write_run_page(
+            page,
+            read_record(folder),
             run.model,
             run.evaluations,
             {stream.name: (stream.watched or stream.test, stream.train) for stream in run.streams},
@@ -246,13 +271,24 @@ def _prepared(recipe: Recipe, processes: Processes) -> Prepared:
     device = device_of(recipe.train.device, processes.local_rank)
     # The data are read first: a file that does not exist should not cost the time of opening towers.
     streams, bad_records = read_streams(recipe)
+    named = named_tasks(recipe)
     torch.manual_seed(recipe.train.seed)
     with processes.first_of_machine_first():
         model = recipe.model.build(device).to(device)
     if bad_records:
         console.print(f"left out {bad_records} bad records")
     console.print(f"{counts(streams)}; {_named(device, processes)}", markup=False)
-    return Prepared(model, streams, scored_tasks(model, recipe, streams), bad_records)
+    return Prepared(model, streams, stream_tasks(model, streams) if named is None else named, bad_records)
+
+
+def _fit(found: Prepared) -> None:
+    """Fit the model to its training examples. Only then is it known which tasks it can answer.
+
+    Raises:
+        UserError: it cannot answer a task that the recipe names under ``evaluate``.
+    """
+    found.model.fit([example for stream in found.streams for example in stream.train])
+    must_answer(found.model, found.tasks)
 
 
 def _named(device: torch.device, processes: Processes) -> str:
@@ -284,17 +320,6 @@ def _metrics(outcome: Outcome, streams: list[StreamData], evaluations: dict[str,
         "examples": {stream.name: len(stream.train) for stream in streams},
         "tasks": {name: evaluation.as_json() for name, evaluation in evaluations.items()},
     }
-
-
-def _recorded(folder: Path) -> dict[str, Any]:
-    """What the run in a folder recorded in ``run.json``.
-
-    Raises:
-        CheckpointError: no run there.
-    """
-    if not (folder / "run.json").is_file():
-        raise CheckpointError(f"{folder}: no run to resume in it (no run.json).")
-    return read_json(folder / "run.json")
 
 
 def _with_chosen_steps(
@@ -330,12 +355,13 @@ def _must_be_same_run(folder: Path, earlier: dict[str, Any], recipe: Recipe, val
     Raises:
         CheckpointError: it is another run.
     """
-    recorded = with_current_names(earlier["recipe"])
-    train = recorded.get("train", {})
+    # Both with the defaults of this version, which may have settings that the run did not have yet.
+    _, before = recipe_of(earlier["recipe"], name=str(folder / RUN))
+    before, now = (json.loads(json.dumps(each, default=str)) for each in (before, values))
+    train = before["train"]
     if "time_budget" in earlier:
         train = {**train, "steps": earlier["time_budget"]["steps"]}
-    now = json.loads(json.dumps(values, default=str))
-    changed = [name for name in ("model", "data", "hold_out", "limit") if recorded.get(name) != now.get(name)]
+    changed = [name for name in ("model", "data", "hold_out", "limit") if before.get(name) != now.get(name)]
     settings = changed_settings(train, recipe.train)
     if settings:
         raise CheckpointError(
@@ -351,10 +377,11 @@ def _must_be_same_run(folder: Path, earlier: dict[str, Any], recipe: Recipe, val
 
 def _try_one_step(found: Prepared, recipe: Recipe) -> None:
     model, streams = found.model, found.streams
-    model.fit([example for stream in streams for example in stream.train])
+    _fit(found)
     # Heads may have been made for what was found.
     model.to(model.device)
     _what_trains(model, recipe)
+    Optimizer(model, recipe.train)
     for stream in streams:
         examples = stream.train[: stream.config.batch_size or recipe.train.batch_size]
         batch = model.collate(examples, 0)

@@ -53,6 +53,14 @@ class Part:
     examples: int
     counts: Mapping[str, int | None]
 
+    @property
+    def tokens(self) -> int:
+        """Tokens of the texts, padding not counted; 0 for a stand-in, and for a batch that has none.
+
+        Read while the batch is on the host, it waits for no device.
+        """
+        return getattr(self.batch, "tokens", 0) if self.examples else 0
+
 
 def slices(size: int, parts: int) -> list[range]:
     """``size`` items in so many neighbouring parts, whose sizes differ by one at most.

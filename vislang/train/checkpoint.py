@@ -29,6 +29,7 @@ from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadat
 from torch.distributed.tensor import DTensor
 
 from vislang.errors import UserError
+from vislang.files import system_errors
 from vislang.train.processes import Processes
 
 # A run of one process saves as one process; DCP says so each time.
@@ -192,7 +193,7 @@ class Checkpoints:
         try:
             dcp.save(
                 tensors,
-                storage_writer=FileSystemWriter(unfinished),
+                storage_writer=_Writer(unfinished),
                 process_group=group,
                 no_dist=self._processes.count == 1,
             )
@@ -339,6 +340,14 @@ _ALLOWED = {
     *(("pathlib", name) for name in ("PosixPath", "PurePosixPath", "WindowsPath", "PureWindowsPath")),
 }
 """What DCP's description of a checkpoint is made of."""
+
+
+class _Writer(FileSystemWriter):
+    """DCP's writer of files, with the system's own error where torch hides a full disk behind one of its own."""
+
+    def write_data(self, *args: Any, **kwargs: Any) -> Any:
+        with system_errors(Path(self.path)):
+            return super().write_data(*args, **kwargs)
 
 
 class _MetadataUnpickler(pickle.Unpickler):

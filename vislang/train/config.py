@@ -132,6 +132,8 @@ class TrainConfig:
             raise UserError(f"train.betas is {list(self.betas)}; both must be at least 0 and below 1.")
         if not 0 <= self.momentum < 1:
             raise UserError(f"train.momentum is {self.momentum}; it must be at least 0 and below 1.")
+        if self.stop_and_go and not self.eval_every:
+            raise UserError("train.stop_and_go goes by scores on held-out examples. Set train.eval_every, too.")
         # Orders and batches have seeds of 64 bits, which are made from it.
         if not -(2**40) < self.seed < 2**40:
             raise UserError(f"train.seed is {self.seed}; it must be between -2**40 and 2**40.")

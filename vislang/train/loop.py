@@ -29,14 +29,16 @@ from vislang.train.checkpoint import Checkpoints
 from vislang.train.config import TrainConfig
 from vislang.train.device import device_of, random_state, seed_everything, set_random_state
 from vislang.train.freezing import freeze
+from vislang.train.monitor import Monitor
 from vislang.train.optimizer import Optimizer
 from vislang.train.parallel import Engine, engine_for, weights
 from vislang.train.processes import Processes, current
-from vislang.train.rows import StepNumbers
+from vislang.train.rows import StepNumbers, StepSize
 from vislang.train.schedule import StopAndGo, rate_factor
 from vislang.train.signals import stop_signals
+from vislang.train.speed import Stopwatch
 from vislang.train.state import ResumeNotice, check_same_run, restore, seed_of, tensors_of
-from vislang.train.step_log import Monitor, StepLog
+from vislang.train.step_log import StepLog
 from vislang.train.watchdog import Watchdog
 
 
@@ -123,9 +125,9 @@ def train(
             budgeted(budget)
     optimizer = Optimizer(engine.model, config)
     schedule = StopAndGo([stream.name for stream in streams])
-    done, seconds = 0, 0.0
+    done, clock = 0, Stopwatch()
     if saved is not None:
-        done, seconds = saved.step, saved.values["seconds"]
+        done, clock = saved.step, Stopwatch(saved.values["seconds"])
         schedule.load_state(saved.values["schedule"])
         restore(saved, engine, optimizer, device, config)
     elif processes.rank:
@@ -133,13 +135,13 @@ def train(
         seed_everything(seed_of(config, 0, processes.rank))
     checkpoints.check(sum(tensor.nbytes for tensor in tensors_of(engine, optimizer, device).values()))
     upcoming = batches(steps, done, config.steps, config.workers)
-    log = StepLog(folder, done, model, streams, config, processes, device, monitor)
+    log = StepLog(folder, done, model, streams, config, processes, device, monitor, clock)
     best = Best(checkpoints.best() if saved is not None else None, streams, config)
     watchdog = Watchdog(config.hang_minutes if processes.count > 1 else 0, processes)
 
     def save(found_best: dict[str, Any] | None = None) -> None:
         values = {
-            "seconds": seconds,
+            "seconds": clock.seconds,
             "config": asdict(config),
             "extra": engine.model.extra_state(),
             "schedule": schedule.state(),
@@ -153,22 +155,23 @@ def train(
     saved_at = done
     with checkpoints, stop_signals() as stop:
         while done < config.steps:
-            started = time.perf_counter()
+            clock.start()
             with watchdog.step(done + 1):
                 taking_part = _taking_part(model, streams, next(upcoming), schedule, done, config)
-                stopped, totals = _agreed(stop.requested, taking_part, processes)
+                stopped, totals, size = _agreed(stop.requested, taking_part, processes)
                 if stopped:
                     break
                 factor = rate_factor(config, done)
-                numbers = StepNumbers(done + 1)
-                norm = _update(engine, optimizer, taking_part, totals, device, numbers, several, factor)
+                numbers = StepNumbers(done + 1, size)
+                with log.speed.counted(size.streams):
+                    norm = _update(engine, optimizer, taking_part, totals, device, numbers, several, factor)
                 done += 1
-            seconds += time.perf_counter() - started
-            log.add(numbers, norm, factor, seconds)
+            log.add(numbers, norm, factor)
             evaluates = done == config.steps or (config.eval_every and done % config.eval_every == 0)
             saves = done == config.steps or done % config.checkpoint_every == 0
             if evaluates or saves or device.type == "cpu" or done % config.log_every == 0:
                 log.write()
+            clock.stop()
             found_best = None
             if evaluates:
                 engine.complete()
@@ -188,7 +191,7 @@ def train(
     engine.complete()
     log.close()
     model.eval()
-    return Outcome(done, seconds, done < config.steps)
+    return Outcome(done, clock.seconds, done < config.steps)
 
 
 @dataclass(frozen=True)
@@ -218,18 +221,21 @@ def _taking_part(
 
 def _agreed(
     stop: bool, taking_part: Sequence[_TakingPart], processes: Processes
-) -> tuple[bool, list[dict[str, float]]]:
-    """What all processes must know before a step: whether any of them was asked to stop, and how many items each loss
-    of the whole batches is a mean over. One exchange between hosts; no device is waited for."""
+) -> tuple[bool, list[dict[str, float]], StepSize]:
+    """What all processes must know before a step: whether any of them was asked to stop, how many items each loss of
+    the whole batches is a mean over, and the size of the step. One exchange between hosts; no device is waited for."""
     names = [list(taking.parts[0].counts) for taking in taking_part]
     own = [
         float(sum(part.counts[name] or 0 for part in taking.parts if part.examples))
         for taking, counted in zip(taking_part, names, strict=True)
         for name in counted
     ]
-    stopped, *totals = processes.sum([float(stop), *own])
+    own_tokens = sum(part.tokens for taking in taking_part for part in taking.parts)
+    stopped, tokens, *totals = processes.sum([float(stop), float(own_tokens), *own])
+    streams = tuple(taking.stream.name for taking in taking_part)
+    size = StepSize(streams, sum(taking.stream.batch_size for taking in taking_part), round(tokens))
     found = iter(totals)
-    return stopped > 0, [{name: next(found) for name in counted} for counted in names]
+    return stopped > 0, [{name: next(found) for name in counted} for counted in names], size
 
 
 def _update(
@@ -263,8 +269,8 @@ def _steps_within(
 
     def try_step(step: int) -> None:
         taking_part = _taking_part(model, streams, next(upcoming), schedule, step, config)
-        _, totals = _agreed(False, taking_part, processes)
-        numbers = StepNumbers(step + 1)
+        _, totals, size = _agreed(False, taking_part, processes)
+        numbers = StepNumbers(step + 1, size)
         norm = _update(engine, optimizer, taking_part, totals, device, numbers, len(streams) > 1, factor=0.0)
         # The clock is read once the device is done.
         norm.item()
@@ -327,10 +333,9 @@ def _check_settings(model: Trainable, streams: Sequence[Stream], config: TrainCo
     Raises:
         UserError: the message names them.
     """
-    if config.stop_and_go and not (config.eval_every and any(stream.watched for stream in streams)):
+    if config.stop_and_go and not any(stream.watched for stream in streams):
         raise UserError(
-            "train.stop_and_go goes by scores on examples held out: set train.eval_every, and give tasks that have "
-            "such scores."
+            "train.stop_and_go goes by scores on held-out examples, and no stream of this run has such scores."
         )
     if config.accumulate > 1 and model.needs_whole_batch:
         raise UserError(

@@ -66,6 +66,12 @@ def test_a_folder_of_transformers_serves(towers):
     assert features.shape == (1, 16, 16), "the class token counts as a position"
 
 
+def test_a_size_that_a_tower_cannot_read_is_named(towers):
+    for side in (4, 24):
+        with pytest.raises(TowerError, match=rf"^image_size {side}: vision tower .* reads no such images"):
+            load_vision_tower(towers[1], side)
+
+
 def test_a_missing_model_is_an_error(tmp_path):
     with pytest.raises(TowerError, match=r"no-such-model.*not a local folder"):
         load_language_tower("no-such-model")

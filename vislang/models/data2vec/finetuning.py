@@ -21,7 +21,7 @@ from vislang.example import Example, Label, Prediction, Text, Value, kind_of
 from vislang.models.base import TrainableModel, fill_model, read_settings, write_model
 from vislang.models.data2vec.blocks import EncoderConfig, run_blocks
 from vislang.models.data2vec.encoder import Encoder
-from vislang.models.data2vec.front_ends import Modalities
+from vislang.models.data2vec.front_ends import Modalities, must_agree
 from vislang.models.data2vec.heads import (
     Encoded,
     Head,
@@ -67,6 +67,11 @@ class Labelled(NamedTuple):
     lengths: Int[Tensor, "..."] | None
     names: list[str]
 
+    @property
+    def tokens(self) -> int:
+        """Tokens of texts, padding not counted."""
+        return self.whole.tokens
+
 
 @dataclass
 class SavedFineTuned:
@@ -78,6 +83,9 @@ class SavedFineTuned:
     head: HeadConfig
     labels: list[str]
     origin: dict[str, Any] | None = None
+
+    def __post_init__(self):
+        must_agree(self.modalities, self.inputs)
 
 
 class FineTuned(TrainableModel):
@@ -240,8 +248,8 @@ class FineTuned(TrainableModel):
         """
         return head_for(self.heads, self._decided(kind), name)
 
-    def why_undecided(self, kind: str, labels: Sequence[str] = ()) -> str | None:
-        """See :class:`~vislang.capabilities.Decides`."""
+    def why_undecided(self, kind: str, labels: Sequence[str] = (), images: int = 1) -> str | None:
+        """See :class:`~vislang.capabilities.Decides`; :meth:`why_unreadable` says that it reads one image."""
         kind = self._decided(kind)
         return why_undecided(self.heads, {self.head_config.kind: self.labels}, kind, labels if kind == "label" else ())
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from vislang.errors import UserError
 from vislang.models.data2vec.blocks import EncoderConfig, Hidden, run_blocks
 from vislang.models.data2vec.decoder import DecoderConfig
-from vislang.models.data2vec.inputs import SAMPLE_RATE
+from vislang.models.data2vec.inputs import SAMPLE_RATE, InputsConfig
 from vislang.models.settings import must_be_above_zero, must_be_at_least
 from vislang.nn.embed import (
     Alibi,
@@ -179,6 +179,19 @@ class Modalities:
         """The front ends that are set, by name."""
         named: dict[str, FrontEndConfig | None] = {"text": self.text, "image": self.image, "speech": self.speech}
         return {name: config for name, config in named.items() if config is not None}
+
+
+def must_agree(modalities: Modalities, inputs: InputsConfig) -> None:
+    """Check that images are prepared at the size that their front end reads.
+
+    Raises:
+        UserError: they are not.
+    """
+    if modalities.image is not None and inputs.image is not None and modalities.image.size != inputs.image.size:
+        raise UserError(
+            f"inputs.image.size is {inputs.image.size}, and modalities.image.size is {modalities.image.size}; they "
+            "must be equal."
+        )
 
 
 # -------------------------------------------------------------------------------------------------- front ends

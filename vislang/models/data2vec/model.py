@@ -44,6 +44,7 @@ from vislang.models.data2vec.front_ends import (
     ImageFrontEnd,
     Modalities,
     SpeechFrontEnd,
+    must_agree,
 )
 from vislang.models.data2vec.inputs import Inputs, InputsConfig
 from vislang.models.data2vec.objective import (
@@ -57,6 +58,7 @@ from vislang.models.data2vec.objective import (
     explained_variance,
     make_targets,
 )
+from vislang.models.settings import must_be_at_least
 from vislang.nn.averaging import annealed_decay, average_into
 from vislang.nn.precision import at_least_float32
 
@@ -78,6 +80,12 @@ class TeacherConfig:
     scope: Literal["encoder", "context", "all"] = "context"
     copied: Sequence[str] = ()
 
+    def __post_init__(self):
+        must_be_at_least(0, self, "anneal_steps", of="teacher.")
+        for name in ("decay", "end_decay"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"teacher.{name} is {getattr(self, name)}; it is a share, from 0 to 1.")
+
 
 @dataclass
 class SavedData2Vec:
@@ -90,6 +98,9 @@ class SavedData2Vec:
     inputs: InputsConfig
     updates: int = 0
     origin: dict[str, Any] | None = None
+
+    def __post_init__(self):
+        must_agree(self.modalities, self.inputs)
 
 
 class Data2Vec(nn.Module):

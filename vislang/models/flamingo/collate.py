@@ -63,6 +63,11 @@ class Batch:
     media_before: Int[Tensor, "batch tokens"] | None = None
     names: list[str] = field(default_factory=list)
 
+    @property
+    def tokens(self) -> int:
+        """Tokens of the texts, padding not counted."""
+        return int(self.attention_mask.sum())
+
     def position_ids(self) -> Int[Tensor, "batch tokens"]:
         """The position of each token in its own document."""
         if self.segments is None:

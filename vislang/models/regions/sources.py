@@ -14,6 +14,7 @@ from PIL import Image as Pillow
 from torch import Tensor
 from transformers import AutoImageProcessor, AutoModelForObjectDetection
 
+from vislang.files import whole_file
 from vislang.models.base import fingerprint
 from vislang.models.regions.region import Regions
 from vislang.models.towers.packaged import TowerError
@@ -189,7 +190,9 @@ class ClusteredRegions:
 
     def save(self, path: Path) -> None:
         """Write the centres; :meth:`open` reads them."""
-        safetensors.numpy.save_file({"centres": self.centres, "spread": np.array([self.scale], dtype=np.float32)}, path)
+        tensors = {"centres": self.centres, "spread": np.array([self.scale], dtype=np.float32)}
+        with whole_file(path) as unfinished:
+            safetensors.numpy.save_file(tensors, unfinished)
 
     @classmethod
     def open(cls, source: RegionSource, path: Path) -> ClusteredRegions:

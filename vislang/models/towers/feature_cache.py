@@ -11,6 +11,8 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from vislang.cache import writing
+
 
 class FeatureCache:
     """Tensors by the content hash of the medium that they were computed from.
@@ -46,13 +48,23 @@ class FeatureCache:
             return None
 
     def put_named(self, content_hash: str, tensors: Mapping[str, Tensor]) -> None:
-        """Like :meth:`put`, for several tensors by name."""
+        """Like :meth:`put`, for several tensors by name.
+
+        Raises:
+            UserError: the cache cannot be written.
+        """
         path = self._path(content_hash)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, unfinished = tempfile.mkstemp(dir=path.parent, prefix=".unfinished-")
-        with os.fdopen(handle, "wb") as file:
-            file.write(safetensors.torch.save({name: tensor.contiguous() for name, tensor in tensors.items()}))
-        os.replace(unfinished, path)
+        content = safetensors.torch.save({name: tensor.contiguous() for name, tensor in tensors.items()})
+        with writing(self.folder):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle, unfinished = tempfile.mkstemp(dir=path.parent, prefix=".unfinished-")
+            try:
+                with os.fdopen(handle, "wb") as file:
+                    file.write(content)
+                os.replace(unfinished, path)
+            except BaseException:
+                os.unlink(unfinished)
+                raise
 
     def _path(self, content_hash: str) -> Path:
         return self.folder / content_hash[:2] / f"{content_hash}.safetensors"

@@ -11,7 +11,8 @@ from pathlib import Path
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from vislang.cache import cache_folder
+from vislang.cache import cache_folder, writing
+from vislang.files import system_errors
 from vislang.models.base import fingerprint
 from vislang.models.towers.causal_lm import CausalLM
 from vislang.models.towers.packaged import PACKAGED, TowerError, check_complete, not_found
@@ -131,9 +132,15 @@ def _converted_gguf(weights: Path) -> Path:
     settings = {k: v for k, v in quantized.config.to_dict().items() if k != "quantization_config"}
     fresh: PreTrainedModel = AutoModelForCausalLM.from_config(AutoConfig.for_model(**settings), dtype=torch.float32)
     fresh.load_state_dict(quantized.state_dict())
-    unfinished = Path(tempfile.mkdtemp(dir=folder.parent, prefix="unfinished-"))
-    fresh.save_pretrained(unfinished)
-    tokenizer.save_pretrained(unfinished)
+    with writing(folder.parent):
+        unfinished = Path(tempfile.mkdtemp(dir=folder.parent, prefix="unfinished-"))
+        try:
+            with system_errors(folder):
+                fresh.save_pretrained(unfinished)
+                tokenizer.save_pretrained(unfinished)
+        except BaseException:
+            shutil.rmtree(unfinished)
+            raise
     try:
         os.replace(unfinished, folder)
     except OSError:

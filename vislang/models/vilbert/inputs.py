@@ -19,6 +19,7 @@ from vislang.errors import UserError
 from vislang.example import Example, Text
 from vislang.models.regions.readers import RegionReader, RegionsConfig, must_be_same
 from vislang.models.regions.region import Regions
+from vislang.models.settings import must_be_at_least
 from vislang.models.vilbert.model import ViLBERT
 from vislang.models.vilbert.streams import Encoded, Stream, TwoStreams
 from vislang.models.vilbert.word_pieces import FILE, Pieces, WordPieces
@@ -50,6 +51,11 @@ class Pairs:
     text_keys: Int[Tensor, "..."] | None = None
     image_keys: Int[Tensor, "..."] | None = None
 
+    @property
+    def tokens(self) -> int:
+        """Word pieces of the texts, padding not counted."""
+        return self.text.tokens
+
 
 @dataclass
 class Read:
@@ -70,6 +76,9 @@ class PairInputsConfig:
     regions_fingerprint: str
     # Models of version 0.1.0 may lack it; most of them predict the classes of a tower.
     classes_fingerprint: str = ""
+
+    def __post_init__(self):
+        must_be_at_least(3, self, "max_length", of="inputs.")
 
 
 class PairInputs:

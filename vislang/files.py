@@ -1,0 +1,67 @@
+"""Files that are written whole or not at all, and the errors of the system behind those of libraries that write."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Yield a path beside ``path`` to write to; it takes the name when all is written, and is deleted otherwise.
+
+    Raises:
+        OSError: it cannot be written; ``filename`` is ``path``.
+    """
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    try:
+        with system_errors(path):
+            yield unfinished
+            os.replace(unfinished, path)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    with whole_file(path) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def system_errors(path: Path) -> Iterator[None]:
+    """Raise the system's error, a full disk say, where a library that writes hides it behind one of its own.
+
+    Args:
+        path: what is written, for the error.
+
+    Raises:
+        OSError: the system refused to write; ``filename`` is ``path``.
+    """
+    try:
+        yield
+    except Exception as error:
+        number = _number(error)
+        if number is None:
+            raise
+        raise OSError(number, os.strerror(number), str(path)) from error
+
+
+def _number(error: BaseException | None) -> int | None:
+    """The number of the system's error behind an error: its own, or one that it came from, or one in its text."""
+    while error is not None:
+        if isinstance(error, OSError):
+            return error.errno
+        # As safetensors writes it.
+        if found := re.search(r"\(os error (\d+)\)", str(error)):
+            return int(found[1])
+        error = error.__cause__ or error.__context__
+    return None
