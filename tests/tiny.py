@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import PIL.Image
 import torch
 import transformers
+from PIL import ImageDraw
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast, ViTConfig, ViTModel
 
@@ -172,6 +174,13 @@ def flamingo(towers, collate: CollateConfig | None = None, **bridge) -> Flamingo
             block.feed_forward_gate.fill_(1.0)
             block.scale = 1.0
     return built.eval()
+
+
+def write_picture(path: Path, number: int) -> None:
+    """A picture of 32 px with a rectangle, whose place and colour follow from the number."""
+    picture = PIL.Image.new("RGB", (32, 32), "white")
+    ImageDraw.Draw(picture).rectangle([number, 4, number + 12, 24], fill=("red", "blue")[number % 2])
+    picture.save(path)
 
 
 def write_recipe(path: Path, language: str, vision: str, **train) -> Path:

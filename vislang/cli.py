@@ -25,7 +25,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "probe": ("probe", "Probe", "evaluate frozen features with a linear probe and nearest neighbours"),
     "data list": ("data", "List", "list the data sets that vislang can download"),
     "data show": ("data", "Show", "show a few records of a data source"),
-    "data check": ("data", "Check", "list every bad record of a JSON Lines file"),
+    "data check": ("data", "Check", "list every bad record of a data source"),
     "data fetch": ("data", "Fetch", "download a data set into the cache"),
     "convert fairseq": ("convert", "Fairseq", "convert a data2vec checkpoint from fairseq"),
     "convert transformers": ("convert", "Transformers", "convert a data2vec model from transformers"),

@@ -169,8 +169,10 @@ def test_benchmarks_in_their_own_format(folder):
     assert [e.text for e in examples] == ["what is it?", "is it red?"]
     assert load_source(f"{spec}:{split}") == examples
     assert splits_of(f"{spec}:{split}") == ()
+    # By default the training split is read, or else the one to evaluate; training asks for its own.
+    assert load_source(spec) == examples
     with pytest.raises(DataError, match=f"no split 'train'. The splits are {split}"):
-        load_source(spec)
+        load_source(spec, "train")
 
 
 def test_pairs_in_karpathys_format(folder):

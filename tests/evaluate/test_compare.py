@@ -109,7 +109,7 @@ def test_a_run_that_is_not_finished_has_a_page_of_its_curves(runs, tmp_path):
 def test_careless_use(runs, tmp_path, capsys):
     for words, message in (
         ([runs[0], runs[0] / "." / ""], "is named twice"),
-        ([runs[0], tmp_path / "none"], "none: no run.json in it; give the folder of a run"),
+        ([runs[0], tmp_path / "none"], "none: not the folder of a run"),
         ([runs[0], runs[1], "--out", tmp_path / "no" / "page.html"], "there is no folder"),
     ):
         assert main(["report", *map(str, words)]) == 2

@@ -106,7 +106,7 @@ def test_resuming_another_run_is_refused(recipe, pictures, tmp_path):
     output = finish(start(recipe, folder, "--resume", str(folder), "--train.lr=0.5"), status=2)
     assert "lr was 0.003, is 0.5" in " ".join(output.split())
     output = finish(start(recipe, tmp_path / "none", "--resume", str(tmp_path / "none")), status=2)
-    assert "no run to resume in it" in " ".join(output.split())
+    assert "not the folder of a run" in " ".join(output.split())
     output = finish(start(recipe, folder, "--resume", str(folder), "--model.bridge.latents=5"), status=2)
     assert "a run with another model" in " ".join(output.split())
 

@@ -108,30 +108,38 @@ class Show:
 
 @dataclass(frozen=True)
 class Check:
-    """List every bad record of a JSON Lines file.
+    """List every bad record of a data source, such as a JSON Lines file.
 
     Attributes:
-        file: JSON Lines file
+        source: any data source; for a split of a benchmark, BENCHMARK:FOLDER:SPLIT
         json: print one JSON object
     """
 
-    file: str = positional()
+    source: str = positional()
     json: bool = False
 
     def run(self) -> int:
         """Print the bad records; returns 1 if there are any, else 0."""
-        from vislang.data.jsonl import read_jsonl
+        from vislang.data.sources import load_source
 
         problems: list[Problem] = []
         with reporting("checking records") as report:
-            examples = read_jsonl(self.file, problems, report)
+            examples = load_source(self.source, problems=problems, progress=report)
+        # Reading a benchmark does not open its images; other sources were checked when they were read.
+        missing = [example for example in examples if not all(medium.is_there for medium in example.media)]
+        for example in missing:
+            (name, *_) = [medium.name for medium in example.media if not medium.is_there]
+            problems.append(
+                Problem(example.name, 0, f"{name}: no such file (only models with region files do without it).")
+            )
+        good = len(examples) - len(missing)
         if self.json:
-            bad = [{"line": problem.line, "message": problem.message} for problem in problems]
-            print(json.dumps({"schema": SCHEMA, "file": self.file, "good": len(examples), "bad": bad}))
+            bad = [{"file": p.file, "line": p.line, "message": p.message} for p in problems]
+            print(json.dumps({"schema": SCHEMA, "source": self.source, "good": good, "bad": bad}))
         else:
             for problem in problems:
                 print(problem)
-            print(f"{self.file}: {len(examples)} good records, {len(problems)} bad")
+            print(f"{self.source}: {good:,} good records, {len(problems):,} bad")
         return 1 if problems else 0
 
 

@@ -55,7 +55,7 @@ class Train:
         if self.recipe is None and self.resume is None:
             raise UserError("give a recipe (recipes/ has several), or a run to resume with --resume DIR.")
         from vislang.recipe import read_recipe, recipe_of
-        from vislang.runs.folder import read_json
+        from vislang.runs.folder import RUN, recorded
         from vislang.runs.run import run_recipe
         from vislang.runs.tables import run_table
         from vislang.runs.trackers import tracker_names
@@ -72,14 +72,12 @@ class Train:
         else:
             assert self.resume is not None
             folder = self.resume
-            if not (folder / "run.json").is_file():
-                raise UserError(f"{folder}: not the folder of a run (it has no run.json).")
-            recipe, values = recipe_of(read_json(folder / "run.json")["recipe"], changes, str(folder / "run.json"))
+            recipe, values = recipe_of(recorded(folder)["recipe"], changes, str(folder / RUN))
         must_hold_folder(folder)
         if self.devices > 1 and not self.dry_run and not started_by_launcher():
             return self._launch(recipe.train.parallel)
         # torchrun starts a run again whose processes failed.
-        resume = self.resume is not None or (restarts() > 0 and (folder / "run.json").is_file())
+        resume = self.resume is not None or (restarts() > 0 and (folder / RUN).is_file())
         try:
             track = None if self.track is None else tracker_names(self.track)
             run = run_recipe(recipe, values, folder, resume, self.dry_run, track)

@@ -13,7 +13,7 @@ from vislang.example import Example
 
 MEDIA: dict[str, type[Image] | type[Video] | type[Audio]] = {
     **dict.fromkeys((".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"), Image),
-    **dict.fromkeys((".mp4", ".webm", ".mkv", ".avi", ".mov"), Video),
+    **dict.fromkeys((".mp4", ".m4v", ".webm", ".mkv", ".avi", ".mov", ".ogv", ".mpg", ".mpeg"), Video),
     **dict.fromkeys((".wav", ".flac", ".ogg", ".mp3"), Audio),
 }
 """Kinds of media by the ending of a file."""

@@ -13,6 +13,10 @@ class DataError(UserError):
     """Data that cannot be used; the message names the file or the set, and the remedy."""
 
 
+class NoSuchSource(DataError):
+    """A word that names no source of data."""
+
+
 class RecordError(ValueError):
     """A bad record: what is wrong with it and what to do."""
 

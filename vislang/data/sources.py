@@ -10,13 +10,13 @@ from vislang.capabilities import Progress
 from vislang.data.fetch import EMOJI, ENGLISH, GIMP_MANUAL, KLETTRES, OPENCLIPART, STAMPS, DataSet, fetch
 from vislang.data.files import MEDIA, read_files, read_folder
 from vislang.data.jsonl import read_jsonl
-from vislang.data.problems import DataError, Problem, must_be_file, must_be_good
+from vislang.data.problems import DataError, NoSuchSource, Problem, must_be_file, must_be_good
 from vislang.data.prose import PROSE
 from vislang.data.sets import easy_vqa, emoji, emoji_groups, english, films, klettres, openclipart, scenes, stamps
 from vislang.data.tars import read_tar
 from vislang.data.web_pages import html_pages, mmc4, obelics
-from vislang.document import Document, Image
-from vislang.example import Example, Text
+from vislang.document import Document
+from vislang.example import Example
 
 
 @dataclass(frozen=True)
@@ -168,14 +168,16 @@ def load_source(
 
     Args:
         spec: one of :data:`FORMS`. A set or a benchmark may name its split after a colon: ``easy-vqa:test``.
-        split: of a source with splits that names none; without one, ``train``.
+        split: of a source with splits that names none; without one, the one to train on, or, of a benchmark without
+            one, the one to evaluate.
         problems: bad records are added to it, and left out; without it they are an error.
         progress: called with (records or files done, of how many).
         targets: False takes what can be read without its target, as for pretraining without labels: the media of each
             record, or its text where it has none.
 
     Raises:
-        DataError: there is no such source or split, nothing usable is in it, or it has bad records.
+        NoSuchSource: ``spec`` is none.
+        DataError: there is no such split, nothing usable is in it, or it has bad records.
     """
     found: list[Problem] = []
     examples = _read(spec, split, found, progress, targets)
@@ -215,16 +217,19 @@ def _read(
         return _packaged(kind, rest or split)
     folder, _, own = rest.partition(":")
     if kind in PAIRS and colon:
-        if Path(folder).is_dir():
-            from vislang.tasks.retrieval import karpathy
+        from vislang.tasks.retrieval import karpathy, must_be_captions, must_be_pairs
 
-            return karpathy(Path(folder), own or split or "train")
-        return [_pair(example, spec) for example in _read(rest, split, problems, progress, targets=True)]
+        if Path(folder).is_dir():
+            return karpathy(Path(folder), own or split)
+        pairs = _read(rest, split, problems, progress, targets=True)
+        (must_be_captions if kind == "captions" else must_be_pairs)(pairs)
+        return pairs
     if kind in ("pages", *PAGES) and colon:
         _must_want_all(spec, split)
         return _pages(spec, kind, Path(rest), problems, progress)
     if colon and kind in (benchmarks := _benchmarks()):
-        return benchmarks[kind](Path(folder)).examples(own or split or "train", problems, progress)
+        task = benchmarks[kind](Path(folder))
+        return task.examples(own or split or task.support_split or task.default_split, problems, progress)
     _must_want_all(spec, split)
     path = Path(spec)
     if spec.endswith(".tar"):
@@ -237,7 +242,7 @@ def _read(
     if ending in RECORDS:
         return read_jsonl(path, problems, progress, targets)
     there = "a file of no known kind" if path.exists() else "no such source"
-    raise DataError(f"{spec}: {there}. A source is {FORMS}.")
+    raise NoSuchSource(f"{spec}: {there}. A source is {FORMS}.")
 
 
 def _packaged(name: str, split: str | None) -> list[Example]:
@@ -250,14 +255,6 @@ def _packaged(name: str, split: str | None) -> list[Example]:
     if source.data_set is not None and not source.data_set.is_here:
         fetch(source.data_set)
     return source.read(split)
-
-
-def _pair(example: Example, spec: str) -> Example:
-    media = [type(part) for part in example.prompt.parts]
-    if media != [Image] or not isinstance(example.target, Text):
-        wanted = '{"image": path, "text": caption}'
-        raise DataError(f"{example.name}: not a pair of an image and a text. Records of {spec} are {wanted}.")
-    return example
 
 
 def _must_want_all(spec: str, split: str | None) -> None:

@@ -8,12 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from vislang.capabilities import Progress
+from vislang.data.files import MEDIA
 from vislang.data.problems import DataError, Problem, must_be_file
 from vislang.document import Document, Image, MediaError, Slice, Video
 from vislang.example import Example, Text
-
-IMAGES = ("jpg", "jpeg", "png", "webp", "gif", "bmp")
-VIDEOS = ("mp4", "webm", "mkv", "avi", "mov")
 
 
 def read_tar(path: Path, problems: list[Problem], progress: Progress | None = None) -> list[Example]:
@@ -57,19 +55,16 @@ def _pair(path: Path, key: str, members: dict[str, tarfile.TarInfo]) -> Example:
     def part(member: tarfile.TarInfo) -> Slice:
         return Slice(path, member.offset_data, member.size, member.name)
 
-    media = [ending for ending in members if ending.rpartition(".")[2] in (*IMAGES, *VIDEOS)]
+    kinds = {ending: MEDIA.get(f".{ending.rpartition('.')[2]}") for ending in members}
+    media = [ending for ending, kind in kinds.items() if kind in (Image, Video)]
     # 1.jpg comes before 1.mask.png, which belongs to it.
     media = [ending for ending in media if "." not in ending] or media
     if len(media) != 1:
         found = ", ".join(sorted(media or members))
         raise ValueError(f"{'several images or videos' if media else 'no image or video'} in it: {found}.")
-    medium: Image | Video
-    if media[0].rpartition(".")[2] in IMAGES:
-        medium = Image(part(members[media[0]]))
-        medium.decode()
-    else:
-        medium = Video(part(members[media[0]]))
-        medium.decode(max_frames=1)
+    kind = Video if kinds[media[0]] is Video else Image
+    medium = kind(part(members[media[0]]))
+    _ = medium.decode(max_frames=1) if isinstance(medium, Video) else medium.decode()
     caption: Any
     if "txt" in members:
         caption = Image(part(members["txt"])).read().decode("utf-8")

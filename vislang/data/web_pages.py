@@ -108,18 +108,6 @@ def html_pages(folder: Path, problems: list[Problem], progress: Progress | None 
     return pages
 
 
-def described_images(folder: Path) -> list[tuple[Image, str]]:
-    """Images of the pages of a folder with their descriptions (``alt``) of three words or more, each pair once."""
-    found: dict[tuple[str, str], tuple[Image, str]] = {}
-    for file in _files(folder):
-        for part in _parsed(file, []):
-            if isinstance(part, _Shown) and len(part.alt.split()) >= 3:
-                path = part.path(file, folder)
-                if (image := _content(path, str(file), [])) is not None:
-                    found[(str(path), part.alt)] = (image, part.alt)
-    return list(found.values())
-
-
 def _files(folder: Path) -> list[Path]:
     return sorted(p for p in folder.rglob("*") if p.suffix.lower() in (".html", ".htm") and p.is_file())
 
@@ -323,10 +311,10 @@ def _content(path: Path, page: str, problems: list[Problem]) -> Image | None:
 
 
 class _Shown:
-    """An image of a page: its path, and its description."""
+    """An image of a page, by its path."""
 
-    def __init__(self, source: str, alt: str):
-        self.source, self.alt = source, alt
+    def __init__(self, source: str):
+        self.source = source
 
     def path(self, page: Path, folder: Path) -> Path:
         """Its file: relative to the page, or, where its path begins with a slash, to the folder of all pages."""
@@ -402,7 +390,7 @@ class _PageParser(HTMLParser):
             # No address, then; as a path it is looked for, and reported as missing.
             pass
         self._end_line()
-        self._found.append(_Shown(source, " ".join(named.get("alt", "").split())))
+        self._found.append(_Shown(source))
 
     def _end_line(self) -> None:
         line = " ".join("".join(self._line).split())

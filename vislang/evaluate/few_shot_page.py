@@ -1,16 +1,15 @@
-"""The report page of a few-shot evaluation, with curves over the number of shots; and its figures as JSON values."""
+"""The report page of a few-shot evaluation, with curves over the number of shots."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from vislang.evaluate.few_shot import Point, selection
 from vislang.evaluate.page import template
 from vislang.evaluate.plots import shots_plot
 from vislang.files import write_text
-from vislang.metrics.figure import Figure, Figures, figures_as_json, metric, show
+from vislang.metrics.figure import Figure, Figures, metric, show, title_of
 
 
 def write_few_shot_page(
@@ -39,7 +38,7 @@ def write_few_shot_page(
         for point in points:
             value, low, high = (factor * end for end in _ends(point.means[name]))
             curves.setdefault(selection(point.setting), []).append((point.setting.shots, value, low, high))
-        levels = {label: factor * figures[name].value for label, figures in baselines.items() if name in figures}
+        levels = {title_of(b): factor * figures[name].value for b, figures in baselines.items() if name in figures}
         plots.append(shots_plot(kind.title, curves, levels, f"{kind.title}{' (%)' if kind.percent else ''}"))
     rows = [
         (point.setting.shots, selection(point.setting), metric(name).title, show(name, figure), _seeds(point, name))
@@ -47,8 +46,8 @@ def write_few_shot_page(
         for name, figure in point.means.items()
     ]
     others = [
-        (label, metric(name).title, show(name, figure))
-        for label, figures in baselines.items()
+        (title_of(baseline), metric(name).title, show(name, figure))
+        for baseline, figures in baselines.items()
         for name, figure in figures.items()
     ]
     page = template("few_shot").render(
@@ -72,15 +71,3 @@ def _ends(figure: Figure) -> tuple[float, float, float]:
 
 def _seeds(point: Point, name: str) -> str:
     return ", ".join(show(name, figures[name], interval=False) for figures in point.seeds.values())
-
-
-def as_record(point: Point) -> dict[str, Any]:
-    """A point as JSON values."""
-    return {
-        "shots": point.setting.shots,
-        "select": point.setting.select,
-        "orders": point.setting.orders,
-        "blind": point.setting.blind,
-        "figures": figures_as_json(point.means),
-        "seeds": {str(seed): figures_as_json(figures) for seed, figures in point.seeds.items()},
-    }

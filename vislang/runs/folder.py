@@ -19,6 +19,8 @@ from vislang.files import write_text
 
 PACKAGES = ("vislang", "torch", "transformers", "tokenizers", "safetensors", "numpy", "pillow")
 LOCK = "run.lock"
+RUN = "run.json"
+"""Holds the recipe of a run: only a folder that contains it is the folder of a run."""
 
 
 def must_be_free(folder: Path) -> None:
@@ -28,8 +30,10 @@ def must_be_free(folder: Path) -> None:
         UserError: it contains something other than a run, or another process is training there.
     """
     names = {path.name for path in folder.iterdir()} if folder.exists() else set()
-    if names - {LOCK} and "run.json" not in names:
+    if names - {LOCK} and RUN not in names:
         raise UserError(f"{folder}: is not empty and contains no run (no run.json). Choose another folder with --out.")
+    if RUN in names:
+        recorded(folder)
     if LOCK in names:
         with locked(folder):
             pass
@@ -45,7 +49,7 @@ def fresh_folder(folder: Path) -> Path | None:
         UserError: the folder contains something other than a run, or another process is training there.
     """
     must_be_free(folder)
-    if not (folder / "run.json").is_file():
+    if not (folder / RUN).is_file():
         folder.mkdir(parents=True, exist_ok=True)
         return None
     with locked(folder):
@@ -55,6 +59,20 @@ def fresh_folder(folder: Path) -> Path | None:
         os.replace(folder, moved)
     folder.mkdir()
     return moved
+
+
+def recorded(folder: Path) -> dict[str, Any]:
+    """What a run recorded in its run.json when it started: its recipe and its environment.
+
+    Raises:
+        UserError: the folder is not that of a run.
+    """
+    if not (folder / RUN).is_file():
+        raise UserError(f"{folder}: not the folder of a run (it has no run.json).")
+    found = read_json(folder / RUN)
+    if not isinstance(found, dict) or not isinstance(found.get("recipe"), dict):
+        raise UserError(f"{folder}: not the folder of a run (its run.json contains no recipe).")
+    return found
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from vislang.errors import UserError
 from vislang.evaluate.run_record import RunRecord
-from vislang.runs.folder import read_json
+from vislang.runs.folder import read_json, recorded
 from vislang.train.log import read_metrics
 
 
@@ -22,15 +22,14 @@ def read_record(folder: Path, name: str | None = None) -> RunRecord:
         UserError: no run there.
         DataError: its log was changed.
     """
-    if not (folder / "run.json").is_file():
-        raise UserError(f"{folder}: no run.json in it; give the folder of a run.")
+    run = recorded(folder)
     log, final = folder / "metrics.jsonl", folder / "metrics.json"
     rows = read_metrics(log) if log.is_file() else []
     metrics = read_json(final) if final.is_file() else None
     if metrics is not None and rows and rows[-1]["step"] > metrics["steps"]:
         # A finished run is being extended: the figures are of its earlier end.
         metrics = None
-    return RunRecord(name or folder.resolve().name, read_json(folder / "run.json"), rows, metrics)
+    return RunRecord(name or folder.resolve().name, run, rows, metrics)
 
 
 def read_records(folders: Sequence[Path]) -> list[RunRecord]:

@@ -19,16 +19,26 @@ import torch
 
 from vislang.console import TrainingMonitor, console, messages, reporting
 from vislang.errors import UserError
-from vislang.evaluate.evaluation import Evaluation, way_of
+from vislang.evaluate.evaluation import Evaluation
 from vislang.metrics.figure import SCHEMA, figures_as_json
 from vislang.nn.device import to_device
-from vislang.recipe import Recipe, recipe_of, with_current_names
-from vislang.runs.folder import environment, fresh_folder, locked, must_be_free, read_json, write_json
+from vislang.recipe import Recipe, recipe_of
+from vislang.runs.folder import (
+    RUN,
+    environment,
+    fresh_folder,
+    locked,
+    must_be_free,
+    read_json,
+    recorded,
+    write_json,
+)
 from vislang.runs.record import read_record
 from vislang.runs.scores import (
     ScoredTask,
     final_scores,
     held_out,
+    must_answer,
     named_tasks,
     read_scores,
     stream_tasks,
@@ -110,11 +120,11 @@ def run_recipe(
             warnings.simplefilter("ignore")
         earlier: dict[str, Any] = {}
         if resume:
-            earlier = processes.from_first(lambda: _recorded(folder))
+            earlier = processes.from_first(lambda: recorded(folder))
             recipe, values = _with_chosen_steps(recipe, values, earlier)
             _must_be_same_run(folder, earlier, recipe, values)
             track = trackers_of(folder) if track is None else track
-        elif not dry_run:
+        if not dry_run:
             processes.from_first(lambda: must_be_free(folder))
         must_have_trackers(track or [])
         # Whatever is wrong with the recipe shows before a folder is made or moved.
@@ -150,7 +160,7 @@ def _run(
     def write_record(**more: Any) -> None:
         record.update(more)
         if processes.is_first:
-            write_json(folder / "run.json", record)
+            write_json(folder / RUN, record)
 
     write_record()
     examples = [example for stream in streams for example in stream.train]
@@ -158,7 +168,7 @@ def _run(
     with processes.first_of_machine_first(), reporting("encoding media") as progress:
         model.prepare([*examples, *(example.without_target() for example in evaluated)], progress)
     # A resumed run is fitted as well: what its checkpoint holds then replaces what was found here.
-    _fit(found, recipe)
+    _fit(found)
     write_record(parameters=_what_trains(model, recipe))
     prepared = time.perf_counter()
     several = len(streams) > 1
@@ -223,10 +233,10 @@ def reopened(folder: Path) -> Run:
     Raises:
         UserError: it did not come to its end, or its data are no longer there.
     """
-    for needed in ("run.json", "metrics.json", "metrics.jsonl", "model/config.json"):
+    for needed in (RUN, "metrics.json", "metrics.jsonl", "model/config.json"):
         if not (folder / needed).is_file():
             raise UserError(f"{folder}: no {needed} in it; give the folder of a run that came to its end.")
-    recipe, _ = recipe_of(read_json(folder / "run.json")["recipe"], name=str(folder / "run.json"))
+    recipe, _ = recipe_of(recorded(folder)["recipe"], name=str(folder / RUN))
     streams, _ = read_streams(recipe)
     model = recipe.model.open(folder / "model")
     named = named_tasks(recipe)
@@ -271,16 +281,14 @@ def _prepared(recipe: Recipe, processes: Processes) -> Prepared:
     return Prepared(model, streams, stream_tasks(model, streams) if named is None else named, bad_records)
 
 
-def _fit(found: Prepared, recipe: Recipe) -> None:
+def _fit(found: Prepared) -> None:
     """Fit the model to its training examples. Only then is it known which tasks it can answer.
 
     Raises:
         UserError: it cannot answer a task that the recipe names under ``evaluate``.
     """
     found.model.fit([example for stream in found.streams for example in stream.train])
-    if recipe.evaluate is not None:
-        for scored in found.tasks:
-            way_of(found.model, scored.task)
+    must_answer(found.model, found.tasks)
 
 
 def _named(device: torch.device, processes: Processes) -> str:
@@ -312,17 +320,6 @@ def _metrics(outcome: Outcome, streams: list[StreamData], evaluations: dict[str,
         "examples": {stream.name: len(stream.train) for stream in streams},
         "tasks": {name: evaluation.as_json() for name, evaluation in evaluations.items()},
     }
-
-
-def _recorded(folder: Path) -> dict[str, Any]:
-    """What the run in a folder recorded in ``run.json``.
-
-    Raises:
-        CheckpointError: no run there.
-    """
-    if not (folder / "run.json").is_file():
-        raise CheckpointError(f"{folder}: no run to resume in it (no run.json).")
-    return read_json(folder / "run.json")
 
 
 def _with_chosen_steps(
@@ -358,12 +355,13 @@ def _must_be_same_run(folder: Path, earlier: dict[str, Any], recipe: Recipe, val
     Raises:
         CheckpointError: it is another run.
     """
-    recorded = with_current_names(earlier["recipe"])
-    train = recorded.get("train", {})
+    # Both with the defaults of this version, which may have settings that the run did not have yet.
+    _, before = recipe_of(earlier["recipe"], name=str(folder / RUN))
+    before, now = (json.loads(json.dumps(each, default=str)) for each in (before, values))
+    train = before["train"]
     if "time_budget" in earlier:
         train = {**train, "steps": earlier["time_budget"]["steps"]}
-    now = json.loads(json.dumps(values, default=str))
-    changed = [name for name in ("model", "data", "hold_out", "limit") if recorded.get(name) != now.get(name)]
+    changed = [name for name in ("model", "data", "hold_out", "limit") if before.get(name) != now.get(name)]
     settings = changed_settings(train, recipe.train)
     if settings:
         raise CheckpointError(
@@ -379,7 +377,7 @@ def _must_be_same_run(folder: Path, earlier: dict[str, Any], recipe: Recipe, val
 
 def _try_one_step(found: Prepared, recipe: Recipe) -> None:
     model, streams = found.model, found.streams
-    _fit(found, recipe)
+    _fit(found)
     # Heads may have been made for what was found.
     model.to(model.device)
     _what_trains(model, recipe)

@@ -55,17 +55,19 @@ def read_streams(recipe: Recipe) -> tuple[list[StreamData], int]:
         raise DataError(
             "eval_data: one source cannot be the test data of several streams. Name tasks under evaluate, or remove it."
         )
+    targets = recipe.model.needs_targets
     streams = []
     for config in configs:
         everything: list[Example] = []
         test: list[Example] = []
         with reporting(f"reading {config.name}") as progress:
             for source in config.sources:
-                everything += load_source(source, "train", problems, progress)
+                everything += load_source(source, "train", problems, progress, targets)
                 if recipe.eval_data is None and recipe.evaluate is None and "test" in splits_of(source):
-                    test += load_source(source, "test", problems, progress)
+                    test += load_source(source, "test", problems, progress, targets)
             if recipe.eval_data is not None:
-                test = load_source(recipe.eval_data, _scored_split(recipe.eval_data), problems, progress)
+                split = _scored_split(recipe.eval_data)
+                test = load_source(recipe.eval_data, split, problems, progress, targets)
         if not everything:
             must_be_good(problems, skip=False, name=config.name)
         streams.append(_divided(config, everything, test, recipe))
@@ -128,7 +130,7 @@ def _with_shots(examples: list[Example], count: int, seed: int) -> list[Example]
     """Each question or caption with ``count`` others as shots; verbatim examples such as pages are left."""
     if not count:
         return examples
-    templated = [example for example in examples if not example.wording.verbatim]
+    templated = [example for example in examples if example.media and not example.wording.verbatim]
     if not shots_of(templated):
         raise DataError("shots: a shot is an image or a video with a question or a caption; this stream has none.")
     rng = random.Random(seed)
