@@ -25,6 +25,7 @@ EXTRAS = {
     "audio": "recordings",
     "video": "videos",
     "data": "region features in LMDB files",
+    "track": "train --track tensorboard",
     "demo": "the packaged towers and the demo's data",
 }
 """The extras of vislang, and what each is needed for."""
