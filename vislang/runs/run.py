@@ -202,8 +202,8 @@ def _run(
         def budgeted(budget: Budget) -> None:
             write_record(time_budget=asdict(budget))
             console.print(
-                f"{budget.steps:,} steps of {budget.seconds_per_step:.3g} s fit into {budget.minutes:g} minutes "
-                f"({budget.tried} were tried)"
+                f"{budget.steps:,} steps of {budget.seconds_per_step:.3g} s fit into {budget.minutes:g} minutes, after "
+                f"a trial of {budget.tried}"
             )
             monitor.expect(budget.steps)
 

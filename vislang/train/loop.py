@@ -82,8 +82,8 @@ def train(
             :func:`~vislang.train.checkpoint.list_checkpoints`) the run starts from step 0, and the caller must have
             prepared and fitted the model as for a new run. More ``steps`` than before extend the run.
         bad_records: whether records that turn out to be bad are replaced, and their list; None replaces none.
-        budgeted: with ``config.minutes``, called once the number of steps is chosen, before the first step. The run is
-            the same as with that number of steps and no time budget.
+        budgeted: with ``config.minutes``, called with the chosen number of steps before the first step. The run is the
+            same as with this number of steps and no time budget.
 
     Returns:
         How it ended. After Ctrl-C or SIGTERM the state is saved first, and ``interrupted`` is true.
@@ -258,7 +258,7 @@ def _update(
     several: bool,
     factor: float,
 ) -> Tensor:
-    """One optimizer step; nothing is updated where the norm of the gradient, which is returned, is not finite."""
+    """One optimizer step; returns the norm of the gradient. If it is not finite, nothing is updated."""
     optimizer.zero_grad()
     _gradients(engine, taking_part, totals, device, numbers, several)
     norm = engine.clip(optimizer.config.clip_norm)
@@ -270,7 +270,7 @@ def _update(
 def _steps_within(
     engine: Engine, steps: Steps, streams: Sequence[Stream], config: TrainConfig, device: torch.device
 ) -> Budget:
-    """How many steps fit into the time budget of a run. Model and generators are afterwards as they were."""
+    """How many steps fit into the time budget of a run. The trial leaves model and random generators unchanged."""
     model, processes = engine.model, engine.processes
     before = {name: tensor.clone() for name, tensor in model.trainable_state().items()}
     extra, random = copy.deepcopy(model.extra_state()), random_state(device)
