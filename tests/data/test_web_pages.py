@@ -93,7 +93,7 @@ def test_mmc4(folder):
             f"{folder / '9.png'}: no such file. Check the path. In a JSON Lines file, paths are relative to that file.",
         ),
         (5, '"image_base64" is not base64. Pack the image again.'),
-        (6, 'no list "text_list". A page has text_list and image_info.'),
+        (6, 'has no list "text_list". A page has text_list and image_info.'),
     ]
     assert done == [(number, 6) for number in range(1, 7)]
 
