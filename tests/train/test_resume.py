@@ -58,7 +58,7 @@ def test_killed_at_a_random_step_and_resumed_it_goes_on_bit_for_bit(long_recipe,
     finish(start(long_recipe, whole))
     for attempt in range(2):
         killed = tmp_path / f"killed-{attempt}"
-        process = start(long_recipe, killed)
+        process = start(long_recipe, killed, "--track", "tensorboard")
         wait_for_step(process, killed, random.Random().randint(21, 250))
         process.kill()
         process.communicate()
@@ -68,6 +68,7 @@ def test_killed_at_a_random_step_and_resumed_it_goes_on_bit_for_bit(long_recipe,
         assert steps(killed) == steps(whole)
         weights = "model/model.safetensors"
         assert (killed / weights).read_bytes() == (whole / weights).read_bytes()
+        assert len(list((killed / "tensorboard").iterdir())) == 2, "the resumed run keeps its tracker"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -9,22 +9,24 @@ import torch
 import torch.nn.functional as F
 
 from tests import tiny
-from tests.train.test_loop import EXAMPLES, Line, Silent
+from tests.train.line import EXAMPLES, Line, Silent
 from vislang.data.jsonl import read_jsonl
 from vislang.nn.linear import Linear
+from vislang.train.batches import Stream
 from vislang.train.config import TrainConfig
 from vislang.train.log import read_metrics, without_measurements
-from vislang.train.loop import Stream, train
-from vislang.train.speed import Speed, matrix_rate, peak_memory
+from vislang.train.loop import train
+from vislang.train.rows import StepSize
+from vislang.train.speed import Speed, Stopwatch, matrix_rate, peak_memory
 
 CPU = torch.device("cpu")
 
 
 def operations(step) -> float:
     speed = Speed(CPU)
-    with speed.counted("only"):
+    with speed.counted(("only",)):
         step()
-    return speed.row(1.0, {"only": (1, 0)}).get("speed/flops_per_second", 0)
+    return speed.row(1.0, StepSize(("only",), 1, 0)).get("speed/flops_per_second", 0)
 
 
 @pytest.mark.parametrize("kind", [torch.nn.Linear, Linear])
@@ -42,29 +44,42 @@ def test_attention_is_counted_on_a_processor():
     assert operations(lambda: F.scaled_dot_product_attention(queries, queries, queries).sum().backward()) == 7 * one
 
 
-def test_each_stream_is_counted_once_and_a_step_sums_over_those_in_it():
+def test_each_set_of_streams_is_counted_once():
     speed = Speed(CPU)
     layer, x = torch.nn.Linear(8, 8, bias=False), torch.randn(4, 8)
-    for stream, times in {"one": 1, "two": 2}.items():
-        with speed.counted(stream):
+    for streams, times in {("one",): 1, ("one", "two"): 3}.items():
+        with speed.counted(streams):
             for _ in range(times):
                 layer(x)
-    with speed.counted("one"):
+    with speed.counted(("one",)):
         layer(x.repeat(9, 1))
     one = 2 * 4 * 8 * 8
-    assert speed.row(0.5, {"one": (4, 0)})["speed/flops_per_second"] == 2 * one
-    row = speed.row(0.5, {"one": (4, 10), "two": (6, 0)})
+    assert speed.row(0.5, StepSize(("one",), 4, 0))["speed/flops_per_second"] == 2 * one
+    row = speed.row(0.5, StepSize(("one", "two"), 10, 12))
     assert row["speed/flops_per_second"] == 2 * 3 * one
     assert row["speed/matmul_share"] == 2 * 3 * one / matrix_rate(CPU, torch.float32)
-    assert (row["speed/examples_per_second"], row["speed/tokens_per_second"]) == (20, 20)
+    assert (row["speed/examples_per_second"], row["speed/tokens_per_second"]) == (20, 24)
     assert row["memory/peak_gib"] > 0
 
 
 def test_what_was_not_counted_is_left_out():
-    assert set(Speed(CPU).row(1.0, {"pictures": (4, 0)})) <= {
-        "speed/examples_per_second",
-        "memory/peak_gib",
-    }
+    layer, size = torch.nn.Linear(8, 8), StepSize(("pictures",), 4, 0)
+    for speed in (Speed(CPU), Speed(CPU, counts=False)):
+        assert set(speed.row(1.0, size)) <= {"speed/examples_per_second", "memory/peak_gib"}
+        with speed.counted(size.streams):
+            layer(torch.randn(4, 8))
+    assert "speed/matmul_share" not in speed.row(1.0, size)
+
+
+def test_the_rate_is_measured_in_the_type_of_most_operations():
+    speed = Speed(CPU)
+    large, small = torch.randn(64, 64, dtype=torch.bfloat16), torch.randn(8, 8)
+    with speed.counted(("mixed",)):
+        large @ large
+        small @ small
+    row = speed.row(1.0, StepSize(("mixed",), 1, 0))
+    assert row["speed/flops_per_second"] == 2 * 64**3 + 2 * 8**3
+    assert row["speed/matmul_share"] == row["speed/flops_per_second"] / matrix_rate(CPU, torch.bfloat16)
 
 
 @pytest.mark.parametrize(("rate", "rows"), [(3e9, 256), (50e9, 1024), (1e15, 2048)])
@@ -101,11 +116,11 @@ def test_counting_changes_no_bit(towers, pictures):
     for counted in (False, True):
         speed = Speed(CPU)
         model.zero_grad()
-        with speed.counted("pictures") if counted else nullcontext():
+        with speed.counted(("pictures",)) if counted else nullcontext():
             (loss,) = model(model.collate(examples, 0)).values()
             loss.backward()
         found.append([loss.detach(), *(p.grad for p in model.parameters() if p.grad is not None)])
-    assert speed.row(1.0, {"pictures": (4, 0)})["speed/flops_per_second"] > 0
+    assert speed.row(1.0, StepSize(("pictures",), 4, 0))["speed/flops_per_second"] > 0
     assert all(torch.equal(plain, counted) for plain, counted in zip(*found, strict=True))
 
 
@@ -120,6 +135,18 @@ def test_the_loop_logs_what_it_measures(tmp_path):
     seconds = second["seconds"] - first["seconds"]
     assert second["speed/examples_per_second"] == pytest.approx(4 / seconds, rel=1)
     assert without_measurements(first).keys() == {"step", "loss", "loss/error", "gradient_norm", "lr"}
+
+
+def test_a_stopwatch_counts_while_it_runs(monkeypatch):
+    now = [5.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    clock = Stopwatch(2.0)
+    seen = []
+    for action in (clock.start, clock.stop, clock.stop, clock.start):
+        action()
+        now[0] += 1
+        seen.append(clock.seconds)
+    assert seen == [3.0, 3.0, 3.0, 4.0]
 
 
 def test_a_batch_of_flamingo_tells_its_tokens():

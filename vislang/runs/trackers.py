@@ -264,5 +264,5 @@ def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def _allowed(name: str) -> str:
-    """A name that MLflow takes."""
-    return re.sub(r"[^\w\-. :/]", "_", name)
+    """A name that MLflow takes. A store of files makes folders of slashes: ``loss`` and ``loss/text`` collide."""
+    return re.sub(r"[^\w\-. :]", "_", name.replace("/", "."))
