@@ -140,8 +140,13 @@ def splits_of(folder: Path, wanted: str, *patterns: str) -> dict[str, Path]:
     raise DataError(f"{folder}: contains no split. Required files: {wanted}.")
 
 
-def one_file(folder: Path, *patterns: str) -> Path:
+def one_file(folder: Path, *patterns: str, required: str = "") -> Path:
     """The one file of a folder that matches a pattern; the first pattern that matches a file is used.
+
+    Args:
+        folder: the folder.
+        patterns: patterns of file names.
+        required: all files that the folder should contain, for the message.
 
     Raises:
         DataError: no file matches, or several do.
@@ -154,7 +159,8 @@ def one_file(folder: Path, *patterns: str) -> Path:
             raise DataError(f"{folder}: several files match {pattern}: {', '.join(path.name for path in found)}.")
         if found:
             return found[0]
-    raise DataError(f"{folder}: contains no file {' or '.join(patterns)}.")
+    wanted = f" Required files: {required}." if required else ""
+    raise DataError(f"{folder}: contains no file {' or '.join(patterns)}.{wanted}")
 
 
 def image_in(folder: Path, *names: str) -> Image:
