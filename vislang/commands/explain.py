@@ -10,7 +10,7 @@ from vislang.commands.options import positional
 from vislang.commands.outputs import must_hold_file
 from vislang.console import console
 from vislang.document import Document, Image
-from vislang.errors import UserError
+from vislang.errors import UserError, needs
 from vislang.example import Example
 
 
@@ -42,6 +42,7 @@ class Explain:
             MediaError: the image cannot be used.
         """
         must_hold_file(self.out)
+        needs("jinja2", "report", "the page")
         image = Image(self.image)
         decoded = image.decode()
         text = checked(self.text, "the text")

@@ -23,7 +23,6 @@ from vislang.evaluate.few_shot import (
     shots_of,
     way_of,
 )
-from vislang.evaluate.few_shot_page import as_record, write_few_shot_page
 from vislang.evaluate.results import PREDICTIONS, write_predictions, write_results
 from vislang.example import Example
 from vislang.metrics.figure import SCHEMA, Figures, figures_as_json, metric, show
@@ -99,7 +98,7 @@ class FewShot:
             "task": task.name,
             "n": len(queries),
             "bad_records": bad_records,
-            "points": [as_record(point) for point in points],
+            "points": [point.as_json() for point in points],
             "baselines": {name: figures_as_json(figures) for name, figures in others.items()},
         }
         if self.out is not None:
@@ -111,6 +110,8 @@ class FewShot:
                 console.print(f"skipped {bad_records} bad records")
             console.print(few_shot_table(task.name, points, others))
         if self.report is not None:
+            from vislang.evaluate.few_shot_page import write_few_shot_page
+
             title = f"{task.name}: {self.model}"
             write_few_shot_page(self.report, title, points, others, self._command(task), versions())
             if not self.json:

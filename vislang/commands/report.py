@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vislang.commands.options import positional
-from vislang.commands.outputs import needs
+from vislang.errors import needs
 
 
 @dataclass(frozen=True)

@@ -30,9 +30,10 @@ from typing import Any
 
 from vislang.boxes import Box
 from vislang.capabilities import Progress
-from vislang.data.problems import DataError, Problem, RecordError, must_be_file
+from vislang.data.problems import DataError, Problem, RecordError
 from vislang.document import MAX_PIXELS, Audio, Document, Image, MediaError, Medium, Part, Video
 from vislang.example import PLAIN, VERBATIM, Answers, Choice, Example, Label, Target, Text, Value
+from vislang.files import must_be_file
 
 FORMS = (
     '{"image" or "video", "question", "answer" or "answers"}, {"image", "video" or "audio", "text"}, {"image", '
@@ -100,7 +101,7 @@ def lines_of(path: Path, progress: Progress | None = None) -> Iterator[tuple[int
     Raises:
         DataError: the file cannot be read.
     """
-    must_be_file(path, "a JSON Lines file")
+    must_be_file(path, "a JSON Lines file", DataError)
     try:
         with path.open("rb") as file:
             total = 0 if progress is None else sum(1 for _ in file)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from vislang.errors import UserError
 
@@ -46,24 +45,3 @@ def must_be_good(problems: Sequence[Problem], skip: bool, name: str = "") -> Non
             f"{f'{name}: ' if name else ''}{count}:\n{shown}{more}\n"
             "Fix them (vislang data check FILE lists all of a file), or add --skip-bad-records to skip them."
         )
-
-
-def must_be_file(path: Path, wanted: str) -> None:
-    """Raise an error unless a path is that of a regular file: opening a named pipe would wait for ever.
-
-    Args:
-        path: of the file.
-        wanted: what it should be, such as ``a JSON Lines file``.
-
-    Raises:
-        DataError: there is nothing, or a folder, a pipe or a device.
-    """
-    if path.is_file():
-        return
-    if path.is_dir():
-        found = "is a folder"
-    elif path.exists():
-        found = "is a pipe or a device, not a regular file"
-    else:
-        found = "cannot be read (No such file or directory)"
-    raise DataError(f"{path}: {found}. Give {wanted}.")

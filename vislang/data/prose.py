@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from vislang.data.problems import DataError, must_be_file
+from vislang.data.problems import DataError
 from vislang.document import Document
 from vislang.example import Example
+from vislang.files import must_be_file
 
 PROSE = (".txt", ".md")
 """Endings of text files."""
@@ -22,7 +23,7 @@ def read_prose(path: Path) -> Iterator[Example]:
     Raises:
         DataError: it is no text in UTF-8.
     """
-    must_be_file(path, "a text file")
+    must_be_file(path, "a text file", DataError)
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -10,13 +10,14 @@ from vislang.capabilities import Progress
 from vislang.data.fetch import EMOJI, ENGLISH, GIMP_MANUAL, KLETTRES, OPENCLIPART, STAMPS, DataSet, fetch
 from vislang.data.files import MEDIA, read_files, read_folder
 from vislang.data.jsonl import read_jsonl
-from vislang.data.problems import DataError, Problem, must_be_file, must_be_good
+from vislang.data.problems import DataError, Problem, must_be_good
 from vislang.data.prose import PROSE
 from vislang.data.sets import easy_vqa, emoji, emoji_groups, english, films, klettres, openclipart, scenes, stamps
 from vislang.data.tars import read_tar
 from vislang.data.web_pages import html_pages, mmc4, obelics
 from vislang.document import Document, Image
 from vislang.example import Example, Text
+from vislang.files import must_be_file
 
 
 @dataclass(frozen=True)
@@ -270,7 +271,7 @@ def _pages(spec: str, kind: str, path: Path, problems: list[Problem], progress: 
         if not path.is_dir():
             raise DataError(f"{spec}: no such folder.")
         return html_pages(path, problems, progress)
-    must_be_file(path, f"the pages of {kind}")
+    must_be_file(path, f"the pages of {kind}", DataError)
     return PAGES[kind](path, problems, progress)
 
 

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from vislang.capabilities import Progress
-from vislang.data.problems import DataError, Problem, must_be_file
+from vislang.data.problems import DataError, Problem
 from vislang.document import Document, Image, MediaError, Slice, Video
 from vislang.example import Example, Text
+from vislang.files import must_be_file
 
 IMAGES = ("jpg", "jpeg", "png", "webp", "gif", "bmp")
 VIDEOS = ("mp4", "webm", "mkv", "avi", "mov")
@@ -29,7 +30,7 @@ def read_tar(path: Path, problems: list[Problem], progress: Progress | None = No
     Raises:
         DataError: it is no tar, or compressed, or has no pair in it.
     """
-    must_be_file(path, "an uncompressed tar file")
+    must_be_file(path, "an uncompressed tar file", DataError)
     records: dict[str, dict[str, tarfile.TarInfo]] = {}
     try:
         with tarfile.open(path, "r:") as tar:

@@ -19,9 +19,10 @@ from urllib.parse import unquote, urlparse
 
 from vislang.capabilities import Progress
 from vislang.data.jsonl import lines_of, parse_record, whole_characters
-from vislang.data.problems import DataError, Problem, RecordError, must_be_file
+from vislang.data.problems import DataError, Problem, RecordError
 from vislang.document import Document, EndOfChunk, Image, Learned, MediaError, Part
 from vislang.example import VERBATIM, Example
+from vislang.files import must_be_file
 
 SKIPPED = {"script", "style", "head", "nav", "header", "footer", "aside", "noscript", "template", "svg"}
 """Elements that hold nothing to read."""
@@ -238,7 +239,7 @@ def _parquet(file: Path, page: Any, problems: list[Problem], progress: Progress 
         import pyarrow.parquet
     except ImportError:
         raise DataError(f"{file}: Parquet needs pyarrow. Run: pip install 'vislang[eval]'") from None
-    must_be_file(file, "a Parquet file")
+    must_be_file(file, "a Parquet file", DataError)
     try:
         table = pyarrow.parquet.ParquetFile(file)
         names = set(table.schema_arrow.names)

@@ -27,7 +27,7 @@ from vislang.evaluate.rank import rank
 from vislang.evaluate.retrieve import retrieve
 from vislang.evaluate.ways import ways
 from vislang.example import Answer, Example, Label, Prediction, Value, reference_text
-from vislang.metrics.figure import Figure, Figures, share
+from vislang.metrics.figure import Figure, Figures, figures_as_json, share
 from vislang.prompt import as_generation
 from vislang.tasks.retrieval import Retrieval
 from vislang.tasks.task import Task
@@ -72,6 +72,17 @@ class Point:
     seeds: dict[int, Figures]
     means: Figures
     predictions: dict[int, list[Prediction]] = field(default_factory=dict, repr=False)
+
+    def as_json(self) -> dict[str, Any]:
+        """The point as plain values, without its predictions."""
+        return {
+            "shots": self.setting.shots,
+            "select": self.setting.select,
+            "orders": self.setting.orders,
+            "blind": self.setting.blind,
+            "figures": figures_as_json(self.means),
+            "seeds": {str(seed): figures_as_json(figures) for seed, figures in self.seeds.items()},
+        }
 
 
 def shots_of(examples: Sequence[Example]) -> list[Example]:

@@ -1,16 +1,15 @@
-"""The report page of a few-shot evaluation, with curves over the number of shots; and its figures as JSON values."""
+"""The report page of a few-shot evaluation, with curves over the number of shots."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from vislang.evaluate.few_shot import Point, selection
 from vislang.evaluate.page import template
 from vislang.evaluate.plots import shots_plot
 from vislang.files import write_text
-from vislang.metrics.figure import Figure, Figures, figures_as_json, metric, show
+from vislang.metrics.figure import Figure, Figures, metric, show
 
 
 def write_few_shot_page(
@@ -72,15 +71,3 @@ def _ends(figure: Figure) -> tuple[float, float, float]:
 
 def _seeds(point: Point, name: str) -> str:
     return ", ".join(show(name, figures[name], interval=False) for figures in point.seeds.values())
-
-
-def as_record(point: Point) -> dict[str, Any]:
-    """A point as JSON values."""
-    return {
-        "shots": point.setting.shots,
-        "select": point.setting.select,
-        "orders": point.setting.orders,
-        "blind": point.setting.blind,
-        "figures": figures_as_json(point.means),
-        "seeds": {str(seed): figures_as_json(figures) for seed, figures in point.seeds.items()},
-    }

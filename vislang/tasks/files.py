@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from vislang.data.problems import DataError
 from vislang.document import Image
+from vislang.files import must_be_file
 
 Made = TypeVar("Made")
 
@@ -22,6 +23,7 @@ def read_text(path: Path) -> str:
     Raises:
         DataError: missing, or not UTF-8.
     """
+    must_be_file(path, "the official file", DataError)
     try:
         with path.open(encoding="utf-8", newline="") as file:
             return file.read()
