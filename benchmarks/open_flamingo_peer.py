@@ -23,7 +23,7 @@ from vislang.convert.open_flamingo import canonical, keys
 from vislang.models.flamingo.bridge import Bridge
 from vislang.models.flamingo.config import FlamingoConfig
 from vislang.models.flamingo.prefill import Runner
-from vislang.models.towers.causal_lm import FrozenCausalLM
+from vislang.models.towers.causal_lm import CausalLM
 from vislang.nn.linear import with_fast_linears
 
 PACKAGES = ("open-flamingo==2.0.1", "einops==0.8.2", "einops-exts==0.0.4")
@@ -104,7 +104,7 @@ def both() -> Both:
     count = own.config.num_hidden_layers // EVERY
     config = FlamingoConfig(gate_every=EVERY, scales=[1.0] * count, gate_all_text=True, media_token=MEDIA)
     embedding = own.get_input_embeddings().weight[MEDIA].detach()
-    ours = Bridge(config, FrozenCausalLM(own), 768, embedding)
+    ours = Bridge(config, CausalLM(own), 768, embedding)
     wanted = dict(keys(SimpleNamespace(bridge=ours, origin={"path": "model.layers"})))  # type: ignore[arg-type]
     with torch.no_grad():
         fill(ours.state_dict(), wanted, canonical(peer.state_dict()))

@@ -40,7 +40,17 @@ def browse(page: Path, tmp_path: Path) -> Iterator:
         browser.get(page.as_uri())
         assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
         yield browser
-        wide = "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
-        assert browser.execute_script(wide) <= 0, "the page scrolls sideways"
+        for width in (1280, 400):
+            show_at(browser, width)
+            wide = "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
+            assert browser.execute_script(wide) <= 0, f"the page scrolls sideways in a window of {width} pixels"
     finally:
         browser.quit()
+
+
+def show_at(browser, width: int, scheme: str = "light") -> None:
+    """Show the page in a window of this width, to a reader who prefers light or dark pages."""
+    size = {"width": width, "height": 1200, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    prefers = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", prefers)

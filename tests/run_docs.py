@@ -208,7 +208,10 @@ def runnable(command: Command) -> list[str] | None:
     if words[:1] == ["train"]:
         # A finished run is extended by one step.
         return [re.sub(r"^\d+$", "3", word) for word in run]
-    if words[:1] == ["eval"] and not words[1].endswith((".jsonl", ".json")):
+    if words[:1] == ["eval"] and words[1].endswith((".jsonl", ".json")):
+        # Of a few examples only the same few are scored again; results beside the file state them.
+        run += ["--limit", "4"] if "--task" in words else []
+    elif words[:1] == ["eval"]:
         run = [re.sub(r"^(\d+,\d+)(,\d+)+$", r"\1", word) for word in run]
         run = [word for n, word in enumerate(run) if "--limit" not in run[max(n - 1, 0) : n + 1]] + ["--limit", "4"]
         run += ["--seeds", "1"] if "--shots" in words and "--seeds" not in words else []

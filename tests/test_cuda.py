@@ -37,11 +37,15 @@ def _cache(folder, monkeypatch):
 
 @pytest.mark.parametrize("name", cases.CASES)
 def test_a_gpu_trains_what_a_processor_does(name, folder, tmp_path):
-    """Float64: losses of several steps, and what was learned."""
+    """Float64: losses of several steps, and what was learned.
+
+    A language model of transformers computes the angles of its rotary positions in float32, whatever its own type.
+    """
+    tolerance = 1e-6 if name in ("flamingo", "packed") else 1e-8
     expected = cases.run(name, folder, tmp_path / "cpu")
     found = cases.run(name, folder, tmp_path / "cuda", device="cuda")
     for row, other in zip(found["rows"], expected["rows"], strict=True):
-        assert row == pytest.approx(other, rel=1e-8, abs=1e-8)
+        assert row == pytest.approx(other, rel=tolerance, abs=tolerance)
     for tensor_name, tensor in found["state"].items():
         assert tensor.device.type == "cuda" or not tensor.is_floating_point()
         torch.testing.assert_close(tensor.cpu(), expected["state"][tensor_name], rtol=0, atol=1e-6)
@@ -57,7 +61,8 @@ def test_a_run_resumes_bit_for_bit(tmp_path):
     assert torch.equal(resumed.inner.weight, whole.inner.weight)
 
 
-def test_a_step_that_is_not_logged_waits_for_nothing(tmp_path):
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_a_step_that_is_not_logged_waits_for_nothing(tmp_path, optimizer):
     model = Line()
     after_step = model.after_step
 
@@ -68,18 +73,19 @@ def test_a_step_that_is_not_logged_waits_for_nothing(tmp_path):
 
     model.after_step = watched
     try:
-        _, losses = run(tmp_path, 8, model=model, device="cuda", log_every=8, checkpoint_every=8)
+        _, losses = run(tmp_path, 8, model=model, device="cuda", log_every=8, checkpoint_every=8, optimizer=optimizer)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert len(losses) == 8
 
 
-def test_a_gradient_that_is_not_finite_is_skipped_on_the_gpu(tmp_path):
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_a_gradient_that_is_not_finite_is_skipped_on_the_gpu(tmp_path, optimizer):
     from tests.train.test_loop import spoilt
     from vislang.train.step_log import SkippedStep
 
     with pytest.warns(SkippedStep):
-        model, losses = run(tmp_path, 8, model=spoilt(2, 3), device="cuda", log_every=8)
+        model, losses = run(tmp_path, 8, model=spoilt(2, 3), device="cuda", log_every=8, optimizer=optimizer)
     assert len(losses) == 6
     assert all(parameter.isfinite().all() for parameter in model.parameters())
 

@@ -18,7 +18,7 @@ from vislang.models.flamingo.bridge import Bridge
 from vislang.models.flamingo.collate import IGNORED, Batch, CollateConfig
 from vislang.models.flamingo.config import FlamingoConfig
 from vislang.models.flamingo.model import Flamingo, FlamingoRecipe
-from vislang.models.towers.causal_lm import FrozenCausalLM
+from vislang.models.towers.causal_lm import CausalLM
 
 TYPES = 96
 WORDS = "Question: what color? Answer: red blue Caption: a shape is it the of image of a cat and dog . ? yes no"
@@ -78,7 +78,7 @@ def bridge(lm: PreTrainedModel, opened: bool = False, **config) -> Bridge:
     torch.manual_seed(8)
     settings = {**BRIDGE, "gated_layers": [1, 3], "resampler_depth": 2, **config}
     embedding = lm.get_input_embeddings().weight
-    built = Bridge(FlamingoConfig(**settings), FrozenCausalLM(lm), 20, embedding[5].detach())
+    built = Bridge(FlamingoConfig(**settings), CausalLM(lm), 20, embedding[5].detach())
     if opened:
         with torch.no_grad():
             for block in built.gated_blocks.values():

@@ -61,6 +61,14 @@ class Trainable(Protocol):
         """Whether weight decay applies to a parameter."""
         ...
 
+    def is_hidden_matrix(self, name: str, parameter: Tensor) -> bool:
+        """Whether a parameter is the matrix of a hidden linear layer, which Muon may update."""
+        ...
+
+    def recompute_activations(self) -> None:
+        """From now on, keep only the inputs of blocks for the backward pass (gradient checkpointing)."""
+        ...
+
     def after_step(self) -> None:
         """Called after each optimizer step."""
         ...
@@ -107,7 +115,15 @@ class Trainable(Protocol):
 
 
 class ModelRecipe(ABC):
-    """The settings of a model in a recipe: a dataclass that can build the model."""
+    """The settings of a model in a recipe: a dataclass that can build the model.
+
+    Attributes:
+        needs_targets: whether the model learns from targets. If not, it is given only the media of each record, or the
+            text of a record without media.
+    """
+
+    # It has no annotation, so it is not a setting of the dataclasses below.
+    needs_targets = True
 
     @abstractmethod
     def build(self, device: torch.device | str = "cpu") -> Any:
@@ -265,9 +281,9 @@ class Decides(Protocol):
         """
         ...
 
-    def why_undecided(self, kind: str, labels: Sequence[str] = ()) -> str | None:
-        """Why no head predicts this kind of target with these labels, as a predicate ("has no head for ..."); None if
-        one does."""
+    def why_undecided(self, kind: str, labels: Sequence[str] = (), images: int = 1) -> str | None:
+        """Why no head predicts this kind of target with these labels from so many images together, as a predicate
+        ("has no head for ..."); None if one does."""
         ...
 
     def decide(
@@ -346,7 +362,7 @@ class Explains(Decides, Protocol):
 
 @dataclass(frozen=True)
 class CoAttention:
-    """The attention weights of a co-attentional block.
+    """The attention weights of a co-attention layer.
 
     Attributes:
         text: (heads, tokens, regions) weights of each token over the regions.
@@ -364,7 +380,7 @@ class Explained:
     Attributes:
         tokens: the tokens of the text.
         boxes: the boxes of the regions in pixels; the first is the whole image.
-        blocks: the co-attentional blocks in order.
+        blocks: the co-attention layers in order.
         prediction: the prediction.
     """
 

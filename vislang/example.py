@@ -198,7 +198,8 @@ class Prediction:
         candidates: the answers, labels, indices or boxes that the model chose from, if any.
         scores: the score of each candidate, higher is better.
         kind: the kind of score: ``probability``, ``log_likelihood`` or ``similarity``.
-        prompt: the prompt as it was sent to the model, with the names of the media.
+        prompt: the prompt as it was sent to the model, shots included, with the names of the media. If each choice or
+            label has its own prompt, that of the answer.
     """
 
     id: str

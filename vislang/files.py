@@ -11,12 +11,13 @@ from pathlib import Path
 from vislang.errors import UserError
 
 
-def must_be_file(path: Path, wanted: str, error: type[UserError] = UserError) -> None:
+def must_be_file(path: Path, wanted: str, name: str = "", error: type[UserError] = UserError) -> None:
     """Raise an error unless a path is that of a regular file: opening a named pipe would wait for ever.
 
     Args:
         path: of the file.
         wanted: what it should be, such as ``a JSON Lines file``.
+        name: what to call it, where that is not its path.
         error: the class of the error.
 
     Raises:
@@ -30,7 +31,7 @@ def must_be_file(path: Path, wanted: str, error: type[UserError] = UserError) ->
         found = "is a pipe or a device, not a regular file"
     else:
         found = "cannot be read (No such file or directory)"
-    raise error(f"{path}: {found}. Give {wanted}.")
+    raise error(f"{name or path}: {found}. Give {wanted}.")
 
 
 @contextmanager

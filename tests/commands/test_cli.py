@@ -38,7 +38,7 @@ def test_train_eval_ask(trained, pictures, capsys):
     assert {"task", "n", "figures", "blind", "guesses"} <= set(own)
     assert set(own["figures"]["accuracy"]) == {"value", "low", "high", "n"}
     assert "accuracy" in own["blind"]
-    assert "accuracy" in own["guesses"]["most frequent answer"]
+    assert "accuracy" in own["guesses"]["most_frequent_answer"]
     capsys.readouterr()
     assert main(["eval", str(trained / "model"), "--data", str(pictures / "my.jsonl"), "--json"]) == 0
     score = json.loads(capsys.readouterr().out.strip().splitlines()[-1])

@@ -11,7 +11,7 @@ from vislang.cli import main
 from vislang.models.regions.readers import RegionsConfig
 from vislang.models.regions.sources import ClusteredRegions
 from vislang.train.checkpoint import Checkpoints
-from vislang.train.log import read_metrics
+from vislang.train.log import read_metrics, without_measurements
 from vislang.train.schedule import StopAndGo
 
 STREAMS = (
@@ -69,7 +69,7 @@ def recipe(folder, towers):
 
 def losses(folder: Path) -> list[dict]:
     rows = [row for row in read_metrics(folder / "metrics.jsonl") if "loss" in row]
-    return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
+    return [without_measurements(row) for row in rows]
 
 
 def whole_and_resumed(recipe: Path, folder: Path, monkeypatch) -> tuple[Path, Path]:
@@ -111,7 +111,7 @@ def test_several_tasks_at_once_and_resting_ones(recipe, folder, capsys, monkeypa
         assert row["loss"] == pytest.approx(parts, rel=1e-4)
     metrics = json.loads((run / "metrics.json").read_text())
     assert set(metrics["tasks"]) == {"answers", "boxes"}
-    assert "accuracy" in metrics["tasks"]["answers"]["guesses"]["most frequent answer"]
+    assert "accuracy" in metrics["tasks"]["answers"]["guesses"]["most_frequent_answer"]
     assert "upper bound" in (run / "report.html").read_text()
     shown = capsys.readouterr().out
     assert "upper bound" in shown
@@ -306,7 +306,7 @@ def test_a_benchmark_is_evaluated_from_predictions_and_by_a_model(recipe, folder
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["MODEL"], "give a --task (vislang tasks lists them), or a file of your own with --data"),
+        (["MODEL"], "give a --task (vislang tasks lists them), or data of your own with --data"),
         (["MODEL", "--task", "unheard-of"], "no task 'unheard-of'. The tasks are vqa, vcr"),
         (["MODEL", "--task", "vqa"], "vqa needs data. Write vqa:"),
         (["MODEL", "--task", "vqa", "--data", "nowhere"], "no such folder"),

@@ -9,7 +9,7 @@ import torch
 
 from tests.convert.theirs import forget_hash
 from vislang.cli import main
-from vislang.convert import fairseq
+from vislang.convert import fairseq, fairseq_config
 from vislang.convert.checkpoint import CheckpointUnreadable, read_checkpoint
 from vislang.convert.keys import ConversionError
 from vislang.models.data2vec.blocks import run_blocks
@@ -154,7 +154,7 @@ def test_weights_of_another_size_are_errors(tmp_path, capsys):
 def test_configurations_that_cannot_be_built_say_why(change, message):
     config = json.loads((PARITY / "data2vec_text" / "config.json").read_text())
     with pytest.raises(ValueError, match=message):
-        fairseq.build(config | change)
+        fairseq_config.build(config | change)
 
 
 def test_an_encoder_generates_no_text(tmp_path, pictures, capsys):
@@ -167,9 +167,9 @@ def test_an_encoder_generates_no_text(tmp_path, pictures, capsys):
 
 def test_convolutions_are_read_without_running_them():
     config = json.loads((PARITY / "data2vec_audio" / "config.json").read_text())
-    assert fairseq.build(config).student.front_end("speech").config.convolutions[0] == (16, 10, 5)
+    assert fairseq_config.build(config).student.front_end("speech").config.convolutions[0] == (16, 10, 5)
     with pytest.raises(ConversionError, match="is not a list of"):
-        fairseq.build(config | {"conv_feature_layers": "__import__('os').getcwd()"})
+        fairseq_config.build(config | {"conv_feature_layers": "__import__('os').getcwd()"})
 
 
 @pytest.mark.parametrize("norm", ["batch_norm_target_layer", "instance_norm_target_layer"])

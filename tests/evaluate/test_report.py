@@ -6,7 +6,7 @@ import re
 import pytest
 
 from tests import tiny
-from tests.browser import browse
+from tests.browser import browse, show_at
 from vislang.cli import main
 
 
@@ -47,14 +47,38 @@ def test_a_browser_shows_all_of_it(page, tmp_path):
             "my: correct answers",
             "tanh(gate)",
             "without images",
+            "four times uniform or more",
+            "samples/s",
+            "of the matrix rate",
             "Seed 0",
             "torch ",
         ):
             assert expected in text
-        configuration = browser.find_element(By.TAG_NAME, "details")
+        configuration = browser.find_element(By.CSS_SELECTOR, "details:has(pre)")
         assert not configuration.find_element(By.TAG_NAME, "pre").is_displayed()
         configuration.find_element(By.TAG_NAME, "summary").click()
         assert "FlamingoRecipe" in configuration.find_element(By.TAG_NAME, "pre").text
+        looks_right(browser)
+
+
+def looks_right(browser):
+    """Wide windows are used, type can be read, attention is not cut off, in narrow windows and in dark ones too."""
+    inside = """return [...document.querySelectorAll(".card img")].every(image =>
+        image.getBoundingClientRect().right <= image.closest(".card").getBoundingClientRect().right)"""
+    smallest = """return Math.min(...[...document.querySelectorAll(".plot text, .plot li")].map(text =>
+        text.tagName == "LI" ? parseFloat(getComputedStyle(text).fontSize)
+        : parseFloat(getComputedStyle(text).fontSize) * Math.hypot(text.getScreenCTM().a, text.getScreenCTM().b)))"""
+    lights = """return ["color", "backgroundColor"].map(name => getComputedStyle(document.body)[name].match(/\\d+/g)
+        .slice(0, 3).reduce((sum, part) => sum + Number(part), 0) / 765)"""
+    for width in (1600, 400):
+        for scheme in ("light", "dark"):
+            show_at(browser, width, scheme)
+            assert browser.execute_script(inside), f"an image is cut off at {width} pixels"
+            assert browser.execute_script(smallest) >= 10
+            ink, page = browser.execute_script(lights)
+            assert (ink < 0.3 and page > 0.9) if scheme == "light" else (ink > 0.8 and page < 0.2)
+        plots = browser.execute_script("return document.querySelector('.plots').getBoundingClientRect().width")
+        assert plots > 0.85 * width
 
 
 def test_films_are_shown_frame_by_frame(pictures, towers, tmp_path):

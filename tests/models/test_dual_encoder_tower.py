@@ -19,6 +19,13 @@ from vislang.models.towers.vision import load_vision_tower
 
 
 @pytest.fixture
+def untrained(towers, pairs, tmp_path):  # noqa: F811
+    model = model_of(towers, pairs).eval()
+    model.save(tmp_path / "dual")
+    return model, str(tmp_path / "dual")
+
+
+@pytest.fixture
 def trained(towers, pairs, tmp_path):  # noqa: F811
     model = model_of(towers, pairs)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
@@ -31,8 +38,8 @@ def trained(towers, pairs, tmp_path):  # noqa: F811
 
 
 @torch.no_grad()
-def test_the_tower_gives_what_the_encoder_makes_of_the_cells(trained, pairs):  # noqa: F811
-    model, folder = trained
+def test_the_tower_gives_what_the_encoder_makes_of_the_cells(untrained, pairs):  # noqa: F811
+    model, folder = untrained
     tower = load_vision_tower(folder)
     assert isinstance(tower, DualEncoderTower)
     image = pairs[0].media[0]
@@ -47,8 +54,8 @@ def test_the_tower_gives_what_the_encoder_makes_of_the_cells(trained, pairs):  #
         load_vision_tower(folder, tower.image_size * 2)
 
 
-def test_it_is_a_vision_tower_of_flamingo_and_another_one_is_an_error(trained, towers, pairs, tmp_path):  # noqa: F811
-    model, folder = trained
+def test_it_is_a_vision_tower_of_flamingo_and_another_one_is_an_error(untrained, towers, pairs, tmp_path):  # noqa: F811
+    model, folder = untrained
     flamingo = FlamingoRecipe(towers[0], folder, bridge=FlamingoConfig(**tiny.BRIDGE)).build().eval()
     image = pairs[0].media[0]
     document = Document([image, "what color?"], target="red")
@@ -72,7 +79,9 @@ def test_search_and_classes(trained, pairs, tmp_path, capsys):  # noqa: F811
     _, folder = trained
     caption = pairs[0].target.references[0]
     assert main(["search", folder, caption, str(tmp_path), "--top", "4", "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["schema"], answer["text"]) == (1, caption)
+    found = answer["images"]
     right = {pair.media[0].name for pair in pairs if pair.target.references[0] == caption}
     assert {each["image"] for each in found} == right
     assert [each["score"] for each in found] == sorted((each["score"] for each in found), reverse=True)
@@ -80,6 +89,7 @@ def test_search_and_classes(trained, pairs, tmp_path, capsys):  # noqa: F811
     labels = ",".join(colours)
     assert main(["classify", folder, str(tmp_path), "--labels", labels, "--template", "a {} shape", "--json"]) == 0
     answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert {each["schema"] for each in answers} == {1}
     truth = {pair.media[0].name: pair.target.references[0].split()[1] for pair in pairs}
     assert sum(each["label"] == truth[each["image"]] for each in answers) >= 14
     assert main(["search", folder, caption, str(tmp_path)]) == 0
@@ -97,8 +107,8 @@ def test_search_and_classes(trained, pairs, tmp_path, capsys):  # noqa: F811
         (["search", "none", "x", "PICTURES"], "no such folder"),
     ],
 )
-def test_mistakes_are_one_line_errors(trained, tmp_path, capsys, arguments, message):
+def test_mistakes_are_one_line_errors(untrained, tmp_path, capsys, arguments, message):
     (tmp_path / "empty").mkdir()
-    names = {"MODEL": trained[1], "EMPTY": str(tmp_path / "empty"), "PICTURES": str(tmp_path)}
+    names = {"MODEL": untrained[1], "EMPTY": str(tmp_path / "empty"), "PICTURES": str(tmp_path)}
     assert main([names.get(word, word) for word in arguments]) == 2
     assert message in capsys.readouterr().err

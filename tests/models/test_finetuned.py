@@ -130,7 +130,7 @@ def test_the_matrices_of_a_head_decay(pretrained, sets):
     model = FineTuneRecipe(str(pretrained), "image", HeadConfig(norm=True, inner=8)).build()
     model.fit(sets["pictures"])
     config = TrainConfig(weight_decay=0.5, lr_scale={"head": 3.0})
-    groups = Optimizer(model, config).adamw.param_groups
+    groups = Optimizer(model, config).param_groups
     decay = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
     assert decay[id(model.head.output.weight)] == decay[id(model.head.inner.weight)] == 0.5
     assert decay[id(model.head.output.bias)] == decay[id(model.head.norm.weight)] == 0.0

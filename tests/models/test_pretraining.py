@@ -249,7 +249,7 @@ def test_what_it_reads(documents):
     assert model.why_unreadable(frozenset({"text"})) is None
     assert model.why_unreadable(frozenset({"image"})) is None
     assert model.why_unreadable(frozenset({"text", "image"})) == "reads one medium at a time, not image and text"
-    assert model.why_unreadable(frozenset({"image", "several images"})) is not None
+    assert model.why_unreadable(frozenset({"image", "several images"})) == "reads one image at a time"
     assert model.why_unreadable(frozenset({"audio"})) == "reads text and image, and no audio"
 
 

@@ -1,5 +1,6 @@
 """Each benchmark in its official format, a handful of records, scored by hand."""
 
+import json
 import math
 import pickle
 
@@ -239,7 +240,7 @@ def test_nlvr2(tmp_path):
     made = predictions({"dev-1-0-0": "True", "dev-1-1-0": "False", "dev-1-0-1": "False"})
     must_come_back(benchmark, examples, made, tmp_path)
     write(tmp_path / "sent.csv", "dev-1-0-0,perhaps\n")
-    with pytest.raises(DataError, match=r"sent\.csv, record 1: 'perhaps' is neither True nor False"):
+    with pytest.raises(DataError, match=r"sent\.csv, record 1: 'Perhaps' is none of True, False"):
         benchmark.read_predictions(tmp_path / "sent.csv", examples)
 
 
@@ -255,6 +256,9 @@ def test_visual_entailment(tmp_path):
     write(tmp_path / "sent.jsonl", lines(records))
     assert scored(benchmark, "dev", tmp_path / "sent.jsonl") == {"accuracy": 0.5}
     must_come_back(benchmark, examples, predictions({f"{n}.jpg#0r1": "entailment" for n in (1, 2)}), tmp_path)
+    write(tmp_path / "sent.jsonl", lines([{"pairID": "1.jpg#0r1", "prediction": "entails"}, *records]))
+    with pytest.raises(DataError, match=r"record 1: 'entails' is none of entailment, neutral, contradiction"):
+        scored(benchmark, "dev", tmp_path / "sent.jsonl")
 
 
 def test_hateful_memes(tmp_path):
@@ -367,6 +371,8 @@ def test_navigation_by_ranking_paths(tmp_path):
     found = scored(benchmark, "val", tmp_path / "sent.json")
     assert (found["spl"], found["trajectory_length"]) == (0.5, 3)
     must_come_back(benchmark, examples, predictions({"1_0": 1, "1_1": ("a", "b")}), tmp_path)
+    with pytest.raises(DataError, match="prediction 1_1: 2 is neither a path nor the index of one, from 0 to 1"):
+        benchmark.score(examples, predictions({"1_0": 2, "1_1": 2}))
     assert values(benchmark.guesses([], [first])["chance"]) == pytest.approx({"accuracy": 1 / 3})
 
 
@@ -388,6 +394,10 @@ def test_a_bad_record_is_named(tmp_path):
     write(tmp_path / "dev_seen.jsonl", '{"id": 1, "img": "a.png", "text": "x"}\n{oh')
     with pytest.raises(DataError, match=r"dev_seen\.jsonl:2: not JSON"):
         HatefulMemes(tmp_path).examples("dev_seen")
+    # A line ends where a file says so: characters that only look like the end of one belong to its text.
+    record = json.dumps({"id": 1, "img": "a.png", "text": "one\u2028two\x85three"}, ensure_ascii=False)
+    write(tmp_path / "dev_seen.jsonl", record)
+    assert [e.text for e in HatefulMemes(tmp_path).examples("dev_seen")] == ["one\u2028two\x85three"]
 
 
 @pytest.mark.parametrize("content", [b"\xe9\xe8", b"5", b'{"a": 1}', b"null", b"[" * 100_000])

@@ -44,7 +44,7 @@ def test_a_set_with_splits_of_its_own_is_opened_by_name():
     assert len(task.subset(examples, 100, 0)) == 100
     assert task.subset(examples, 100, 0) == task.subset(examples, 100, 0) != task.subset(examples, 100, 1)
     found = task.guesses(task.support(), examples)
-    assert found["most frequent answer to the same text"]["accuracy"].value > 0.6
+    assert found["most_frequent_answer_to_the_same_text"]["accuracy"].value > 0.6
     with pytest.raises(DataError, match=r"easy-vqa: no split 'dev'\. The splits are train, test"):
         open_task("easy-vqa", "dev")
 

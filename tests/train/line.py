@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vislang.document import Document
@@ -23,12 +24,17 @@ from vislang.train.loop import train
 EXAMPLES = [Example(str(n), Document([f"number {n}"]), Value(n / 10)) for n in range(10)]
 
 
+@dataclass(frozen=True)
 class Batch:
-    def __init__(self, examples, seed=0, first=0):
-        self.names = [example.name for example in examples]
-        noise = [torch.randn(3, generator=generator_of(seed, first + n)) for n in range(len(examples))]
-        self.x = torch.tensor([[example.target.number] for example in examples]) + torch.stack(noise)
-        self.y = torch.tensor([example.target.number for example in examples])
+    names: list[str]
+    x: Tensor
+    y: Tensor
+
+
+def collate(examples, seed=0, first=0) -> Batch:
+    noise = [torch.randn(3, generator=generator_of(seed, first + n)) for n in range(len(examples))]
+    numbers = torch.tensor([example.target.number for example in examples])
+    return Batch([example.name for example in examples], numbers[:, None] + torch.stack(noise), numbers)
 
 
 class Line(TrainableModel):
@@ -38,7 +44,7 @@ class Line(TrainableModel):
     def __init__(self, dropout: float = 0.1, stop_after: int = 0):
         super().__init__()
         torch.manual_seed(0)
-        self.collate = Batch
+        self.collate = collate
         self.inner, self.head = nn.Linear(3, 4), nn.Linear(4, 1)
         self.dropout, self.stop_after = dropout, stop_after
         self.steps = 0

@@ -1,9 +1,11 @@
 """The loop on a small model: resumed bit for bit, extended, started again; steps that go wrong; the best checkpoint."""
 
+from dataclasses import dataclass
+
 import pytest
 import torch
 
-from tests.train.line import EXAMPLES, Batch, Line, run
+from tests.train.line import EXAMPLES, Line, collate, run
 from vislang.errors import UserError
 from vislang.train.batches import Steps, Stream, shares
 from vislang.train.checkpoint import CheckpointError, DamagedCheckpoint, list_checkpoints
@@ -87,20 +89,30 @@ def test_a_group_that_the_model_does_not_have_is_named():
         Optimizer(Line(), TrainConfig(lr_scale={"gates": 2.0}))
 
 
-class Spoilt(Batch):
-    """Batches of which some have no number."""
+@dataclass(frozen=True)
+class Spoilt:
+    """Batches of the line, of which those of some steps have no number."""
 
-    steps: frozenset[int] = frozenset()
+    steps: frozenset[int]
 
-    def __init__(self, examples, seed=0, first=0):
-        super().__init__(examples, seed, first)
+    def __call__(self, examples, seed=0, first=0):
+        batch = collate(examples, seed, first)
         if seed % 1_000_003 in self.steps:
-            self.x[0] = torch.nan
+            batch.x[0] = torch.nan
+        return batch
 
 
 def spoilt(*steps: int) -> Line:
+    """A line; the batches of some steps have a value that is not a number."""
+
+    def spoiling(examples, seed=0, first=0):
+        batch = collate(examples, seed, first)
+        if seed % 1_000_003 in steps:
+            batch.x[0] = torch.nan
+        return batch
+
     model = Line()
-    model.collate = type("Spoilt", (Spoilt,), {"steps": frozenset(steps)})
+    model.collate = Spoilt(frozenset(steps))
     return model
 
 
@@ -127,7 +139,7 @@ def test_too_many_in_a_row_stop_the_run_at_the_first_of_them(tmp_path):
 def test_a_skipped_step_leaves_moments_as_they_were(tmp_path):
     model = Line()
     optimizer = Optimizer(model, TrainConfig(lr_scale={"head": 2.0}))
-    model(Batch(EXAMPLES[:4]))["error"].backward()
+    model(collate(EXAMPLES[:4]))["error"].backward()
     optimizer.step(1.0)
     before = {n: {k: t.clone() for k, t in moments.items()} for n, moments in optimizer.state().items()}
     weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -175,16 +187,16 @@ def test_the_checkpoint_of_the_best_evaluation_stays(tmp_path):
 
 
 def test_a_batch_is_divided_after_it_is_drawn():
-    """The examples of every step, and what is drawn for each, are the same in 1, 2, 3 and 12 processes."""
+    """The examples of every step, and what is drawn for each, are the same in 1, 2, 3, 4 and 12 processes."""
     stream = Stream("numbers", EXAMPLES, 1.0, 5)
     for step in range(4):
-        (whole,) = Steps(Batch, [stream], seed=3)[step]
+        (whole,) = Steps(collate, [stream], seed=3)[step].parts
         ((batch, count),) = whole
         assert count == 5
-        for processes, accumulate in ((2, 1), (3, 2), (12, 1)):
+        for processes, accumulate in ((2, 1), (3, 2), (4, 1), (12, 1)):
             names, x = [], []
             for rank in range(processes):
-                (parts,) = Steps(Batch, [stream], 3, rank=rank, count=processes, accumulate=accumulate)[step]
+                (parts,) = Steps(collate, [stream], 3, rank=rank, count=processes, accumulate=accumulate)[step].parts
                 assert len(parts) == min(accumulate, -(-5 // processes))
                 for part, examples in parts:
                     # A process without an example of its own gets a stand-in, which counts for nothing.

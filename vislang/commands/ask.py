@@ -9,12 +9,10 @@ from typing import Any
 
 from vislang.boxes import Box
 from vislang.commands.options import given, optional_positional, positional, repeated
+from vislang.data.files import MEDIA
 from vislang.document import Document, Image, Video
 from vislang.errors import UserError
 from vislang.example import Answer, Answers, Example
-
-VIDEOS = (".mp4", ".webm", ".mkv", ".mov", ".avi", ".m4v", ".ogv", ".mpg", ".mpeg")
-"""File extensions of videos; every other file is read as an image."""
 
 GENERATION = (
     "shot",
@@ -181,8 +179,8 @@ class Ask:
 
 
 def medium_of(path: str) -> Image | Video:
-    """A video or an image, by the file extension."""
-    return Video(path) if Path(path).suffix.lower() in VIDEOS else Image(path)
+    """A video or an image, by the file extension; an unknown one is read as an image."""
+    return Video(path) if MEDIA.get(Path(path).suffix.lower()) is Video else Image(path)
 
 
 def checked(text: str, what: str) -> str:

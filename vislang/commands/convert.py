@@ -35,10 +35,10 @@ class Fairseq:
         """Write the model; returns 0."""
         must_hold_folder(self.out)
         values = read_json(self.config)
-        from vislang.convert import fairseq
+        from vislang.convert import fairseq, fairseq_config
         from vislang.convert.checkpoint import read_checkpoint
 
-        model = fairseq.build(values)
+        model = fairseq_config.build(values)
         _print_ignored(fairseq.load_weights(model, read_checkpoint(self.weights), self.lenient))
         _save_data2vec(model, self.out)
         return 0

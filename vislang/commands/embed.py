@@ -23,7 +23,7 @@ class Embed:
 
     Attributes:
         model: folder of a model, or a Hub id
-        files: files, folders, JSON Lines files, or names of data sets
+        files: media and text files, or any data sources
         out: Parquet file to write
         batch_size: number of files that are embedded at once
         device: where the model runs: auto, cpu, cuda or mps

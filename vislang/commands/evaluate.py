@@ -27,8 +27,9 @@ class Evaluate:
 
     Attributes:
         model: folder of a model, a Hub id, or a file of predictions
-        task: a task (vislang tasks lists them), such as easy-vqa, vqa:FOLDER, retrieval:FOLDER or my.jsonl
-        data: the folder of the benchmark named by --task; or, without --task, a JSON Lines file
+        task: a task (vislang tasks lists them), such as easy-vqa, vqa:FOLDER or retrieval:FOLDER; or any data source
+            whose records have targets, such as my.jsonl
+        data: the folder of the benchmark named by --task; or, without --task, a data source
         split: split to evaluate
         head: which of the model's heads decides, if several could
         device: where the model runs: auto, cpu, cuda or mps
@@ -80,15 +81,20 @@ class Evaluate:
         self._check()
         source = Path(self.model)
         if source.is_file():
-            return self._predictions(source)
+            from vislang.commands.rescore import rescore
+
+            return rescore(self, source)
         few_shot = self._few_shot()
-        task, examples, bad = self._opened_task(self._spec(), self.split)
-        if not examples:
-            raise DataError(f"{task.name}: no good record in it.")
+        task, examples, bad = self.opened_task()
+        if not task.can_score(examples) and self.out is None:
+            raise DataError(
+                f"{task.name}: no record has a target, so nothing can be scored. Use --out to write the predictions "
+                "and the benchmark's submission file."
+            )
         if self.shortlist is not None and task.kind != "pairs":
             raise UserError(f"--shortlist has no effect: {task.name} is not a task of pairs. Leave it out.")
         if few_shot is not None:
-            return few_shot.run(task, examples, bad)
+            return few_shot.run(task, examples, self.about(task, bad))
         from vislang.evaluate.evaluation import evaluate, must_have_way, way_of
         from vislang.models.loading import load
         from vislang.train.device import device_of
@@ -100,19 +106,23 @@ class Evaluate:
         must_have_way(model, task, way)
         if self.head is not None and way != "decide":
             raise UserError(f"--head has no effect: {self.model} answers {task.name} by the way {way!r}. Leave it out.")
+        learns = way == "embed" or (way == "match" and task.kind == "text")
+        if learns and task.support_split == task.default_split:
+            raise UserError(
+                f"{task.name}: {self.model} answers it by the way {way!r}, which takes its answers from the split "
+                f"{task.support_split!r}. Evaluate another --split."
+            )
         if shortlist is not None:
             from vislang.evaluate.retrieve import Shortlisted
 
             model = Shortlisted(model, shortlist, self.shortlist_size)
-        support = task.support() if way in ("match", "embed") or task.support_split is not None else []
+        # No example is evaluated with its own target.
+        support = [] if task.support_split == task.default_split else task.support()
         evaluation = evaluate(model, task, examples, support, way=way, head=self.head, reporter=reporting)
-        values = {"model": self.model, **evaluation.as_json(), **self._about(bad)}
-        if self.out is not None:
-            from vislang.evaluate.results import write_evaluation
-            from vislang.runs.folder import environment
-
-            write_evaluation(self.out, evaluation, task, {**values, **environment()})
-        return self.show(task.name, values)
+        about = {"model": self.model, **self.about(task, bad)}
+        if self.shortlist is not None:
+            about |= {"shortlist": self.shortlist, "shortlist_size": self.shortlist_size}
+        return self.finish(task, evaluation, about)
 
     def _check(self) -> None:
         """Check the options that need neither data nor a model."""
@@ -127,7 +137,7 @@ class Evaluate:
         if self.shortlist_size < 1:
             raise UserError(f"--shortlist-size is {self.shortlist_size}; it must be at least 1.")
         of_a_file = Path(self.model).is_file()
-        if of_a_file and (ignored := given(self, ("shots", *FEW_SHOT, *ONE_PROMPT, "out"))):
+        if of_a_file and (ignored := given(self, ("shots", *FEW_SHOT, *ONE_PROMPT))):
             raise UserError(f"{ignored}: no effect, because {self.model} is a file of predictions. Leave it out.")
         if self.shots is None and (ignored := given(self, FEW_SHOT)):
             raise UserError(f"{ignored}: only used together with --shots. Add --shots, or leave it out.")
@@ -148,10 +158,10 @@ class Evaluate:
 
         return FewShot(**{field.name: getattr(self, field.name) for field in dataclasses.fields(FewShot)})
 
-    def _spec(self) -> str:
+    def spec(self) -> str:
         """The task as one word, such as ``vqa:FOLDER``."""
         if self.task is None and self.data is None:
-            raise UserError("give a --task (vislang tasks lists them), or a file of your own with --data.")
+            raise UserError("give a --task (vislang tasks lists them), or data of your own with --data.")
         if self.data is None:
             assert self.task is not None
             return self.task
@@ -163,15 +173,18 @@ class Evaluate:
             raise UserError(f"--data: {self.task} comes with its own data. Leave out --data or --task.")
         return f"{self.task}:{self.data}"
 
-    def _opened_task(self, spec: str, split: str | None) -> tuple[Any, list[Any], int]:
-        """The task, its examples, and the number of bad records that were skipped."""
+    def opened_task(self) -> tuple[Any, list[Any], int]:
+        """The task, whose default split is the given one; its examples; the number of bad records that were skipped."""
         from vislang.tasks.catalogue import open_task
 
+        spec = self.spec()
         problems: list[Problem] = []
         with reporting("reading records") as progress:
-            task = open_task(spec, None, problems, progress)
-            examples = task.examples(split or task.default_split, problems, progress)
+            task = open_task(spec, self.split, problems, progress)
+            examples = task.examples(task.default_split, problems, progress)
         must_be_good(problems, self.skip_bad_records, spec)
+        if not examples:
+            raise DataError(f"{task.name}: contains no valid records.")
         return task, examples, len(problems)
 
     def _opened_model(self) -> Any:
@@ -185,57 +198,41 @@ class Evaluate:
 
         return load(self.model, device, regions=RegionsConfig(tower=None, files=self.regions))
 
-    def _about(self, bad: int) -> dict[str, Any]:
-        """The options that ``results.json`` records."""
-        about = {"spec": self._spec(), "split": self.split, "limit": self.limit, "seed": self.seed, "bad_records": bad}
-        if self.shortlist is not None:
-            about |= {"shortlist": self.shortlist, "shortlist_size": self.shortlist_size}
-        return about
+    def about(self, task: Any, bad: int) -> dict[str, Any]:
+        """What the results record of the command, so that its predictions can be scored again."""
+        return {
+            "spec": self.spec(),
+            "split": task.default_split,
+            "limit": self.limit,
+            "seed": self.seed,
+            "bad_records": bad,
+        }
 
-    def _predictions(self, file: Path) -> int:
-        """Score a file of predictions: the ``predictions.jsonl`` of an evaluation, or a benchmark's submission file."""
-        recorded: dict[str, Any] = {}
-        if self.task is None and self.data is None:
-            recorded = self._recorded(file)
-            if ignored := given(self, ("split", "limit", "seed")):
-                raise UserError(f"{ignored}: recorded in {file.with_name('results.json')}. Leave it out.")
-        spec = recorded.get("spec") or self._spec()
-        limit, seed = recorded.get("limit", self.limit), recorded.get("seed", self.seed)
-        task, examples, bad = self._opened_task(spec, recorded.get("split") or self.split)
-        split = recorded.get("split") or self.split or task.default_split
-        examples = task.subset(examples, limit, seed)
-        predictions = task.read_predictions(file, examples)
-        from vislang.metrics.figure import SCHEMA, figures_as_json
+    def finish(self, task: Any, evaluation: Any, about: dict[str, Any]) -> int:
+        """Write the files, and print the figures; returns 0.
 
-        figures = figures_as_json(task.score(examples, predictions))
-        values = {"schema": SCHEMA, "task": task.name, "way": "file", "n": len(examples), "figures": figures}
-        about = {"spec": spec, "split": split, "limit": limit, "seed": seed, "bad_records": bad}
-        return self.show(task.name, {"predictions": str(file), **values, **about})
+        Args:
+            task: the task.
+            evaluation: the result.
+            about: what else the results record.
+        """
+        values = {**evaluation.as_json(), **about}
+        if self.out is not None:
+            from vislang.evaluate.results import write_evaluation
+            from vislang.runs.folder import environment
 
-    def _recorded(self, file: Path) -> dict[str, Any]:
-        """The task, split and limit of a file of predictions, from the ``results.json`` in the same folder."""
-        results = file.with_name("results.json")
-        if not results.is_file():
-            raise UserError(
-                f"{file}: give the --task of these predictions (there is no results.json in the same folder)."
-            )
-        from vislang.runs.folder import read_json
-
-        values = read_json(results)
-        if not isinstance(values, dict) or "spec" not in values:
-            raise UserError(f"{results}: does not name a task. Give the --task of these predictions.")
-        return values
-
-    def show(self, name: str, values: dict[str, Any]) -> int:
-        """Print the values; returns 0."""
+            write_evaluation(self.out, evaluation, task, {**about, **environment()})
         if self.json:
-            print(json.dumps(values, default=str))
+            print(json.dumps(values))
             return 0
         from vislang.evaluate.tables import evaluation_table
 
-        if values.get("bad_records"):
-            console.print(f"skipped {values['bad_records']} bad records")
-        console.print(evaluation_table({name: values}))
+        if about["bad_records"]:
+            console.print(f"skipped {about['bad_records']} bad records")
+        if evaluation.figures:
+            console.print(evaluation_table({task.name: values}))
+        else:
+            console.print(f"{len(evaluation.predictions):,} predictions; no record has a target, so none was scored")
         if self.out is not None:
             console.print(f"wrote results and predictions to [bold]{self.out}[/bold]")
         return 0

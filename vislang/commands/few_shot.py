@@ -17,15 +17,17 @@ from vislang.evaluate.few_shot import (
     Point,
     Select,
     Setting,
+    baselines,
     measure,
     selection,
     settings_for,
     shots_of,
     way_of,
 )
-from vislang.evaluate.results import PREDICTIONS, write_predictions, write_results
+from vislang.evaluate.few_shot_results import as_record, read_points, write_points
+from vislang.evaluate.results import write_results
 from vislang.example import Example
-from vislang.metrics.figure import SCHEMA, Figures, figures_as_json, metric, show
+from vislang.metrics.figure import SCHEMA, Figures, figures_as_json, metric, show, title_of
 from vislang.models.loading import load
 from vislang.runs.folder import environment, versions
 from vislang.tasks.few_shot import split_own_file
@@ -33,7 +35,7 @@ from vislang.tasks.task import Task
 from vislang.train.device import device_of
 
 OWN_QUERIES = 500
-"""Most queries that are taken from a user's own file without ``--limit``."""
+"""Most queries that are taken from data without a training split."""
 
 SELECT: dict[str, tuple[Select, ...]] = {
     "random": ("random",),
@@ -52,7 +54,6 @@ class FewShot:
     select: Literal["random", "retrieved", "both"]
     selector: str | None
     orders: int
-    split: str | None
     limit: int
     seed: int
     report: Path | None
@@ -63,27 +64,29 @@ class FewShot:
     def __post_init__(self):
         self.settings()
 
-    def run(self, task: Task, examples: list[Example], bad_records: int) -> int:
+    def run(self, task: Task, examples: list[Example], about: dict[str, Any]) -> int:
         """Print the figures, and write a page with their curves; returns 0.
 
         Args:
             task: the task.
-            examples: the examples of its split. A file without splits is divided into shots and queries.
-            bad_records: number of records that were skipped.
+            examples: the examples of its split. Data without a training split are divided into shots and queries.
+            about: what the results record of the command.
 
         Raises:
             UserError: the model cannot be prompted with examples, or there are too few.
         """
-        settings = [setting for setting in self.settings() if not (setting.blind and task.kind == "pairs")]
-        support, queries = self._sides(task, examples)
-        queries = task.subset(queries, self.limit, self.seed)
+        support, queries = sides(task, examples, self.limit, self.seed)
+        settings = self.settings()
+        if task.kind == "pairs" or not any(query.media for query in queries):
+            settings = [setting for setting in settings if not setting.blind]
+        if self.report is not None and not task.can_score(queries):
+            raise UserError(f"--report: no record of {task.name} has a target, so there are no figures to draw.")
         if task.kind == "pairs" and self.select != "random":
             raise UserError(f"--select {self.select}: all images of {task.name} share the same shots. Leave it out.")
-        usable = len(shots_of(support))
-        if max(setting.shots or TEXT_SHOTS for setting in settings) > usable:
+        if max(setting.shots or TEXT_SHOTS for setting in settings) > len(support):
             raise UserError(
-                f"--shots {self.shots}: {task.name} has {usable} examples to draw from (zero shots are {TEXT_SHOTS} "
-                "examples without images). Give smaller numbers, or more records."
+                f"--shots {self.shots}: {task.name} has {len(support)} examples to draw from (zero shots are "
+                f"{TEXT_SHOTS} examples without images). Give smaller numbers, or more records."
             )
         # The selector is small: its mistakes should not cost the time of opening the model.
         device = device_of(self.device)
@@ -92,28 +95,12 @@ class FewShot:
         if self.orders > 1 and way_of(model, task) != "rank":
             raise UserError(f"--orders: answers to {task.name} are generated; only ranked answers can be averaged.")
         points, others = measure(model, task, support, queries, settings, self.seeds, selector, reporting)
-        values = {
-            "schema": SCHEMA,
-            "model": self.model,
-            "task": task.name,
-            "n": len(queries),
-            "bad_records": bad_records,
-            "points": [point.as_json() for point in points],
-            "baselines": {name: figures_as_json(figures) for name, figures in others.items()},
-        }
-        if self.out is not None:
-            _write(self.out, points, values)
-        if self.json:
-            print(json.dumps(values), flush=True)
-        else:
-            if bad_records:
-                console.print(f"skipped {bad_records} bad records")
-            console.print(few_shot_table(task.name, points, others))
+        finish(task, queries, points, others, {"model": self.model, **about}, self.out, self.json)
         if self.report is not None:
             from vislang.evaluate.few_shot_page import write_few_shot_page
 
             title = f"{task.name}: {self.model}"
-            write_few_shot_page(self.report, title, points, others, self._command(task), versions())
+            write_few_shot_page(self.report, title, points, others, self._command(about), versions())
             if not self.json:
                 console.print(f"wrote the curves to [bold]{self.report}[/bold]")
         return 0
@@ -135,24 +122,78 @@ class FewShot:
                 raise UserError(f"--{name} is {getattr(self, name)}; it must be at least 1.")
         return settings_for(numbers, SELECT[self.select], self.orders)
 
-    def _sides(self, task: Task, examples: list[Example]) -> tuple[list[Example], list[Example]]:
-        """The examples that shots are drawn from, and the queries.
-
-        Raises:
-            DataError: a user's own file has too few different images to divide.
-        """
-        if task.support_split is not None:
-            return task.support(), examples
-        divided = split_own_file(task, self.limit or OWN_QUERIES, self.split)
-        return divided.support(), divided.examples(divided.default_split)
-
-    def _command(self, task: Task) -> str:
+    def _command(self, about: dict[str, Any]) -> str:
         """The command that was run."""
-        options = {"shots": self.shots, "seeds": self.seeds, "select": self.select, "orders": self.orders}
+        options = {"task": about["spec"], "split": about["split"]}
+        options |= {"shots": self.shots, "seeds": self.seeds, "select": self.select, "orders": self.orders}
         options |= {"limit": self.limit, "seed": self.seed}
         options |= {"selector": self.selector} if self.selector else {}
-        words = [f"vislang eval {self.model} --task {task.name}"]
-        return " ".join([*words, *(f"--{name} {value}" for name, value in options.items())])
+        return " ".join([f"vislang eval {self.model}", *(f"--{name} {value}" for name, value in options.items())])
+
+
+def sides(task: Task, examples: list[Example], limit: int, seed: int) -> tuple[list[Example], list[Example]]:
+    """The examples that can serve as shots, and the queries.
+
+    Queries are never among the shots: data without a training split, and the training split itself, are divided.
+
+    Raises:
+        DataError: there are too few different images to divide.
+    """
+    if task.support_split in (None, task.default_split):
+        divided = split_own_file(task, OWN_QUERIES)
+        support, queries = divided.support(), divided.examples(divided.default_split)
+    else:
+        support, queries = task.support(), examples
+    return shots_of(support), task.subset(queries, limit, seed)
+
+
+def rescore_points(
+    file: Path, task: Task, examples: list[Example], about: dict[str, Any], out: Path | None, as_json: bool
+) -> int:
+    """Score a file of predictions with shots; returns 0.
+
+    Args:
+        file: the ``predictions.jsonl`` of a few-shot evaluation.
+        task, examples: see :meth:`FewShot.run`.
+        about: what the results record of the command.
+        out: folder for the results, if any.
+        as_json: print JSON.
+    """
+    support, queries = sides(task, examples, about["limit"], about["seed"])
+    points = read_points(file, task, queries)
+    finish(task, queries, points, baselines(task, support, queries), about, out, as_json)
+    return 0
+
+
+def finish(
+    task: Task,
+    queries: Sequence[Example],
+    points: Sequence[Point],
+    others: dict[str, Figures],
+    about: dict[str, Any],
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Write the files, and print the figures."""
+    values = {
+        "schema": SCHEMA,
+        "task": task.name,
+        "n": len(queries),
+        "points": [as_record(point) for point in points],
+        "baselines": {name: figures_as_json(figures) for name, figures in others.items()},
+        **about,
+    }
+    if out is not None:
+        write_points(out, points, task, queries)
+        write_results(out, {**values, **environment()})
+    if as_json:
+        print(json.dumps(values), flush=True)
+        return
+    if about["bad_records"]:
+        console.print(f"skipped {about['bad_records']} bad records")
+    console.print(few_shot_table(task.name, points, others))
+    if out is not None:
+        console.print(f"wrote results and predictions to [bold]{out}[/bold]")
 
 
 def few_shot_table(task: str, points: Sequence[Point], others: dict[str, Figures]) -> Table:
@@ -163,19 +204,7 @@ def few_shot_table(task: str, points: Sequence[Point], others: dict[str, Figures
     for point in points:
         for name, figure in point.means.items():
             table.add_row(str(point.setting.shots), selection(point.setting), metric(name).title, show(name, figure))
-    for label, figures in others.items():
+    for baseline, figures in others.items():
         for name, figure in figures.items():
-            table.add_row("", label, metric(name).title, show(name, figure))
+            table.add_row("", title_of(baseline), metric(name).title, show(name, figure))
     return table
-
-
-def _write(out: Path, points: Sequence[Point], values: dict[str, Any]) -> None:
-    """``predictions.jsonl`` with the setting of each prediction, and ``results.json``."""
-    rows = (
-        (prediction, {"shots": p.setting.shots, "select": p.setting.select, "blind": p.setting.blind, "seed": seed})
-        for p in points
-        for seed, predictions in p.predictions.items()
-        for prediction in predictions
-    )
-    write_predictions(out / PREDICTIONS, rows)
-    write_results(out, {**values, **environment()})

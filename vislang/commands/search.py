@@ -15,6 +15,7 @@ from vislang.console import console, messages, reporting
 from vislang.data.problems import DataError, Problem
 from vislang.document import Image
 from vislang.errors import UserError
+from vislang.metrics.figure import SCHEMA
 
 
 @dataclass(frozen=True)
@@ -24,10 +25,10 @@ class Search:
     Attributes:
         model: folder of a dual encoder or a ViLBERT, or a Hub id
         text: the text to search for
-        images: images, folders, JSON Lines files, or names of data sets
+        images: images, or any data sources that contain images
         top: number of images to print
         device: where the model runs: auto, cpu, cuda or mps
-        json: print one JSON list
+        json: print one JSON object
     """
 
     model: str = positional()
@@ -43,11 +44,12 @@ class Search:
             raise UserError(f"--top is {self.top}; it must be at least 1.")
         text = checked(self.text, "the search text")
         model, images = opened(self.model, self.images, self.device)
-        scores = model.match_all(images, [text])[:, 0]
+        names = list(images.values())
+        scores = model.match_all(list(images), [text])[:, 0]
         order = scores.argsort(descending=True)[: self.top].tolist()
-        found = [{"image": images[n].name, "score": round(scores[n].item(), 4)} for n in order]
+        found = [{"image": names[n], "score": round(scores[n].item(), 4)} for n in order]
         if self.json:
-            print(json.dumps(found))
+            print(json.dumps({"schema": SCHEMA, "text": text, "images": found}))
             return 0
         table = Table(title=f'"{text}" among {len(images):,} images', title_justify="left")
         table.add_column("score", justify="right")
@@ -64,7 +66,7 @@ class Classify:
 
     Attributes:
         model: folder of a dual encoder or a ViLBERT, or a Hub id
-        images: images, folders, JSON Lines files, or names of data sets
+        images: images, or any data sources that contain images
         labels: possible labels with commas between them
         template: text that a label is put into, such as "a photo of a {}"
         device: where the model runs: auto, cpu, cuda or mps
@@ -86,25 +88,25 @@ class Classify:
         if self.template.count("{}") != 1:
             raise UserError(f"--template {self.template!r}: write {{}} once, in the position of the label.")
         model, images = opened(self.model, self.images, self.device)
-        scores = model.match_all(images, [self.template.replace("{}", label) for label in labels])
+        scores = model.match_all(list(images), [self.template.replace("{}", label) for label in labels])
         best = scores.argmax(dim=-1).tolist()
         if self.json:
-            for image, row, index in zip(images, scores.tolist(), best, strict=True):
+            for name, row, index in zip(images.values(), scores.tolist(), best, strict=True):
                 ranked = {label: round(score, 4) for label, score in zip(labels, row, strict=True)}
-                print(json.dumps({"image": image.name, "label": labels[index], "scores": ranked}))
+                print(json.dumps({"schema": SCHEMA, "image": name, "label": labels[index], "scores": ranked}))
             return 0
         table = Table()
         table.add_column("label")
         table.add_column("score", justify="right")
         table.add_column("image", overflow="fold")
-        for image, row, index in zip(images, scores.tolist(), best, strict=True):
-            table.add_row(labels[index], f"{row[index]:.4f}", image.name)
+        for name, row, index in zip(images.values(), scores.tolist(), best, strict=True):
+            table.add_row(labels[index], f"{row[index]:.4f}", name)
         console.print(table)
         return 0
 
 
-def opened(source: str, files: Sequence[str], device: str = "auto") -> tuple[Any, list[Image]]:
-    """A model that compares images with texts, and the images of several sources.
+def opened(source: str, files: Sequence[str], device: str = "auto") -> tuple[Any, dict[Image, str]]:
+    """A model that compares images with texts, and the images of several sources with their names.
 
     Raises:
         UserError: the model cannot compare images with texts.
@@ -113,10 +115,13 @@ def opened(source: str, files: Sequence[str], device: str = "auto") -> tuple[Any
     from vislang.data.sources import load_source
 
     problems: list[Problem] = []
-    images: dict[Image, None] = {}
+    images: dict[Image, str] = {}
     for file in files:
         for example in load_source(file, problems=problems, targets=False):
-            images |= dict.fromkeys(medium for medium in example.media if isinstance(medium, Image))
+            for image in example.media:
+                if isinstance(image, Image):
+                    # An image inside a record has no name of its own.
+                    images.setdefault(image, example.name if isinstance(image.source, bytes) else image.name)
     for problem in problems:
         messages.print(f"skipped: {problem}", markup=False)
     if not images:
@@ -133,5 +138,5 @@ def opened(source: str, files: Sequence[str], device: str = "auto") -> tuple[Any
             f"{source}: a {type(model).__name__} cannot compare images with texts. Give a dual encoder or a ViLBERT."
         )
     with reporting("finding regions") as report:
-        model.prepare([Example(image.name, Document([image], name=image.name)) for image in images], report)  # type: ignore[attr-defined]
-    return model, list(images)
+        model.prepare([Example(name, Document([image], name=name)) for image, name in images.items()], report)  # type: ignore[attr-defined]
+    return model, images

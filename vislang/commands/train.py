@@ -26,6 +26,8 @@ class Train:
         parallel: how they share the work: ddp or fsdp2; the same as --train.parallel
         dry_run: read the data, build the model and try one batch, but write nothing
         skip_bad_records: skip bad records and count them
+        track: experiment trackers that get each row of metrics.jsonl too, separated by commas: tensorboard, trackio,
+            wandb, mlflow (a resumed run keeps those that it had)
     """
 
     recipe: Path | None = optional_positional()
@@ -37,6 +39,7 @@ class Train:
     parallel: Literal["none", "ddp", "fsdp2"] | None = None
     dry_run: bool = False
     skip_bad_records: bool = False
+    track: str | None = None
     overrides: list[str] = overrides()
 
     def run(self) -> int:
@@ -52,9 +55,10 @@ class Train:
         if self.recipe is None and self.resume is None:
             raise UserError("give a recipe (recipes/ has several), or a run to resume with --resume DIR.")
         from vislang.recipe import read_recipe, recipe_of
-        from vislang.runs.folder import RUN, recorded_recipe
+        from vislang.runs.folder import RUN, recorded
         from vislang.runs.run import run_recipe
         from vislang.runs.tables import run_table
+        from vislang.runs.trackers import tracker_names
         from vislang.train.processes import OtherProcessFailed, restarts, started_by_launcher
 
         changes = [*self.overrides]
@@ -68,14 +72,15 @@ class Train:
         else:
             assert self.resume is not None
             folder = self.resume
-            recipe, values = recipe_of(recorded_recipe(folder), changes, str(folder / RUN))
+            recipe, values = recipe_of(recorded(folder)["recipe"], changes, str(folder / RUN))
         must_hold_folder(folder)
         if self.devices > 1 and not self.dry_run and not started_by_launcher():
             return self._launch(recipe.train.parallel)
         # torchrun starts a run again whose processes failed.
         resume = self.resume is not None or (restarts() > 0 and (folder / RUN).is_file())
         try:
-            run = run_recipe(recipe, values, folder, resume, self.dry_run)
+            track = None if self.track is None else tracker_names(self.track)
+            run = run_recipe(recipe, values, folder, resume, self.dry_run, track)
         except OtherProcessFailed:
             return 2
         if run is None:
@@ -88,7 +93,7 @@ class Train:
         from vislang.train.launch import launch
 
         words = ["-m", "vislang.cli", "train"]
-        for name in ("recipe", "data", "out", "resume", "device", "parallel"):
+        for name in ("recipe", "data", "out", "resume", "device", "parallel", "track"):
             value = getattr(self, name)
             if value is not None:
                 words += [str(value)] if name == "recipe" else [f"--{name}", str(value)]

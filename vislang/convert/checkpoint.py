@@ -77,7 +77,7 @@ def read_checkpoint(path: Path | str) -> Mapping[str, Any]:
         CheckpointUnreadable: no such file, or it cannot be read.
     """
     path = Path(path)
-    must_be_file(path, "a checkpoint that torch.save wrote", CheckpointUnreadable)
+    must_be_file(path, "a checkpoint that torch.save wrote", error=CheckpointUnreadable)
     safe = SimpleNamespace(Unpickler=_Unpickler, load=_load, __name__="vislang.convert.checkpoint")
     try:
         content = torch.load(path, map_location="cpu", pickle_module=safe, weights_only=False)

@@ -36,7 +36,7 @@ def read_reference(path: Path | str) -> tuple[dict[str, Any], dict[str, Any], di
     Raises:
         CheckpointUnreadable: no such file, or it is not a recording.
     """
-    must_be_file(Path(path), "a recording of the original code", CheckpointUnreadable)
+    must_be_file(Path(path), "a recording of the original code", error=CheckpointUnreadable)
     try:
         content = torch.load(path, weights_only=True)
     except Exception as error:

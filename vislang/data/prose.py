@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from vislang.data.problems import DataError
+from vislang.data.problems import DataError, must_be_file
 from vislang.document import Document
 from vislang.example import Example
-from vislang.files import must_be_file
 
 PROSE = (".txt", ".md")
 """Endings of text files."""
@@ -23,7 +22,7 @@ def read_prose(path: Path) -> Iterator[Example]:
     Raises:
         DataError: it is no text in UTF-8.
     """
-    must_be_file(path, "a text file", DataError)
+    must_be_file(path, "a text file")
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from vislang.capabilities import Decides, Progress
+from vislang.document import Document
 from vislang.example import Example, Prediction
 from vislang.prompt import shown
 
@@ -28,6 +30,12 @@ def decide(
     """
     predictions = model.decide(examples, head, batch_size, progress)
     return [
-        Prediction(p.id, p.answer, p.candidates, p.scores, p.kind, shown(example.prompt))
-        for p, example in zip(predictions, examples, strict=True)
+        replace(prediction, prompt=shown(_read(example, prediction)))
+        for prediction, example in zip(predictions, examples, strict=True)
     ]
+
+
+def _read(example: Example, prediction: Prediction) -> Document:
+    """What a model read: the prompt; of several choices, with the one that it decided for."""
+    decided = prediction.answer
+    return example.with_choice(decided) if example.choices and isinstance(decided, int) else example.prompt

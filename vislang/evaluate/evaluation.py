@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from vislang.capabilities import Progress
 from vislang.errors import UserError, needs
@@ -47,10 +48,10 @@ class Evaluation:
 
     Attributes:
         task: name of the task.
-        way: how the model answered.
+        way: how the model answered; ``file`` if the predictions were read from a file.
         examples, predictions: the examples and their predictions, in the same order. For retrieval there is a
             prediction for each text and each image.
-        figures: the scores.
+        figures: the scores; empty if the examples have no targets.
         blind: the scores with all media removed; empty if this way of answering needs media.
         guesses: the scores of baselines without media, by name.
         perplexity: perplexity of the references, for a model that gives likelihoods.
@@ -58,7 +59,7 @@ class Evaluation:
     """
 
     task: str
-    way: Way
+    way: Way | Literal["file"]
     examples: list[Example]
     predictions: list[Prediction]
     figures: Figures
@@ -124,9 +125,11 @@ def evaluate(
     examples = list(examples)
     prepare(model, examples, reporter)
     answered = _answer(model, task, examples, support, way, head, batch_size, reporter, blind=False)
+    must_be_numbers(answered)
     blind: Figures = {}
     blindable = way in ("generate", "rank") and task.kind != "pairs"
-    if with_blind and blindable and any(example.media for example in examples):
+    scored = task.can_score(examples)
+    if scored and with_blind and blindable and any(example.media for example in examples):
         taken = _answer(model, task, examples, support, way, head, batch_size, reporter, blind=True)
         blind = task.score(examples, taken)
     return Evaluation(
@@ -134,12 +137,17 @@ def evaluate(
         way,
         examples,
         answered,
-        task.score(examples, answered),
+        task.score(examples, answered) if scored else {},
         blind,
-        task.guesses(support, examples),
+        task.guesses(support, examples) if scored else {},
         reference_perplexity(model, examples) if way == "generate" and with_perplexity else None,
-        sum(prediction.answer is None for prediction in answered),
+        unread(answered),
     )
+
+
+def unread(predictions: Sequence[Prediction]) -> int:
+    """The number of predictions without an answer."""
+    return sum(prediction.answer is None for prediction in predictions)
 
 
 def way_of(model: Any, task: Task) -> Way:
@@ -166,6 +174,18 @@ def must_have_way(model: Any, task: Task, way: Way) -> None:
             f"--way {way}: a {type(model).__name__} can answer {task.name} by: {have}. In general, such a task can be "
             f"answered by: {', '.join(WAYS[task.kind])}."
         )
+
+
+def must_be_numbers(predictions: Sequence[Prediction]) -> None:
+    """Check that no score is NaN.
+
+    Raises:
+        UserError: one is; the message names the record.
+    """
+    for prediction in predictions:
+        numbers = [prediction.answer] if isinstance(prediction.answer, float) else prediction.scores
+        if any(math.isnan(number) for number in numbers):
+            raise UserError(f"{prediction.id}: the model's scores are NaN; its weights are damaged.")
 
 
 def prepare(model: Any, examples: Sequence[Example], reporter: Reporter = quietly) -> None:

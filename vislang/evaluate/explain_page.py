@@ -10,6 +10,7 @@ from torch import Tensor
 
 from vislang.boxes import Box
 from vislang.capabilities import CoAttention, Explained
+from vislang.evaluate.attention_maps import OPACITY, emphasis
 from vislang.evaluate.page import data_url, template
 from vislang.files import write_text
 
@@ -79,14 +80,12 @@ def _block(explained: Explained, block: CoAttention) -> dict[str, Any]:
 
 
 def _over_regions(explained: Explained, weights: Tensor) -> list[tuple[str, list[tuple[Box, float]], float]]:
-    """For each token: the brightness of each region, and the attention to the whole image in per cent."""
+    """For each token: the opacity of each region's colour, and the attention to the whole image in per cent."""
     rows = []
-    for token, row in zip(explained.tokens, weights.tolist(), strict=True):
-        cells = [
-            (box, round(0.8 * brightness(share, len(row)), 3))
-            for box, share in zip(explained.boxes[1:], row[1:], strict=True)
-        ]
-        rows.append((token, cells, round(100 * row[0], 1)))
+    for token, row in zip(explained.tokens, weights.numpy(), strict=True):
+        strengths = (OPACITY * emphasis(row)).round(3).tolist()
+        cells = list(zip(explained.boxes[1:], strengths[1:], strict=True))
+        rows.append((token, cells, round(100 * float(row[0]), 1)))
     return rows
 
 
@@ -96,12 +95,8 @@ def _over_words(explained: Explained, weights: Tensor) -> list[list[tuple[str, f
 
 
 def _words(explained: Explained, row: Tensor) -> list[tuple[str, float, float]]:
+    strengths = (OPACITY * emphasis(row.numpy())).round(3).tolist()
     return [
-        (token, round(brightness(share, len(row)), 3), round(100 * share, 1))
-        for token, share in zip(explained.tokens, row.tolist(), strict=True)
+        (token, strength, round(100 * share, 1))
+        for token, strength, share in zip(explained.tokens, strengths, row.tolist(), strict=True)
     ]
-
-
-def brightness(share: float, count: int) -> float:
-    """Brightness from 0 to 1; it is 1 at four times a uniform weight, so uniform attention is pale."""
-    return min(1.0, share * count / 4)

@@ -23,12 +23,13 @@ from vislang.document import Document, Medium
 from vislang.errors import UserError
 from vislang.evaluate.evaluation import Reporter, prepare, quietly
 from vislang.evaluate.generate import generate
+from vislang.evaluate.prefix import NOTHING, Prefix
 from vislang.evaluate.rank import rank
 from vislang.evaluate.retrieve import retrieve
 from vislang.evaluate.ways import ways
 from vislang.example import Answer, Example, Label, Prediction, Value, reference_text
-from vislang.metrics.figure import Figure, Figures, figures_as_json, share
-from vislang.prompt import as_generation
+from vislang.metrics.figure import Figure, Figures, share
+from vislang.prompt import as_generation, shown
 from vislang.tasks.retrieval import Retrieval
 from vislang.tasks.task import Task
 
@@ -73,17 +74,6 @@ class Point:
     means: Figures
     predictions: dict[int, list[Prediction]] = field(default_factory=dict, repr=False)
 
-    def as_json(self) -> dict[str, Any]:
-        """The point as plain values, without its predictions."""
-        return {
-            "shots": self.setting.shots,
-            "select": self.setting.select,
-            "orders": self.setting.orders,
-            "blind": self.setting.blind,
-            "figures": figures_as_json(self.means),
-            "seeds": {str(seed): figures_as_json(figures) for seed, figures in self.seeds.items()},
-        }
-
 
 def shots_of(examples: Sequence[Example]) -> list[Example]:
     """The examples that can serve as shots; see :func:`is_shot`."""
@@ -91,9 +81,8 @@ def shots_of(examples: Sequence[Example]) -> list[Example]:
 
 
 def is_shot(example: Example) -> bool:
-    """Whether an example can serve as a shot: it has media, a template and an answer in words."""
-    answer = reference_text(as_generation(example))
-    return bool(example.media) and not example.wording.verbatim and answer is not None
+    """Whether an example can serve as a shot: it has a template and an answer in words."""
+    return not example.wording.verbatim and reference_text(as_generation(example)) is not None
 
 
 def evaluate_point(
@@ -153,7 +142,7 @@ def evaluate_point(
         chosen = _Shots(support, setting, rng, similarity)
         answer = _ranked if ranked else _generated
         predictions[seed] = answer(model, task, queries, chosen, batch_size, report)
-        found[seed] = task.score(queries, predictions[seed])
+        found[seed] = task.score(queries, predictions[seed]) if task.can_score(queries) else {}
     return Point(setting, found, mean_figures(list(found.values())), predictions)
 
 
@@ -269,26 +258,27 @@ class _Shots:
         """The shots in the order given, then shuffled for each further order."""
         return [shots, *(self.rng.sample(shots, len(shots)) for _ in range(self.setting.orders - 1))]
 
-    def states(self, model: Any) -> list[Any]:
-        """The decode state after the shared shots, in each order; None if each query has its own shots."""
+    def prefixes(self, model: Any) -> list[Prefix]:
+        """The shared shots as the model reads them, in each order; nothing if each query has its own shots."""
         if self.shared is None:
-            return [None]
+            return [NOTHING]
         documents = [Document(model.prompts.examples(order)) for order in self.shared]
-        return [model.prefill(d.without_media() if self.setting.blind else d) for d in documents]
+        documents = [document.without_media() if self.setting.blind else document for document in documents]
+        return [Prefix(model.prefill(document), shown(document)) for document in documents]
 
 
 def _ranked(
     model: Any, task: Task, queries: Sequence[Example], shots: _Shots, batch_size: int, progress: Progress
 ) -> list[Prediction]:
     if isinstance(task, Retrieval):
-        return retrieve(model, task, queries, "rank", batch_size, progress, shots.states(model))
+        return retrieve(model, task, queries, "rank", batch_size, progress, shots.prefixes(model))
     return rank(
         model,
         queries,
         task.labels,
         blind=shots.setting.blind,
         shots=shots.own,
-        states=shots.states(model),
+        prefixes=shots.prefixes(model),
         batch_size=batch_size,
         progress=progress,
     )
@@ -297,14 +287,14 @@ def _ranked(
 def _generated(
     model: Any, task: Task, queries: Sequence[Example], shots: _Shots, batch_size: int, progress: Progress
 ) -> list[Prediction]:
-    (state,) = shots.states(model)
+    (prefix,) = shots.prefixes(model)
     return generate(
         model,
         queries,
         task.labels,
         blind=shots.setting.blind,
         shots=None if shots.own is None else [own[0] for own in shots.own],
-        state=state,
+        prefix=prefix,
         batch_size=batch_size,
         progress=progress,
     )
@@ -347,17 +337,17 @@ def baselines(
 ) -> dict[str, Figures]:
     """Baselines without a model: the most frequent answer, and the answer to the most similar image.
 
-    Retrieval has none, because ranks cannot be guessed.
+    Retrieval has none, because ranks cannot be guessed; nor have queries without targets.
     """
-    if isinstance(task, Retrieval):
+    if isinstance(task, Retrieval) or not task.can_score(queries):
         return {}
     answers = [plain_answer(example) for example in support]
     known = [answer for answer in answers if answer is not None]
     found: dict[str, list[Answer]] = {}
     if known:
-        found["most frequent answer"] = [Counter(known).most_common(1)[0][0]] * len(queries)
+        found["most_frequent_answer"] = [Counter(known).most_common(1)[0][0]] * len(queries)
     if known and similarity is not None:
-        found["answer of the most similar image"] = [answers[index] for index in similarity.argmax(dim=-1).tolist()]
+        found["answer_of_the_most_similar_image"] = [answers[index] for index in similarity.argmax(dim=-1).tolist()]
     return {
         name: task.score(queries, [Prediction(q.id, a) for q, a in zip(queries, answers, strict=True)])
         for name, answers in found.items()

@@ -9,7 +9,7 @@ from vislang.evaluate.few_shot import Point, selection
 from vislang.evaluate.page import template
 from vislang.evaluate.plots import shots_plot
 from vislang.files import write_text
-from vislang.metrics.figure import Figure, Figures, metric, show
+from vislang.metrics.figure import Figure, Figures, metric, show, title_of
 
 
 def write_few_shot_page(
@@ -38,16 +38,16 @@ def write_few_shot_page(
         for point in points:
             value, low, high = (factor * end for end in _ends(point.means[name]))
             curves.setdefault(selection(point.setting), []).append((point.setting.shots, value, low, high))
-        levels = {label: factor * figures[name].value for label, figures in baselines.items() if name in figures}
-        plots.append((kind.title, shots_plot(curves, levels, f"{kind.title}{' (%)' if kind.percent else ''}")))
+        levels = {title_of(b): factor * figures[name].value for b, figures in baselines.items() if name in figures}
+        plots.append(shots_plot(kind.title, curves, levels, f"{kind.title}{' (%)' if kind.percent else ''}"))
     rows = [
         (point.setting.shots, selection(point.setting), metric(name).title, show(name, figure), _seeds(point, name))
         for point in points
         for name, figure in point.means.items()
     ]
     others = [
-        (label, metric(name).title, show(name, figure))
-        for label, figures in baselines.items()
+        (title_of(baseline), metric(name).title, show(name, figure))
+        for baseline, figures in baselines.items()
         for name, figure in figures.items()
     ]
     page = template("few_shot").render(

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from PIL import Image as Pillow
 
 from vislang.boxes import Box
 from vislang.capabilities import Attends, Progress
 from vislang.document import Image
+from vislang.evaluate.attention_maps import emphasis, overlay, relative, side_by_side
 from vislang.evaluate.evaluation import Evaluation
-from vislang.evaluate.page import THUMBNAIL, data_url, square
+from vislang.evaluate.page import data_url, square
 from vislang.example import Answer, Example, Prediction, Text, Value, reference_text
 from vislang.metrics.boxes import hit
 from vislang.metrics.by_kind import score_of
@@ -20,9 +19,6 @@ from vislang.metrics.by_kind import score_of
 RIGHT_SHOWN, WRONG_SHOWN = 12, 12
 FRAMES_SHOWN = 8
 """Greatest number of frames of a video."""
-
-GAP = 8
-"""Gap between two frames, in pixels."""
 
 
 def gallery_of(model: Any, evaluation: Evaluation, progress: Progress | None = None) -> dict[str, Any] | None:
@@ -100,18 +96,19 @@ def _card(model: Attends | None, example: Example, answer: Answer) -> dict[str, 
         return card | {
             "film": len(frames) > 1,
             "shown": f"{len(shown)} of {len(frames)} frames" if len(frames) > 1 else "the image",
-            "image": data_url(_side_by_side([square(frames[number]) for number in shown])),
+            "image": data_url(side_by_side([square(frames[number]) for number in shown])),
             "tokens": [
                 {
                     "text": token.token.strip() or "␣",
-                    "image": data_url(_overlay([frames[number] for number in shown], token.maps[-1].numpy()[shown])),
+                    "image": data_url(overlay([frames[n] for n in shown], emphasis(token.maps[-1].numpy())[shown])),
+                    "peak": float(relative(token.maps[-1].numpy()).max()),
                 }
                 for token in tokens
             ],
         }
     images = [medium for medium in media if isinstance(medium, Image) and medium.is_there]
     if images:
-        pictures = _side_by_side([square(image.decode()) for image in images])
+        pictures = side_by_side([square(image.decode()) for image in images])
         card |= {"film": False, "shown": "the image", "image": data_url(pictures), "tokens": []}
     return card
 
@@ -134,28 +131,3 @@ def _expected(example: Example) -> str:
     if isinstance(target, Box):
         return _shown(target, example)
     return reference_text(example) or ""
-
-
-def _side_by_side(pictures: Sequence[Pillow.Image]) -> Pillow.Image:
-    strip = Pillow.new("RGB", ((THUMBNAIL + GAP) * len(pictures) - GAP, THUMBNAIL), "white")
-    for number, picture in enumerate(pictures):
-        strip.paste(picture, ((THUMBNAIL + GAP) * number, 0))
-    return strip
-
-
-def _overlay(frames: Sequence[Pillow.Image], grids: np.ndarray) -> Pillow.Image:
-    """Frames overlaid with their attention maps in viridis, most opaque at the maximum."""
-    shares = grids / max(grids.max(), np.finfo(grids.dtype).tiny)
-    return _side_by_side([_under(frame, share) for frame, share in zip(frames, shares, strict=True)])
-
-
-def _under(picture: Pillow.Image, share: np.ndarray) -> Pillow.Image:
-    from matplotlib import colormaps
-
-    smooth = np.asarray(
-        Pillow.fromarray(share.astype(np.float32)).resize((THUMBNAIL, THUMBNAIL), Pillow.Resampling.BICUBIC)
-    ).clip(0, 1)[..., None]
-    colour = colormaps["viridis"](smooth[..., 0])[..., :3] * 255
-    base = np.asarray(square(picture), dtype=np.float32)
-    mixed = base * (1 - 0.75 * smooth) + colour * 0.75 * smooth
-    return Pillow.fromarray(mixed.round().astype(np.uint8))

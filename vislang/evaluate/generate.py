@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
 
 from vislang.capabilities import Generates, Progress
+from vislang.evaluate.prefix import NOTHING, Prefix
 from vislang.example import Answer, Example, Prediction, Value
 from vislang.metrics.accuracy import normalize
 from vislang.prompt import shown
@@ -21,7 +21,7 @@ def generate(
     *,
     blind: bool = False,
     shots: Sequence[Sequence[Example]] | None = None,
-    state: Any = None,
+    prefix: Prefix = NOTHING,
     batch_size: int = 64,
     max_new_tokens: int = MAX_NEW_TOKENS,
     progress: Progress | None = None,
@@ -34,7 +34,7 @@ def generate(
         labels: the closed set of labels, if there is one.
         blind: remove all media and keep their positions.
         shots: for each example, the shots of its prompt.
-        state: the decode state of shots that all prompts share.
+        prefix: the shots that all prompts share.
         batch_size: examples at a time; it does not change the result.
         max_new_tokens: greatest length of an answer, in tokens.
         progress: called with (examples done, examples in all).
@@ -46,9 +46,10 @@ def generate(
         prompts = [model.prompts.render(example, own) for example, own in zip(part, before, strict=True)]
         if blind:
             prompts = [prompt.without_media() for prompt in prompts]
-        texts = model.generate(prompts, max_new_tokens, batch_size, state=state)
+        texts = model.generate(prompts, max_new_tokens, batch_size, state=prefix.state)
         for example, prompt, text in zip(part, prompts, texts, strict=True):
-            found.append(Prediction(example.id, read_answer(text, example, labels), prompt=shown(prompt)))
+            answer = read_answer(text, example, labels)
+            found.append(Prediction(example.id, answer, prompt=prefix.text + shown(prompt)))
         if progress is not None:
             progress(len(found), len(examples))
     return found

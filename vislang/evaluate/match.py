@@ -14,6 +14,9 @@ from vislang.evaluate.alternatives import captions
 from vislang.example import Example, Prediction, Text
 from vislang.prompt import shown
 
+KEPT = 10
+"""Captions of a pool that are recorded with their similarities, the best first."""
+
 
 def match(
     model: Matches,
@@ -52,17 +55,18 @@ def match(
         scores = model.match_all(images, texts, None if bool(wanted.all()) else wanted)
         for example, each in zip(part, options, strict=True):
             values = [float(scores[[row[image] for image in seen], column[text]].mean()) for _, seen, text in each]
-            answers = tuple(answer for answer, _, _ in each)
-            best = answers[int(np.argmax(values))]
-            kept = sorted(range(len(values)), key=lambda n: -values[n])[:10] if pool else range(len(values))
+            answers = [answer for answer, _, _ in each]
+            best = int(np.argmax(values))
+            _, seen, text = each[best]
+            kept = sorted(range(len(values)), key=lambda n: -values[n])[:KEPT] if pool else range(len(values))
             found.append(
                 Prediction(
                     example.id,
-                    best,
+                    answers[best],
                     tuple(answers[n] for n in kept),
                     tuple(values[n] for n in kept),
                     "similarity",
-                    shown(example.prompt),
+                    shown(Document([*seen, text])),
                 )
             )
         if progress is not None:
@@ -79,12 +83,6 @@ def _options(
         images = tuple(medium for medium in example.prompt.media if isinstance(medium, Image))
         return [(text, images, text) for text in pool]
     return captions(example, labels)
-
-
-def images_of(examples: Sequence[Example]) -> list[Document]:
-    """Each image of some examples as a document of its own."""
-    images = dict.fromkeys(medium for example in examples for medium in example.media if isinstance(medium, Image))
-    return [Document([image], name=image.name) for image in images]
 
 
 def pool_of(support: Sequence[Example]) -> list[str]:

@@ -22,6 +22,7 @@ from vislang.capabilities import Embeds, Progress
 from vislang.errors import UserError
 from vislang.example import Example, Label, Prediction
 from vislang.metrics.figure import Figure, share
+from vislang.prompt import shown
 from vislang.tasks.probes import ProbeTask
 from vislang.tasks.task import Task
 
@@ -149,6 +150,6 @@ def classify_embeddings(
     classes = tuple(str(name) for name in classifier.classes_)
     shares = classifier.predict_proba(queries)
     return [
-        Prediction(example.id, classes[int(row.argmax())], classes, tuple(row.tolist()))
+        Prediction(example.id, classes[int(row.argmax())], classes, tuple(row.tolist()), prompt=shown(example.prompt))
         for example, row in zip(examples, shares, strict=True)
     ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -11,11 +10,9 @@ from torch import Tensor
 
 from vislang.capabilities import Progress, Ranks
 from vislang.evaluate.alternatives import Alternative, alternatives
+from vislang.evaluate.prefix import NOTHING, Prefix
 from vislang.example import Example, Prediction
 from vislang.prompt import shown
-
-States = Sequence[Any]
-"""Decode states after the shots, one for each order; None for no shots. Likelihoods are averaged over the orders."""
 
 
 def rank(
@@ -25,7 +22,7 @@ def rank(
     *,
     blind: bool = False,
     shots: Sequence[Sequence[Sequence[Example]]] | None = None,
-    states: States = (None,),
+    prefixes: Sequence[Prefix] = (NOTHING,),
     batch_size: int = 16,
     progress: Progress | None = None,
 ) -> list[Prediction]:
@@ -37,7 +34,7 @@ def rank(
         labels: the alternatives of examples without choices.
         blind: remove all media and keep their positions.
         shots: for each example, its shots in each of several orders (Alayrac et al. 2022, section B.1.5).
-        states: decode states of shots that all examples share, one for each order.
+        prefixes: the shots that all examples share, in each of several orders.
         batch_size: examples at a time; it does not change the result.
         progress: called with (examples done, examples in all).
     """
@@ -46,19 +43,22 @@ def rank(
         part = examples[start : start + batch_size]
         options = [alternatives(example, labels) for example in part]
         own = None if shots is None else shots[start : start + batch_size]
-        orders = len(states) if own is None else len(own[0])
+        orders = len(prefixes) if own is None else len(own[0])
         sums: list[Float[Tensor, "alternatives"]] = [torch.zeros(len(each)) for each in options]
-        prompts: list[str] = []
+        prompts: list[list[str]] = []
         for order in range(orders):
             before = [()] * len(part) if own is None else [each[order] for each in own]
-            state = states[order] if own is None else None
-            likelihoods, prompts = _likelihoods(model, options, before, state, blind, batch_size)
+            prefix = prefixes[order] if own is None else NOTHING
+            likelihoods, sent = _likelihoods(model, options, before, prefix, blind, batch_size)
+            prompts = prompts or sent
             for total, row in zip(sums, likelihoods, strict=True):
                 total += torch.tensor(row) / orders
-        for example, each, total, prompt in zip(part, options, sums, prompts, strict=True):
-            best = each[int(total.argmax())].answer
+        for example, each, total, own_prompts in zip(part, options, sums, prompts, strict=True):
+            best = int(total.argmax())
             candidates = tuple(option.answer for option in each)
-            found.append(Prediction(example.id, best, candidates, tuple(total.tolist()), "log_likelihood", prompt))
+            scores = tuple(total.tolist())
+            answer, prompt = candidates[best], own_prompts[best]
+            found.append(Prediction(example.id, answer, candidates, scores, "log_likelihood", prompt))
         if progress is not None:
             progress(len(found), len(examples))
     return found
@@ -68,13 +68,12 @@ def _likelihoods(
     model: Ranks,
     options: Sequence[Sequence[Alternative]],
     shots: Sequence[Sequence[Example]],
-    state: Any,
+    prefix: Prefix,
     blind: bool,
     batch_size: int,
-) -> tuple[list[list[float]], list[str]]:
-    """The log-likelihoods of each example's alternatives, and its (first) prompt."""
+) -> tuple[list[list[float]], list[list[str]]]:
+    """The log-likelihoods of each example's alternatives, and the prompt of each alternative."""
     documents, texts, owners = [], [], []
-    prompts = []
     for number, (each, before) in enumerate(zip(options, shots, strict=True)):
         together: dict[int, list[str]] = {}
         given: dict[int, Example] = {}
@@ -88,9 +87,10 @@ def _likelihoods(
             documents.append(document.without_media() if blind else document)
             texts.append(own)
             owners.append(number)
-        prompts.append(shown(documents[len(documents) - len(together)]))
-    scores = model.rank(documents, texts, batch_size, state=state)
+    scores = model.rank(documents, texts, batch_size, state=prefix.state)
     found: list[list[float]] = [[] for _ in options]
-    for number, row in zip(owners, scores, strict=True):
+    prompts: list[list[str]] = [[] for _ in options]
+    for number, document, row in zip(owners, documents, scores, strict=True):
         found[number] += [score.log_likelihood for score in row]
+        prompts[number] += [prefix.text + shown(document)] * len(row)
     return found, prompts

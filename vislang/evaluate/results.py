@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from vislang.evaluate.evaluation import Evaluation
-from vislang.example import Prediction
+from vislang.example import Example, Prediction
 from vislang.files import write_text
 from vislang.tasks.task import Task
 
@@ -25,10 +25,17 @@ def write_evaluation(folder: Path, evaluation: Evaluation, task: Task, about: Ma
         about: further entries of ``results.json``: the model, the split, the environment.
     """
     write_predictions(folder / PREDICTIONS, ((prediction, {}) for prediction in evaluation.predictions))
-    if (official := task.submission(evaluation.examples, evaluation.predictions)) is not None:
-        name, content = official
-        _write(folder / name, content)
+    write_submission(folder, task, evaluation.examples, evaluation.predictions)
     write_results(folder, {**evaluation.as_json(), **about})
+
+
+def write_submission(
+    folder: Path, task: Task, examples: Sequence[Example], predictions: Sequence[Prediction], prefix: str = ""
+) -> None:
+    """Write the submission file of a benchmark, if it has one; its name begins with ``prefix``."""
+    if (official := task.submission(examples, predictions)) is not None:
+        name, content = official
+        _write(folder / f"{prefix}{name}", content)
 
 
 def write_predictions(path: Path, predictions: Iterable[tuple[Prediction, Mapping[str, Any]]]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,10 @@ from torch import Tensor
 from vislang.capabilities import Matches, Progress, Ranks
 from vislang.document import Document, Image
 from vislang.errors import UserError
-from vislang.evaluate.rank import States
+from vislang.evaluate.prefix import NOTHING, Prefix
 from vislang.evaluate.ways import Way
 from vislang.example import Example, Prediction
+from vislang.prompt import shown
 from vislang.tasks.retrieval import Retrieval, shortlist, sides
 
 
@@ -26,7 +28,7 @@ def retrieve(
     way: Way,
     batch_size: int = 16,
     progress: Progress | None = None,
-    states: States = (None,),
+    prefixes: Sequence[Prefix] = (NOTHING,),
 ) -> list[Prediction]:
     """Ranks of each text's image and of each image's best text.
 
@@ -37,40 +39,43 @@ def retrieve(
         way: ``match`` or ``rank``.
         batch_size: for ranking, images at a time; it does not change the result.
         progress: called with (pairs or images done, all of them).
-        states: for ranking, the decode states of shots before each image.
+        prefixes: for ranking, the shots before each image, in each of several orders.
     """
     images, texts, _ = sides(examples)
+    queries = [Document([image], name=image.name) for image in images]
     if way == "match":
         assert isinstance(model, Matches)
         scores = model.match_all(images, texts, progress=progress)
     else:
         assert isinstance(model, Ranks)
-        scores = likelihoods(model, images, texts, batch_size, progress, states)
-    return task.ranked(examples, scores.numpy())
+        queries = [model.prompts.render(Example(query.name, query)) for query in queries]
+        scores = likelihoods(model, queries, texts, batch_size, progress, prefixes)
+    prompts = [*texts, *(prefixes[0].text + shown(query) for query in queries)]
+    ranked = task.ranked(examples, scores.numpy())
+    return [replace(prediction, prompt=prompt) for prediction, prompt in zip(ranked, prompts, strict=True)]
 
 
 def likelihoods(
     model: Ranks,
-    images: Sequence[Image],
+    prompts: Sequence[Document],
     texts: Sequence[str],
     batch_size: int = 16,
     progress: Progress | None = None,
-    states: States = (None,),
+    prefixes: Sequence[Prefix] = (NOTHING,),
 ) -> Float[Tensor, "images texts"]:
-    """The log-likelihood of each text after each image, minus that of the text without an image; the mean over states.
+    """The log-likelihood of each text after the prompt of each image, minus that of the text without an image; the mean
+    over several orders of shots.
 
     The difference does not change the ranking of images for a text. For an image, it prevents short and common texts
     from always being ranked first.
     """
-    queries = [Example(image.name, Document([image], name=image.name)) for image in images]
-    prompts = [model.prompts.render(example) for example in queries]
-    total = torch.zeros(len(images), len(texts))
-    for state in states:
-        seen = model.rank(prompts, texts, batch_size, state, progress)
-        (blind,) = model.rank([prompts[0].without_media()], texts, state=state)
+    total = torch.zeros(len(prompts), len(texts))
+    for prefix in prefixes:
+        seen = model.rank(prompts, texts, batch_size, prefix.state, progress)
+        (blind,) = model.rank([prompts[0].without_media()], texts, state=prefix.state)
         rows = [[score.log_likelihood for score in row] for row in seen]
         total += torch.tensor(rows) - torch.tensor([score.log_likelihood for score in blind])
-    return total / len(states)
+    return total / len(prefixes)
 
 
 class Shortlisted:

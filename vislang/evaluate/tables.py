@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
-from vislang.metrics.figure import Figure, figures_from_json, metric, show
+from vislang.metrics.figure import Figure, figures_from_json, metric, show, title_of
 
 
 def evaluation_table(tasks: Mapping[str, Mapping[str, Any]]) -> Table:
@@ -47,9 +47,10 @@ def figure_rows(tasks: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, s
 
 
 def answerers(values: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Figure]]]:
-    """The sources of answers with their figures: the model, the model without images, and the baselines."""
-    yield f"the model ({values['way']})", figures_from_json(values["figures"])
+    """The sources of answers with their figures: the model or a file, the model without images, and the baselines."""
+    read = values["way"] == "file"
+    yield "the predictions" if read else f"the model ({values['way']})", figures_from_json(values["figures"])
     if "blind" in values:
         yield "the same model without images", figures_from_json(values["blind"])
     for name, figures in values.get("guesses", {}).items():
-        yield name, figures_from_json(figures)
+        yield title_of(name), figures_from_json(figures)

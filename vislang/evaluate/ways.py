@@ -44,6 +44,9 @@ class TaskSide(Protocol):
     def media(self) -> frozenset[str]: ...  # noqa: D102
 
     @property
+    def images(self) -> int: ...  # noqa: D102
+
+    @property
     def labels(self) -> tuple[str, ...]: ...  # noqa: D102
 
     @property
@@ -112,7 +115,7 @@ def _rank(model: Any, task: TaskSide) -> str | None:
 def _decide(model: Any, task: TaskSide) -> str | None:
     if not isinstance(model, Decides):
         return f"has no head for targets of the kind {task.kind}"
-    return model.why_undecided(task.kind, task.labels)
+    return model.why_undecided(task.kind, task.labels, task.images)
 
 
 def _match(model: Any, task: TaskSide) -> str | None:

@@ -95,7 +95,11 @@ def _is_tagged(example: Example) -> bool:
 
 
 def score_of(answer: object, example: Example) -> float:
-    """The score of an answer, choice or label, from 0 to 1; a missing answer gets 0."""
+    """The score of an answer, choice or label, from 0 to 1; a missing answer gets 0.
+
+    Raises:
+        UserError: the answer to a choice is not an index, or the answer to a label task is not a text.
+    """
     target = example.target
     if answer is None:
         return 0.0
@@ -104,8 +108,13 @@ def score_of(answer: object, example: Example) -> float:
     if isinstance(target, Text):
         return float(correct(str(answer), target.references))
     if isinstance(target, Choice):
+        if not isinstance(answer, int) or not 0 <= answer < len(example.choices):
+            last = len(example.choices) - 1
+            raise UserError(f"prediction {example.id}: {answer!r} is not the index of a choice, from 0 to {last}.")
         return float(answer == target.index)
     assert isinstance(target, Label)
+    if not isinstance(answer, str):
+        raise UserError(f"prediction {example.id}: {answer!r} is not a label; write it as a text, in quotes.")
     return float(answer == target.name)
 
 
@@ -136,8 +145,8 @@ def numbers_of(predictions: Sequence[Prediction]) -> tuple[list[float], Figures]
 def guesses(support: Sequence[Example], examples: Sequence[Example]) -> dict[str, Figures]:
     """The figures of baselines without media, by name.
 
-    ``most frequent answer`` of the support, and ``most frequent answer to the same text``; ``chance``: a uniformly
-    random answer; ``mean`` of the support's values; ``whole image`` as the box, if the images exist.
+    ``most_frequent_answer`` of the support, and ``most_frequent_answer_to_the_same_text``; ``chance``: a uniformly
+    random answer; ``mean`` of the support's values; ``whole_image`` as the box, if the images exist.
 
     Args:
         support: training examples; without them, only baselines that need none are scored.
@@ -162,12 +171,12 @@ def guesses(support: Sequence[Example], examples: Sequence[Example]) -> dict[str
         overall[answer] += 1
         by_text[example.text][answer] += 1
     frequent = overall.most_common(1)[0][0]
-    found = {"most frequent answer": score(examples, [Prediction(e.id, frequent) for e in examples])}
+    found = {"most_frequent_answer": score(examples, [Prediction(e.id, frequent) for e in examples])}
     if kind == "text":
         return found
     if any(example.text for example in examples):
         same = [Prediction(e.id, by_text.get(e.text, overall).most_common(1)[0][0]) for e in examples]
-        found["most frequent answer to the same text"] = score(examples, same)
+        found["most_frequent_answer_to_the_same_text"] = score(examples, same)
     return {**found, "chance": {"accuracy": plain(1 / len(overall), len(examples))}}
 
 
@@ -188,7 +197,7 @@ def _whole_image(examples: Sequence[Example]) -> dict[str, Figures]:
         for image, example in zip(images, examples, strict=True)
         if isinstance(example.target, Box)
     ]
-    return {"whole image": {"accuracy": share(sum(hits), len(hits))}}
+    return {"whole_image": {"accuracy": share(sum(hits), len(hits))}}
 
 
 def _box_of(prediction: Prediction) -> Box:

@@ -157,6 +157,15 @@ def metric(name: str) -> Metric:
     return family._replace(title=title.replace("_", " "))
 
 
+def title_of(baseline: str) -> str:
+    """The name of a baseline for a reader.
+
+    >>> title_of("most_frequent_answer")
+    'most frequent answer'
+    """
+    return baseline.replace("_", " ")
+
+
 def show(name: str, figure: Figure, interval: bool = True) -> str:
     """A figure as text: its value and, if it has one, its interval.
 

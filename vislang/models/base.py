@@ -23,6 +23,7 @@ from vislang.example import Example
 from vislang.files import whole_file, write_text
 from vislang.models.loading import current_settings
 from vislang.models.settings import Settings, settings_of
+from vislang.nn.recompute import Recomputable
 from vislang.nn.transformer import EncoderBlock
 
 
@@ -32,7 +33,8 @@ class TrainableModel(nn.Module):
     Attributes:
         collate: (examples, seed, number of the first example) -> a batch of tensors on the host, with the ``names`` of
             the examples. Whatever is random in an example follows from the seed and the number of the example, so that
-            a batch can be made in parts. An object that can be pickled, since worker processes run it.
+            a batch can be made in parts. An object that can be pickled, since worker processes run it. A batch of
+            texts may have ``tokens``, their number without padding; the log then has tokens per second.
         needs_whole_batch: whether a loss compares the examples of a batch with each other, so that it cannot be put
             together from the losses of parts of the batch.
     """
@@ -86,6 +88,21 @@ class TrainableModel(nn.Module):
         """Whether weight decay applies to a parameter: to matrices and kernels, not to biases, norms, embeddings and
         scalars."""
         return parameter.ndim > 1 and "embedding" not in name
+
+    def is_hidden_matrix(self, name: str, parameter: Tensor) -> bool:
+        """Whether a parameter is the matrix of a hidden linear layer, which Muon may update.
+
+        Embeddings do not count, nor do the layers of heads, which give a model's output (Jordan et al. 2024).
+        """
+        *path, own = name.split(".")
+        hidden = own == "weight" and not {"head", "heads"} & set(path)
+        return hidden and isinstance(self.get_submodule(".".join(path)), nn.Linear)
+
+    def recompute_activations(self) -> None:
+        """From now on, keep only the inputs of blocks for the backward pass, and recompute their inner activations."""
+        for module in self.modules():
+            if isinstance(module, Recomputable):
+                module.recompute = True
 
     def parameter_groups(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
         """The named parameters that are trained, by :meth:`rate_group`."""

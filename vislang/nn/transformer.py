@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from vislang.nn.attention import Mask, SelfAttention, split_heads
 from vislang.nn.linear import Linear
+from vislang.nn.recompute import Recomputable
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "relu": F.relu}
 
@@ -57,7 +58,7 @@ class DropPath(nn.Module):
         return branch * (coins if samples is None else coins[samples]) / kept
 
 
-class EncoderBlock(nn.Module):
+class EncoderBlock(Recomputable):
     """Self-attention, then a feed-forward layer, each with a residual connection.
 
     Layer norms follow each addition, as in the original transformer, or precede each branch, as in ViT. The block

@@ -33,7 +33,7 @@ def must_be_free(folder: Path) -> None:
     if names - {LOCK} and RUN not in names:
         raise UserError(f"{folder}: is not empty and contains no run (no run.json). Choose another folder with --out.")
     if RUN in names:
-        recorded_recipe(folder)
+        recorded(folder)
     if LOCK in names:
         with locked(folder):
             pass
@@ -61,18 +61,18 @@ def fresh_folder(folder: Path) -> Path | None:
     return moved
 
 
-def recorded_recipe(folder: Path) -> dict[str, Any]:
-    """The recipe that a run was started with.
+def recorded(folder: Path) -> dict[str, Any]:
+    """What a run recorded in its run.json when it started: its recipe and its environment.
 
     Raises:
         UserError: the folder is not that of a run.
     """
     if not (folder / RUN).is_file():
         raise UserError(f"{folder}: not the folder of a run (it has no run.json).")
-    recorded = read_json(folder / RUN)
-    if not isinstance(recorded, dict) or not isinstance(recorded.get("recipe"), dict):
+    found = read_json(folder / RUN)
+    if not isinstance(found, dict) or not isinstance(found.get("recipe"), dict):
         raise UserError(f"{folder}: not the folder of a run (its run.json contains no recipe).")
-    return recorded["recipe"]
+    return found
 
 
 @contextmanager

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from vislang.capabilities import Generates
 from vislang.console import reporting
 from vislang.data.problems import Problem, must_be_good
+from vislang.errors import UserError
 from vislang.evaluate.evaluation import Evaluation, evaluate
 from vislang.evaluate.loss import held_out_losses, loss_per_token
 from vislang.evaluate.results import PREDICTIONS, RESULTS, write_evaluation
-from vislang.evaluate.ways import Way, cell
+from vislang.evaluate.ways import Way, cell, why_not
 from vislang.example import Example
 from vislang.metrics.by_kind import kind_of_all
 from vislang.metrics.figure import Figures, figures_from_json, plain
@@ -22,7 +23,7 @@ from vislang.runs.folder import environment, read_json
 from vislang.runs.streams import StreamData
 from vislang.tasks.catalogue import open_task
 from vislang.tasks.retrieval import Retrieval, is_pair
-from vislang.tasks.task import ReadTask, Task, labels_of, media_of
+from vislang.tasks.task import ReadTask, Task, images_of, labels_of, media_of
 
 WATCHED: tuple[Way, ...] = ("decide", "rank", "generate")
 """Ways of answering that are fast enough to be evaluated during training."""
@@ -30,12 +31,21 @@ WATCHED: tuple[Way, ...] = ("decide", "rank", "generate")
 
 @dataclass(frozen=True)
 class ScoredTask:
-    """A task to score a trained model on: its name in the results, its examples, and the baselines' examples."""
+    """A task to score a trained model on.
+
+    Attributes:
+        name: its name in the results.
+        task: scores the examples.
+        examples: examples to answer.
+        support: examples for the baselines.
+        about: how ``vislang eval`` finds the same examples; empty for examples that were held out of a stream.
+    """
 
     name: str
     task: Task
     examples: list[Example]
     support: list[Example]
+    about: dict[str, Any] = field(default_factory=dict)
 
 
 def own_task(model: Any, name: str, examples: Sequence[Example], support: Sequence[Example] = ()) -> Task | None:
@@ -54,7 +64,8 @@ def own_task(model: Any, name: str, examples: Sequence[Example], support: Sequen
         "train": lambda problems, progress: list(support),
         "test": lambda problems, progress: list(examples),
     }
-    return ReadTask(name, about, kind, media_of(everything), read, "test", "train", labels_of(everything))
+    labels, images = labels_of(everything), images_of(everything)
+    return ReadTask(name, about, kind, media_of(everything), read, "test", "train", labels, images)
 
 
 def watched_figures(model: Any, streams: Sequence[StreamData], batch_size: int) -> dict[str, float]:
@@ -84,7 +95,7 @@ def watched_figures(model: Any, streams: Sequence[StreamData], batch_size: int) 
 
 def watched_metric(model: Any, stream: StreamData, several: bool) -> str:
     """The name of a stream's main figure, of which higher is better; empty if there is none."""
-    task = own_task(model, stream.name, stream.train)
+    task = own_task(model, stream.name, stream.sample)
     if task is None or task.kind == "text" or cell(model, task).way not in WATCHED:
         return ""
     return f"{stream.name}/{task.metrics[0]}" if several else task.metrics[0]
@@ -104,8 +115,9 @@ def named_tasks(recipe: Recipe) -> list[ScoredTask] | None:
         task = open_task(name, None, problems)
         examples = task.examples(task.default_split, problems)
         must_be_good(problems, recipe.skip_bad_records, name)
-        chosen = task.subset(examples, recipe.eval_limit, recipe.train.seed)
-        found.append(ScoredTask(name, task, chosen, task.support()))
+        limit, seed = recipe.eval_limit, recipe.train.seed
+        about = {"spec": name, "split": task.default_split, "limit": limit, "seed": seed, "bad_records": len(problems)}
+        found.append(ScoredTask(name, task, task.subset(examples, limit, seed), task.support(), about))
     return found
 
 
@@ -113,18 +125,33 @@ def stream_tasks(model: Any, streams: Sequence[StreamData]) -> list[ScoredTask]:
     """Each stream's own test examples as a task."""
     found = []
     for stream in streams:
-        own = own_task(model, stream.name, stream.test, stream.train)
+        own = own_task(model, stream.name, stream.test, stream.sample)
         if own is not None and stream.test:
-            found.append(ScoredTask(stream.name, own, stream.test, stream.train))
+            found.append(ScoredTask(stream.name, own, stream.test, list(stream.sample)))
     return found
+
+
+def must_answer(model: Any, tasks: Sequence[ScoredTask]) -> None:
+    """Check that a model can answer the tasks that its recipe names.
+
+    Args:
+        model: the model after ``fit``, when it has its heads and labels.
+        tasks: see :func:`named_tasks`.
+
+    Raises:
+        UserError: it cannot; the message names both and the reason.
+    """
+    for scored in tasks:
+        if scored.about and (reason := why_not(model, scored.task)) is not None:
+            raise UserError(f"evaluate: {reason}")
 
 
 def final_scores(model: Any, tasks: Sequence[ScoredTask], folder: Path) -> dict[str, Evaluation]:
     """Score a trained model on its tasks; the files of each evaluation are written to ``evaluation/`` in the run's
     folder.
 
-    Tasks that the model cannot do are ignored: their streams, such as the captions of pretraining, are for training
-    only.
+    Streams whose task the model cannot answer are ignored: such streams, as the captions of pretraining, are for
+    training only.
     """
     found = {}
     for scored in tasks:
@@ -132,7 +159,7 @@ def final_scores(model: Any, tasks: Sequence[ScoredTask], folder: Path) -> dict[
             continue
         evaluation = evaluate(model, scored.task, scored.examples, scored.support, reporter=reporting)
         found[scored.name] = evaluation
-        about = {"model": str(folder / "model"), **environment()}
+        about = {"model": str(folder / "model"), **scored.about, **environment()}
         write_evaluation(folder / "evaluation" / _file_name(scored.name), evaluation, scored.task, about)
     return found
 

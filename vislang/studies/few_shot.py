@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from vislang.metrics.figure import figures_from_json, metric, show
+from vislang.metrics.figure import figures_from_json, metric, show, title_of
 from vislang.runs.folder import read_json
 
 SELECTIONS = {
@@ -31,7 +31,7 @@ def markdown(found: Iterable[dict[str, Any]]) -> str:
     found = list(found)
     shots = sorted({point["shots"] for task in found for point in task["points"]})
     baselines = list(found[0]["baselines"])
-    lines = [f"| shots: | | {' | '.join(map(str, shots))} | {' | '.join(baselines)} |"]
+    lines = [f"| shots: | | {' | '.join(map(str, shots))} | {' | '.join(map(title_of, baselines))} |"]
     lines.append(f"|{'---|' * (len(shots) + len(baselines) + 2)}")
     for task in found:
         name = next(iter(task["points"][0]["figures"]))

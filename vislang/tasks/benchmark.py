@@ -67,6 +67,16 @@ class Benchmark(Task):
         """The examples of a split. A bad record is an error, because official files have none."""
         return self.read(split_named(split, self.splits, f"{self.name} in {self.folder}"))
 
+    def known_label(self, answer: object) -> str:
+        """One of the labels, as a file of predictions has it.
+
+        Raises:
+            ValueError: it is none.
+        """
+        if answer not in self.labels:
+            raise ValueError(f"{answer!r} is none of {', '.join(self.labels)}")
+        return str(answer)
+
     def subset(self, examples: Sequence[Example], limit: int, seed: int) -> list[Example]:
         """At most ``limit`` random examples (0: all); examples that are scored together are drawn together."""
         if not limit or limit >= len(examples):

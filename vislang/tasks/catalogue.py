@@ -10,16 +10,17 @@ from pathlib import Path
 
 from vislang.capabilities import Progress
 from vislang.data.fetch import EMOJI, KLETTRES, OPENCLIPART, STAMPS, DataSet, fetch
-from vislang.data.problems import DataError, Problem
+from vislang.data.problems import DataError, NoSuchSource, Problem, must_be_good
+from vislang.data.remote import is_address
 from vislang.data.sets import easy_vqa, films, scenes
 from vislang.data.sets.emoji_groups import NONSENSE
-from vislang.data.sources import RECORDS, SOURCES, load_source
+from vislang.data.sources import PAIRS, SOURCES, load_source
 from vislang.example import Example
 from vislang.metrics import by_kind, retrieval
 from vislang.tasks import few_shot, probes
 from vislang.tasks.benchmarks import BENCHMARKS
-from vislang.tasks.retrieval import Retrieval, karpathy_splits, must_be_pairs
-from vislang.tasks.task import Reader, ReadTask, Task, labels_of, media_of, split_named
+from vislang.tasks.retrieval import Retrieval, karpathy_splits
+from vislang.tasks.task import Reader, ReadTask, Task, images_of, labels_of, media_of, split_named
 
 Opener = Callable[[str, "list[Problem] | None", "Progress | None"], Task]
 """Opens a task; its arguments are the text after the name and colon, and ``problems`` and ``progress`` of
@@ -34,8 +35,8 @@ class Entry:
     """The description of a task, available without opening it.
 
     Attributes:
-        name, about, kind, media, metrics, splits, labels: see :class:`~vislang.tasks.task.Task`; for a benchmark, the
-            splits that its authors publish.
+        name, about, kind, media, metrics, splits, labels, images: see :class:`~vislang.tasks.task.Task`; for a
+            benchmark, the splits that its authors publish.
         open: opens the task.
         needs: what must follow the name, such as ``FOLDER[:SPLIT]``; empty for nothing.
         files: the required files in the folder.
@@ -50,6 +51,7 @@ class Entry:
     splits: tuple[str, ...]
     open: Opener
     labels: tuple[str, ...] = ()
+    images: int = 1
     needs: str = ""
     files: str = ""
     data_set: DataSet | None = None
@@ -72,7 +74,8 @@ def open_task(
 
     Args:
         spec: ``NAME`` or ``NAME:SPLIT`` of a packaged set; ``BENCHMARK:FOLDER[:SPLIT]``; ``retrieval:`` or
-            ``captions:`` with ``FOLDER[:SPLIT]`` in Karpathy's format or with a source of pairs; or ``FILE.jsonl``.
+            ``captions:`` with ``FOLDER[:SPLIT]`` in Karpathy's format or with a source of pairs; or any other data
+            source whose records have targets (:data:`vislang.data.sources.FORMS`).
         split: the split to evaluate, if ``spec`` names none; by default, the task's default split.
         problems: bad records of a user's file are skipped and added to this list; without it, they are an error.
         progress: called with (records done, records in all).
@@ -81,15 +84,11 @@ def open_task(
         The task; its ``default_split`` is the split to evaluate.
 
     Raises:
-        DataError: there is no such task or split, or its data cannot be used.
+        DataError: there is no such task or split, or ``spec`` and ``split`` name two, or its data cannot be used.
     """
     name, _, rest = spec.partition(":")
-    if Path(spec).suffix.lower() in RECORDS and name not in TASKS:
-        task, own = _file(spec, problems, progress), ""
-    elif name not in TASKS:
-        close = difflib.get_close_matches(name, TASKS, n=1)
-        meant = f" Did you mean {close[0]}?" if close else ""
-        raise DataError(f"no task {spec!r}.{meant} The tasks are {', '.join(TASKS)}; or give a FILE.jsonl.")
+    if name not in TASKS:
+        task, own = _source(spec, problems, progress), ""
     else:
         entry = TASKS[name]
         if entry.needs and not rest:
@@ -98,32 +97,52 @@ def open_task(
         if entry.data_set is not None and not entry.data_set.is_here:
             fetch(entry.data_set)
         given, _, own = rest.partition(":") if entry.needs else ("", "", rest)
+        if is_address(rest):
+            given, own = rest, ""
         task = entry.open(given, problems, progress)
-    if own or split:
-        task.default_split = split_named(own or split or "", task.splits, task.name)
+    named = {split_named(name, task.splits, task.name) for name in (own, split) if name}
+    if len(named) > 1:
+        raise DataError(f"{spec}: names the split {own}, and --split {split} another one; leave one of them out.")
+    task.default_split = named.pop() if named else task.default_split
     return task
 
 
-def _file(spec: str, problems: list[Problem] | None, progress: Progress | None) -> Task:
-    """A user's file as a task; its kind is that of its records."""
-    examples = load_source(spec, None, problems, progress)
+def _source(spec: str, problems: list[Problem] | None, progress: Progress | None) -> Task:
+    """A data source as a task; its kind is that of its records."""
+    try:
+        read, default = _readers(spec, problems, progress)
+    except NoSuchSource:
+        close = difflib.get_close_matches(spec.partition(":")[0], [*TASKS, *SOURCES], n=1)
+        meant = f" Did you mean {close[0]}?" if close else ""
+        raise DataError(
+            f"no task {spec!r}.{meant} The tasks are {', '.join(TASKS)}; or give a data source whose records have "
+            "targets, such as a FILE.jsonl."
+        ) from None
+    examples = read[default](None, None)
     kind = by_kind.kind_of_all(examples)
     if kind == "none":
-        raise DataError(f"{spec}: contains no valid records with targets.")
-    about = f"{len(examples):,} records of a file"
-    read = {"all": _kept(examples)}
-    return ReadTask(spec, about, kind, media_of(examples), read, "all", None, labels_of(examples))
+        raise DataError(
+            f"{spec}: its records have no targets, so nothing can be scored. Use it for training without labels, embed "
+            "or search."
+        )
+    about = f"{len(examples):,} records of a data source"
+    support = "train" if "train" in read else None
+    return ReadTask(
+        spec, about, kind, media_of(examples), read, default, support, labels_of(examples), images_of(examples)
+    )
 
 
-def _pairs(given: str, problems: list[Problem] | None, progress: Progress | None) -> tuple[dict[str, Reader], str]:
-    """Readers of the splits of a source of pairs, and the default split."""
-    if Path(given).is_dir():
-        splits = karpathy_splits(Path(given))
+def _readers(source: str, problems: list[Problem] | None, progress: Progress | None) -> tuple[dict[str, Reader], str]:
+    """Readers of the splits of a source, and the default split."""
+    kind, _, rest = source.partition(":")
+    if kind in PAIRS and Path(rest).is_dir():
+        splits = karpathy_splits(Path(rest))
         default = next((split for split in ("test", "val") if split in splits), next(iter(splits)))
         return {split: _kept(own) for split, own in splits.items()}, default
-    examples = load_source(given, None, problems, progress)
+    examples = load_source(source, None, problems, progress)
     if not examples:
-        raise DataError(f"{given}: contains no valid records.")
+        must_be_good(problems or [], skip=False, name=source)
+        raise DataError(f"{source}: contains no valid records.")
     return {"all": _kept(examples)}, "all"
 
 
@@ -133,29 +152,16 @@ def _kept(examples: list[Example]) -> Reader:
 
 
 def _retrieval(given: str, problems: list[Problem] | None, progress: Progress | None) -> Task:
-    read, default = _pairs(given, problems, progress)
-    must_be_pairs(read[default](None, None))
+    read, default = _readers(f"retrieval:{given}", problems, progress)
     return Retrieval("retrieval", TASKS["retrieval"].about, read, default)
 
 
 def _captions(given: str, problems: list[Problem] | None, progress: Progress | None) -> Task:
-    read, default = _pairs(given, problems, progress)
+    read, default = _readers(f"captions:{given}", problems, progress)
     examples = read[default](None, None)
-    must_be_captions(examples)
     together = {split: _joined(reader) for split, reader in read.items()}
     support = "train" if "train" in read else None
     return ReadTask("captions", TASKS["captions"].about, "text", media_of(examples), together, default, support)
-
-
-def must_be_captions(examples: list[Example]) -> None:
-    """Raise an error if examples are not captioned media.
-
-    Raises:
-        DataError: one is not; the message names it.
-    """
-    for example in examples:
-        if len(example.media) != 1 or example.text or by_kind.kind_of_all([example]) != "text":
-            raise DataError(f'{example.name}: not a captioned image. Records are {{"image": path, "text": caption}}.')
 
 
 def _joined(reader: Reader) -> Reader:
@@ -181,6 +187,7 @@ def _benchmark(name: str) -> Entry:
         made.splits,
         lambda given, problems, progress: made(Path(given)),
         made.labels,
+        made.images,
         "FOLDER[:SPLIT]",
         made.files,
     )

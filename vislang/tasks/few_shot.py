@@ -62,26 +62,27 @@ def emoji_groups(names: Sequence[str]) -> Sides:
     return {"train": even[0], "test": even[1]}
 
 
-def split_own_file(task: Task, queries: int, split: str | None = None) -> Task:
+def split_own_file(task: Task, queries: int) -> Task:
     """Divide the examples of a task without a training split into queries (``test``) and shots (``train``).
 
-    The queries are those of the media with the lowest content hashes, so no medium is in both splits. Several captions
-    of an image become references of one query.
+    The queries are those of the media (without media, the texts) with the lowest content hashes, so no medium is in
+    both splits. Several captions of an image become references of one query.
 
     Args:
-        task: a task with images, videos or recordings.
+        task: a task; its default split is divided.
         queries: greatest number of queries; they have at most half of the media.
-        split: the split to divide; None takes the task's default split.
 
     Raises:
         DataError: there are fewer than two media.
     """
-    examples = [example for example in task.examples(split or task.default_split) if example.media]
+    examples = task.examples(task.default_split)
     by_medium: dict[str, list[Example]] = {}
     for example, key in zip(examples, keys_of(examples), strict=True):
         by_medium.setdefault(key, []).append(example)
     if len(by_medium) < 2:
-        raise DataError(f"{task.name}: needs two or more examples with different media, for shots and queries.")
+        raise DataError(
+            f"{task.name}: needs two or more examples with different media or texts, for shots and queries."
+        )
     test: list[Example] = []
     train: list[Example] = []
     for number, key in enumerate(sorted(by_medium)):
@@ -90,7 +91,7 @@ def split_own_file(task: Task, queries: int, split: str | None = None) -> Task:
         into = test if number < len(by_medium) // 2 and len(test) + len(own) <= max(queries, len(own)) else train
         into += own
     read = {"train": lambda problems, progress: train, "test": lambda problems, progress: test}
-    return ReadTask(task.name, task.about, task.kind, task.media, read, "test", "train", task.labels)
+    return ReadTask(task.name, task.about, task.kind, task.media, read, "test", "train", task.labels, task.images)
 
 
 def captions_together(examples: Sequence[Example]) -> list[Example]:

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from vislang.data.problems import DataError
+from vislang.data.jsonl import lines_of, parse_record
+from vislang.data.problems import DataError, RecordError
 from vislang.document import Image
 from vislang.files import must_be_file
 
@@ -23,7 +24,7 @@ def read_text(path: Path) -> str:
     Raises:
         DataError: missing, or not UTF-8.
     """
-    must_be_file(path, "the official file", DataError)
+    must_be_file(path, "the official file", error=DataError)
     try:
         with path.open(encoding="utf-8", newline="") as file:
             return file.read()
@@ -64,20 +65,14 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     Raises:
         DataError: missing, or a line is not a JSON object; the message names the line.
     """
-    text = read_text(path)
-    if text.lstrip().startswith("["):
-        return read_json(path)
-    records = []
-    for number, line in enumerate(text.splitlines(), start=1):
-        if not line.strip():
-            continue
+    records: list[dict[str, Any]] = []
+    for number, line in lines_of(path):
+        if not records and line.lstrip().startswith(b"["):
+            return read_json(path)
         try:
-            record = json.loads(line)
-        except ValueError as error:
-            raise DataError(f"{path}:{number}: not JSON ({error}).") from None
-        if not isinstance(record, dict):
-            raise DataError(f"{path}:{number}: a JSON {type(record).__name__}, not an object.")
-        records.append(record)
+            records.append(parse_record(line, "a JSON object"))
+        except RecordError as error:
+            raise DataError(f"{path}:{number}: {error}") from None
     return records
 
 

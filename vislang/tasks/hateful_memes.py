@@ -62,7 +62,7 @@ class HatefulMemes(Benchmark):
             sure = float(row["proba"])
             if not 0 <= sure <= 1:
                 raise ValueError(f"proba is {row['proba']}, and not from 0 to 1")
-            return Prediction(row["id"], str(int(row["label"])), ("0", "1"), (1 - sure, sure))
+            return Prediction(row["id"], self.known_label(row["label"].strip()), ("0", "1"), (1 - sure, sure))
 
         return each(path, read_csv(path), predict)
 

@@ -75,7 +75,7 @@ class MVSA(Benchmark):
 
     def read_official(self, path: Path, examples: Sequence[Example]) -> list[Prediction]:
         """A record a line: ``{"id": ..., "label": ...}``."""
-        return each(path, read_lines(path), lambda r: Prediction(str(r["id"]), r["label"]))
+        return each(path, read_lines(path), lambda r: Prediction(str(r["id"]), self.known_label(r["label"])))
 
     def submission(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> tuple[str, str]:
         """The format of :meth:`read_official`."""

@@ -13,7 +13,7 @@ from vislang.document import Document
 from vislang.example import Example, Label, Prediction, Wording
 from vislang.metrics.by_kind import score_of
 from vislang.metrics.figure import Figures, share
-from vislang.tasks.benchmark import Benchmark
+from vislang.tasks.benchmark import Benchmark, must_have_target
 from vislang.tasks.files import each, image_in, read_lines, read_text, written_csv
 
 
@@ -25,6 +25,7 @@ class NLVR2(Benchmark):
     about = "sentences that are true of two photographs, or not"
     kind = "label"
     media = frozenset({"image", "several images", "text"})
+    images = 2
     metrics = ("accuracy", "consistency")
     splits = ("train", "dev", "test1")
     labels = ("True", "False")
@@ -37,7 +38,7 @@ class NLVR2(Benchmark):
     )
 
     def read(self, split: str) -> list[Example]:
-        """The sentences of a split, in the official order."""
+        """The sentences of a split, in the official order; a hidden test split has no labels."""
         path = self.split_files[split]
 
         def example(record: Mapping[str, Any]) -> Example:
@@ -48,7 +49,8 @@ class NLVR2(Benchmark):
             images = [image_in(self.folder, f"{pair}-img{side}.png") for side in (0, 1)]
             source = f"{path.name}, {identifier}"
             prompt = Document([*images, record["sentence"]], name=source)
-            return Example(identifier, prompt, Label(str(record["label"])), (), pair, source, self.name, self.wording)
+            target = Label(str(record["label"])) if "label" in record else None
+            return Example(identifier, prompt, target, (), pair, source, self.name, self.wording)
 
         return each(path, read_lines(path), example)
 
@@ -61,6 +63,7 @@ class NLVR2(Benchmark):
         """``accuracy``; and ``consistency``, the share of sentences that are judged correctly with all their pairs."""
         sentences: dict[str, list[bool]] = defaultdict(list)
         for example, prediction in zip(examples, predictions, strict=True):
+            must_have_target(example)
             sentences[self.together(example)].append(bool(score_of(prediction.answer, example)))
         return {
             "accuracy": share(sum(map(sum, sentences.values())), len(examples)),
@@ -73,9 +76,7 @@ class NLVR2(Benchmark):
 
         def predict(row: list[str]) -> Prediction:
             identifier, answer = row
-            if answer.strip().lower() not in ("true", "false"):
-                raise ValueError(f"{answer!r} is neither True nor False")
-            return Prediction(identifier, answer.strip().capitalize())
+            return Prediction(identifier, self.known_label(answer.strip().capitalize()))
 
         return each(path, rows, predict)
 

@@ -39,6 +39,7 @@ class R2R(Benchmark):
     about = "instructions through buildings: the path that they describe, among candidates"
     kind = "choice"
     media = frozenset({"image", "several images", "text"})
+    images = VIEWS
     metrics = METRICS
     splits = ("train", "val_seen", "val_unseen")
     prefer = ("val_unseen", "val", "test")
@@ -88,6 +89,10 @@ class R2R(Benchmark):
         prompt = Document([instruction], name=source)
         return Example(identifier, prompt, target, choices, scan, source, self.name)
 
+    def can_score(self, examples: Sequence[Example]) -> bool:
+        """Always: paths are scored by the reference path."""
+        return True
+
     def score(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> Figures:
         """The figures of :func:`vislang.metrics.navigation.navigation_scores`."""
         rows = []
@@ -102,13 +107,15 @@ class R2R(Benchmark):
 
     def _path(self, prediction: Prediction) -> list[str]:
         """The viewpoints of a prediction."""
-        if isinstance(prediction.answer, int):
-            return [str(view) for view in self._beams[prediction.id][prediction.answer]]
-        if not isinstance(prediction.answer, tuple):
+        answer, beams = prediction.answer, self._beams[prediction.id]
+        if isinstance(answer, int) and 0 <= answer < len(beams):
+            return beams[answer]
+        if not isinstance(answer, tuple):
             raise DataError(
-                f"prediction {prediction.id}: {prediction.answer!r} is neither a path nor the index of one."
+                f"prediction {prediction.id}: {answer!r} is neither a path nor the index of one, from 0 to "
+                f"{len(beams) - 1}."
             )
-        return list(prediction.answer)
+        return list(answer)
 
     def read_official(self, path: Path, examples: Sequence[Example]) -> list[Prediction]:
         """``[{"instr_id": ..., "trajectory": [[viewpoint, heading, elevation], ...]}, ...]``, the leaderboard's."""
@@ -145,4 +152,4 @@ def read_graph(path: Path) -> Graph:
 def _paths(paths: Sequence[Sequence[str]]) -> list[list[str]]:
     if not paths or not all(paths):
         raise ValueError("an empty list of paths, or an empty path")
-    return [list(path) for path in paths]
+    return [[str(view) for view in path] for path in paths]

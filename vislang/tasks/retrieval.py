@@ -82,13 +82,16 @@ class Retrieval(ReadTask):
         return {}
 
 
-def karpathy(folder: Path, split: str) -> list[Example]:
-    """A split of a folder in Karpathy's format; see :func:`karpathy_splits`.
+def karpathy(folder: Path, split: str | None = None) -> list[Example]:
+    """A split of a folder in Karpathy's format, see :func:`karpathy_splits`; without a name, the one to train on, or
+    the first one.
 
     Raises:
         DataError: the file is missing or has another format, or there is no such split.
     """
     splits = karpathy_splits(folder)
+    if split is None:
+        return splits.get("train", next(iter(splits.values())))
     return splits[split_named(split, tuple(splits), str(folder))]
 
 
@@ -142,6 +145,17 @@ def must_be_pairs(examples: Sequence[Example]) -> None:
     for example in examples:
         if not is_pair(example):
             raise DataError(f'{example.name}: not a pair. Records are {{"image": path, "text": caption}}.')
+
+
+def must_be_captions(examples: Sequence[Example]) -> None:
+    """Raise where examples are not an image, a video or a recording with its texts, and nothing else.
+
+    Raises:
+        DataError: one is not; the message names it.
+    """
+    for example in examples:
+        if len(example.media) != 1 or example.text or not isinstance(example.target, Text):
+            raise DataError(f'{example.name}: not a caption. Each record is {{"image": path, "text": its caption}}.')
 
 
 def _image(example: Example) -> Image:

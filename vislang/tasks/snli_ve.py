@@ -47,7 +47,7 @@ class SNLIVE(Benchmark):
 
     def read_official(self, path: Path, examples: Sequence[Example]) -> list[Prediction]:
         """A record a line: ``{"pairID": ..., "prediction": "entailment"}``."""
-        return each(path, read_lines(path), lambda r: Prediction(str(r["pairID"]), r["prediction"]))
+        return each(path, read_lines(path), lambda r: Prediction(str(r["pairID"]), self.known_label(r["prediction"])))
 
     def submission(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> tuple[str, str]:
         """The format of :meth:`read_official`."""

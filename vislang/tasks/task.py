@@ -29,6 +29,7 @@ class Task(ABC):
         about: description in one line.
         kind: kind of the targets, one of ``example.TARGETS``, or ``pairs`` for retrieval.
         media: contents of prompts and choices: ``text``, ``image``, ``several images``, ``video``, ``audio``.
+        images: largest number of images in a prompt with one of its choices.
         metrics: names of the figures; the first one is the main metric.
         splits: names of the splits.
         default_split: the split that is evaluated by default.
@@ -40,6 +41,7 @@ class Task(ABC):
     about: str
     kind: str
     media: frozenset[str]
+    images: int = 1
     metrics: tuple[str, ...]
     splits: tuple[str, ...]
     default_split: str
@@ -73,6 +75,10 @@ class Task(ABC):
             predictions: one for each of ``ids(examples)``, in that order; see :func:`complete`.
         """
         return by_kind.score(examples, predictions)
+
+    def can_score(self, examples: Sequence[Example]) -> bool:
+        """Whether the examples have targets; those of a test split are often not published."""
+        return any(example.target is not None for example in examples)
 
     def ids(self, examples: Sequence[Example]) -> list[str]:
         """The ids of the predictions for these examples."""
@@ -129,7 +135,7 @@ class ReadTask(Task):
     Args:
         name, about, kind, media: see :class:`Task`.
         read: a reader for each split.
-        default_split, support_split, labels: see :class:`Task`.
+        default_split, support_split, labels, images: see :class:`Task`.
     """
 
     def __init__(
@@ -142,11 +148,13 @@ class ReadTask(Task):
         default_split: str,
         support_split: str | None = None,
         labels: tuple[str, ...] = (),
+        images: int = 1,
     ):
         self.name, self.about, self.kind, self.media = name, about, kind, frozenset(media)
         self.metrics = by_kind.METRICS.get(kind, ())
         self.read, self.splits = read, tuple(read)
-        self.default_split, self.support_split, self.labels = default_split, support_split, labels
+        self.default_split, self.support_split = default_split, support_split
+        self.labels, self.images = labels, images
 
     def examples(
         self, split: str, problems: list[Problem] | None = None, progress: Progress | None = None
@@ -202,6 +210,16 @@ def media_of(examples: Iterable[Example]) -> frozenset[str]:
         for document in example.documents():
             found |= _media_in(document)
     return frozenset(found)
+
+
+def images_of(examples: Iterable[Example]) -> int:
+    """The largest number of images in a prompt with one of its choices."""
+    counts = (
+        sum(isinstance(medium, Image) for medium in document.media)
+        for example in examples
+        for document in example.documents()
+    )
+    return max(counts, default=0)
 
 
 def labels_of(examples: Iterable[Example]) -> tuple[str, ...]:

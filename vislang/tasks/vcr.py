@@ -15,6 +15,7 @@ import numpy as np
 
 from vislang.document import Document
 from vislang.example import Choice, Example, Prediction
+from vislang.metrics.by_kind import score_of
 from vislang.metrics.figure import Figures, share
 from vislang.tasks.benchmark import Benchmark, must_have_target
 from vislang.tasks.files import each, image_in, read_csv, read_lines, written_csv
@@ -86,10 +87,9 @@ class VCR(Benchmark):
         right: dict[str, dict[str, bool]] = {}
         for example, prediction in zip(examples, predictions, strict=True):
             must_have_target(example)
-            assert isinstance(example.target, Choice)
             annotation = _annotation(example.id)
             part = example.id[len(annotation) + 1 :]
-            right.setdefault(annotation, {})[part] = prediction.answer == example.target.index
+            right.setdefault(annotation, {})[part] = bool(score_of(prediction.answer, example))
         n = len(right)
         return {
             "q_to_a": share(sum(parts["answer"] for parts in right.values()), n),

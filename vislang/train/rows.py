@@ -13,18 +13,35 @@ from torch import Tensor
 from vislang.train.processes import Processes
 
 
+@dataclass(frozen=True)
+class StepSize:
+    """How much a step computes, in all processes together.
+
+    Attributes:
+        streams: names of the streams that take part.
+        examples: examples of their batches.
+        tokens: tokens of their texts, padding not counted.
+    """
+
+    streams: tuple[str, ...]
+    examples: int
+    tokens: int
+
+
 @dataclass
 class StepNumbers:
     """What one process knows of a step.
 
     Attributes:
         step: its number, from 1.
+        size: how much it computes.
         summed: numbers whose sum over processes is wanted: each process's share of a loss, say.
         same: numbers that every process has, on the host or on the device.
         names: records of this process behind each loss, as (names in ``summed``, records).
     """
 
     step: int
+    size: StepSize
     summed: dict[str, Tensor] = field(default_factory=dict)
     same: dict[str, float | Tensor] = field(default_factory=dict)
     names: list[tuple[list[str], Sequence[str]]] = field(default_factory=list)
@@ -41,11 +58,13 @@ class StepRow:
 
     Attributes:
         step: its number.
+        size: how much it computed.
         values: by name, summed over processes.
         suspects: records of this process behind a loss that is not finite; where all its losses are finite, all.
     """
 
     step: int
+    size: StepSize
     values: dict[str, float]
     suspects: list[str]
 
@@ -90,7 +109,7 @@ class Rows:
             here = dict(zip(step.summed, mine[part][:count], strict=True))
             bad = [records for losses, records in step.names if not all(math.isfinite(here[name]) for name in losses)]
             suspects = [name for records in bad or [records for _, records in step.names] for name in records]
-            rows.append(StepRow(step.step, values, suspects))
+            rows.append(StepRow(step.step, step.size, values, suspects))
         self._steps.clear()
         return rows
 

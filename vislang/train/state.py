@@ -103,6 +103,8 @@ def check_same_run(saved: Saved, config: TrainConfig) -> None:
 
 
 FREE = {
+    # The number of steps that was chosen for a time budget is compared itself.
+    *("minutes", "gradient_checkpointing"),
     *("eval_every", "eval_examples", "checkpoint_every", "keep_checkpoints", "best", "log_every"),
     *("workers", "threads", "device", "parallel", "shard_above", "accumulate", "compile", "skip_steps", "hang_minutes"),
 }

@@ -7,16 +7,19 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from vislang.errors import UserError
+from vislang.train.batches import Stream
 from vislang.train.config import TrainConfig
 from vislang.train.log import MetricsLog
+from vislang.train.monitor import Monitor
 from vislang.train.processes import Processes
 from vislang.train.rows import Rows, StepNumbers, StepRow
+from vislang.train.speed import Speed, Stopwatch
 
 
 class TrainingDiverged(UserError):
@@ -27,65 +30,73 @@ class SkippedStep(UserWarning):
     """A step whose gradient was NaN or infinite changed nothing."""
 
 
-class Monitor(Protocol):
-    """Shows how training goes."""
-
-    def step(self, step: int, row: dict[str, Any]) -> None:
-        """Called for each step once its numbers are known, with what was logged."""
-        ...
-
-    def evaluated(self, step: int, row: dict[str, Any]) -> None:
-        """Called after each evaluation."""
-        ...
-
-
 class StepLog:
-    """Where the numbers of steps go: ``metrics.jsonl``, the monitor, and the checks of what was logged."""
+    """Where the numbers of steps go: ``metrics.jsonl``, the monitor, and the checks of what was logged.
+
+    Attributes:
+        speed: counts operations and measures rates.
+    """
 
     def __init__(
         self,
         folder: Path,
         done: int,
         model: Any,
+        streams: Sequence[Stream],
         config: TrainConfig,
         processes: Processes,
         device: torch.device,
         monitor: Monitor,
+        clock: Stopwatch,
     ):
         self._checkpoints = folder / "checkpoints"
         self._model, self._config, self._processes, self._monitor = model, config, processes, monitor
+        # As the numbers of each stream are named, where there are several.
+        self._prefixes = [f"{stream.name}/" for stream in streams] if len(streams) > 1 else [""]
         self._rows = Rows(processes, device)
         self._file = MetricsLog(folder / "metrics.jsonl", done) if processes.is_first else None
         self._skipped: list[StepRow] = []
+        self._clock, self._logged_until = clock, clock.seconds
+        self.speed = Speed(device, counts=not config.compile)
 
     @property
     def skipped_in_a_row(self) -> int:
         """How many of the last steps changed nothing."""
         return len(self._skipped)
 
-    def add(self, numbers: StepNumbers, norm: Tensor, factor: float, seconds: float) -> None:
+    def add(self, numbers: StepNumbers, norm: Tensor, factor: float) -> None:
         """Take the numbers of a step; none is read yet."""
         config = self._config
         numbers.same |= {"gradient_norm": norm, "lr": config.lr * factor}
         numbers.same |= {f"lr/{name}": config.lr * scale * factor for name, scale in config.lr_scale.items()}
-        numbers.same["seconds"] = round(seconds, 3)
         self._rows.add(numbers)
 
     def write(self) -> None:
         """Read what has gathered, and log it.
 
+        Reading waits for the device, and only then it is known how long these steps took: each an equal part of the
+        time since the last call.
+
         Raises:
             TrainingDiverged: the gradient was not finite in more steps in a row than may be skipped.
         """
-        for row in self._rows.fetch():
+        rows = self._rows.fetch()
+        self._clock.stop()
+        each = (self._clock.seconds - self._logged_until) / max(len(rows), 1)
+        for row in rows:
+            self._logged_until += each
             faults = [f"{name} is {value}" for name, value in row.values.items() if not math.isfinite(value)]
             if faults:
                 self._skip(row, faults)
                 continue
             self._skipped.clear()
-            self._model.check(row.values, row.step - 1)
+            for prefix in self._prefixes:
+                own = {n.removeprefix(prefix): value for n, value in row.values.items() if n.startswith(prefix)}
+                if own:
+                    self._model.check(own, row.step - 1)
             if self._file is not None:
-                values = {"step": row.step, **row.values}
+                rates = self.speed.row(each, row.size)
+                values = {"step": row.step, **row.values, "seconds": round(self._logged_until, 3), **rates}
                 self._file.write(values)
                 self._monitor.step(row.step, values)
 

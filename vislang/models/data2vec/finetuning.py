@@ -67,6 +67,11 @@ class Labelled(NamedTuple):
     lengths: Int[Tensor, "..."] | None
     names: list[str]
 
+    @property
+    def tokens(self) -> int:
+        """Tokens of texts, padding not counted."""
+        return self.whole.tokens
+
 
 @dataclass
 class SavedFineTuned:
@@ -243,8 +248,8 @@ class FineTuned(TrainableModel):
         """
         return head_for(self.heads, self._decided(kind), name)
 
-    def why_undecided(self, kind: str, labels: Sequence[str] = ()) -> str | None:
-        """See :class:`~vislang.capabilities.Decides`."""
+    def why_undecided(self, kind: str, labels: Sequence[str] = (), images: int = 1) -> str | None:
+        """See :class:`~vislang.capabilities.Decides`; :meth:`why_unreadable` says that it reads one image."""
         kind = self._decided(kind)
         return why_undecided(self.heads, {self.head_config.kind: self.labels}, kind, labels if kind == "label" else ())
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from vislang.cache import cache_folder
-from vislang.document import Audio, Document, Image
+from vislang.document import Audio, Document, EndOfChunk, Image, Learned
 from vislang.errors import UserError
 from vislang.models.settings import must_be_at_least
 from vislang.models.towers.feature_cache import FeatureCache
@@ -41,6 +41,13 @@ class Whole(NamedTuple):
     modality: str
     values: Tensor
     padding: Bool[Tensor, "batch inputs"] | None
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of texts, padding not counted; images and recordings have none."""
+        if self.modality != "text":
+            return 0
+        return self.values.numel() - (0 if self.padding is None else int(self.padding.sum()))
 
 
 class TooLong(UserWarning):
@@ -247,14 +254,15 @@ class Inputs:
         Raises:
             UserError: it mixes modalities, is empty, or has a modality that the model does not read.
         """
-        kinds = {_MODALITY.get(type(part), type(part).__name__.lower()) for part in document.parts if part != ""}
+        read = [part for part in document.parts if part != "" and not isinstance(part, EndOfChunk)]
+        kinds = {_MODALITY.get(type(part), type(part).__name__.lower()) for part in read}
         name = document.name or "a document"
         if len(kinds) != 1:
             found = " and ".join(sorted(kinds)) or "nothing"
             raise UserError(f"{name}: contains {found}; this model reads one modality at a time. Split the record.")
         kind = kinds.pop()
         if kind not in _MODALITY.values() or getattr(self, kind) is None:
-            known = [modality for modality in _MODALITY.values() if getattr(self, modality) is not None]
+            known = [modality for modality in dict.fromkeys(_MODALITY.values()) if getattr(self, modality) is not None]
             raise UserError(f"{name}: is {kind}, and this model reads only {' and '.join(known) or 'nothing'}.")
         if kind != "text" and len(document.parts) > 1:
             raise UserError(f"{name}: contains {len(document.parts)} media; this model reads one at a time.")
@@ -296,14 +304,15 @@ class Inputs:
     def why_unreadable(self, media: frozenset[str]) -> str | None:
         """See :class:`~vislang.capabilities.Reads`."""
         known = [name for name, modality in MEDIA.items() if getattr(self, modality) is not None]
-        unknown = sorted(media - {"several images"} - set(known))
+        kinds = media - {"several images"}
+        unknown = sorted(kinds - set(known))
         if not known:
             return "was converted without a tokenizer and without settings for images and recordings"
         if unknown:
             return f"reads {' and '.join(known)}, but no {' or '.join(unknown)}"
-        if len(media) > 1:
-            return f"reads one medium at a time, not {' and '.join(sorted(media))}"
-        return None
+        if len(kinds) > 1:
+            return f"reads one medium at a time, not {' and '.join(sorted(kinds))}"
+        return "reads one image at a time" if "several images" in media else None
 
     def save(self, folder: Path) -> dict[str, Any]:
         """Write the tokenizer, and return the settings for the model's config."""
@@ -329,7 +338,7 @@ class Inputs:
 MEDIA = {"text": "text", "image": "image", "audio": "speech"}
 """The modality of each medium of :class:`~vislang.capabilities.Reads`."""
 
-_MODALITY: dict[type, str] = {str: "text", Image: "image", Audio: "speech"}
+_MODALITY: dict[type, str] = {str: "text", Learned: "text", Image: "image", Audio: "speech"}
 
 
 def picture(document: Document) -> Image:
@@ -348,7 +357,7 @@ def recording(document: Document) -> Audio:
 
 def words(document: Document) -> str:
     """The text of a document that is only text."""
-    return "".join(part for part in document.parts if isinstance(part, str))
+    return "".join(part for part in document.without_target().parts if isinstance(part, str))
 
 
 def padded(rows: Sequence[Tensor], value: float | int) -> tuple[Tensor, Tensor | None]:

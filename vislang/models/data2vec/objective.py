@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from vislang.errors import UserError
+from vislang.models.data2vec.inputs import Whole
 from vislang.models.settings import must_be_at_least
 from vislang.nn.precision import at_least_float32
 
@@ -80,6 +81,11 @@ class Masked(NamedTuple):
     student_values: Tensor | None = None
     padding: Tensor | None = None
     names: Sequence[str] = ()
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of texts, padding not counted; images and recordings have none."""
+        return Whole(self.modality, self.values, self.padding).tokens
 
 
 class Objective(NamedTuple):

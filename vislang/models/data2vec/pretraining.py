@@ -135,6 +135,8 @@ class Data2VecRecipe(ModelRecipe):
             of student and teacher stay in float32.
     """
 
+    needs_targets = False
+
     generation: Literal["v1", "v2"] = "v2"
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     modalities: Modalities = field(default_factory=Modalities)

@@ -1,5 +1,5 @@
-"""The image encoder of a dual encoder as a frozen vision tower. Flamingo's own vision encoder was also pretrained with
-a contrastive loss, and frozen (Alayrac et al. 2022, section 3.1.1)."""
+"""The image encoder of a dual encoder as a vision tower. Flamingo's own vision encoder was also pretrained with a
+contrastive loss (Alayrac et al. 2022, section 3.1.1)."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from vislang.models.regions.region import Regions
 from vislang.models.regions.sources import GridRegions, grid_boxes
 from vislang.models.towers.packaged import TowerError
 from vislang.models.towers.vision import VisionTower
+from vislang.nn.recompute import Recomputable
 
 
 class DualEncoderTower(VisionTower):
@@ -54,11 +55,17 @@ class DualEncoderTower(VisionTower):
         self.fingerprint = fingerprint({**self.image.state_dict(), "below": below})
         self.requires_grad_(False).eval()
 
+    def recompute_activations(self) -> None:
+        """See :meth:`VisionTower.recompute_activations`."""
+        self.below.recompute_activations()
+        for module in self.image.modules():
+            if isinstance(module, Recomputable):
+                module.recompute = True
+
     def preprocess(self, image: Pillow.Image) -> Float[Tensor, "channels height width"]:
         """Preprocess an image for the tower that gives the features."""
         return self.below.preprocess(image)
 
-    @torch.no_grad()
     def forward(
         self, pixels: Float[Tensor, "images channels height width"]
     ) -> Float[Tensor, "images positions features_width"]:

@@ -19,7 +19,7 @@ from vislang.models.flamingo.config import FlamingoConfig
 from vislang.models.flamingo.gated_block import GatedCrossAttentionBlock
 from vislang.models.flamingo.media import MediaKeysValues, media_mask
 from vislang.models.flamingo.resampler import PerceiverResampler
-from vislang.models.towers.causal_lm import FrozenCausalLM, Step
+from vislang.models.towers.causal_lm import CausalLM, Step
 
 
 class Bridge(nn.Module):
@@ -35,7 +35,7 @@ class Bridge(nn.Module):
         UserError: the language model lacks one of the gated layers, or no layer is gated.
     """
 
-    def __init__(self, config: FlamingoConfig, lm: FrozenCausalLM, features_width: int, media_embedding: Tensor):
+    def __init__(self, config: FlamingoConfig, lm: CausalLM, features_width: int, media_embedding: Tensor):
         super().__init__()
         depth = len(lm.layers)
         gated = config.gated_layers

@@ -63,6 +63,11 @@ class Batch:
     media_before: Int[Tensor, "batch tokens"] | None = None
     names: list[str] = field(default_factory=list)
 
+    @property
+    def tokens(self) -> int:
+        """Tokens of the texts, padding not counted."""
+        return int(self.attention_mask.sum())
+
     def position_ids(self) -> Int[Tensor, "batch tokens"]:
         """The position of each token in its own document."""
         if self.segments is None:
@@ -283,8 +288,14 @@ class Collator:
         return [*self._answer(text, before[0] if before else None), self.tokenizer.eos_token_id]
 
     def _add_media(self, batch: Batch, media: list[Medium]) -> None:
-        if not media:
+        if not media and not self.vision.trains:
             batch.features = torch.zeros(1, 1, 1, self.vision.width)
+            return
+        if not media:
+            # No token attends to it. A tower that is trained runs for every batch, because each of several processes
+            # must have a gradient for the same parameters.
+            blank = self.vision.preprocess(PIL.Image.new("RGB", (8, 8)))
+            batch.pixels, batch.frames = blank[None], torch.ones(1, dtype=torch.long)
             return
         if self.cache is not None:
             known = [self.cache.get(self.key(medium)) for medium in media]

@@ -21,7 +21,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import DynamicCache
 
-from vislang.models.towers.causal_lm import FrozenCausalLM, positions_of
+from vislang.models.towers.causal_lm import CausalLM, positions_of
 
 LayerKeysValues = list[tuple[Tensor, Tensor]]
 """Keys and values, each (heads, tokens, head width), of consecutive layers."""
@@ -63,7 +63,7 @@ class FrozenText:
         budget: greatest number of bytes to keep.
     """
 
-    def __init__(self, lm: FrozenCausalLM, first_gate: int, budget: int = 2 * 1024**3):
+    def __init__(self, lm: CausalLM, first_gate: int, budget: int = 2 * 1024**3):
         self._lm = lm
         self._first_gate = first_gate
         self._budget = budget

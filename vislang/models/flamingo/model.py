@@ -25,7 +25,7 @@ from vislang.capabilities import ModelRecipe, Progress, Score, TokenAttention
 from vislang.document import Document, Image, Learned, Medium, Video
 from vislang.errors import UserError
 from vislang.example import Example
-from vislang.models.base import TrainableModel, read_settings, read_weights, write_model
+from vislang.models.base import TrainableModel, fingerprint, read_settings, read_weights, write_model
 from vislang.models.flamingo.bridge import Bridge
 from vislang.models.flamingo.collate import IGNORED, Batch, CollateConfig, Collator, PromptNotice, stack_frames
 from vislang.models.flamingo.config import FlamingoConfig
@@ -36,6 +36,7 @@ from vislang.models.towers.causal_lm import CausalLMWithRows
 from vislang.models.towers.feature_cache import FeatureCache
 from vislang.models.towers.language import LanguageTower, load_language_tower
 from vislang.models.towers.packaged import EFFICIENTNET_LITE0, SMOLLM2, TowerError
+from vislang.models.towers.tuning import TuneConfig, merge_updates
 from vislang.models.towers.vision import VisionTower, load_vision_tower
 from vislang.prompt import Prompts
 
@@ -59,12 +60,14 @@ class Flamingo(TrainableModel):
 
     Args:
         config: shape of the bridge.
-        language: the frozen language model.
-        vision: the frozen vision tower.
+        language: the language model.
+        vision: the vision tower.
         prompts: the templates for questions and captions.
         collate: how documents become batches.
-        cache_features: keep the features of media on disk, so each medium is encoded once.
+        cache_features: keep the features of media on disk, so each medium is encoded once. The features of a vision
+            tower that is trained are never kept.
         origin: the origin of converted weights, for the record.
+        tuned: how the towers are trained, for the record; see :func:`~vislang.models.towers.tuning.tune`.
     """
 
     collate: Collator
@@ -78,9 +81,11 @@ class Flamingo(TrainableModel):
         collate: CollateConfig | None = None,
         cache_features: bool = True,
         origin: dict[str, Any] | None = None,
+        tuned: TuneConfig | None = None,
     ):
         super().__init__()
         self.origin = origin
+        self.tuned = tuned or TuneConfig()
         self.language_name, self.language_fingerprint = language.name, language.fingerprint
         self.quantized = language.quantized or vision.quantized
         self.tokenizer = language.tokenizer
@@ -91,10 +96,10 @@ class Flamingo(TrainableModel):
             media = self.tokenizer(" image", add_special_tokens=False, return_tensors="pt")["input_ids"]
         self.bridge = Bridge(config, language.lm, vision.width, language.lm.embed(media)[0].mean(dim=0))
         self.runner = Runner(self.bridge)
-        cache = None
-        if cache_features:
-            folder = f"{vision.fingerprint[:32]}-{vision.image_size}{'-int8' if vision.quantized else ''}"
-            cache = FeatureCache(cache_folder("features", folder))
+        # These are saved, whether or not a recipe freezes some of them.
+        self._own = [name for name, parameter in self.bridge.named_parameters() if parameter.requires_grad]
+        self._own_of_vision = [name for name, parameter in vision.named_parameters() if parameter.requires_grad]
+        cache = _features_of(vision, vision.fingerprint) if cache_features and not vision.trains else None
         self.collate = Collator(
             prompts or Prompts(),
             self.tokenizer,
@@ -115,7 +120,7 @@ class Flamingo(TrainableModel):
     @property
     def dtype(self) -> torch.dtype:
         """The number type in which language model and bridge compute; trained parameters are kept in float32."""
-        return self.bridge.lm.lm.dtype
+        return self.bridge.lm.dtype
 
     def _arithmetic(self) -> torch.autocast:
         return autocast(self.device, self.dtype)
@@ -193,6 +198,7 @@ class Flamingo(TrainableModel):
                 progress(done, len(missing))
         return len(missing)
 
+    @torch.no_grad()
     def fit(self, examples: Sequence[Example]) -> None:
         """Measure the mean and standard deviation of each feature channel, on media evenly spaced over the prepared
         training examples."""
@@ -210,6 +216,8 @@ class Flamingo(TrainableModel):
             self.bridge.resampler.standardise(torch.cat(measured)[None])
 
     def _keep_repeated(self, documents: Sequence[Document], chunk: int) -> None:
+        if not self.runner.texts_are_frozen:
+            return
         words = (tuple(None if isinstance(part, Medium) else part for part in d.parts) for d in documents)
         texts = list(zip(words, (d.target for d in documents), strict=True))
         repeated = {text for text, count in Counter(texts).items() if count > 1}
@@ -306,9 +314,10 @@ class Flamingo(TrainableModel):
         """The decode state after several prompts."""
         prefilled = 0 if state is None else int(state.lengths.max())
         prompts = [document.without_target() for document in documents]
-        batch = self.with_features(self.collate.documents(prompts, prefilled=prefilled))
-        with torch.no_grad(), self._arithmetic():
-            return self.runner.prefill(batch) if state is None else self.runner.extend(state, batch)
+        with torch.no_grad():
+            batch = self.with_features(self.collate.documents(prompts, prefilled=prefilled))
+            with self._arithmetic():
+                return self.runner.prefill(batch) if state is None else self.runner.extend(state, batch)
 
     def generate(
         self,
@@ -477,6 +486,7 @@ class Flamingo(TrainableModel):
                 progress(start + len(part), len(documents))
         return torch.cat(rows)
 
+    @torch.no_grad()
     def attention(self, document: Document, max_new_tokens: int = 20) -> list[TokenAttention]:
         """The answer token by token, with attention maps; see :meth:`Bridge.attention_maps`.
 
@@ -508,6 +518,14 @@ class Flamingo(TrainableModel):
         """See :meth:`Collator.frames <vislang.models.flamingo.collate.Collator.frames>`."""
         return self.collate.frames(medium)
 
+    def recompute_activations(self) -> None:
+        """Recompute the resampler's layers, the language model's with the gated blocks before them, and those of a
+        vision tower that is trained."""
+        super().recompute_activations()
+        self.bridge.lm.recompute = True
+        if self.vision.trains:
+            self.vision.recompute_activations()
+
     def repeated_blocks(self) -> list[nn.Module]:
         """The resampler's layers, the gated blocks, and the language model's layers."""
         # A gated block's keys and values are projected before the block itself runs.
@@ -517,31 +535,46 @@ class Flamingo(TrainableModel):
         return [*self.bridge.resampler.layers, *(part for parts in gated for part in parts), *self.bridge.lm.layers]
 
     def frozen_towers(self) -> list[nn.Module]:
-        """The language model and the vision tower. The latter runs for media without cached features alone, so that
-        its blocks are none that every batch runs."""
-        return [self.bridge.lm, self.vision]
+        """The language model and the vision tower, unless they are trained. The latter runs for media without cached
+        features alone, so that its blocks are none that every batch runs."""
+        towers = (self.bridge.lm, self.vision)
+        return [tower for tower in towers if not tower.trains]
 
     def run_uniformly(self) -> None:
         """Recall no texts: the language model reads each batch whole."""
         self.runner.recalls = False
 
     def rate_group(self, name: str) -> str:
-        """``gates`` for the gates, whose learning rate decides how soon the bridge takes effect; otherwise
-        ``other``."""
-        return "gates" if name.endswith("_gate") else "other"
+        """``gates`` for the gates, whose learning rate decides how soon the bridge takes effect; ``language_model`` and
+        ``vision_tower`` for the trained parameters of the towers; otherwise ``other``."""
+        if name.endswith("_gate"):
+            return "gates"
+        towers = {"bridge.lm.": "language_model", "vision.": "vision_tower"}
+        return next((group for start, group in towers.items() if name.startswith(start)), "other")
+
+    def decays(self, name: str, parameter: Tensor) -> bool:
+        """Matrices and kernels, but no embeddings, whatever their names are in a tuned tower."""
+        owner = self.get_submodule(name.rpartition(".")[0])
+        return super().decays(name, parameter) and not isinstance(owner, nn.Embedding)
+
+    def is_hidden_matrix(self, name: str, parameter: Tensor) -> bool:
+        """See :meth:`TrainableModel.is_hidden_matrix`; the language model's output layer does not count."""
+        head = self.bridge.lm.lm.get_output_embeddings()
+        return super().is_hidden_matrix(name, parameter) and parameter is not head.weight
 
     def diagnostics(self) -> dict[str, float | Tensor]:
         """tanh of every gate."""
         return self.bridge.gates()
 
     def trainable_state(self) -> dict[str, Tensor]:
-        """The trained parameters and the feature statistics, by name; without the towers."""
-        trained = {name: p.detach() for name, p in self.bridge.named_parameters() if p.requires_grad}
-        return trained | {f"resampler.{name}": value for name, value in self.bridge.resampler.named_buffers()}
+        """The parameters of the bridge, the trained parameters of the towers, and the feature statistics, by name."""
+        own = {name: self.bridge.get_parameter(name).detach() for name in self._own}
+        own |= {f"vision.{name}": self.vision.get_parameter(name).detach() for name in self._own_of_vision}
+        return own | {f"resampler.{name}": value for name, value in self.bridge.resampler.named_buffers()}
 
     def save(self, folder: Path | str) -> None:
-        """Write config, trained weights, tokenizer and a model card. The config records the towers' names and
-        hashes."""
+        """Write config, trained weights, tokenizer and a model card. The config records the towers' names and hashes;
+        the weights include what was trained of the towers."""
         folder = Path(folder)
         settings = {
             "bridge": dataclasses.asdict(self.bridge.config),
@@ -549,6 +582,7 @@ class Flamingo(TrainableModel):
             "collate": dataclasses.asdict(self.collate.config),
             "dtype": str(self.dtype).removeprefix("torch."),
             "quantize": self.quantized,
+            "tune": dataclasses.asdict(self.tuned),
             "origin": self.origin,
             "language_model": {"name": _portable(self.language_name), "fingerprint": self.language_fingerprint},
             "vision_tower": {
@@ -566,7 +600,7 @@ class Flamingo(TrainableModel):
 
     @classmethod
     def load(cls, folder: Path, language_model: str | None = None, vision_tower: str | None = None) -> Flamingo:
-        """Open a folder that :meth:`save` wrote.
+        """Open a folder that :meth:`save` wrote. Tuned towers are frozen, and low-rank updates are merged.
 
         Args:
             folder: the folder.
@@ -578,18 +612,35 @@ class Flamingo(TrainableModel):
             UserError: a setting of the config is wrong, or the weights do not fit it.
         """
         saved, state = read_settings(SavedFlamingo, folder), read_weights(folder)
+        tuned = saved.tune
         language = load_language_tower(
-            language_model or saved.language_model.name, getattr(torch, saved.dtype), saved.quantize
+            language_model or saved.language_model.name,
+            getattr(torch, saved.dtype),
+            saved.quantize,
+            tuned.language_model,
+            tuned.lora,
         )
         saved.language_model.check("language model", language.name, language.fingerprint)
         recorded = saved.vision_tower
-        vision = load_vision_tower(vision_tower or recorded.name, recorded.image_size, saved.quantize)
+        vision = load_vision_tower(
+            vision_tower or recorded.name, recorded.image_size, saved.quantize, tuned.vision_tower, tuned.lora
+        )
         recorded.check("vision tower", vision.name, vision.fingerprint)
         if "row_ids" in state:
             language.lm = CausalLMWithRows(language.lm.lm, state.pop("row_ids"), state.pop("rows"))
-        model = cls(saved.bridge, language, vision, saved.prompts, saved.collate, origin=saved.origin)
+        model = cls(saved.bridge, language, vision, saved.prompts, saved.collate, origin=saved.origin, tuned=tuned)
         model.load_trainable_state(state)
+        model._freeze_towers()
         return model.eval()
+
+    def _freeze_towers(self) -> None:
+        """Stop training the towers, so that features and text states may be kept again."""
+        for tower in (self.bridge.lm, self.vision):
+            tower.requires_grad_(False)
+            merge_updates(tower)
+        if self._own_of_vision:
+            # The features of a tuned tower differ from those of the original tower.
+            self.collate.cache = _features_of(self.vision, fingerprint(self.vision.state_dict()))
 
     def with_features(self, batch: Batch) -> Batch:
         """The batch on the model's device; pixels are encoded to features."""
@@ -606,14 +657,20 @@ class Flamingo(TrainableModel):
         return batch
 
     def _card(self) -> str:
-        trained = sum(p.numel() for p in self.bridge.parameters() if p.requires_grad)
+        trained = sum(tensor.numel() for tensor in self.trainable_state().values())
+        tuned = {
+            "frozen": "",
+            "lora": "; its low-rank updates are in this folder",
+            "full": "; its tuned weights are in this folder",
+        }
         return (
             "---\nlibrary_name: vislang\npipeline_tag: image-text-to-text\n---\n\n"
             "# A Flamingo bridge\n\n"
-            f"{trained:,} trained parameters that connect two frozen towers, which are not in this folder:\n\n"
-            f"* language model `{self.language_name}`, SHA-256 of its weights `{self.language_fingerprint}`\n"
+            f"{trained:,} trained parameters, and two pretrained towers, which are not in this folder:\n\n"
+            f"* language model `{self.language_name}`, SHA-256 of its weights `{self.language_fingerprint}`"
+            f"{tuned[self.tuned.language_model]}\n"
             f"* vision tower `{self.vision.name}` at {self.vision.image_size} px, SHA-256 of its weights "
-            f"`{self.vision.fingerprint}`\n\n"
+            f"`{self.vision.fingerprint}`{tuned[self.tuned.vision_tower]}\n\n"
             "```python\nimport vislang\n\nmodel = vislang.load(FOLDER)\n"
             'model.ask(vislang.Image("photo.png"), "what is it?")\n```\n'
         )
@@ -621,7 +678,7 @@ class Flamingo(TrainableModel):
 
 @dataclass(frozen=True)
 class SavedTower:
-    """A frozen tower in the config of a saved bridge."""
+    """A tower in the config of a saved bridge, as it was before any tuning."""
 
     name: str
     fingerprint: str
@@ -652,6 +709,7 @@ class SavedFlamingo:
     language_model: SavedTower
     vision_tower: SavedTower
     origin: dict[str, Any] | None = None
+    tune: TuneConfig = field(default_factory=TuneConfig)
 
 
 @dataclass
@@ -665,6 +723,7 @@ class FlamingoRecipe(ModelRecipe):
         dtype: number type in which language model and bridge compute; ``auto`` takes bfloat16 if the device has
             hardware for it. Trained parameters are kept and updated in float32.
         quantize: keep the linear layers of both towers in 8 bits: a quarter of the memory, slightly less accurate.
+        tune: how the towers are trained; by default both are frozen, as in the paper.
         bridge: shape of the bridge.
         prompts: the templates for questions and captions.
         collate: how documents become batches.
@@ -675,23 +734,36 @@ class FlamingoRecipe(ModelRecipe):
     image_size: int | None = None
     dtype: Precision = "float32"
     quantize: bool = False
+    tune: TuneConfig = field(default_factory=TuneConfig)
     bridge: FlamingoConfig = field(default_factory=FlamingoConfig)
     prompts: Prompts = field(default_factory=Prompts)
     collate: CollateConfig = field(default_factory=CollateConfig)
+
+    def __post_init__(self):
+        if self.quantize and "full" in (self.tune.language_model, self.tune.vision_tower):
+            raise ValueError("quantize keeps weights in 8 bits, and tune: full trains them. Take lora, or drop one.")
 
     def build(self, device: torch.device | str = "cpu") -> Flamingo:
         """An untrained Flamingo; its gates are closed.
 
         Raises:
             TowerError: a tower was not found.
+            UserError: a tower cannot be tuned in this way.
         """
-        language = load_language_tower(self.language_model, dtype_of(self.dtype, device), self.quantize)
-        vision = load_vision_tower(self.vision_tower, self.image_size, self.quantize)
-        return Flamingo(self.bridge, language, vision, self.prompts, self.collate)
+        tune, dtype = self.tune, dtype_of(self.dtype, device)
+        language = load_language_tower(self.language_model, dtype, self.quantize, tune.language_model, tune.lora)
+        vision = load_vision_tower(self.vision_tower, self.image_size, self.quantize, tune.vision_tower, tune.lora)
+        return Flamingo(self.bridge, language, vision, self.prompts, self.collate, tuned=tune)
 
     def open(self, folder: Path, device: torch.device | str = "cpu") -> Flamingo:
         """A trained Flamingo."""
         return Flamingo.load(folder)
+
+
+def _features_of(vision: VisionTower, weights: str) -> FeatureCache:
+    """The cache of a tower's features; ``weights`` is a hash of what they depend on."""
+    folder = f"{weights[:32]}-{vision.image_size}{'-int8' if vision.quantized else ''}"
+    return FeatureCache(cache_folder("features", folder))
 
 
 def _visual(document: Document) -> list[Image | Video]:

@@ -101,11 +101,16 @@ class Runner:
         self.frozen_text = FrozenText(bridge.lm, self.first_gate)
         self.recalls = True
 
+    @property
+    def texts_are_frozen(self) -> bool:
+        """Whether the language model's states of text never change: neither it nor added tokens are trained."""
+        return not self.bridge.config.train_added_tokens and not self.lm.trains
+
     # Training
 
     def losses(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
         """Mean cross-entropy over the targets, in nats; 0 without targets."""
-        with kernel_for(batch.input_ids.shape[1], batch.input_ids.device, self.lm.lm.dtype):
+        with kernel_for(batch.input_ids.shape[1], batch.input_ids.device, self.lm.dtype):
             log_likelihoods, _ = self.token_log_likelihoods(batch)
         return {"text": -log_likelihoods.sum() / max(1, len(log_likelihoods))}
 
@@ -115,7 +120,7 @@ class Runner:
         Gradients are computed only for the tokens from the first medium on, in the layers from the first gate up; the
         rest does not depend on trained parameters.
         """
-        if self.bridge.config.train_added_tokens or not self.recalls:
+        if not (self.recalls and self.texts_are_frozen):
             hidden, targets = self.bridge.hidden_states(batch), batch.targets
         elif batch.segments is not None:
             hidden, targets = self._packed(batch), batch.targets
@@ -129,9 +134,10 @@ class Runner:
     def keep_texts(self, batch: Batch, to_continue: bool) -> None:
         """Compute the states of a batch's texts, and keep them for later batches.
 
-        Nothing is kept while added tokens are trained, because their embeddings change with every step.
+        Nothing is kept while the embeddings of added tokens, or the language model, are trained: the states then change
+        with every step.
         """
-        if not self.bridge.config.train_added_tokens:
+        if self.texts_are_frozen:
             embeddings = self.bridge.embed(batch.input_ids)
             self.frozen_text.keep(embeddings, batch.input_ids, batch.attention_mask, batch.prefix, to_continue)
 

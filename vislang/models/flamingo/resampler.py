@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from vislang.errors import UserError
 from vislang.nn.attention import CrossAttention
+from vislang.nn.recompute import Recomputable
 from vislang.nn.statistics import mean_and_std
 from vislang.nn.transformer import FeedForward
 
@@ -122,7 +123,7 @@ def _small_linear(width_in: int, width_out: int) -> nn.Linear:
     return linear
 
 
-class ResamplerLayer(nn.Module):
+class ResamplerLayer(Recomputable):
     """Attention of the latents to features and latents, then a feed-forward layer; both with a residual connection."""
 
     def __init__(self, width: int, heads: int, head_width: int, expansion: int):

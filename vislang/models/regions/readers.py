@@ -171,7 +171,7 @@ def read_coco_boxes(path: Path) -> dict[str, tuple[float, float, np.ndarray]]:
     Raises:
         RegionError: the file does not exist or has another format; the message names the annotation.
     """
-    must_be_file(path, "COCO's JSON of boxes", RegionError)
+    must_be_file(path, "COCO's JSON of boxes", error=RegionError)
     try:
         content: Any = json.loads(path.read_text(encoding="utf-8"))
         named = {image["id"]: image for image in content["images"]}

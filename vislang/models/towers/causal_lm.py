@@ -18,25 +18,35 @@ from transformers import Cache, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
 from vislang.errors import UserError
+from vislang.models.towers.stand_in import RecomputedLayer, StandIn
+from vislang.models.towers.tuning import set_update_dropout
 from vislang.nn.linear import with_fast_linears
 
 Step = Callable[[Tensor], Tensor]
 """Maps the input of a layer (batch, tokens, width) to a new input."""
 
 
-class FrozenCausalLM(nn.Module):
-    """A causal language model that never trains, run layer by layer.
+class CausalLM(nn.Module):
+    """A causal language model, run layer by layer.
 
     Args:
         lm: a transformers causal language model whose decoder holds its layers in one ``nn.ModuleList``.
+        tuned: whether parameters are trained, see :func:`~vislang.models.towers.tuning.tune`; otherwise all are frozen.
+        dtype: number type of the computation; None takes that of the weights.
+
+    Attributes:
+        recompute: whether the inner activations of layers are recomputed in the backward pass. A cache then does not
+            grow while gradients are enabled.
 
     Raises:
         UserError: no list of ``config.num_hidden_layers`` layers was found in the model.
     """
 
-    def __init__(self, lm: PreTrainedModel):
+    def __init__(self, lm: PreTrainedModel, tuned: bool = False, dtype: torch.dtype | None = None):
         super().__init__()
-        self.lm = lm.requires_grad_(False).eval()
+        self.recompute = False
+        self.lm = lm.eval() if tuned else lm.requires_grad_(False).eval()
+        self._dtype = dtype
         self._layers_path = _find_layers(lm)
         self._decoder_path = self._layers_path.rpartition(".")[0]
         # In a list, since a second module with the same parameters would be saved twice.
@@ -54,10 +64,22 @@ class FrozenCausalLM(nn.Module):
         decoder(input_ids=torch.zeros(1, 1, dtype=torch.long, device=self.lm.device), use_cache=False)
         return watched.gave_tuple
 
-    def train(self, mode: bool = True) -> FrozenCausalLM:
-        """Stay in evaluation mode: a frozen model has no dropout."""
-        del mode
-        return super().train(False)
+    def train(self, mode: bool = True) -> CausalLM:
+        """Stay in evaluation mode, without dropout except that of low-rank updates."""
+        super().train(False)
+        for model in (self.lm, *self._twin):
+            set_update_dropout(model, mode)
+        return self
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Number type of the computation."""
+        return self._dtype or self.lm.dtype
+
+    @property
+    def trains(self) -> bool:
+        """Whether any parameter is trained, so that its states of a text change from step to step."""
+        return any(parameter.requires_grad for parameter in self.lm.parameters())
 
     @property
     def layers(self) -> nn.ModuleList:
@@ -158,6 +180,8 @@ class FrozenCausalLM(nn.Module):
                 layers.append(_Preceded(layer, before.get(index), known if index == first else None))
             else:
                 layers.append(layer)
+            if self.recompute and not isinstance(layers[-1], _Skipped):
+                layers[-1] = RecomputedLayer(layers[-1])
         decoder = _with_submodule(twin, self._layers_path, nn.ModuleList(layers)).get_submodule(self._decoder_path)
         output = decoder(
             inputs_embeds=embeddings,
@@ -204,7 +228,7 @@ class FrozenCausalLM(nn.Module):
         return head(inputs_embeds=hidden, use_cache=False).logits
 
 
-class CausalLMWithRows(FrozenCausalLM):
+class CausalLMWithRows(CausalLM):
     """A frozen language model with new embeddings for some tokens.
 
     If the output layer is tied to the embedding, the new rows are used there, too.
@@ -277,24 +301,7 @@ def _with_submodule(module: nn.Module, path: str, replacement: nn.Module) -> nn.
     return shallow
 
 
-class _StandIn(nn.Module):
-    """Replaces a layer, with the attributes that the decoder reads from its layers."""
-
-    def __init__(self, layer: nn.Module):
-        super().__init__()
-        self.layer = layer
-
-    def forward(self, *args, **kwargs):
-        return self.layer(*args, **kwargs)
-
-    def __getattr__(self, name: str):
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            return getattr(super().__getattr__("layer"), name)
-
-
-class _Watched(_StandIn):
+class _Watched(StandIn):
     """A layer that records whether it returns a tuple."""
 
     gave_tuple = False
@@ -305,7 +312,7 @@ class _Watched(_StandIn):
         return output
 
 
-class _Skipped(_StandIn):
+class _Skipped(StandIn):
     """A layer that does not run."""
 
     def __init__(self, layer: nn.Module, as_tuple: bool, report: Callable[[Tensor], None] | None = None):
@@ -319,7 +326,7 @@ class _Skipped(_StandIn):
         return (hidden, None) if self.as_tuple else hidden
 
 
-class _Preceded(_StandIn):
+class _Preceded(StandIn):
     """A layer with a step before it, with another input, or both."""
 
     def __init__(self, layer: nn.Module, step: Step | None, start: Tensor | None):

@@ -1,4 +1,4 @@
-"""Frozen causal language models: opened by folder, packaged name or Hub id."""
+"""Causal language models: opened by folder, packaged name or Hub id."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from vislang.cache import cache_folder, writing
 from vislang.files import system_errors
 from vislang.models.base import fingerprint
-from vislang.models.towers.causal_lm import FrozenCausalLM
+from vislang.models.towers.causal_lm import CausalLM
 from vislang.models.towers.packaged import PACKAGED, TowerError, check_complete, not_found
 from vislang.models.towers.quiet import quiet_transformers
+from vislang.models.towers.tuning import LoraConfig, Tuning, tune, updates_of
 from vislang.nn.quantized import quantize_linears
 
 
 @dataclass
 class LanguageTower:
-    """A frozen causal language model with its tokenizer.
+    """A causal language model with its tokenizer.
 
     Attributes:
         name: the folder, packaged name or Hub id that it was opened by.
-        fingerprint: SHA-256 of its weights in float32, before quantization.
+        fingerprint: SHA-256 of its weights in float32, before quantization and tuning.
         lm: the language model.
         tokenizer: its tokenizer.
         quantized: whether its linear layers are kept in 8 bits.
@@ -34,7 +35,7 @@ class LanguageTower:
 
     name: str
     fingerprint: str
-    lm: FrozenCausalLM
+    lm: CausalLM
     tokenizer: PreTrainedTokenizerBase
     quantized: bool = False
 
@@ -65,16 +66,25 @@ def _open(folder: str) -> PreTrainedModel:
     return lm.eval()
 
 
-def load_language_tower(name: str, dtype: torch.dtype = torch.float32, quantize: bool = False) -> LanguageTower:
-    """Open a frozen causal language model by folder, packaged name or Hub id.
+def load_language_tower(
+    name: str,
+    dtype: torch.dtype = torch.float32,
+    quantize: bool = False,
+    tuning: Tuning = "frozen",
+    lora: LoraConfig | None = None,
+) -> LanguageTower:
+    """Open a causal language model by folder, packaged name or Hub id.
 
     Args:
         name: a folder in transformers' format, a packaged name or a Hub id.
         dtype: number type of the computation.
-        quantize: keep its linear layers, except for the output layer, in 8 bits.
+        quantize: keep its linear layers, except for the output layer and low-rank updates, in 8 bits.
+        tuning: how it is trained; see :class:`~vislang.models.towers.tuning.TuneConfig`.
+        lora: shape of the low-rank updates, for ``tuning="lora"``.
 
     Raises:
         TowerError: it was not found, or is not a causal language model.
+        UserError: it cannot be trained in this way.
     """
     packaged = PACKAGED.get(name)
     folder = name
@@ -95,12 +105,14 @@ def load_language_tower(name: str, dtype: torch.dtype = torch.float32, quantize:
     except (OSError, ValueError) as error:
         raise not_found("language model", name, error) from error
     marks = fingerprint(lm.state_dict())
+    head = lm.get_output_embeddings()
     lm = lm.to(dtype)
+    tune(lm, tuning, lora or LoraConfig(), f"language model {name!r}", spared=[head] if tuning == "lora" else [])
     if quantize:
-        head = lm.get_output_embeddings()
-        if not quantize_linears(lm, lambda linear: linear is head):
+        whole = {head, *updates_of(lm)}
+        if not quantize_linears(lm, lambda linear: linear in whole):
             raise TowerError(f"language model {name!r}: has no linear layers to quantize. Set quantize to false.")
-    return LanguageTower(name, marks, FrozenCausalLM(lm), tokenizer, quantize)
+    return LanguageTower(name, marks, CausalLM(lm, tuning != "frozen", dtype), tokenizer, quantize)
 
 
 def _converted_gguf(weights: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Frozen image encoders: pixels in, a grid of features out."""
+"""Image encoders: pixels in, a grid of features out."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ from PIL import Image as Pillow
 from torch import Tensor, nn
 from transformers import AutoImageProcessor, AutoModel
 
+from vislang.errors import UserError
 from vislang.models.base import fingerprint
 from vislang.models.loading import is_saved_model, load
 from vislang.models.towers.packaged import EFFICIENTNET_LITE0, PACKAGED, TowerError, check_complete, not_found
 from vislang.models.towers.quiet import quiet_transformers
+from vislang.models.towers.stand_in import with_recomputed_layers
+from vislang.models.towers.tuning import LoraConfig, Tuning, set_update_dropout, tune, updates_of
 from vislang.nn.linear import with_fast_linears
 from vislang.nn.quantized import quantize_linears
 
@@ -24,11 +27,11 @@ UNUSED = re.compile(r"pooler|head|mask_token")
 
 
 class VisionTower(nn.Module):
-    """A frozen image encoder: pixels in, a grid of features out.
+    """An image encoder: pixels in, a grid of features out. It is frozen unless it is tuned.
 
     Attributes:
         name: the folder, packaged name or Hub id that it was opened by.
-        fingerprint: SHA-256 of its weights.
+        fingerprint: SHA-256 of its weights, before tuning.
         image_size: side of the square that images are resized to, in pixels.
         width: width of a feature.
         classes: number of classes of :meth:`classify`; 0 without classes.
@@ -58,10 +61,21 @@ class VisionTower(nn.Module):
         """The class distribution of each position."""
         raise NotImplementedError
 
+    @property
+    def trains(self) -> bool:
+        """Whether any parameter is trained, so that the features of an image change from step to step."""
+        return any(parameter.requires_grad for parameter in self.parameters())
+
+    def recompute_activations(self) -> None:
+        """From now on, recompute the inner activations of its layers in the backward pass."""
+        raise NotImplementedError
+
     def train(self, mode: bool = True) -> VisionTower:
-        """Stay in evaluation mode: the statistics of a frozen tower do not change."""
-        del mode
-        return super().train(False)
+        """Stay in evaluation mode: the tower's statistics do not change, and it has no dropout except that of low-rank
+        updates."""
+        super().train(False)
+        set_update_dropout(self, mode)
+        return self
 
 
 @runtime_checkable
@@ -91,9 +105,10 @@ class EfficientNetLite0(VisionTower):
         weights: path of the state dict.
         image_size: side of the input in pixels, a multiple of 32.
         quantize: keep its last layer in 8 bits; the other layers are convolutions.
+        tuning: how it is trained; low-rank updates are not possible.
     """
 
-    def __init__(self, weights: Path, image_size: int = 224, quantize: bool = False):
+    def __init__(self, weights: Path, image_size: int = 224, quantize: bool = False, tuning: Tuning = "frozen"):
         super().__init__()
         try:
             from efficientnet_lite_pytorch import EfficientNet
@@ -111,11 +126,14 @@ class EfficientNetLite0(VisionTower):
         self.network = EfficientNet.from_name(EFFICIENTNET_LITE0, image_size=image_size)
         self.network.load_state_dict(torch.load(weights, weights_only=True))
         self.fingerprint = fingerprint(self.network.state_dict())
+        # The features do not depend on the classifier.
+        tune(self.network, tuning, LoraConfig(), f"vision tower {self.name!r}", spared=[self.network._fc])
         self.quantized = quantize
         if quantize:
             quantize_linears(self.network)
-        self.requires_grad_(False).eval()
-        self.network.to(memory_format=torch.channels_last)
+        self.network.eval().to(memory_format=torch.channels_last)
+        # In a list, since a second module with the same parameters would be saved twice.
+        self._twin = [self.network]
 
     def preprocess(self, image: Pillow.Image) -> Float[Tensor, "channels height width"]:
         """Resize to a square and scale to about -1 to 1."""
@@ -124,12 +142,15 @@ class EfficientNetLite0(VisionTower):
         pixels = torch.frombuffer(bytearray(resized.tobytes()), dtype=torch.uint8)
         return (pixels.view(*side, 3).permute(2, 0, 1).float() - 127) / 128
 
-    @torch.no_grad()
+    def recompute_activations(self) -> None:
+        """See :meth:`VisionTower.recompute_activations`."""
+        self._twin = [with_recomputed_layers(self.network)]
+
     def forward(
         self, pixels: Float[Tensor, "images channels height width"]
     ) -> Float[Tensor, "images positions features_width"]:
         """Features of each image, row by row from the top left."""
-        features = self.network.extract_features(pixels.contiguous(memory_format=torch.channels_last))
+        features = self._twin[0].extract_features(pixels.contiguous(memory_format=torch.channels_last))
         return features.flatten(2).transpose(1, 2).contiguous()
 
     @torch.no_grad()
@@ -148,13 +169,24 @@ class TransformersVision(VisionTower):
         name: name of the tower.
         folder: a folder in transformers' format, or a Hub id.
         image_size: side of the input in pixels; None takes the model's default.
-        quantize: keep its linear layers in 8 bits.
+        quantize: keep its linear layers, except for low-rank updates, in 8 bits.
+        tuning: how it is trained; see :class:`~vislang.models.towers.tuning.TuneConfig`.
+        lora: shape of the low-rank updates, for ``tuning="lora"``.
 
     Raises:
         TowerError: weights are missing, or it reads no images of this size.
+        UserError: it cannot be trained in this way.
     """
 
-    def __init__(self, name: str, folder: str, image_size: int | None = None, quantize: bool = False):
+    def __init__(
+        self,
+        name: str,
+        folder: str,
+        image_size: int | None = None,
+        quantize: bool = False,
+        tuning: Tuning = "frozen",
+        lora: LoraConfig | None = None,
+    ):
         super().__init__()
         with quiet_transformers():
             model, loading = AutoModel.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
@@ -170,21 +202,35 @@ class TransformersVision(VisionTower):
         )
         state = model.state_dict()
         self.fingerprint = fingerprint({k: state[k] for k in state if k not in set(loading["missing_keys"])})
+        unused = [part for path, part in self.network.named_modules() if UNUSED.search(path)]
+        tune(self.network, tuning, lora or LoraConfig(), f"vision tower {name!r}", spared=unused)
         self.quantized = quantize
         if quantize:
-            quantize_linears(self.network)
+            updates = set(updates_of(self.network))
+            quantize_linears(self.network, lambda linear: linear in updates)
         # In a list, since a second module with the same parameters would be saved twice.
         self._twin = [with_fast_linears(self.network)]
         self.image_size = image_size or self.network.config.image_size
-        self.requires_grad_(False).eval()
+        self.eval()
         side = self.image_size
         try:
-            self.width = self(torch.zeros(1, 3, side, side)).shape[-1]
+            with torch.no_grad():
+                self.width = self(torch.zeros(1, 3, side, side)).shape[-1]
         except (RuntimeError, ValueError) as error:
             raise TowerError(
                 f"image_size {side}: vision tower {name!r} reads no such images ({' '.join(str(error).split())}). "
                 "Leave image_size out to take the tower's own."
             ) from error
+
+    def recompute_activations(self) -> None:
+        """See :meth:`VisionTower.recompute_activations`."""
+        self._twin = [with_recomputed_layers(self._twin[0])]
+
+    def train(self, mode: bool = True) -> TransformersVision:
+        """See :meth:`VisionTower.train`."""
+        super().train(mode)
+        set_update_dropout(self._twin[0], mode)
+        return self
 
     def preprocess(self, image: Pillow.Image) -> Float[Tensor, "channels height width"]:
         """Resize the whole image to a square, without cropping, and normalise it as in the model's training."""
@@ -193,7 +239,6 @@ class TransformersVision(VisionTower):
         processed = self.processor(resized, do_resize=False, do_center_crop=False, return_tensors="pt")
         return processed["pixel_values"][0]
 
-    @torch.no_grad()
     def forward(
         self, pixels: Float[Tensor, "images channels height width"]
     ) -> Float[Tensor, "images positions features_width"]:
@@ -208,23 +253,32 @@ class TransformersVision(VisionTower):
         return features
 
 
-def load_vision_tower(name: str, image_size: int | None = None, quantize: bool = False) -> VisionTower:
-    """Open a frozen image encoder by folder, packaged name or Hub id.
+def load_vision_tower(
+    name: str,
+    image_size: int | None = None,
+    quantize: bool = False,
+    tuning: Tuning = "frozen",
+    lora: LoraConfig | None = None,
+) -> VisionTower:
+    """Open an image encoder by folder, packaged name or Hub id.
 
     Args:
         name: a folder in transformers' format, the folder of a trained dual encoder, ``efficientnet-lite0``, or a Hub
             id.
         image_size: side of the square that images are resized to, in pixels; None takes the tower's default.
-        quantize: keep its linear layers in 8 bits; convolutions are not quantized.
+        quantize: keep its linear layers in 8 bits; convolutions and low-rank updates are not quantized.
+        tuning: how it is trained; see :class:`~vislang.models.towers.tuning.TuneConfig`.
+        lora: shape of the low-rank updates, for ``tuning="lora"``.
 
     Raises:
         TowerError: it was not found, or is not an image encoder.
+        UserError: it cannot be trained in this way.
     """
     if name == EFFICIENTNET_LITE0:
         weights = PACKAGED[name].find()
         if weights is None:
             raise TowerError(f"vision tower {name!r}: not installed. Run: {PACKAGED[name].install}")
-        return EfficientNetLite0(weights, image_size or 224, quantize)
+        return EfficientNetLite0(weights, image_size or 224, quantize, tuning)
     if is_saved_model(name):
         # Saved models of vislang are small and are not quantized.
         model = load(name)
@@ -232,10 +286,12 @@ def load_vision_tower(name: str, image_size: int | None = None, quantize: bool =
             raise TowerError(
                 f"vision tower {name!r}: a {type(model).__name__} has no image encoder that other models can use."
             )
-        return model.vision_tower(name, image_size)
+        tower = model.vision_tower(name, image_size)
+        tune(tower, tuning, lora or LoraConfig(), f"vision tower {name!r}")
+        return tower
     try:
-        return TransformersVision(name, name, image_size, quantize)
-    except TowerError:
+        return TransformersVision(name, name, image_size, quantize, tuning, lora)
+    except UserError:
         raise
     except (OSError, ValueError) as error:
         raise not_found("vision tower", name, error) from error

@@ -51,6 +51,11 @@ class Pairs:
     text_keys: Int[Tensor, "..."] | None = None
     image_keys: Int[Tensor, "..."] | None = None
 
+    @property
+    def tokens(self) -> int:
+        """Word pieces of the texts, padding not counted."""
+        return self.text.tokens
+
 
 @dataclass
 class Read:

@@ -66,7 +66,7 @@ class PairModel(TrainableModel, Generic[Network]):
         return None
 
     def repeated_blocks(self) -> list[nn.Module]:
-        """The blocks of both streams, and the co-attentional ones."""
+        """The blocks of both streams, and the co-attention layers."""
         return [module for module in self.modules() if isinstance(module, EncoderBlock | CoAttentionBlock)]
 
     def trainable_state(self) -> dict[str, Tensor]:

@@ -74,6 +74,11 @@ class PretrainingPairs:
     labels: PretrainingLabels
     names: list[str]
 
+    @property
+    def tokens(self) -> int:
+        """Word pieces of the texts, padding not counted."""
+        return self.pairs.tokens
+
 
 class PretrainingCollator:
     """Turns captioned images into a batch. Picklable; everything random in a pair depends only on the seed of its batch

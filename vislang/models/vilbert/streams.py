@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from vislang.models.vilbert.config import EPS, TextStreamConfig, ViLBERTConfig, VisionStreamConfig
 from vislang.nn.attention import Mask, attend, attention_weights, not_padding, split_heads
 from vislang.nn.linear import Linear
+from vislang.nn.recompute import Recomputable
 from vislang.nn.transformer import ACTIVATIONS, EncoderBlock
 
 
@@ -102,7 +103,7 @@ class CoAttentionStream(nn.Module):
         return self.feed_forward_norm(x + self.dropout(mapped))
 
 
-class CoAttentionBlock(nn.Module):
+class CoAttentionBlock(Recomputable):
     """The co-attentional transformer layer (section 2.2, figure 2b)."""
 
     def __init__(self, config: ViLBERTConfig):

@@ -103,6 +103,11 @@ class TaskBatch:
     candidates: Float[Tensor, "examples regions 4"] | None
     names: list[str]
 
+    @property
+    def tokens(self) -> int:
+        """Word pieces of the texts, padding not counted."""
+        return self.pairs.tokens
+
 
 class TaskCollator:
     """Turns examples of one task into a batch. Picklable.
@@ -324,9 +329,21 @@ class ViLBERTForTasks(PairModel[ViLBERT]):
         """
         return head_for(self.heads, kind, name)
 
-    def why_undecided(self, kind: str, labels: Sequence[str] = ()) -> str | None:
+    def why_undecided(self, kind: str, labels: Sequence[str] = (), images: int = 1) -> str | None:
         """See :class:`~vislang.capabilities.Decides`."""
-        return why_undecided(self.heads, {name: task.names for name, task in self.tasks.items()}, kind, labels)
+        known = {name: task.names for name, task in self.tasks.items()}
+        if (reason := why_undecided(self.heads, known, kind, labels)) is not None:
+            return reason
+        most = self.network.config.vision.images
+        # A head that compares reads two images, each beside the text; others read all images of an example together.
+        reading = {
+            name: task.kind
+            for name, task in self.tasks.items()
+            if (images == 2 if task.compares else 1 <= images <= most)
+        }
+        if why_undecided(reading, known, kind, labels) is None:
+            return None
+        return f"was built for {most} image{'s' if most > 1 else ''} together, and this task shows {images}"
 
     def why_unreadable(self, media: frozenset[str]) -> str | None:
         """See :class:`~vislang.capabilities.Reads`."""

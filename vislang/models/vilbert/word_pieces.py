@@ -33,6 +33,11 @@ class Pieces(NamedTuple):
     segments: Int[Tensor, "texts tokens"]
     padding: Bool[Tensor, "texts tokens"] | None
 
+    @property
+    def tokens(self) -> int:
+        """How many pieces there are, padding not counted."""
+        return self.ids.numel() - (0 if self.padding is None else int(self.padding.sum()))
+
 
 class WordPieces:
     """Turns texts into ids: lower case, without accents, between ``[CLS]`` and ``[SEP]``.
