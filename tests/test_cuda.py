@@ -65,7 +65,8 @@ def test_a_run_resumes_bit_for_bit(tmp_path):
     assert torch.equal(resumed.inner.weight, whole.inner.weight)
 
 
-def test_a_step_that_is_not_logged_waits_for_nothing(tmp_path):
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_a_step_that_is_not_logged_waits_for_nothing(tmp_path, optimizer):
     model = Line()
     after_step = model.after_step
 
@@ -76,18 +77,19 @@ def test_a_step_that_is_not_logged_waits_for_nothing(tmp_path):
 
     model.after_step = watched
     try:
-        _, losses = run(tmp_path, 8, model=model, device="cuda", log_every=8, checkpoint_every=8)
+        _, losses = run(tmp_path, 8, model=model, device="cuda", log_every=8, checkpoint_every=8, optimizer=optimizer)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert len(losses) == 8
 
 
-def test_a_gradient_that_is_not_finite_is_skipped_on_the_gpu(tmp_path):
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_a_gradient_that_is_not_finite_is_skipped_on_the_gpu(tmp_path, optimizer):
     from tests.train.test_loop import spoilt
     from vislang.train.step_log import SkippedStep
 
     with pytest.warns(SkippedStep):
-        model, losses = run(tmp_path, 8, model=spoilt(2, 3), device="cuda", log_every=8)
+        model, losses = run(tmp_path, 8, model=spoilt(2, 3), device="cuda", log_every=8, optimizer=optimizer)
     assert len(losses) == 6
     assert all(parameter.isfinite().all() for parameter in model.parameters())
 

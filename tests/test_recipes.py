@@ -70,5 +70,6 @@ def test_what_is_scored_on_may_have_no_splits(pictures):
     file = str(pictures / "my.jsonl")
     changes = [f"--data={file}", f"--eval_data={file}", "--hold_out=0"]
     recipe, _ = read_recipe(Path(__file__).parent.parent / "recipes" / "flamingo.yaml", changes)
-    (stream,), bad = read_streams(recipe)
-    assert (len(stream.train), len(stream.test), bad) == (24, 24, 0)
+    found = read_streams(recipe)
+    (stream,) = found.streams
+    assert (len(stream.train), len(stream.test), found.bad_records.count, found.indexed) == (24, 24, 0, [])

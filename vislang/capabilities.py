@@ -66,7 +66,7 @@ class Trainable(Protocol):
         ...
 
     def recompute_activations(self) -> None:
-        """From now on keep only the inputs of blocks for the backward pass (gradient checkpointing)."""
+        """From now on, keep only the inputs of blocks for the backward pass (gradient checkpointing)."""
         ...
 
     def after_step(self) -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from vislang.errors import UserError
 
@@ -44,41 +44,100 @@ WHITE = (255, 255, 255)
 
 
 class MediaError(UserError):
-    """A medium that cannot be used; the message names the medium and the remedy."""
+    """A medium that cannot be used; the message names the medium and the remedy.
+
+    Attributes:
+        kind: the kind of fault, by which bad records are counted.
+    """
+
+    kind = "damaged media"
+
+
+class MissingMedium(MediaError):
+    """A medium whose file does not exist."""
+
+    kind = "missing media"
+
+
+class Stored(Protocol):
+    """A file without a path of its own: inside another file, or at a web address. It can be compared and hashed."""
+
+    @property
+    def name(self) -> str:
+        """The name in messages."""
+        ...
+
+    @property
+    def is_there(self) -> bool:
+        """Whether the file exists."""
+        ...
+
+    def read(self) -> bytes:
+        """The content of the file.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        ...
 
 
 @dataclass(frozen=True)
 class Slice:
-    """A file inside an uncompressed archive such as a tar: the archive, the position and size, and its name there."""
+    """A file inside an uncompressed archive such as a tar.
+
+    Attributes:
+        path: the archive.
+        offset, size: position and size of the file in the archive, in bytes.
+        member: the name of the file in the archive.
+        origin: the name of the archive in messages, if it is not ``path``.
+    """
 
     path: Path
     offset: int
     size: int
-    name: str
+    member: str
+    origin: str = ""
+
+    @property
+    def name(self) -> str:
+        """See :class:`Stored`."""
+        return f"{self.origin or self.path}: {self.member}"
+
+    @property
+    def is_there(self) -> bool:
+        """See :class:`Stored`."""
+        return self.path.is_file()
+
+    def read(self) -> bytes:
+        """See :class:`Stored`."""
+        with self.path.open("rb") as file:
+            file.seek(self.offset)
+            return file.read(self.size)
 
 
 @dataclass(frozen=True)
 class Medium:
-    """An image, video or recording, given as a path or as encoded bytes.
+    """An image, video or recording, given as a path, as encoded bytes, or as a stored file.
 
     Args:
-        source: the path of a file, a slice of one, or the encoded bytes.
+        source: the path of a file, the encoded bytes, or a file without a path of its own.
     """
 
-    source: Path | str | bytes | Slice
+    source: Path | str | bytes | Stored
 
     @property
     def name(self) -> str:
         """The name of the medium in messages."""
-        if isinstance(self.source, Slice):
-            return f"{self.source.path}: {self.source.name}"
-        return f"<{len(self.source)} bytes>" if isinstance(self.source, bytes) else str(self.source)
+        if isinstance(self.source, bytes):
+            return f"<{len(self.source)} bytes>"
+        return str(self.source) if isinstance(self.source, Path | str) else self.source.name
 
     def read(self) -> bytes:
         """The encoded bytes.
 
         Raises:
-            MediaError: the file is missing, empty or cannot be read.
+            MissingMedium: there is no such file.
+            MediaError: the file is empty or cannot be read.
         """
         if isinstance(self.source, bytes):
             data = self.source
@@ -86,11 +145,13 @@ class Medium:
             try:
                 data = _read(self.source)
             except FileNotFoundError:
-                raise MediaError(
+                raise MissingMedium(
                     f"{self.name}: no such file. Check the path. In a JSON Lines file, paths are relative to that file."
                 ) from None
             except OSError as error:
                 raise MediaError(f"{self.name}: cannot be read ({error.strerror}). Give a readable file.") from None
+            except UserError:
+                raise
             except ValueError as error:
                 # The path contains a NUL character, for example.
                 raise MediaError(f"{self.name!r}: not a valid path ({error}).") from None
@@ -103,7 +164,7 @@ class Medium:
         """Whether the file exists. Models that use region files do not need the image itself."""
         if isinstance(self.source, bytes):
             return True
-        return (self.source.path if isinstance(self.source, Slice) else Path(self.source)).is_file()
+        return Path(self.source).is_file() if isinstance(self.source, Path | str) else self.source.is_there
 
     @cached_property
     def content_hash(self) -> str:
@@ -111,16 +172,14 @@ class Medium:
         return hashlib.sha256(self.read()).hexdigest()
 
 
-def _read(source: Path | str | Slice) -> bytes:
-    if not isinstance(source, Slice):
-        path = Path(source)
-        if path.exists() and not path.is_file() and not path.is_dir():
-            # Opening a named pipe would block.
-            raise OSError(errno.EINVAL, "a pipe or a device, not a regular file")
-        return path.read_bytes()
-    with source.path.open("rb") as file:
-        file.seek(source.offset)
-        return file.read(source.size)
+def _read(source: Path | str | Stored) -> bytes:
+    if not isinstance(source, Path | str):
+        return source.read()
+    path = Path(source)
+    if path.exists() and not path.is_file() and not path.is_dir():
+        # Opening a named pipe would block.
+        raise OSError(errno.EINVAL, "a pipe or a device, not a regular file")
+    return path.read_bytes()
 
 
 @dataclass(frozen=True)

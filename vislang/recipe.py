@@ -13,6 +13,7 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from vislang.capabilities import ModelRecipe
+from vislang.data.indexed import INDEX_ABOVE
 from vislang.errors import UserError
 from vislang.models.loading import current_path, current_settings
 from vislang.train.config import TrainConfig
@@ -65,7 +66,12 @@ class Recipe:
             other test examples, for the final scores. Examples that share a medium stay on one side of the split.
         limit: train only on the first examples, at most this many; 0 for all.
         eval_limit: compute final scores on at most this many examples, drawn at random; 0 for all.
-        skip_bad_records: skip bad records and count them, instead of raising an error.
+        index_above: index sources of files with more records than this, and read their records when they are drawn.
+            The records of smaller sources are read into memory and checked before training.
+        skip_bad_records: skip bad records, count them and list them in ``bad_records.jsonl``, instead of raising an
+            error. A record that turns out to be bad during training is replaced by another one.
+        max_bad_share: stop if a larger share of the records that were read or drawn is bad. Ten bad records never stop
+            a run.
         train: see TrainConfig.
     """
 
@@ -76,7 +82,9 @@ class Recipe:
     hold_out: float = 0.05
     limit: int = 0
     eval_limit: int = 0
+    index_above: int = INDEX_ABOVE
     skip_bad_records: bool = False
+    max_bad_share: float = 0.01
     train: TrainConfig = field(default_factory=TrainConfig)
 
     def __post_init__(self):
@@ -84,11 +92,13 @@ class Recipe:
             names = [stream.name for stream in self.data]
             if not names or len(set(names)) < len(names):
                 raise ValueError(f"data: the streams {names} need one name each, and there must be at least one.")
-        for name in ("limit", "eval_limit"):
+        for name in ("limit", "eval_limit", "index_above"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must not be negative.")
         if not 0 <= self.hold_out < 1:
             raise ValueError(f"hold_out is {self.hold_out}; it must be at least 0 and below 1.")
+        if not 0 <= self.max_bad_share <= 1:
+            raise ValueError(f"max_bad_share is {self.max_bad_share}; it is a share, from 0 to 1.")
         if self.evaluate is not None and self.eval_data is not None:
             raise ValueError("evaluate and eval_data cannot be combined; leave one of them out.")
 

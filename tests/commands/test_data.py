@@ -48,7 +48,7 @@ def test_records_are_printed_and_drawn(pictures, tmp_path, capsys):
     shown = capsys.readouterr().out
     for words in ("<image: 0.png> what <color>?", "red, [bold]", "(0, 4) to (12, 24)", "choice 1 not so"):
         assert words in shown
-    assert "5 of 5 good records, and 1 bad (" in shown
+    assert "5 of 5 good records, 1 bad (" in shown
     html = page.read_text()
     assert html.count("data:image/png;base64,") == 5
     assert "what &lt;color&gt;?" in html

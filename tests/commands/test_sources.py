@@ -132,7 +132,7 @@ def test_what_is_asked_is_scored_with_shots_and_without(sources, kind, capsys):
 )
 def test_where_nothing_is_asked_nothing_is_scored(sources, kind, arguments, capsys):
     assert main([*arguments, "--task", sources[kind]]) == 2
-    assert f"vislang: {sources[kind]}: nothing is asked in it" in capsys.readouterr().err
+    assert f"vislang: {sources[kind]}: its records have no targets" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("kind", ASKED)
@@ -158,7 +158,7 @@ def test_images_and_texts_are_embedded(sources, kind, tmp_path, capsys):
     assert table["vector"].type.list_size == 16
     if kind in PAGES:
         assert main(["embed", "dual", sources[kind], "-o", str(tmp_path / "vectors.parquet")]) == 2
-        assert "one image or one text has a vector, not both" in capsys.readouterr().err
+        assert "has an image and a text; a vector is for one" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -167,7 +167,7 @@ def test_images_are_found(sources, kind, capsys):
     captured = capsys.readouterr()
     if kind == "prose":
         assert status == 2
-        assert "no image in it" in captured.err
+        assert "no images found" in captured.err
         return
     found = json.loads(captured.out)
     assert (status, found["schema"], found["text"]) == (0, 1, "a red shape")
@@ -187,7 +187,7 @@ def test_records_with_an_image_and_a_text_are_explained(sources, kind, tmp_path,
         assert "<svg" in page.read_text()
     else:
         assert status == 2
-        assert "no record with an image and a text in it" in captured.err
+        assert "no record with an image and a text" in captured.err
 
 
 def test_a_record_is_explained_by_its_id(sources, tmp_path, capsys):
@@ -198,4 +198,4 @@ def test_a_record_is_explained_by_its_id(sources, tmp_path, capsys):
     assert "no record 99 with an image and a text" in capsys.readouterr().err
     picture = sources["picture"]
     assert main(["explain", "vilbert", picture, "a red shape", "--record", "3", "-o", str(page)]) == 2
-    assert "--record: chooses a record of a source" in capsys.readouterr().err
+    assert "--record: no effect, because a text was given" in capsys.readouterr().err

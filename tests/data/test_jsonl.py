@@ -133,7 +133,7 @@ BAD = {
     "a typo": ('{"image": "good.png", "text": "q", "options": ["a", "b"], "rigth": 1}', 'Is "right" meant?'),
     "an unknown key": ('{"image": "good.png", "text": "q", "url": "x"}', 'goes under "meta"'),
     "two targets": ('{"image": "good.png", "text": "q", "label": "x", "box": [0, 0, 1, 1]}', 'both "label" and "box"'),
-    "a key twice": ('{"image": "good.png", "label": "x", "label": "y"}', '"label" twice'),
+    "a key twice": ('{"image": "good.png", "label": "x", "label": "y"}', '"label" is in the object twice'),
     "text and question": (
         '{"image": "good.png", "text": "x", "question": "x", "answer": "y"}',
         'both "text" and "ques',

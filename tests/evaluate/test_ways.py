@@ -23,7 +23,7 @@ def test_the_page_of_the_docs_is_what_the_models_say(columns):
 
 
 def test_what_a_model_was_trained_to_read_decides(towers):
-    assert "trained for images alone" in cell(tiny.flamingo(towers), TASKS["easy-vqa-films"]).why_not
+    assert "trained on images only" in cell(tiny.flamingo(towers), TASKS["easy-vqa-films"]).why_not
     assert cell(tiny.flamingo(towers, frames=4), TASKS["easy-vqa-films"]).way == "generate"
     speech = data2vec_recipe("v2", "speech").build()
     for name in ("spoken-letters", "spoken-stamps-fr"):

@@ -217,7 +217,7 @@ def vilbert_tasks(folder: Path) -> Case:
 
 
 def dual_encoder(folder: Path) -> Case:
-    """A contrast over the pairs of all processes, some of which share a text."""
+    """A contrast over the pairs of all processes, some of which share a text; with a time budget that all agree on."""
     text = TextStreamConfig(60, 16, width=32, depth=1, heads=2, mlp_width=64, dropout=0.0, attention_dropout=0.0)
     vision = VisionStreamConfig(width=32, depth=1, heads=2, mlp_width=64, dropout=0.0, attention_dropout=0.0)
     regions = RegionsConfig(tower=str(folder / "vision"), image_size=0)
@@ -227,7 +227,7 @@ def dual_encoder(folder: Path) -> Case:
     ]
     model = DualEncoderRecipe(DualEncoderConfig(text, vision, width=16), regions).build()
     model.fit(pairs)
-    return Case(model, [Stream("pairs", pairs, 1.0, 7)], {})
+    return Case(model, [Stream("pairs", pairs, 1.0, 7)], {"minutes": 1.0})
 
 
 CASES = {

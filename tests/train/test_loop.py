@@ -103,6 +103,14 @@ class Spoilt:
 
 
 def spoilt(*steps: int) -> Line:
+    """A line; the batches of some steps have a value that is not a number."""
+
+    def spoiling(examples, seed=0, first=0):
+        batch = collate(examples, seed, first)
+        if seed % 1_000_003 in steps:
+            batch.x[0] = torch.nan
+        return batch
+
     model = Line()
     model.collate = Spoilt(frozenset(steps))
     return model
@@ -182,13 +190,13 @@ def test_a_batch_is_divided_after_it_is_drawn():
     """The examples of every step, and what is drawn for each, are the same in 1, 2, 3, 4 and 12 processes."""
     stream = Stream("numbers", EXAMPLES, 1.0, 5)
     for step in range(4):
-        (whole,) = Steps(collate, [stream], seed=3)[step]
+        (whole,) = Steps(collate, [stream], seed=3)[step].parts
         ((batch, count),) = whole
         assert count == 5
         for processes, accumulate in ((2, 1), (3, 2), (4, 1), (12, 1)):
             names, x = [], []
             for rank in range(processes):
-                (parts,) = Steps(collate, [stream], 3, rank=rank, count=processes, accumulate=accumulate)[step]
+                (parts,) = Steps(collate, [stream], 3, rank=rank, count=processes, accumulate=accumulate)[step].parts
                 assert len(parts) == min(accumulate, -(-5 // processes))
                 for part, examples in parts:
                     # A process without an example of its own gets a stand-in, which counts for nothing.

@@ -2,13 +2,11 @@
 
 import pytest
 import torch
-import torch.multiprocessing
 from torch import nn
 
 from tests import tiny
 from tests.models.test_data2vec import model as data2vec
 from tests.train.line import Line, run
-from tests.train.sharded_muon import update
 from tests.train.test_loop import drop_last
 from vislang.errors import UserError
 from vislang.models.base import TrainableModel
@@ -113,6 +111,24 @@ def test_a_run_with_it_resumes_bit_for_bit(tmp_path):
     assert other[1:] != losses[1:]
 
 
+def test_a_step_that_is_to_be_skipped_changes_nothing():
+    """On a GPU a scalar says so, which the host does not read."""
+    for found, moves in ((0.0, True), (1.0, False)):
+        matrices = [nn.Parameter(torch.ones(3, 4)) for _ in range(2)]
+        plain, told = (Muon([{"params": [matrix], "weight_decay": 0.3}], lr=0.05) for matrix in matrices)
+        gradients = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(5))
+        for matrix, optimizer in zip(matrices, (plain, told), strict=True):
+            matrix.grad = gradients[0].clone()
+            optimizer.step()
+            matrix.grad = gradients[1].clone() if moves else torch.full_like(matrix, torch.nan)
+        told.found_inf = torch.tensor(found)
+        told.step()
+        if moves:
+            plain.step()
+        assert torch.equal(*matrices)
+        assert torch.equal(plain.state[matrices[0]]["momentum_buffer"], told.state[matrices[1]]["momentum_buffer"])
+
+
 def test_the_state_of_another_optimizer_is_an_error():
     model = Line()
     adamw, muon = (Optimizer(model, TrainConfig(optimizer=name)) for name in ("adamw", "muon"))
@@ -130,12 +146,3 @@ def test_a_model_without_a_hidden_matrix_is_an_error():
     model.inner.weight.requires_grad_(False)
     with pytest.raises(UserError, match="optimizer is muon, and no matrix of a hidden linear layer trains"):
         Optimizer(model, TrainConfig(optimizer="muon"))
-
-
-def test_a_sharded_matrix_is_updated_as_a_whole_one_is(tmp_path):
-    torch.multiprocessing.start_processes(update, (str(tmp_path),), nprocs=2, start_method="spawn")
-    found = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
-    # Five rows are shared unevenly.
-    assert [len(each["own"]) for each in found] == [3, 2]
-    for each in found:
-        assert torch.equal(each["sharded"], each["whole"])

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.train import cases
+from tests.train import cases, matrices
 from tests.train.several import free_port, start, together
 
 PARALLEL = ("ddp", "fsdp2")
@@ -18,6 +18,7 @@ PARALLEL = ("ddp", "fsdp2")
 def _one_of_two(rank: int, port: int, folder: Path, out: Path) -> None:
     os.environ["VISLANG_CACHE"] = str(folder / "cache")
     with together(rank, 2, port) as processes:
+        matrices.update(rank, out)
         for name in cases.CASES:
             for parallel in PARALLEL:
                 # Nothing is so small that its blocks would not be sharded.
@@ -33,6 +34,14 @@ def two(tmp_path_factory):
     cases.write_files(folder)
     start(2, _one_of_two, free_port(), folder, out)
     return folder, out
+
+
+def test_muon_updates_a_sharded_matrix_as_a_whole_one(two):
+    found = [torch.load(two[1] / f"muon-{rank}.pt") for rank in range(2)]
+    # Five rows are shared unevenly.
+    assert [len(each["own"]) for each in found] == [3, 2]
+    for each in found:
+        assert torch.equal(each["sharded"], each["whole"])
 
 
 @pytest.mark.parametrize("name", cases.CASES)

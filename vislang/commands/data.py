@@ -83,7 +83,8 @@ class Show:
         """
         needs("jinja2", "report", "the page of data show")
         must_hold_file(self.out, "--out")
-        from vislang.data.sources import load_source, splits_of
+        from vislang.data.indexed import Indexed, with_good_media
+        from vislang.data.sources import open_source, splits_of
         from vislang.data.split import draw
         from vislang.evaluate.examples_page import write_examples
 
@@ -92,14 +93,17 @@ class Show:
         if split is None and (splits := splits_of(self.source)):
             split = next((name for name in splits if name.startswith("train")), splits[0])
         with reporting("reading") as report:
-            examples = load_source(self.source, split, problems, report)
+            examples = open_source(self.source, split, problems, report)
         if not examples:
             must_be_good(problems, skip=False, name=self.source)
             raise DataError(f"{self.source}: contains no records.")
         drawn = [examples[index] for index in sorted(draw(range(len(examples)), max(self.n, 1), seed=0))]
+        if isinstance(examples, Indexed):
+            drawn, problems = with_good_media(drawn)
         for example in drawn:
             _print(example)
-        bad = f", {len(problems):,} bad (vislang data check lists them)" if problems else ""
+        count = len(problems) + (examples.faults.total() if isinstance(examples, Indexed) else 0)
+        bad = f", {count:,} bad (vislang data check lists them)" if count else ""
         console.print(f"showing {len(drawn)} of {len(examples):,} good records{bad}", markup=False)
         write_examples(self.out, f"{self.source}{f', {split}' if split else ''}", drawn, len(examples))
         console.print(f"wrote [bold]{self.out}[/bold]")
@@ -120,21 +124,21 @@ class Check:
 
     def run(self) -> int:
         """Print the bad records; returns 1 if there are any, else 0."""
-        from vislang.data.sources import load_source
+        from vislang.data.record_file import checked
+        from vislang.data.sources import load_source, record_files
 
         problems: list[Problem] = []
         with reporting("checking records") as report:
-            examples = load_source(self.source, problems=problems, progress=report)
-        # Reading a benchmark does not open its images; other sources were checked when they were read.
-        missing = [example for example in examples if not all(medium.is_there for medium in example.media)]
-        for example in missing:
-            (name, *_) = [medium.name for medium in example.media if not medium.is_there]
-            problems.append(
-                Problem(example.name, 0, f"{name}: no such file (only models with region files do without it).")
-            )
-        good = len(examples) - len(missing)
+            if files := record_files(self.source, progress=report):
+                good = sum(1 for file in files for _ in checked(file, problems, report))
+            else:
+                examples = load_source(self.source, problems=problems, progress=report)
+                # Reading a benchmark does not open its images; other sources were checked when they were read.
+                missing = [example for example in examples if not all(medium.is_there for medium in example.media)]
+                problems += map(_without_medium, missing)
+                good = len(examples) - len(missing)
         if self.json:
-            bad = [{"file": p.file, "line": p.line, "message": p.message} for p in problems]
+            bad = [vars(problem) for problem in problems]
             print(json.dumps({"schema": SCHEMA, "source": self.source, "good": good, "bad": bad}))
         else:
             for problem in problems:
@@ -172,6 +176,13 @@ class Fetch:
             raise DataError(f"no data set {self.name!r}. The data sets are {', '.join(DATA_SETS)}.")
         fetch(DATA_SETS[self.name], self.any_version, lambda line: console.print(line, markup=False))
         return 0
+
+
+def _without_medium(example: Example) -> Problem:
+    """The problem of an example of which a medium is missing."""
+    name = next(medium.name for medium in example.media if not medium.is_there)
+    message = f"{name}: no such file (only models with region files do without it)."
+    return Problem(example.name, 0, message, "missing media")
 
 
 def _print(example: Example) -> None:

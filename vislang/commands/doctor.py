@@ -24,8 +24,10 @@ EXTRAS = {
     "eval": "probes, Parquet tables, BLEU",
     "audio": "recordings",
     "video": "videos",
-    "data": "region features in LMDB files",
+    "data": "Parquet files, region features in LMDB files",
+    "remote": "data at https:// and s3:// addresses",
     "track": "train --track tensorboard",
+    "tune": "low-rank updates (LoRA)",
     "demo": "the packaged towers and the demo's data",
 }
 """The extras of vislang, and what each is needed for."""

@@ -92,14 +92,14 @@ class TrainableModel(nn.Module):
     def is_hidden_matrix(self, name: str, parameter: Tensor) -> bool:
         """Whether a parameter is the matrix of a hidden linear layer, which Muon may update.
 
-        Embeddings are none, nor are the layers of a head, which give a model's output (Jordan et al. 2024).
+        Embeddings do not count, nor do the layers of heads, which give a model's output (Jordan et al. 2024).
         """
         *path, own = name.split(".")
         hidden = own == "weight" and not {"head", "heads"} & set(path)
         return hidden and isinstance(self.get_submodule(".".join(path)), nn.Linear)
 
     def recompute_activations(self) -> None:
-        """From now on keep only the inputs of blocks for the backward pass, and compute what is inside them again."""
+        """From now on, keep only the inputs of blocks for the backward pass, and recompute their inner activations."""
         for module in self.modules():
             if isinstance(module, Recomputable):
                 module.recompute = True

@@ -1,4 +1,4 @@
-"""Gradient checkpointing: inner activations that are computed again in the backward pass, rather than kept."""
+"""Gradient checkpointing: inner activations are recomputed in the backward pass instead of kept."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from torch.utils.checkpoint import checkpoint
 
 
 def recomputed(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Call a function of tensors; of what is inside it nothing is kept for the backward pass, which calls it again.
+    """Call a function of tensors, and keep only its inputs for the backward pass, which calls it again.
 
-    Both calls draw the same random numbers. Losses and gradients are those of a plain call (Chen et al. 2016).
+    Both calls draw the same random numbers. Losses and gradients equal those of a plain call (Chen et al. 2016).
     """
     if not torch.is_grad_enabled():
         return function(*args, **kwargs)
@@ -21,10 +21,10 @@ def recomputed(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
 
 
 class Recomputable(nn.Module):
-    """A block whose calls can be recomputed.
+    """A block that can be recomputed.
 
     Attributes:
-        recompute: whether they are; see :func:`recomputed`.
+        recompute: whether calls are recomputed; see :func:`recomputed`.
     """
 
     recompute = False
@@ -36,5 +36,5 @@ class Recomputable(nn.Module):
         return super().__call__(*args, **kwargs)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """What the block computes."""
+        """The computation of the block."""
         raise NotImplementedError

@@ -18,8 +18,11 @@ from typing import Any, NamedTuple
 import torch
 
 from vislang.console import TrainingMonitor, console, messages, reporting
+from vislang.data.bad_records import FILE, in_words, read_kinds
+from vislang.data.indexed import Indexed
 from vislang.errors import UserError
 from vislang.evaluate.evaluation import Evaluation
+from vislang.example import Example
 from vislang.metrics.figure import SCHEMA, figures_as_json
 from vislang.nn.device import to_device
 from vislang.recipe import Recipe, recipe_of
@@ -45,7 +48,7 @@ from vislang.runs.scores import (
     watched_figures,
     watched_metric,
 )
-from vislang.runs.streams import StreamData, counts, read_streams
+from vislang.runs.streams import StreamData, StreamsRead, counts, read_streams
 from vislang.runs.trackers import Trackers, must_have_trackers, trackers_of
 from vislang.train.batches import Stream
 from vislang.train.budget import Budget
@@ -61,13 +64,26 @@ from vislang.train.state import changed_settings
 
 
 class Prepared(NamedTuple):
-    """What a run starts with: the untrained model on its device, its data, its scored tasks, and the number of bad
-    records."""
+    """What a run starts with: the untrained model on its device, its data and its scored tasks."""
 
     model: Any
-    streams: list[StreamData]
+    data: StreamsRead
     tasks: list[ScoredTask]
-    bad_records: int
+
+    @property
+    def streams(self) -> list[StreamData]:
+        """The streams of the data."""
+        return self.data.streams
+
+    def to_prepare(self) -> list[Example]:
+        """The examples that are read repeatedly: training examples in memory, and those to watch and to score."""
+        trained = [e for stream in self.streams if not isinstance(stream.train, Indexed) for e in stream.train]
+        evaluated = [e for stream in self.streams for e in stream.watched] + [e for t in self.tasks for e in t.examples]
+        return [*trained, *(example.without_target() for example in evaluated)]
+
+    def to_fit(self) -> list[Example]:
+        """The examples on which the model is fitted before training."""
+        return [example for stream in self.streams for example in stream.sample]
 
 
 @dataclass(frozen=True)
@@ -128,7 +144,7 @@ def run_recipe(
             processes.from_first(lambda: must_be_free(folder))
         must_have_trackers(track or [])
         # Whatever is wrong with the recipe shows before a folder is made or moved.
-        prepared = _prepared(recipe, processes)
+        prepared = _prepared(recipe, processes, _indexed(earlier) if resume else None)
         if dry_run:
             _try_one_step(prepared, recipe)
             return None
@@ -151,9 +167,10 @@ def _run(
     time_budget: dict[str, Any] | None,
     trackers: Trackers,
 ) -> Run | None:
-    model, streams, tasks = found.model, found.streams, found.tasks
+    model, streams, tasks, bad_records = found.model, found.streams, found.tasks, found.data.bad_records
     where = {"device": str(model.device), "processes": processes.count}
-    record = {"schema": SCHEMA, "recipe": values, **environment(), **where, "bad_records": found.bad_records}
+    record = {"schema": SCHEMA, "recipe": values, **environment(), **where}
+    record |= {"bad_records": bad_records.count, "indexed": found.data.indexed}
     if time_budget is not None:
         record["time_budget"] = time_budget
 
@@ -163,10 +180,8 @@ def _run(
             write_json(folder / RUN, record)
 
     write_record()
-    examples = [example for stream in streams for example in stream.train]
-    evaluated = [e for stream in streams for e in stream.watched] + [e for task in tasks for e in task.examples]
     with processes.first_of_machine_first(), reporting("encoding media") as progress:
-        model.prepare([*examples, *(example.without_target() for example in evaluated)], progress)
+        model.prepare(found.to_prepare(), progress)
     # A resumed run is fitted as well: what its checkpoint holds then replaces what was found here.
     _fit(found)
     write_record(parameters=_what_trains(model, recipe))
@@ -187,8 +202,8 @@ def _run(
         def budgeted(budget: Budget) -> None:
             write_record(time_budget=asdict(budget))
             console.print(
-                f"{budget.steps:,} steps of {budget.seconds_per_step:.3g} s fit into {budget.minutes:g} minutes "
-                f"({budget.tried} were tried)"
+                f"{budget.steps:,} steps of {budget.seconds_per_step:.3g} s fit into {budget.minutes:g} minutes, after "
+                f"a trial of {budget.tried}"
             )
             monitor.expect(budget.steps)
 
@@ -200,8 +215,11 @@ def _run(
             Monitors(monitor, trackers),
             lambda: watched_figures(model, streams, recipe.train.batch_size),
             resume,
+            bad_records,
             budgeted,
         )
+    if bad := read_kinds(folder):
+        console.print(f"{in_words(bad)}; {folder / FILE} lists them", markup=False)
     processes.from_first(lambda: model.save(folder / "model"))
     if outcome.interrupted:
         console.print(f"stopped after step {outcome.steps}; continue with: vislang train --resume {folder}")
@@ -212,6 +230,7 @@ def _run(
         evaluations.update(final_scores(model, tasks, folder))
         metrics = {
             **_metrics(outcome, streams, evaluations),
+            "bad_records": bad,
             "held_out": {
                 stream: figures_as_json(figures)
                 for stream, figures in held_out(model, streams, recipe.train.batch_size).items()
@@ -237,7 +256,7 @@ def reopened(folder: Path) -> Run:
         if not (folder / needed).is_file():
             raise UserError(f"{folder}: no {needed} in it; give the folder of a run that came to its end.")
     recipe, _ = recipe_of(recorded(folder)["recipe"], name=str(folder / RUN))
-    streams, _ = read_streams(recipe)
+    streams = read_streams(recipe, _indexed(recorded(folder))).streams
     model = recipe.model.open(folder / "model")
     named = named_tasks(recipe)
     evaluations = read_scores(stream_tasks(model, streams) if named is None else named, folder)
@@ -257,28 +276,33 @@ def draw_report(run: Run, folder: Path, page: Path) -> None:
             read_record(folder),
             run.model,
             run.evaluations,
-            {stream.name: (stream.watched or stream.test, stream.train) for stream in run.streams},
+            {stream.name: (stream.watched or stream.test, stream.sample) for stream in run.streams},
             progress,
         )
     console.print(f"[bold]{page}[/bold] shows the run")
 
 
-def _prepared(recipe: Recipe, processes: Processes) -> Prepared:
-    """Everything that can be opened before training, announced on the terminal."""
+def _indexed(record: dict[str, Any]) -> list[str]:
+    """The sources that a run indexed, by its record; earlier versions read everything into memory."""
+    return record.get("indexed", [])
+
+
+def _prepared(recipe: Recipe, processes: Processes, indexed: list[str] | None) -> Prepared:
+    """Everything that can be opened before training, announced on the terminal; for ``indexed`` see read_streams."""
     if recipe.train.threads:
         torch.set_num_threads(recipe.train.threads)
     keep_freed_memory()
     device = device_of(recipe.train.device, processes.local_rank)
     # The data are read first: a file that does not exist should not cost the time of opening towers.
-    streams, bad_records = read_streams(recipe)
+    data = read_streams(recipe, indexed)
     named = named_tasks(recipe)
     torch.manual_seed(recipe.train.seed)
     with processes.first_of_machine_first():
         model = recipe.model.build(device).to(device)
-    if bad_records:
-        console.print(f"left out {bad_records} bad records")
-    console.print(f"{counts(streams)}; {_named(device, processes)}", markup=False)
-    return Prepared(model, streams, stream_tasks(model, streams) if named is None else named, bad_records)
+    if data.bad_records.count:
+        console.print(f"left out {in_words(data.bad_records.kinds)}", markup=False)
+    console.print(f"{counts(data.streams)}; {_named(device, processes)}", markup=False)
+    return Prepared(model, data, stream_tasks(model, data.streams) if named is None else named)
 
 
 def _fit(found: Prepared) -> None:
@@ -287,7 +311,7 @@ def _fit(found: Prepared) -> None:
     Raises:
         UserError: it cannot answer a task that the recipe names under ``evaluate``.
     """
-    found.model.fit([example for stream in found.streams for example in stream.train])
+    found.model.fit(found.to_fit())
     must_answer(found.model, found.tasks)
 
 
@@ -383,7 +407,7 @@ def _try_one_step(found: Prepared, recipe: Recipe) -> None:
     _what_trains(model, recipe)
     Optimizer(model, recipe.train)
     for stream in streams:
-        examples = stream.train[: stream.config.batch_size or recipe.train.batch_size]
+        examples = stream.sample[: stream.config.batch_size or recipe.train.batch_size]
         batch = model.collate(examples, 0)
         started = time.perf_counter()
         losses = model(to_device(batch, model.device))

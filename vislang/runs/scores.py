@@ -95,7 +95,7 @@ def watched_figures(model: Any, streams: Sequence[StreamData], batch_size: int) 
 
 def watched_metric(model: Any, stream: StreamData, several: bool) -> str:
     """The name of a stream's main figure, of which higher is better; empty if there is none."""
-    task = own_task(model, stream.name, stream.train)
+    task = own_task(model, stream.name, stream.sample)
     if task is None or task.kind == "text" or cell(model, task).way not in WATCHED:
         return ""
     return f"{stream.name}/{task.metrics[0]}" if several else task.metrics[0]
@@ -125,9 +125,9 @@ def stream_tasks(model: Any, streams: Sequence[StreamData]) -> list[ScoredTask]:
     """Each stream's own test examples as a task."""
     found = []
     for stream in streams:
-        own = own_task(model, stream.name, stream.test, stream.train)
+        own = own_task(model, stream.name, stream.test, stream.sample)
         if own is not None and stream.test:
-            found.append(ScoredTask(stream.name, own, stream.test, stream.train))
+            found.append(ScoredTask(stream.name, own, stream.test, list(stream.sample)))
     return found
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from vislang.capabilities import Progress
 from vislang.data.fetch import EMOJI, KLETTRES, OPENCLIPART, STAMPS, DataSet, fetch
 from vislang.data.problems import DataError, NoSuchSource, Problem, must_be_good
+from vislang.data.remote import is_address
 from vislang.data.sets import easy_vqa, films, scenes
 from vislang.data.sets.emoji_groups import NONSENSE
 from vislang.data.sources import PAIRS, SOURCES, load_source
@@ -96,6 +97,8 @@ def open_task(
         if entry.data_set is not None and not entry.data_set.is_here:
             fetch(entry.data_set)
         given, _, own = rest.partition(":") if entry.needs else ("", "", rest)
+        if is_address(rest):
+            given, own = rest, ""
         task = entry.open(given, problems, progress)
     named = {split_named(name, task.splits, task.name) for name in (own, split) if name}
     if len(named) > 1:

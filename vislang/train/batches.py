@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from vislang.data.order import Shuffled
+from vislang.data.bad_records import BadRecords
+from vislang.data.problems import Problem
+from vislang.data.replacing import Draws
 from vislang.errors import UserError
 from vislang.example import Example
 
@@ -62,6 +65,19 @@ class Part:
         return getattr(self.batch, "tokens", 0) if self.examples else 0
 
 
+class StepData(NamedTuple):
+    """One process's part of a step.
+
+    Attributes:
+        parts: for each stream its micro-batches, each with the number of its examples; None for a stream that does not
+            take part in the step.
+        problems: the problems of records that were replaced.
+    """
+
+    parts: list[list[tuple[Any, int]] | None]
+    problems: list[Problem]
+
+
 def slices(size: int, parts: int) -> list[range]:
     """``size`` items in so many neighbouring parts, whose sizes differ by one at most.
 
@@ -88,8 +104,7 @@ def shares(size: int, rank: int, count: int, accumulate: int) -> list[range]:
 class Steps(Dataset):
     """One process's part of the batches of each step: a pure function of the seed and of the step.
 
-    An item is a list with an entry for each stream: its micro-batches, each with the number of its examples; None for a
-    stream whose turn it is not. Or it is the error that a record of it raised.
+    An item is the data of a step, or the error that one of its records raised.
 
     Args:
         collate: of the model.
@@ -98,6 +113,7 @@ class Steps(Dataset):
         in_turn: whether streams take turns.
         rank, count: which of how many processes.
         accumulate: micro-batches of a step.
+        replace_bad: replace bad records; otherwise they are an error.
     """
 
     def __init__(
@@ -109,47 +125,62 @@ class Steps(Dataset):
         rank: int = 0,
         count: int = 1,
         accumulate: int = 1,
+        replace_bad: bool = False,
     ):
         self.collate = collate
         self.streams = streams
         self.seed = seed
         self.in_turn = in_turn
         self.rank, self.count, self.accumulate = rank, count, accumulate
-        self.orders = [Shuffled(len(stream.examples), seed) for stream in streams]
+        self.draws = [Draws(stream.examples, seed, replace_bad) for stream in streams]
 
-    def __getitem__(self, step: int) -> list[list[tuple[Any, int]] | None] | UserError:
+    def __getitem__(self, step: int) -> StepData | UserError:
+        problems: list[Problem] = []
         try:
-            return [self._parts(step, number) for number in range(len(self.streams))]
+            return StepData([self._parts(step, number, problems) for number in range(len(self.streams))], problems)
         except UserError as error:
             # Raised in another process it would come with that one's traceback in its message.
             return error
 
-    def drawn(self, step: int, number: int) -> list[int]:
-        """The examples of a stream's whole batch, by index; none where it is not the stream's turn."""
+    def positions(self, step: int, number: int) -> range:
+        """The positions of a stream's whole batch in its order; empty if the stream does not take part in the step."""
         if self.in_turn and step % len(self.streams) != number:
-            return []
+            return range(0)
         size = self.streams[number].batch_size
         first = (step // len(self.streams) if self.in_turn else step) * size
-        return [self.orders[number][position] for position in range(first, first + size)]
+        return range(first, first + size)
 
-    def _parts(self, step: int, number: int) -> list[tuple[Any, int]] | None:
-        drawn, examples = self.drawn(step, number), self.streams[number].examples
-        if not drawn:
+    def examples_until(self, step: int) -> int:
+        """About how many examples this process has drawn after so many steps."""
+        sizes = [stream.batch_size for stream in self.streams]
+        return step * sum(sizes) // (self.count * (len(sizes) if self.in_turn else 1))
+
+    def _parts(self, step: int, number: int, problems: list[Problem]) -> list[tuple[Any, int]] | None:
+        positions = self.positions(step, number)
+        if not positions:
             return None
         seed = (self.seed * 1_000_003 + step) * len(self.streams) + number
         parts = []
-        for share in shares(len(drawn), self.rank, self.count, self.accumulate):
+        for share in shares(len(positions), self.rank, self.count, self.accumulate):
             chosen = share or range(1)
-            batch = self.collate([examples[drawn[n]] for n in chosen], seed, chosen.start)
+            collate = partial(self._collated, seed, chosen.start)
+            batch, replaced = self.draws[number].batch(positions[chosen.start : chosen.stop], collate)
             parts.append((batch, len(share)))
+            # A stand-in is an example of another process, which reports it.
+            problems += replaced if share else []
         return parts
 
+    def _collated(self, seed: int, start: int, examples: Sequence[Example], first: int) -> Any:
+        return self.collate(examples, seed, start + first)
 
-def batches(steps: Steps, first: int, end: int, workers: int) -> Iterator[list[list[tuple[Any, int]] | None]]:
-    """The batches from one step to another, in their order.
+
+def batches(
+    steps: Steps, first: int, end: int, workers: int, bad_records: BadRecords | None = None
+) -> Iterator[list[list[tuple[Any, int]] | None]]:
+    """The batches from one step to another, in their order. Replaced records are added to ``bad_records``.
 
     Raises:
-        UserError: a record cannot be used.
+        UserError: a record cannot be used, or too many records were replaced.
     """
     loader = DataLoader(
         steps,
@@ -161,11 +192,13 @@ def batches(steps: Steps, first: int, end: int, workers: int) -> Iterator[list[l
         # The loader draws a number when it starts; drawn from torch's own generator, a resumed run would differ.
         generator=torch.Generator(),
     )
-    for parts in loader:
-        if isinstance(parts, UserError):
-            raise parts
-        yield parts
+    for step, found in enumerate(loader, start=first + 1):
+        if isinstance(found, UserError):
+            raise found
+        if found.problems and bad_records is not None:
+            bad_records.replaced(found.problems, step, steps.examples_until(step))
+        yield found.parts
 
 
-def _as_it_is(parts: Any) -> Any:
-    return parts
+def _as_it_is(found: Any) -> Any:
+    return found

@@ -1,4 +1,4 @@
-"""A time budget: some steps are tried and timed, then the run gets as many steps as fit."""
+"""A time budget: a few steps are timed in a trial, and the run gets as many steps as fit."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from dataclasses import dataclass
 from vislang.errors import UserError
 
 UNTIMED = 2
-"""Rounds before the clock counts: the first steps load, allocate and compile what later steps find ready."""
+"""Rounds of the trial that are not timed: the first steps also load, allocate and compile."""
 
 TIMED = 5
-"""Rounds that are timed at least."""
+"""Least number of timed rounds."""
 
 SHARE = 0.03
-"""Share of the budget that is spent on timing at least, unless ``MOST`` is reached."""
+"""Least share of the budget for the timed rounds."""
 
 MOST = 0.25
-"""Share of the budget after which trying ends in any case."""
+"""Share of the budget after which the trial ends in any case."""
 
 
 @dataclass(frozen=True)
 class Budget:
-    """What fits into a time budget.
+    """The outcome of a trial.
 
     Attributes:
-        minutes: the budget.
-        steps: how many steps the run has.
-        seconds_per_step: as measured.
-        tried: steps that were tried, whose time counts in the budget.
+        minutes: the time budget.
+        steps: number of steps of the run.
+        seconds_per_step: mean over the timed steps.
+        tried: steps of the trial; their time counts in the budget.
     """
 
     minutes: float
@@ -45,17 +45,17 @@ def steps_within(
     streams: int = 1,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Budget:
-    """Try steps, and find out how many fit into the rest of a time budget.
+    """Time some steps, and compute how many fit into the rest of a time budget.
 
     Args:
-        minutes: the budget, for trying and for the run.
-        at_most: most steps of the run; 0 for any number.
-        try_step: does a step by its number, counted from 0.
-        streams: steps of a round; steps of different streams, which take turns, take different times.
-        clock: seconds; several processes need one that they all read alike.
+        minutes: the budget, for the trial and the run together.
+        at_most: largest number of steps of the run; 0 for any number.
+        try_step: runs a step; its argument is the number of the step, counted from 0.
+        streams: steps in a round. Streams that take turns need different times for a step.
+        clock: returns seconds; all processes of a run need the same clock.
 
     Raises:
-        UserError: not a single step fits.
+        UserError: no step fits.
     """
     limit, started = 60 * minutes, clock()
     tried = 0
@@ -81,7 +81,7 @@ def steps_within(
     steps = int((limit - (now - started)) / seconds_per_step)
     if steps < 1:
         raise UserError(
-            f"train.minutes is {minutes:g}: a step takes {seconds_per_step:.1f} s, so no step fits after {tried} were "
-            "tried. Raise it, or make steps faster (train.batch_size)."
+            f"train.minutes is {minutes:g}: a step takes {seconds_per_step:.1f} s, so no step fits after a trial of "
+            f"{tried}. Raise it, or make a step smaller (train.batch_size)."
         )
     return Budget(minutes, min(steps, at_most or steps), seconds_per_step, tried)

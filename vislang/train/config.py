@@ -12,7 +12,7 @@ Device = Literal["auto", "cpu", "cuda", "mps"]
 Parallel = Literal["none", "ddp", "fsdp2"]
 
 DEFAULT_STEPS = 1000
-"""Steps of a run whose recipe names neither a number nor a time budget."""
+"""Number of steps of a run whose recipe sets neither ``steps`` nor ``minutes``."""
 
 
 @dataclass(frozen=True)
@@ -20,26 +20,26 @@ class TrainConfig:
     """How to train.
 
     Attributes:
-        steps: optimizer steps in all; 0 takes 1,000, or with ``minutes`` as many as fit.
-        minutes: time budget of the training steps; evaluating, saving and preparing come on top. The first steps are
-            tried and timed, and the run then has as many as fit, at most ``steps`` where that is given; 0 for no limit.
+        steps: number of optimizer steps; 0 means 1,000, or with ``minutes`` as many as fit.
+        minutes: time budget for the training steps, without preparation, evaluation and checkpoints. Some steps are
+            timed in a trial, and the run gets as many as fit, at most ``steps`` unless that is 0. 0 means no budget.
         batch_size: examples a step.
         lr: peak learning rate.
         lr_scale: factors on ``lr`` for groups of parameters, such as ``{"gates": 20}``.
-        schedule: course of the rate after the warm-up; see :func:`~vislang.train.schedule.rate_factor`.
+        schedule: shape of the learning rate after the warm-up; see :func:`~vislang.train.schedule.rate_factor`.
         warmup_steps: steps over which the rate rises from 0, in a straight line.
-        final_lr: rate at the last step of ``cosine``, ``linear`` and ``tri-stage``, as a share of the peak rate.
-        decay_share: share of the steps in which the rate of ``tri-stage`` falls.
-        optimizer: ``adamw``, or ``muon`` for the matrices of hidden linear layers and AdamW for all else; see
-            :class:`~vislang.train.optimizer.Optimizer`.
-        weight_decay: on the parameters that the model lets decay: matrices and kernels.
+        final_lr: learning rate at the end of ``cosine``, ``linear`` and ``tri-stage``, as a share of the peak.
+        decay_share: share of the steps in which the learning rate of ``tri-stage`` falls.
+        optimizer: ``adamw``; or ``muon``, which updates the matrices of hidden linear layers by Muon and all other
+            parameters by AdamW; see :class:`~vislang.train.optimizer.Optimizer`.
+        weight_decay: of matrices and kernels; see :meth:`~vislang.models.base.TrainableModel.decays`.
         betas: of AdamW.
         momentum: of Muon.
         clip_norm: largest norm of the gradient.
-        freeze: parameters that do not train, as patterns of their names: ``["resampler.*"]``; see
+        freeze: patterns of the names of parameters that are not trained, such as ``["resampler.*"]``; see
             :func:`~vislang.train.freezing.freeze`.
-        gradient_checkpointing: keep only the inputs of blocks for the backward pass, and compute what is inside them
-            again: less memory, about a third more time.
+        gradient_checkpointing: keep only the inputs of blocks for the backward pass, and recompute their inner
+            activations: less memory, more time.
         eval_every: steps between evaluations; 0 for none but the last.
         eval_examples: test examples of an evaluation during training, the same ones each time.
         checkpoint_every: steps between checkpoints.

@@ -1,4 +1,4 @@
-"""Which parameters train: freezing by patterns of names, and a summary of what is left."""
+"""Freezing parameters by patterns of their names, and counting the trained ones."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from vislang.errors import UserError
 
 
 def freeze(model: nn.Module, patterns: Sequence[str]) -> None:
-    """Take parameters out of training, by their names. They stay as they are, and are saved with the model.
+    """Exclude parameters from training. They keep their values, and are still saved with the model.
 
-    A pattern may have ``*``, ``?`` and ``[...]``, as file names have. It matches a parameter's dotted name or an end of
-    that name behind a dot: ``resampler.*`` matches ``bridge.resampler.latents``. Freezing twice changes nothing.
+    Patterns are those of file names, with ``*``, ``?`` and ``[...]``. A pattern matches the dotted name of a parameter,
+    or the rest of that name after a dot: ``resampler.*`` matches ``bridge.resampler.latents``. Freezing twice has no
+    further effect.
 
     Raises:
-        UserError: a pattern matches no parameter, or nothing is left to train.
+        UserError: a pattern matches no parameter, or no parameter is left to train.
     """
     if not patterns:
         return
@@ -40,12 +41,12 @@ def _matches(name: str, pattern: str) -> bool:
 
 
 def parts(names: Iterable[str]) -> list[str]:
-    """The parts of a model that parameters belong to, as the first two names of their paths, each once."""
+    """The parts of a model that parameters belong to: the first two components of their names, without repetitions."""
     return list(dict.fromkeys(".".join(name.split(".")[:2]) for name in names))
 
 
 def trained_and_frozen(model: nn.Module) -> dict[str, dict[str, int]]:
-    """How many numbers of each part of a model train, and how many are frozen: ``{"trained": {part: count}, ...}``."""
+    """Sizes of the trained and of the frozen parameters: ``{"trained": {part: count}, "frozen": {part: count}}``."""
     found: dict[str, dict[str, int]] = {"trained": {}, "frozen": {}}
     for name, parameter in model.named_parameters():
         (part,) = parts([name])

@@ -20,6 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from vislang.capabilities import Trainable
+from vislang.data.bad_records import BadRecords
+from vislang.data.indexed import expanded
 from vislang.errors import UserError
 from vislang.nn.device import to_device
 from vislang.train.batches import Part, Steps, Stream, batches
@@ -59,6 +61,7 @@ def train(
     monitor: Monitor,
     evaluate: Callable[[], dict[str, float]] = dict,
     resume: bool = False,
+    bad_records: BadRecords | None = None,
     budgeted: Callable[[Budget], None] | None = None,
 ) -> Outcome:
     """Train, log, evaluate and keep checkpoints; with ``resume``, continue exactly where a run stopped.
@@ -78,8 +81,9 @@ def train(
         resume: continue from the folder's latest checkpoint. Without one (see
             :func:`~vislang.train.checkpoint.list_checkpoints`) the run starts from step 0, and the caller must have
             prepared and fitted the model as for a new run. More ``steps`` than before extend the run.
-        budgeted: with ``config.minutes``, called once the number of steps is chosen, before the first step. The run is
-            the same as with that number of steps and no time budget.
+        bad_records: whether records that turn out to be bad are replaced, and their list; None replaces none.
+        budgeted: with ``config.minutes``, called with the chosen number of steps before the first step. The run is the
+            same as with this number of steps and no time budget.
 
     Returns:
         How it ended. After Ctrl-C or SIGTERM the state is saved first, and ``interrupted`` is true.
@@ -87,11 +91,13 @@ def train(
     Raises:
         TrainingDiverged: too many gradients in a row are NaN or infinite; the last checkpoint stays as it was.
         CheckpointError: all checkpoints are damaged, the run had other settings, or a checkpoint cannot be written.
+        DataError: too many records are bad.
     """
     assert isinstance(model, Trainable)
     processes = current()
     device = device_of(config.device, processes.local_rank)
-    streams = [replace(stream, examples=model.expand(stream.examples)) for stream in streams]
+    streams = [replace(stream, examples=expanded(stream.examples, model.expand)) for stream in streams]
+    bad_records = bad_records or BadRecords()
     several = len(streams) > 1
     _check_settings(model, streams, config)
     checkpoints = Checkpoints(folder / "checkpoints", processes, config.keep_checkpoints)
@@ -116,7 +122,7 @@ def train(
         engine.compile()
     steps = Steps(
         *(model.collate, streams, config.seed, config.mixing == "round-robin"),
-        *(processes.rank, processes.count, config.accumulate),
+        *(processes.rank, processes.count, config.accumulate, bad_records.skip),
     )
     if config.minutes:
         budget = _steps_within(engine, steps, streams, config, device)
@@ -134,7 +140,11 @@ def train(
         # What processes draw inside of a forward pass, dropout say, should differ.
         seed_everything(seed_of(config, 0, processes.rank))
     checkpoints.check(sum(tensor.nbytes for tensor in tensors_of(engine, optimizer, device).values()))
-    upcoming = batches(steps, done, config.steps, config.workers)
+    # The first process writes the list, the others append to it.
+    processes.from_first(lambda: bad_records.start(folder, done))
+    if not processes.is_first:
+        bad_records.start(folder, done, append_only=True)
+    upcoming = batches(steps, done, config.steps, config.workers, bad_records)
     log = StepLog(folder, done, model, streams, config, processes, device, monitor, clock)
     best = Best(checkpoints.best() if saved is not None else None, streams, config)
     watchdog = Watchdog(config.hang_minutes if processes.count > 1 else 0, processes)
@@ -248,7 +258,7 @@ def _update(
     several: bool,
     factor: float,
 ) -> Tensor:
-    """One optimizer step; nothing is updated where the norm of the gradient, which is returned, is not finite."""
+    """One optimizer step; returns the norm of the gradient. If it is not finite, nothing is updated."""
     optimizer.zero_grad()
     _gradients(engine, taking_part, totals, device, numbers, several)
     norm = engine.clip(optimizer.config.clip_norm)
@@ -260,7 +270,7 @@ def _update(
 def _steps_within(
     engine: Engine, steps: Steps, streams: Sequence[Stream], config: TrainConfig, device: torch.device
 ) -> Budget:
-    """How many steps fit into the time budget of a run. Model and generators are afterwards as they were."""
+    """How many steps fit into the time budget of a run. The trial leaves model and random generators unchanged."""
     model, processes = engine.model, engine.processes
     before = {name: tensor.clone() for name, tensor in model.trainable_state().items()}
     extra, random = copy.deepcopy(model.extra_state()), random_state(device)

@@ -1,4 +1,4 @@
-"""Muon, in the arithmetic that the device is fastest in, and for sharded parameters."""
+"""Muon in the fastest number type of the device, also for sharded parameters."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from vislang.train.parallel import local
 
 
 class Muon(torch.optim.Muon):
-    """``torch.optim.Muon`` (Jordan et al. 2024), which orthogonalises the momentum of each matrix before it is applied.
+    """``torch.optim.Muon`` (Jordan et al. 2024): the update of a matrix is its orthogonalised momentum.
 
-    Two things differ from torch's. Its Newton-Schulz iteration always runs in bfloat16, which a processor without such
-    instructions emulates at a small fraction of its speed (``benchmarks/optimisation.py``); here it runs in float32
-    there. And the momentum of a sharded matrix is gathered first, so that each process orthogonalises the whole matrix
-    and keeps its own part: the update is that of one process.
+    There are two differences. The Newton-Schulz iteration runs in float32 on processors without bfloat16 instructions,
+    where torch's emulated bfloat16 is several times slower (``benchmarks/optimisation.py``). And the momentum of a
+    sharded matrix is gathered, so that every process orthogonalises the whole matrix and keeps its shard: the update is
+    the same as in one process.
 
-    The update has the size of AdamW's (``match_rms_adamw``; Liu et al. 2025, section 2.2), so that the same rate and
-    the same weight decay serve both.
+    The update has the size of AdamW's (``match_rms_adamw``; Liu et al. 2025, section 2.2), so learning rate and weight
+    decay of AdamW can be reused.
 
     Args:
         params: groups of matrices.
@@ -30,7 +30,7 @@ class Muon(torch.optim.Muon):
         momentum: of the average of gradients.
 
     Attributes:
-        found_inf: a scalar on the device; where it is not 0, nothing is updated. None updates in any case.
+        found_inf: a scalar on the device; the step changes nothing unless it is 0. None always updates.
     """
 
     found_inf: Tensor | None = None
@@ -56,7 +56,7 @@ class Muon(torch.optim.Muon):
         gradient, average, own = local(parameter.grad), local(state["momentum_buffer"]), local(parameter)
         if self.found_inf is not None:
             skip = self.found_inf != 0
-            # The average then stays as it is: its distance to itself is 0.
+            # Moving the average towards itself leaves it unchanged.
             gradient = torch.where(skip, average, gradient)
             decay = torch.where(skip, 1.0, decay)
         average.lerp_(gradient, 1 - momentum)
@@ -68,34 +68,34 @@ class Muon(torch.optim.Muon):
 
 
 def _orthogonalised(update: Tensor, parameter: Tensor, group: dict[str, Any]) -> Tensor:
-    """See :func:`orthogonalised`; of a sharded matrix this process's shard, in and out."""
+    """See :func:`orthogonalised`; for a sharded matrix, argument and result are this process's shard."""
     settings = group["ns_coefficients"], group["ns_steps"], group["eps"]
     if not isinstance(parameter, DTensor):
         return orthogonalised(update, *settings)
     mesh, placements = parameter.device_mesh, parameter.placements
     sharded = DTensor.from_local(update, mesh, placements, shape=parameter.shape, stride=parameter.stride())
     whole = orthogonalised(sharded.full_tensor(), *settings)
-    # Every process has the whole matrix and takes its own part of it: nothing is sent.
+    # Every process has the whole matrix and takes its shard; nothing is sent.
     return distribute_tensor(whole, mesh, placements, src_data_rank=None).to_local()
 
 
 def orthogonalised(
     matrix: Tensor, coefficients: tuple[float, float, float], steps: int, eps: float, dtype: torch.dtype | None = None
 ) -> Tensor:
-    """The matrix with all its singular values near 1, by a quintic Newton-Schulz iteration.
+    """The matrix with all singular values moved near 1, by a quintic Newton-Schulz iteration.
 
     Args:
         matrix: (rows, columns).
-        coefficients: of the polynomial a x + b x^3 + c x^5 that each step applies to the singular values.
-        steps: of the iteration.
-        eps: least norm that the matrix is divided by.
-        dtype: number type of the iteration; None takes the device's fastest.
+        coefficients: a, b, c of the polynomial a x + b x^3 + c x^5 that each step applies to the singular values.
+        steps: number of iterations.
+        eps: lower bound of the norm by which the matrix is divided first.
+        dtype: number type of the iteration; None takes the fastest of the device.
     """
     a, b, c = coefficients
     x = matrix.to(dtype or fastest_dtype(matrix.device))
     tall = x.shape[0] > x.shape[1]
     x = x.t() if tall else x
-    # So that no singular value is above 1.
+    # Now no singular value is above 1.
     x = x / x.norm().clamp(min=eps)
     for _ in range(steps):
         gram = x @ x.t()

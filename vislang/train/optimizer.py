@@ -15,16 +15,17 @@ from vislang.train.muon import Muon
 
 
 class Optimizer:
-    """AdamW, or Muon for the matrices of hidden linear layers and AdamW for all else.
+    """AdamW; or Muon for the matrices of hidden linear layers, with AdamW for all other parameters.
 
-    A group of parameters may have a rate of its own; weight decay goes by the model's rule.
+    Groups of parameters may have their own learning rates. The model decides which parameters have weight decay and
+    which are matrices of hidden layers.
 
     Args:
-        model: what trains.
-        config: which optimizer, rates, decay, betas and momentum.
+        model: the trained model.
+        config: optimizer, learning rates, weight decay, betas and momentum.
 
     Raises:
-        UserError: ``lr_scale`` names a group that the model does not have, or Muon is wanted and there is no matrix.
+        UserError: ``lr_scale`` names an unknown group, or there is no matrix for Muon.
     """
 
     def __init__(self, model: Trainable, config: TrainConfig):
@@ -48,7 +49,7 @@ class Optimizer:
             self._optimizers.append(Muon(matrices, lr=config.lr, momentum=config.momentum))
 
     def _groups(self, chosen: Set[str]) -> list[dict[str, Any]]:
-        """Some of the parameters in groups of the same rate and decay."""
+        """The chosen parameters in groups of equal learning rate and weight decay."""
         groups = []
         for rate_group, names in self._rate_groups.items():
             for decays in (True, False):
@@ -59,7 +60,7 @@ class Optimizer:
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
-        """The groups of torch's optimizers: parameters with a rate and a decay."""
+        """The parameter groups of torch's optimizers."""
         return [group for optimizer in self._optimizers for group in optimizer.param_groups]
 
     def step(self, factor: float, skip: Tensor | None = None) -> None:

@@ -347,8 +347,8 @@ def test_what_cannot_be_is_named(towers, tmp_path, monkeypatch):
 @pytest.mark.skipif(PACKAGED[EFFICIENTNET_LITE0].find() is None, reason="the packaged tower is not installed")
 def test_the_packaged_image_encoder_is_tuned_in_full():
     with pytest.raises(UserError, match=r"has no linear layers to update\. Tune it in full, or leave it frozen"):
-        load_vision_tower(EFFICIENTNET_LITE0, 32, how="lora")
-    tower = load_vision_tower(EFFICIENTNET_LITE0, 32, how="full").train()
+        load_vision_tower(EFFICIENTNET_LITE0, 32, tuning="lora")
+    tower = load_vision_tower(EFFICIENTNET_LITE0, 32, tuning="full").train()
     pixels = torch.randn(1, 3, 32, 32)
     statistics = {name: buffer.clone() for name, buffer in tower.named_buffers()}
     tower(pixels).square().sum().backward()

@@ -96,7 +96,7 @@ class Flamingo(TrainableModel):
             media = self.tokenizer(" image", add_special_tokens=False, return_tensors="pt")["input_ids"]
         self.bridge = Bridge(config, language.lm, vision.width, language.lm.embed(media)[0].mean(dim=0))
         self.runner = Runner(self.bridge)
-        # What is saved: the bridge and what is tuned of the towers, whether or not a recipe freezes a part of it.
+        # These are saved, whether or not a recipe freezes some of them.
         self._own = [name for name, parameter in self.bridge.named_parameters() if parameter.requires_grad]
         self._own_of_vision = [name for name, parameter in vision.named_parameters() if parameter.requires_grad]
         cache = _features_of(vision, vision.fingerprint) if cache_features and not vision.trains else None
@@ -314,9 +314,10 @@ class Flamingo(TrainableModel):
         """The decode state after several prompts."""
         prefilled = 0 if state is None else int(state.lengths.max())
         prompts = [document.without_target() for document in documents]
-        batch = self.with_features(self.collate.documents(prompts, prefilled=prefilled))
-        with torch.no_grad(), self._arithmetic():
-            return self.runner.prefill(batch) if state is None else self.runner.extend(state, batch)
+        with torch.no_grad():
+            batch = self.with_features(self.collate.documents(prompts, prefilled=prefilled))
+            with self._arithmetic():
+                return self.runner.prefill(batch) if state is None else self.runner.extend(state, batch)
 
     def generate(
         self,
@@ -599,8 +600,7 @@ class Flamingo(TrainableModel):
 
     @classmethod
     def load(cls, folder: Path, language_model: str | None = None, vision_tower: str | None = None) -> Flamingo:
-        """Open a folder that :meth:`save` wrote, to use it. Towers that were tuned are frozen then, with low-rank
-        updates merged.
+        """Open a folder that :meth:`save` wrote. Tuned towers are frozen, and low-rank updates are merged.
 
         Args:
             folder: the folder.
@@ -634,12 +634,12 @@ class Flamingo(TrainableModel):
         return model.eval()
 
     def _freeze_towers(self) -> None:
-        """From now on the towers do not train, so that what they compute may be kept."""
+        """Stop training the towers, so that features and text states may be kept again."""
         for tower in (self.bridge.lm, self.vision):
             tower.requires_grad_(False)
             merge_updates(tower)
         if self._own_of_vision:
-            # The features of a tuned tower are not those of the tower that it was made from.
+            # The features of a tuned tower differ from those of the original tower.
             self.collate.cache = _features_of(self.vision, fingerprint(self.vision.state_dict()))
 
     def with_features(self, batch: Batch) -> Batch:
@@ -658,19 +658,19 @@ class Flamingo(TrainableModel):
 
     def _card(self) -> str:
         trained = sum(tensor.numel() for tensor in self.trainable_state().values())
-        how = {
+        tuned = {
             "frozen": "",
-            "lora": ", tuned by low-rank updates, which are in this folder",
-            "full": ", tuned, with its tuned weights in this folder",
+            "lora": "; its low-rank updates are in this folder",
+            "full": "; its tuned weights are in this folder",
         }
         return (
             "---\nlibrary_name: vislang\npipeline_tag: image-text-to-text\n---\n\n"
             "# A Flamingo bridge\n\n"
             f"{trained:,} trained parameters, and two pretrained towers, which are not in this folder:\n\n"
             f"* language model `{self.language_name}`, SHA-256 of its weights `{self.language_fingerprint}`"
-            f"{how[self.tuned.language_model]}\n"
+            f"{tuned[self.tuned.language_model]}\n"
             f"* vision tower `{self.vision.name}` at {self.vision.image_size} px, SHA-256 of its weights "
-            f"`{self.vision.fingerprint}`{how[self.tuned.vision_tower]}\n\n"
+            f"`{self.vision.fingerprint}`{tuned[self.tuned.vision_tower]}\n\n"
             "```python\nimport vislang\n\nmodel = vislang.load(FOLDER)\n"
             'model.ask(vislang.Image("photo.png"), "what is it?")\n```\n'
         )

@@ -103,8 +103,7 @@ class Runner:
 
     @property
     def texts_are_frozen(self) -> bool:
-        """Whether what the language model computes of text alone never changes: nothing of it trains, and no added
-        token."""
+        """Whether the language model's states of text never change: neither it nor added tokens are trained."""
         return not self.bridge.config.train_added_tokens and not self.lm.trains
 
     # Training

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from vislang.errors import UserError
+from vislang.document import MediaError
 
 
-class RegionError(UserError):
+class RegionError(MediaError):
     """Invalid regions; the message names the record and the problem."""
+
+    kind = "regions"
 
 
 @dataclass(frozen=True)

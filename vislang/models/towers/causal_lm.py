@@ -31,12 +31,12 @@ class CausalLM(nn.Module):
 
     Args:
         lm: a transformers causal language model whose decoder holds its layers in one ``nn.ModuleList``.
-        tuned: whether some of it trains, see :func:`~vislang.models.towers.tuning.tune`; otherwise it is frozen.
-        dtype: number type of the arithmetic; None takes that of the weights.
+        tuned: whether parameters are trained, see :func:`~vislang.models.towers.tuning.tune`; otherwise all are frozen.
+        dtype: number type of the computation; None takes that of the weights.
 
     Attributes:
-        recompute: whether the inner activations of layers are computed again in the backward pass. A cache that is
-            given then does not grow where gradients are wanted.
+        recompute: whether the inner activations of layers are recomputed in the backward pass. A cache then does not
+            grow while gradients are enabled.
 
     Raises:
         UserError: no list of ``config.num_hidden_layers`` layers was found in the model.
@@ -65,7 +65,7 @@ class CausalLM(nn.Module):
         return watched.gave_tuple
 
     def train(self, mode: bool = True) -> CausalLM:
-        """Stay in evaluation mode, without dropout, but for that of low-rank updates."""
+        """Stay in evaluation mode, without dropout except that of low-rank updates."""
         super().train(False)
         for model in (self.lm, *self._twin):
             set_update_dropout(model, mode)
@@ -73,12 +73,12 @@ class CausalLM(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Number type of the arithmetic."""
+        """Number type of the computation."""
         return self._dtype or self.lm.dtype
 
     @property
     def trains(self) -> bool:
-        """Whether any of its parameters trains: what it computes of a text may then change from step to step."""
+        """Whether any parameter is trained, so that its states of a text change from step to step."""
         return any(parameter.requires_grad for parameter in self.lm.parameters())
 
     @property

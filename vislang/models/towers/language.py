@@ -17,7 +17,7 @@ from vislang.models.base import fingerprint
 from vislang.models.towers.causal_lm import CausalLM
 from vislang.models.towers.packaged import PACKAGED, TowerError, check_complete, not_found
 from vislang.models.towers.quiet import quiet_transformers
-from vislang.models.towers.tuning import LoraConfig, Tuned, tune, updates_of
+from vislang.models.towers.tuning import LoraConfig, Tuning, tune, updates_of
 from vislang.nn.quantized import quantize_linears
 
 
@@ -70,7 +70,7 @@ def load_language_tower(
     name: str,
     dtype: torch.dtype = torch.float32,
     quantize: bool = False,
-    how: Tuned = "frozen",
+    tuning: Tuning = "frozen",
     lora: LoraConfig | None = None,
 ) -> LanguageTower:
     """Open a causal language model by folder, packaged name or Hub id.
@@ -79,8 +79,8 @@ def load_language_tower(
         name: a folder in transformers' format, a packaged name or a Hub id.
         dtype: number type of the computation.
         quantize: keep its linear layers, except for the output layer and low-rank updates, in 8 bits.
-        how: how it is trained; see :class:`~vislang.models.towers.tuning.TuneConfig`.
-        lora: shape of the low-rank updates, for ``how="lora"``.
+        tuning: how it is trained; see :class:`~vislang.models.towers.tuning.TuneConfig`.
+        lora: shape of the low-rank updates, for ``tuning="lora"``.
 
     Raises:
         TowerError: it was not found, or is not a causal language model.
@@ -107,12 +107,12 @@ def load_language_tower(
     marks = fingerprint(lm.state_dict())
     head = lm.get_output_embeddings()
     lm = lm.to(dtype)
-    tune(lm, how, lora or LoraConfig(), f"language model {name!r}", spared=[head] if how == "lora" else [])
+    tune(lm, tuning, lora or LoraConfig(), f"language model {name!r}", spared=[head] if tuning == "lora" else [])
     if quantize:
         whole = {head, *updates_of(lm)}
         if not quantize_linears(lm, lambda linear: linear in whole):
             raise TowerError(f"language model {name!r}: has no linear layers to quantize. Set quantize to false.")
-    return LanguageTower(name, marks, CausalLM(lm, how != "frozen", dtype), tokenizer, quantize)
+    return LanguageTower(name, marks, CausalLM(lm, tuning != "frozen", dtype), tokenizer, quantize)
 
 
 def _converted_gguf(weights: Path) -> Path:

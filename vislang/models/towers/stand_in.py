@@ -1,4 +1,4 @@
-"""What stands in for a layer of somebody else's model in a shallow copy of it; the model itself stays as it is."""
+"""Modules that replace layers in a shallow copy of a third-party model; the model itself does not change."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ M = TypeVar("M", bound=nn.Module)
 
 
 class StandIn(nn.Module):
-    """Stands in for a layer, and has the attributes that the model reads from its layers."""
+    """Replaces a layer, with the attributes that the model reads from its layers."""
 
     def __init__(self, layer: nn.Module):
         super().__init__()
@@ -33,10 +33,10 @@ class StandIn(nn.Module):
 
 
 class RecomputedLayer(StandIn):
-    """A layer whose inner activations are computed again in the backward pass; see :func:`vislang.nn.recompute`.
+    """A layer whose inner activations are recomputed; see :func:`vislang.nn.recompute.recomputed`.
 
-    A layer adds its keys and values to the cache that it is given. It would do so twice, so that it gets a copy of the
-    cache each time, and the cache itself does not grow.
+    A layer adds its keys and values to its cache. It runs twice, so it gets a copy of the cache each time. The cache
+    itself does not grow.
     """
 
     def forward(self, *args, **kwargs):
@@ -50,7 +50,7 @@ class RecomputedLayer(StandIn):
 
 
 def _fresh(value: Any) -> Any:
-    """A copy of a cache that can grow by itself; anything else as it is."""
+    """A copy of a cache that grows independently; other values unchanged."""
     if not isinstance(value, Cache):
         return value
     copied = copy.copy(value)
@@ -59,9 +59,9 @@ def _fresh(value: Any) -> Any:
 
 
 def with_recomputed_layers(model: M) -> M:
-    """A twin of somebody else's model whose layers, the members of its module lists, are recomputed.
+    """A shallow copy of a third-party model in which the members of module lists are recomputed.
 
-    Modules are copied, parameters and buffers are shared.
+    Modules are copied; parameters and buffers are shared.
     """
     twin = copy.copy(model)
     repeats = isinstance(model, nn.ModuleList)

@@ -1,4 +1,4 @@
-"""What of a tower trains: nothing, low-rank updates of its linear layers (LoRA), or all of it."""
+"""Training a tower: not at all, by low-rank updates of its linear layers (LoRA), or in full."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from transformers.pytorch_utils import Conv1D
 
 from vislang.errors import UserError
 
-Tuned = Literal["frozen", "lora", "full"]
+Tuning = Literal["frozen", "lora", "full"]
 
 
 @dataclass
 class LoraConfig:
-    """Low-rank updates (Hu et al. 2021, section 4.1): a layer's matrix W becomes W + (alpha / rank) B A.
+    """Low-rank updates (Hu et al. 2021, section 4.1): the weight W of a layer becomes W + (alpha / rank) B A.
 
     Attributes:
         rank: rows of A and columns of B.
-        alpha: see above.
-        dropout: in training, share of the layer's input that A does not see.
-        targets: ends of the names of the linear layers that are updated, such as ``[q_proj, v_proj]``; none names all
-            but the language model's output layer.
+        alpha: factor on the update.
+        dropout: share of the layer's inputs that A does not read, in training.
+        targets: ends of the names of the updated layers, such as ``[q_proj, v_proj]``; an empty list means all linear
+            layers except the language model's output layer.
     """
 
     rank: int = 8
@@ -43,36 +43,36 @@ class LoraConfig:
 
 @dataclass
 class TuneConfig:
-    """What trains of the towers.
+    """How the towers of a model are trained.
 
     Attributes:
-        language_model, vision_tower: ``frozen``; ``lora`` trains low-rank updates of the linear layers; ``full`` trains
-            all weights.
-        lora: shape of the updates.
+        language_model, vision_tower: ``frozen`` trains nothing, ``lora`` low-rank updates of the linear layers, and
+            ``full`` all weights.
+        lora: shape of the low-rank updates.
     """
 
-    language_model: Tuned = "frozen"
-    vision_tower: Tuned = "frozen"
+    language_model: Tuning = "frozen"
+    vision_tower: Tuning = "frozen"
     lora: LoraConfig = field(default_factory=LoraConfig)
 
 
-def tune(model: nn.Module, how: Tuned, lora: LoraConfig, name: str, spared: Sequence[nn.Module] = ()) -> None:
-    """Choose what of a tower trains, and add the updates where there are to be some. What trains is float32.
+def tune(model: nn.Module, tuning: Tuning, lora: LoraConfig, name: str, spared: Sequence[nn.Module] = ()) -> None:
+    """Select the trained parameters of a tower, and add low-rank updates if wanted. Trained parameters become float32.
 
     Args:
-        model: of the tower; it is changed.
-        how: see :class:`TuneConfig`.
-        lora: shape of the updates.
-        name: of the tower, for messages.
-        spared: parts that stay frozen in any case.
+        model: the network of the tower; it is changed in place.
+        tuning: see :class:`TuneConfig`.
+        lora: shape of the low-rank updates.
+        name: name of the tower, for messages.
+        spared: modules that stay frozen in any case.
 
     Raises:
-        UserError: peft is not installed, or there are no such layers to update.
+        UserError: peft is not installed, or the tower has no such layers.
     """
-    model.requires_grad_(how == "full")
-    for part in spared:
-        part.requires_grad_(False)
-    if how == "lora":
+    model.requires_grad_(tuning == "full")
+    for module in spared:
+        module.requires_grad_(False)
+    if tuning == "lora":
         _add_updates(model, lora, name, spared)
     for parameter in model.parameters():
         if parameter.requires_grad:
@@ -97,19 +97,19 @@ def _add_updates(model: nn.Module, config: LoraConfig, name: str, spared: Sequen
         lora_alpha=config.alpha,
         lora_dropout=config.dropout,
         target_modules=chosen,
-        # GPT-2's layers have their matrices on their side.
+        # GPT-2's linear layers store the transposed weight.
         fan_in_fan_out=any(isinstance(linear[n], Conv1D) for n in chosen),
     )
     peft.inject_adapter_in_model(updates, model)
 
 
 def updates_of(model: nn.Module) -> list[nn.Module]:
-    """The matrices A and B of every update, as linear layers."""
+    """The linear layers A and B of all low-rank updates."""
     return [m for name, m in model.named_modules() if ".lora_" in f".{name}" and isinstance(m, nn.Linear)]
 
 
 def set_update_dropout(model: nn.Module, training: bool) -> None:
-    """Switch the dropout of the updates; the tower's own stays off."""
+    """Switch the dropout of the low-rank updates on or off; the tower's own dropout stays off."""
     for module in model.modules():
         dropouts = getattr(module, "lora_dropout", None)
         if isinstance(dropouts, nn.ModuleDict):
@@ -117,9 +117,9 @@ def set_update_dropout(model: nn.Module, training: bool) -> None:
 
 
 def merge_updates(model: nn.Module) -> None:
-    """Add every update to the matrix of its layer, so that it costs nothing any more; it can then not be trained.
+    """Add the low-rank updates to the weights of their layers, so they cost no time. They can then not be trained.
 
-    Matrices that would lose what is added are left alone: those in 8 bits, or in less than float32.
+    Weights in less than float32 are left alone, because rounding would destroy small updates.
     """
     for module in model.modules():
         if hasattr(module, "lora_A"):

@@ -18,7 +18,7 @@ from vislang.models.loading import is_saved_model, load
 from vislang.models.towers.packaged import EFFICIENTNET_LITE0, PACKAGED, TowerError, check_complete, not_found
 from vislang.models.towers.quiet import quiet_transformers
 from vislang.models.towers.stand_in import with_recomputed_layers
-from vislang.models.towers.tuning import LoraConfig, Tuned, set_update_dropout, tune, updates_of
+from vislang.models.towers.tuning import LoraConfig, Tuning, set_update_dropout, tune, updates_of
 from vislang.nn.linear import with_fast_linears
 from vislang.nn.quantized import quantize_linears
 
@@ -27,7 +27,7 @@ UNUSED = re.compile(r"pooler|head|mask_token")
 
 
 class VisionTower(nn.Module):
-    """An image encoder: pixels in, a grid of features out. It is frozen, unless it is tuned.
+    """An image encoder: pixels in, a grid of features out. It is frozen unless it is tuned.
 
     Attributes:
         name: the folder, packaged name or Hub id that it was opened by.
@@ -63,11 +63,11 @@ class VisionTower(nn.Module):
 
     @property
     def trains(self) -> bool:
-        """Whether any of its parameters trains: the features of an image may then change from step to step."""
+        """Whether any parameter is trained, so that the features of an image change from step to step."""
         return any(parameter.requires_grad for parameter in self.parameters())
 
     def recompute_activations(self) -> None:
-        """From now on compute what is inside its layers again in the backward pass, rather than keep it."""
+        """From now on, recompute the inner activations of its layers in the backward pass."""
         raise NotImplementedError
 
     def train(self, mode: bool = True) -> VisionTower:
@@ -105,10 +105,10 @@ class EfficientNetLite0(VisionTower):
         weights: path of the state dict.
         image_size: side of the input in pixels, a multiple of 32.
         quantize: keep its last layer in 8 bits; the other layers are convolutions.
-        how: how it is trained; low-rank updates are not possible.
+        tuning: how it is trained; low-rank updates are not possible.
     """
 
-    def __init__(self, weights: Path, image_size: int = 224, quantize: bool = False, how: Tuned = "frozen"):
+    def __init__(self, weights: Path, image_size: int = 224, quantize: bool = False, tuning: Tuning = "frozen"):
         super().__init__()
         try:
             from efficientnet_lite_pytorch import EfficientNet
@@ -126,8 +126,8 @@ class EfficientNetLite0(VisionTower):
         self.network = EfficientNet.from_name(EFFICIENTNET_LITE0, image_size=image_size)
         self.network.load_state_dict(torch.load(weights, weights_only=True))
         self.fingerprint = fingerprint(self.network.state_dict())
-        # The classifier has no part in the features.
-        tune(self.network, how, LoraConfig(), f"vision tower {self.name!r}", spared=[self.network._fc])
+        # The features do not depend on the classifier.
+        tune(self.network, tuning, LoraConfig(), f"vision tower {self.name!r}", spared=[self.network._fc])
         self.quantized = quantize
         if quantize:
             quantize_linears(self.network)
@@ -170,8 +170,8 @@ class TransformersVision(VisionTower):
         folder: a folder in transformers' format, or a Hub id.
         image_size: side of the input in pixels; None takes the model's default.
         quantize: keep its linear layers, except for low-rank updates, in 8 bits.
-        how: how it is trained; see :class:`~vislang.models.towers.tuning.TuneConfig`.
-        lora: shape of the low-rank updates, for ``how="lora"``.
+        tuning: how it is trained; see :class:`~vislang.models.towers.tuning.TuneConfig`.
+        lora: shape of the low-rank updates, for ``tuning="lora"``.
 
     Raises:
         TowerError: weights are missing, or it reads no images of this size.
@@ -184,7 +184,7 @@ class TransformersVision(VisionTower):
         folder: str,
         image_size: int | None = None,
         quantize: bool = False,
-        how: Tuned = "frozen",
+        tuning: Tuning = "frozen",
         lora: LoraConfig | None = None,
     ):
         super().__init__()
@@ -203,7 +203,7 @@ class TransformersVision(VisionTower):
         state = model.state_dict()
         self.fingerprint = fingerprint({k: state[k] for k in state if k not in set(loading["missing_keys"])})
         unused = [part for path, part in self.network.named_modules() if UNUSED.search(path)]
-        tune(self.network, how, lora or LoraConfig(), f"vision tower {name!r}", spared=unused)
+        tune(self.network, tuning, lora or LoraConfig(), f"vision tower {name!r}", spared=unused)
         self.quantized = quantize
         if quantize:
             updates = set(updates_of(self.network))
@@ -257,7 +257,7 @@ def load_vision_tower(
     name: str,
     image_size: int | None = None,
     quantize: bool = False,
-    how: Tuned = "frozen",
+    tuning: Tuning = "frozen",
     lora: LoraConfig | None = None,
 ) -> VisionTower:
     """Open an image encoder by folder, packaged name or Hub id.
@@ -267,8 +267,8 @@ def load_vision_tower(
             id.
         image_size: side of the square that images are resized to, in pixels; None takes the tower's default.
         quantize: keep its linear layers in 8 bits; convolutions and low-rank updates are not quantized.
-        how: how it is trained; see :class:`~vislang.models.towers.tuning.TuneConfig`.
-        lora: shape of the low-rank updates, for ``how="lora"``.
+        tuning: how it is trained; see :class:`~vislang.models.towers.tuning.TuneConfig`.
+        lora: shape of the low-rank updates, for ``tuning="lora"``.
 
     Raises:
         TowerError: it was not found, or is not an image encoder.
@@ -278,7 +278,7 @@ def load_vision_tower(
         weights = PACKAGED[name].find()
         if weights is None:
             raise TowerError(f"vision tower {name!r}: not installed. Run: {PACKAGED[name].install}")
-        return EfficientNetLite0(weights, image_size or 224, quantize, how)
+        return EfficientNetLite0(weights, image_size or 224, quantize, tuning)
     if is_saved_model(name):
         # Saved models of vislang are small and are not quantized.
         model = load(name)
@@ -287,10 +287,10 @@ def load_vision_tower(
                 f"vision tower {name!r}: a {type(model).__name__} has no image encoder that other models can use."
             )
         tower = model.vision_tower(name, image_size)
-        tune(tower, how, lora or LoraConfig(), f"vision tower {name!r}")
+        tune(tower, tuning, lora or LoraConfig(), f"vision tower {name!r}")
         return tower
     try:
-        return TransformersVision(name, name, image_size, quantize, how, lora)
+        return TransformersVision(name, name, image_size, quantize, tuning, lora)
     except UserError:
         raise
     except (OSError, ValueError) as error:
