@@ -277,7 +277,7 @@ def test_the_report_shows_gaps_agreement_curves_and_neighbours(pretraining, tmp_
     assert page.count('alt="gaps of') == 2, "one for each picture held out"
     # The loss of each stream, in training and on held-out examples; and four diagnostics.
     assert page.count("<svg") == 2 + 2 + 4
-    assert "eval/pictures/explained_variance" in page
+    assert "pictures, held-out examples" in page
     assert 'class="masked"' in page
     assert re.findall(r'src="(?!data:)', page) == []
     (run / "report.html").unlink()
