@@ -1,4 +1,4 @@
-"""Files: regular ones alone are read; they are written whole or not at all; what the system refuses is said."""
+"""Reading regular files only, atomic writing, and errors of the operating system."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from vislang.errors import UserError
 
 
 def must_be_file(path: Path, wanted: str, name: str = "", error: type[UserError] = UserError) -> None:
-    """Raise an error unless a path is that of a regular file: opening a named pipe would wait for ever.
+    """Raise an error unless a path is a regular file; opening a named pipe could block forever.
 
     Args:
-        path: of the file.
+        path: path of the file.
         wanted: what it should be, such as ``a JSON Lines file``.
-        name: what to call it, where that is not its path.
-        error: the class of the error.
+        name: its name in the message, if that is not its path.
+        error: class of the error.
 
     Raises:
-        UserError: there is nothing, or a folder, a pipe or a device.
+        UserError: it does not exist, or is a folder, a pipe or a device.
     """
     if path.is_file():
         return
@@ -36,7 +36,7 @@ def must_be_file(path: Path, wanted: str, name: str = "", error: type[UserError]
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Yield a path beside ``path`` to write to; it takes the name when all is written, and is deleted otherwise.
+    """Yield a temporary path in the same folder; it is renamed to ``path`` at the end, or deleted after an error.
 
     Raises:
         OSError: it cannot be written; ``filename`` is ``path``.
@@ -52,7 +52,7 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all.
+    """Write a text file atomically.
 
     Raises:
         OSError: it cannot be written.
@@ -63,13 +63,13 @@ def write_text(path: Path, text: str) -> None:
 
 @contextmanager
 def system_errors(path: Path) -> Iterator[None]:
-    """Raise the system's error, a full disk say, where a library that writes hides it behind one of its own.
+    """Raise the operating system's error, such as a full disk, if a library hides it in an error of its own.
 
     Args:
-        path: what is written, for the error.
+        path: the path in the error.
 
     Raises:
-        OSError: the system refused to write; ``filename`` is ``path``.
+        OSError: the system could not write; ``filename`` is ``path``.
     """
     try:
         yield

@@ -31,12 +31,12 @@ class TrainableModel(nn.Module):
     """A model for :mod:`vislang.train`, with defaults for the methods that most models do not need.
 
     Attributes:
-        collate: (examples, seed, number of the first example) -> a batch of tensors on the host, with the ``names`` of
-            the examples. Whatever is random in an example follows from the seed and the number of the example, so that
-            a batch can be made in parts. An object that can be pickled, since worker processes run it. A batch of
-            texts may have ``tokens``, their number without padding; the log then has tokens per second.
-        needs_whole_batch: whether a loss compares the examples of a batch with each other, so that it cannot be put
-            together from the losses of parts of the batch.
+        collate: (examples, seed, index of the first example) -> a batch of tensors on the host, with the ``names`` of
+            the examples. Random choices for an example depend only on the seed and its index, so a batch can be made
+            in parts. It must be picklable, because worker processes call it. A batch of texts may have ``tokens``,
+            their number without padding; then the log has tokens per second.
+        needs_whole_batch: whether a loss compares the examples of a batch with each other, so that it cannot be
+            computed from parts of the batch.
     """
 
     collate: Callable[..., Any]
@@ -47,10 +47,10 @@ class TrainableModel(nn.Module):
         raise NotImplementedError
 
     def loss_counts(self, batch: Any) -> Mapping[str, int | None]:
-        """How many items (tokens, positions, examples) each loss of a batch is a mean over; None for a sum.
+        """For each loss of a batch, the number of items (tokens, positions, examples) of its mean; None for a sum.
 
-        With these the losses of parts of a batch are put together, whether several processes or one after the other
-        compute them: a part's mean counts by its share of the items. A loss that is not named is a mean over examples.
+        With these numbers, the losses of parts of a batch, in several processes or in micro-batches, are averaged: each
+        part has the weight of its share of items. A loss without a number is a mean over examples.
         """
         return {}
 
@@ -113,17 +113,17 @@ class TrainableModel(nn.Module):
         return groups
 
     def repeated_blocks(self) -> list[nn.Module]:
-        """The blocks that the model repeats, each called as a module: what is sharded, compiled or recomputed one at a
-        time. A block inside of another comes before it."""
+        """The repeated blocks of the model, which are sharded, compiled or recomputed one by one. Each must be called
+        as a module; a block inside another comes before it."""
         return [module for module in self.modules() if isinstance(module, EncoderBlock)]
 
     def frozen_towers(self) -> list[nn.Module]:
-        """Frozen parts that may be large: pretrained models that this one stands on."""
+        """Frozen pretrained models in this model, which may be large."""
         return []
 
     def run_uniformly(self) -> None:
-        """From now on run the same blocks equally often for any batch, though less might do: each process of several
-        gathers the shards of a block when it runs it, which all have to do together."""
+        """From now on, run the same blocks equally often for any batch, even those that could be skipped. All processes
+        gather the shards of a block together when they run it."""
 
     def trainable_state(self) -> dict[str, Tensor]:
         """The tensors of the model that a checkpoint must contain, by name."""

@@ -15,16 +15,16 @@ Settings = TypeVar("Settings")
 
 
 def must_be_at_least(least: int, settings: Any, *names: str, of: str = "") -> None:
-    """Raise an error for a setting below its least value; None is passed over.
+    """Raise an error if a setting is below ``least``; None is accepted.
 
     Args:
-        least: the value.
+        least: the least value.
         settings: a dataclass.
-        names: of its fields.
-        of: what stands before a name in the message, such as ``bridge.``.
+        names: names of fields.
+        of: prefix of the names in messages, such as ``bridge.``.
 
     Raises:
-        UserError: one is below it.
+        UserError: a setting is below it.
     """
     for name in names:
         value = getattr(settings, name)
@@ -33,7 +33,7 @@ def must_be_at_least(least: int, settings: Any, *names: str, of: str = "") -> No
 
 
 def must_be_rates(settings: Any, *names: str, of: str = "") -> None:
-    """Raise an error for a rate, of dropout say, that is not at least 0 and below 1; see :func:`must_be_at_least`.
+    """Raise an error if a rate, such as that of dropout, is not at least 0 and below 1; see :func:`must_be_at_least`.
 
     Raises:
         UserError: one is not.

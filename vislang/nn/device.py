@@ -1,4 +1,4 @@
-"""Batches on a device: every tensor in them, whatever holds it."""
+"""Moving batches to a device."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ Values = TypeVar("Values")
 
 
 def to_device(values: Values, device: torch.device | str) -> Values:
-    """The same values with every tensor in them on a device; nothing waits for the copies.
+    """The same values with all their tensors on a device; the copies are not waited for.
 
     Args:
-        values: a tensor, or a dataclass, named tuple, tuple, list or dict of such values; whatever else stands in it
-            stays as it is. It is returned itself where nothing has to move.
-        device: where to.
+        values: a tensor, or a dataclass, named tuple, tuple, list or dict of such values; other objects in it are kept.
+            It is returned itself if no tensor has to be moved.
+        device: the device.
     """
     return _moved(values, torch.device(device))
 
@@ -26,7 +26,7 @@ def _moved(values: Any, device: torch.device) -> Any:
     if isinstance(values, Tensor):
         if values.device.type == device.type and device.index in (None, values.device.index):
             return values
-        # Only from pinned memory can a copy to a GPU run beside the host.
+        # Only copies from pinned memory are asynchronous.
         pinned = values.pin_memory() if device.type == "cuda" and values.device.type == "cpu" else values
         return pinned.to(device, non_blocking=True)
     if dataclasses.is_dataclass(values) and not isinstance(values, type):

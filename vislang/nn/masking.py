@@ -16,11 +16,11 @@ from torch import Tensor
 
 
 def generator_of(seed: int, number: int) -> torch.Generator:
-    """The source of randomness of one example of a batch, whatever the other examples are.
+    """The random generator of an example in a batch; it does not depend on the other examples.
 
     Args:
-        seed: of the batch.
-        number: of the example in the batch, counted from 0; below 1,000,003.
+        seed: seed of the batch.
+        number: index of the example in the batch; below 1,000,003.
     """
     return torch.Generator().manual_seed((seed * 1_000_003 + number) % 2**63)
 

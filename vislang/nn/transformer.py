@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from vislang.nn.attention import Mask, SelfAttention, split_heads
+from vislang.nn.attention import Mask, SelfAttention
 from vislang.nn.linear import Linear
 from vislang.nn.recompute import Recomputable
 
@@ -113,29 +113,18 @@ class EncoderBlock(Recomputable):
         self,
         x: Float[Tensor, "batch tokens width"],
         mask: Mask | None = None,
-        positions: Int[Tensor, "..."] | None = None,
-        gates: Float[Tensor, "batch two_widths"] | None = None,
-    ) -> tuple[Float[Tensor, "*chosen width"], Float[Tensor, "*chosen width"]]:
+    ) -> tuple[Float[Tensor, "batch tokens width"], Float[Tensor, "batch tokens width"]]:
         """The block's output, and its feed-forward's output before the residual connection and any dropout.
 
-        Args:
-            x: the sequences.
-            mask: of the attention, see :mod:`vislang.nn.attention`.
-            positions: indices into batch and tokens laid end to end: the outputs are of these alone, and whatever
-                follows the attention is computed for no other token.
-            gates: factors on queries and on keys, side by side, the same at all tokens of a sequence.
+        ``mask`` is the attention mask, see :mod:`vislang.nn.attention`.
         """
-        queries, keys, values = self.attention.project(self.attention_norm(x) if self.norm_first else x)
-        if gates is not None:
-            query_gate, key_gate = (split_heads(gate[:, None], self.attention.heads) for gate in gates.chunk(2, dim=-1))
-            queries, keys = queries * query_gate, keys * key_gate
-        attended = self.attention.attend(queries, keys, values, mask)
-        if positions is None:
-            return self._after_attention(x, attended)
-        tokens = x.shape[1]
-        return self._after_attention(x.flatten(0, 1)[positions], attended.flatten(0, 1)[positions], positions // tokens)
+        return self.after_attention(x, self.attention.attend(*self.project(x), mask))
 
-    def _after_attention(
+    def project(self, x: Float[Tensor, "batch tokens width"]) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values of the attention: (batch, heads, tokens, head width)."""
+        return self.attention.project(self.attention_norm(x) if self.norm_first else x)
+
+    def after_attention(
         self,
         x: Float[Tensor, "*rows width"],
         attended: Float[Tensor, "*rows width"],

@@ -1,7 +1,7 @@
 """data2vec's transformer blocks: their configuration, and how they are run.
 
 It is a standard transformer (data2vec, arXiv 2202.03555, section 3.1). Targets are made of the outputs of the teacher's
-last blocks (section 3.3), so :func:`run_blocks` can return these.
+last blocks (section 3.3), so :func:`run_blocks` can return these; and the last block needs only the masked positions.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class EncoderConfig:
         """Blocks of this shape; the rate of ``drop_path`` rises from the first to the last."""
         rates = torch.linspace(drop_path[0], drop_path[1], depth).tolist()
         return nn.ModuleList(
-            EncoderBlock(
+            Block(
                 self.width,
                 self.heads,
                 self.mlp_width,
@@ -82,6 +82,27 @@ class EncoderConfig:
             )
             for rate in rates
         )
+
+
+class Block(EncoderBlock):
+    """A transformer block that can compute its outputs at some positions only."""
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch tokens width"],
+        mask: Mask | None = None,
+        positions: Int[Tensor, "..."] | None = None,
+    ) -> tuple[Float[Tensor, "*chosen width"], Float[Tensor, "*chosen width"]]:
+        """See :class:`~vislang.nn.transformer.EncoderBlock`.
+
+        With ``positions`` (indices into the flattened batch and tokens), outputs are (positions, width), and after the
+        attention nothing is computed for other tokens.
+        """
+        if positions is None:
+            return super().forward(x, mask)
+        attended = self.attention.attend(*self.project(x), mask)
+        samples = positions // x.shape[1]
+        return self.after_attention(x.flatten(0, 1)[positions], attended.flatten(0, 1)[positions], samples)
 
 
 class Hidden(NamedTuple):
@@ -113,7 +134,7 @@ def run_blocks(
     tokens = hidden.tokens
     results: list[Tensor] = []
     for index, block in enumerate(blocks):
-        assert isinstance(block, EncoderBlock)
+        assert isinstance(block, Block)
         mask = _mask(hidden, index)
         last = index == len(blocks) - 1
         tokens, result = block(tokens, mask, positions if last else None)

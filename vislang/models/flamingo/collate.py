@@ -93,7 +93,7 @@ class Batch:
 
 
 class PromptNotice(UserWarning):
-    """A part of a prompt or an answer was left out."""
+    """A part of a prompt or an answer was removed."""
 
 
 @dataclass

@@ -170,6 +170,26 @@ class Encoded(NamedTuple):
     vision_padding: Bool[Tensor, "batch regions"] | None
 
 
+class QueryKeyGatedBlock(EncoderBlock):
+    """A vision block of 12-in-1's dynamic attention: the text scales its queries and keys."""
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch regions width"],
+        mask: Mask | None = None,
+        gates: Float[Tensor, "batch two_widths"] | None = None,
+    ) -> tuple[Float[Tensor, "batch regions width"], Float[Tensor, "batch regions width"]]:
+        """See :class:`~vislang.nn.transformer.EncoderBlock`.
+
+        ``gates`` are the factors of queries and of keys, concatenated; they are the same for all regions of a row.
+        """
+        if gates is None:
+            return super().forward(x, mask)
+        queries, keys, values = self.project(x)
+        query_gate, key_gate = (split_heads(gate[:, None], self.attention.heads) for gate in gates.chunk(2, dim=-1))
+        return self.after_attention(x, self.attention.attend(queries * query_gate, keys * key_gate, values, mask))
+
+
 class TwoStreams(nn.Module):
     """Both streams, from embeddings to pooled outputs."""
 
@@ -179,7 +199,7 @@ class TwoStreams(nn.Module):
         self.text_embedding = TextEmbedding(config.text)
         self.region_embedding = RegionEmbedding(config.vision)
         self.text_blocks = _blocks(config.text)
-        self.vision_blocks = _blocks(config.vision)
+        self.vision_blocks = _blocks(config.vision, QueryKeyGatedBlock if config.dynamic_attention else EncoderBlock)
         self.co_attention = nn.ModuleList(
             CoAttentionBlock(config) for _ in config.co_attention_layers if config.co_attention
         )
@@ -266,12 +286,11 @@ class TwoStreams(nn.Module):
         tokens = stream.tokens
         for index in range(first, end):
             block = self.vision_blocks[index]
-            assert isinstance(block, EncoderBlock)
-            gates = None
             if self.query_key_gates:
                 assert text is not None
-                gates = 1 + self.query_key_gates[index](_mean(text)).sigmoid()
-            tokens, _ = block(tokens, stream.mask, gates=gates)
+                tokens, _ = block(tokens, stream.mask, 1 + self.query_key_gates[index](_mean(text)).sigmoid())
+            else:
+                tokens, _ = block(tokens, stream.mask)
         return stream._replace(tokens=tokens)
 
 
@@ -335,9 +354,9 @@ def _rename_weights(module: nn.Module, state: dict[str, Tensor], prefix: str, *r
                 state[prefix + new + name.removeprefix(prefix + old)] = state.pop(name)
 
 
-def _blocks(config: TextStreamConfig | VisionStreamConfig) -> nn.ModuleList:
+def _blocks(config: TextStreamConfig | VisionStreamConfig, kind: type[EncoderBlock] = EncoderBlock) -> nn.ModuleList:
     return nn.ModuleList(
-        EncoderBlock(
+        kind(
             config.width,
             config.heads,
             config.mlp_width,
