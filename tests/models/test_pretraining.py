@@ -272,7 +272,7 @@ def test_the_report_shows_gaps_agreement_curves_and_neighbours(pretraining, tmp_
     run = tmp_path / "run"
     assert main(["train", str(pretraining), "--out", str(run)]) == 0
     page = (run / "report.html").read_text(encoding="utf-8")
-    assert "pictures: what is masked" in page
+    assert "pictures: masked positions" in page
     assert "prose: nearest neighbours" in page
     assert page.count('alt="gaps of') == 2, "one for each picture held out"
     # The loss of each stream, in training and on held-out examples; and four diagnostics.

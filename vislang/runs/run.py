@@ -240,7 +240,7 @@ def _run(
         }
         write_json(folder / "metrics.json", metrics)
         console.print(f"the model is in {folder / 'model'}")
-        draw_report(Run(model, streams, metrics, evaluations), folder, folder / "report.html")
+        draw_report(Run(model, streams, metrics, evaluations), folder)
         return metrics
 
     return Run(model, streams, processes.from_first(score), evaluations)
@@ -263,13 +263,20 @@ def reopened(folder: Path) -> Run:
     return Run(model, streams, read_json(folder / "metrics.json"), evaluations)
 
 
-def draw_report(run: Run, folder: Path, page: Path) -> None:
-    """Write the page of the finished run in a folder, if the packages that draw it are installed."""
+def draw_report(run: Run, folder: Path, page: Path | None = None) -> None:
+    """Write the page of the finished run in a folder, if the packages that draw it are installed.
+
+    Args:
+        run: the run.
+        folder: its folder.
+        page: file to write; None takes ``report.html`` in the folder.
+    """
     if any(importlib.util.find_spec(package) is None for package in ("jinja2", "matplotlib")):
         console.print("no report was drawn; for the next one: pip install 'vislang\\[report]'")
         return
     from vislang.evaluate.run_page import write_run_page
 
+    page = page or folder / "report.html"
     with reporting("drawing the report") as progress:
         write_run_page(
             page,
