@@ -381,7 +381,7 @@ def test_navigation_by_ranking_paths(tmp_path):
 
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_a_folder_without_the_files_names_what_is_wanted(name, tmp_path):
-    with pytest.raises(DataError, match=r"contains no split. Required files: "):
+    with pytest.raises(DataError, match=r"contains no (split|file .*)\. Required files: "):
         BENCHMARKS[name](tmp_path)
     with pytest.raises(DataError, match="no such folder"):
         BENCHMARKS[name](tmp_path / "nothing")

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from vislang.data.jsonl import lines_of, parse_record
 from vislang.data.problems import DataError, RecordError
 from vislang.document import Image
+from vislang.files import must_be_file
 
 Made = TypeVar("Made")
 
@@ -23,6 +24,7 @@ def read_text(path: Path) -> str:
     Raises:
         DataError: missing, or not UTF-8.
     """
+    must_be_file(path, "the official file", error=DataError)
     try:
         with path.open(encoding="utf-8", newline="") as file:
             return file.read()
@@ -140,8 +142,13 @@ def splits_of(folder: Path, wanted: str, *patterns: str) -> dict[str, Path]:
     raise DataError(f"{folder}: contains no split. Required files: {wanted}.")
 
 
-def one_file(folder: Path, *patterns: str) -> Path:
+def one_file(folder: Path, *patterns: str, required: str = "") -> Path:
     """The one file of a folder that matches a pattern; the first pattern that matches a file is used.
+
+    Args:
+        folder: the folder.
+        patterns: patterns of file names.
+        required: all files that the folder should contain, for the message.
 
     Raises:
         DataError: no file matches, or several do.
@@ -154,7 +161,8 @@ def one_file(folder: Path, *patterns: str) -> Path:
             raise DataError(f"{folder}: several files match {pattern}: {', '.join(path.name for path in found)}.")
         if found:
             return found[0]
-    raise DataError(f"{folder}: contains no file {' or '.join(patterns)}.")
+    wanted = f" Required files: {required}." if required else ""
+    raise DataError(f"{folder}: contains no file {' or '.join(patterns)}.{wanted}")
 
 
 def image_in(folder: Path, *names: str) -> Image:

@@ -42,7 +42,7 @@ class MVSA(Benchmark):
 
     def find_splits(self) -> tuple[str, ...]:
         """Three, by the index of a record."""
-        one_file(self.folder, "labelResultAll.txt")
+        one_file(self.folder, "labelResultAll.txt", required=self.files)
         return tuple(TENTHS)
 
     def read(self, split: str) -> list[Example]:

@@ -38,13 +38,13 @@ class RefCOCO(Benchmark):
 
     def find_splits(self) -> list[str]:
         """The splits of the references in each file."""
-        one_file(self.folder, "instances.json")
+        one_file(self.folder, "instances.json", required=self.files)
         return list(self._by_split)
 
     @cached_property
     def _by_split(self) -> dict[str, tuple[Path, list[Mapping[str, Any]]]]:
         """For each split its file and its references."""
-        paths = sorted(self.folder.glob("refs(*).p")) or [one_file(self.folder, "refs(*).p")]
+        paths = sorted(self.folder.glob("refs(*).p")) or [one_file(self.folder, "refs(*).p", required=self.files)]
         found: dict[str, tuple[Path, list[Mapping[str, Any]]]] = {}
         for path in paths:
             prefix = f"{path.name} " if len(paths) > 1 else ""
