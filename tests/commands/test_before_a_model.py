@@ -79,7 +79,7 @@ def here(pictures, towers, monkeypatch):
         ("train tiny.yaml --eval_data none.jsonl", "none.jsonl: cannot be read"),
         ("train tiny.yaml --evaluate [nothing]", "no task 'nothing'"),
         ("train tiny.yaml --evaluate [vqa:none]", "none: no such folder"),
-        ("train tiny.yaml --train.steps 0", "train.steps is 0"),
+        ("train tiny.yaml --train.steps -1", "train.steps is -1"),
         (
             "train tiny.yaml --train.stop_and_go true --train.eval_every 0",
             "train.stop_and_go goes by scores on held-out examples",

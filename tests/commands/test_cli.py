@@ -103,7 +103,7 @@ def test_bad_records_are_an_error_in_training_unless_skipped(recipe, pictures, t
         (["train", "none.yaml"], "none.yaml: no such recipe"),
         (["train", "RECIPE", "--train.lrr=1"], "lrr"),
         (["train", "RECIPE", "--train.lr=fast"], "fast"),
-        (["train", "RECIPE", "--train.steps=0"], "train.steps is 0"),
+        (["train", "RECIPE", "--train.steps=-1"], "train.steps is -1"),
         (["train", "RECIPE", "--train.lr_scale={doors: 2}"], "doors"),
         (["train", "RECIPE", "--data", "none.jsonl"], "none.jsonl: cannot be read"),
         (["train", "RECIPE", "--model.language_model=nothing/here"], "nothing/here"),

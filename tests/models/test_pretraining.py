@@ -250,7 +250,7 @@ def test_what_it_reads(documents):
     assert model.why_unreadable(frozenset({"image"})) is None
     assert model.why_unreadable(frozenset({"text", "image"})) == "reads one medium at a time, not image and text"
     assert model.why_unreadable(frozenset({"image", "several images"})) == "reads one image at a time"
-    assert model.why_unreadable(frozenset({"audio"})) == "reads text and image, and no audio"
+    assert model.why_unreadable(frozenset({"audio"})) == "reads text and image, but no audio"
 
 
 def test_bad_files_are_listed_or_skipped(pretraining, tmp_path, capsys):
