@@ -41,7 +41,10 @@ def rescore(options: Any, file: Path) -> int:
         return rescore_points(file, task, examples, about, options.out, options.json)
     examples = task.subset(examples, options.limit, options.seed)
     predictions = task.read_predictions(file, examples)
-    figures = task.score(examples, predictions)
+    try:
+        figures = task.score(examples, predictions)
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from None
     evaluation = Evaluation(task.name, "file", examples, predictions, figures, unread=unread(predictions))
     return options.finish(task, evaluation, about)
 
