@@ -237,7 +237,7 @@ def recipe_of(tmp_path, towers, pictures):
 def scored_by(path, *overrides: str):
     """The untrained model of a recipe, and what it would be scored on."""
     recipe, _ = read_recipe(path, overrides)
-    streams, _ = read_streams(recipe)
+    streams = read_streams(recipe).streams
     model = recipe.model.build().eval()
     named = named_tasks(recipe)
     return model, stream_tasks(model, streams) if named is None else named
