@@ -222,6 +222,7 @@ def _run(
         console.print(f"{in_words(bad)}; {folder / FILE} lists them", markup=False)
     processes.from_first(lambda: model.save(folder / "model"))
     if outcome.interrupted:
+        trackers.close(failed=True)
         console.print(f"stopped after step {outcome.steps}; continue with: vislang train --resume {folder}")
         return None
     evaluations: dict[str, Evaluation] = {}
@@ -239,6 +240,8 @@ def _run(
             "total_seconds": round(time.perf_counter() - started, 1),
         }
         write_json(folder / "metrics.json", metrics)
+        scores = {f"final/{t}/{n}": f.value for t, e in evaluations.items() for n, f in e.figures.items()}
+        trackers.evaluated(outcome.steps, scores)
         console.print(f"the model is in {folder / 'model'}")
         draw_report(Run(model, streams, metrics, evaluations), folder)
         return metrics
