@@ -23,6 +23,7 @@ from vislang.data.indexed import Indexed
 from vislang.errors import UserError
 from vislang.evaluate.evaluation import Evaluation
 from vislang.example import Example
+from vislang.metrics.by_kind import kind_of_all
 from vislang.metrics.figure import SCHEMA, figures_as_json
 from vislang.nn.device import to_device
 from vislang.recipe import Recipe, recipe_of
@@ -303,8 +304,11 @@ def _prepared(recipe: Recipe, processes: Processes, indexed: list[str] | None) -
         torch.set_num_threads(recipe.train.threads)
     keep_freed_memory()
     device = device_of(recipe.train.device, processes.local_rank)
-    # The data are read first: a file that does not exist should not cost the time of opening towers.
+    # The data are read first: a file that does not exist, or one that cannot be scored, should not cost the time of
+    # opening towers.
     data = read_streams(recipe, indexed)
+    for stream in data.streams:
+        kind_of_all([*stream.test, *stream.sample])
     named = named_tasks(recipe)
     torch.manual_seed(recipe.train.seed)
     with processes.first_of_machine_first():
