@@ -16,8 +16,11 @@ from vislang.evaluate import evaluation
 ROOT = Path(__file__).parents[2]
 
 BEHIND_A_CHECK = (
-    *(f"vislang.evaluate.{name}" for name in ("page", "plots", "gallery", "revealed", "probe")),
-    *(f"vislang.evaluate.{name}_page" for name in ("examples", "explain", "few_shot", "run")),
+    *(
+        f"vislang.evaluate.{name}"
+        for name in ("page", "plots", "curves", "attention_maps", "gallery", "revealed", "probe")
+    ),
+    *(f"vislang.evaluate.{name}_page" for name in ("examples", "explain", "few_shot", "run", "compare")),
     "vislang.studies",
 )
 """Modules that are imported where they are needed, once it is known that their packages are there."""

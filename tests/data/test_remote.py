@@ -18,6 +18,7 @@ from vislang.data.remote import RemoteError, RemoteFile, local_copy, within
 from vislang.data.sources import load_source, open_source
 from vislang.document import Image, MissingMedium
 from vislang.example import Text
+from vislang.tasks.catalogue import open_task
 
 LISTING = """<?xml version="1.0"?><ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/">
 <Name>bucket</Name><KeyCount>{count}</KeyCount><MaxKeys>1000</MaxKeys><IsTruncated>false</IsTruncated>{contents}
@@ -97,6 +98,8 @@ def test_records_and_media_over_http(server):
     (example,) = load_source(address, problems=problems)
     assert example.target == Text(("a caption",))
     assert example.source == f"{address}:1"
+    for task in (f"captions:{address}", f"retrieval:{address}", address):
+        assert len(open_task(task, problems=[]).examples("all")) == 1
     image = example.media[0]
     assert image.name == f"{server.address}/images/a b.png"
     assert image.decode().getpixel((3, 3)) == (255, 0, 0)

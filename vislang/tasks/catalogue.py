@@ -99,6 +99,8 @@ def open_task(
         given, _, own = rest.partition(":") if entry.needs else ("", "", rest)
         if is_address(rest):
             given, own = rest, ""
+        if is_address(rest):
+            given, own = rest, ""
         task = entry.open(given, problems, progress)
     named = {split_named(name, task.splits, task.name) for name in (own, split) if name}
     if len(named) > 1:
