@@ -156,10 +156,12 @@ def test_doctor_goes_on_where_the_cache_cannot_be_used(tmp_path, monkeypatch, ca
     (tmp_path / "file").write_text("mine")
     monkeypatch.setenv("VISLANG_CACHE", str(tmp_path / "file" / "cache"))
     assert main(["doctor"]) == 1
-    shown = " ".join(capsys.readouterr().out.split())
-    assert f"{tmp_path / 'file' / 'cache'}: the cache cannot be written (Not a directory)" in shown
-    assert "efficientnet-lite0: found" in shown
-    assert "the demo cannot run: 1 missing" in shown
+    # A long path is broken at the terminal's edge, wherever that falls.
+    shown = "".join(capsys.readouterr().out.split())
+    message = f"{tmp_path / 'file' / 'cache'}: the cache cannot be written (Not a directory)"
+    assert "".join(message.split()) in shown
+    assert "efficientnet-lite0:found" in shown
+    assert "thedemocannotrun:1missing" in shown
 
 
 @pytest.mark.parametrize("arguments", ["--help", "data list", "tasks --json"])

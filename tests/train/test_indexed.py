@@ -83,7 +83,7 @@ def test_a_recipe_on_indexed_records(recipe, pictures, tmp_path, capsys, monkeyp
     assert metrics["examples"]["long"] + metrics["tasks"]["long"]["n"] >= 23
     rows = [json.loads(line) for line in (out / "bad_records.jsonl").read_text().splitlines()]
     assert sorted(row["line"] for row in rows) == [25, 26]
-    # A run that was started on indexed records goes on with them, whatever their number.
+    # A run that was started on indexed records continues with them, whatever their number.
     before = read_metrics(out / "metrics.jsonl")[:4]
     assert main(["train", "--resume", str(out), "--index_above=500000", "--train.steps=6"]) == 0
     assert json.loads((out / "run.json").read_text())["indexed"] == [source]

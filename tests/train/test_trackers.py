@@ -1,5 +1,5 @@
 """Trackers: each gets the recipe, every row and the end, read back from where it keeps them; one that fails is left
-out, and the run goes on."""
+out, and the run continues."""
 
 import importlib.util
 import json
@@ -176,7 +176,7 @@ class Broken:
 
 
 class Recorder(Broken):
-    """A tracker that keeps what it is told."""
+    """A tracker that keeps what it receives."""
 
     def log(self, step, values):
         self.lines.append((step, values))
