@@ -42,6 +42,14 @@ def test_a_second_run_in_one_folder_is_an_error_and_changes_nothing(recipe, fini
     assert [path.name for path in finished.parent.glob("run*")] == ["run"]
 
 
+def test_a_run_that_fails_before_its_first_step_leaves_nothing(recipe, pictures, tmp_path, capsys):
+    boxes = [{"image": f"{n}.png", "text": "it", "box": [0, 0, 9, 9]} for n in range(12)]
+    (pictures / "boxes.jsonl").write_text("\n".join(map(json.dumps, boxes)))
+    assert train(recipe, "--data", str(pictures / "boxes.jsonl"), "--out", str(tmp_path / "run")) == 2
+    assert "this model learns to generate text, and the target is of the kind box" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 def test_an_earlier_run_is_renamed_unless_it_is_still_running(finished):
     with locked(finished), pytest.raises(ValueError, match="another process is training"):
         fresh_folder(finished)
