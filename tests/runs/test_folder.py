@@ -30,7 +30,9 @@ def finished(tmp_path):
 
 
 @pytest.mark.parametrize("option", ["--out", "--resume"])
-def test_a_second_run_in_one_folder_is_an_error_and_changes_nothing(recipe, finished, option, capsys):
+def test_a_second_run_in_one_folder_is_an_error_and_changes_nothing(recipe, finished, option, capsys, monkeypatch):
+    """And no tower is opened for it."""
+    monkeypatch.setattr("vislang.models.flamingo.model.load_language_tower", lambda *_: pytest.fail("opened a tower"))
     _, values = read_recipe(Path(recipe))
     (finished / RUN).write_text(json.dumps({"recipe": values}))
     before = {path.name: path.read_bytes() for path in finished.iterdir()}
