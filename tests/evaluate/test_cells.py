@@ -389,9 +389,7 @@ def test_without_a_head_that_chooses_vilbert_compares_nothing(long_towers, tasks
     assert cell(model, tasks["snli-ve"]).way == "decide"
     for name in ("retrieval", "captions", "vcr"):
         assert "has no head for choices" in cell(model, tasks[name]).why_not
-    with pytest.raises(
-        UserError, match=r"task mvsa: this ViLBERTForTasks cannot answer it, because it was not trained"
-    ):
+    with pytest.raises(UserError, match=r"task mvsa: a ViLBERTForTasks cannot answer it, because it was not trained"):
         evaluate(model, tasks["mvsa"], cells.asked(tasks["mvsa"]))
 
 
@@ -566,7 +564,7 @@ def test_the_table_holds_what_it_claims(saved, data2vec, finetuned, name, tmp_pa
         assert row["target"] == entry.kind
         assert row["metrics"] == list(entry.metrics)
         if (how := row["how"]) is None:
-            assert row["why_not"].startswith(f"task {task_name}: this {type(model).__name__} cannot answer it, because")
+            assert row["why_not"].startswith(f"task {task_name}: a {type(model).__name__} cannot answer it, because")
             assert f"of the kind {entry.kind}" in row["why_not"]
             continue
         assert row["why_not"] is None
