@@ -6,6 +6,7 @@ import os
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from tests import tiny
 from tests.train import cases
@@ -16,6 +17,9 @@ from vislang.models.loading import load
 from vislang.models.precision import dtype_of
 from vislang.nn.device import to_device
 from vislang.train.device import device_of
+from vislang.train.log import read_metrics
+from vislang.train.rows import StepSize
+from vislang.train.speed import Speed, matrix_rate
 
 pytestmark = [
     pytest.mark.cuda,
@@ -41,7 +45,7 @@ def test_a_gpu_trains_what_a_processor_does(name, folder, tmp_path):
 
     A language model of transformers computes the angles of its rotary positions in float32, whatever its own type.
     """
-    tolerance = 1e-6 if name in ("flamingo", "packed") else 1e-8
+    tolerance = 1e-6 if name in ("flamingo", "packed", "tuned") else 1e-8
     expected = cases.run(name, folder, tmp_path / "cpu")
     found = cases.run(name, folder, tmp_path / "cuda", device="cuda")
     for row, other in zip(found["rows"], expected["rows"], strict=True):
@@ -156,3 +160,24 @@ def _on_two_gpus(rank, port, parallel, folder, out):
         found = cases.run("data2vec_v1", folder, out / "two", device="cuda", parallel=parallel)
         if rank == 0:
             (out / "losses").write_text(" ".join(str(row["loss"]) for row in found["rows"]))
+
+
+def test_operations_are_counted_and_timed_between_readings(tmp_path):
+    """Attention, whose backward pass runs in threads of its own; and rows that come from the GPU four at a time."""
+    queries = torch.randn(2, 4, 256, 64, device="cuda", dtype=torch.bfloat16, requires_grad=True)
+    speed, size = Speed(queries.device), StepSize(("only",), 1, 0)
+    with speed.counted(size.streams):
+        F.scaled_dot_product_attention(queries, queries, queries).sum().backward()
+    row = speed.row(1.0, size)
+    # Two products forward, five backward.
+    assert row["speed/flops_per_second"] == 7 * 2 * 2 * 4 * 256 * 256 * 64
+    assert row["speed/matmul_share"] < 1e-3
+    # A rate off by a unit, or of launches that were not waited for, is far outside.
+    assert 1e12 < matrix_rate(queries.device, torch.bfloat16) < 1e16
+    assert row["memory/peak_gib"] == torch.cuda.max_memory_allocated() / 2**30
+    run(tmp_path, 8, device="cuda", log_every=4, checkpoint_every=8)
+    rows = read_metrics(tmp_path / "metrics.jsonl")
+    rates = [row["speed/examples_per_second"] for row in rows]
+    assert len(set(rates[:4])) == len(set(rates[4:])) == 1
+    seconds = [row["seconds"] for row in rows]
+    assert seconds == sorted(seconds)

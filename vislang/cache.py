@@ -14,7 +14,7 @@ def cache_path(*parts: str) -> Path:
     """A path in the cache; it need not exist. The cache is ``$VISLANG_CACHE``, or ``vislang`` in the user's cache
     folder."""
     root = os.environ.get("VISLANG_CACHE")
-    if root is None:
+    if not root:
         root = str(Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "vislang")
     return Path(root).expanduser().joinpath(*parts)
 

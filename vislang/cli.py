@@ -54,8 +54,38 @@ _REMEDIES = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a verb; returns the exit status: 0 success, 1 a check failed, 2 a user's mistake, 130 interrupted."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    """Run a verb; returns the exit status.
+
+    0 success, 1 a check failed, 2 a user's mistake, 130 interrupted, 141 nobody reads the output any more.
+    """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            # It was closed before we started.
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  # until the process ends
+    try:
+        status = _run(list(sys.argv[1:] if arguments is None else arguments))
+        sys.stdout.flush()
+        return status
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # Such as by "| head". The status is that of a program that the system stops for this.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except UserError as error:
+        print(f"vislang: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if error.errno not in _REMEDIES:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"vislang: {where}{error.strerror}. {_REMEDIES[error.errno]}", file=sys.stderr)
+        return 2
+
+
+def _run(words: Sequence[str]) -> int:
+    """Run the verb that the words begin with, or print the help."""
     if words[:1] == ["--version"]:
         from vislang import __version__
 
@@ -71,29 +101,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     warnings.showwarning = _warn  # type: ignore[assignment]  # it ignores the arguments that it does not need
     module, name, _ = VERBS[verb]
-    try:
-        from vislang.commands.options import parse
+    from vislang.commands.options import parse
 
-        command = getattr(importlib.import_module(f"vislang.commands.{module}"), name)
-        status = parse(command, f"vislang {verb}", words[len(verb.split()) :]).run()
-        sys.stdout.flush()
-        return status
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        # The reader of our output has closed the pipe. That is no failure, and nothing more can be written there.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except UserError as error:
-        print(f"vislang: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        if error.errno not in _REMEDIES:
-            raise
-        where = f"{error.filename}: " if error.filename else ""
-        print(f"vislang: {where}{error.strerror}. {_REMEDIES[error.errno]}", file=sys.stderr)
-        return 2
+    command = getattr(importlib.import_module(f"vislang.commands.{module}"), name)
+    return parse(command, f"vislang {verb}", words[len(verb.split()) :]).run()
 
 
 def _no_verb(words: Sequence[str]) -> int:

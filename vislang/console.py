@@ -27,10 +27,18 @@ from vislang.capabilities import Progress as Report
 from vislang.metrics.figure import plain, show
 from vislang.train.log import losses_of, rates_in_words
 
-console = Console(highlight=False)
+
+class _Console(Console):
+    """A console that leaves it to the command line what happens once nobody reads its output any more."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
+console = _Console(highlight=False)
 """Where results go."""
 
-messages = Console(highlight=False, stderr=True)
+messages = _Console(highlight=False, stderr=True)
 """Where progress goes, so that results can be piped."""
 
 

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and the errors of the system behind those of libraries that write."""
+"""Files: regular ones alone are read; they are written whole or not at all; what the system refuses is said."""
 
 from __future__ import annotations
 
@@ -7,6 +7,31 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from vislang.errors import UserError
+
+
+def must_be_file(path: Path, wanted: str, name: str = "", error: type[UserError] = UserError) -> None:
+    """Raise an error unless a path is that of a regular file: opening a named pipe would wait for ever.
+
+    Args:
+        path: of the file.
+        wanted: what it should be, such as ``a JSON Lines file``.
+        name: what to call it, where that is not its path.
+        error: the class of the error.
+
+    Raises:
+        UserError: there is nothing, or a folder, a pipe or a device.
+    """
+    if path.is_file():
+        return
+    if path.is_dir():
+        found = "is a folder"
+    elif path.exists():
+        found = "is a pipe or a device, not a regular file"
+    else:
+        found = "cannot be read (No such file or directory)"
+    raise error(f"{name or path}: {found}. Give {wanted}.")
 
 
 @contextmanager

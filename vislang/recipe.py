@@ -179,9 +179,11 @@ def _in_words(message: str, recipe: str) -> str:
     keys = re.findall(r'Parser key "([^"]*)": ', message)
     message = re.sub(r'Parser key "[^"]*": ', "", message)
     if "Errors: - " in message:
-        # Of the kinds that a value might have been of, the one that it was meant to be: not null.
+        # Of the kinds that a value might have been of, the one that it was meant to be: not null, and what fails for
+        # another reason than its type says more than a type.
         given = re.sub(r" Given value type: .*", "", message.rpartition("Errors: - ")[2])
-        message = next(part for part in given.split(" - ") if "NoneType" not in part)
+        parts = [part for part in given.split(" - ") if "NoneType" not in part]
+        message = next((part for part in parts if not part.startswith("Expected a <class")), parts[0])
     key = ".".join(dict.fromkeys(keys))
     if typed := re.fullmatch(r"Expected a (.*?)\.? Got value: (.*)", message):
         choices = re.fullmatch(r"typing\.Literal\[(.*)\]", typed[1])

@@ -26,6 +26,8 @@ def here(pictures, towers, monkeypatch):
         (pictures / name).mkdir()
     boxes = [{"image": f"{n}.png", "text": "it", "box": [0, 0, 9, 9]} for n in range(8)]
     (pictures / "boxes.jsonl").write_text("\n".join(map(json.dumps, boxes)))
+    mixed = [*(pictures / "my.jsonl").read_text().splitlines(), *map(json.dumps, boxes)]
+    (pictures / "mixed.jsonl").write_text("\n".join(mixed))
     pairs = [{"image": f"{n}.png", "text": f"shape {n}"} for n in range(8)]
     (pictures / "pairs.jsonl").write_text("\n".join(map(json.dumps, pairs)))
     return pictures
@@ -77,9 +79,10 @@ def here(pictures, towers, monkeypatch):
         ("train none.yaml", "none.yaml: no such recipe"),
         ("train tiny.yaml --data none.jsonl", "none.jsonl: cannot be read"),
         ("train tiny.yaml --eval_data none.jsonl", "none.jsonl: cannot be read"),
+        ("train tiny.yaml --data mixed.jsonl", "records with several kinds of target: answers (mixed.jsonl:"),
         ("train tiny.yaml --evaluate [nothing]", "no task 'nothing'"),
         ("train tiny.yaml --evaluate [vqa:none]", "none: no such folder"),
-        ("train tiny.yaml --train.steps 0", "train.steps is 0"),
+        ("train tiny.yaml --train.steps -1", "train.steps is -1"),
         (
             "train tiny.yaml --train.stop_and_go true --train.eval_every 0",
             "train.stop_and_go goes by scores on held-out examples",

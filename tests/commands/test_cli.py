@@ -1,11 +1,14 @@
 """The command line, with mistakes of its users."""
 
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from vislang.cache import cache_path
 from vislang.cli import main
 from vislang.commands.ask import shot_of
 from vislang.errors import UserError
@@ -100,7 +103,7 @@ def test_bad_records_are_an_error_in_training_unless_skipped(recipe, pictures, t
         (["train", "none.yaml"], "none.yaml: no such recipe"),
         (["train", "RECIPE", "--train.lrr=1"], "lrr"),
         (["train", "RECIPE", "--train.lr=fast"], "fast"),
-        (["train", "RECIPE", "--train.steps=0"], "train.steps is 0"),
+        (["train", "RECIPE", "--train.steps=-1"], "train.steps is -1"),
         (["train", "RECIPE", "--train.lr_scale={doors: 2}"], "doors"),
         (["train", "RECIPE", "--data", "none.jsonl"], "none.jsonl: cannot be read"),
         (["train", "RECIPE", "--model.language_model=nothing/here"], "nothing/here"),
@@ -147,6 +150,40 @@ def test_doctor_finds_the_assets(capsys):
     shown = capsys.readouterr().out
     assert "torch " in shown
     assert "missing" not in shown
+
+
+def test_doctor_goes_on_where_the_cache_cannot_be_used(tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").write_text("mine")
+    monkeypatch.setenv("VISLANG_CACHE", str(tmp_path / "file" / "cache"))
+    assert main(["doctor"]) == 1
+    # A long path is broken at the terminal's edge, wherever that falls.
+    shown = "".join(capsys.readouterr().out.split())
+    message = f"{tmp_path / 'file' / 'cache'}: the cache cannot be written (Not a directory)"
+    assert "".join(message.split()) in shown
+    assert "efficientnet-lite0:found" in shown
+    assert "thedemocannotrun:1missing" in shown
+
+
+@pytest.mark.parametrize("arguments", ["--help", "data list", "tasks --json"])
+def test_a_reader_that_goes_away_is_no_mistake(arguments):
+    """Both what is printed and what is drawn as a table."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    words = [sys.executable, "-m", "vislang.cli", *arguments.split()]
+    done = subprocess.run(words, stdout=writing, stderr=subprocess.PIPE, text=True)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_output_may_be_closed_from_the_start():
+    command = f"{sys.executable} -m vislang.cli data list >&-"
+    done = subprocess.run(["sh", "-c", command], stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_an_empty_variable_names_no_cache(monkeypatch):
+    monkeypatch.setenv("VISLANG_CACHE", "")
+    assert cache_path("features") == Path.home() / ".cache" / "vislang" / "features" or "XDG_CACHE_HOME" in os.environ
 
 
 def test_torch_is_a_cpu_build_without_cuda_packages():

@@ -36,4 +36,4 @@ def test_the_table_and_a_name_that_is_none(capsys):
     assert main(["plan", "flamingo-9b"]) == 0
     assert "the nearest" in capsys.readouterr().out
     assert main(["plan", "flamingo-7b"]) == 2
-    assert "there are flamingo-3b, flamingo-9b, flamingo-80b" in capsys.readouterr().err
+    assert "The presets are flamingo-3b, flamingo-9b, flamingo-80b" in capsys.readouterr().err

@@ -72,7 +72,10 @@ def test_a_draw_is_scored_again_as_it_was_drawn(answered, memes, capsys):
         (lambda rows: rows[1:], "no prediction for 1 of 3 records: {0}."),
         (lambda rows: [*rows, {**rows[0], "id": "77"}], "no record for 1 of 4 predictions: 77."),
         (lambda rows: [*rows, rows[2]], "several predictions for 1 of 3 records: {2}."),
-        (lambda rows: [{**rows[0], "answer": 1}, *rows[1:]], "prediction {0}: 1 is not a label; write it as a text"),
+        (
+            lambda rows: [{**rows[0], "answer": 1}, *rows[1:]],
+            "predictions.jsonl: prediction {0}: 1 is not a label; write it as a text",
+        ),
         (lambda rows: [{**rows[0], "answer": {"a": 1}}, *rows[1:]], "predictions.jsonl, record 1: has no 'left'"),
     ],
 )

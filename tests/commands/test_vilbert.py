@@ -318,7 +318,7 @@ def test_a_benchmark_is_evaluated_from_predictions_and_by_a_model(recipe, folder
         ),
         (
             ["MODEL", "--data", "FOLDER/answers.jsonl", "--head", "boxes"],
-            "head boxes: this model has answers (answers)",
+            "no head 'boxes': this model has answers (answers)",
         ),
         (
             ["MODEL", "--data", "FOLDER/answers.jsonl", "--split", "dev"],
@@ -333,7 +333,7 @@ def test_a_benchmark_is_evaluated_from_predictions_and_by_a_model(recipe, folder
             "has no head for choices",
         ),
         (["MODEL", "--task", "easy-vqa", "--split", "dev"], "easy-vqa: no split 'dev'. The splits are train, test"),
-        (["MODEL", "--data", "FOLDER/answers.jsonl", "--shortlist", "x"], "--shortlist: FOLDER"),
+        (["MODEL", "--data", "FOLDER/answers.jsonl", "--shortlist", "x"], "--shortlist has no effect: FOLDER"),
         (
             ["MODEL", "--task", "retrieval", "--data", "FOLDER/captions.jsonl", "--split", "x"],
             "retrieval: has no splits. Remove the split 'x'",

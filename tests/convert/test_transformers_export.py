@@ -283,7 +283,7 @@ def test_an_error_names_what_transformers_cannot_represent(modality, encoder, fr
     [
         ("text", HeadConfig(), {}, "head.pooling is mean; in transformers it is first"),
         ("text", HeadConfig("tagging", layer_sum=True), {}, "layer_sum"),
-        ("image", HeadConfig(), {}, "head.norm is False"),
+        ("image", HeadConfig(), {}, r"head.norm is False; .* Fine-tune the model with --model\.head\.norm=true\."),
         ("image", HeadConfig(norm=True), {"final_norm": True}, "normalises either"),
         ("image", HeadConfig("tagging"), {}, "no data2vec model of image"),
         ("speech", HeadConfig(norm=True), {}, "head.norm is True"),

@@ -166,7 +166,7 @@ def test_sources_are_indexed_above_a_number_of_records(folder):
     assert isinstance(open_source(spec, indexed=True), Indexed)
     pairs = open_source(f"captions:{lines_of(folder / 'c.jsonl', {'image': '0.png', 'text': 'x'})}", indexed=True)
     assert len(pairs) == 1
-    with pytest.raises(DataError, match="not a pair"):
+    with pytest.raises(DataError, match="not a caption"):
         open_source(f"captions:{folder}/a.jsonl")
     assert open_source(f"captions:{folder}/a.jsonl", indexed=True).faults == {"fields": 3}
 

@@ -158,6 +158,10 @@ BAD = {
     "no number": ('{"image": "a.png", "text": "x", "score": NaN}', "is not a number"),
     "an infinite score": ('{"image": "a.png", "text": "x", "score": -Infinity}', "is not a number"),
     "a huge score": ('{"image": "a.png", "text": "x", "score": 1' + "0" * 400 + "}", "is not a number"),
+    "an option twice": (
+        '{"image": "a.png", "text": "x", "options": ["a", "b", "a"], "right": 0}',
+        '"options" contains "a" twice. Write each option once.',
+    ),
     "one option": ('{"image": "a.png", "text": "x", "options": ["a"], "right": 0}', "two texts or more"),
     "too far right": ('{"image": "a.png", "text": "x", "options": ["a", "b"], "right": 2}', "from 0 to 1"),
     "right as true": ('{"image": "a.png", "text": "x", "options": ["a", "b"], "right": true}', "from 0 to 1"),

@@ -52,7 +52,7 @@ def test_each_stream_has_its_own_loss_and_streams_share_a_diagnostic():
     ]
     plots = run_plots(of_two)
     assert headings(plots)[:2] == ["Loss: a", "Loss: b"]
-    assert [key.name for key in plots[2].keys] == ["a/target_std", "b/target_std"]
+    assert [key.name for key in plots[2].keys] == ["a, training examples", "b, training examples"]
     assert all(not plot.keys for plot in plots[:2]), "a line alone needs no key"
 
 

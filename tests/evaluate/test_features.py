@@ -51,7 +51,7 @@ def test_a_model_of_one_vector_has_one_set_of_features():
 
 
 def test_what_has_no_teacher_or_no_vectors_is_an_error_that_names_the_model():
-    with pytest.raises(UserError, match="--encoder teacher: this Flat has no teacher"):
+    with pytest.raises(UserError, match="--encoder teacher: a Flat has no teacher"):
         frozen_features(Flat(), [Document(["a"])], encoder="teacher")
     with pytest.raises(UserError, match="a object gives no vectors"):
         frozen_features(object(), [Document(["a"])])

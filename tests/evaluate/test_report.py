@@ -95,7 +95,7 @@ def test_films_are_shown_frame_by_frame(pictures, towers, tmp_path):
     more = ["--data", str(file), "--eval_data", str(file), "--hold_out", "0", "--model.bridge.frames", "4"]
     assert main(["train", str(recipe), "--out", str(tmp_path / "run"), *more]) == 0
     with browse(tmp_path / "run" / "report.html", tmp_path) as browser:
-        strips = browser.find_elements(By.CSS_SELECTOR, ".film")
+        strips = browser.find_elements(By.CSS_SELECTOR, ".card > .film")
         assert len(strips) == 4
         assert len(browser.find_elements(By.CSS_SELECTOR, ".card")) == 6, "a question of words alone has no strip"
         shown = {strip.find_element(By.TAG_NAME, "figcaption").text for strip in strips}

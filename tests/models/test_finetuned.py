@@ -161,7 +161,7 @@ def test_tags_are_at_first_tokens_and_long_texts_are_cut(pretrained):
 @pytest.mark.parametrize(
     ("kind", "target", "message"),
     [
-        ("classification", Label("green"), "'green' does not occur"),
+        ("classification", Label("green"), "'green' is not in the training data"),
         ("classification", None, "has no label"),
         ("classification", Value(1.0), "of the kind value; this head needs a label"),
         ("regression", Label("many"), "'many' is not a number"),

@@ -121,7 +121,7 @@ def test_what_gives_logits_alone_decides_nothing():
     model = tuned("text", HeadConfig("answering"))
     assert model.heads == {}
     assert "no head for targets of the kind text" in model.why_undecided("text")
-    with pytest.raises(UserError, match="this model has none that decides"):
+    with pytest.raises(UserError, match="this model has no heads"):
         model.decide([Example("1", Document(["a"]))])
 
 
@@ -129,5 +129,5 @@ def test_heads_that_come_converted_are_not_trained(tmp_path):
     from tests.models.test_data2vec import model
 
     model("v1").save(tmp_path)
-    with pytest.raises(UserError, match="language comes with converted weights"):
+    with pytest.raises(UserError, match="language cannot be trained here"):
         FineTuneRecipe(str(tmp_path), "text", HeadConfig("language")).build()

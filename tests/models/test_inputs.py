@@ -73,7 +73,7 @@ def test_unusable_sound_is_an_error(samples, message):
 
 def test_files_that_are_not_sound_are_errors(tmp_path):
     (tmp_path / "a.wav").write_text("no sound at all")
-    with pytest.raises(MediaError, match=r"a\.wav: not a sound of a known format"):
+    with pytest.raises(MediaError, match=r"a\.wav: not a recording, of an unknown format, or damaged"):
         Audio(tmp_path / "a.wav").decode()
     with pytest.raises(MediaError, match=r"2 seconds, and the limit is 1"):
         sound(tone(2.0)).decode(max_seconds=1)
@@ -130,10 +130,10 @@ def test_text_over_the_length_is_cut_with_a_notice():
 @pytest.mark.parametrize(
     ("parts", "message"),
     [
-        (["words", picture(0, "L")], "holds image and text"),
-        ([], "holds nothing"),
-        ([picture(0, "L"), picture(0, "L")], "holds 2 media"),
-        (["words"], "is text, and this model reads image"),
+        (["words", picture(0, "L")], "contains image and text"),
+        ([], "contains nothing"),
+        ([picture(0, "L"), picture(0, "L")], "contains 2 media"),
+        (["words"], "is text, and this model reads only image"),
     ],
 )
 def test_documents_that_the_model_does_not_read(parts, message):

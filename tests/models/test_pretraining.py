@@ -250,7 +250,7 @@ def test_what_it_reads(documents):
     assert model.why_unreadable(frozenset({"image"})) is None
     assert model.why_unreadable(frozenset({"text", "image"})) == "reads one medium at a time, not image and text"
     assert model.why_unreadable(frozenset({"image", "several images"})) == "reads one image at a time"
-    assert model.why_unreadable(frozenset({"audio"})) == "reads text and image, and no audio"
+    assert model.why_unreadable(frozenset({"audio"})) == "reads text and image, but no audio"
 
 
 def test_bad_files_are_listed_or_skipped(pretraining, tmp_path, capsys):
@@ -272,12 +272,12 @@ def test_the_report_shows_gaps_agreement_curves_and_neighbours(pretraining, tmp_
     run = tmp_path / "run"
     assert main(["train", str(pretraining), "--out", str(run)]) == 0
     page = (run / "report.html").read_text(encoding="utf-8")
-    assert "pictures: what is masked" in page
+    assert "pictures: masked positions" in page
     assert "prose: nearest neighbours" in page
     assert page.count('alt="gaps of') == 2, "one for each picture held out"
     # The loss of each stream, in training and on held-out examples; and four diagnostics.
     assert page.count("<svg") == 2 + 2 + 4
-    assert "eval/pictures/explained_variance" in page
+    assert "pictures, held-out examples" in page
     assert 'class="masked"' in page
     assert re.findall(r'src="(?!data:)', page) == []
     (run / "report.html").unlink()

@@ -171,9 +171,9 @@ def test_images_by_name_or_by_cocos_number(tmp_path):
 @pytest.mark.parametrize(
     ("record", "message"),
     [
-        (npy_record(features=FEATURES[:, :4]), "image b: features of 4 numbers, and of a it is 8"),
-        (npy_record(cls_prob=CLASSES[:, :0]), "cls_prob of 3 x 0 numbers"),
-        (npy_record(cls_prob=None), "image b: distributions over 0 classes, and of a it is 5"),
+        (npy_record(features=FEATURES[:, :4]), "image b: features of width 4, but image a has 8"),
+        (npy_record(cls_prob=CLASSES[:, :0]), "cls_prob has the shape 3 x 0"),
+        (npy_record(cls_prob=None), "image b: 0 classes, but image a has 5"),
     ],
 )
 def test_records_of_another_detector(tmp_path, record, message):

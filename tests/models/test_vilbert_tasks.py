@@ -123,7 +123,7 @@ def test_several_tasks_share_streams_and_each_has_its_head(towers, images):
     mixed = [examples[0], examples[20], examples[1]]
     assert [type(found.answer).__name__ for found in model.eval().decide(mixed)] == ["str", "int", "str"]
     assert model.decide(mixed)[0].candidates == tuple(model.tasks["answers"].names)
-    with pytest.raises(UserError, match="tasks answers, choice in one batch"):
+    with pytest.raises(UserError, match="a batch with the tasks answers, choice"):
         model.collate([examples[0], examples[20]])
 
 
@@ -193,7 +193,7 @@ def test_a_vocabulary_that_does_not_match_the_head_is_an_error(towers, images, t
     config = json.loads((tmp_path / "model" / "config.json").read_text())
     config["tasks"]["answers"]["names"].append("purple")
     (tmp_path / "model" / "config.json").write_text(json.dumps(config))
-    with pytest.raises(UserError, match="task answers: 6 answers or labels, and its head has 5 outputs"):
+    with pytest.raises(UserError, match="task answers: it has 6 answers or labels, and its head has 5 outputs"):
         load(tmp_path / "model")
 
 
@@ -201,7 +201,7 @@ def test_a_label_that_was_never_learned_is_named_in_training_and_no_obstacle_in_
     examples = examples_of("label", images)
     model = model_of(towers, examples).eval()
     new = dataclasses.replace(examples[0], target=Label("perhaps"))
-    with pytest.raises(UserError, match=r"label 0: label 'perhaps'; this model knows no, yes"):
+    with pytest.raises(UserError, match=r"label 0: unknown label 'perhaps'; this model knows no, yes"):
         model.collate([new])
     assert model.decide([new])[0].answer in ("yes", "no")
 
@@ -406,7 +406,7 @@ def test_a_task_without_a_name_is_called_by_its_kind(towers, images):
 def test_a_target_of_another_kind_is_named(towers, images):
     examples = examples_of("label", images)
     model = model_of(towers, examples)
-    with pytest.raises(UserError, match="label 0: its target is of the kind value; label is label"):
+    with pytest.raises(UserError, match="label 0: its target is of the kind value; the task label has label"):
         model.collate([dataclasses.replace(examples[0], target=Value(1.0))])
     with pytest.raises(UserError, match="targets of the kind label, value; a task has one kind, of"):
         task_of("x", [examples[0], dataclasses.replace(examples[0], target=Value(1.0))])

@@ -13,7 +13,7 @@ from vislang.train.log import read_metrics
 @pytest.fixture(autouse=True)
 def _no_report(monkeypatch):
     """The report of a run is tested elsewhere, and takes longer than these runs."""
-    monkeypatch.setattr("vislang.runs.run.draw_report", lambda run, folder: None)
+    monkeypatch.setattr("vislang.runs.run.draw_report", lambda run, folder, *rest: None)
 
 
 @pytest.fixture(scope="module")

@@ -207,7 +207,7 @@ def test_what_the_page_says_of_mixing_is_in_the_figures():
         assert abs(two[0] - two[1]) < 0.01
     # The page says that the comparison at equal optimizer steps is missing.
     assert not own("pages", mixing.SAME_STEPS)
-    assert "What is not measured: training in turn for as many optimizer steps as the sum." in text
+    assert "Training in turn for the same number of optimizer steps was not measured." in text
 
 
 def test_the_induction_heads_are_where_the_page_says():
@@ -258,7 +258,7 @@ def test_what_the_page_says_of_films_is_what_was_found():
     text = one_line("flamingo")
     assert f"**{100 * found.value:.1f} %** ({100 * found.low:.1f} to {100 * found.high:.1f})" in text
     assert f"{100 * less.value:.1f} % ({100 * less.low:.1f} to {100 * less.high:.1f})" in text
-    assert f"{100 * blind.value:.1f} % without the images" in text
+    assert f"{100 * blind.value:.1f} % without images" in text
     assert found.low > less.high + 0.4
     assert less.low > blind.value + 0.1
 

@@ -122,7 +122,7 @@ def quick(monkeypatch):
         return real(minutes, at_most, try_step, streams, lambda: 2.0 * next(steps))
 
     monkeypatch.setattr("vislang.train.loop.steps_within", by_steps)
-    monkeypatch.setattr("vislang.runs.run.draw_report", lambda run, folder: None)
+    monkeypatch.setattr("vislang.runs.run.draw_report", lambda *arguments: None)
     monkeypatch.setattr("vislang.runs.run.final_scores", lambda *arguments: {})
 
 

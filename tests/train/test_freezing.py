@@ -87,7 +87,7 @@ def test_a_frozen_resampler_is_saved_with_the_bridge(towers, pictures, tmp_path)
 
 
 def test_a_run_says_and_records_what_trains(recipe, pictures, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("vislang.runs.run.draw_report", lambda run, folder: None)
+    monkeypatch.setattr("vislang.runs.run.draw_report", lambda *arguments: None)
     found = read_recipe(recipe, ["--train.steps=1", '--train.freeze=["resampler.*"]'])
     run_recipe(*found, tmp_path / "run")
     recorded = json.loads((tmp_path / "run" / "run.json").read_text())["parameters"]

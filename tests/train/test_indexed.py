@@ -68,7 +68,7 @@ def test_bad_records_that_may_not_be_replaced_or_are_too_many_stop_the_run(examp
 
 def test_a_recipe_on_indexed_records(recipe, pictures, tmp_path, capsys, monkeypatch):
     # A report takes longer than all the rest.
-    monkeypatch.setattr("vislang.runs.run.draw_report", lambda run, folder: None)
+    monkeypatch.setattr("vislang.runs.run.draw_report", lambda *args: None)
     lines = (pictures / "my.jsonl").read_text() + '{"image": "gone.png", "question": "q", "answer": "a"}\n{"txt": 1}\n'
     (pictures / "long.jsonl").write_text(lines)
     source, out = str(pictures / "long.jsonl"), tmp_path / "run"
@@ -83,7 +83,7 @@ def test_a_recipe_on_indexed_records(recipe, pictures, tmp_path, capsys, monkeyp
     assert metrics["examples"]["long"] + metrics["tasks"]["long"]["n"] >= 23
     rows = [json.loads(line) for line in (out / "bad_records.jsonl").read_text().splitlines()]
     assert sorted(row["line"] for row in rows) == [25, 26]
-    # A run that was started on indexed records goes on with them, whatever their number.
+    # A run that was started on indexed records continues with them, whatever their number.
     before = read_metrics(out / "metrics.jsonl")[:4]
     assert main(["train", "--resume", str(out), "--index_above=500000", "--train.steps=6"]) == 0
     assert json.loads((out / "run.json").read_text())["indexed"] == [source]

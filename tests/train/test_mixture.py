@@ -84,7 +84,7 @@ def test_in_turn_each_step_takes_one_stream_and_a_resumed_run_goes_on_alike(reci
         weight = 0.2 if taken == "captions" else 1
         assert row["loss"] == pytest.approx(weight * row[f"loss/{taken}/text"], rel=1e-6)
     finish(start(recipe, cut, "--train.mixing=round-robin", "--train.keep_checkpoints=9"))
-    # Take the last checkpoints away, so that the run goes on from step 5.
+    # Take the last checkpoints away, so that the run continues from step 5.
     for number in (10, 12):
         for path in (cut / "checkpoints").glob(f"*{number}"):
             for file in path.iterdir():

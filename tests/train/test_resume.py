@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests import tiny
 from vislang.train.checkpoint import list_checkpoints
@@ -69,6 +70,10 @@ def test_killed_at_a_random_step_and_resumed_it_goes_on_bit_for_bit(long_recipe,
         weights = "model/model.safetensors"
         assert (killed / weights).read_bytes() == (whole / weights).read_bytes()
         assert len(list((killed / "tensorboard").iterdir())) == 2, "the resumed run keeps its tracker"
+        events = EventAccumulator(str(killed / "tensorboard"))
+        events.Reload()
+        assert [event.step for event in events.Scalars("loss")] == list(range(1, 301))
+        assert [event.step for event in events.Scalars("final/my/accuracy")] == [300]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -1,5 +1,5 @@
 """Trackers: each gets the recipe, every row and the end, read back from where it keeps them; one that fails is left
-out, and the run goes on."""
+out, and the run continues."""
 
 import importlib.util
 import json
@@ -161,9 +161,9 @@ def test_trackio(tmp_path):
 class Broken:
     """A tracker whose server goes away."""
 
-    identity = "7"
+    run_id = "7"
 
-    def __init__(self, folder, recipe, identity):
+    def __init__(self, folder, recipe, run_id):
         self.lines = []
 
     def log(self, step, values):
@@ -176,7 +176,7 @@ class Broken:
 
 
 class Recorder(Broken):
-    """A tracker that keeps what it is told."""
+    """A tracker that keeps what it receives."""
 
     def log(self, step, values):
         self.lines.append((step, values))
@@ -190,7 +190,7 @@ def test_a_tracker_that_fails_is_left_out_and_the_run_goes_on(tmp_path, monkeypa
     with Trackers(["broken", "recorder"], tmp_path, RECIPE) as tracking:
         broken, recorder = tracking._open.values()
         config = TrainConfig(steps=4, batch_size=4)
-        with pytest.warns(TrackingNotice, match=r"--track broken: it failed \(no route to host\)") as caught:
+        with pytest.warns(TrackingNotice, match=r"--track broken: failed \(no route to host\)") as caught:
             train(Line(), [Stream("numbers", EXAMPLES, 1.0, 4)], config, tmp_path, tracking)
         assert [warning.category for warning in caught].count(TrackingNotice) == 1
     assert [step for step, _ in broken.lines] == [1, 2]

@@ -12,6 +12,7 @@ from vislang.commands.options import positional, required
 from vislang.commands.outputs import must_hold_folder
 from vislang.console import console
 from vislang.errors import UserError
+from vislang.files import must_be_file
 
 
 @dataclass(frozen=True)
@@ -215,12 +216,12 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         UserError: the file does not exist, or holds no JSON object.
     """
+    wanted = "the JSON file of the model's configuration"
+    must_be_file(path, wanted)
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file.") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: not a JSON file ({error}).") from None
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON ({error}). Give {wanted}.") from None
     if not isinstance(values, dict):
-        raise UserError(f"{path}: not a JSON object.")
+        raise UserError(f"{path}: a JSON {type(values).__name__}, not an object. Give {wanted}.")
     return values

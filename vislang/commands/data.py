@@ -11,10 +11,11 @@ from rich.table import Table
 from rich.text import Text as Styled
 
 from vislang.commands.options import optional_positional, positional
-from vislang.commands.outputs import must_hold_file, needs
+from vislang.commands.outputs import must_hold_file
 from vislang.console import console, reporting
 from vislang.data.lines import line_of, target_line
 from vislang.data.problems import DataError, Problem, must_be_good
+from vislang.errors import needs
 from vislang.example import Example, kind_of
 from vislang.metrics.figure import SCHEMA
 

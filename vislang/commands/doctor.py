@@ -6,11 +6,13 @@ import importlib.util
 import os
 import re
 import shutil
+import tempfile
 from dataclasses import dataclass
 from importlib.metadata import requires
 
-from vislang.cache import cache_folder
+from vislang.cache import cache_folder, writing
 from vislang.console import console
+from vislang.errors import UserError
 
 MODULES = {
     "efficientnet-lite-pytorch": "efficientnet_lite_pytorch",
@@ -50,10 +52,15 @@ class Doctor:
         device = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU found"
         console.print(f"{'torch build':14} {build}, {device}")
         console.print(f"{'threads':14} {torch.get_num_threads()} of {os.cpu_count()} processors")
-        cache = cache_folder()
-        writable = "" if os.access(cache, os.W_OK) else ", NOT writable (set VISLANG_CACHE to another folder)"
-        console.print(f"{'cache':14} {cache}, {shutil.disk_usage(cache).free / 2**30:.0f} GiB free{writable}")
         missing = 0
+        try:
+            cache = cache_folder()
+            with writing(cache), tempfile.TemporaryFile(dir=cache):
+                free = shutil.disk_usage(cache).free
+            console.print(f"{'cache':14} {cache}, {free / 2**30:.0f} GiB free")
+        except UserError as error:
+            missing += 1
+            console.print(f"{'cache':14} {error}", markup=False)
         for name, weights in PACKAGED.items():
             path = weights.find()
             missing += path is None

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vislang.commands.options import positional
-from vislang.commands.outputs import must_hold_file, needs
+from vislang.commands.outputs import must_hold_file
 from vislang.console import console, reporting
 from vislang.data.problems import Problem, must_be_good
-from vislang.errors import UserError
+from vislang.errors import UserError, needs
 from vislang.example import Example
 from vislang.files import whole_file
 

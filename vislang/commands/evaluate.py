@@ -12,7 +12,7 @@ from vislang.commands.options import given, positional
 from vislang.commands.outputs import must_hold_file, must_hold_folder
 from vislang.console import console, reporting
 from vislang.data.problems import DataError, Problem, must_be_good
-from vislang.errors import UserError
+from vislang.errors import UserError, needs
 
 FEW_SHOT = ("seeds", "select", "selector", "orders", "report")
 """Options that have an effect only with --shots."""
@@ -130,6 +130,8 @@ class Evaluate:
             must_hold_folder(self.out)
         if self.report is not None:
             must_hold_file(self.report, "--report")
+            needs("jinja2", "report", "--report")
+            needs("matplotlib", "report", "--report")
         if self.limit < 0:
             raise UserError(f"--limit is {self.limit}; it must not be negative. 0 takes all examples.")
         if self.shortlist_size < 1:

@@ -11,7 +11,7 @@ from vislang.commands.outputs import must_hold_file
 from vislang.console import console
 from vislang.data.problems import DataError
 from vislang.document import Document, Image
-from vislang.errors import UserError
+from vislang.errors import UserError, needs
 from vislang.example import Choice, Example, reference_text
 
 
@@ -46,6 +46,7 @@ class Explain:
             MediaError: the image cannot be used.
         """
         must_hold_file(self.out)
+        needs("jinja2", "report", "the page")
         example = self._example()
         image = next(medium for medium in example.media if isinstance(medium, Image))
         decoded = image.decode()

@@ -24,7 +24,6 @@ from vislang.evaluate.few_shot import (
     shots_of,
     way_of,
 )
-from vislang.evaluate.few_shot_page import write_few_shot_page
 from vislang.evaluate.few_shot_results import as_record, read_points, write_points
 from vislang.evaluate.results import write_results
 from vislang.example import Example
@@ -98,6 +97,8 @@ class FewShot:
         points, others = measure(model, task, support, queries, settings, self.seeds, selector, reporting)
         finish(task, queries, points, others, {"model": self.model, **about}, self.out, self.json)
         if self.report is not None:
+            from vislang.evaluate.few_shot_page import write_few_shot_page
+
             title = f"{task.name}: {self.model}"
             write_few_shot_page(self.report, title, points, others, self._command(about), versions())
             if not self.json:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from pathlib import Path
 
@@ -39,18 +38,3 @@ def must_hold_folder(path: Path) -> None:
         raise UserError(f"{path}: {nearest} is a file. Give the path of a folder.")
     if not os.access(nearest, os.W_OK):
         raise UserError(f"{path}: {nearest} is not writable. Choose another folder.")
-
-
-def needs(package: str, extra: str, purpose: str) -> None:
-    """Raise an error if an optional package is not installed.
-
-    Args:
-        package: import name of the package.
-        extra: the extra of vislang that installs it.
-        purpose: what needs it, for the message.
-
-    Raises:
-        UserError: the package is missing; the message has the command that installs it.
-    """
-    if importlib.util.find_spec(package) is None:
-        raise UserError(f"{purpose} needs {package}. Run: pip install 'vislang[{extra}]'")

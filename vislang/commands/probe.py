@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from rich.table import Table
 
 from vislang.commands.options import positional, required
-from vislang.commands.outputs import needs
 from vislang.console import console, reporting
+from vislang.errors import needs
 from vislang.metrics.figure import SCHEMA, figures_as_json, show
 
 if TYPE_CHECKING:

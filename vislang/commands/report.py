@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vislang.commands.options import positional
-from vislang.commands.outputs import must_hold_file, needs
+from vislang.commands.outputs import must_hold_file
 from vislang.console import console
+from vislang.errors import needs
 
 
 @dataclass(frozen=True)

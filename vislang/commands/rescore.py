@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from vislang.commands.few_shot import rescore_points
 from vislang.commands.options import given
@@ -14,19 +14,17 @@ from vislang.evaluate.few_shot_results import holds_points
 from vislang.evaluate.results import RESULTS
 from vislang.runs.folder import read_json
 
-if TYPE_CHECKING:
-    from vislang.commands.evaluate import Evaluate
-
 RECORDED = ("split", "limit", "seed")
 """Options that the results of an evaluation record."""
 
 
-def rescore(options: Evaluate, file: Path) -> int:
+def rescore(options: Any, file: Path) -> int:
     """Score a file of predictions: the ``predictions.jsonl`` of an evaluation, or a benchmark's submission file;
     returns 0.
 
     Args:
-        options: the options of the command. Without a task, it is read from ``results.json`` in the same folder.
+        options: the command, an :class:`~vislang.commands.evaluate.Evaluate`. Without a task, it is read from
+            ``results.json`` in the same folder.
         file: the file of predictions.
 
     Raises:
@@ -43,12 +41,15 @@ def rescore(options: Evaluate, file: Path) -> int:
         return rescore_points(file, task, examples, about, options.out, options.json)
     examples = task.subset(examples, options.limit, options.seed)
     predictions = task.read_predictions(file, examples)
-    figures = task.score(examples, predictions)
+    try:
+        figures = task.score(examples, predictions)
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from None
     evaluation = Evaluation(task.name, "file", examples, predictions, figures, unread=unread(predictions))
     return options.finish(task, evaluation, about)
 
 
-def recorded(options: Evaluate, file: Path) -> Evaluate:
+def recorded(options: Any, file: Path) -> Any:
     """The options with the task, split, limit and seed from the ``results.json`` in the folder of the predictions.
 
     Raises:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from vislang.errors import UserError
+from vislang.files import must_be_file
 
 
 class CheckpointUnreadable(UserError):
@@ -76,8 +77,7 @@ def read_checkpoint(path: Path | str) -> Mapping[str, Any]:
         CheckpointUnreadable: no such file, or it cannot be read.
     """
     path = Path(path)
-    if not path.is_file():
-        raise CheckpointUnreadable(f"{path}: no such file.")
+    must_be_file(path, "a checkpoint that torch.save wrote", error=CheckpointUnreadable)
     safe = SimpleNamespace(Unpickler=_Unpickler, load=_load, __name__="vislang.convert.checkpoint")
     try:
         content = torch.load(path, map_location="cpu", pickle_module=safe, weights_only=False)

@@ -303,7 +303,14 @@ def _check_head(head: HeadConfig, modality: Modality, encoder: Encoder) -> None:
         if getattr(head, name) != value
     ]
     if problems:
-        raise ConversionError("transformers cannot represent this head. " + "; ".join(problems) + ".")
+        settings = " ".join(
+            f"--model.head.{name}={json.dumps(value)}"
+            for name, value in expected.items()
+            if getattr(head, name) != value
+        )
+        raise ConversionError(
+            f"transformers cannot represent this head. {'; '.join(problems)}. Fine-tune the model with {settings}."
+        )
 
 
 _PROBLEMS = {"classification": "single_label_classification", "regression": "regression"}

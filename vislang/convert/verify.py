@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from vislang.convert.checkpoint import CheckpointUnreadable
+from vislang.files import must_be_file
 
 TOLERANCE = 1e-4
 """The largest difference that counts as agreement."""
@@ -35,8 +36,7 @@ def read_reference(path: Path | str) -> tuple[dict[str, Any], dict[str, Any], di
     Raises:
         CheckpointUnreadable: no such file, or it is not a recording.
     """
-    if not Path(path).is_file():
-        raise CheckpointUnreadable(f"{path}: no such file.")
+    must_be_file(Path(path), "a recording of the original code", error=CheckpointUnreadable)
     try:
         content = torch.load(path, weights_only=True)
     except Exception as error:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from vislang import files
 from vislang.errors import UserError
 
 
@@ -81,12 +82,4 @@ def must_be_file(path: Path, wanted: str, name: str = "") -> None:
     Raises:
         DataError: there is nothing, or a folder, a pipe or a device.
     """
-    if path.is_file():
-        return
-    if path.is_dir():
-        found = "is a folder"
-    elif path.exists():
-        found = "is a pipe or a device, not a regular file"
-    else:
-        found = "cannot be read (No such file or directory)"
-    raise DataError(f"{name or path}: {found}. Give {wanted}.")
+    files.must_be_file(path, wanted, name, DataError)

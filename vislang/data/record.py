@@ -216,7 +216,10 @@ def _options(record: dict[str, Any]) -> list[str]:
     options = record["options"]
     if not isinstance(options, list) or len(options) < 2:
         raise RecordError('"options" is not a list of two texts or more.')
-    return [text_of({"options": option}, "options") for option in options]
+    texts = [text_of({"options": option}, "options") for option in options]
+    if twice := next((text for text in texts if texts.count(text) > 1), None):
+        raise RecordError(f'"options" contains {_short(twice)} twice. Write each option once.')
+    return texts
 
 
 def _nothing_wanted(record: dict[str, Any]) -> str:

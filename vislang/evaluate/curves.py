@@ -90,8 +90,15 @@ def curves_of(rows: Rows) -> list[Curve]:
     for ending, heading in DIAGNOSTICS.items():
         for name in sorted({name for row in rows for name in row if name.rpartition("/")[2] == ending}):
             points = [(row["step"], row[name]) for row in rows if name in row]
-            curves.append(Curve(heading, ending.replace("_", " "), name, points))
+            curves.append(Curve(heading, ending.replace("_", " "), _source(name, ending), points))
     return curves
+
+
+def _source(name: str, ending: str) -> str:
+    """What a diagnostic was measured on, from its name in the log."""
+    stream = name.removeprefix("eval/").removesuffix(ending).rstrip("/")
+    examples = "held-out examples" if name.startswith("eval/") else "training examples"
+    return f"{stream}, {examples}" if stream else examples
 
 
 def single_values(rows: Rows) -> list[str]:

@@ -9,12 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from vislang.capabilities import Progress
-from vislang.errors import UserError
+from vislang.errors import UserError, needs
 from vislang.evaluate.decide import decide
 from vislang.evaluate.generate import generate
 from vislang.evaluate.loss import reference_perplexity
 from vislang.evaluate.match import match, pool_of
-from vislang.evaluate.probe import classify_embeddings
 from vislang.evaluate.rank import rank
 from vislang.evaluate.retrieve import retrieve
 from vislang.evaluate.ways import WAYS, Way, cell, ways, why_not
@@ -121,6 +120,8 @@ def evaluate(
         UserError: the model cannot answer this task, or not in this way.
     """
     way = way or way_of(model, task)
+    if way == "embed":
+        needs("sklearn", "eval", "a classifier on embeddings")
     examples = list(examples)
     prepare(model, examples, reporter)
     answered = _answer(model, task, examples, support, way, head, batch_size, reporter, blind=False)
@@ -217,4 +218,6 @@ def _answer(
             return decide(model, examples, head, progress=progress, **size)
         if way == "match":
             return match(model, examples, task.labels, pool_of(support), progress=progress, **size)
+        from vislang.evaluate.probe import classify_embeddings
+
         return classify_embeddings(model, task, support, examples, progress=progress, **size)

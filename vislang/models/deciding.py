@@ -27,7 +27,8 @@ def head_for(heads: Mapping[str, str], kind: str, name: str | None = None) -> st
     have = ", ".join(f"{head} ({decided})" for head, decided in heads.items()) or "no heads"
     wanted = "" if kind == "none" else f" for targets of the kind {kind}"
     problem = f"no head {name!r}" if name else "cannot choose a head"
-    raise UserError(f"{problem}{wanted}: this model has {have}. Choose one with --head.")
+    remedy = " Choose one with --head." if heads else ""
+    raise UserError(f"{problem}{wanted}: this model has {have}.{remedy}")
 
 
 def heads_of(heads: Mapping[str, str], examples: Sequence[Example], head: str | None = None) -> list[str]:

@@ -132,7 +132,7 @@ def is_saved_model(folder: str | Path) -> bool:
     """Whether a folder holds a model that vislang saved, and not one of another library."""
     config = Path(folder) / "config.json"
     try:
-        values = json.loads(config.read_text(encoding="utf-8"))
+        values = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else None
     except (OSError, ValueError):
         return False
     return isinstance(values, dict) and str(values.get("model", "")).startswith("vislang.models.")
@@ -147,10 +147,10 @@ def saved_class(source: str | Path) -> Any:
     folder = Path(source)
     if not folder.is_dir():
         folder = _from_hub(str(source))
+    if not (folder / "config.json").is_file():
+        raise ModelNotFound(f"{folder}: contains no config.json. Give the folder of a saved model.")
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ModelNotFound(f"{folder}: contains no config.json. Give the folder of a saved model.") from None
     except ValueError as error:
         raise ModelNotFound(f"{folder / 'config.json'}: not JSON ({error}). Copy it again.") from None
     if not isinstance(config, dict) or not isinstance(config.get("model"), str):

@@ -121,7 +121,7 @@ class EncoderBlock(Recomputable):
         Args:
             x: the sequences.
             mask: of the attention, see :mod:`vislang.nn.attention`.
-            positions: indices into batch and tokens laid end to end: the outputs are of these alone, and whatever
+            positions: indices into the flattened (batch, tokens): the outputs are of these alone, and whatever
                 follows the attention is computed for no other token.
             gates: factors on queries and on keys, side by side, the same at all tokens of a sequence.
         """

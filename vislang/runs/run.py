@@ -23,6 +23,7 @@ from vislang.data.indexed import Indexed
 from vislang.errors import UserError
 from vislang.evaluate.evaluation import Evaluation
 from vislang.example import Example
+from vislang.metrics.by_kind import kind_of_all
 from vislang.metrics.figure import SCHEMA, figures_as_json
 from vislang.nn.device import to_device
 from vislang.recipe import Recipe, recipe_of
@@ -222,6 +223,7 @@ def _run(
         console.print(f"{in_words(bad)}; {folder / FILE} lists them", markup=False)
     processes.from_first(lambda: model.save(folder / "model"))
     if outcome.interrupted:
+        trackers.close(failed=True)
         console.print(f"stopped after step {outcome.steps}; continue with: vislang train --resume {folder}")
         return None
     evaluations: dict[str, Evaluation] = {}
@@ -239,8 +241,10 @@ def _run(
             "total_seconds": round(time.perf_counter() - started, 1),
         }
         write_json(folder / "metrics.json", metrics)
+        scores = {f"final/{t}/{n}": f.value for t, e in evaluations.items() for n, f in e.figures.items()}
+        trackers.evaluated(outcome.steps, scores)
         console.print(f"the model is in {folder / 'model'}")
-        draw_report(Run(model, streams, metrics, evaluations), folder, folder / "report.html")
+        draw_report(Run(model, streams, metrics, evaluations), folder)
         return metrics
 
     return Run(model, streams, processes.from_first(score), evaluations)
@@ -263,13 +267,20 @@ def reopened(folder: Path) -> Run:
     return Run(model, streams, read_json(folder / "metrics.json"), evaluations)
 
 
-def draw_report(run: Run, folder: Path, page: Path) -> None:
-    """Write the page of the finished run in a folder, if the packages that draw it are installed."""
+def draw_report(run: Run, folder: Path, page: Path | None = None) -> None:
+    """Write the page of the finished run in a folder, if the packages that draw it are installed.
+
+    Args:
+        run: the run.
+        folder: its folder.
+        page: file to write; None takes ``report.html`` in the folder.
+    """
     if any(importlib.util.find_spec(package) is None for package in ("jinja2", "matplotlib")):
         console.print("no report was drawn; for the next one: pip install 'vislang\\[report]'")
         return
     from vislang.evaluate.run_page import write_run_page
 
+    page = page or folder / "report.html"
     with reporting("drawing the report") as progress:
         write_run_page(
             page,
@@ -293,8 +304,11 @@ def _prepared(recipe: Recipe, processes: Processes, indexed: list[str] | None) -
         torch.set_num_threads(recipe.train.threads)
     keep_freed_memory()
     device = device_of(recipe.train.device, processes.local_rank)
-    # The data are read first: a file that does not exist should not cost the time of opening towers.
+    # The data are read first: a file that does not exist, or one that cannot be scored, should not cost the time of
+    # opening towers.
     data = read_streams(recipe, indexed)
+    for stream in data.streams:
+        kind_of_all([*stream.test, *stream.sample])
     named = named_tasks(recipe)
     torch.manual_seed(recipe.train.seed)
     with processes.first_of_machine_first():

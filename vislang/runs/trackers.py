@@ -1,7 +1,7 @@
 """Experiment trackers that listen to a run: TensorBoard, trackio, Weights & Biases, MLflow.
 
-``metrics.jsonl`` in the run's folder is the record, whoever listens. A tracker gets the recipe once, then the numbers
-of each row that is logged, then the end. Where a tracker keeps its data, and under which project, is its own setting
+``metrics.jsonl`` in the run's folder is the record in any case. A tracker gets the recipe once, then the numbers of
+each row, then the final scores. Where a tracker keeps its data, and under which project, is set by its own variables
 (``WANDB_MODE``, ``WANDB_PROJECT``, ``MLFLOW_TRACKING_URI``, ``MLFLOW_EXPERIMENT_NAME``, ``TRACKIO_DIR``); TensorBoard's
 event files are in ``tensorboard/`` of the run's folder.
 """
@@ -23,54 +23,53 @@ from vislang.errors import UserError
 from vislang.runs.folder import read_json, write_json
 
 FILE = "tracking.json"
-"""In a run's folder: the trackers that listen, each with what it knows the run by, so that a resumed run continues
-there."""
+"""File in a run's folder with the trackers' ids of the run, so that a resumed run continues there."""
 
 PROJECT = "vislang"
-"""The project or experiment, where the tracker's own settings name none."""
+"""Project or experiment, if the tracker's own variables name none."""
 
 
 class TrackingNotice(UserWarning):
-    """A tracker failed and is left out from then on; the run goes on."""
+    """A tracker failed and is dropped; training continues."""
 
 
 class Tracker(Protocol):
-    """A listener.
+    """What a run is sent to.
 
     Attributes:
-        identity: what it knows the run by; given to it again when the run is resumed.
+        run_id: the tracker's id of the run. A resumed run is opened with it again.
     """
 
-    identity: str
+    run_id: str
 
-    def __init__(self, folder: Path, recipe: Mapping[str, Any], identity: str | None): ...
+    def __init__(self, folder: Path, recipe: Mapping[str, Any], run_id: str | None): ...
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        """The numbers of a row; of one step there may be several rows."""
+        """Take the numbers of a row. A step may have several rows."""
         ...
 
     def close(self, failed: bool) -> None:
-        """The end; whether the run stopped before it was done."""
+        """End the run; ``failed`` if it stopped before it was done."""
         ...
 
 
 class TensorBoard:
     """Event files in ``tensorboard/`` of the run's folder."""
 
-    def __init__(self, folder: Path, recipe: Mapping[str, Any], identity: str | None):
+    def __init__(self, folder: Path, recipe: Mapping[str, Any], run_id: str | None):
         from torch.utils.tensorboard import SummaryWriter
 
-        self.identity = "tensorboard"
+        self.run_id = "tensorboard"
         self._open = SummaryWriter
-        self._folder = folder / self.identity
-        self._resumed = identity is not None
+        self._folder = folder / self.run_id
+        self._resumed = run_id is not None
         self._recipe = recipe
         self._writer: Any = None
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        """Scalars by the names of ``metrics.jsonl``."""
+        """Add scalars with the names of ``metrics.jsonl``."""
         if self._writer is None:
-            # A resumed run logs the steps since its checkpoint again; those that were written before are hidden.
+            # A resumed run logs the steps since its checkpoint again; this hides what was logged of them before.
             purged = step if self._resumed else None
             self._writer = self._open(str(self._folder), purge_step=purged, flush_secs=10)
             if not self._resumed:
@@ -79,7 +78,7 @@ class TensorBoard:
             self._writer.add_scalar(name, value, step)
 
     def close(self, failed: bool) -> None:
-        """Write what is left."""
+        """Close the file."""
         if self._writer is not None:
             self._writer.close()
 
@@ -87,63 +86,63 @@ class TensorBoard:
 class Trackio:
     """A run of trackio, named after the folder."""
 
-    def __init__(self, folder: Path, recipe: Mapping[str, Any], identity: str | None):
+    def __init__(self, folder: Path, recipe: Mapping[str, Any], run_id: str | None):
         import trackio
 
-        self.identity = identity or f"{folder.resolve().name}-{secrets.token_hex(3)}"
+        self.run_id = run_id or f"{folder.resolve().name}-{secrets.token_hex(3)}"
         project = os.environ.get("TRACKIO_PROJECT", PROJECT)
-        self._run = trackio.init(project=project, name=self.identity, config=_plain(recipe), resume="allow")
+        self._run = trackio.init(project=project, name=self.run_id, config=_plain(recipe), resume="allow")
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        """A row."""
+        """Add a row."""
         self._run.log(dict(values), step=step)
 
     def close(self, failed: bool) -> None:
-        """Wait until everything is stored."""
+        """Finish the run; waits until everything is stored."""
         self._run.finish()
 
 
 class WeightsAndBiases:
     """A run of W&B, named after the folder."""
 
-    def __init__(self, folder: Path, recipe: Mapping[str, Any], identity: str | None):
+    def __init__(self, folder: Path, recipe: Mapping[str, Any], run_id: str | None):
         import wandb
 
-        self.identity = identity or secrets.token_hex(4)
+        self.run_id = run_id or secrets.token_hex(4)
         self._run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", PROJECT),
             name=folder.resolve().name,
-            id=self.identity,
+            id=self.run_id,
             resume="allow",
             dir=str(folder),
             config=_plain(recipe),
         )
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        """A row; W&B itself leaves out steps that it has."""
+        """Add a row; W&B ignores steps that it has already."""
         self._run.log(dict(values), step=step)
 
     def close(self, failed: bool) -> None:
-        """Upload or store what is left."""
+        """Finish the run; uploads what is left."""
         self._run.finish(exit_code=int(failed))
 
 
 class MLflow:
     """A run of MLflow, named after the folder."""
 
-    def __init__(self, folder: Path, recipe: Mapping[str, Any], identity: str | None):
+    def __init__(self, folder: Path, recipe: Mapping[str, Any], run_id: str | None):
         import mlflow
 
         self._mlflow = mlflow
         if not any(name in os.environ for name in ("MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID")):
             mlflow.set_experiment(PROJECT)
-        run = mlflow.start_run(run_id=identity, run_name=None if identity else folder.resolve().name)
-        self.identity = run.info.run_id
-        if identity is None:
+        run = mlflow.start_run(run_id=run_id, run_name=None if run_id else folder.resolve().name)
+        self.run_id = run.info.run_id
+        if run_id is None:
             mlflow.log_params({_allowed(name): str(value)[:500] for name, value in _flat(_plain(recipe)).items()})
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        """A row."""
+        """Add a row."""
         self._mlflow.log_metrics({_allowed(name): value for name, value in values.items()}, step=step)
 
     def close(self, failed: bool) -> None:
@@ -157,16 +156,16 @@ TRACKERS: dict[str, type[Tracker]] = {
     "wandb": WeightsAndBiases,
     "mlflow": MLflow,
 }
-"""By the name that ``--track`` takes, which is that of the package too."""
+"""Trackers by the name of their package, which is the value of ``--track``."""
 
 
 def tracker_names(text: str) -> list[str]:
-    """The trackers that an option names, separated by commas; of an empty text none."""
+    """The names in the value of ``--track``, separated by commas; it may be empty."""
     return list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
 
 
 def must_have_trackers(names: Sequence[str]) -> None:
-    """Raise an error where a tracker cannot be used.
+    """Raise an error if a tracker cannot be used.
 
     Raises:
         UserError: one is unknown, or its package is not installed.
@@ -179,21 +178,20 @@ def must_have_trackers(names: Sequence[str]) -> None:
 
 
 def trackers_of(folder: Path) -> list[str]:
-    """The trackers that a run in a folder has."""
+    """The names of the trackers of the run in a folder."""
     return list(read_json(folder / FILE)) if (folder / FILE).is_file() else []
 
 
 class Trackers:
     """The trackers of a run, as one monitor of the training loop.
 
-    A tracker that fails while the run goes on is left out from then on, with a notice: a server that is down is no
-    reason to lose a run.
+    A tracker that fails during training is dropped with a warning: a server that is down is no reason to lose a run.
 
     Args:
-        names: of the trackers.
-        folder: of the run.
-        recipe: of the run, as plain values.
-        resume: continue what each tracker has of the run.
+        names: names of the trackers.
+        folder: folder of the run.
+        recipe: recipe of the run, as plain values.
+        resume: continue each tracker's own record of the run.
 
     Raises:
         UserError: a tracker cannot start.
@@ -210,7 +208,7 @@ class Trackers:
                 self.close(failed=True)
                 raise UserError(f"--track {name}: it could not start ({error or type(error).__name__}).") from error
         if self._open or known:
-            write_json(file, {name: tracker.identity for name, tracker in self._open.items()})
+            write_json(file, {name: tracker.run_id for name, tracker in self._open.items()})
 
     def __enter__(self) -> Trackers:
         return self
@@ -219,17 +217,17 @@ class Trackers:
         self.close(failed=kind is not None)
 
     def step(self, step: int, row: Mapping[str, Any]) -> None:
-        """After each step."""
+        """Send the numbers of a row."""
         numbers = {name: value for name, value in row.items() if name != "step" and math.isfinite(value)}
         for name, tracker in list(self._open.items()):
             self._tell(name, tracker.log, step, numbers)
 
     def evaluated(self, step: int, row: Mapping[str, Any]) -> None:
-        """After each evaluation."""
+        """Send the figures of an evaluation."""
         self.step(step, row)
 
     def close(self, failed: bool = False) -> None:
-        """The end of the run."""
+        """End the run in each tracker; ``failed`` if it stopped before it was done."""
         for name, tracker in list(self._open.items()):
             self._tell(name, tracker.close, failed)
         self._open.clear()
@@ -241,7 +239,7 @@ class Trackers:
             del self._open[name]
             reason = str(error) or type(error).__name__
             warnings.warn(
-                f"--track {name}: it failed ({reason}) and is left out from now on; metrics.jsonl has every row.",
+                f"--track {name}: failed ({reason}) and is dropped. metrics.jsonl has all rows.",
                 TrackingNotice,
                 stacklevel=4,
             )

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from vislang.data.jsonl import lines_of, parse_record
 from vislang.data.problems import DataError, RecordError
 from vislang.document import Image
+from vislang.files import must_be_file
 
 Made = TypeVar("Made")
 
@@ -23,6 +24,7 @@ def read_text(path: Path) -> str:
     Raises:
         DataError: missing, or not UTF-8.
     """
+    must_be_file(path, "the official file", error=DataError)
     try:
         with path.open(encoding="utf-8", newline="") as file:
             return file.read()

@@ -2,7 +2,7 @@
 
 A checkpoint is a folder ``step-00000200``: tensors as torch's distributed checkpoint (DCP), each process writing what
 is its own, and ``state.json`` with all other values, the names of the tensors and a SHA-256 of every file. A thread
-writes it while training goes on, under a name that starts with a dot; it takes its own name once it is complete. It
+writes it while training continues, under a name that starts with a dot; it takes its own name once it is complete. It
 opens with any number of processes.
 """
 

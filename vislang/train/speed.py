@@ -1,10 +1,10 @@
 """How fast a run is: examples and tokens a second, the share of the device's matrix rate, and memory.
 
 The matrix rate is measured, not looked up: what ``torch.matmul`` reaches on this device, in the type that the model
-multiplies in. The floating-point operations of a step are counted once for each set of streams that take part, by the
-formulas of :mod:`torch.utils.flop_counter`; later steps have batches of about the same size. That module's own counter
-also splits some operations into others, which changes the last bits of a gradient. Ours changes nothing, so that a run
-that is resumed, and counts again, has the same losses.
+multiplies in. The floating-point operations of a step are counted once for each set of streams that take part, with
+the formulas of :mod:`torch.utils.flop_counter`; later steps have batches of about the same size. The counter of that
+module decomposes some operations, which changes the last bits of a gradient. Ours changes nothing, so a resumed run,
+which counts again, has the same losses.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sd
 from vislang.train.rows import StepSize
 
 PRODUCT_SECONDS = 0.01
-"""A product that takes less is too small to measure a rate by."""
+"""A product that takes less time is too small to measure a rate."""
 
 MEASURED_SECONDS = 0.15
-"""Time for which products are repeated."""
+"""Products are repeated for this time."""
 
 LARGEST = {"cpu": 2048, "cuda": 8192, "mps": 4096}
-"""The most rows of the matrices that are multiplied, by type of device."""
+"""Greatest number of rows of the matrices, by type of device."""
 
 
 class Stopwatch:
@@ -139,12 +139,12 @@ def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
 
 
 def peak_memory(device: torch.device) -> int | None:
-    """The most bytes that the run has held: of the device's memory, or, on a processor, of the process (not of those
-    that prepare its batches). None where the system does not tell."""
+    """The largest number of bytes that were allocated on the device; on a CPU, that this process has had, without those
+    of its workers. None if the system does not report it."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     if device.type == "mps":
-        # Metal tells what is held now, not the most that was.
+        # Metal reports what is allocated now, not the largest amount.
         return torch.mps.driver_allocated_memory()
     try:
         import resource
@@ -162,7 +162,7 @@ def _wait_for(device: torch.device) -> None:
 
 
 class _Counter(TorchDispatchMode):
-    """Counts floating-point operations by the type of the numbers, and leaves everything as it is."""
+    """Counts floating-point operations by number type, and changes nothing."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -197,4 +197,4 @@ _FORMULAS = {
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention,
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
 }
-"""Operations of a call: torch's formulas, and those of what only a processor runs."""
+"""Number of operations of a call: torch's formulas, and those of kernels that only CPUs have."""

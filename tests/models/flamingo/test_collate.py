@@ -154,7 +154,7 @@ def test_a_language_model_with_a_window_is_packed_within_it():
     segments[:, 2:] = -1
     bridge(dataclasses.replace(short, segments=segments))
     batch = tiny.batch(bridge.media_token, prefix=5)
-    with pytest.raises(UserError, match=r"the last 5 tokens only.* Set pack to at most 5, or to 0"):
+    with pytest.raises(UserError, match=r"the last 5 columns of a row.* Set pack to at most 5, or to 0"):
         bridge(dataclasses.replace(batch, segments=torch.zeros_like(batch.input_ids)))
 
 

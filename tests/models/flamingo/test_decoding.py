@@ -160,7 +160,7 @@ def test_a_streamed_text_is_the_written_one(model, prompts, stop):
         ((written,),) = model.complete([prompt], Decoding(12, stop=stop))
         pieces = list(model.stream(prompt, Decoding(12, stop=stop)))
         assert "".join(pieces) == written.text
-    with pytest.raises(UserError, match="one at a time"):
+    with pytest.raises(UserError, match="streaming gives one text"):
         list(model.stream(prompts[0], Decoding(beams=2)))
 
 
@@ -244,8 +244,8 @@ def test_given_answers_are_scored_as_they_would_be_alone(model, prompts):
     ("settings", "message"),
     [
         ({"beams": 0}, "beams is 0"),
-        ({"temperature": -1.0}, "temperature is -1.0; it must be 0, or"),
-        ({"top_p": 0.0}, "top_p must be above 0"),
+        ({"temperature": -1.0}, "temperature is -1.0; it must be 0 or"),
+        ({"top_p": 0.0}, "top_p is 0.0; it must be above 0"),
         ({"beams": 2, "temperature": 1.0}, "beam search does not sample"),
         ({"returns": 2}, "would be equal"),
         ({"stop": ("",)}, "empty string"),

@@ -136,7 +136,9 @@ def test_output_that_is_no_number_is_an_error(model, pictures):
 
 def test_a_target_that_cannot_be_written_is_an_error(model, pictures):
     box = Example("7", Document([image(pictures, 0), "the cat"]), Box(0, 0, 1, 1), source="my.jsonl:7")
-    with pytest.raises(UserError, match=r"my\.jsonl:7: its target is box, and this model learns to write text"):
+    with pytest.raises(
+        UserError, match=r"my\.jsonl:7: this model learns to generate text, and the target is of the kind box"
+    ):
         model.collate([box])
 
 
@@ -166,7 +168,7 @@ def test_features_are_measured_on_the_training_media(model, pictures):
 def test_why_unreadable_names_the_inputs(model, towers):
     assert model.why_unreadable(frozenset({"text", "several images"})) is None
     assert "no audio" in (model.why_unreadable(frozenset({"audio"})) or "")
-    assert "reads only images" in (model.why_unreadable(frozenset({"video"})) or "")
+    assert "was trained on images only" in (model.why_unreadable(frozenset({"video"})) or "")
     assert tiny.flamingo(towers, frames=4).why_unreadable(frozenset({"video"})) is None
 
 

@@ -259,7 +259,7 @@ class Inputs:
         name = document.name or "a document"
         if len(kinds) != 1:
             found = " and ".join(sorted(kinds)) or "nothing"
-            raise UserError(f"{name}: contains {found}; this model reads one modality at a time. Split the record.")
+            raise UserError(f"{name}: contains {found}; this model reads one modality at a time. Give one alone.")
         kind = kinds.pop()
         if kind not in _MODALITY.values() or getattr(self, kind) is None:
             known = [modality for modality in dict.fromkeys(_MODALITY.values()) if getattr(self, modality) is not None]

@@ -18,6 +18,7 @@ from vislang.cache import cache_folder
 from vislang.capabilities import Progress
 from vislang.document import Image
 from vislang.errors import UserError
+from vislang.files import must_be_file
 from vislang.models.regions.files import RegionFiles
 from vislang.models.regions.region import RegionError, Regions
 from vislang.models.regions.sources import ClusteredRegions, GridRegions, QueryRegions, RegionSource
@@ -170,6 +171,7 @@ def read_coco_boxes(path: Path) -> dict[str, tuple[float, float, np.ndarray]]:
     Raises:
         RegionError: the file does not exist or has another format; the message names the annotation.
     """
+    must_be_file(path, "COCO's JSON of boxes", error=RegionError)
     try:
         content: Any = json.loads(path.read_text(encoding="utf-8"))
         named = {image["id"]: image for image in content["images"]}

@@ -14,6 +14,7 @@ from PIL import Image as Pillow
 from torch import Tensor
 from transformers import AutoImageProcessor, AutoModelForObjectDetection
 
+from vislang.errors import needs
 from vislang.files import whole_file
 from vislang.models.base import fingerprint
 from vislang.models.regions.region import Regions
@@ -166,7 +167,9 @@ class ClusteredRegions:
 
         Raises:
             ValueError: there are fewer regions than clusters.
+            UserError: scikit-learn is not installed.
         """
+        needs("sklearn", "eval", "clusters of regions")
         from sklearn.cluster import MiniBatchKMeans
 
         features = np.concatenate([regions.features for regions in source(images)])
