@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
@@ -16,6 +17,7 @@ from vislang.capabilities import ModelRecipe
 from vislang.data.indexed import INDEX_ABOVE
 from vislang.errors import UserError
 from vislang.models.loading import current_path, current_settings
+from vislang.recipe_errors import in_words
 from vislang.train.config import TrainConfig
 
 
@@ -135,11 +137,12 @@ def recipe_of(values: Any, overrides: Sequence[str] = (), name: str = "run.json"
     try:
         written = json.dumps(with_current_names(values), default=str)
         parsed = parser.parse_args([f"--recipe={written}", *overrides])
+        _must_not_be_null(Recipe, Namespace({key: value for key, value in vars(parsed).items() if key != "recipe"}))
         settings = vars(parser.instantiate(parsed))
         del settings["recipe"], parsed["recipe"]
         recipe = Recipe(**settings)
     except (ArgumentError, ValueError, TypeError) as error:
-        raise RecipeError(_in_words(_one_line(error), name)) from None
+        raise RecipeError(in_words(_one_line(error), name)) from None
     return recipe, _as_plain(parsed)
 
 
@@ -156,44 +159,30 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
-WANTED = {
-    "<class 'int'>": "a whole number",
-    "<class 'float'>": "a number",
-    "<class 'bool'>": "true or false",
-    "<class 'str'>": "text",
-    "<class 'list'>": "a list",
-    "<class 'dict'>": "an object",
-}
-"""What the parser calls types, and what they are called in a message."""
+def _must_not_be_null(kind: Any, values: Any, path: str = "") -> None:
+    """Raise an error for a setting that is null and must not be: the parser takes null for any value.
 
+    Args:
+        kind: the dataclass of the settings.
+        values: the parsed settings.
+        path: of them in the recipe.
 
-def _in_words(message: str, recipe: str) -> str:
-    """What the parser says of a value, in plain words.
-
-    >>> _in_words('Parser key "train.lr": Expected a <class \'float\'>. Got value: fast', "my.yaml")
-    'my.yaml: train.lr is fast; it must be a number.'
+    Raises:
+        ValueError: one is null.
     """
-    if unknown := re.fullmatch("unrecognized arguments: (.*)", message):
-        return f"{unknown[1]}: no such option, and no such setting of {recipe}. See vislang train --help."
-    message = re.sub(r"Problem with given class_path '[^']*': ", "", message)
-    keys = re.findall(r'Parser key "([^"]*)": ', message)
-    message = re.sub(r'Parser key "[^"]*": ', "", message)
-    if "Errors: - " in message:
-        # Of the kinds that a value might have been of, the one that it was meant to be: not null, and what fails for
-        # another reason than its type says more than a type.
-        given = re.sub(r" Given value type: .*", "", message.rpartition("Errors: - ")[2])
-        parts = [part for part in given.split(" - ") if "NoneType" not in part]
-        message = next((part for part in parts if not part.startswith("Expected a <class")), parts[0])
-    key = ".".join(dict.fromkeys(keys))
-    if typed := re.fullmatch(r"Expected a (.*?)\.? Got value: (.*)", message):
-        choices = re.fullmatch(r"typing\.Literal\[(.*)\]", typed[1])
-        wanted = f"one of {choices[1]}" if choices else WANTED.get(typed[1], typed[1])
-        return f"{recipe}: {key} is {typed[2]}; it must be {wanted}."
-    if typed := re.fullmatch(r"Expected a (<class '\w+'>)", message):
-        return f"{recipe}: {key} must be {WANTED.get(typed[1], typed[1])}."
-    if option := re.fullmatch(r"Option '(.*)' is not accepted", message):
-        return f"{recipe}: {key}.{option[1]} is no setting that this model has."
-    return f"{recipe}: {f'{key}: ' if key and not message.startswith(key) else ''}{message}"
+    hints = get_type_hints(kind)
+    for name, value in vars(values).items():
+        hint = hints.get(name)
+        inner = [part for part in get_args(hint) if dataclasses.is_dataclass(part)]
+        optional = hint is None or hint is Any or type(None) in get_args(hint)
+        if value is None and not optional:
+            raise ValueError(f"{path}{name} is null; give it a value, or leave it out.")
+        if isinstance(value, Namespace):
+            if dataclasses.is_dataclass(hint) or inner:
+                _must_not_be_null(inner[0] if inner else hint, value, f"{path}{name}.")
+            elif "class_path" in value and "init_args" in value:
+                module, _, made = value["class_path"].rpartition(".")
+                _must_not_be_null(getattr(import_module(module), made), value["init_args"], f"{path}{name}.")
 
 
 def _as_plain(value: Any) -> Any:

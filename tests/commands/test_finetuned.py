@@ -6,6 +6,7 @@ import pytest
 import torch
 from transformers import AutoModelForImageClassification
 
+import vislang
 from tests import tiny
 from vislang.cli import main
 from vislang.data.sources import load_source
@@ -56,6 +57,19 @@ def test_it_is_evaluated(model, tmp_path, capsys):
 def test_it_is_embedded(model, tmp_path, capsys):
     assert main(["embed", model, str(tmp_path / "labels.jsonl"), "-o", str(tmp_path / "vectors.parquet")]) == 0
     assert "8 vectors of width 16" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("verb", ["ask", "embed"])
+def test_weights_that_are_no_numbers_answer_nothing(model, tmp_path, verb, capsys):
+    """Saved like this, their hash is that of the config."""
+    opened = vislang.load(model)
+    with torch.no_grad():
+        next(opened.parameters()).fill_(torch.nan)
+    opened.save(tmp_path / "damaged")
+    more = ["-o", str(tmp_path / "vectors.parquet")] if verb == "embed" else []
+    assert main([verb, str(tmp_path / "damaged"), str(tmp_path / "0.png"), *more]) == 2
+    assert "the model's output is not a number (NaN)" in capsys.readouterr().err
+    assert not (tmp_path / "vectors.parquet").exists()
 
 
 def test_it_is_exported(model, tmp_path, capsys):

@@ -70,6 +70,7 @@ def test_labels_follow_from_embeddings_and_the_support():
 def test_baselines_see_what_they_should():
     bag = bag_of_words(["a red fox", "the red dog", "dog"])
     assert bag.tolist() == [[0, 1], [1, 1], [1, 0]], "words of two texts at least: dog, red"
+    assert bag_of_words(["a fox", "!"]).tolist() == [[0], [0]]
     tone = np.sin(2 * np.pi * 1000 * np.arange(16_000) / 16_000)
     quiet = 0.001 * np.random.default_rng(0).standard_normal(16_000)
     spectrum = log_mel(np.concatenate([quiet, tone + quiet]).astype(np.float32))

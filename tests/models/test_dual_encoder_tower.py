@@ -96,6 +96,17 @@ def test_search_and_classes(trained, pairs, tmp_path, capsys):  # noqa: F811
     assert main(["classify", folder, str(tmp_path), "--labels", labels]) == 0
 
 
+def test_weights_that_are_no_numbers_find_nothing(untrained, tmp_path, capsys):
+    """Saved like this, their hash is that of the config."""
+    model = vislang.load(untrained[1])
+    with torch.no_grad():
+        next(model.network.image.parameters()).fill_(torch.nan)
+    model.save(tmp_path / "damaged")
+    for arguments in (["search", str(tmp_path / "damaged"), "red"], ["classify", str(tmp_path / "damaged")]):
+        assert main([*arguments, str(tmp_path), *(["--labels", "a,b"] if "classify" in arguments else [])]) == 2
+        assert "the model's output is not a number (NaN)" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -315,7 +315,7 @@ def test_a_model_whose_weights_are_bad_decides_nothing(towers, images):
     model = model_of(towers, examples).eval()
     with torch.no_grad():
         next(model.network.parameters()).fill_(torch.nan)
-    with pytest.raises(UserError, match="scores are NaN"):
+    with pytest.raises(UserError, match="output is not a number"):
         model.decide(examples)
 
 

@@ -30,7 +30,9 @@ def finished(tmp_path):
 
 
 @pytest.mark.parametrize("option", ["--out", "--resume"])
-def test_a_second_run_in_one_folder_is_an_error_and_changes_nothing(recipe, finished, option, capsys):
+def test_a_second_run_in_one_folder_is_an_error_and_changes_nothing(recipe, finished, option, capsys, monkeypatch):
+    """And no tower is opened for it."""
+    monkeypatch.setattr("vislang.models.flamingo.model.load_language_tower", lambda *_: pytest.fail("opened a tower"))
     _, values = read_recipe(Path(recipe))
     (finished / RUN).write_text(json.dumps({"recipe": values}))
     before = {path.name: path.read_bytes() for path in finished.iterdir()}
@@ -40,6 +42,14 @@ def test_a_second_run_in_one_folder_is_an_error_and_changes_nothing(recipe, fini
     (finished / LOCK).unlink()
     assert {path.name: path.read_bytes() for path in finished.iterdir()} == before
     assert [path.name for path in finished.parent.glob("run*")] == ["run"]
+
+
+def test_a_run_that_fails_before_its_first_step_leaves_nothing(recipe, pictures, tmp_path, capsys):
+    boxes = [{"image": f"{n}.png", "text": "it", "box": [0, 0, 9, 9]} for n in range(12)]
+    (pictures / "boxes.jsonl").write_text("\n".join(map(json.dumps, boxes)))
+    assert train(recipe, "--data", str(pictures / "boxes.jsonl"), "--out", str(tmp_path / "run")) == 2
+    assert "this model learns to generate text, and the target is of the kind box" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 def test_an_earlier_run_is_renamed_unless_it_is_still_running(finished):

@@ -54,6 +54,7 @@ class Embed:
         if not examples:
             raise UserError(f"{', '.join(self.files)}: no usable files.")
         from vislang.capabilities import Embeds
+        from vislang.models.base import must_be_numbers
         from vislang.models.loading import load
         from vislang.train.device import device_of
 
@@ -62,6 +63,7 @@ class Embed:
             raise UserError(f"{self.model}: a {type(model).__name__} gives no vectors.")
         with reporting("embedding") as report:
             vectors = model.embed([example.prompt for example in examples], self.batch_size, progress=report)
+        must_be_numbers(vectors, self.model)
         self._write([example.name for example in examples], vectors.numpy())
         if problems:
             console.print(f"skipped {len(problems)} bad files")

@@ -45,7 +45,7 @@ class Search:
         text = checked(self.text, "the search text")
         model, images = opened(self.model, self.images, self.device)
         names = list(images.values())
-        scores = model.match_all(list(images), [text])[:, 0]
+        scores = compared(model, self.model, list(images), [text])[:, 0]
         order = scores.argsort(descending=True)[: self.top].tolist()
         found = [{"image": names[n], "score": round(scores[n].item(), 4)} for n in order]
         if self.json:
@@ -88,7 +88,7 @@ class Classify:
         if self.template.count("{}") != 1:
             raise UserError(f"--template {self.template!r}: write {{}} once, in the position of the label.")
         model, images = opened(self.model, self.images, self.device)
-        scores = model.match_all(list(images), [self.template.replace("{}", label) for label in labels])
+        scores = compared(model, self.model, list(images), [self.template.replace("{}", label) for label in labels])
         best = scores.argmax(dim=-1).tolist()
         if self.json:
             for name, row, index in zip(images.values(), scores.tolist(), best, strict=True):
@@ -103,6 +103,19 @@ class Classify:
             table.add_row(labels[index], f"{row[index]:.4f}", name)
         console.print(table)
         return 0
+
+
+def compared(model: Any, source: str, images: list[Image], texts: list[str]) -> Any:
+    """(images, texts) similarities.
+
+    Raises:
+        UserError: they are not numbers.
+    """
+    from vislang.models.base import must_be_numbers
+
+    scores = model.match_all(images, texts)
+    must_be_numbers(scores, source)
+    return scores
 
 
 def opened(source: str, files: Sequence[str], device: str = "auto") -> tuple[Any, dict[Image, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -34,10 +35,14 @@ def _pixels(document: Document) -> np.ndarray:
 
 
 def bag_of_words(texts: Sequence[str]) -> np.ndarray:
-    """For each text, which words occur in it, of those that occur in two or more texts."""
+    """For each text, which words occur in it, of those that occur in two or more texts; a zero each if none does."""
     from sklearn.feature_extraction.text import CountVectorizer
 
-    return CountVectorizer(binary=True, min_df=2, dtype=np.float32).fit_transform(texts).toarray()
+    analyze = CountVectorizer().build_analyzer()
+    words = [set(analyze(text)) for text in texts]
+    counts = Counter(word for own in words for word in own)
+    kept = sorted(word for word, count in counts.items() if count > 1)
+    return np.array([[word in own for word in kept] or [False] for own in words], dtype=np.float32)
 
 
 def log_mel_statistics(document: Document) -> np.ndarray:

@@ -175,6 +175,23 @@ def copy_state(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
             tensor.copy_(state[name])
 
 
+def must_be_numbers(found: Tensor, name: str) -> None:
+    """Raise an error if a model's output contains NaN.
+
+    Args:
+        found: the output.
+        name: what it belongs to, such as a record or the model's folder.
+
+    Raises:
+        UserError: it does.
+    """
+    if bool(found.isnan().any()):
+        raise UserError(
+            f"{name}: the model's output is not a number (NaN): its weights or those of a tower are damaged. Copy them "
+            "again, or train again."
+        )
+
+
 def fingerprint(state: Mapping[str, Tensor]) -> str:
     """SHA-256 over names, types, shapes and values of a state dict, in the order of names."""
     digest = hashlib.sha256()

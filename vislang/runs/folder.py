@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
@@ -73,6 +74,12 @@ def recorded(folder: Path) -> dict[str, Any]:
     if not isinstance(found, dict) or not isinstance(found.get("recipe"), dict):
         raise UserError(f"{folder}: not the folder of a run (its run.json contains no recipe).")
     return found
+
+
+def discard_unused(folder: Path) -> None:
+    """Delete the folder of a run that failed before it wrote anything but its recipe."""
+    if {path.name for path in folder.iterdir()} <= {RUN, LOCK}:
+        shutil.rmtree(folder)
 
 
 @contextmanager

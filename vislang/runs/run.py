@@ -29,6 +29,7 @@ from vislang.nn.device import to_device
 from vislang.recipe import Recipe, recipe_of
 from vislang.runs.folder import (
     RUN,
+    discard_unused,
     environment,
     fresh_folder,
     locked,
@@ -153,8 +154,13 @@ def run_recipe(
             console.print(f"the earlier run in {folder} was moved to {moved}", markup=False)
         with locked(folder) if processes.is_first else nullcontext():
             time_budget = earlier.get("time_budget")
-            with Trackers((track or []) if processes.is_first else [], folder, values, resume) as trackers:
-                return _run(recipe, values, folder, prepared, started, resume, processes, time_budget, trackers)
+            try:
+                with Trackers((track or []) if processes.is_first else [], folder, values, resume) as trackers:
+                    return _run(recipe, values, folder, prepared, started, resume, processes, time_budget, trackers)
+            except UserError:
+                if processes.is_first and not resume:
+                    discard_unused(folder)
+                raise
 
 
 def _run(

@@ -135,11 +135,13 @@ def test_output_that_is_no_number_is_an_error(model, pictures):
 
 
 def test_a_target_that_cannot_be_written_is_an_error(model, pictures):
+    """Before anything is encoded, and in a batch."""
     box = Example("7", Document([image(pictures, 0), "the cat"]), Box(0, 0, 1, 1), source="my.jsonl:7")
-    with pytest.raises(
-        UserError, match=r"my\.jsonl:7: this model learns to generate text, and the target is of the kind box"
-    ):
-        model.collate([box])
+    for read in (model.prepare, model.collate):
+        with pytest.raises(
+            UserError, match=r"my\.jsonl:7: this model learns to generate text, and the target is of the kind box"
+        ):
+            read([box])
 
 
 def test_examples_of_every_kind_that_can_be_written_train(model, pictures):

@@ -18,7 +18,7 @@ from vislang.capabilities import ModelRecipe, Progress
 from vislang.document import Document
 from vislang.errors import UserError
 from vislang.example import Example, Label, Prediction, Text, Value, kind_of
-from vislang.models.base import TrainableModel, fill_model, read_settings, write_model
+from vislang.models.base import TrainableModel, fill_model, must_be_numbers, read_settings, write_model
 from vislang.models.data2vec.blocks import EncoderConfig, run_blocks
 from vislang.models.data2vec.encoder import Encoder
 from vislang.models.data2vec.front_ends import Modalities, must_agree
@@ -280,7 +280,9 @@ class FineTuned(TrainableModel):
                 found += map(Prediction, ids, self._tags([example.prompt for example in part]))
             else:
                 whole = to_device(self.inputs.read([example.prompt for example in part]), self.device)
-                found += self._predictions(ids, whole, self.logits(whole.values, whole.padding).float())
+                logits = self.logits(whole.values, whole.padding).float()
+                must_be_numbers(logits, f"{part[0].name}, or another record of its batch")
+                found += self._predictions(ids, whole, logits)
             if progress is not None:
                 progress(len(found), len(examples))
         self.train(training)

@@ -190,14 +190,21 @@ class Collator:
             MediaError: a medium cannot be used, or Flamingo does not read this kind of medium.
             UserError: an example has no text to learn, is empty, or is too long for the language model.
         """
-        documents = [self.prompts.render(example, learn=True) for example in examples]
-        for example, document in zip(examples, documents, strict=True):
-            if not _has_targets(document):
-                raise UserError(
-                    f"{example.name}: this model learns to generate text, and the target is of the kind "
-                    f"{kind_of(example.target)}. Give a text, an answer, a label, a number or a choice among texts."
-                )
-        return self.documents(documents, seed, first=first)
+        return self.documents([self.to_learn(example) for example in examples], seed, first=first)
+
+    def to_learn(self, example: Example) -> Document:
+        """An example in its template, with the text that is learned.
+
+        Raises:
+            UserError: it has no text to learn.
+        """
+        document = self.prompts.render(example, learn=True)
+        if not _has_targets(document):
+            raise UserError(
+                f"{example.name}: this model learns to generate text, and the target is of the kind "
+                f"{kind_of(example.target)}. Give a text, an answer, a label, a number or a choice among texts."
+            )
+        return document
 
     def documents(self, documents: Sequence[Document], seed: int = 0, prefilled: int = 0, first: int = 0) -> Batch:
         """A batch of documents, for training or to be continued.

@@ -153,9 +153,16 @@ class Flamingo(TrainableModel):
         """Encode the media of examples and cache repeated texts; see :meth:`prepare_documents`.
 
         Examples with a target, and pages, are rendered as in training, others as prompts.
+
+        Raises:
+            UserError: an example has a target and no text to learn.
+            MediaError: a medium cannot be used; those before it are kept.
         """
         learned = [e.target is not None or any(isinstance(p, Learned) for p in e.prompt.parts) for e in examples]
-        rendered = [self.prompts.render(e, learn=learn) for e, learn in zip(examples, learned, strict=True)]
+        rendered = [
+            self.collate.to_learn(example) if learn else self.prompts.render(example)
+            for example, learn in zip(examples, learned, strict=True)
+        ]
         return self.prepare_documents(rendered, progress)
 
     def prepare_documents(

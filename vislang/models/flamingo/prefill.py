@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import DynamicCache
 
-from vislang.errors import UserError
+from vislang.models.base import must_be_numbers
 from vislang.models.flamingo.bridge import Bridge
 from vislang.models.flamingo.collate import IGNORED, Batch
 from vislang.models.flamingo.frozen_text import FrozenText, TextState, add_lower, stack_gate_inputs, upper_cache
@@ -210,11 +210,7 @@ class Runner:
             UserError: it is not a number.
         """
         found = self.bridge.logits(hidden)[:, -1].float().log_softmax(dim=-1)
-        if bool(found.isnan().any()):
-            raise UserError(
-                "the model's output is not a number (NaN): its weights or those of a tower are damaged. Copy them "
-                "again, or train again."
-            )
+        must_be_numbers(found, "the next token")
         return found
 
     @torch.inference_mode()

@@ -135,7 +135,7 @@ def _converted_gguf(weights: Path) -> Path:
     with writing(folder.parent):
         unfinished = Path(tempfile.mkdtemp(dir=folder.parent, prefix="unfinished-"))
         try:
-            with system_errors(folder):
+            with system_errors(folder), quiet_transformers():
                 fresh.save_pretrained(unfinished)
                 tokenizer.save_pretrained(unfinished)
         except BaseException:

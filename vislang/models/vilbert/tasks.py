@@ -20,7 +20,7 @@ from vislang.capabilities import CoAttention, Explained, ModelRecipe, Progress
 from vislang.document import Image
 from vislang.errors import UserError
 from vislang.example import Answers, Choice, Example, Label, Prediction, Value, kind_of
-from vislang.models.base import fill_model, read_settings, write_model
+from vislang.models.base import fill_model, must_be_numbers, read_settings, write_model
 from vislang.models.deciding import head_for, heads_of, why_undecided
 from vislang.models.loading import current_settings
 from vislang.models.precision import Precision, autocast, dtype_of
@@ -383,11 +383,7 @@ class ViLBERTForTasks(PairModel[ViLBERT]):
     def _decide(self, name: str, examples: Sequence[Example]) -> list[Prediction]:
         batch = self._batch(name, examples)
         task, scores = self.tasks[name], self._scores(batch)
-        if scores.isnan().any():
-            raise UserError(
-                f"{examples[0].name}, or another record of its batch: the model's scores are NaN. Its weights are "
-                "damaged; copy them again, or train again."
-            )
+        must_be_numbers(scores, f"{examples[0].name}, or another record of its batch")
         if task.kind == "value":
             numbers = [float(score) * task.std + task.mean for score in scores]
             return [Prediction(example.id, number) for example, number in zip(examples, numbers, strict=True)]
