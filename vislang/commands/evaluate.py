@@ -86,6 +86,7 @@ class Evaluate:
             return rescore(self, source)
         few_shot = self._few_shot()
         task, examples, bad = self.opened_task()
+        task.must_be_answerable(examples)
         if not task.can_score(examples) and self.out is None:
             raise DataError(
                 f"{task.name}: no record has a target, so nothing can be scored. Use --out to write the predictions "

@@ -18,7 +18,7 @@ from vislang.metrics.ptb import words
 LONGEST = 4
 """Length of the longest n-grams, in words."""
 
-NUMERATOR, DENOMINATOR = 1e-15, 1e-9
+_TINY, _SMALL = 1e-15, 1e-9
 """Added to the counts of BLEU by the authors' program: a precision without a match is tiny, and not 0."""
 
 SIGMA = 6.0
@@ -138,7 +138,7 @@ def bleu(candidates: Sequence[str], references: Sequence[Sequence[str]], longest
         length += size
         # The reference with the nearest length is used; of two equally near ones, the shorter.
         wanted += min((len(words(reference)) for reference in own), key=lambda n: (abs(n - size), n))
-    precisions = [(hits + NUMERATOR) / (of + DENOMINATOR) for hits, of in zip(shared, total, strict=True)]
-    ratio = (length + NUMERATOR) / (wanted + DENOMINATOR)
+    precisions = [(hits + _TINY) / (of + _SMALL) for hits, of in zip(shared, total, strict=True)]
+    ratio = (length + _TINY) / (wanted + _SMALL)
     brevity = math.exp(1 - 1 / ratio) if ratio < 1 else 1.0
     return brevity * math.prod(precisions) ** (1 / longest)

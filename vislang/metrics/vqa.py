@@ -38,11 +38,11 @@ def clean(answer: str) -> str:
     found = answer
     for mark in PUNCTUATION:
         # A mark next to a space is removed; between letters it becomes a space. In an answer with 1,000 all are
-        # removed.
-        loose = f"{mark} " in answer or f" {mark}" in answer or re.search(r"\d,\d", answer) is not None
+        # removed; only ASCII digits count there, as in the official program (of Python 2).
+        loose = f"{mark} " in answer or f" {mark}" in answer or re.search(r"\d,\d", answer, re.ASCII) is not None
         found = found.replace(mark, "" if loose else " ")
     # The official expression, whose first group was meant to be a lookbehind, and its count.
-    found = re.sub(r"(?!<=\d)(\.)(?!\d)", "", found, count=32)
+    found = re.sub(r"(?!<=\d)(\.)(?!\d)", "", found, count=32, flags=re.ASCII)
     words = [NUMBERS.get(word, word) for word in found.lower().split()]
     return " ".join(CONTRACTIONS.get(word, word) for word in words if word not in ("a", "an", "the"))
 
