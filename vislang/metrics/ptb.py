@@ -2,8 +2,9 @@
 
 The authors of the COCO caption scores (Chen et al. 2015) run Stanford's ``PTBTokenizer``, which needs Java, in lower
 case, and drop the tokens that are only punctuation. This module gives the same words for captions in English. The rules
-follow from the tokenizer's documentation and from its output; ``tests/metrics/test_ptb.py`` compares both on thousands
-of captions.
+follow from its output; ``tests/metrics/test_official.py`` compares both on thousands of captions. A caption has the
+same words here whatever stands beside it: the Java program reads all captions as one text, so that ``no.`` at the end of
+one keeps its full stop if the next one begins with a number.
 """
 
 from __future__ import annotations
