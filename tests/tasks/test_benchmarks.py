@@ -408,7 +408,7 @@ def test_a_path_begins_at_the_start(tmp_path):
     """A path that is only its end has not arrived there."""
     benchmark = R2R(r2r_folder(tmp_path))
     paths = predictions({"1_0": ("d",), "1_1": ("a",), "1_2": ("a",)})
-    with pytest.raises(DataError, match="the path must start at a"):
+    with pytest.raises(UserError, match="prediction 1_0: the path must start at a"):
         benchmark.score(benchmark.examples("val"), paths)
 
 

@@ -17,6 +17,9 @@ from vislang.errors import UserError, needs
 FEW_SHOT = ("seeds", "select", "selector", "orders", "report")
 """Options that have an effect only with --shots."""
 
+PREDICTIONS = (".jsonl", ".json", ".csv")
+"""Endings of files of predictions."""
+
 ONE_PROMPT = ("way", "head", "regions", "shortlist", "shortlist_size")
 """Options that have no effect with --shots."""
 
@@ -137,6 +140,8 @@ class Evaluate:
             raise UserError(f"--limit is {self.limit}; it must not be negative. 0 takes all examples.")
         if self.shortlist_size < 1:
             raise UserError(f"--shortlist-size is {self.shortlist_size}; it must be at least 1.")
+        if Path(self.model).suffix in PREDICTIONS and not Path(self.model).exists():
+            raise UserError(f"{self.model}: no such file. Give a file of predictions, or a model.")
         of_a_file = Path(self.model).is_file()
         if of_a_file and (ignored := given(self, ("shots", *FEW_SHOT, *ONE_PROMPT))):
             raise UserError(f"{ignored}: no effect, because {self.model} is a file of predictions. Leave it out.")

@@ -6,11 +6,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from vislang.evaluate.few_shot import Point, Setting, mean_figures
+from vislang.data.fields import field, one_of, shown, whole_field
+from vislang.data.problems import RecordError
+from vislang.evaluate.few_shot import Point, Select, Setting, mean_figures
 from vislang.evaluate.results import PREDICTIONS, write_predictions, write_submission
-from vislang.example import Example, Prediction, prediction_from
+from vislang.example import Example, Prediction
 from vislang.metrics.figure import figures_as_json
 from vislang.tasks.files import each, read_lines
 from vislang.tasks.task import Task, complete
@@ -68,9 +70,14 @@ def read_points(path: Path, task: Task, queries: Sequence[Example]) -> list[Poin
         DataError: the file has another format, or has missing, extra or duplicate predictions.
     """
 
+    read = task.reader(queries)
+
     def row(record: Mapping[str, Any]) -> tuple[Setting, int, Prediction]:
-        setting = Setting(**{name: record[name] for name in FIELDS})
-        return setting, int(record["seed"]), prediction_from(record)
+        shots, orders, seed = (whole_field(record, name) for name in ("shots", "orders", "seed"))
+        select, blind = one_of(field(record, "select"), get_args(Select)), field(record, "blind")
+        if not isinstance(blind, bool):
+            raise RecordError(f'"blind" is {shown(blind)}, not true or false.')
+        return Setting(shots, select, orders, blind), seed, read(record)  # type: ignore[arg-type]
 
     found: dict[Setting, dict[int, list[Prediction]]] = {}
     for setting, seed, prediction in each(path, read_lines(path), row):

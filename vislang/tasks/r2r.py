@@ -82,8 +82,11 @@ class R2R(Benchmark):
                 paths = candidates.get(identifier, [])
                 if beams.exists() and not paths:
                     raise DataError(f"{beams}: has no paths for {identifier}, an instruction of {path.name}.")
-                for candidate in paths:
-                    _must_fit(candidate, graph, reference, f"{beams}, {identifier}")
+                try:
+                    for candidate in paths:
+                        _must_follow(candidate, graph, reference)
+                except UserError as error:
+                    raise DataError(f"{beams}, {identifier}: {error}") from None
                 self._references[identifier], self._beams[identifier] = (scan, reference), paths
                 made.append(self._example(path, identifier, instruction))
             return made
@@ -145,10 +148,13 @@ class R2R(Benchmark):
         """See :meth:`~vislang.tasks.task.Task.must_answer`; a path begins at the start, and can be walked."""
         if not isinstance(prediction.answer, tuple):
             if prediction.answer is None or not example.choices:
-                raise DataError(f"prediction {prediction.id}: {prediction.answer!r} is not a path.")
+                raise UserError(f"prediction {prediction.id}: {prediction.answer!r} is not a path.")
             super().must_answer(prediction, example)
         scan, reference = self._references[prediction.id]
-        _must_fit(self._path(prediction), self._graphs[scan], reference, f"prediction {prediction.id}")
+        try:
+            _must_follow(self._path(prediction), self._graphs[scan], reference)
+        except UserError as error:
+            raise UserError(f"prediction {prediction.id}: {error}") from None
 
     def _path(self, prediction: Prediction) -> list[str]:
         """The viewpoints of a prediction."""
@@ -221,18 +227,15 @@ def _paths(record: Mapping[str, Any]) -> list[list[str]]:
     return [_views(path, "ranked_paths") for path in list_field(record, "ranked_paths")]
 
 
-def _must_fit(path: Sequence[str], graph: Graph, reference: Sequence[str], name: str) -> None:
+def _must_follow(path: Sequence[str], graph: Graph, reference: Sequence[str]) -> None:
     """Raise an error unless a path begins where its reference does, and can be walked.
 
     Raises:
-        DataError: it does not; ``name`` says whose path it is.
+        UserError: it does not.
     """
     if not path or path[0] != reference[0]:
-        raise DataError(f"{name}: the path must start at {reference[0]}.")
-    try:
-        graph.must_have_path(path)
-    except UserError as error:
-        raise DataError(f"{name}: {error}") from None
+        raise UserError(f"the path must start at {reference[0]}.")
+    graph.must_have_path(path)
 
 
 def _few(names: Iterable[str]) -> str:
