@@ -59,7 +59,6 @@ class Graph:
             self._from[start] = known
         return self._from[start].get(end, math.inf)
 
-
     def must_have(self, view: str) -> None:
         """Raise an error if there is no such viewpoint.
 

@@ -1,10 +1,10 @@
 """Words of captions as the caption scorers count them: the tokens of the Penn Treebank, without punctuation.
 
 The authors of the COCO caption scores (Chen et al. 2015) run Stanford's ``PTBTokenizer``, which needs Java, in lower
-case, and drop the tokens that are only punctuation. This module gives the same words for captions in English. The rules
-follow from its output; ``tests/metrics/test_official.py`` compares both on thousands of captions. A caption has the
-same words here whatever stands beside it: the Java program reads all captions as one text, so that ``no.`` at the end of
-one keeps its full stop if the next one begins with a number.
+case, and drop the tokens that are only punctuation. This module gives the same words for captions in English. The
+rules follow from the program's output; ``tests/metrics/test_official.py`` compares both on thousands of captions. A
+caption has the same words here whatever stands beside it: the Java program reads all captions as one text, so that
+``no.`` at the end of one keeps its full stop if the next one begins with a number.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ _A = rf"(?:{_L}|\d)"
 """A letter or digit."""
 
 _ABBREVIATIONS = (
-    "adj adm adv al ala alex apr ariz assn assoc asst atty attys aug ave bancorp bhd bldg blvd brig bros calif capt cf "
-    "cie cmdr co col colo comdr conn corp cos cpl ct dak dec dept det dr drs elec ens esq est etc ext feb fla fri ft ga "
-    "gen gov govs hon inc ind insp intl invt jan jos jr jul jun kan kans ky lieut lt ltd maj mar md messrs mfg mich minn "
-    "mlle mme mo mon mont mr mrs ms msgr mt mtg natl neb nev nov oct okla penn pfc ph plc ppte ppty pres prof pte ptes "
-    "pty ptys pvt rd rep reps rev rt sen sens sep sept seq sfc sgt spc sq sr st ste supt sys tel tenn thu thurs treas "
-    "tue tues univ va vs vt wed wis wisc wm wyo"
+    "adj adm adv al ala alex apr ariz assn assoc asst atty attys aug ave bancorp bhd bldg blvd brig bros calif capt "
+    "cf cie cmdr co col colo comdr conn corp cos cpl ct dak dec dept det dr drs elec ens esq est etc ext feb fla "
+    "fri ft ga gen gov govs hon inc ind insp intl invt jan jos jr jul jun kan kans ky lieut lt ltd maj mar md "
+    "messrs mfg mich minn mlle mme mo mon mont mr mrs ms msgr mt mtg natl neb nev nov oct okla penn pfc ph plc ppte "
+    "ppty pres prof pte ptes pty ptys pvt rd rep reps rev rt sen sens sep sept seq sfc sgt spc sq sr st ste supt "
+    "sys tel tenn thu thurs treas tue tues univ va vs vt wed wis wisc wm wyo"
 )
 """Words that keep their full stop, in upper and lower case."""
 

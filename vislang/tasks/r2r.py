@@ -35,11 +35,12 @@ VIEWS = 8
 
 
 class R2R(Benchmark):
-    """``R2R_SPLIT.json``, ``<scan>_connectivity.json`` of each building, and ``beams_SPLIT.json`` for a model to rank.
+    """``R2R_SPLIT.json``, ``<scan>_connectivity.json`` of each building, and ``beams_SPLIT.json``.
 
-    A file of trajectories is scored without a beam file. The beam file holds ``[{"instr_id": ..., "ranked_paths": [[viewpoint, ...], ...]}, ...]``. The correct choice is
-    the candidate that ends nearest to the goal (the end of the reference path), if it ends less than 3 m from it. An
-    instruction without such a candidate has no target: it is scored, but not used for training.
+    The beam file holds ``[{"instr_id": ..., "ranked_paths": [[viewpoint, ...], ...]}, ...]``. A model chooses among its
+    paths; a file of trajectories is scored without it. The correct choice is the candidate that ends nearest to the
+    goal (the end of the reference path), if it ends less than 3 m from it. An instruction without such a candidate has
+    no target: it is scored, but not used for training.
     """
 
     name = "r2r"
@@ -197,7 +198,9 @@ def read_graph(path: Path) -> Graph:
     edges: dict[str, dict[str, float]] = {view: {} for view, (included, _, _) in views if included}
     for view, (included, position, seen) in views:
         if len(seen) != len(views):
-            raise DataError(f"{path}, viewpoint {view}: unobstructed has {len(seen)} entries for {len(views)} viewpoints.")
+            raise DataError(
+                f"{path}, viewpoint {view}: unobstructed has {len(seen)} entries for {len(views)} viewpoints."
+            )
         for (other, (also, there, _)), unobstructed in zip(views, seen, strict=True):
             if included and also and unobstructed:
                 edges[view][other] = math.dist(position, there)

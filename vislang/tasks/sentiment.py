@@ -16,7 +16,6 @@ from vislang.metrics.regression import SENTIMENT_METRICS, sentiment
 from vislang.tasks.benchmark import Benchmark, must_have_target
 from vislang.tasks.files import each, image_in, read_lines, written_lines
 
-
 STRONGEST = 3
 """The score of the strongest feeling; that of the opposite one is its negative."""
 

@@ -170,7 +170,11 @@ def written(tokens: Sequence[Any], objects: Sequence[str]) -> str:
         if isinstance(token, str):
             words.append(token)
             continue
-        if not isinstance(token, list) or not token or any(type(n) is not int or not 0 <= n < len(objects) for n in token):
+        if (
+            not isinstance(token, list)
+            or not token
+            or any(type(n) is not int or not 0 <= n < len(objects) for n in token)
+        ):
             raise RecordError(f"token {shown(token)} is neither a word nor a list of indices of its objects.")
         named = [
             NEUTRAL_NAMES[number % len(NEUTRAL_NAMES)] if objects[number] == "person" else objects[number]

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vislang.data.fields import id_field, list_field, text_field, whole_field
+from vislang.data.fields import id_field, list_field, shown, text_field, whole_field
 from vislang.data.problems import DataError, RecordError
 from vislang.document import Document
 from vislang.example import Answers, Example, Prediction
@@ -53,19 +53,23 @@ class VQA(Benchmark):
             annotations = keyed(source, listed(source, read_json(source), "annotations"), _annotation)
             self._annotations |= annotations
         content = read_json(path)
-        subtype = content.get("data_subtype", split) if isinstance(content, dict) else split
+        asked = listed(path, content, "questions")
+        subtype = content.get("data_subtype", split)
+        if not isinstance(subtype, str):
+            raise DataError(f'{path}: "data_subtype" is {shown(subtype)}, not text.')
 
         def example(record: Mapping[str, Any]) -> Example:
             number, image = str(whole_field(record, "question_id")), whole_field(record, "image_id")
             name = f"COCO_{subtype}_{image:012d}.jpg"
-            prompt = [image_in(self.folder, name, f"{subtype}/{name}"), text_field(record, "question")]
+            image_file = image_in(self.folder, name, f"{subtype}/{name}")
+            origin = f"{path.name}, {number}"
+            prompt = Document([image_file, text_field(record, "question")], name=origin)
             if annotated and number not in annotations:
                 raise RecordError(f"question {number} has no annotation in {source.name}.")
             target = Answers(soft_scores(annotations[number].answers)) if annotated else None
-            origin = f"{path.name}, {number}"
-            return Example(number, Document(prompt, name=origin), target, (), str(image), origin, self.name)
+            return Example(number, prompt, target, (), str(image), origin, self.name)
 
-        examples = each(path, listed(path, content, "questions"), example)
+        examples = each(path, asked, example)
         if annotated and (extra := annotations.keys() - {example.id for example in examples}):
             named = ", ".join(sorted(extra)[:5])
             raise DataError(f"{source}: annotations of {len(extra)} questions that are not in {path.name}: {named}.")

@@ -10,12 +10,19 @@ from typing import Any
 
 SEED = 2026
 
+
+def _listed(text: str, mark: str | None = None) -> list[str]:
+    return text.split(mark)
+
+
 # ------------------------------------------------------------------------------------------------------------- VQA
 
-BASES = (
+BASES = _listed(
     "dog|black and white|t-shirt|2|two|none|zero|yes|no|don't know|it's red|man's|1,000|3.5|9:30|red/blue|x-y|stop!|"
-    "the beach|couldn't've|a.m.|U.S.|left (blue)|50%|it is|i'm not sure|who's there|half-pipe|１,０|٣,٤|café|ten|o'clock"
-).split("|")
+    "the beach|couldn't've|a.m.|U.S.|left (blue)|50%|"
+    "it is|i'm not sure|who's there|half-pipe|１,０|٣,٤|café|ten|o'clock",
+    "|",
+)
 """Answers; one with digits of other scripts, which the official program does not take for digits."""
 
 QUESTIONS = 3000
@@ -51,16 +58,16 @@ def vqa() -> list[dict[str, Any]]:
 
 # -------------------------------------------------------------------------------------------------------- captions
 
-WORDS = (
-    "a the man woman's dogs' cat T-Shirt t-shirt black-and-white don't can't isn't it's I'm we're they've she'll cannot "
-    "gonna o'clock O'Brien sign street light bus Dr. Mr. St. etc. U.S. u.s.a. p.m. a.m. No. no. vs. e.g. Main "
-    "mountain-bike skate-boarder and/or his/her TV DVD AT&T B&W '60s 1990s 90's 7's"
-).split()
-NUMBERS = (
-    "5 12 1,000 3.5 9:30 10:45pm 1/2 24/7 2-3 5' 10x10 4th $5 $1,200.50 50% #1 #22 747-400 9/11 12/25/2010 -5 +3 .5 1990 "
-    "(5) £3 €4 5¢ ½ 100% 1st 22nd 5ft 10mph 5-year-old 20-foot 2.5-inch 007"
-).split()
-MARKS = "( ) [ ] { } % $ & # * / - -- ... . , ; : ! ? !! ?! \" “ ” – — … + = @ _ ~ ^ | \\ < > ° é 😀".split()
+WORDS = _listed(
+    "a the man woman's dogs' cat T-Shirt t-shirt black-and-white don't can't isn't it's I'm we're they've she'll "
+    "cannot gonna o'clock O'Brien sign street light bus Dr. Mr. St. etc. U.S. u.s.a. p.m. a.m. No. no. vs. e.g. "
+    "Main mountain-bike skate-boarder and/or his/her TV DVD AT&T B&W '60s 1990s 90's 7's"
+)
+NUMBERS = _listed(
+    "5 12 1,000 3.5 9:30 10:45pm 1/2 24/7 2-3 5' 10x10 4th $5 $1,200.50 50% #1 #22 747-400 9/11 12/25/2010 -5 +3 "
+    ".5 1990 (5) £3 €4 5¢ ½ 100% 1st 22nd 5ft 10mph 5-year-old 20-foot 2.5-inch 007"
+)
+MARKS = _listed('( ) [ ] { } % $ & # * / - -- ... . , ; : ! ? !! ?! " “ ” – — … + = @ _ ~ ^ | \\ < > ° é 😀')
 
 CORPORA, IMAGES = 170, 12
 
@@ -97,6 +104,15 @@ def captions() -> list[tuple[list[str], list[list[str]]]]:
             candidates.append(" ".join(words) if rng.random() < 0.9 else caption(rng))
         found.append((candidates, references))
     return found
+
+
+def every_caption() -> list[str]:
+    """All candidates and references of :func:`captions`, in order."""
+    return [
+        text
+        for candidates, references in captions()
+        for text in (*candidates, *(caption for own in references for caption in own))
+    ]
 
 
 def checksum(words: Iterable[str]) -> str:

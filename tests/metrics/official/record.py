@@ -126,9 +126,9 @@ def captions(folder: Path) -> dict[str, Any]:
 
     os.environ["JAVA_TOOL_OPTIONS"] = "-Dfile.encoding=UTF-8"
     corpora = cases.captions()
-    every = [text for candidates, references in corpora for text in (*candidates, *sum(references, []))]
-    # The tokenizer reads all captions as one text: "no." at the end of one keeps its full stop if the next begins with a
-    # number. A caption of its own between two of them keeps their words apart.
+    every = cases.every_caption()
+    # The tokenizer reads all captions as one text: "no." at the end of one keeps its full stop if the next begins with
+    # a number. A caption of its own between two of them keeps their words apart.
     apart = {number: [{"caption": text}, {"caption": "x"}] for number, text in enumerate(every)}
     split = PTBTokenizer().tokenize(apart)
     words = dict(zip(every, (split[number][0] for number in range(len(every))), strict=True))
