@@ -159,7 +159,9 @@ def folder_of(good, tmp_path):
 
 
 def read(name, folder):
-    """All examples of a folder."""
+    """All examples of a folder; its file of predictions is removed, because its name could be that of a split."""
+    for sent in folder.glob("sent.*"):
+        sent.unlink()
     task = open_task(f"{name}:{folder}")
     return [example for split in task.splits for example in task.examples(split)]
 

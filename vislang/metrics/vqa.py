@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 
@@ -32,6 +33,7 @@ def vqa_accuracy(prediction: str, answers: Sequence[str]) -> float:
     return float(np.mean([min(1.0, (sum(same) - own) / 3) for own in same]))
 
 
+@lru_cache(maxsize=100_000)
 def clean(answer: str) -> str:
     """The official clean-up: punctuation, numbers as digits, no articles, apostrophes where they belong."""
     answer = _trimmed(answer)
