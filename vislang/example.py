@@ -244,7 +244,7 @@ def prediction_from(record: Mapping[str, Any]) -> Prediction:
         str(name),
         answer,
         candidates,  # type: ignore[arg-type]  # no candidate is a path
-        tuple(_finite(score, "a score") for score in scores),
+        tuple(_number(score, "a score") for score in scores),
         kind,
         str(prompt),
     )
@@ -258,23 +258,33 @@ def _plain(value: Any) -> Any:
 
 def _answer(value: Any) -> Answer:
     if isinstance(value, dict) and value.keys() == set(EDGES):
-        return Box(**{edge: _finite(value[edge], f'"{edge}"') for edge in EDGES})
+        return Box(**{edge: _number(value[edge], f'"{edge}"') for edge in EDGES})
     if isinstance(value, list) and all(isinstance(step, str) for step in value):
         return tuple(value)
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, int | float) and not isinstance(value, bool):
-        _finite(value, "the answer")
+        _number(value, "the answer")
         return value
     raise ValueError(f"{value!r} is not an answer")
 
 
-def _finite(value: Any, what: str) -> float:
-    """A number of a prediction. Integers of any size are finite, but not all of them fit into a float."""
+def finite_number(value: Any) -> float | None:
+    """A finite number as a float; None for any other value, such as NaN, true, or an integer too large for a float.
+
+    >>> finite_number(2), finite_number(float("nan")), finite_number("2")
+    (2.0, None, None)
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
     try:
-        number = math.nan if isinstance(value, bool) or not isinstance(value, int | float) else float(value)
+        return float(value) if math.isfinite(value) else None
     except OverflowError:
-        number = math.inf
-    if not math.isfinite(number):
+        return None
+
+
+def _number(value: Any, what: str) -> float:
+    number = finite_number(value)
+    if number is None:
         raise ValueError(f"{what} is {value!r}, not a finite number")
     return number

@@ -42,6 +42,17 @@ def test_bleu_is_that_of_sacrebleu():
             assert bleu(candidates, references, longest) == pytest.approx(expected, rel=1e-6, abs=1e-3)
 
 
+def test_without_a_match_bleu_is_tiny_as_in_the_authors_program():
+    candidates, references = ["a dog", "the red bus"], [["my cat"], ["the blue bus", "bus"]]
+    expected = [0.39999999984, 1.1547005378403918e-08, 5.108729545657488e-11, 6.0427507911886e-10]
+    assert [bleu(candidates, references, longest) for longest in (1, 2, 3, 4)] == pytest.approx(expected, rel=1e-9)
+
+
+def test_a_hyphen_joins_a_word_as_in_the_authors_program():
+    found = cider_d(["a man in a t-shirt", "a dog"], [["a man wearing a t-shirt"], ["a dog"]])
+    assert found == pytest.approx([2.916666666666666, 5.0], rel=1e-12)
+
+
 def test_cider_by_hand():
     # Each word is in one of two images and has the weight log 2; one of two words is shared, and no pair of words.
     # Captions of two words have no n-grams for n = 3 and 4.

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vislang.data.problems import RecordError
+from vislang.example import finite_number
 
 
 def kind_of_value(value: Any) -> str:
@@ -151,11 +151,8 @@ def finite(value: Any, what: str) -> float:
     Raises:
         RecordError: the value is none; ``what`` names it.
     """
-    try:
-        number = math.nan if isinstance(value, bool) or not isinstance(value, int | float) else float(value)
-    except OverflowError:
-        number = math.inf
-    if not math.isfinite(number):
+    number = finite_number(value)
+    if number is None:
         raise RecordError(f"{what} contains {shown(value)}, which is not a number.")
     return number
 

@@ -70,7 +70,7 @@ def read_points(path: Path, task: Task, queries: Sequence[Example]) -> list[Poin
         DataError: the file has another format, or has missing, extra or duplicate predictions.
     """
 
-    read = task.reader(queries)
+    read = task.prediction_reader(queries)
 
     def row(record: Mapping[str, Any]) -> tuple[Setting, int, Prediction]:
         shots, orders, seed = (whole_field(record, name) for name in ("shots", "orders", "seed"))

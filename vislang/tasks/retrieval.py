@@ -63,8 +63,8 @@ class Retrieval(ReadTask):
         answers = [*of_texts.tolist(), *of_images.tolist()]
         return [Prediction(name, rank) for name, rank in zip(self.ids(examples), answers, strict=True)]
 
-    def reader(self, examples: Sequence[Example]) -> Callable[[Mapping[str, Any]], Prediction]:
-        """See :meth:`~vislang.tasks.task.Task.reader`; a rank is at most the number of candidates."""
+    def prediction_reader(self, examples: Sequence[Example]) -> Callable[[Mapping[str, Any]], Prediction]:
+        """See :meth:`~vislang.tasks.task.Task.prediction_reader`; a rank is at most the number of candidates."""
         images, texts, _ = sides(examples)
         candidates = {"text": len(images), "image": len(texts)}
 

@@ -117,9 +117,9 @@ class Task(ABC):
         must_be_file(path, "a file of predictions")
         if not _is_ours(path):
             return complete(self.ids(examples), self.read_official(path, examples), str(path))
-        return complete(self.ids(examples), each(path, read_lines(path), self.reader(examples)), str(path))
+        return complete(self.ids(examples), each(path, read_lines(path), self.prediction_reader(examples)), str(path))
 
-    def reader(self, examples: Sequence[Example]) -> Callable[[Mapping[str, Any]], Prediction]:
+    def prediction_reader(self, examples: Sequence[Example]) -> Callable[[Mapping[str, Any]], Prediction]:
         """Reads a record of ``predictions.jsonl`` and checks that it answers its example.
 
         The function raises a ValueError if it does not. An unknown id is left to :func:`complete`, which counts them.
