@@ -36,6 +36,8 @@ from vislang.train.processes import Processes
 warnings.filterwarnings("ignore", "torch.distributed is disabled", UserWarning)
 
 PREFIX = "step-"
+UNFINISHED = ".unfinished-"
+"""How the name of a checkpoint starts that is being written."""
 STATE = "state.json"
 OLD_FILE = "state.pt"
 """The one file of a checkpoint of version 0.1.0."""
@@ -122,11 +124,16 @@ class Checkpoints:
     def check(self, size: int) -> None:
         """Raise an error where a checkpoint of ``size`` bytes could not be written.
 
+        What a killed run left of a checkpoint that it was writing is removed.
+
         Raises:
             CheckpointError: the folder cannot be written, or there is no room.
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            if self._processes.is_first:
+                for left in self.folder.glob(f"{UNFINISHED}*"):
+                    shutil.rmtree(left)
             probe = self.folder / f".probe-{self._processes.rank}"
             probe.write_bytes(b"")
             probe.unlink()
@@ -186,7 +193,7 @@ class Checkpoints:
 
     def _write(self, step: int, tensors: dict[str, Tensor], values: dict[str, Any], best: Any, group: Any) -> None:
         final = self.folder / f"{PREFIX}{step:08d}"
-        unfinished = self.folder / f".unfinished-{step:08d}"
+        unfinished = self.folder / f"{UNFINISHED}{step:08d}"
         first = self._processes.is_first
         if first:
             shutil.rmtree(unfinished, ignore_errors=True)

@@ -1,0 +1,689 @@
+"""A rehearsal of interruptions: copies of a short run are killed and resumed, and compared with one that was not.
+
+What is run is ``vislang train``, as a user would run it. A copy that keeps its number of processes has to give the same
+run, bit for bit. One that changes it has to follow the uninterrupted run within a tolerance, unless the recipe's
+forward pass draws random numbers, which are others in another number of processes.
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+import signal
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from vislang.errors import UserError
+from vislang.recipe import Recipe, read_recipe
+from vislang.runs.child import Child
+from vislang.runs.folder import RUN
+from vislang.runs.same import Differences, differences, generators_that_moved, same_until
+from vislang.train.checkpoint import (
+    PREFIX,
+    UNFINISHED,
+    CheckpointError,
+    Checkpoints,
+    DamagedCheckpoint,
+)
+from vislang.train.launch import INTERRUPTED, MISTAKE
+from vislang.train.log import read_metrics
+
+STEPS = 12
+"""Steps of a run, unless the recipe has fewer."""
+
+FEW = 8
+"""Examples of an evaluation, which is no part of what is rehearsed but its effect on the training is."""
+
+MOST_KILLS = 5
+"""Kills of one copy."""
+
+GRACE = 30.0
+"""Seconds from SIGTERM to the end of all processes: what torchrun and Slurm give a run by default."""
+
+ENDS_WITHIN = 60.0
+"""Seconds from the kill of one process to the end of all."""
+
+Signal = Literal["SIGKILL", "SIGTERM"]
+
+
+class Strike(NamedTuple):
+    """A kill as it is planned: a signal, at a random moment or while a checkpoint is being written."""
+
+    signal: Signal
+    while_writing: bool
+
+
+STRIKES = (Strike("SIGKILL", True), Strike("SIGTERM", False), Strike("SIGKILL", False), Strike("SIGTERM", True))
+"""The kinds of kills, in turn."""
+
+
+@dataclass(frozen=True)
+class Kill:
+    """A kill as it happened.
+
+    Attributes:
+        copy: name of the copy.
+        processes: how many it had.
+        signal: what was sent.
+        to: which of its processes got it.
+        moment: when, in words.
+        step: the last step that the copy had logged when all its processes had ended.
+        continued_from: the step of its last complete checkpoint.
+        seconds: until all its processes had ended.
+        fault: what went wrong; empty if nothing did.
+    """
+
+    copy: str
+    processes: int
+    signal: Signal
+    to: str
+    moment: str
+    step: int
+    continued_from: int
+    seconds: float
+    fault: str = ""
+
+    @property
+    def lost(self) -> int:
+        """Steps that had to be done again."""
+        return self.step - self.continued_from
+
+
+@dataclass(frozen=True)
+class Case:
+    """A copy beside the uninterrupted run.
+
+    Attributes:
+        copy: its name.
+        processes: how many it had, from start to end.
+        kills: how often it was killed.
+        promise: what the comparison has to give: ``exact``, ``tolerance``, or ``none`` from the first change of the
+            number of processes on.
+        kept: whether the promise was kept, and each of its kills went as it should.
+        largest_difference: of any loss, absolute; infinite if the copy did not come to its end.
+        relative_difference: the same as a share of the largest size of that loss.
+        exact: what is the same, bit for bit.
+        differences: the largest absolute difference in everything else, by name.
+        why: why something differs, or why the promise was broken; empty if all is the same.
+    """
+
+    copy: str
+    processes: list[int]
+    kills: int
+    promise: Literal["exact", "tolerance", "none"]
+    kept: bool
+    largest_difference: float
+    relative_difference: float
+    exact: list[str]
+    differences: dict[str, float]
+    why: str
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """What a rehearsal found.
+
+    Attributes:
+        steps: of each run.
+        checkpoint_every: steps between its checkpoints.
+        draws: the random generators that the forward pass draws from.
+        tolerance: for other numbers of processes, as a share of the largest size of a loss.
+        kills: each of them.
+        cases: each copy.
+        folder: where the runs are; None if they were removed.
+    """
+
+    steps: int
+    checkpoint_every: int
+    draws: list[str]
+    tolerance: float
+    kills: list[Kill]
+    cases: list[Case]
+    folder: Path | None
+
+    @property
+    def kept(self) -> bool:
+        """Whether every promise was kept."""
+        return all(case.kept for case in self.cases)
+
+    @property
+    def exact(self) -> bool:
+        """Whether every copy that kept its number of processes is the same as the uninterrupted run, bit for bit."""
+        return all(not case.differences for case in self.cases if case.promise == "exact")
+
+    @property
+    def largest_difference(self) -> float:
+        """The largest difference of any loss in any copy."""
+        return max(case.largest_difference for case in self.cases)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to rehearse.
+
+    Attributes:
+        recipe: file of the recipe.
+        changes: of the recipe, as on the command line.
+        kills: how many in all.
+        processes: numbers of processes. One copy goes from each to the next.
+        steps: of each run; None for 12, or fewer if the recipe has fewer.
+        seed: of the moments of the kills.
+        tolerance: see :class:`Rehearsal`.
+        parallel: how several processes share the work; empty for the recipe's choice, or ``ddp`` where it has none.
+    """
+
+    recipe: Path
+    changes: Sequence[str] = ()
+    kills: int = 5
+    processes: Sequence[int] = (1,)
+    steps: int | None = None
+    seed: int = 0
+    tolerance: float = 0.01
+    parallel: str = ""
+
+
+def rehearse(
+    settings: Settings, folder: Path, keep: bool = True, report: Callable[[str], object] = lambda line: None
+) -> Rehearsal:
+    """Rehearse the interruption of a recipe.
+
+    Args:
+        settings: what to rehearse.
+        folder: an empty folder for all runs.
+        keep: keep the runs. If not, they are removed unless a promise was broken.
+        report: called with a line about each run.
+
+    Raises:
+        UserError: the recipe cannot be trained, or cannot be rehearsed like this.
+    """
+    recipe, _ = read_recipe(settings.recipe, settings.changes)
+    plan = _plan(settings, recipe)
+    with _children() as children:
+        return _Stage(settings, recipe, folder, keep, report, children).play(plan)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which copies are killed how.
+
+    Attributes:
+        own: for each number of processes, the kills of copies that keep it.
+        legs: the numbers of processes of the copy that changes them; empty without one.
+        between: its kills, one less than it has legs.
+    """
+
+    own: dict[int, list[Strike]]
+    legs: list[int]
+    between: list[Strike]
+
+
+def _plan(settings: Settings, recipe: Recipe) -> Plan:
+    processes, kills = list(dict.fromkeys(settings.processes)), settings.kills
+    if not processes or min(processes) < 1:
+        raise UserError("--processes lists numbers of processes, such as 1,2; each must be at least 1.")
+    if kills < len(processes):
+        raise UserError(f"--kills is {kills}; with {len(processes)} numbers of processes it must be that many or more.")
+    if not settings.tolerance >= 0:
+        raise UserError(f"--tolerance is {settings.tolerance}; it must not be negative.")
+    if steps_of(settings, recipe) < 2:
+        raise UserError("a run of less than 2 steps cannot be interrupted between them. Set --steps.")
+    # Back to the first number, where there are kills enough.
+    legs = [*processes, processes[0]] if kills >= 2 * len(processes) else processes
+    legs = legs if len(processes) > 1 else []
+    strikes = [STRIKES[number % len(STRIKES)] for number in range(kills)]
+    cut = kills - max(0, len(legs) - 1)
+    own: dict[int, list[Strike]] = {}
+    for number, strike in enumerate(strikes[:cut]):
+        # Moved on after each round, so that every number of processes meets every kind.
+        own.setdefault(processes[(number + number // len(STRIKES)) % len(processes)], []).append(strike)
+    return Plan(own, legs, strikes[cut:])
+
+
+def steps_of(settings: Settings, recipe: Recipe) -> int:
+    """The number of steps of each run."""
+    return settings.steps if settings.steps is not None else min(STEPS, recipe.train.steps or STEPS)
+
+
+class _Failed(Exception):
+    """A run that should have trained has ended with an error; the message is its own."""
+
+
+@dataclass
+class _Whole:
+    """An uninterrupted run.
+
+    Attributes:
+        folder: of the run.
+        before_first: seconds between the start of its record and its first step.
+        each: seconds of a step.
+    """
+
+    folder: Path
+    before_first: float
+    each: float
+
+
+@dataclass
+class _Copy:
+    """A copy while it is killed and resumed: its folder, what happened, and the kills that came too late."""
+
+    name: str
+    folder: Path
+    legs: list[int]
+    kills: list[Kill] = field(default_factory=list)
+    missed: list[Strike] = field(default_factory=list)
+    failed: str = ""
+
+    @property
+    def faults(self) -> list[str]:
+        return [kill.fault for kill in self.kills if kill.fault] + ([self.failed] if self.failed else [])
+
+
+class _Stage:
+    """Runs of one rehearsal."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        recipe: Recipe,
+        folder: Path,
+        keep: bool,
+        report: Callable[[str], object],
+        children: list[Child],
+    ):
+        self.settings, self.folder, self.keep, self.report, self.children = settings, folder, keep, report, children
+        self.rng = random.Random(settings.seed)
+        self.steps, self.minutes = steps_of(settings, recipe), recipe.train.minutes
+        self.every = max(1, self.steps // 4)
+        self.short = _shortened(recipe, self.steps, self.every)
+        self.whole: dict[int, _Whole] = {}
+        self.kills: list[Kill] = []
+        self.cases: list[Case] = []
+        self._again: dict[int, Differences] = {}
+
+    def play(self, plan: Plan) -> Rehearsal:
+        """Run everything."""
+        first = plan.legs[0] if plan.legs else min(plan.own)
+        for count in dict.fromkeys([first, *plan.own]):
+            self.whole[count] = self._uninterrupted(f"whole-{count}", count)
+        draws = generators_that_moved(self.whole[first].folder)
+        for count, strikes in plan.own.items():
+            self._copies(count, strikes)
+        if plan.legs:
+            self._changing_copy(plan.legs, plan.between, draws)
+        kept = all(case.kept for case in self.cases)
+        if kept and not self.keep:
+            shutil.rmtree(self.folder)
+        left = None if kept and not self.keep else self.folder
+        return Rehearsal(self.steps, self.every, draws, self.settings.tolerance, self.kills, self.cases, left)
+
+    # ------------------------------------------------------------------------------------------------ uninterrupted
+
+    def _uninterrupted(self, name: str, count: int) -> _Whole:
+        child, folder = self._start(name, count)
+        started = recorded = time.monotonic()
+        first = None
+        while not child.ended():
+            now = time.monotonic()
+            if not (folder / RUN).is_file():
+                recorded = now
+            elif first is None and _last_step(folder):
+                first = now
+            time.sleep(0.02)
+        if child.status() == MISTAKE:
+            raise UserError(_message(child))
+        if child.status():
+            raise UserError(f"the uninterrupted run failed ({_message(child)}). Its output is in {folder}.log.")
+        rows = [row for row in read_metrics(folder / "metrics.jsonl") if "loss" in row]
+        if (done := _last_step(folder)) < self.steps:
+            raise UserError(
+                f"train.minutes is {self.minutes:g}, which is enough for {done} steps and not for {self.steps}. Raise "
+                "it, or set fewer --steps."
+            )
+        each = (rows[-1]["seconds"] - rows[0]["seconds"]) / max(1, len(rows) - 1)
+        whole = _Whole(folder, max(0.0, (first or recorded) - recorded), each)
+        self.report(
+            f"{_processes(count)}, uninterrupted: {self.steps} steps of {each:.2g} s, "
+            f"{time.monotonic() - started:.0f} s in all"
+        )
+        return whole
+
+    def _differs_again(self, count: int) -> Differences:
+        """How far a second uninterrupted run is from the first."""
+        if count not in self._again:
+            again = self._uninterrupted(f"whole-{count}-again", count)
+            self._again[count] = differences(self.whole[count].folder, again.folder)
+        return self._again[count]
+
+    # ------------------------------------------------------------------------------------------------------- copies
+
+    def _copies(self, count: int, strikes: Sequence[Strike]) -> None:
+        """Copies that keep their number of processes, until each kill has been done."""
+        most = min(MOST_KILLS, self.steps - 1)
+        waiting, number = list(strikes), 0
+        while waiting:
+            number += 1
+            # As many in each copy.
+            size = -(-len(waiting) // -(-len(waiting) // most))
+            some, waiting = waiting[:size], waiting[size:]
+            copy = self._killed_copy(f"copy-{count}-{number}", [count] * (len(some) + 1), some)
+            if not copy.kills and not copy.failed:
+                raise UserError("the run ended before any kill could reach it. Give it more --steps.")
+            waiting += copy.missed
+            self._finish(copy, self._exact_case(copy))
+
+    def _changing_copy(self, legs: list[int], strikes: list[Strike], draws: list[str]) -> None:
+        """The copy that changes its number of processes; tried again where a kill came too late."""
+        for attempt in range(1, 4):
+            copy = self._killed_copy(f"changing-{attempt}", legs, strikes)
+            if not copy.missed:
+                self._finish(copy, self._changed_case(copy, draws))
+                return
+        raise UserError("the run ended before its number of processes could be changed. Give it more --steps.")
+
+    def _finish(self, copy: _Copy, case: Case) -> None:
+        self.kills += copy.kills
+        self.cases.append(case)
+        self.report(f"{copy.name}: {'as promised' if case.kept else case.why}")
+        if case.kept and not self.keep:
+            shutil.rmtree(copy.folder)
+
+    def _exact_case(self, copy: _Copy) -> Case:
+        count = copy.legs[0]
+        case = Case(copy.name, [count], len(copy.kills), "exact", False, float("inf"), float("inf"), [], {}, "")
+        if copy.failed:
+            return replace(case, differences={"losses": float("inf")}, why="; ".join(copy.faults))
+        found = differences(self.whole[count].folder, copy.folder)
+        case = _compared(case, found)
+        if found.different:
+            return replace(case, why="; ".join([self._cause(found, copy), *copy.faults]))
+        return replace(case, kept=not copy.faults, why="; ".join(copy.faults))
+
+    def _changed_case(self, copy: _Copy, draws: list[str]) -> Case:
+        promise: Literal["none", "tolerance"] = "none" if draws else "tolerance"
+        case = Case(copy.name, copy.legs, len(copy.kills), promise, False, float("inf"), float("inf"), [], {}, "")
+        if copy.failed:
+            return replace(case, differences={"losses": float("inf")}, why="; ".join(copy.faults))
+        whole = self.whole[copy.legs[0]].folder
+        found = differences(whole, copy.folder, same_processes=False)
+        case = _compared(case, found)
+        if not same_until(whole, copy.folder, copy.kills[0].continued_from):
+            return replace(case, why="; ".join([self._cause(found, copy), *copy.faults]))
+        if draws:
+            why = (
+                f"the forward pass draws from {' and '.join(draws)} random generator (dropout or noise), and each "
+                "process draws its own"
+            )
+            return replace(case, kept=not copy.faults, why="; ".join([why, *copy.faults]))
+        within = found.relative <= self.settings.tolerance
+        order = "sums over processes are taken in another order" if found.different else ""
+        why = order if within else f"losses differ by more than {100 * self.settings.tolerance:g} %"
+        return replace(case, kept=within and not copy.faults, why="; ".join(filter(None, [why, *copy.faults])))
+
+    def _cause(self, found: Differences, copy: _Copy) -> str:
+        """Why a copy is not the same as the uninterrupted run, as far as a second uninterrupted run can tell."""
+        again = self._differs_again(copy.legs[0])
+        if again.different:
+            where = f"from step {again.first_step} on" if again.first_step is not None else "at the end"
+            return (
+                f"two uninterrupted runs differ {where} ({', '.join(again.different)}): this recipe is not "
+                "deterministic. Something in it draws from a generator without a seed, or depends on timing"
+            )
+        if found.first_step is None:
+            return f"two uninterrupted runs are the same, but {', '.join(found.different)} of this copy differ"
+        before = [kill for kill in copy.kills if kill.continued_from < found.first_step]
+        last = f", after it had continued from step {before[-1].continued_from}" if before else ""
+        return (
+            f"two uninterrupted runs are the same, but this copy differs from step {found.first_step} on{last}: "
+            "something that the run depends on is not in its checkpoints"
+        )
+
+    def _killed_copy(self, name: str, legs: list[int], strikes: Sequence[Strike]) -> _Copy:
+        """Start a copy, kill it, resume it, and so on to its end."""
+        copy = _Copy(name, self.folder / name, legs)
+        child, _ = self._start(name, legs[0])
+        watch = _Watch(copy.folder)
+        for number, (count, strike) in enumerate(zip(legs, strikes, strict=False)):
+            # Each kill has its part of the run.
+            size = self.steps / len(strikes)
+            target = self.rng.randint(int(number * size), max(int(number * size), int((number + 1) * size) - 1))
+            kill = self._strike(copy, child, watch, count, strike, target)
+            if kill is None:
+                copy.missed += strikes[number:]
+                break
+            copy.kills.append(kill)
+            self.report(f"{name}: {kill.signal} {kill.moment}, {kill.seconds:.1f} s; {kill.fault or 'resumed'}")
+            child.end()
+            watch = _Watch(copy.folder)
+            child, _ = self._start(name, legs[number + 1])
+        if child.status():
+            copy.failed = f"a resumed copy failed: {_message(child)}"
+        return copy
+
+    # -------------------------------------------------------------------------------------------------------- kills
+
+    def _strike(self, copy: _Copy, child: Child, watch: _Watch, count: int, strike: Strike, target: int) -> Kill | None:
+        """Kill a copy; None if it ended before."""
+        target = max(target, watch.step + 1 if watch.step else 0)
+        if strike.while_writing:
+            written = self._freeze_while_writing(child, watch, target)
+            moment = "" if written is None else f"while {PREFIX}{written:08d} was written"
+        else:
+            moment = self._wait_for_moment(child, watch, target, self.whole.get(count) or self.whole[copy.legs[0]])
+        if not moment:
+            return None
+        members, to, hit = child.members(), "the command", [child.pid]
+        if strike.signal == "SIGKILL":
+            to, hit = self._victims(child, count)
+        child.send(signal.Signals[strike.signal], hit)
+        child.send(signal.SIGCONT, members)
+        limit = GRACE if strike.signal == "SIGTERM" else ENDS_WITHIN
+        # Waited for longer than allowed, so that it can be told how long it takes.
+        seconds = child.wait_for_all(2 * limit)
+        if seconds is None:
+            child.end()
+        status = child.status()
+        step, saved, fault = self._left(copy.folder)
+        kill = Kill(copy.name, count, strike.signal, to, moment, step, saved, seconds or 2 * limit, fault)
+        if fault:
+            return kill
+        if seconds is None or seconds > limit:
+            took = "did not end" if seconds is None else f"ended after {seconds:.0f} s"
+            return replace(kill, fault=f"{took}, and has {limit:.0f} s after {strike.signal} to {to}")
+        if strike.signal == "SIGTERM" and 0 < step < self.steps and status != INTERRUPTED:
+            return replace(kill, fault=f"ended with status {status} after SIGTERM, and not with {INTERRUPTED}")
+        allowed = self._allowed(copy.folder, strike.signal, step)
+        if kill.lost > allowed:
+            return replace(kill, fault=f"lost {kill.lost} steps, {allowed} are allowed")
+        return kill
+
+    def _allowed(self, folder: Path, sent: Signal, step: int) -> int:
+        """How many steps a kill may cost: those since the last checkpoint was due, and none if there was time to save.
+
+        A checkpoint that was being written is lost, too.
+        """
+        if sent == "SIGTERM":
+            return 0
+        unfinished = _being_written(folder)
+        return self.every if unfinished is None else self.every + max(0, step - unfinished)
+
+    def _left(self, folder: Path) -> tuple[int, int, str]:
+        """What a killed copy left: its last logged step, the step of its last complete checkpoint, and a fault."""
+        metrics = folder / "metrics.jsonl"
+        rows = read_metrics(metrics) if metrics.is_file() else []
+        step = rows[-1]["step"] if rows else 0
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            try:
+                saved = Checkpoints(folder / "checkpoints").latest()
+            except CheckpointError as error:
+                return step, 0, str(error)
+        damaged = [str(warning.message) for warning in caught if issubclass(warning.category, DamagedCheckpoint)]
+        return step, saved.step if saved is not None else 0, "; ".join(damaged)
+
+    def _victims(self, child: Child, count: int) -> tuple[str, list[int]]:
+        """Which processes of a copy a SIGKILL hits: all; or, of several, one of them, or the one that started them."""
+        workers = child.workers()
+        if count == 1 or len(workers) < count:
+            return "all processes", child.members()
+        chosen = self.rng.choice(("all processes", "one process", "the launcher"))
+        if chosen == "all processes":
+            return chosen, child.members()
+        return chosen, [child.pid] if chosen == "the launcher" else [self.rng.choice(workers)]
+
+    def _wait_for_moment(self, child: Child, watch: _Watch, target: int, whole: _Whole) -> str:
+        """Wait until a copy has done so many steps, and for a random part of the next; empty if it ended before."""
+        delay = self.rng.random()
+        while not (watch.recorded() if target == 0 else watch.done() >= target):
+            if child.ended():
+                return ""
+            time.sleep(0.002)
+        time.sleep(delay * (whole.each if target else whole.before_first))
+        if child.ended():
+            return ""
+        done = watch.done()
+        return f"in step {done + 1}" if done < self.steps else "after the last step"
+
+    def _freeze_while_writing(self, child: Child, watch: _Watch, target: int) -> int | None:
+        """Stop a copy (SIGSTOP) in the middle of writing a checkpoint after the target; None if it ended before."""
+        members: list[int] = []
+        looked = 0.0
+        while not child.ended():
+            if watch.continued() and time.monotonic() - looked > 0.5:
+                members, looked = child.members(), time.monotonic()
+            written = _being_written(watch.folder) if watch.continued() else None
+            if written is not None and written >= target:
+                child.send(signal.SIGSTOP, members)
+                # A stop takes effect a moment after it was sent.
+                time.sleep(0.01)
+                if _being_written(watch.folder) == written:
+                    return written
+                child.send(signal.SIGCONT, members)
+            time.sleep(0.001)
+        return None
+
+    # ----------------------------------------------------------------------------------------------------- starting
+
+    def _start(self, name: str, count: int) -> tuple[Child, Path]:
+        """Start a run, or resume it if it has begun."""
+        folder = self.folder / name
+        words = ["-m", "vislang.cli", "train", "--no-report"]
+        words += ["--devices", str(count)] if count > 1 else []
+        words += ["--parallel", self.settings.parallel] if count > 1 and self.settings.parallel else []
+        if (folder / RUN).is_file():
+            words += ["--resume", str(folder)]
+        else:
+            words += [str(self.settings.recipe), "--out", str(folder), *self.settings.changes, *self.short]
+        child = Child(words, self.folder / f"{name}.log")
+        self.children.append(child)
+        return child, folder
+
+
+class _Watch:
+    """What a run writes into its folder from now on.
+
+    Attributes:
+        step: the last step that it had logged before.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self._metrics = folder / "metrics.jsonl"
+        self._before = self._file()
+        self.step = _last_step(folder)
+
+    def recorded(self) -> bool:
+        """Whether the run has a record."""
+        return (self.folder / RUN).is_file()
+
+    def continued(self) -> bool:
+        """Whether training has begun: the log is written anew then, and what an earlier process left is gone."""
+        return self._file() not in (None, self._before)
+
+    def done(self) -> int:
+        """The last step that is in the new log."""
+        return _last_step(self.folder) if self.continued() else 0
+
+    def _file(self) -> int | None:
+        try:
+            return self._metrics.stat().st_ino
+        except FileNotFoundError:
+            return None
+
+
+def _last_step(folder: Path) -> int:
+    """The last step in the log of a run, which may be writing to it; 0 for none."""
+    metrics = folder / "metrics.jsonl"
+    rows = read_metrics(metrics) if metrics.is_file() else []
+    return rows[-1]["step"] if rows else 0
+
+
+def _being_written(folder: Path) -> int | None:
+    """The step of the checkpoint that is being written, or that was when the run was killed."""
+    for path in (folder / "checkpoints").glob(f"{UNFINISHED}*"):
+        return int(path.name.removeprefix(UNFINISHED))
+    return None
+
+
+def _shortened(recipe: Recipe, steps: int, every: int) -> list[str]:
+    """The changes of a recipe that make a short run of it. What it computes in a step stays as it is."""
+    train = recipe.train
+    changes = {
+        "train.steps": steps,
+        "train.checkpoint_every": every,
+        "train.warmup_steps": min(train.warmup_steps, steps // 4),
+        # Not with a checkpoint, so that a run is also resumed from between the two.
+        "train.eval_every": every + 1 if train.eval_every else 0,
+        "train.eval_examples": min(train.eval_examples, FEW),
+        "eval_limit": min(recipe.eval_limit or FEW, FEW),
+        # On a GPU a step is in the log only then.
+        "train.log_every": 1,
+    }
+    return [f"--{name}={value}" for name, value in changes.items()]
+
+
+def _compared(case: Case, found: Differences) -> Case:
+    return replace(
+        case,
+        largest_difference=found.parts["losses"],
+        relative_difference=found.relative,
+        exact=found.same,
+        differences={name: found.parts[name] for name in found.different},
+    )
+
+
+def _processes(count: int) -> str:
+    return f"{count} process{'es' if count > 1 else ''}"
+
+
+def _message(child: Child) -> str:
+    """The sentence with which a run said why it failed; without one, the last line that it printed."""
+    lines = [line.strip() for line in child.said().splitlines() if line.strip()]
+    own = [line.removeprefix("vislang: ") for line in lines if line.startswith("vislang: ")]
+    # Of several processes, the launcher says last that one of them has failed.
+    return (own or lines or [f"status {child.status()}, and it printed nothing"])[0 if own else -1]
+
+
+@contextmanager
+def _children() -> Iterator[list[Child]]:
+    """A list of children that are all ended at the end. SIGTERM ends the rehearsal as Ctrl-C does."""
+    children: list[Child] = []
+
+    def interrupt(number, frame):
+        raise KeyboardInterrupt
+
+    in_main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, interrupt) if in_main else None
+    try:
+        yield children
+    finally:
+        if in_main:
+            signal.signal(signal.SIGTERM, before)
+        for child in children:
+            child.end()
