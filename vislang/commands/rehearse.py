@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from vislang.commands.options import overrides, positional
@@ -32,6 +33,7 @@ class Rehearse:
         processes: numbers of processes, such as 1,2; one copy goes from each to the next
         steps: steps of each run (default: 12, or fewer if the recipe has fewer)
         seed: of the moments of the kills
+        grace: seconds in which a run that SIGTERM stops has to save and to end
         tolerance: largest difference of a loss with another number of processes, as a share of the loss
         data: data to train on: a file, a folder, or the name of a data set (vislang data list)
         out: folder for all runs, which are kept (default: a temporary folder, kept only if a promise was broken)
@@ -45,6 +47,7 @@ class Rehearse:
     processes: str = "1"
     steps: int | None = None
     seed: int = 0
+    grace: float = 30.0
     tolerance: float = 0.01
     data: str | None = None
     out: Path | None = None
@@ -66,7 +69,8 @@ class Rehearse:
         changes += [f"--train.device={self.device}"] if self.device is not None else []
         counts = _numbers(self.processes)
         settings = Settings(
-            *(self.recipe, changes, self.kills, counts, self.steps, self.seed, self.tolerance, self.parallel or "")
+            *(self.recipe, changes, self.kills, counts, self.steps, self.seed, self.tolerance),
+            *(self.parallel or "", self.grace),
         )
         if self.out is None:
             folder = Path(tempfile.mkdtemp(prefix="vislang-rehearsal-"))
@@ -122,19 +126,17 @@ def _say(line: str) -> None:
 
 
 def _show(found: Rehearsal, name: str) -> None:
-    kills = Table("copy", "processes", "signal", "to", "when", "continued from", "lost", "ended in")
+    kills = Table("copy", "processes", "signal", "to", "when", "lost", "ended in", box=SIMPLE_HEAD, pad_edge=False)
     for kill in found.kills:
-        kills.add_row(
-            *(kill.copy, str(kill.processes), kill.signal, kill.to, kill.moment),
-            *(f"step {kill.continued_from}", f"{kill.lost} steps" if kill.lost != 1 else "1 step"),
-            f"{kill.seconds:.1f} s",
-        )
-    cases = Table("copy", "processes", "promised", "largest difference of a loss", "promise")
+        lost = f"{kill.lost} step{'s' if kill.lost != 1 else ''}"
+        row = (kill.copy, str(kill.processes), kill.signal, kill.to, kill.moment, lost, f"{kill.seconds:.1f} s")
+        kills.add_row(*row)
+    columns = ("copy", "processes", "promised", "largest difference of a loss", "kept")
+    cases = Table(*columns, box=SIMPLE_HEAD, pad_edge=False)
     for case in found.cases:
-        cases.add_row(
-            *(case.copy, " to ".join(map(str, case.processes)), _promise(case, found), _difference(case)),
-            "kept" if case.kept else "[red]broken[/red]",
-        )
+        counts = " to ".join(map(str, case.processes))
+        kept = "yes" if case.kept else "[red]no[/red]"
+        cases.add_row(case.copy, counts, _promise(case, found), _difference(case), kept)
     console.print(
         f"{name}: {found.steps} steps, a checkpoint every {found.checkpoint_every}, {len(found.kills)} kills",
         markup=False,

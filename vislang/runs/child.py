@@ -78,7 +78,7 @@ class Child:
                 continue
 
     def wait_for_all(self, seconds: float) -> float | None:
-        """Wait until all its processes have ended; returns how long it took, None if they have not after ``seconds``."""
+        """Wait until all its processes have ended; returns how long it took, or None after ``seconds``."""
         started = time.monotonic()
         while self.members():
             self._process.poll()

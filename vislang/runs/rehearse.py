@@ -25,7 +25,6 @@ from vislang.runs.child import Child
 from vislang.runs.folder import RUN
 from vislang.runs.same import Differences, differences, generators_that_moved, same_until
 from vislang.train.checkpoint import (
-    PREFIX,
     UNFINISHED,
     CheckpointError,
     Checkpoints,
@@ -176,6 +175,7 @@ class Settings:
         seed: of the moments of the kills.
         tolerance: see :class:`Rehearsal`.
         parallel: how several processes share the work; empty for the recipe's choice, or ``ddp`` where it has none.
+        grace: seconds in which a run that SIGTERM stops has to save and to end.
     """
 
     recipe: Path
@@ -186,6 +186,7 @@ class Settings:
     seed: int = 0
     tolerance: float = 0.01
     parallel: str = ""
+    grace: float = GRACE
 
 
 def rehearse(
@@ -473,7 +474,7 @@ class _Stage:
         target = max(target, watch.step + 1 if watch.step else 0)
         if strike.while_writing:
             written = self._freeze_while_writing(child, watch, target)
-            moment = "" if written is None else f"while {PREFIX}{written:08d} was written"
+            moment = "" if written is None else f"writing step {written}"
         else:
             moment = self._wait_for_moment(child, watch, target, self.whole.get(count) or self.whole[copy.legs[0]])
         if not moment:
@@ -483,7 +484,7 @@ class _Stage:
             to, hit = self._victims(child, count)
         child.send(signal.Signals[strike.signal], hit)
         child.send(signal.SIGCONT, members)
-        limit = GRACE if strike.signal == "SIGTERM" else ENDS_WITHIN
+        limit = self.settings.grace if strike.signal == "SIGTERM" else ENDS_WITHIN
         # Waited for longer than allowed, so that it can be told how long it takes.
         seconds = child.wait_for_all(2 * limit)
         if seconds is None:

@@ -55,7 +55,7 @@ from vislang.runs.trackers import Trackers, must_have_trackers, trackers_of
 from vislang.train.batches import Stream
 from vislang.train.budget import Budget
 from vislang.train.checkpoint import CheckpointError
-from vislang.train.device import device_of
+from vislang.train.device import device_of, seed_everything
 from vislang.train.freezing import freeze, trained_and_frozen
 from vislang.train.loop import Outcome, train
 from vislang.train.memory import keep_freed_memory
@@ -322,7 +322,7 @@ def _prepared(recipe: Recipe, processes: Processes, indexed: list[str] | None) -
     for stream in data.streams:
         kind_of_all([*stream.test, *stream.sample])
     named = named_tasks(recipe)
-    torch.manual_seed(recipe.train.seed)
+    seed_everything(recipe.train.seed)
     with processes.first_of_machine_first():
         model = recipe.model.build(device).to(device)
     if data.bad_records.count:

@@ -159,8 +159,8 @@ def _relative(one: Mapping[int, Mapping[str, float]], other: Mapping[int, Mappin
 def _checkpoint_gaps(one: Path, other: Path, generators: bool) -> dict[str, float]:
     kinds = {"model": "weights", "optimizer": "moments", **({"random": "generators"} if generators else {})}
     parts = {**dict.fromkeys(kinds.values(), 0.0), "other state": 0.0}
-    saved = [Checkpoints(folder / "checkpoints").latest() for folder in (one, other)]
-    if saved[0] is None or saved[1] is None:
+    saved = [each for f in (one, other) if (each := Checkpoints(f / "checkpoints").latest()) is not None]
+    if len(saved) < 2:
         return dict.fromkeys(parts, math.inf)
     names = [{n for n in each.sizes if n.partition("/")[0] in kinds} for each in saved]
     for name in names[0] ^ names[1]:
