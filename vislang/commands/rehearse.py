@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -62,7 +63,7 @@ class Rehearse:
         Raises:
             UserError: the recipe cannot be trained, or not be rehearsed like this.
         """
-        from vislang.runs.rehearse import Settings, rehearse
+        from vislang.runs.rehearse import RunFailed, Settings, rehearse
 
         changes = [*self.overrides]
         changes += [f"--data={self.data}"] if self.data is not None else []
@@ -80,7 +81,14 @@ class Rehearse:
             if folder.exists() and any(folder.iterdir()):
                 raise UserError(f"--out {folder}: is not empty. Choose another folder.")
             folder.mkdir(parents=True, exist_ok=True)
-        found = rehearse(settings, folder, self.out is not None, _say)
+        try:
+            found = rehearse(settings, folder, self.out is not None, _say)
+        except RunFailed:
+            raise
+        except BaseException:
+            if self.out is None:
+                shutil.rmtree(folder)
+            raise
         if self.json:
             print(json.dumps(as_json(found)))
         else:

@@ -202,6 +202,7 @@ def rehearse(
 
     Raises:
         UserError: the recipe cannot be trained, or cannot be rehearsed like this.
+        RunFailed: the uninterrupted run failed otherwise.
     """
     recipe, _ = read_recipe(settings.recipe, settings.changes)
     plan = _plan(settings, recipe)
@@ -251,8 +252,8 @@ def steps_of(settings: Settings, recipe: Recipe) -> int:
     return settings.steps if settings.steps is not None else min(STEPS, recipe.train.steps or STEPS)
 
 
-class _Failed(Exception):
-    """A run that should have trained has ended with an error; the message is its own."""
+class RunFailed(UserError):
+    """The uninterrupted run ended with an error that is no user's mistake; its output is kept."""
 
 
 @dataclass
@@ -340,7 +341,7 @@ class _Stage:
         if child.status() == MISTAKE:
             raise UserError(_message(child))
         if child.status():
-            raise UserError(f"the uninterrupted run failed ({_message(child)}). Its output is in {folder}.log.")
+            raise RunFailed(f"the uninterrupted run failed ({_message(child)}). Its output is in {folder}.log.")
         rows = [row for row in read_metrics(folder / "metrics.jsonl") if "loss" in row]
         if (done := _last_step(folder)) < self.steps:
             raise UserError(
