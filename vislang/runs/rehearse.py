@@ -667,9 +667,12 @@ def _processes(count: int) -> str:
 def _message(child: Child) -> str:
     """The sentence with which a run said why it failed; without one, the last line that it printed."""
     lines = [line.strip() for line in child.said().splitlines() if line.strip()]
-    own = [line.removeprefix("vislang: ") for line in lines if line.startswith("vislang: ")]
-    # Of several processes, the launcher says last that one of them has failed.
-    return (own or lines or [f"status {child.status()}, and it printed nothing"])[0 if own else -1]
+    starts = [number for number, line in enumerate(lines) if line.startswith("vislang: ")]
+    if starts:
+        # It may go on for some lines. Of several processes, the launcher says last that one of them has failed.
+        end = starts[1] if len(starts) > 1 else len(lines)
+        return "\n".join(lines[starts[0] : end]).removeprefix("vislang: ")
+    return lines[-1] if lines else f"status {child.status()}, and it printed nothing"
 
 
 @contextmanager

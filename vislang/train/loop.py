@@ -86,7 +86,8 @@ def train(
             same as with this number of steps and no time budget.
 
     Returns:
-        How it ended. After Ctrl-C or SIGTERM the state is saved first, and ``interrupted`` is true.
+        How it ended. After Ctrl-C or SIGTERM the state is saved first, and ``interrupted`` is true, also where all steps
+        were done.
 
     Raises:
         TrainingDiverged: too many gradients in a row are NaN or infinite; the last checkpoint stays as it was.
@@ -164,7 +165,7 @@ def train(
     model.train()
     engine.model.train()
     saved_at = done
-    with checkpoints, stop_signals() as stop:
+    with stop_signals() as stop, checkpoints:
         while done < end:
             clock.start()
             with watchdog.step(done + 1):
@@ -199,10 +200,13 @@ def train(
             log.write()
             if saved_at < done:
                 save()
+        # A signal must not end the process before the last checkpoint is written.
+        checkpoints.wait()
+        interrupted = processes.sum([float(stop.requested)])[0] > 0
     engine.complete()
     log.close()
     model.eval()
-    return Outcome(done, clock.seconds, done < end)
+    return Outcome(done, clock.seconds, interrupted)
 
 
 @dataclass(frozen=True)
