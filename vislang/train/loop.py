@@ -86,7 +86,7 @@ def train(
             same as with this number of steps and no time budget.
 
     Returns:
-        How it ended. After Ctrl-C or SIGTERM the state is saved first, and ``interrupted`` is true, also where all steps
+        How it ended. After Ctrl-C or SIGTERM the state is saved first, and ``interrupted`` is true, also if all steps
         were done.
 
     Raises:
