@@ -21,7 +21,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from vislang.commands.rehearse import as_json
 from vislang.models.towers.language import load_language_tower
-from vislang.runs.rehearse import GRACE, Rehearsal, Settings, rehearse
+from vislang.runs.kills import GRACE
+from vislang.runs.rehearse import Rehearsal, Settings, rehearse
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 

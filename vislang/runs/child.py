@@ -84,7 +84,7 @@ class Child:
             self._process.poll()
             if time.monotonic() - started > seconds:
                 return None
-            time.sleep(0.01)
+            time.sleep(0.02)
         return time.monotonic() - started
 
     def end(self) -> None:

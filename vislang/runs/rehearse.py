@@ -12,25 +12,19 @@ import shutil
 import signal
 import threading
 import time
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from vislang.errors import UserError
 from vislang.recipe import Recipe, read_recipe
 from vislang.runs.child import Child
 from vislang.runs.folder import RUN
+from vislang.runs.kills import GRACE, STRIKES, Kill, Killer, Strike, Timing, Watch, last_step
 from vislang.runs.same import Differences, differences, generators_that_moved, same_until
-from vislang.train.checkpoint import (
-    UNFINISHED,
-    CheckpointError,
-    Checkpoints,
-    DamagedCheckpoint,
-)
-from vislang.train.launch import INTERRUPTED, MISTAKE
+from vislang.train.launch import MISTAKE
 from vislang.train.log import read_metrics
 
 STEPS = 12
@@ -41,57 +35,6 @@ FEW = 8
 
 MOST_KILLS = 5
 """Kills of one copy."""
-
-GRACE = 30.0
-"""Seconds from SIGTERM to the end of all processes: what torchrun and Slurm give a run by default."""
-
-ENDS_WITHIN = 60.0
-"""Seconds from the kill of one process to the end of all."""
-
-Signal = Literal["SIGKILL", "SIGTERM"]
-
-
-class Strike(NamedTuple):
-    """A kill as it is planned: a signal, at a random moment or while a checkpoint is being written."""
-
-    signal: Signal
-    while_writing: bool
-
-
-STRIKES = (Strike("SIGKILL", True), Strike("SIGTERM", False), Strike("SIGKILL", False), Strike("SIGTERM", True))
-"""The kinds of kills, in turn."""
-
-
-@dataclass(frozen=True)
-class Kill:
-    """A kill as it happened.
-
-    Attributes:
-        copy: name of the copy.
-        processes: how many it had.
-        signal: what was sent.
-        to: which of its processes got it.
-        moment: when, in words.
-        step: the last step that the copy had logged when all its processes had ended.
-        continued_from: the step of its last complete checkpoint.
-        seconds: until all its processes had ended.
-        fault: what went wrong; empty if nothing did.
-    """
-
-    copy: str
-    processes: int
-    signal: Signal
-    to: str
-    moment: str
-    step: int
-    continued_from: int
-    seconds: float
-    fault: str = ""
-
-    @property
-    def lost(self) -> int:
-        """Steps that had to be done again."""
-        return self.step - self.continued_from
 
 
 @dataclass(frozen=True)
@@ -262,13 +205,11 @@ class _Whole:
 
     Attributes:
         folder: of the run.
-        before_first: seconds between the start of its record and its first step.
-        each: seconds of a step.
+        timing: how long it took.
     """
 
     folder: Path
-    before_first: float
-    each: float
+    timing: Timing
 
 
 @dataclass
@@ -303,6 +244,7 @@ class _Stage:
         self.rng = random.Random(settings.seed)
         self.steps, self.minutes = steps_of(settings, recipe), recipe.train.minutes
         self.every = max(1, self.steps // 4)
+        self.killer = Killer(self.rng, self.steps, self.every, settings.grace)
         self.short = _shortened(recipe, self.steps, self.every)
         self.whole: dict[int, _Whole] = {}
         self.kills: list[Kill] = []
@@ -335,7 +277,7 @@ class _Stage:
             now = time.monotonic()
             if not (folder / RUN).is_file():
                 recorded = now
-            elif first is None and _last_step(folder):
+            elif first is None and last_step(folder):
                 first = now
             time.sleep(0.02)
         if child.status() == MISTAKE:
@@ -343,13 +285,13 @@ class _Stage:
         if child.status():
             raise RunFailed(f"the uninterrupted run failed ({_message(child)}). Its output is in {folder}.log.")
         rows = [row for row in read_metrics(folder / "metrics.jsonl") if "loss" in row]
-        if (done := _last_step(folder)) < self.steps:
+        if (done := last_step(folder)) < self.steps:
             raise UserError(
                 f"train.minutes is {self.minutes:g}, which is enough for {done} steps and not for {self.steps}. Raise "
                 "it, or set fewer --steps."
             )
         each = (rows[-1]["seconds"] - rows[0]["seconds"]) / max(1, len(rows) - 1)
-        whole = _Whole(folder, max(0.0, (first or recorded) - recorded), each)
+        whole = _Whole(folder, Timing(max(0.0, (first or recorded) - recorded), each))
         self.report(
             f"{_processes(count)}, uninterrupted: {self.steps} steps of {each:.2g} s, "
             f"{time.monotonic() - started:.0f} s in all"
@@ -377,14 +319,17 @@ class _Stage:
             copy = self._killed_copy(f"copy-{count}-{number}", [count] * (len(some) + 1), some)
             if not copy.kills and not copy.failed:
                 raise UserError("the run ended before any kill could reach it. Give it more --steps.")
-            waiting += copy.missed
             self._finish(copy, self._exact_case(copy))
+            if copy.failed:
+                # The next one would fail alike.
+                return
+            waiting += copy.missed
 
     def _changing_copy(self, legs: list[int], strikes: list[Strike], draws: list[str]) -> None:
         """The copy that changes its number of processes; tried again where a kill came too late."""
         for attempt in range(1, 4):
             copy = self._killed_copy(f"changing-{attempt}", legs, strikes)
-            if not copy.missed:
+            if copy.failed or not copy.missed:
                 self._finish(copy, self._changed_case(copy, draws))
                 return
         raise UserError("the run ended before its number of processes could be changed. Give it more --steps.")
@@ -450,125 +395,24 @@ class _Stage:
         """Start a copy, kill it, resume it, and so on to its end."""
         copy = _Copy(name, self.folder / name, legs)
         child, _ = self._start(name, legs[0])
-        watch = _Watch(copy.folder)
+        watch = Watch(copy.folder)
         for number, (count, strike) in enumerate(zip(legs, strikes, strict=False)):
             # Each kill has its part of the run.
             size = self.steps / len(strikes)
             target = self.rng.randint(int(number * size), max(int(number * size), int((number + 1) * size) - 1))
-            kill = self._strike(copy, child, watch, count, strike, target)
+            timing = (self.whole.get(count) or self.whole[legs[0]]).timing
+            kill = self.killer.kill(name, count, child, watch, strike, target, timing)
             if kill is None:
                 copy.missed += strikes[number:]
                 break
             copy.kills.append(kill)
             self.report(f"{name}: {kill.signal} {kill.moment}, {kill.seconds:.1f} s; {kill.fault or 'resumed'}")
             child.end()
-            watch = _Watch(copy.folder)
+            watch = Watch(copy.folder)
             child, _ = self._start(name, legs[number + 1])
         if child.status():
             copy.failed = f"a resumed copy failed: {_message(child)}"
         return copy
-
-    # -------------------------------------------------------------------------------------------------------- kills
-
-    def _strike(self, copy: _Copy, child: Child, watch: _Watch, count: int, strike: Strike, target: int) -> Kill | None:
-        """Kill a copy; None if it ended before."""
-        target = max(target, watch.step + 1 if watch.step else 0)
-        if strike.while_writing:
-            written = self._freeze_while_writing(child, watch, target)
-            moment = "" if written is None else f"writing step {written}"
-        else:
-            moment = self._wait_for_moment(child, watch, target, self.whole.get(count) or self.whole[copy.legs[0]])
-        if not moment:
-            return None
-        members, to, hit = child.members(), "the command", [child.pid]
-        if strike.signal == "SIGKILL":
-            to, hit = self._victims(child, count)
-        child.send(signal.Signals[strike.signal], hit)
-        child.send(signal.SIGCONT, members)
-        limit = self.settings.grace if strike.signal == "SIGTERM" else ENDS_WITHIN
-        # Waited for longer than allowed, so that it can be told how long it takes.
-        seconds = child.wait_for_all(2 * limit)
-        if seconds is None:
-            child.end()
-        status = child.status()
-        step, saved, fault = self._left(copy.folder)
-        kill = Kill(copy.name, count, strike.signal, to, moment, step, saved, seconds or 2 * limit, fault)
-        if fault:
-            return kill
-        if seconds is None or seconds > limit:
-            took = "did not end" if seconds is None else f"ended after {seconds:.0f} s"
-            return replace(kill, fault=f"{took}, and has {limit:.0f} s after {strike.signal} to {to}")
-        if strike.signal == "SIGTERM" and 0 < step < self.steps and status != INTERRUPTED:
-            return replace(kill, fault=f"ended with status {status} after SIGTERM, and not with {INTERRUPTED}")
-        allowed = self._allowed(copy.folder, strike.signal, step)
-        if kill.lost > allowed:
-            return replace(kill, fault=f"lost {kill.lost} steps, {allowed} are allowed")
-        return kill
-
-    def _allowed(self, folder: Path, sent: Signal, step: int) -> int:
-        """How many steps a kill may cost: those since the last checkpoint was due, and none if there was time to save.
-
-        A checkpoint that was being written is lost, too.
-        """
-        if sent == "SIGTERM":
-            return 0
-        unfinished = _being_written(folder)
-        return self.every if unfinished is None else self.every + max(0, step - unfinished)
-
-    def _left(self, folder: Path) -> tuple[int, int, str]:
-        """What a killed copy left: its last logged step, the step of its last complete checkpoint, and a fault."""
-        metrics = folder / "metrics.jsonl"
-        rows = read_metrics(metrics) if metrics.is_file() else []
-        step = rows[-1]["step"] if rows else 0
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            try:
-                saved = Checkpoints(folder / "checkpoints").latest()
-            except CheckpointError as error:
-                return step, 0, str(error)
-        damaged = [str(warning.message) for warning in caught if issubclass(warning.category, DamagedCheckpoint)]
-        return step, saved.step if saved is not None else 0, "; ".join(damaged)
-
-    def _victims(self, child: Child, count: int) -> tuple[str, list[int]]:
-        """Which processes of a copy a SIGKILL hits: all; or, of several, one of them, or the one that started them."""
-        workers = child.workers()
-        if count == 1 or len(workers) < count:
-            return "all processes", child.members()
-        chosen = self.rng.choice(("all processes", "one process", "the launcher"))
-        if chosen == "all processes":
-            return chosen, child.members()
-        return chosen, [child.pid] if chosen == "the launcher" else [self.rng.choice(workers)]
-
-    def _wait_for_moment(self, child: Child, watch: _Watch, target: int, whole: _Whole) -> str:
-        """Wait until a copy has done so many steps, and for a random part of the next; empty if it ended before."""
-        delay = self.rng.random()
-        while not (watch.recorded() if target == 0 else watch.done() >= target):
-            if child.ended():
-                return ""
-            time.sleep(0.002)
-        time.sleep(delay * (whole.each if target else whole.before_first))
-        if child.ended():
-            return ""
-        done = watch.done()
-        return f"in step {done + 1}" if done < self.steps else "after the last step"
-
-    def _freeze_while_writing(self, child: Child, watch: _Watch, target: int) -> int | None:
-        """Stop a copy (SIGSTOP) in the middle of writing a checkpoint after the target; None if it ended before."""
-        members: list[int] = []
-        looked = 0.0
-        while not child.ended():
-            if watch.continued() and time.monotonic() - looked > 0.5:
-                members, looked = child.members(), time.monotonic()
-            written = _being_written(watch.folder) if watch.continued() else None
-            if written is not None and written >= target:
-                child.send(signal.SIGSTOP, members)
-                # A stop takes effect a moment after it was sent.
-                time.sleep(0.01)
-                if _being_written(watch.folder) == written:
-                    return written
-                child.send(signal.SIGCONT, members)
-            time.sleep(0.001)
-        return None
 
     # ----------------------------------------------------------------------------------------------------- starting
 
@@ -585,52 +429,6 @@ class _Stage:
         child = Child(words, self.folder / f"{name}.log")
         self.children.append(child)
         return child, folder
-
-
-class _Watch:
-    """What a run writes into its folder from now on.
-
-    Attributes:
-        step: the last step that it had logged before.
-    """
-
-    def __init__(self, folder: Path):
-        self.folder = folder
-        self._metrics = folder / "metrics.jsonl"
-        self._before = self._file()
-        self.step = _last_step(folder)
-
-    def recorded(self) -> bool:
-        """Whether the run has a record."""
-        return (self.folder / RUN).is_file()
-
-    def continued(self) -> bool:
-        """Whether training has begun: the log is written anew then, and what an earlier process left is gone."""
-        return self._file() not in (None, self._before)
-
-    def done(self) -> int:
-        """The last step that is in the new log."""
-        return _last_step(self.folder) if self.continued() else 0
-
-    def _file(self) -> int | None:
-        try:
-            return self._metrics.stat().st_ino
-        except FileNotFoundError:
-            return None
-
-
-def _last_step(folder: Path) -> int:
-    """The last step in the log of a run, which may be writing to it; 0 for none."""
-    metrics = folder / "metrics.jsonl"
-    rows = read_metrics(metrics) if metrics.is_file() else []
-    return rows[-1]["step"] if rows else 0
-
-
-def _being_written(folder: Path) -> int | None:
-    """The step of the checkpoint that is being written, or that was when the run was killed."""
-    for path in (folder / "checkpoints").glob(f"{UNFINISHED}*"):
-        return int(path.name.removeprefix(UNFINISHED))
-    return None
 
 
 def _shortened(recipe: Recipe, steps: int, every: int) -> list[str]:
