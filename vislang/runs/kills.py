@@ -160,14 +160,13 @@ class Killer:
             child.end()
         status = child.status()
         step, saved, fault = _left(watch.folder)
-        kill = Kill(
-            name, count, strike.signal, to, moment, step, saved, 2 * limit if seconds is None else seconds, fault
-        )
+        took = 2 * limit if seconds is None else seconds
+        kill = Kill(name, count, strike.signal, to, moment, step, saved, took, fault)
         if fault:
             return kill
         if seconds is None or seconds > limit:
-            took = "did not end" if seconds is None else f"ended after {seconds:.0f} s"
-            return replace(kill, fault=f"{took}, and has {limit:.0f} s after {strike.signal} to {to}")
+            ended = "did not end" if seconds is None else f"ended after {seconds:.0f} s"
+            return replace(kill, fault=f"{ended}, and has {limit:.0f} s after {strike.signal} to {to}")
         if strike.signal == "SIGTERM" and 0 < step < self.steps and status != INTERRUPTED:
             return replace(kill, fault=f"ended with status {status} after SIGTERM, and not with {INTERRUPTED}")
         allowed = self._allowed(watch.folder, strike.signal, step)

@@ -38,6 +38,8 @@ warnings.filterwarnings("ignore", "torch.distributed is disabled", UserWarning)
 PREFIX = "step-"
 UNFINISHED = ".unfinished-"
 """How the name of a checkpoint starts that is being written."""
+REMOVED = ".removed-"
+"""The same for one that is being removed."""
 STATE = "state.json"
 OLD_FILE = "state.pt"
 """The one file of a checkpoint of version 0.1.0."""
@@ -124,7 +126,7 @@ class Checkpoints:
     def check(self, size: int) -> None:
         """Raise an error where a checkpoint of ``size`` bytes could not be written.
 
-        What a killed run left of a checkpoint that it was writing is removed.
+        What a killed run left of checkpoints that it was writing or removing is removed.
 
         Raises:
             CheckpointError: the folder cannot be written, or there is no room.
@@ -132,8 +134,9 @@ class Checkpoints:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             if self._processes.is_first:
-                for left in self.folder.glob(f"{UNFINISHED}*"):
-                    shutil.rmtree(left)
+                for prefix in (UNFINISHED, REMOVED):
+                    for left in self.folder.glob(f"{prefix}*"):
+                        shutil.rmtree(left)
             probe = self.folder / f".probe-{self._processes.rank}"
             probe.write_bytes(b"")
             probe.unlink()
@@ -225,7 +228,10 @@ class Checkpoints:
         kept = {best["checkpoint"]} if best else set()
         for path in list_checkpoints(self.folder)[: -self._keep]:
             if path.name not in kept:
-                shutil.rmtree(path)
+                # Killed in the middle of it, nothing is left that looks like a checkpoint.
+                removed = self.folder / f"{REMOVED}{path.name}"
+                os.replace(path, removed)
+                shutil.rmtree(removed)
 
     def best(self) -> dict[str, Any] | None:
         """What was said of the best checkpoint, its name as ``checkpoint`` included; None where there is none."""
