@@ -12,6 +12,11 @@ import torch
 from tests.train.line import Line
 from vislang.capabilities import ModelRecipe
 from vislang.models.base import write_model
+from vislang.recipe import read_recipe, recipe_of
+from vislang.runs.folder import recorded
+from vislang.runs.run import run_recipe
+
+SHORT = ["--train.steps=8", "--train.checkpoint_every=4"]
 
 
 class Saved(Line):
@@ -77,3 +82,12 @@ def write_recipe(path: Path, **settings) -> Path:
     # YAML has JSON in it.
     path.write_text(json.dumps(values), encoding="utf-8")
     return path
+
+
+def run(folder, **settings):
+    """A run in a folder; one that is stopped is continued."""
+    recipe = write_recipe(folder.parent / "recipe.yaml", **settings)
+    run_recipe(*read_recipe(recipe, SHORT), folder, report=False)
+    if settings.get("stop_after"):
+        run_recipe(*recipe_of(recorded(folder)["recipe"]), folder, resume=True, report=False)
+    return folder

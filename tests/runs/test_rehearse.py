@@ -3,17 +3,19 @@
 import json
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.runs.rehearsed import write_recipe
+from tests.runs.rehearsed import run, write_recipe
 from vislang.cli import main
 from vislang.errors import UserError
 from vislang.recipe import read_recipe
 from vislang.runs.child import Child
-from vislang.runs.kills import Strike
-from vislang.runs.rehearse import Settings, _plan
+from vislang.runs.kills import Kill, Strike, Timing
+from vislang.runs.rehearse import Settings, _Copy, _plan, _Stage, _Whole
+from vislang.runs.same import differences
 
 # A busy machine ends slowly.
 PATIENT = ["--grace", "300"]
@@ -61,6 +63,37 @@ def test_a_model_that_draws_without_a_seed_is_named(tmp_path, capsys, monkeypatc
     assert "this recipe is not deterministic" in case["why"]
     assert case["largest_difference"] > 0
     assert (Path(found["folder"]) / "whole-1-again" / "metrics.jsonl").is_file()
+
+
+def test_what_a_checkpoint_lacks_breaks_both_promises(tmp_path):
+    """A run in this process: its noise has a seed, and its state is in no checkpoint."""
+    whole = run(tmp_path / "whole", kind="Forgetful")
+    stopped = run(tmp_path / "stopped", kind="Forgetful", stop_after=5)
+    recipe, _ = read_recipe(tmp_path / "recipe.yaml")
+
+    def stage(tolerance: float) -> _Stage:
+        made = _Stage(Settings(tmp_path / "recipe.yaml", tolerance=tolerance), recipe, tmp_path, True, print, [])
+        made.whole[1] = _Whole(whole, Timing(0.1, 0.1))
+        made._again[1] = differences(whole, whole)
+        return made
+
+    kill = Kill("copy", 1, "SIGTERM", "the command", "in step 5", 5, 5, 0.5)
+    same, changed = _Copy("copy", stopped, [1, 1], [kill]), _Copy("copy", stopped, [1, 2], [kill])
+    case = stage(0.01)._exact_case(same)
+    assert (case.kept, list(case.differences)) == (False, ["losses"])
+    assert "differs from step 6 on, after it had continued from step 5: something that the run depends on" in case.why
+    case = stage(0.01)._changed_case(changed, [])
+    assert (case.kept, case.promise, case.why) == (False, "tolerance", "losses differ by more than 1 %")
+    assert stage(2 * case.relative_difference)._changed_case(changed, []).kept
+    case = stage(0.01)._changed_case(changed, ["torch's"])
+    assert (case.kept, case.promise) == (True, "none")
+    assert "draws from torch's random generator" in case.why
+    # What was the same up to the change is not any more, or a kill was no good.
+    late = _Copy("copy", stopped, [1, 2], [replace(kill, continued_from=6)])
+    assert not stage(2.0)._changed_case(late, ["torch's"]).kept
+    slow = _Copy("copy", stopped, [1, 2], [replace(kill, fault="ended after 31 s")])
+    case = stage(2.0)._changed_case(slow, [])
+    assert (case.kept, case.why.endswith("ended after 31 s")) == (False, True)
 
 
 def test_what_is_wrong_with_a_recipe_comes_through_as_one_sentence(tmp_path, capsys):

@@ -5,23 +5,10 @@ import math
 import pytest
 import torch
 
-from tests.runs.rehearsed import write_recipe
-from vislang.recipe import read_recipe, recipe_of
-from vislang.runs.folder import recorded
-from vislang.runs.run import run_recipe
+from tests.runs.rehearsed import run
 from vislang.runs.same import differences, gap, generators_that_moved, same_until, tensor_gap
 
-SHORT = ["--train.steps=8", "--train.checkpoint_every=4"]
 PARTS = ["losses", "other metrics", "scores", "weights", "moments", "generators", "other state"]
-
-
-def run(folder, **settings):
-    """A run in a folder; one that is stopped is continued."""
-    recipe = write_recipe(folder.parent / "recipe.yaml", **settings)
-    run_recipe(*read_recipe(recipe, SHORT), folder, report=False)
-    if settings.get("stop_after"):
-        run_recipe(*recipe_of(recorded(folder)["recipe"]), folder, resume=True, report=False)
-    return folder
 
 
 def test_a_run_that_was_stopped_is_the_same(tmp_path):
