@@ -208,6 +208,8 @@ def runnable(command: Command) -> list[str] | None:
     if words[:1] == ["train"]:
         # A finished run is extended by one step.
         return [re.sub(r"^\d+$", "3", word) for word in run]
+    if words[:1] == ["rehearse"]:
+        return [*run, *SHORT, "--kills=2", "--steps=4"]
     if words[:1] == ["eval"] and words[1].endswith((".jsonl", ".json")):
         # Of a few examples only the same few are scored again; results beside the file state them.
         run += ["--limit", "4"] if "--task" in words else []

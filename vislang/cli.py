@@ -14,6 +14,7 @@ from vislang.errors import UserError
 VERBS: dict[str, tuple[str, str, str]] = {
     "demo": ("demo", "Demo", "train a small Flamingo in ten minutes, score it, and ask it questions"),
     "train": ("train", "Train", "train a model by a recipe, or resume a run"),
+    "rehearse": ("rehearse", "Rehearse", "kill and resume copies of a short run, and compare them with the run"),
     "eval": ("evaluate", "Evaluate", "score a model, or a file of predictions, on a task"),
     "ask": ("ask", "Ask", "ask a model about an image or a video"),
     "tasks": ("tasks", "Tasks", "list the tasks, and how a model would answer each"),
