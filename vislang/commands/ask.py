@@ -88,8 +88,7 @@ class Ask:
         shots = [shot_of(path, text, self.question) for path, text in self.shot]
         for medium in (m for e in (example, *shots) for m in e.media):
             medium.decode(max_frames=1) if isinstance(medium, Video) else medium.decode()  # type: ignore[attr-defined]
-        from vislang.capabilities import Decides, Generates
-        from vislang.models.flamingo.decoding import Decoding
+        from vislang.capabilities import Decides, Decoding, Generates
         from vislang.models.loading import load
         from vislang.train.device import device_of
 

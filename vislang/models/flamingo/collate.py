@@ -92,6 +92,10 @@ class Batch:
         return int((self.position_ids() * self.attention_mask).max()) + 1
 
 
+class PromptTooLong(UserError):
+    """A prompt has more tokens than the language model has positions."""
+
+
 class PromptNotice(UserWarning):
     """A part of a prompt or an answer was removed."""
 
@@ -325,7 +329,7 @@ class Collator:
         while self.context_length is not None and len(row.ids) > self.context_length - prefilled:
             ends = [index for index, part in enumerate(parts) if isinstance(part, EndOfChunk)]
             if self.config.too_long == "error" or not ends or ends[0] + 1 == len(parts):
-                raise UserError(
+                raise PromptTooLong(
                     f"{document.name or 'a document'}: {prefilled + len(row.ids)} tokens, and the language model has "
                     f"{self.context_length} positions. Shorten it, give fewer examples"
                     + (", or let the first ones be dropped." if self.config.too_long == "error" else ", or both.")
