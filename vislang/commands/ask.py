@@ -7,12 +7,11 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from vislang.boxes import Box
 from vislang.commands.options import given, optional_positional, positional, repeated
 from vislang.data.files import MEDIA
 from vislang.document import Document, Image, Video
 from vislang.errors import UserError
-from vislang.example import Answer, Answers, Example
+from vislang.example import Answers, Example, shown_answer
 
 GENERATION = (
     "shot",
@@ -230,11 +229,3 @@ def head_of(model: Any, source: str, name: str | None) -> str:
         raise UserError(f"{source}: its head gives logits only and no answers. Fine-tune a head for a task.")
     known = ", ".join(f"{head} ({kind})" for head, kind in model.heads.items())
     raise UserError(f"--head{'' if name is None else f' {name}'}: {source} has the heads {known}. Choose one.")
-
-
-def shown_answer(answer: Answer) -> str:
-    """An answer as text."""
-    if isinstance(answer, Box):
-        edges = (answer.left, answer.top, answer.right, answer.bottom)
-        return f"{', '.join(f'{edge:.0f}' for edge in edges)} (left, top, right, bottom)"
-    return f"{answer:.3f}" if isinstance(answer, float) else str(answer)
