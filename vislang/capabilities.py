@@ -224,6 +224,16 @@ class Revealed:
 
 
 @runtime_checkable
+class Caches(Protocol):
+    """Caches on disk what it computes of each medium."""
+
+    def keep_in_memory(self, media: int) -> None:
+        """From now on cache what is computed of this many media, in memory and not on disk. A server calls it: the
+        images of its clients are not to be kept."""
+        ...
+
+
+@runtime_checkable
 class Reads(Protocol):
     """Can say which inputs it reads."""
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import base64
+import http.client
 import io
+import json
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 import PIL.Image
 import uvicorn
@@ -67,3 +71,32 @@ def shown(number: int, text: str | None = None) -> dict:
 
 def said(text: str) -> dict:
     return {"role": "assistant", "content": text}
+
+
+class Reply(NamedTuple):
+    status: int
+    headers: dict[str, str]
+    content: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.content)
+
+    @property
+    def error(self) -> dict[str, Any]:
+        return self.json["error"]
+
+
+def call(address: str, path: str, body: Any = None, method: str | None = None, **headers: str) -> Reply:
+    """A request; a body is sent as JSON, or as it is if it is bytes."""
+    parts = urlsplit(address)
+    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=60)
+    sent = body if isinstance(body, bytes | None) else json.dumps(body).encode()
+    own = {} if body is None else {"Content-Type": "application/json"}
+    own |= {name.replace("_", "-"): value for name, value in headers.items()}
+    try:
+        connection.request(method or ("GET" if body is None else "POST"), path, sent, own)
+        reply = connection.getresponse()
+        return Reply(reply.status, {name.lower(): value for name, value in reply.getheaders()}, reply.read())
+    finally:
+        connection.close()

@@ -181,7 +181,8 @@ class _Reply:
         yield "data: [DONE]\n\n"
 
     def _work(self) -> Iterator[Progress]:
-        if self.allowed is None and not self._needs_no_text():
+        # A head answers at once, and so does a choice.
+        if self.allowed is None and self.body.head is None and not self.served.kinds:
             top = (self.body.top_logprobs or 0) if self.body.logprobs else None
             yield from generate(self.served, self.conversation, self.decoding, top)
             return
@@ -194,10 +195,6 @@ class _Reply:
             ordered = sorted(zip(prediction.candidates, prediction.scores, strict=True), key=lambda pair: -pair[1])
             self.scores = [ScoredAnswer(answer=str(option), score=score) for option, score in ordered]
         yield Progress(0, [Continuation(text, 0, "stop")])
-
-    def _needs_no_text(self) -> bool:
-        """Whether a head gives the answer."""
-        return bool(self.served.kinds)
 
     def _added(self, index: int, text: Continuation, before: Continuation) -> ChunkChoice | None:
         """The chunk of what a text has more than before; None if that is nothing."""

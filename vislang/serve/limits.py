@@ -25,6 +25,7 @@ class Limits:
         returns: texts of a request (``n``).
         waiting: requests that wait for the models; beyond it, a request is told to come back.
         seconds: from a request's arrival to its end.
+        kept_images: of which regions are kept in memory; nothing of a client's images is written to disk.
     """
 
     body_bytes: int = 20 * 2**20
@@ -40,3 +41,4 @@ class Limits:
     returns: int = 8
     waiting: int = 64
     seconds: float = 120.0
+    kept_images: int = 64

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from fastapi import Request
 from starlette.concurrency import run_in_threadpool
 
+from vislang.capabilities import Caches
 from vislang.document import Image
 from vislang.serve.conversation import Conversation, conversation_of, image_parts
 from vislang.serve.engine import Engine, Item, Work
@@ -35,6 +36,9 @@ class Server:
     def __init__(self, models: Mapping[str, Served], limits: Limits, fetch: Fetch | None = None):
         self.models, self.limits = dict(models), limits
         self._fetch = fetch
+        for served in self.models.values():
+            if isinstance(served.model, Caches):
+                served.model.keep_in_memory(limits.kept_images)
         self.engine = Engine(limits)
         self.metrics = Metrics(self.engine)
 

@@ -379,7 +379,7 @@ class Collator:
 
     def _tokens(self, document: Document, part: Part, before: Part | None, row: _Row) -> list[int]:
         if isinstance(part, str):
-            return self.tokenizer(part, add_special_tokens=False)["input_ids"]
+            return self._text(part)
         if isinstance(part, Learned):
             return self._answer(part.text, before)
         if isinstance(part, EndOfChunk):
@@ -394,7 +394,12 @@ class Collator:
 
     def _answer(self, text: str, before: Part | None) -> list[int]:
         """The tokens of a target text that follows a part."""
-        return self.tokenizer(set_off(text, before), add_special_tokens=False)["input_ids"]
+        return self._text(set_off(text, before))
+
+    def _text(self, text: str) -> list[int]:
+        """The tokens of a text. Text that spells a special token, such as ``<image>``, stays text: else whoever writes
+        a question could end it, or claim an image that is not there."""
+        return self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
 
     def _next_times(self, ids: list[int], times: list[int], count: int) -> list[int]:
         """For text that attends to the medium after it: media tokens keep their own medium."""
