@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import pytest
 import torch
 
-from tests.models.test_saved_models import IMAGES, SAVED
-from tests.serve.running import call, data_url, said, shown
+from tests.models.test_saved_models import IMAGES
+from tests.serve.running import call, data_url, encoded, picture, said, shown
 from vislang.boxes import Box
 from vislang.document import Document, Image
 from vislang.example import Example
+from vislang.models.towers.feature_cache import FeatureCache, RecentFeatures
 
 
 def sent(number: int, text: str | None = None, **more) -> dict:
@@ -141,9 +139,7 @@ def test_co_attention_of_a_vilbert(address, models):
     assert found["words"] == expected.tokens
     assert len(found["regions"]) == len(expected.boxes)
     for layer, block in zip(found["layers"], expected.blocks, strict=True):
-        torch.testing.assert_close(
-            torch.tensor(layer["text_to_regions"]), block.text.mean(dim=0), rtol=1e-4, atol=1e-5
-        )
+        torch.testing.assert_close(torch.tensor(layer["text_to_regions"]), block.text.mean(dim=0), rtol=1e-4, atol=1e-5)
     reply = call(address, "/v1/explain", {"model": "dual", "messages": [sent(0, "x")]})
     assert (reply.status, "shows no attention" in reply.error["message"]) == (400, True)
 
@@ -186,9 +182,12 @@ def test_two_of_a_kind_are_compared_by_their_vectors(address, models):
     found = rerank(address, model="data2vec", query=image(0), documents=[image(1), image(0)]).json
     assert found["results"][0]["index"] == 1
     assert found["results"][0]["relevance_score"] == pytest.approx(1, abs=1e-5)
-    assert rerank(address, model="dual", query="a red shape", documents=["blue", "a red shape"]).json["results"][0][
-        "index"
-    ] == 1
+    assert (
+        rerank(address, model="dual", query="a red shape", documents=["blue", "a red shape"]).json["results"][0][
+            "index"
+        ]
+        == 1
+    )
     mixed = rerank(address, model="dual", query=image(0), documents=["blue", image(0)])
     assert (mixed.status, mixed.error["param"]) == (400, "documents")
 
@@ -201,12 +200,19 @@ def test_a_text_that_a_model_does_not_read(address):
     assert "no examples" in reply.error["message"]
 
 
-def test_nothing_of_a_clients_images_is_written(models, address):
+def test_nothing_of_a_clients_images_is_written(address, models, monkeypatch):
     """The regions of an image that was never seen before are computed, and kept in memory alone."""
-    written = {path for path in Path(os.environ["VISLANG_CACHE"]).rglob("*") if path.is_file()}
+    written = []
+    monkeypatch.setattr(FeatureCache, "put_named", lambda *arguments: written.append(arguments))
     new = {"role": "user", "content": [*shown(17)["content"], {"type": "text", "text": "what colour?"}]}
     answered(address, "vilbert", new, head="answers")
-    folder = Path(os.environ["VISLANG_CACHE"])
-    assert {path for path in folder.rglob("*") if path.is_file()} == written
-    assert len(models["vilbert"].model.inputs.regions.kept._known) > 0
-    assert SAVED.is_dir()
+    assert Image(encoded(picture(17))).content_hash in models["vilbert"].model.inputs.regions.kept
+    assert not written
+
+
+def test_recent_features_are_the_last_ones():
+    recent = RecentFeatures(2)
+    for name in ("a", "b", "a", "c"):
+        if recent.get_named(name) is None:
+            recent.put_named(name, {"features": torch.zeros(1)})
+    assert ["a" in recent, "b" in recent, "c" in recent] == [True, False, True]

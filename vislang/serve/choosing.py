@@ -93,6 +93,7 @@ def _enumeration(schema: Any, root: dict[str, Any]) -> tuple[str, ...] | None:
     if isinstance(reference, str) and reference.startswith("#/$defs/") and isinstance(root.get("$defs"), dict):
         schema = root["$defs"].get(reference.removeprefix("#/$defs/"))
     answers = schema.get("enum") if isinstance(schema, dict) else None
-    if isinstance(answers, list) and answers and all(isinstance(answer, str) for answer in answers):
-        return tuple(answers)
-    return None
+    if not isinstance(answers, list) or not all(isinstance(answer, str) for answer in answers):
+        return None
+    # The schema is the one part of a request whose texts have not been checked.
+    return tuple(answer.encode(errors="replace").decode() for answer in answers) or None

@@ -8,10 +8,12 @@ followed.
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import ipaddress
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Collection
 from urllib.parse import urlsplit
@@ -28,6 +30,9 @@ PORTS = {"http": 80, "https": 443}
 """The ports that are connected to."""
 
 CODE = "remote_image_failed"
+
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+"""Addresses of IPv4 behind a translator."""
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -46,12 +51,19 @@ def fetch(url: str, hosts: Collection[str]) -> bytes:
     host, secure, target = _parsed(url, hosts)
     address = _public(host, PORTS["https" if secure else "http"])
     connection = _Connection(host, str(address), secure, deadline)
+    # The limit of a socket is for each read; a server that sends a byte a second would never reach it.
+    alarm = threading.Timer(max(0.0, deadline - time.monotonic()), connection.interrupt)
+    alarm.start()
     try:
-        return _read(connection, target, deadline)
+        content = _read(connection, target)
     except (OSError, http.client.HTTPException) as error:
         raise invalid(f"{host}: the image could not be fetched ({type(error).__name__}).", code=CODE) from None
     finally:
+        alarm.cancel()
         connection.close()
+    if time.monotonic() > deadline:
+        raise invalid(f"{host}: took longer than {MOST_SECONDS:g} s.", code=CODE)
+    return content
 
 
 def _parsed(url: str, hosts: Collection[str]) -> tuple[str, bool, str]:
@@ -102,45 +114,44 @@ def is_public(address: Address) -> bool:
     return address.is_global and not (address.is_multicast or address.is_reserved or address.is_unspecified)
 
 
-_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
-
-
 class _Connection(http.client.HTTPConnection):
     """A connection to an address that was resolved before; certificates are checked for the host's name."""
 
     def __init__(self, host: str, address: str, secure: bool, deadline: float):
         super().__init__(f"[{host}]" if ":" in host else host, PORTS["https" if secure else "http"])
         self._address, self._secure, self._deadline = address, secure, deadline
+        # http.client forgets its socket once it has read the headers of a reply that ends the connection.
+        self._open: socket.socket | None = None
 
     def connect(self) -> None:
         """Connect to the address; the only place where a connection is opened."""
-        plain = socket.create_connection((self._address, self.port), max(0.1, self._deadline - time.monotonic()))
-        self.sock = plain
+        left = max(0.1, self._deadline - time.monotonic())
+        self.sock = self._open = socket.create_connection((self._address, self.port), left)
         if self._secure:
-            self.sock = ssl.create_default_context().wrap_socket(plain, server_hostname=self.host.strip("[]"))
+            # The handshake is apart, so that it can be interrupted, too.
+            self.sock = self._open = ssl.create_default_context().wrap_socket(
+                self.sock, server_hostname=self.host.strip("[]"), do_handshake_on_connect=False
+            )
+            self.sock.do_handshake()
+
+    def interrupt(self) -> None:
+        """End all reading, from another thread."""
+        if self._open is not None:
+            with contextlib.suppress(OSError):
+                # Without the farewell of TLS, which would wait for the other side.
+                socket.socket.shutdown(self._open, socket.SHUT_RDWR)
 
 
-def _read(connection: _Connection, target: str, deadline: float) -> bytes:
-    """The body of the reply to GET; each read waits at most for the time that is left."""
+def _read(connection: _Connection, target: str) -> bytes:
+    """The body of the reply to GET."""
     connection.request("GET", target, headers={"Accept": "image/*", "Accept-Encoding": "identity"})
-    sock = connection.sock
-    sock.settimeout(max(0.1, deadline - time.monotonic()))
     reply = connection.getresponse()
     if reply.status != 200:
         what = "redirects are not followed" if 300 <= reply.status < 400 else "it has no image"
         raise invalid(f"{connection.host}: replied with {reply.status}; {what}.", code=CODE)
     if reply.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise invalid(f"{connection.host}: its reply is compressed.", code=CODE)
-    parts, size = [], 0
-    while True:
-        left = deadline - time.monotonic()
-        if left <= 0:
-            raise invalid(f"{connection.host}: took longer than {MOST_SECONDS:g} s.", code=CODE)
-        sock.settimeout(left)
-        part = reply.read1(65536)
-        if not part:
-            return b"".join(parts)
-        size += len(part)
-        if size > MOST_BYTES:
-            raise invalid(f"{connection.host}: the image has more than {MOST_BYTES:,} bytes.", code=CODE)
-        parts.append(part)
+    content = reply.read(MOST_BYTES + 1)
+    if len(content) > MOST_BYTES:
+        raise invalid(f"{connection.host}: the image has more than {MOST_BYTES:,} bytes.", code=CODE)
+    return content

@@ -10,7 +10,19 @@ import time
 import uuid
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat
+
+
+def _unicode(text: str) -> str:
+    """The same text; an error for half of a surrogate pair, which JSON can spell and no tokenizer reads."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("not valid Unicode") from None
+    return text
+
+
+Unicode = Annotated[str, AfterValidator(_unicode)]
 
 
 class _Wire(BaseModel):
@@ -25,22 +37,22 @@ class _Wire(BaseModel):
 class ImageUrl(_Wire):
     """An image as a ``data:`` URL. ``detail`` is ignored: a model has one image size."""
 
-    url: str
-    detail: str | None = None
+    url: Unicode
+    detail: Unicode | None = None
 
 
 class TextPart(_Wire):
     """A text in a message."""
 
     type: Literal["text"]
-    text: str
+    text: Unicode
 
 
 class ImageUrlPart(_Wire):
     """An image in a message."""
 
     type: Literal["image_url"]
-    image_url: ImageUrl | str
+    image_url: ImageUrl | Unicode
 
 
 Part = Annotated[TextPart | ImageUrlPart, Field(discriminator="type")]
@@ -50,7 +62,7 @@ class Message(_Wire):
     """A message: a question with its images (user), an answer to the one before it (assistant), or instructions."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[Part]
+    content: Unicode | list[Part]
 
 
 class StreamOptions(_Wire):
@@ -62,13 +74,13 @@ class StreamOptions(_Wire):
 class StructuredOutputs(_Wire):
     """vLLM's field for constrained answers; ``choice`` is supported."""
 
-    choice: list[str] | None = None
+    choice: list[Unicode] | None = None
 
 
 class ModelRequest(_Wire):
     """A request to one of the models that are served."""
 
-    model: str
+    model: Unicode
 
 
 class Conversing(ModelRequest):
@@ -80,7 +92,7 @@ class Conversing(ModelRequest):
     """
 
     messages: list[Message] = Field(min_length=1)
-    head: str | None = None
+    head: Unicode | None = None
 
 
 class ChatRequest(Conversing):
@@ -92,10 +104,10 @@ class ChatRequest(Conversing):
             ``structured_outputs`` and a ``response_format`` whose schema is an enumeration mean the same.
     """
 
-    allowed_answers: list[str] | None = None
-    guided_choice: list[str] | None = None
+    allowed_answers: list[Unicode] | None = None
+    guided_choice: list[Unicode] | None = None
     structured_outputs: StructuredOutputs | None = None
-    response_format: dict[str, Any] | None = None
+    response_format: dict[Unicode, Any] | None = None
     max_tokens: int | None = Field(None, ge=1)
     max_completion_tokens: int | None = Field(None, ge=1)
     temperature: FiniteFloat | None = Field(None, ge=0, le=2)
@@ -103,14 +115,14 @@ class ChatRequest(Conversing):
     top_k: int | None = Field(None, ge=-1)
     n: int | None = Field(None, ge=1)
     seed: int | None = None
-    stop: str | list[str] | None = None
+    stop: Unicode | list[Unicode] | None = None
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=20)
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     frequency_penalty: FiniteFloat | None = None
     presence_penalty: FiniteFloat | None = None
-    logit_bias: dict[str, FiniteFloat] | None = None
+    logit_bias: dict[Unicode, FiniteFloat] | None = None
     tools: list[Any] | None = None
     functions: list[Any] | None = None
 
@@ -118,22 +130,22 @@ class ChatRequest(Conversing):
 class TextInput(_Wire):
     """A text to embed or to rank."""
 
-    text: str
+    text: Unicode
 
 
 class ImageInput(_Wire):
     """An image to embed or to rank: a ``data:`` URL."""
 
-    image: str
+    image: Unicode
 
 
-Input = str | TextInput | ImageInput
+Input = Unicode | TextInput | ImageInput
 
 
 class EmbeddingsRequest(ModelRequest):
     """``POST /v1/embeddings``: a text, or a list of texts and images."""
 
-    input: str | list[Input] | list[int] | list[list[int]]
+    input: Unicode | list[Input] | list[int] | list[list[int]]
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: int | None = Field(None, ge=1)
 
@@ -150,7 +162,7 @@ class RerankRequest(ModelRequest):
 class AnswerRequest(Conversing):
     """``POST /v1/answer``: an answer of the model's own kind, with the scores of the alternatives."""
 
-    options: list[str] | None = None
+    options: list[Unicode] | None = None
     max_tokens: int | None = Field(None, ge=1)
 
 
