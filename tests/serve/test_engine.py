@@ -192,7 +192,8 @@ def test_a_client_that_hangs_up_stops_the_generation(models, slow, stream):
     with running({"flamingo": models["flamingo"]}) as address:
         where = urlsplit(address)
         with socket.create_connection((where.hostname, where.port)) as sock:
-            head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(sent)}\r\n\r\n"
+            head = "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json"
+            head = f"{head}\r\nContent-Length: {len(sent)}\r\n\r\n"
             sock.sendall(head.encode() + sent)
             until(lambda: slow.steps >= 2)
         time.sleep(0.3)

@@ -260,7 +260,7 @@ def test_an_unknown_model(client):
 
 
 def test_what_a_model_cannot_do_says_what_it_can(client):
-    with pytest.raises(openai.BadRequestError, match="generates no text.*allowed_answers.*/v1/embeddings"):
+    with pytest.raises(openai.BadRequestError, match=r"generates no text.*allowed_answers.*/v1/embeddings"):
         client.chat.completions.create(model="dual", messages=[shown(0)])
     with pytest.raises(openai.BadRequestError, match="It answers /v1/embeddings"):
         client.chat.completions.create(model="data2vec", messages=[shown(0)])

@@ -27,9 +27,18 @@ from vislang.serve.security import HEADERS, host_name, is_loopback
 
 TOKEN = "s3cret"
 LIMITS = Limits(
-    body_bytes=200_000, bodies_bytes=500_000, body_seconds=1.0, images=3, image_pixels=10_000, request_pixels=15_000,
-    messages=5, characters=300, texts=4, new_tokens=5, returns=2,
-)  # fmt: skip
+    body_bytes=200_000,
+    bodies_bytes=500_000,
+    body_seconds=1.0,
+    images=3,
+    image_pixels=10_000,
+    request_pixels=15_000,
+    messages=5,
+    characters=300,
+    texts=4,
+    new_tokens=5,
+    returns=2,
+)
 
 
 @pytest.fixture(scope="module")
@@ -170,11 +179,25 @@ def test_every_reply_keeps_a_browser_from_running_it(guarded):
 @pytest.mark.parametrize(
     "url",
     [
-        "http://127.0.0.1/a.png", "https://example.org/a.png", "HTTP://2130706433/", "file:///etc/passwd", "FILE:/etc/passwd",
-        "/etc/passwd", "../../etc/passwd", "ftp://example.org/a.png", "//example.org/a.png", "gopher://x", "javascript:1", "",
-        "data:text/html;base64,PHA+", "data:image/png,abc", " data:image/png;base64,AAAA", "data:,x", "data:image/svg+xml;utf8,<svg/>",
+        "http://127.0.0.1/a.png",
+        "https://example.org/a.png",
+        "HTTP://2130706433/",
+        "file:///etc/passwd",
+        "FILE:/etc/passwd",
+        "/etc/passwd",
+        "../../etc/passwd",
+        "ftp://example.org/a.png",
+        "//example.org/a.png",
+        "gopher://x",
+        "javascript:1",
+        "",
+        "data:text/html;base64,PHA+",
+        "data:image/png,abc",
+        " data:image/png;base64,AAAA",
+        "data:,x",
+        "data:image/svg+xml;utf8,<svg/>",
     ],
-)  # fmt: skip
+)
 def test_an_image_is_a_data_url(guarded, url):
     reply = ask(guarded, with_url(url))
     assert reply.status == 400
@@ -284,7 +307,10 @@ def raw(address: str, *parts: bytes, pause: float = 0.0) -> bytes:
         return received
 
 
-HEAD = f"POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\nContent-Type: application/json\r\n"
+HEAD = (
+    f"POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\n"
+    "Content-Type: application/json\r\n"
+)
 
 
 def test_a_body_is_counted_while_it_arrives(guarded):
@@ -325,11 +351,21 @@ def test_the_bodies_of_all_requests_together(guarded):
 @pytest.mark.parametrize(
     "body",
     [
-        b"", b"{", b"null", b"[]", b'"x"', b"\xff\xfe", b"[" * 50_000, b'{"model":' + b"9" * 10_000 + b"}",
-        b'{"model": "dual", "input": NaN}', b'{"model": "dual", "input": "\\ud800"}', b'{"model": 1, "input": "x"}',
-        b'{"model": "dual", "input": {"text": "x"}}', b'{"model": "dual", "input": ["x", {"image": 3}]}',
+        b"",
+        b"{",
+        b"null",
+        b"[]",
+        b'"x"',
+        b"\xff\xfe",
+        b"[" * 50_000,
+        b'{"model":' + b"9" * 10_000 + b"}",
+        b'{"model": "dual", "input": NaN}',
+        b'{"model": "dual", "input": "\\ud800"}',
+        b'{"model": 1, "input": "x"}',
+        b'{"model": "dual", "input": {"text": "x"}}',
+        b'{"model": "dual", "input": ["x", {"image": 3}]}',
     ],
-)  # fmt: skip
+)
 def test_a_body_that_makes_no_sense(guarded, body):
     reply = call(guarded, "/v1/embeddings", body, "POST", Authorization=f"Bearer {TOKEN}")
     assert reply.status in (400, 415), reply.content

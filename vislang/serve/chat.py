@@ -165,8 +165,8 @@ class _Reply:
                 if progress.texts and shown[0].length == 0:
                     self.server.metrics.first_token.observe(time.monotonic() - started)
                 for index, (text, before) in enumerate(zip(progress.texts, shown, strict=False)):
-                    if before.finish is None and (choice := self._added(index, text, before)) is not None:
-                        yield self._event([choice])
+                    if before.finish is None and (added := self._added(index, text, before)) is not None:
+                        yield self._event([added])
                 shown = progress.texts or shown
         except ApiError as error:
             if not begun:
@@ -222,17 +222,14 @@ class _Reply:
     def _logprobs(self, tokens: tuple[TokenLikelihood, ...]) -> Logprobs | None:
         if not self.body.logprobs:
             return None
-        return Logprobs(
-            content=[
-                TokenLogprob(
-                    **_logprob(token.text, token.log_probability),
-                    top_logprobs=[TopLogprob(**_logprob(text, value)) for text, value in token.top],
-                )
-                for token in tokens
-            ]
-        )
+        content = []
+        for token in tokens:
+            own = _logprob(token.text, token.log_probability)
+            top = [_logprob(text, value) for text, value in token.top]
+            content.append(TokenLogprob(token=own.token, logprob=own.logprob, bytes=own.bytes, top_logprobs=top))
+        return Logprobs(content=content)
 
 
-def _logprob(token: str, value: float) -> dict[str, object]:
+def _logprob(token: str, value: float) -> TopLogprob:
     # JSON has no infinity; -9999 is what OpenAI's API has in its place.
-    return {"token": token, "logprob": value if math.isfinite(value) else -9999.0, "bytes": list(token.encode())}
+    return TopLogprob(token=token, logprob=value if math.isfinite(value) else -9999.0, bytes=list(token.encode()))
