@@ -84,7 +84,12 @@ def chat_routes(server: Server) -> APIRouter:
     """The route of chat completions."""
     router = APIRouter()
 
-    @router.post("/v1/chat/completions", response_model=ChatCompletion, tags=["OpenAI"])
+    @router.post(
+        "/v1/chat/completions",
+        response_model=ChatCompletion,
+        responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
+        tags=["OpenAI"],
+    )
     async def chat_completions(request: Request, body: ChatRequest):
         """Answer the last message, after the examples before it. ``stream`` sends server-sent events."""
         served = server.model(body.model)

@@ -19,6 +19,7 @@ from vislang.capabilities import (
     Reads,
 )
 from vislang.document import Document
+from vislang.evaluate.decide import decide_among
 from vislang.evaluate.match import match
 from vislang.example import Prediction
 from vislang.serve.conversation import Conversation
@@ -141,16 +142,12 @@ def answer(
     if isinstance(model, Ranks):
         (scores,) = model.rank([served.prompt(conversation)], [list(options)])
         likelihoods = tuple(score.log_likelihood for score in scores)
-        return Answered("rank", _prediction(options, likelihoods, "log_likelihood"))
+        best = options[max(range(len(options)), key=lambda number: likelihoods[number])]
+        return Answered("rank", Prediction("question", best, tuple(options), likelihoods, "log_likelihood"))
     if served.matches:
         (prediction,) = match(model, [conversation.question], options)
         return Answered("match", prediction)
     raise served.cannot("does not choose among options")
-
-
-def _prediction(options: Sequence[str], scores: Sequence[float], kind: str) -> Prediction:
-    best = max(range(len(options)), key=lambda number: scores[number])
-    return Prediction("question", options[best], tuple(options), tuple(scores), kind)
 
 
 def _decided(served: Served, conversation: Conversation, options: Sequence[str] | None, head: str | None) -> Prediction:
@@ -166,23 +163,9 @@ def _decided(served: Served, conversation: Conversation, options: Sequence[str] 
         known = ", ".join(f"{name} ({kind})" for name, kind in model.heads.items())
         raise served.cannot(f"has the heads {known}; choose one with the field head", "head")
     (name,) = fitting
-    kind = model.heads[name]
-    question = conversation.question
-    if kind == "choice":
-        if options is None:
-            raise served.cannot(f"has a head {name} that chooses among given options", "options")
-        choices = tuple(Document([option], name=question.name) for option in options)
-        (prediction,) = model.decide([replace(question, choices=choices)], name)
-        return _prediction(options, prediction.scores, prediction.kind)
-    if options is not None and kind not in ("answers", "label"):
-        raise served.cannot(f"has a head {name} that predicts a {kind}, and chooses among no options", "options")
-    (prediction,) = model.decide([question], name)
-    if options is None:
-        return prediction
-    scores = dict(zip(map(str, prediction.candidates), prediction.scores, strict=True))
-    if unknown := [option for option in options if option not in scores]:
-        known = ", ".join([*list(scores)[:10], *(["..."] if len(scores) > 10 else [])])
-        raise served.cannot(
-            f"does not know the answers {', '.join(unknown[:5])}; the head {name} knows {known}", "options"
-        )
-    return _prediction(options, [scores[option] for option in options], prediction.kind)
+    if options is not None:
+        return decide_among(model, conversation.question, options, name)
+    if model.heads[name] == "choice":
+        raise served.cannot(f"has a head {name} that chooses among given options", "options")
+    (prediction,) = model.decide([conversation.question], name)
+    return prediction
