@@ -20,12 +20,15 @@ from PIL import ImageDraw
 from vislang.serve.app import make_app
 
 
+def running(models, limits=None, **settings):
+    """The address of a server with these models, on a free port; see :func:`~vislang.serve.app.make_app`."""
+    return running_app(make_app(models, limits, **settings))
+
+
 @contextmanager
-def running(models, limits=None, **settings) -> Iterator[str]:
-    """The address of a server with these models, on a free port."""
-    server = uvicorn.Server(
-        uvicorn.Config(make_app(models, limits, **settings), host="127.0.0.1", port=0, log_level="warning")
-    )
+def running_app(app) -> Iterator[str]:
+    """The address of an application, on a free port."""
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     deadline = time.monotonic() + 30

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import socket
 import threading
@@ -13,9 +14,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.serve.running import call, running, shown
+from tests.serve.running import call, running, running_app, shown
 from tests.serve.test_openai import COLOUR, example
 from vislang.errors import UserError
+from vislang.serve.app import make_app
 from vislang.serve.engine import Engine
 from vislang.serve.errors import ApiError
 from vislang.serve.limits import Limits
@@ -111,7 +113,7 @@ def test_deadlines():
         asked = asyncio.ensure_future(engine.last(work))
         await begun(work)
         late = asyncio.ensure_future(engine.last(lambda: iter([1])))
-        await asyncio.sleep(0.15)
+        await asyncio.sleep(0.6)
         work.release.set()
         with pytest.raises(ApiError) as caught:
             await asked
@@ -122,7 +124,7 @@ def test_deadlines():
         assert caught.value.status_code == 429
         assert await engine.last(lambda: iter([2])) == 2
 
-    with engine_of(seconds=0.1) as engine:
+    with engine_of(seconds=0.5) as engine:
         asyncio.run(main(engine))
 
 
@@ -185,16 +187,21 @@ def until(condition, seconds: float = 5.0) -> None:
         time.sleep(0.01)
 
 
+@contextmanager
+def hanging(address: str, body: dict):
+    """A client that asks, and hangs up without having read anything."""
+    sent, where = json.dumps(body).encode(), urlsplit(address)
+    head = "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json"
+    with socket.create_connection((where.hostname, where.port)) as sock:
+        sock.sendall(f"{head}\r\nContent-Length: {len(sent)}\r\n\r\n".encode() + sent)
+        yield
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_client_that_hangs_up_stops_the_generation(models, slow, stream):
     body = {"model": "flamingo", "messages": [shown(0)], "max_tokens": 100, "stream": stream}
-    sent = json.dumps(body).encode()
     with running({"flamingo": models["flamingo"]}) as address:
-        where = urlsplit(address)
-        with socket.create_connection((where.hostname, where.port)) as sock:
-            head = "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json"
-            head = f"{head}\r\nContent-Length: {len(sent)}\r\n\r\n"
-            sock.sendall(head.encode() + sent)
+        with hanging(address, body):
             until(lambda: slow.steps >= 2)
         time.sleep(0.3)
         after = slow.steps
@@ -203,6 +210,19 @@ def test_a_client_that_hangs_up_stops_the_generation(models, slow, stream):
         # The next one is served.
         reply = call(address, "/v1/chat/completions", {**body, "stream": False, "max_tokens": 1})
         assert reply.status == 200
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_waiting_client_that_hangs_up_frees_its_place(models, slow, stream):
+    body = {"model": "flamingo", "messages": [shown(0)], "max_tokens": 100, "stream": stream}
+    app = make_app({"flamingo": models["flamingo"]})
+    engine = app.state.server.engine
+    with running_app(app) as address, hanging(address, body):
+        until(lambda: slow.steps >= 1)
+        with hanging(address, body):
+            until(lambda: engine.waiting == 1)
+        # The first one still runs.
+        until(lambda: engine.waiting == 0, seconds=2)
 
 
 def test_too_many_requests_at_once_are_told_to_come_back(models, slow):
@@ -221,13 +241,22 @@ def test_too_many_requests_at_once_are_told_to_come_back(models, slow):
             assert reply.json["choices"] == expected
 
 
-def test_a_deadline_inside_a_stream_is_an_event(models, slow):
+def test_an_error_inside_a_stream_is_an_event(models, flamingo, monkeypatch):
+    continuations = flamingo.continuations
+
+    def failing(*arguments, **settings):
+        yield from itertools.islice(continuations(*arguments, **settings), 3)
+        raise UserError("the model's output is not a number")
+
+    monkeypatch.setattr(flamingo, "continuations", failing)
     body = {"model": "flamingo", "messages": [shown(0)], "max_tokens": 100, "stream": True}
-    with running({"flamingo": models["flamingo"]}, Limits(seconds=0.5)) as address:
+    with running({"flamingo": models["flamingo"]}) as address:
         reply = call(address, "/v1/chat/completions", body)
     events = reply.content.decode().strip().split("\n\n")
     assert reply.status == 200
-    assert '"code":"timeout"' in events[-1]
+    assert len(events) > 2
+    error = json.loads(events[-1].removeprefix("data: "))["error"]
+    assert (error["message"], error["code"]) == ("the model's output is not a number", "invalid_request")
 
 
 def test_answers_of_clients_at_once_are_those_of_each_alone(models, flamingo):

@@ -18,7 +18,7 @@ from vislang.serve.conversation import Conversation
 from vislang.serve.errors import ApiError, from_user_error, invalid, unsupported
 from vislang.serve.limits import Limits
 from vislang.serve.served import Progress, Served, answer, generate
-from vislang.serve.server import Server
+from vislang.serve.server import Server, unless_gone
 from vislang.serve.wire import (
     AssistantMessage,
     ChatChoice,
@@ -96,14 +96,15 @@ def chat_routes(server: Server) -> APIRouter:
         decoding = decoding_of(body, server.limits)
         allowed = allowed_of(body, server.limits)
         if allowed is not None and (decoding.returns > 1 or body.logprobs):
-            raise unsupported("n and logprobs have no effect on a choice among answers. Leave them out.")
+            field = "n" if decoding.returns > 1 else "logprobs"
+            raise unsupported(f"{field} has no effect on a choice among answers. Leave it out.", field)
         conversation = await server.conversation(body.messages)
         reply = _Reply(server, served, body, decoding, allowed, conversation)
         if not body.stream:
             return await reply.whole(request)
         events = reply.events()
         # An error of the prompt is found before the first event, and gets a status of its own.
-        first = await anext(events)
+        first = await unless_gone(request, anext(events))
         return StreamingResponse(_following(first, events), media_type="text/event-stream")
 
     return router

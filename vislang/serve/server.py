@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 
 from fastapi import Request
 from starlette.concurrency import run_in_threadpool
@@ -72,17 +72,26 @@ class Server:
             ClientGone: the client has gone.
             ApiError: the job failed.
         """
-        answer = asyncio.ensure_future(self.engine.last(work))
-        gone = asyncio.ensure_future(_disconnect(request))
-        try:
-            await asyncio.wait({answer, gone}, return_when=asyncio.FIRST_COMPLETED)
-            if not answer.done():
-                raise ClientGone
-            return answer.result()
-        finally:
-            for task in (answer, gone):
-                task.cancel()
-            await asyncio.gather(answer, gone, return_exceptions=True)
+        return await unless_gone(request, self.engine.last(work))
+
+
+async def unless_gone(request: Request, reply: Awaitable[Item]) -> Item:
+    """Wait for a reply; it is cancelled if the client goes.
+
+    Raises:
+        ClientGone: the client has gone.
+    """
+    answer = asyncio.ensure_future(reply)
+    gone = asyncio.ensure_future(_disconnect(request))
+    try:
+        await asyncio.wait({answer, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not answer.done():
+            raise ClientGone
+        return answer.result()
+    finally:
+        for task in (answer, gone):
+            task.cancel()
+        await asyncio.gather(answer, gone, return_exceptions=True)
 
 
 async def _disconnect(request: Request) -> None:
