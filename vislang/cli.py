@@ -34,6 +34,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "convert open-flamingo": ("convert", "OpenFlamingo", "convert a checkpoint from OpenFlamingo"),
     "convert verify": ("convert", "Verify", "compare a converted model with recorded outputs of the original"),
     "export transformers": ("export", "Export", "write a data2vec model for transformers' Auto classes"),
+    "serve": ("serve", "Serve", "serve models over HTTP, with OpenAI's API"),
     "plan": ("plan", "Plan", "count the parameters of one of the paper's Flamingos, part by part"),
     "doctor": ("doctor", "Doctor", "list what is installed and what is missing"),
 }

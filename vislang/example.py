@@ -192,6 +192,14 @@ KINDS_OF_SCORE = ("probability", "log_likelihood", "similarity")
 Answer = str | int | float | Box | tuple[str, ...] | None
 
 
+def shown_answer(answer: Answer) -> str:
+    """An answer as text."""
+    if isinstance(answer, Box):
+        edges = (answer.left, answer.top, answer.right, answer.bottom)
+        return f"{', '.join(f'{edge:.0f}' for edge in edges)} (left, top, right, bottom)"
+    return f"{answer:.3f}" if isinstance(answer, float) else str(answer)
+
+
 @dataclass(frozen=True)
 class Prediction:
     """A model's answer to an example.
