@@ -113,9 +113,7 @@ class FrozenText:
         return None
 
     @torch.no_grad()
-    def _continued(
-        self, beginnings: Sequence[TextState], texts: Sequence[Float[Tensor, "..."]]
-    ) -> list[TextState]:
+    def _continued(self, beginnings: Sequence[TextState], texts: Sequence[Float[Tensor, "..."]]) -> list[TextState]:
         """The states of embedded texts (tokens, embed_width) whose beginnings are known."""
         known = [text.prefix + len(text.gate_inputs) for text in beginnings]
         rest = [text[count:] for text, count in zip(texts, known, strict=True)]
