@@ -318,6 +318,7 @@ def start(rounds: int) -> list[Row]:
         for number in range(rounds):
             walls.append([wall for wall, _ in once(f"{number}")])
             processors.append([processor for _, processor in once(f"{number}-one-thread", one_thread)])
+    rows = []
     # Two cores have twice as much processor time.
     ways = (("wall-clock", walls, START_S), ("processor time of 1 thread", processors, 2 * START_S))
     for name, times, most in ways:
