@@ -147,6 +147,20 @@ class Generates(Protocol):
         """The continuation of each document by greedy decoding; with ``state``, after what was prefilled."""
         ...
 
+    def generate_scored(
+        self, documents: Sequence[Document], max_new_tokens: int = 20, batch_size: int = 64, state: Any = None
+    ) -> list[Completion]:
+        """The same continuations with their log-likelihoods."""
+        ...
+
+
+@dataclass(frozen=True)
+class Completion:
+    """A generated text, and its log-likelihood in nats, including the end-of-text token if it was generated."""
+
+    text: str
+    log_likelihood: float
+
 
 @runtime_checkable
 class Embeds(Protocol):

@@ -14,7 +14,7 @@ from vislang.console import console, reporting
 from vislang.data.problems import DataError, Problem, must_be_good
 from vislang.errors import UserError, needs
 
-FEW_SHOT = ("seeds", "select", "selector", "orders", "report")
+FEW_SHOT = ("draws", "seeds", "select", "selector", "orders", "report")
 """Options that have an effect only with --shots."""
 
 ONE_PROMPT = ("way", "head", "regions", "shortlist", "shortlist_size")
@@ -40,10 +40,11 @@ class Evaluate:
         limit: evaluate at most this many examples, drawn at random; 0 for all
         seed: seed of this draw
         shots: numbers of examples in the prompt, such as 0,4,8
-        seeds: with --shots: how often random shots are drawn
+        draws: with --shots: how often random shots are drawn
+        seeds: the same as --draws
         select: with --shots: how shots are selected: at random, or retrieved by the similarity of their images
         selector: with retrieved shots: the model that compares images (default: the model's own vision tower)
-        orders: with --shots: average ranked answers over this many orders of the shots
+        orders: with --shots: number of orders in which the shots of each draw are given
         report: with --shots: HTML page to write, with the curves
         out: folder for results.json, predictions.jsonl and the benchmark's submission file
         skip_bad_records: skip bad records and count them
@@ -63,7 +64,8 @@ class Evaluate:
     limit: int = 0
     seed: int = 0
     shots: str | None = None
-    seeds: int = 3
+    draws: int = 3
+    seeds: int | None = None
     select: Literal["random", "retrieved", "both"] = "random"
     selector: str | None = None
     orders: int = 1
@@ -156,7 +158,10 @@ class Evaluate:
             return None
         from vislang.commands.few_shot import FewShot
 
-        return FewShot(**{field.name: getattr(self, field.name) for field in dataclasses.fields(FewShot)})
+        if self.seeds is not None and given(self, ("draws",)) and self.seeds != self.draws:
+            raise UserError(f"--seeds {self.seeds} and --draws {self.draws} are the same option. Leave one out.")
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(FewShot)}
+        return FewShot(**{**values, "draws": self.draws if self.seeds is None else self.seeds})
 
     def spec(self) -> str:
         """The task as one word, such as ``vqa:FOLDER``."""

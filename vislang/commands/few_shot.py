@@ -8,26 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from rich.table import Table
-
 from vislang.console import console, reporting
 from vislang.errors import UserError
-from vislang.evaluate.few_shot import (
-    TEXT_SHOTS,
-    Point,
-    Select,
-    Setting,
-    baselines,
-    measure,
-    selection,
-    settings_for,
-    shots_of,
-    way_of,
-)
+from vislang.evaluate.few_shot import FewShotEvaluation, concluded, measure, settings_for, way_of
+from vislang.evaluate.few_shot_baselines import baselines
 from vislang.evaluate.few_shot_results import as_record, read_points, write_points
 from vislang.evaluate.results import write_results
+from vislang.evaluate.shots import TEXT_SHOTS, Select, shots_of
+from vislang.evaluate.tables import few_shot_table
 from vislang.example import Example
-from vislang.metrics.figure import SCHEMA, Figures, figures_as_json, metric, show, title_of
+from vislang.metrics.figure import SCHEMA, figures_as_json
 from vislang.models.loading import load
 from vislang.runs.folder import environment, versions
 from vislang.tasks.few_shot import split_own_file
@@ -50,7 +40,7 @@ class FewShot:
 
     model: str
     shots: str
-    seeds: int
+    draws: int
     select: Literal["random", "retrieved", "both"]
     selector: str | None
     orders: int
@@ -62,7 +52,7 @@ class FewShot:
     device: str
 
     def __post_init__(self):
-        self.settings()
+        self._numbers()
 
     def run(self, task: Task, examples: list[Example], about: dict[str, Any]) -> int:
         """Print the figures, and write a page with their curves; returns 0.
@@ -76,9 +66,8 @@ class FewShot:
             UserError: the model cannot be prompted with examples, or there are too few.
         """
         support, queries = sides(task, examples, self.limit, self.seed)
-        settings = self.settings()
-        if task.kind == "pairs" or not any(query.media for query in queries):
-            settings = [setting for setting in settings if not setting.blind]
+        media = any(query.media for query in queries)
+        settings = settings_for(self._numbers(), SELECT[self.select], media, blind=task.kind != "pairs")
         if self.report is not None and not task.can_score(queries):
             raise UserError(f"--report: no record of {task.name} has a target, so there are no figures to draw.")
         if task.kind == "pairs" and self.select != "random":
@@ -92,21 +81,20 @@ class FewShot:
         device = device_of(self.device)
         selector = None if self.selector is None else load(self.selector, device)
         model = load(self.model, device)
-        if self.orders > 1 and way_of(model, task) != "rank":
-            raise UserError(f"--orders: answers to {task.name} are generated; only ranked answers can be averaged.")
-        points, others = measure(model, task, support, queries, settings, self.seeds, selector, reporting)
-        finish(task, queries, points, others, {"model": self.model, **about}, self.out, self.json)
+        way_of(model, task)
+        found = measure(model, task, support, queries, settings, self.draws, self.orders, selector, reporting)
+        finish(task, queries, found, {"model": self.model, **about}, self.out, self.json)
         if self.report is not None:
             from vislang.evaluate.few_shot_page import write_few_shot_page
 
             title = f"{task.name}: {self.model}"
-            write_few_shot_page(self.report, title, points, others, self._command(about), versions())
+            write_few_shot_page(self.report, title, found, self._command(about), versions())
             if not self.json:
                 console.print(f"wrote the curves to [bold]{self.report}[/bold]")
         return 0
 
-    def settings(self) -> list[Setting]:
-        """How to prompt.
+    def _numbers(self) -> list[int]:
+        """The numbers of shots.
 
         Raises:
             UserError: ``--shots`` is not a list of numbers, or an option is out of its range.
@@ -117,15 +105,15 @@ class FewShot:
             numbers = [-1]
         if min(numbers) < 0:
             raise UserError(f"--shots {self.shots}: write numbers with commas between them, such as 0,4,8.")
-        for name in ("seeds", "orders"):
+        for name in ("draws", "orders"):
             if getattr(self, name) < 1:
                 raise UserError(f"--{name} is {getattr(self, name)}; it must be at least 1.")
-        return settings_for(numbers, SELECT[self.select], self.orders)
+        return numbers
 
     def _command(self, about: dict[str, Any]) -> str:
         """The command that was run."""
         options = {"task": about["spec"], "split": about["split"]}
-        options |= {"shots": self.shots, "seeds": self.seeds, "select": self.select, "orders": self.orders}
+        options |= {"shots": self.shots, "draws": self.draws, "select": self.select, "orders": self.orders}
         options |= {"limit": self.limit, "seed": self.seed}
         options |= {"selector": self.selector} if self.selector else {}
         return " ".join([f"vislang eval {self.model}", *(f"--{name} {value}" for name, value in options.items())])
@@ -161,15 +149,15 @@ def rescore_points(
     """
     support, queries = sides(task, examples, about["limit"], about["seed"])
     points = read_points(file, task, queries)
-    finish(task, queries, points, baselines(task, support, queries), about, out, as_json)
+    found = concluded(task, queries, points, baselines(task, support, queries))
+    finish(task, queries, found, about, out, as_json)
     return 0
 
 
 def finish(
     task: Task,
     queries: Sequence[Example],
-    points: Sequence[Point],
-    others: dict[str, Figures],
+    found: FewShotEvaluation,
     about: dict[str, Any],
     out: Path | None,
     as_json: bool,
@@ -179,32 +167,21 @@ def finish(
         "schema": SCHEMA,
         "task": task.name,
         "n": len(queries),
-        "points": [as_record(point) for point in points],
-        "baselines": {name: figures_as_json(figures) for name, figures in others.items()},
+        "points": [as_record(point) for point in found.points],
+        "baselines": {name: figures_as_json(figures) for name, figures in found.baselines.items()},
+        "verdict": [finding.as_json() for finding in found.verdict],
         **about,
     }
     if out is not None:
-        write_points(out, points, task, queries)
+        write_points(out, found.points, task, queries)
         write_results(out, {**values, **environment()})
     if as_json:
         print(json.dumps(values), flush=True)
         return
     if about["bad_records"]:
         console.print(f"skipped {about['bad_records']} bad records")
-    console.print(few_shot_table(task.name, points, others))
+    console.print(few_shot_table(task.name, found))
+    for finding in found.verdict:
+        console.print(f"* {finding.text}")
     if out is not None:
         console.print(f"wrote results and predictions to [bold]{out}[/bold]")
-
-
-def few_shot_table(task: str, points: Sequence[Point], others: dict[str, Figures]) -> Table:
-    """The figures of all points and baselines."""
-    table = Table(title=f"{task}: examples in the prompt", title_justify="left")
-    for heading in ("shots", "selection", "metric", "mean over seeds (95 % interval)"):
-        table.add_column(heading)
-    for point in points:
-        for name, figure in point.means.items():
-            table.add_row(str(point.setting.shots), selection(point.setting), metric(name).title, show(name, figure))
-    for baseline, figures in others.items():
-        for name, figure in figures.items():
-            table.add_row("", title_of(baseline), metric(name).title, show(name, figure))
-    return table

@@ -7,7 +7,9 @@ from typing import Any
 
 from rich.table import Table
 
+from vislang.evaluate.few_shot import FewShotEvaluation, Point, selection
 from vislang.metrics.figure import Figure, figures_from_json, metric, show, title_of
+from vislang.metrics.variance import Component
 
 
 def evaluation_table(tasks: Mapping[str, Mapping[str, Any]]) -> Table:
@@ -54,3 +56,32 @@ def answerers(values: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Figure
         yield "the same model without images", figures_from_json(values["blind"])
     for name, figures in values.get("guesses", {}).items():
         yield title_of(name), figures_from_json(figures)
+
+
+def few_shot_table(task: str, found: FewShotEvaluation) -> Table:
+    """The figures of all points and baselines, and the standard deviations of the main one by source."""
+    table = Table(title=f"{task}: examples in the prompt", title_justify="left")
+    for heading in ("shots", "selection", "metric", "mean (95 % interval)", "sd: draws", "orders", "questions"):
+        table.add_column(heading)
+    for point in found.points:
+        for name, figure in point.means.items():
+            sds = [show_sd(name, source, interval=False) for source in sources(point, name)]
+            table.add_row(
+                str(point.setting.shots), selection(point.setting), metric(name).title, show(name, figure), *sds
+            )
+    for baseline, figures in found.baselines.items():
+        for name, figure in figures.items():
+            table.add_row("", title_of(baseline), metric(name).title, show(name, figure))
+    return table
+
+
+def sources(point: Point, name: str) -> list[Component | None]:
+    """The standard deviations between draws, orders and samples of questions, for the main metric of a point."""
+    if point.spread is None or name != point.metric:
+        return [None] * 3
+    return [point.spread.draws, point.spread.orders, point.spread.questions]
+
+
+def show_sd(name: str, component: Component | None, interval: bool = True) -> str:
+    """A standard deviation as text, with its interval; empty if it was not measured."""
+    return "" if component is None else show(name, Figure(component.sd, component.low, component.high, 0), interval)

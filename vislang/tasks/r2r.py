@@ -19,6 +19,7 @@ from vislang.data.problems import DataError
 from vislang.document import Document
 from vislang.example import Choice, Example, Prediction
 from vislang.metrics.figure import Figures
+from vislang.metrics.items import Items, graded
 from vislang.metrics.navigation import METRICS, SUCCESS, Graph, navigation, navigation_scores
 from vislang.tasks.benchmark import Benchmark
 from vislang.tasks.files import each, image_in, one_file, read_json
@@ -95,6 +96,13 @@ class R2R(Benchmark):
 
     def score(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> Figures:
         """The figures of :func:`vislang.metrics.navigation.navigation_scores`."""
+        return navigation(self._paths(examples, predictions))
+
+    def score_each(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> Items:
+        """The success of each path."""
+        return graded([path["success_rate"] for path in self._paths(examples, predictions)], "success_rate")
+
+    def _paths(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> list[dict[str, float]]:
         rows = []
         for example, prediction in zip(examples, predictions, strict=True):
             scan, reference = self._references[example.id]
@@ -103,7 +111,7 @@ class R2R(Benchmark):
                 start = reference[0]
                 raise DataError(f"{example.name}: the path must start at {start}.")
             rows.append(navigation_scores(self._graphs[scan], walked, reference))
-        return navigation(rows)
+        return rows
 
     def _path(self, prediction: Prediction) -> list[str]:
         """The viewpoints of a prediction."""

@@ -11,6 +11,7 @@ from typing import Any
 from vislang.document import Document
 from vislang.example import Answers, Example, Prediction
 from vislang.metrics.figure import Figures, mean
+from vislang.metrics.items import Items, graded
 from vislang.metrics.vqa import soft_scores, vqa_accuracy
 from vislang.tasks.benchmark import Benchmark, must_have_target
 from vislang.tasks.files import each, image_in, listed, one_file, read_json
@@ -63,13 +64,19 @@ class VQA(Benchmark):
     def _answers(self, number: str) -> list[str]:
         return [given["answer"] for given in self._annotations[number]["answers"]]
 
-    def score(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> Figures:
-        """The official ``accuracy``, and the same by type of answer."""
-        by_type: dict[str, list[float]] = {}
+    def score_each(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> Items:
+        """The official ``accuracy`` of each answer."""
+        scores = []
         for example, prediction in zip(examples, predictions, strict=True):
             must_have_target(example)
             answer = prediction.answer
-            value = 0.0 if answer is None else vqa_accuracy(str(answer), self._answers(example.id))
+            scores.append(0.0 if answer is None else vqa_accuracy(str(answer), self._answers(example.id)))
+        return graded(scores)
+
+    def score(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> Figures:
+        """The official ``accuracy``, and the same by type of answer."""
+        by_type: dict[str, list[float]] = {}
+        for example, value in zip(examples, self.score_each(examples, predictions).scores, strict=True):
             by_type.setdefault("accuracy", []).append(value)
             if "answer_type" in self._annotations[example.id]:
                 kind = re.sub(r"\W+", "_", str(self._annotations[example.id]["answer_type"]))

@@ -21,7 +21,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vislang.cache import cache_folder
-from vislang.capabilities import ModelRecipe, Progress, Score, TokenAttention
+from vislang.capabilities import Completion, ModelRecipe, Progress, Score, TokenAttention
 from vislang.document import Document, Image, Learned, Medium, Video
 from vislang.errors import UserError
 from vislang.example import Example
@@ -45,14 +45,6 @@ RANKED_AT_ONCE = 64
 
 MEASURED_MEDIA = 1000
 """Most media on which the mean and standard deviation of the features are measured."""
-
-
-@dataclass(frozen=True)
-class Completion:
-    """A generated text, and its log-likelihood in nats."""
-
-    text: str
-    log_likelihood: float
 
 
 class Flamingo(TrainableModel):
@@ -339,8 +331,17 @@ class Flamingo(TrainableModel):
             MediaError: a medium cannot be used.
             UserError: a document is empty or too long for the language model, or the model's output is not finite.
         """
-        completions = self.complete(documents, Decoding(max_new_tokens), batch_size, state)
-        return [own[0].text for own in completions]
+        return [found.text for found in self.generate_scored(documents, max_new_tokens, batch_size, state)]
+
+    def generate_scored(
+        self,
+        documents: Sequence[Document],
+        max_new_tokens: int = 20,
+        batch_size: int = 64,
+        state: DecodeState | None = None,
+    ) -> list[Completion]:
+        """The same continuations with their log-likelihoods."""
+        return [own[0] for own in self.complete(documents, Decoding(max_new_tokens), batch_size, state)]
 
     def complete(
         self,
