@@ -366,6 +366,30 @@ class Attends(Protocol):
 
 
 @runtime_checkable
+class AttendsToChunks(Protocol):
+    """Shows how much of an answer's attention goes to each chunk of a prompt: a medium with the text after it."""
+
+    def chunk_attention(self, document: Document) -> ChunkAttention:
+        """The attention of the document's target, which is the answer."""
+        ...
+
+
+@dataclass(frozen=True)
+class ChunkAttention:
+    """The mean attention of the tokens that predict an answer, by chunk.
+
+    Attributes:
+        text: (1 + media,) the share of the language model's self-attention on the tokens of each chunk, the mean over
+            heads and layers. The first entry is the text before all media. None if the language model's attention
+            cannot be recorded.
+        media: (media,) the share of the cross-attention on each medium.
+    """
+
+    text: Tensor | None
+    media: Tensor
+
+
+@runtime_checkable
 class Explains(Decides, Protocol):
     """Shows the attention between text and image regions."""
 

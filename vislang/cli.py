@@ -19,7 +19,11 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "tasks": ("tasks", "Tasks", "list the tasks, and how a model would answer each"),
     "search": ("search", "Search", "find the images that match a text best"),
     "classify": ("search", "Classify", "choose the label that matches each image best, without training"),
-    "explain": ("explain", "Explain", "write an HTML page with a ViLBERT's answer and its co-attention"),
+    "explain": (
+        "explain",
+        "Explain",
+        "write an HTML page that explains an answer: its co-attention, or its shots",
+    ),
     "report": ("report", "Report", "write the HTML report of a run, or a page that compares runs"),
     "embed": ("embed", "Embed", "write a vector for each file to a Parquet table"),
     "probe": ("probe", "Probe", "evaluate frozen features with a linear probe and nearest neighbours"),

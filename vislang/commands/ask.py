@@ -113,11 +113,9 @@ class Ask:
         return [medium_of(self.image), *([] if self.question is None else [checked(self.question, "the question")])]
 
     def _options(self) -> tuple[str, ...] | None:
-        if self.options is None:
+        found = options_of(self.options)
+        if found is None:
             return None
-        found = tuple(option.strip() for option in self.options.split(",") if option.strip())
-        if len(set(found)) < max(2, len(found)):
-            raise UserError('--options: give two or more different answers, such as --options "cat,dog".')
         if ignored := given(self, (name for name in GENERATION if name not in IN_A_PROMPT)):
             raise UserError(
                 f"{ignored}: no effect with --options, which ranks answers and generates none. Leave it out."
@@ -176,6 +174,20 @@ class Ask:
         (texts,) = model.complete([prompt], decoding)
         for text in texts:
             print(text.text)
+
+
+def options_of(text: str | None) -> tuple[str, ...] | None:
+    """Possible answers with commas between them; None without any.
+
+    Raises:
+        UserError: there are fewer than two, or some are equal.
+    """
+    if text is None:
+        return None
+    found = tuple(option.strip() for option in text.split(",") if option.strip())
+    if len(set(found)) < max(2, len(found)):
+        raise UserError('--options: give two or more different answers, such as --options "cat,dog".')
+    return found
 
 
 def medium_of(path: str) -> Image | Video:

@@ -120,8 +120,9 @@ def by_cluster(scores: Float[np.ndarray, "draws orders questions"], clusters: Se
     if len(keys) == scores.shape[2]:
         return scores
     mean = scores.mean()
-    belongs = np.eye(len(keys))[column]
-    return mean + (scores - mean) @ belongs * len(keys) / scores.shape[2]
+    trials = (scores - mean).reshape(-1, scores.shape[2])
+    sums = np.stack([np.bincount(column, weights=trial, minlength=len(keys)) for trial in trials])
+    return mean + sums.reshape(*scores.shape[:2], len(keys)) * len(keys) / scores.shape[2]
 
 
 def mean_squares(units: Float[np.ndarray, "draws orders questions"]) -> dict[str, tuple[float, int]]:

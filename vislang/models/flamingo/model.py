@@ -21,7 +21,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vislang.cache import cache_folder
-from vislang.capabilities import Completion, ModelRecipe, Progress, Score, TokenAttention
+from vislang.capabilities import ChunkAttention, Completion, ModelRecipe, Progress, Score, TokenAttention
 from vislang.document import Document, Image, Learned, Medium, Video
 from vislang.errors import UserError
 from vislang.example import Example
@@ -36,6 +36,7 @@ from vislang.models.towers.causal_lm import CausalLMWithRows
 from vislang.models.towers.feature_cache import FeatureCache
 from vislang.models.towers.language import LanguageTower, load_language_tower
 from vislang.models.towers.packaged import EFFICIENTNET_LITE0, SMOLLM2, TowerError
+from vislang.models.towers.recorded_attention import recorded_attention
 from vislang.models.towers.tuning import TuneConfig, merge_updates
 from vislang.models.towers.vision import VisionTower, load_vision_tower
 from vislang.prompt import Prompts
@@ -521,6 +522,28 @@ class Flamingo(TrainableModel):
                 grids = [grid[:count].unflatten(1, (side, side)).cpu() for grid, count in of_media]
                 shown.append(TokenAttention(token, grids))
         return shown
+
+    @torch.no_grad()
+    def chunk_attention(self, document: Document) -> ChunkAttention:
+        """The attention of the document's target to each medium, and to each medium's text; see
+        :class:`~vislang.capabilities.ChunkAttention`.
+
+        Raises:
+            UserError: the document has no target or no media.
+        """
+        if document.target is None or not document.media:
+            raise UserError(f"{document.name or 'a document'}: needs media, and a target whose attention is shown.")
+        batch = self.with_features(self.collate.documents([document]))
+        assert batch.features is not None
+        with self._arithmetic(), recorded_attention(self.bridge.lm.lm) as layers:
+            maps = self.bridge.attention_maps(batch)[0].float()
+        answer = batch.targets[0] != IGNORED
+        media = maps[answer].sum(dim=-1).mean(dim=0).cpu()
+        if not layers:
+            return ChunkAttention(None, media)
+        chunk_of = nn.functional.one_hot(batch.media_time[0], len(document.media) + 1).float()
+        weights = torch.stack([layer[0, answer].mean(dim=0) for layer in layers]).mean(dim=0)
+        return ChunkAttention((weights @ chunk_of).cpu(), media)
 
     def frames(self, medium: Medium) -> list[PIL.Image.Image]:
         """See :meth:`Collator.frames <vislang.models.flamingo.collate.Collator.frames>`."""
