@@ -15,6 +15,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "demo": ("demo", "Demo", "train a small Flamingo in ten minutes, score it, and ask it questions"),
     "train": ("train", "Train", "train a model by a recipe, or resume a run"),
     "eval": ("evaluate", "Evaluate", "score a model, or a file of predictions, on a task"),
+    "compare": ("compare", "Compare", "compare two evaluations of the same questions, question by question"),
     "ask": ("ask", "Ask", "ask a model about an image or a video"),
     "tasks": ("tasks", "Tasks", "list the tasks, and how a model would answer each"),
     "search": ("search", "Search", "find the images that match a text best"),

@@ -157,7 +157,10 @@ def test_a_test_split_without_labels_gives_a_submission(flamingo, tmp_path, caps
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["MODEL", "--task", "TASK", "--report", "page.html"], "--report: only used together with --shots"),
+        (
+            ["MODEL", "--task", "TASK", "--report", "page.html"],
+            "--report: only used together with --shots or",
+        ),
         (["MODEL", "--task", "TASK", "--shots", "1", "--way", "rank"], "--way: not used together with --shots"),
         (["MODEL", "--task", "TASK", "--shots", "1", "--head", "x"], "--head: not used together with --shots"),
         (["FILE", "--shots", "1"], "--shots: no effect, because FILE is a file of predictions"),

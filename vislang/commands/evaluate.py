@@ -8,14 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from vislang.commands.options import given, positional
+from vislang.commands.options import given, optional_positional
 from vislang.commands.outputs import must_hold_file, must_hold_folder
 from vislang.console import console, reporting
 from vislang.data.problems import DataError, Problem, must_be_good
 from vislang.errors import UserError, needs
 
-FEW_SHOT = ("draws", "seeds", "select", "selector", "orders", "report")
+FEW_SHOT = ("draws", "seeds", "select", "selector", "orders")
 """Options that have an effect only with --shots."""
+
+NOT_IN_CARDS = ("model", "device", "report", "like", "out", "json")
+"""Options that do not change the result of an evaluation, and the model, which has an entry of its own."""
 
 ONE_PROMPT = ("way", "head", "regions", "shortlist", "shortlist_size")
 """Options that have no effect with --shots."""
@@ -26,7 +29,7 @@ class Evaluate:
     """Score a model, or a file of predictions, on a task.
 
     Attributes:
-        model: folder of a model, a Hub id, or a file of predictions
+        model: folder of a model, a Hub id, or a file of predictions; with --like, the model of the card if left out
         task: a task (vislang tasks lists them), such as easy-vqa, vqa:FOLDER or retrieval:FOLDER; or any data source
             whose records have targets, such as my.jsonl
         data: the folder of the benchmark named by --task; or, without --task, a data source
@@ -45,13 +48,16 @@ class Evaluate:
         select: with --shots: how shots are selected: at random, or retrieved by the similarity of their images
         selector: with retrieved shots: the model that compares images (default: the model's own vision tower)
         orders: with --shots: number of orders in which the shots of each draw are given
-        report: with --shots: HTML page to write, with the curves
-        out: folder for results.json, predictions.jsonl and the benchmark's submission file
+        abstain: the largest share of given answers that may be wrong, such as 0.05; finds the confidence from which on
+            the model should answer
+        report: with --shots or --abstain: HTML page to write, with the curves
+        like: run the evaluation of this card.json again, and say what differs
+        out: folder for results.json, predictions.jsonl, card.json and the benchmark's submission file
         skip_bad_records: skip bad records and count them
         json: print one JSON object
     """
 
-    model: str = positional()
+    model: str | None = optional_positional()
     task: str | None = None
     data: str | None = None
     split: str | None = None
@@ -69,17 +75,25 @@ class Evaluate:
     select: Literal["random", "retrieved", "both"] = "random"
     selector: str | None = None
     orders: int = 1
+    abstain: float | None = None
     report: Path | None = None
+    like: Path | None = None
     out: Path | None = None
     skip_bad_records: bool = False
     json: bool = False
 
     def run(self) -> int:
-        """Print the scores; returns 0.
+        """Print the scores; returns 0, or 1 if they differ from those of ``like``.
 
         Raises:
             UserError: the model cannot do what is asked, or the data cannot be used.
         """
+        if self.like is not None:
+            from vislang.commands.like import rerun
+
+            return rerun(self, self.like)
+        if self.model is None:
+            raise UserError("give a model: its folder, or a Hub id. Or give --like card.json.")
         self._check()
         source = Path(self.model)
         if source.is_file():
@@ -96,7 +110,7 @@ class Evaluate:
         if self.shortlist is not None and task.kind != "pairs":
             raise UserError(f"--shortlist has no effect: {task.name} is not a task of pairs. Leave it out.")
         if few_shot is not None:
-            return few_shot.run(task, examples, self.about(task, bad))
+            return few_shot.run(task, examples, self.about(task, bad), self.card)
         from vislang.evaluate.evaluation import evaluate, must_have_way, way_of
         from vislang.models.loading import load
         from vislang.train.device import device_of
@@ -120,11 +134,14 @@ class Evaluate:
             model = Shortlisted(model, shortlist, self.shortlist_size)
         # No example is evaluated with its own target.
         support = [] if task.support_split == task.default_split else task.support()
-        evaluation = evaluate(model, task, examples, support, way=way, head=self.head, reporter=reporting)
+        card = self.card(task, examples, support if learns else ())
+        evaluation = evaluate(
+            model, task, examples, support, way=way, head=self.head, abstain=self.abstain, reporter=reporting
+        )
         about = {"model": self.model, **self.about(task, bad)}
         if self.shortlist is not None:
             about |= {"shortlist": self.shortlist, "shortlist_size": self.shortlist_size}
-        return self.finish(task, evaluation, about)
+        return self.finish(task, evaluation, about, card)
 
     def _check(self) -> None:
         """Check the options that need neither data nor a model."""
@@ -138,9 +155,14 @@ class Evaluate:
             raise UserError(f"--limit is {self.limit}; it must not be negative. 0 takes all examples.")
         if self.shortlist_size < 1:
             raise UserError(f"--shortlist-size is {self.shortlist_size}; it must be at least 1.")
+        assert self.model is not None
         of_a_file = Path(self.model).is_file()
         if of_a_file and (ignored := given(self, ("shots", *FEW_SHOT, *ONE_PROMPT))):
             raise UserError(f"{ignored}: no effect, because {self.model} is a file of predictions. Leave it out.")
+        if self.report is not None and self.shots is None and self.abstain is None:
+            raise UserError("--report: only used together with --shots or --abstain. Add one, or leave it out.")
+        if self.abstain is not None and not 0 < self.abstain < 1:
+            raise UserError(f"--abstain is {self.abstain}; it must be between 0 and 1, such as 0.05.")
         if self.shots is None and (ignored := given(self, FEW_SHOT)):
             raise UserError(f"{ignored}: only used together with --shots. Add --shots, or leave it out.")
         if self.shots is not None and (ignored := given(self, ONE_PROMPT)):
@@ -213,20 +235,53 @@ class Evaluate:
             "bad_records": bad,
         }
 
-    def finish(self, task: Any, evaluation: Any, about: dict[str, Any]) -> int:
+    def _command(self, about: dict[str, Any]) -> str:
+        """The command that was run."""
+        options = {"task": about["spec"], "split": about["split"], "limit": about["limit"], "seed": about["seed"]}
+        options |= {"way": self.way, "head": self.head, "abstain": self.abstain}
+        named = (f"--{name} {value}" for name, value in options.items() if value is not None)
+        return " ".join([f"vislang eval {self.model}", *named])
+
+    def options(self) -> dict[str, Any]:
+        """The options that decide the result, as they are in a card."""
+        names = [field.name for field in dataclasses.fields(self) if field.name not in NOT_IN_CARDS]
+        return {name: getattr(self, name) for name in names}
+
+    def card(self, task: Any, examples: Any, support: Any) -> dict[str, Any]:
+        """The card of an evaluation before the model runs; see :func:`vislang.evaluate.card.card_of`.
+
+        Raises:
+            UserError: it differs from the card of ``--like`` in the data, the scorer or the model.
+        """
+        from vislang.evaluate.card import card_of
+        from vislang.models.loading import identity
+        from vislang.runs.folder import environment
+
+        assert self.model is not None
+        model = {"source": self.model, **identity(self.model)}
+        return card_of(task, examples, support, model=model, options=self.options(), environment=environment())
+
+    def finish(self, task: Any, evaluation: Any, about: dict[str, Any], card: dict[str, Any]) -> int:
         """Write the files, and print the figures; returns 0.
 
         Args:
             task: the task.
             evaluation: the result.
             about: what else the results record.
+            card: the score card, before the model ran.
         """
         values = {**evaluation.as_json(), **about}
         if self.out is not None:
             from vislang.evaluate.results import write_evaluation
             from vislang.runs.folder import environment
 
-            write_evaluation(self.out, evaluation, task, {**about, **environment()})
+            write_evaluation(self.out, evaluation, task, {**about, **environment()}, card)
+        if self.report is not None and evaluation.abstention is not None:
+            from vislang.evaluate.abstain_page import write_abstention_page
+            from vislang.runs.folder import versions
+
+            title = f"{task.name}: {self.model}"
+            write_abstention_page(self.report, title, evaluation, self._command(about), versions())
         if self.json:
             print(json.dumps(values))
             return 0
@@ -238,6 +293,8 @@ class Evaluate:
             console.print(evaluation_table({task.name: values}))
         else:
             console.print(f"{len(evaluation.predictions):,} predictions; no record has a target, so none was scored")
+        if evaluation.abstention is not None:
+            console.print(evaluation.abstention.in_words)
         if self.out is not None:
             console.print(f"wrote results and predictions to [bold]{self.out}[/bold]")
         return 0

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from vislang.console import console, reporting
 from vislang.errors import UserError
+from vislang.evaluate.card import completed, write_card
 from vislang.evaluate.few_shot import FewShotEvaluation, concluded, measure, settings_for, way_of
 from vislang.evaluate.few_shot_baselines import baselines
-from vislang.evaluate.few_shot_results import as_record, read_points, write_points
+from vislang.evaluate.few_shot_results import as_record, read_points, shots_as_json, write_points
 from vislang.evaluate.results import write_results
 from vislang.evaluate.shots import TEXT_SHOTS, Select, shots_of
 from vislang.evaluate.tables import few_shot_table
@@ -44,6 +45,7 @@ class FewShot:
     select: Literal["random", "retrieved", "both"]
     selector: str | None
     orders: int
+    abstain: float | None
     limit: int
     seed: int
     report: Path | None
@@ -54,13 +56,20 @@ class FewShot:
     def __post_init__(self):
         self._numbers()
 
-    def run(self, task: Task, examples: list[Example], about: dict[str, Any]) -> int:
+    def run(
+        self,
+        task: Task,
+        examples: list[Example],
+        about: dict[str, Any],
+        card_of: Callable[[Task, Sequence[Example], Sequence[Example]], dict[str, Any]],
+    ) -> int:
         """Print the figures, and write a page with their curves; returns 0.
 
         Args:
             task: the task.
             examples: the examples of its split. Data without a training split are divided into shots and queries.
             about: what the results record of the command.
+            card_of: makes the score card from the task, the queries and the examples that shots are drawn from.
 
         Raises:
             UserError: the model cannot be prompted with examples, or there are too few.
@@ -81,9 +90,12 @@ class FewShot:
         device = device_of(self.device)
         selector = None if self.selector is None else load(self.selector, device)
         model = load(self.model, device)
-        way_of(model, task)
-        found = measure(model, task, support, queries, settings, self.draws, self.orders, selector, reporting)
-        finish(task, queries, found, {"model": self.model, **about}, self.out, self.json)
+        card = card_of(task, queries, support)
+        way = way_of(model, task)
+        found = measure(
+            model, task, support, queries, settings, self.draws, self.orders, selector, self.abstain, reporting
+        )
+        finish(task, support, queries, found, {"model": self.model, **about}, card, way, self.out, self.json)
         if self.report is not None:
             from vislang.evaluate.few_shot_page import write_few_shot_page
 
@@ -116,6 +128,7 @@ class FewShot:
         options |= {"shots": self.shots, "draws": self.draws, "select": self.select, "orders": self.orders}
         options |= {"limit": self.limit, "seed": self.seed}
         options |= {"selector": self.selector} if self.selector else {}
+        options |= {"abstain": self.abstain} if self.abstain is not None else {}
         return " ".join([f"vislang eval {self.model}", *(f"--{name} {value}" for name, value in options.items())])
 
 
@@ -136,7 +149,14 @@ def sides(task: Task, examples: list[Example], limit: int, seed: int) -> tuple[l
 
 
 def rescore_points(
-    file: Path, task: Task, examples: list[Example], about: dict[str, Any], out: Path | None, as_json: bool
+    file: Path,
+    task: Task,
+    examples: list[Example],
+    about: dict[str, Any],
+    card_of: Callable[[Task, Sequence[Example], Sequence[Example]], dict[str, Any]],
+    out: Path | None,
+    as_json: bool,
+    abstain: float | None = None,
 ) -> int:
     """Score a file of predictions with shots; returns 0.
 
@@ -144,21 +164,26 @@ def rescore_points(
         file: the ``predictions.jsonl`` of a few-shot evaluation.
         task, examples: see :meth:`FewShot.run`.
         about: what the results record of the command.
+        card_of: see :meth:`FewShot.run`.
         out: folder for the results, if any.
         as_json: print JSON.
+        abstain: see :func:`~vislang.evaluate.few_shot.measure`.
     """
     support, queries = sides(task, examples, about["limit"], about["seed"])
     points = read_points(file, task, queries)
-    found = concluded(task, queries, points, baselines(task, support, queries))
-    finish(task, queries, found, about, out, as_json)
+    found = concluded(task, queries, points, baselines(task, support, queries), abstain)
+    finish(task, support, queries, found, about, card_of(task, queries, support), "file", out, as_json)
     return 0
 
 
 def finish(
     task: Task,
+    support: Sequence[Example],
     queries: Sequence[Example],
     found: FewShotEvaluation,
     about: dict[str, Any],
+    card: dict[str, Any],
+    way: str,
     out: Path | None,
     as_json: bool,
 ) -> None:
@@ -175,6 +200,9 @@ def finish(
     if out is not None:
         write_points(out, found.points, task, queries)
         write_results(out, {**values, **environment()})
+        media = [medium for example in (*queries, *support) for medium in example.media]
+        predictions = [p for point in found.points for own in point.predictions.values() for p in own]
+        write_card(out, completed(card, way, predictions, found.points[0].metric, media, shots_as_json(found.points)))
     if as_json:
         print(json.dumps(values), flush=True)
         return
@@ -183,5 +211,8 @@ def finish(
     console.print(few_shot_table(task.name, found))
     for finding in found.verdict:
         console.print(f"* {finding.text}")
+    for point in found.points:
+        if point.abstention is not None:
+            console.print(f"{point.setting.shots} shots, {point.setting.select}: {point.abstention.in_words}")
     if out is not None:
         console.print(f"wrote results and predictions to [bold]{out}[/bold]")

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from vislang.capabilities import Generates, Prefills, Progress, Ranks
 from vislang.errors import UserError
+from vislang.evaluate.abstain import Abstention, abstention
 from vislang.evaluate.evaluation import Reporter, must_be_numbers, prepare, quietly
 from vislang.evaluate.few_shot_baselines import ImageFeatures, baselines, from_shots
 from vislang.evaluate.generate import generate
@@ -61,6 +62,7 @@ class Point:
         scores: the scores of single predictions, (draws, orders, predictions).
         spread: where the variance of their mean comes from.
         shots: the ids of the shots of each trial, in order; empty if each query has its own.
+        abstention: when to answer, from the first trial; only of plain settings, if that was asked.
     """
 
     setting: Setting
@@ -71,6 +73,7 @@ class Point:
     scores: np.ndarray | None = field(default=None, repr=False)
     spread: Spread | None = None
     shots: dict[Trial, list[str]] = field(default_factory=dict, repr=False)
+    abstention: Abstention | None = None
 
     @property
     def draws(self) -> dict[int, Figures]:
@@ -276,6 +279,7 @@ def measure(
     draws: int,
     orders: int = 1,
     selector: Any = None,
+    abstain: float | None = None,
     reporter: Reporter = quietly,
 ) -> FewShotEvaluation:
     """Score a model in several settings, with the controls that need no prompt.
@@ -290,6 +294,7 @@ def measure(
         draws: how often random shots are drawn.
         orders: number of orders of each draw.
         selector: the model that compares images; None takes ``model`` itself.
+        abstain: the largest share of given answers that may be wrong; see :mod:`vislang.evaluate.abstain`.
         reporter: shows progress.
 
     Raises:
@@ -338,13 +343,24 @@ def measure(
                 for probed in _from_shots(task, support, queries, setting, range(draws), features):
                     points[probed.setting] = probed
     guesses = baselines(task, support, queries, similarity)
-    return concluded(task, queries, list(points.values()), guesses)
+    return concluded(task, queries, list(points.values()), guesses, abstain)
 
 
 def concluded(
-    task: Task, queries: Sequence[Example], points: Sequence[Point], guesses: Mapping[str, list[Prediction]]
+    task: Task,
+    queries: Sequence[Example],
+    points: Sequence[Point],
+    guesses: Mapping[str, list[Prediction]],
+    abstain: float | None = None,
 ) -> FewShotEvaluation:
-    """The evaluation with the figures of its baselines and its verdict."""
+    """The evaluation with the figures of its baselines, its verdict, and the confidence from which on to answer."""
+    if abstain is not None and task.can_score(queries):
+        points = [
+            replace(point, abstention=abstention(task, queries, next(iter(point.predictions.values())), abstain))
+            if point.setting.variant == "plain"
+            else point
+            for point in points
+        ]
     figures = {name: task.score(queries, own) for name, own in guesses.items()}
     if not task.can_score(queries):
         return FewShotEvaluation(list(points), figures, [])

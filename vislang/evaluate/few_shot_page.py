@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from vislang.evaluate.abstain_page import abstention_plot
 from vislang.evaluate.few_shot import FewShotEvaluation, Point, selection
 from vislang.evaluate.page import template
 from vislang.evaluate.plots import shots_plot
@@ -57,9 +58,13 @@ def write_few_shot_page(
         for baseline, figures in found.baselines.items()
         for name, figure in figures.items()
     ]
+    chosen = {selection_in_words(point): point.abstention for point in points if point.abstention is not None}
+    if chosen:
+        plots.append(abstention_plot(chosen))
     page = template("few_shot").render(
         title=title,
         verdict=[finding.text for finding in found.verdict],
+        abstention=[f"{name}: {own.in_words}" for name, own in chosen.items()],
         queries=next(iter(points[0].means.values())).n,
         plots=plots,
         rows=rows,
@@ -68,6 +73,11 @@ def write_few_shot_page(
         versions=versions,
     )
     write_text(path, page)
+
+
+def selection_in_words(point: Point) -> str:
+    """The number of shots and how they are chosen."""
+    return f"{point.setting.shots} shots, {selection(point.setting)}"
 
 
 def _ends(figure: Figure) -> tuple[float, float, float]:

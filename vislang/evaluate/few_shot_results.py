@@ -10,7 +10,7 @@ from typing import Any
 
 from vislang.data.problems import DataError
 from vislang.evaluate.few_shot import Point, point_of
-from vislang.evaluate.results import PREDICTIONS, write_predictions, write_submission
+from vislang.evaluate.results import PREDICTIONS, scored_rows, write_predictions, write_submission
 from vislang.evaluate.shots import Setting, Trial
 from vislang.example import Example, Prediction, prediction_from
 from vislang.metrics.figure import figures_as_json
@@ -38,7 +38,18 @@ def as_record(point: Point) -> dict[str, Any]:
     }
     if point.spread is not None:
         found["spread"] = {"metric": point.metric, **spread_as_json(point.spread)}
+    if point.abstention is not None:
+        found["abstention"] = point.abstention.as_json()
     return found
+
+
+def shots_as_json(points: Sequence[Point]) -> list[dict[str, Any]]:
+    """The ids of the shots of each setting and trial, in the order of the prompt."""
+    return [
+        {**asdict(point.setting), **trial._asdict(), "ids": ids}
+        for point in points
+        for trial, ids in point.shots.items()
+    ]
 
 
 def spread_as_json(spread: Spread) -> dict[str, Any]:
@@ -62,9 +73,9 @@ def write_points(folder: Path, points: Sequence[Point], task: Task, queries: Seq
     """
     by_trial = [(point.setting, trial, own) for point in points for trial, own in point.predictions.items()]
     rows = [
-        (prediction, {**asdict(setting), **trial._asdict()})
+        (prediction, {**asdict(setting), **trial._asdict(), **row})
         for setting, trial, predictions in by_trial
-        for prediction in predictions
+        for prediction, row in zip(predictions, scored_rows(task, queries, predictions), strict=True)
     ]
     write_predictions(folder / PREDICTIONS, rows)
     for setting, trial, predictions in by_trial:

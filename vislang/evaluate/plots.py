@@ -140,6 +140,28 @@ def shots_plot(
     return Plot(heading, _svg(figure), keys)
 
 
+def risk_plot(heading: str, curves: Mapping[str, list[tuple[float, float, float, float]]], allowed: float) -> Plot:
+    """How many answers are wrong if only the surest are given.
+
+    Args:
+        heading: of the plot.
+        curves: points (coverage, risk, low, high), in per cent, by name.
+        allowed: the largest risk, in per cent.
+    """
+    figure, axes = _axes("given answers that are wrong (%)", "questions that are answered (%)")
+    keys = []
+    for number, (name, points) in enumerate(curves.items()):
+        colour, dash = _style(number)
+        coverages, values, low, high = (np.array([point[side] for point in points]) for side in range(4))
+        axes.plot(coverages, values, linewidth=1.8, color=colour, linestyle=dash)
+        axes.fill_between(coverages, low, high, alpha=0.18, color=colour, linewidth=0)
+        keys.append(Key(name, _css(colour), dash))
+    axes.axhline(allowed, color=_INK, linewidth=1.2, linestyle="dotted")
+    axes.set_ylim(bottom=0)
+    keys.append(Key("allowed", "currentColor", "dotted"))
+    return Plot(heading, _svg(figure), keys)
+
+
 def series_colour(number: int) -> str:
     """The colour in CSS of the series of this number."""
     return _css(_style(number)[0])

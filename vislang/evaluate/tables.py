@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.table import Table
 
+from vislang.evaluate.compare import Comparison, setting_in_words
 from vislang.evaluate.few_shot import FewShotEvaluation, Point, selection
-from vislang.metrics.figure import Figure, figures_from_json, metric, show, title_of
+from vislang.metrics.figure import Figure, figures_from_json, metric, plain, show, show_difference, title_of
 from vislang.metrics.variance import Component
 
 
@@ -85,3 +86,21 @@ def sources(point: Point, name: str) -> list[Component | None]:
 def show_sd(name: str, component: Component | None, interval: bool = True) -> str:
     """A standard deviation as text, with its interval; empty if it was not measured."""
     return "" if component is None else show(name, Figure(component.sd, component.low, component.high, 0), interval)
+
+
+def comparison_table(first: str, second: str, comparisons: Sequence[Comparison]) -> Table:
+    """The paired differences of two evaluations, by setting."""
+    table = Table(title=f"A: {first}   B: {second}", title_justify="left")
+    for heading in ("setting", "metric", "A", "B", "B - A (95 % interval)", "only A, only B right", "McNemar's p"):
+        table.add_column(heading)
+    for own in comparisons:
+        test = own.test
+        table.add_row(
+            setting_in_words(own.setting),
+            metric(own.metric).title,
+            *(show(own.metric, plain(mean, own.difference.n)) for mean in own.means),
+            show_difference(own.metric, own.difference),
+            "" if test is None else f"{test.only_first}, {test.only_second}",
+            "" if test is None else f"{test.p:.3g}{'' if test.exact else ' (chi-square)'}",
+        )
+    return table
