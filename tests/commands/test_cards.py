@@ -158,7 +158,7 @@ def test_evaluations_that_differ_in_what_matters_are_not_compared(work, capsys):
     file.write_text(file.read_text().replace('"answer": "red"', '"answer": "blue"'))
     assert "is not the file that" in error(capsys, "compare", work / "a", work / "b")
     (work / "b" / "card.json").write_text("{")
-    assert "cannot be read as JSON" in error(capsys, "compare", work / "a", work / "b")
+    assert "cannot be read as JSON" in error(capsys, "compare", work / "b", work / "a")
     (work / "b" / "card.json").unlink()
     assert "Give the folder of an evaluation (vislang eval --out)" in error(capsys, "compare", work / "b", work / "a")
 

@@ -76,7 +76,7 @@ def test_a_cell_runs_and_is_scored_again_without_the_model(saved, folder, tmp_pa
     assert (again["schema"], again["way"], again["n"]) == (1, "file", found["n"])
     assert again["figures"] == found["figures"]
 
-    written = {path.name for path in out.iterdir()} - {"results.json", "predictions.jsonl"}
+    written = {path.name for path in out.iterdir()} - {"results.json", "predictions.jsonl", "card.json"}
     assert written == ({SUBMISSIONS[name]} if name in SUBMISSIONS else set())
     if written:
         official = printed(capsys, str(out / SUBMISSIONS[name]), "--task", spec)
@@ -114,6 +114,6 @@ def test_a_cell_runs_after_shots_and_is_scored_again_without_the_model(saved, fo
 
     again = printed(capsys, str(out / "predictions.jsonl"))
     assert again["points"] == found["points"]
-    written = {path.name for path in out.iterdir()} - {"results.json", "predictions.jsonl"}
+    written = {path.name for path in out.iterdir()} - {"results.json", "predictions.jsonl", "card.json"}
     expected = {f"{n}-shots-random-seed-{seed}-{SUBMISSIONS.get(name)}" for n in shots for seed in range(seeds)}
     assert written == (expected if name in SUBMISSIONS else set())

@@ -218,6 +218,7 @@ class Evaluate:
         from vislang.models.loading import load
         from vislang.train.device import device_of
 
+        assert self.model is not None
         device = device_of(self.device)
         if self.regions is None:
             return load(self.model, device)

@@ -40,9 +40,9 @@ class Rerun(Evaluate):
             UserError: data, scorer or model are not those of the card.
         """
         made = super().card(task, examples, support)
-        sides = [{**card, "model": {**card["model"], "source": ""}} for card in (self.expected, made)]
+        before, now = ({**card, "model": {**card["model"], "source": ""}} for card in (self.expected, made))
         names = (*MATTERS, "support", *(("model",) if self.same_model else ()))
-        if found := card_differences(*sides, names):
+        if found := card_differences(before, now, names):
             raise UserError(
                 f"the evaluation of the card cannot be run again; these differ (in the card, now): {in_words(found)}. "
                 "Restore what has changed, or evaluate without --like."

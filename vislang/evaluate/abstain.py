@@ -68,8 +68,8 @@ class Abstention:
             return f"No confidence was found from which on {promise}, on {self.calibration} held-out images{fewer}."
         return (
             f"From a confidence of {shown_confidence(self.threshold)} on, {promise} (with {100 * (1 - DELTA):g} % "
-            f"probability). Of the questions that did not choose it, {show('answered', self.coverage)} are answered, and "
-            f"{show('answered', self.risk)} of these answers are wrong."
+            f"probability). Of the questions that it was not chosen on, {show('answered', self.coverage)} are "
+            f"answered, and {show('answered', self.risk)} of these answers are wrong."
         )
 
 
@@ -100,8 +100,8 @@ def abstention(
     if halves.all() or not halves.any():
         raise UserError(f"--abstain: {task.name} has too few images to choose a threshold on half of them.")
     one_each: dict[str, int] = {}
-    for index in sorted(np.flatnonzero(halves), key=lambda index: _hash(predictions[index].id)):
-        one_each.setdefault(clusters[index], int(index))
+    for index in sorted(np.flatnonzero(halves).tolist(), key=lambda index: _hash(predictions[index].id)):
+        one_each.setdefault(clusters[index], index)
     chosen = list(one_each.values())
     found = threshold(confidence[chosen], ~right[chosen], confidence[~halves], allowed)
     others = np.flatnonzero(~halves)
@@ -134,7 +134,7 @@ def confidence_of(prediction: Prediction) -> float:
         return prediction.log_likelihood
     if prediction.answer not in prediction.candidates:
         raise UserError(f"--abstain: prediction {prediction.id} has no scores, so nothing says how sure it is.")
-    best = prediction.scores[prediction.candidates.index(prediction.answer)]  # type: ignore[arg-type]
+    best = prediction.scores[prediction.candidates.index(prediction.answer)]
     if prediction.kind == "log_likelihood":
         top = max(prediction.scores)
         return best - top - math.log(math.fsum(math.exp(score - top) for score in prediction.scores))

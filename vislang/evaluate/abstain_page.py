@@ -17,11 +17,12 @@ def abstention_plot(chosen: Mapping[str, Abstention]) -> Plot:
     """The risk-coverage curves of evaluations, by name."""
     curves = {}
     for name, own in chosen.items():
-        points = [(point.coverage, point.risk) for point in own.curve]
-        curves[name] = [
-            (100 * coverage, *(100 * (risk.value if end is None else end) for end in (risk.value, risk.low, risk.high)))
-            for coverage, risk in points
-        ]
+        curve = []
+        for point in own.curve:
+            risk = point.risk
+            low, high = (risk.value if end is None else end for end in (risk.low, risk.high))
+            curve.append((100 * point.coverage, 100 * risk.value, 100 * low, 100 * high))
+        curves[name] = curve
     return risk_plot("Errors among the surest answers", curves, 100 * next(iter(chosen.values())).allowed)
 
 

@@ -79,7 +79,7 @@ def explain_shots(model: Any, example: Example, shots: Sequence[Example], labels
     if labels or example.choices:
         ranked = rank(model, [example] * len(prompts), labels, shots=prompts)
         answer = ranked[0].answer
-        index = ranked[0].candidates.index(answer)  # type: ignore[arg-type]
+        index = ranked[0].candidates.index(answer)
         likelihoods = [prediction.scores[index] for prediction in ranked]
         without: list[Answer] = [prediction.answer for prediction in ranked[1:-1]]
         # Each choice of several images or paths has its own prompt.
@@ -111,10 +111,11 @@ def _attention(
 ) -> list[tuple[float | None, float | None]]:
     """The shares of attention to the text and the images of each shot, and of the query."""
     counts = [len(as_generation(own).prompt.media) for own in (*shots, example)]
+    prompt = model.prompts.render(example, shots)
     if not isinstance(model, AttendsToChunks) or not all(counts) or not answer.strip():
         # Text without a medium of its own would count as part of the chunk before it.
         return [(None, None)] * len(counts)
-    found = model.chunk_attention(replace(model.prompts.render(example, shots), target=answer))
+    found = model.chunk_attention(replace(prompt, target=answer))
     shares: list[tuple[float | None, float | None]] = []
     start = 0
     for count in counts:
