@@ -211,10 +211,13 @@ def runnable(command: Command) -> list[str] | None:
     if words[:1] == ["eval"] and words[1].endswith((".jsonl", ".json")):
         # Of a few examples only the same few are scored again; results beside the file state them.
         run += ["--limit", "4"] if "--task" in words else []
-    elif words[:1] == ["eval"]:
+    elif words[:1] == ["eval"] and "--like" not in words:
+        limit = "24" if "--abstain" in words else "4"
         run = [re.sub(r"^(\d+,\d+)(,\d+)+$", r"\1", word) for word in run]
-        run = [word for n, word in enumerate(run) if "--limit" not in run[max(n - 1, 0) : n + 1]] + ["--limit", "4"]
-        run += ["--seeds", "1"] if "--shots" in words and "--seeds" not in words else []
+        run = [word for n, word in enumerate(run) if "--limit" not in run[max(n - 1, 0) : n + 1]] + ["--limit", limit]
+        few = {"--draws": "1", "--orders": "2"}
+        run = [few.get(run[n - 1], word) for n, word in enumerate(run)]
+        run += ["--draws", "1"] if "--shots" in words and not {"--draws", "--seeds"} & set(words) else []
     return run
 
 

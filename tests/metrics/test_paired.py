@@ -41,7 +41,8 @@ def test_the_approximation_agrees_with_the_exact_value(monkeypatch):
     assert near.p == pytest.approx(exact.p, abs=0.04)
 
 
-def test_the_bootstrap_covers_the_difference_of_clustered_questions():
+def test_the_bootstrap_covers_the_difference_of_clustered_questions(monkeypatch):
+    monkeypatch.setattr(paired, "ROUNDS", 1000)
     rng = np.random.default_rng(2)
     clusters = [str(n // 5) for n in range(200)]
     covered = careless = 0
