@@ -15,6 +15,7 @@ from vislang.capabilities import Completion, Score
 from vislang.document import Document, Image
 from vislang.evaluate.few_shot import measure, point_of, settings_for
 from vislang.evaluate.few_shot_baselines import PENALTIES, linear_probe
+from vislang.evaluate.few_shot_page import write_few_shot_page
 from vislang.evaluate.few_shot_results import as_record, read_points, write_points
 from vislang.evaluate.shots import Setting, Trial, drawn, retrieved, varied
 from vislang.evaluate.verdict import verdict
@@ -231,6 +232,17 @@ def test_results_are_scored_again_from_their_predictions(labelled, tmp_path):
     assert len(record["trials"]) == 4
 
 
+def test_the_page_has_the_verdict_and_every_setting(labelled, tmp_path):
+    points, found = run(labelled, Recording())
+    page = tmp_path / "page.html"
+    write_few_shot_page(page, "colours", found, "vislang eval", {"torch": "2"})
+    text = page.read_text(encoding="utf-8")
+    assert all(finding.text.replace("'", "&#39;") in text for finding in found.verdict)
+    assert text.count('<td data-name="mean">') == len(points)
+    assert "random, linear probe" in text
+    assert "answer of the most similar image" in text
+
+
 def scored(right: float, draws: int = 4, spread_of_draws: float = 0.02) -> np.ndarray:
     """Scores (draws, 1, 200) with a mean near ``right``."""
     rng = np.random.default_rng(round(1000 * right))
@@ -242,7 +254,7 @@ def scored(right: float, draws: int = 4, spread_of_draws: float = 0.02) -> np.nd
     ("shuffled", "text"),
     [
         (0.5, "The images of the shots matter: own ones are better than shuffled ones"),
-        (0.71, "That the images of the shots matter was not found"),
+        (0.71, "No effect of the images of the shots was found"),
         (0.95, "Shuffled images of the shots are better than own ones"),
     ],
 )

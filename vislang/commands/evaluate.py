@@ -17,9 +17,6 @@ from vislang.errors import UserError, needs
 FEW_SHOT = ("draws", "seeds", "select", "selector", "orders")
 """Options that have an effect only with --shots."""
 
-NOT_IN_CARDS = ("model", "device", "report", "like", "out", "json")
-"""Options that do not change the result of an evaluation, and the model, which has an entry of its own."""
-
 ONE_PROMPT = ("way", "head", "regions", "shortlist", "shortlist_size")
 """Options that have no effect with --shots."""
 
@@ -94,6 +91,11 @@ class Evaluate:
             return rerun(self, self.like)
         if self.model is None:
             raise UserError("give a model: its folder, or a Hub id. Or give --like card.json.")
+        return self.evaluate()
+
+    def evaluate(self) -> int:
+        """Evaluate by the options; returns 0. The errors are those of :meth:`run`."""
+        assert self.model is not None
         self._check()
         source = Path(self.model)
         if source.is_file():
@@ -245,6 +247,8 @@ class Evaluate:
 
     def options(self) -> dict[str, Any]:
         """The options that decide the result, as they are in a card."""
+        from vislang.commands.like import NOT_IN_CARDS
+
         names = [field.name for field in dataclasses.fields(self) if field.name not in NOT_IN_CARDS]
         return {name: getattr(self, name) for name in names}
 
@@ -260,7 +264,12 @@ class Evaluate:
 
         assert self.model is not None
         model = {"source": self.model, **identity(self.model)}
-        return card_of(task, examples, support, model=model, options=self.options(), environment=environment())
+        card = card_of(task, examples, support, model=model, options=self.options(), environment=environment())
+        if self.like is not None:
+            from vislang.commands.like import must_match
+
+            must_match(self.like, card)
+        return card
 
     def finish(self, task: Any, evaluation: Any, about: dict[str, Any], card: dict[str, Any]) -> int:
         """Write the files, and print the figures; returns 0.

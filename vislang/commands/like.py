@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from dataclasses import dataclass, field, fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from vislang.commands.evaluate import NOT_IN_CARDS, Evaluate
 from vislang.commands.options import given
 from vislang.errors import UserError
 from vislang.evaluate.card import MATTERS, card_differences, in_words, read_card
@@ -17,51 +16,44 @@ RESULT = ("decoding", "shots", "prompts", "answers")
 """Entries of a card that only a finished evaluation has."""
 
 
-@dataclass(frozen=True)
-class Rerun(Evaluate):
-    """An evaluation that must be that of a card.
+NOT_IN_CARDS = ("model", "device", "report", "like", "out", "json")
+"""Options that do not change the result of an evaluation, and the model, which has an entry of its own."""
 
-    Attributes:
-        expected: the card.
-        same_model: whether the model must be that of the card.
+
+def must_match(path: Path, made: dict[str, Any]) -> None:
+    """Check before a model runs that an evaluation is that of a card.
+
+    Args:
+        path: the card. Its model may be another one.
+        made: the card of now.
+
+    Raises:
+        UserError: data, scorer or weights are not those of the card.
     """
-
-    expected: dict[str, Any] = field(default_factory=dict)
-    same_model: bool = True
-
-    def options(self) -> dict[str, Any]:
-        """See :meth:`Evaluate.options`."""
-        return {name: value for name, value in super().options().items() if name not in ("expected", "same_model")}
-
-    def card(self, task: Any, examples: Any, support: Any) -> dict[str, Any]:
-        """See :meth:`Evaluate.card`.
-
-        Raises:
-            UserError: data, scorer or model are not those of the card.
-        """
-        made = super().card(task, examples, support)
-        before, now = ({**card, "model": {**card["model"], "source": ""}} for card in (self.expected, made))
-        names = (*MATTERS, "support", *(("model",) if self.same_model else ()))
-        if found := card_differences(before, now, names):
-            raise UserError(
-                f"the evaluation of the card cannot be run again; these differ (in the card, now): {in_words(found)}. "
-                "Restore what has changed, or evaluate without --like."
-            )
-        return made
+    card = read_card(path)
+    names = [*MATTERS, "support"]
+    if made["model"]["source"] == card["model"]["source"]:
+        names.append("model")
+    if found := card_differences(card, made, names):
+        raise UserError(
+            f"the evaluation of {path} cannot be run again; these differ (in the card, now): {in_words(found)}. "
+            "Restore what has changed, or evaluate without --like."
+        )
 
 
-def rerun(options: Evaluate, path: Path) -> int:
+def rerun(options: Any, path: Path) -> int:
     """Run the evaluation of a card again; returns 0, or 1 if the answers differ.
 
     Args:
-        options: the command; beside the model and where results are written, all options are those of the card.
+        options: the command, an :class:`~vislang.commands.evaluate.Evaluate`. Beside the model and where results are
+            written, all options are those of the card.
         path: the card, or its folder.
 
     Raises:
         UserError: the card is of another version or cannot be run again, or something that matters differs.
     """
     card = read_card(path)
-    known = {own.name for own in fields(Evaluate)} - set(NOT_IN_CARDS)
+    known = {own.name for own in fields(options)} - set(NOT_IN_CARDS)
     if ignored := given(options, sorted(known)):
         raise UserError(f"{ignored}: not used together with --like, because the card has it. Leave it out.")
     recorded = card["options"]
@@ -70,13 +62,11 @@ def rerun(options: Evaluate, path: Path) -> int:
     source = card["model"].get("source")
     if options.model is None and "class" not in card["model"]:
         raise UserError(f"{path}: scores a file of predictions and names no model. Give a model, too.")
-    values = {own.name: getattr(options, own.name) for own in fields(Evaluate)}
     with tempfile.TemporaryDirectory() as temporary:
         out = Path(temporary) / "out" if options.out is None else options.out
         if out.resolve() == (path if path.is_dir() else path.parent).resolve():
             raise UserError(f"--out {out}: holds the card that is run again. Give another folder.")
-        values |= {**recorded, "model": options.model or source, "like": None, "out": out}
-        Rerun(**values, expected=card, same_model=options.model in (None, source)).run()
+        replace(options, **recorded, model=options.model or source, out=out).evaluate()
         made = read_card(out)
     differences = card_differences(card, made, (*RESULT, "environment"))
     matter = [own for own in differences if not own[0].startswith("environment")]

@@ -30,6 +30,7 @@ def write_few_shot_page(
         versions: versions of the packages that a result depends on.
     """
     points, plots = found.points, []
+    banded = {selection(point.setting) for point in points if point.setting.variant == "plain"}
     for name in points[0].means:
         kind = metric(name)
         factor = 100.0 if kind.percent else 1.0
@@ -40,7 +41,7 @@ def write_few_shot_page(
         levels = {
             title_of(b): factor * figures[name].value for b, figures in found.baselines.items() if name in figures
         }
-        plots.append(shots_plot(kind.title, curves, levels, f"{kind.title}{' (%)' if kind.percent else ''}"))
+        plots.append(shots_plot(kind.title, curves, levels, f"{kind.title}{' (%)' if kind.percent else ''}", banded))
     rows = [
         (
             point.setting.shots,

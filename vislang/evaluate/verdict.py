@@ -92,7 +92,7 @@ def verdict(points: Sequence[Scored], baselines: Mapping[str, np.ndarray], clust
             variant,
             other,
             f"The {what} of the shots matter: own ones are better than shuffled ones",
-            f"That the {what} of the shots matter was not found: own ones are not better than shuffled ones",
+            f"No effect of the {what} of the shots was found: own ones are like shuffled ones",
             f"Shuffled {what} of the shots are better than own ones",
         )
     if (other := found.get(_variant(most, "blind"))) is not None:
