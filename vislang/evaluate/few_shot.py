@@ -10,6 +10,7 @@ are the same for all queries of a trial, so they are prefilled once.
 
 from __future__ import annotations
 
+import random
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -46,6 +47,9 @@ from vislang.metrics.figure import Figure, Figures, share
 from vislang.metrics.variance import Spread, spread
 from vislang.tasks.retrieval import Retrieval
 from vislang.tasks.task import Task
+
+MOST_COMPARED = 10_000
+"""Most images among which the baseline looks for the most similar one; of more, so many are drawn."""
 
 
 @dataclass(frozen=True)
@@ -306,12 +310,15 @@ def measure(
     compares = retrieves or (with_images and not isinstance(task, Retrieval))
     if selector is not None and not compares:
         raise UserError("--selector: there are no images to compare. Leave it out.")
-    prepare(model, [*queries, *support] if compares and selector is None else queries, reporter)
+    # Retrieval compares all examples; a baseline need not.
+    few = retrieves or len(support) <= MOST_COMPARED
+    pool = list(support) if few else random.Random(0).sample(list(support), MOST_COMPARED)
+    prepare(model, [*queries, *pool] if compares and selector is None else queries, reporter)
     features = similarity = None
     if compares:
         features = ImageFeatures(model if selector is None else selector)
         with reporter("comparing images") as progress:
-            vectors = features.of([*queries, *support], progress)
+            vectors = features.of([*queries, *pool], progress)
         similarity = vectors[: len(queries)] @ vectors[len(queries) :].t()
     points: dict[Setting, Point] = {}
     answered: dict[Any, list[Prediction]] = {}
@@ -342,7 +349,7 @@ def measure(
             if setting.shots and setting.select == "random":
                 for probed in _from_shots(task, support, queries, setting, range(draws), features):
                     points[probed.setting] = probed
-    guesses = baselines(task, support, queries, similarity)
+    guesses = {**baselines(task, pool, queries, similarity), **baselines(task, support, queries)}
     return concluded(task, queries, list(points.values()), guesses, abstain)
 
 
