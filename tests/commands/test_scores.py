@@ -74,9 +74,12 @@ def test_a_draw_is_scored_again_as_it_was_drawn(answered, memes, capsys):
         (lambda rows: [*rows, rows[2]], "several predictions for 1 of 3 records: {2}."),
         (
             lambda rows: [{**rows[0], "answer": 1}, *rows[1:]],
-            "predictions.jsonl: prediction {0}: 1 is not a label; write it as a text",
+            "predictions.jsonl, record 1: prediction {0}: 1 is not a label; write it as a text",
         ),
-        (lambda rows: [{**rows[0], "answer": {"a": 1}}, *rows[1:]], "predictions.jsonl, record 1: has no 'left'"),
+        (
+            lambda rows: [{**rows[0], "answer": {"a": 1}}, *rows[1:]],
+            "predictions.jsonl, record 1: {{'a': 1}} is not an answer",
+        ),
     ],
 )
 def test_predictions_that_are_not_those_of_all_records_are_named(answered, capsys, change, message):

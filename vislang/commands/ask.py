@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from vislang.boxes import Box
 from vislang.commands.abstain import Limit
 from vislang.commands.options import given, optional_positional, positional, repeated
 from vislang.data.files import MEDIA
-from vislang.document import Document, Image, Video
+from vislang.document import Document, Image, MediaError, Video
 from vislang.errors import UserError
-from vislang.example import Answer, Answers, Example, Prediction
+from vislang.example import Answers, Example, Prediction, shown_answer
 
 GENERATION = (
     "shot",
@@ -97,8 +96,7 @@ class Ask:
         shots = [shot_of(path, text, self.question) for path, text in self.shot]
         for medium in (m for e in (example, *shots) for m in e.media):
             medium.decode(max_frames=1) if isinstance(medium, Video) else medium.decode()  # type: ignore[attr-defined]
-        from vislang.capabilities import Decides, Generates
-        from vislang.models.flamingo.decoding import Decoding
+        from vislang.capabilities import Decides, Decoding, Generates
         from vislang.models.loading import load
         from vislang.train.device import device_of
 
@@ -152,25 +150,19 @@ class Ask:
             if limit is None or limit.allows(prediction):
                 print(shown_answer(prediction.answer))
             return
-        if kind not in ("answers", "label", "choice"):
-            raise UserError(f"--options: the head {head} of {self.model} predicts a {kind}. Leave --options out.")
-        if kind == "choice":
-            choices = tuple(Document([option], name=self.image) for option in options)
-            (prediction,) = model.decide([replace(example, choices=choices)], head)
-            scores = dict(zip(options, prediction.scores, strict=True))
-        else:
-            (prediction,) = model.decide([example], head)
-            scores = dict(zip(map(str, prediction.candidates), prediction.scores, strict=True))
-        if limit is not None and not limit.allows(prediction):
+        from vislang.evaluate.decide import decide_among
+
+        try:
+            found = decide_among(model, example, options, head)
+        except MediaError:
+            raise
+        except UserError as error:
+            raise UserError(f"--options: of {self.model}, {error}") from None
+        if limit is not None and not limit.allows(found):
             return
-        unknown = [option for option in options if option not in scores]
-        if unknown:
-            known = ", ".join([*list(scores)[:10], *(["..."] if len(scores) > 10 else [])])
-            raise UserError(
-                f"--options: the head {head} of {self.model} does not know {', '.join(unknown)}. It knows {known}."
-            )
-        for option in sorted(options, key=lambda option: -scores[option]):
-            print(f"{scores[option] / max(sum(scores[o] for o in options), 1e-12):.3f}  {option}")
+        total = max(sum(found.scores), 1e-12)
+        for score, option in sorted(zip(found.scores, options, strict=True), key=lambda pair: -pair[0]):
+            print(f"{score / total:.3f}  {option}")
 
     def _generate(
         self,
@@ -275,11 +267,3 @@ def head_of(model: Any, source: str, name: str | None) -> str:
         raise UserError(f"{source}: its head gives logits only and no answers. Fine-tune a head for a task.")
     known = ", ".join(f"{head} ({kind})" for head, kind in model.heads.items())
     raise UserError(f"--head{'' if name is None else f' {name}'}: {source} has the heads {known}. Choose one.")
-
-
-def shown_answer(answer: Answer) -> str:
-    """An answer as text."""
-    if isinstance(answer, Box):
-        edges = (answer.left, answer.top, answer.right, answer.bottom)
-        return f"{', '.join(f'{edge:.0f}' for edge in edges)} (left, top, right, bottom)"
-    return f"{answer:.3f}" if isinstance(answer, float) else str(answer)

@@ -17,6 +17,9 @@ from vislang.errors import UserError, needs
 FEW_SHOT = ("draws", "seeds", "select", "selector", "orders")
 """Options that have an effect only with --shots."""
 
+PREDICTIONS = (".jsonl", ".json", ".csv")
+"""Endings of files of predictions."""
+
 ONE_PROMPT = ("way", "head", "regions", "shortlist", "shortlist_size")
 """Options that have no effect with --shots."""
 
@@ -104,6 +107,7 @@ class Evaluate:
             return rescore(self, source)
         few_shot = self._few_shot()
         task, examples, bad = self.opened_task()
+        task.must_be_answerable(examples)
         if not task.can_score(examples) and self.out is None:
             raise DataError(
                 f"{task.name}: no record has a target, so nothing can be scored. Use --out to write the predictions "
@@ -158,6 +162,8 @@ class Evaluate:
         if self.shortlist_size < 1:
             raise UserError(f"--shortlist-size is {self.shortlist_size}; it must be at least 1.")
         assert self.model is not None
+        if Path(self.model).suffix in PREDICTIONS and not Path(self.model).exists():
+            raise UserError(f"{self.model}: no such file. Give a file of predictions, or a model.")
         of_a_file = Path(self.model).is_file()
         if of_a_file and (ignored := given(self, ("shots", *FEW_SHOT, *ONE_PROMPT))):
             raise UserError(f"{ignored}: no effect, because {self.model} is a file of predictions. Leave it out.")

@@ -6,14 +6,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from vislang.commands.ask import checked, head_of, options_of, shot_of, shown_answer
+from vislang.commands.ask import checked, head_of, options_of, shot_of
 from vislang.commands.options import given, optional_positional, positional, repeated
 from vislang.commands.outputs import must_hold_file
 from vislang.console import console
 from vislang.data.problems import DataError
 from vislang.document import Document, Image
 from vislang.errors import UserError, needs
-from vislang.example import Choice, Example, reference_text
+from vislang.example import Choice, Example, reference_text, shown_answer
 
 
 @dataclass(frozen=True)

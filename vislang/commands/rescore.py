@@ -9,6 +9,7 @@ from typing import Any
 
 from vislang.commands.few_shot import rescore_points
 from vislang.commands.options import given
+from vislang.data.problems import DataError
 from vislang.errors import UserError
 from vislang.evaluate import card
 from vislang.evaluate.abstain import abstention
@@ -52,7 +53,13 @@ def rescore(options: Any, file: Path) -> int:
     if holds_points(file):
         return rescore_points(file, task, examples, about, card_of, options.out, options.json, options.abstain)
     examples = task.subset(examples, options.limit, options.seed)
-    predictions = task.read_predictions(file, examples)
+    try:
+        predictions = task.read_predictions(file, examples)
+    except DataError as error:
+        if not options.limit:
+            raise
+        drawn = f"--limit {options.limit} and --seed {options.seed} draw {len(examples)} records"
+        raise DataError(f"{error} ({drawn}. Leave --limit out if the file has predictions for all.)") from None
     try:
         figures = task.score(examples, predictions)
     except UserError as error:

@@ -130,6 +130,7 @@ def evaluate(
     if way == "embed":
         needs("sklearn", "eval", "a classifier on embeddings")
     examples = list(examples)
+    task.must_be_answerable(examples)
     prepare(model, examples, reporter)
     answered = _answer(model, task, examples, support, way, head, batch_size, reporter, blind=False)
     must_be_numbers(answered)

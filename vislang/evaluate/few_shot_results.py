@@ -6,13 +6,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+from vislang.data.fields import field, one_of, whole_field
 from vislang.data.problems import DataError
 from vislang.evaluate.few_shot import Point, point_of
 from vislang.evaluate.results import PREDICTIONS, scored_rows, write_predictions, write_submission
-from vislang.evaluate.shots import Setting, Trial
-from vislang.example import Example, Prediction, prediction_from
+from vislang.evaluate.shots import Select, Setting, Trial, Variant
+from vislang.example import Example, Prediction
 from vislang.metrics.figure import figures_as_json
 from vislang.metrics.variance import Spread
 from vislang.tasks.files import each, read_lines
@@ -103,9 +104,13 @@ def read_points(path: Path, task: Task, queries: Sequence[Example]) -> list[Poin
         DataError: the file has another format, or has missing, extra or duplicate predictions.
     """
 
+    read = task.prediction_reader(queries)
+
     def row(record: Mapping[str, Any]) -> tuple[Setting, Trial, Prediction]:
-        setting = Setting(int(record["shots"]), record["select"], record["variant"])
-        return setting, Trial(int(record["draw"]), int(record["order"])), prediction_from(record)
+        shots, draw, order = (whole_field(record, name) for name in ("shots", "draw", "order"))
+        select = one_of(field(record, "select"), get_args(Select))
+        variant = one_of(field(record, "variant"), get_args(Variant))
+        return Setting(shots, select, variant), Trial(draw, order), read(record)  # type: ignore[arg-type]
 
     found: dict[Setting, dict[Trial, list[Prediction]]] = {}
     for setting, trial, prediction in each(path, read_lines(path), row):

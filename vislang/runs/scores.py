@@ -147,8 +147,11 @@ def must_answer(model: Any, tasks: Sequence[ScoredTask]) -> None:
         UserError: it cannot; the message names both and the reason.
     """
     for scored in tasks:
-        if scored.about and (reason := why_not(model, scored.task)) is not None:
+        if not scored.about:
+            continue
+        if (reason := why_not(model, scored.task)) is not None:
             raise UserError(f"evaluate: {reason}")
+        scored.task.must_be_answerable(scored.examples)
 
 
 def final_scores(model: Any, tasks: Sequence[ScoredTask], folder: Path) -> dict[str, Evaluation]:

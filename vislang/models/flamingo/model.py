@@ -21,7 +21,17 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vislang.cache import cache_folder
-from vislang.capabilities import ChunkAttention, Completion, ModelRecipe, Progress, Score, TokenAttention
+from vislang.capabilities import (
+    ChunkAttention,
+    Completion,
+    Continuation,
+    Decoding,
+    ModelRecipe,
+    Progress,
+    Score,
+    TokenAttention,
+    TokenLikelihood,
+)
 from vislang.document import Document, Image, Learned, Medium, Video
 from vislang.errors import UserError
 from vislang.example import Example
@@ -29,7 +39,7 @@ from vislang.models.base import TrainableModel, fingerprint, read_settings, read
 from vislang.models.flamingo.bridge import Bridge
 from vislang.models.flamingo.collate import IGNORED, Batch, CollateConfig, Collator, PromptNotice, stack_frames
 from vislang.models.flamingo.config import FlamingoConfig
-from vislang.models.flamingo.decoding import Decoding, Stops, generate, generate_stepwise
+from vislang.models.flamingo.decoding import Generated, Stops, generate, generate_stepwise
 from vislang.models.flamingo.prefill import DecodeState, Runner
 from vislang.models.precision import Precision, autocast, dtype_of
 from vislang.models.towers.causal_lm import CausalLMWithRows
@@ -400,25 +410,63 @@ class Flamingo(TrainableModel):
         decoding = decoding or Decoding()
         if decoding.beams > 1 or decoding.returns > 1:
             raise UserError("streaming gives one text, without beams; set beams and returns to 1.")
-        after = self._prefill([document], state)
-        fitting = self._fitting(decoding, self._rooms(after)[0])
-        stepwise = generate_stepwise(self.runner, after, fitting, self._ends, self._stops(decoding))
-        shown, text = "", ""
-        while True:
-            # Between two pieces, the caller's autocast and gradient modes are in effect.
+        shown = ""
+        for (text,) in self.continuations(self._prefill([document], state), decoding):
+            if len(text.text) > len(shown):
+                yield text.text[len(shown) :]
+                shown = text.text
+
+    def continuations(
+        self, state: DecodeState, decoding: Decoding, top_tokens: int | None = None
+    ) -> Iterator[list[Continuation]]:
+        """After each token, the ``decoding.returns`` continuations of a state of one prompt.
+
+        Args:
+            state: from :meth:`prefill`.
+            decoding: how text is decoded, without beams.
+            top_tokens: how many of the most likely tokens at each position to list; None lists no tokens at all.
+        """
+        decoding = self._fitting(decoding, self._rooms(state)[0])
+        stepwise = generate_stepwise(
+            self.runner, state, decoding, self._ends, self._stops(decoding), top_tokens=top_tokens or 0
+        )
+        shown = [""] * decoding.returns
+        listed: list[tuple[TokenLikelihood, ...]] = [()] * decoding.returns
+        for position in range(decoding.max_new_tokens):
+            # Between two steps, the caller's autocast and gradient modes are in effect.
             with torch.no_grad(), self._arithmetic():
-                texts = next(stepwise, None)
-            if texts is None:
+                generated = next(stepwise, None)
+            if generated is None:
                 break
-            text = self._text(texts[0].tokens, decoding)
-            # The last character may be incomplete, and the last characters may be the beginning of a stop string.
-            certain = text.rstrip("\ufffd")
-            certain = certain[: len(certain) - _beginning_of_stop(certain, decoding.stop)]
-            if len(certain) > len(shown) and certain.startswith(shown):
-                yield certain[len(shown) :]
-                shown = certain
-        if text.startswith(shown) and len(text) > len(shown):
-            yield text[len(shown) :]
+            last = position + 1 == decoding.max_new_tokens
+            found = []
+            for row, own in enumerate(generated):
+                text = self._text(own.tokens, decoding)
+                if not own.ended and not last:
+                    # The last character may be incomplete, and the last characters may be the beginning of a stop.
+                    text = text.rstrip("\ufffd")
+                    text = text[: len(text) - _beginning_of_stop(text, decoding.stop)]
+                if text.startswith(shown[row]):
+                    shown[row] = text
+                if top_tokens is not None and len(own.tokens) > len(listed[row]):
+                    listed[row] = (*listed[row], self._token_likelihood(own))
+                finish: Literal["stop", "length"] | None = "stop" if own.ended else "length" if last else None
+                found.append(Continuation(shown[row], len(own.tokens), finish, listed[row]))
+            yield found
+
+    def _token_likelihood(self, generated: Generated) -> TokenLikelihood:
+        """The last token of a text, with its likelihood and its alternatives."""
+        decode = self.tokenizer.decode
+        top = generated.top[-1] if generated.top else []
+        return TokenLikelihood(
+            decode([generated.tokens[-1]]),
+            generated.log_probabilities[-1],
+            tuple((decode([token]), log_probability) for token, log_probability in top),
+        )
+
+    def prompt_tokens(self, state: DecodeState) -> int:
+        """The number of tokens of a state of one prompt; a medium is one token."""
+        return int(state.lengths[0])
 
     def _rooms(self, state: DecodeState) -> list[int | None]:
         """How many tokens can follow each row; None means any number.
