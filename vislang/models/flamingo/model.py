@@ -49,7 +49,7 @@ from vislang.models.towers.packaged import EFFICIENTNET_LITE0, SMOLLM2, TowerErr
 from vislang.models.towers.recorded_attention import recorded_attention
 from vislang.models.towers.tuning import TuneConfig, merge_updates
 from vislang.models.towers.vision import VisionTower, load_vision_tower
-from vislang.prompt import Prompts
+from vislang.prompt import Prompts, as_generation
 
 RANKED_AT_ONCE = 64
 """Answers that are ranked at once; each needs a copy of its prompt's keys and values."""
@@ -212,8 +212,8 @@ class Flamingo(TrainableModel):
     def fit(self, examples: Sequence[Example]) -> None:
         """Measure the mean and standard deviation of each feature channel, on media evenly spaced over the prepared
         training examples."""
-        documents = [self.prompts.render(example, learn=True) for example in examples]
-        distinct = {medium.content_hash: medium for document in documents for medium in _visual(document)}
+        prompts = (as_generation(each).prompt for example in examples for each in (*example.shots, example))
+        distinct = {medium.content_hash: medium for prompt in prompts for medium in _visual(prompt)}
         chosen = list(distinct.values())[:: max(1, len(distinct) // MEASURED_MEDIA)]
         measured = []
         for start in range(0, len(chosen), 64):
@@ -232,7 +232,8 @@ class Flamingo(TrainableModel):
         texts = list(zip(words, (d.target for d in documents), strict=True))
         repeated = {text for text, count in Counter(texts).items() if count > 1}
         chosen = {text: d for text, d in zip(texts, documents, strict=True) if text in repeated}
-        for to_continue in (False, True):
+        # Prompts first: a prompt with its answer is then computed from the answer on.
+        for to_continue in (True, False):
             group = [d.without_media() for d in chosen.values() if (d.target is None) == to_continue]
             group.sort(key=lambda d: sum(len(part) for part in d.parts if isinstance(part, str)))
             for start in range(0, len(group), chunk):
