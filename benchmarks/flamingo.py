@@ -24,10 +24,11 @@ from memory import rise
 from open_flamingo_peer import END, MEDIA, Both, both
 from torch import Tensor
 
+from vislang.capabilities import Decoding
 from vislang.models.flamingo.bridge import Bridge
 from vislang.models.flamingo.collate import IGNORED, Batch
 from vislang.models.flamingo.config import FlamingoConfig
-from vislang.models.flamingo.decoding import Decoding, generate
+from vislang.models.flamingo.decoding import generate
 from vislang.models.flamingo.prefill import DecodeState, Runner
 from vislang.models.towers.language import load_language_tower
 from vislang.models.towers.packaged import SMOLLM2

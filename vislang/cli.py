@@ -15,12 +15,18 @@ from vislang.errors import UserError
 VERBS: dict[str, tuple[str, str, str]] = {
     "demo": ("demo", "Demo", "train a small Flamingo in ten minutes, score it, and ask it questions"),
     "train": ("train", "Train", "train a model by a recipe, or resume a run"),
+    "rehearse": ("rehearse", "Rehearse", "kill and resume copies of a short run, and compare them with the run"),
     "eval": ("evaluate", "Evaluate", "score a model, or a file of predictions, on a task"),
+    "compare": ("compare", "Compare", "compare two evaluations of the same questions, question by question"),
     "ask": ("ask", "Ask", "ask a model about an image or a video"),
     "tasks": ("tasks", "Tasks", "list the tasks, and how a model would answer each"),
     "search": ("search", "Search", "find the images that match a text best"),
     "classify": ("search", "Classify", "choose the label that matches each image best, without training"),
-    "explain": ("explain", "Explain", "write an HTML page with a ViLBERT's answer and its co-attention"),
+    "explain": (
+        "explain",
+        "Explain",
+        "write an HTML page that explains an answer: its co-attention, or its shots",
+    ),
     "report": ("report", "Report", "write the HTML report of a run, or a page that compares runs"),
     "embed": ("embed", "Embed", "write a vector for each file to a Parquet table"),
     "probe": ("probe", "Probe", "evaluate frozen features with a linear probe and nearest neighbours"),
@@ -34,6 +40,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "convert open-flamingo": ("convert", "OpenFlamingo", "convert a checkpoint from OpenFlamingo"),
     "convert verify": ("convert", "Verify", "compare a converted model with recorded outputs of the original"),
     "export transformers": ("export", "Export", "write a data2vec model for transformers' Auto classes"),
+    "serve": ("serve", "Serve", "serve models over HTTP, with OpenAI's API"),
     "plan": ("plan", "Plan", "count the parameters of one of the paper's Flamingos, part by part"),
     "doctor": ("doctor", "Doctor", "list what is installed and what is missing"),
 }

@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
 from tests import tiny
+from vislang.capabilities import Decoding
 from vislang.errors import UserError
 from vislang.models.flamingo.collate import IGNORED, Batch
 from vislang.models.flamingo.config import FlamingoConfig
-from vislang.models.flamingo.decoding import Decoding, generate
+from vislang.models.flamingo.decoding import generate
 from vislang.models.flamingo.media import media_mask
 from vislang.models.flamingo.prefill import Runner
 from vislang.models.towers.causal_lm import CausalLM, positions_of

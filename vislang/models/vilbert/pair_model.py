@@ -57,6 +57,10 @@ class PairModel(TrainableModel, Generic[Network]):
         """Compute and cache the regions of the examples' images."""
         return self.inputs.prepare(examples, progress)
 
+    def keep_in_memory(self, media: int) -> None:
+        """See :class:`~vislang.capabilities.Caches`."""
+        self.inputs.regions.keep_in_memory(media)
+
     def why_unreadable(self, media: frozenset[str]) -> str | None:
         """See :class:`~vislang.capabilities.Reads`; each of several images is compared with the text."""
         return self.inputs.why_unreadable(media, images=2)
