@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import PIL.Image
     from torch import Tensor, nn
 
+    from vislang.nn.fake import FakeFloats
+
 Progress = Callable[[int, int], None]
 """Called with (done, of how many) while something takes long."""
 
@@ -57,6 +59,18 @@ class Trainable(Protocol):
         """Called after each optimizer step."""
         ...
 
+    def as_prepared(self, batch: Any) -> Any:
+        """The batch as it is once :meth:`prepare` has been called for its examples."""
+        ...
+
+    def contents(self, batch: Any) -> dict[str, int]:
+        """How much a batch holds, by kind: ``tokens``, ``images`` and so on."""
+        ...
+
+    def parts(self) -> dict[str, nn.Module]:
+        """The parts of the model by name, for a table of their sizes; what is in none of them is small."""
+        ...
+
     def diagnostics(self) -> dict[str, float]:
         """Numbers worth watching in training, by name."""
         ...
@@ -92,6 +106,20 @@ class ModelRecipe(ABC):
     @abstractmethod
     def open(self, folder: Path) -> Any:
         """The trained model of a run, from the folder that its ``save`` wrote, as the run had it."""
+
+
+@runtime_checkable
+class Outlines(Protocol):
+    """A recipe's model that stands on large frozen ones, and can be built without any weights."""
+
+    def outline(self, fakes: FakeFloats, reads: bool = True) -> Any:
+        """The untrained model with fake weights: all its shapes, in hardly any memory.
+
+        Args:
+            fakes: an active mode.
+            reads: whether it makes batches of examples. Otherwise tokenizers and the like need not be here.
+        """
+        ...
 
 
 @runtime_checkable

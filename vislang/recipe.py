@@ -92,8 +92,16 @@ class Recipe:
             raise ValueError("evaluate and eval_data both say what to score on; leave one of them out.")
 
 
+PRESETS = {path.stem: path for path in sorted((Path(__file__).parent / "presets").glob("*.yaml"))}
+"""Recipes that come with the package, by name: those of the paper's Flamingos."""
+
+
 def read_recipe(path: Path, overrides: Sequence[str] = ()) -> tuple[Recipe, dict[str, Any]]:
     """Read a recipe and apply ``--key.subkey value`` overrides.
+
+    Args:
+        path: a YAML file, or the name of a preset.
+        overrides: words of the command line.
 
     Returns:
         The recipe, and the same as plain values for the record.
@@ -101,10 +109,13 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> tuple[Recipe, dict
     Raises:
         RecipeError: no such file, an unknown key, or a value of the wrong type.
     """
-    if not path.is_file():
-        raise RecipeError(f"{path}: no such recipe. The ones that come with vislang are in recipes/.")
+    file = path if path.is_file() else PRESETS.get(str(path), path)
+    if not file.is_file():
+        raise RecipeError(
+            f"{path}: no such recipe. The ones that come with vislang are in recipes/; presets are {', '.join(PRESETS)}."
+        )
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise RecipeError(f"{path}: cannot be read as YAML ({_one_line(error)}).") from None
     return recipe_of(values, overrides, str(path))

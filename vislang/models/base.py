@@ -30,9 +30,11 @@ class TrainableModel(nn.Module):
     Attributes:
         collate: examples and a seed -> a batch of tensors, with the ``names`` of the examples. Whatever is random in a
             batch follows from the seed alone. An object that can be pickled, since worker processes run it.
+        dtype: number type of the arithmetic; what trains is kept in float32.
     """
 
     collate: Callable[[Sequence[Example], int], Any]
+    dtype: torch.dtype = torch.float32
 
     def forward(self, batch: Any) -> dict[str, Float[Tensor, ""]]:
         """The losses of a batch by name, scalars whose sum is minimised."""
@@ -51,6 +53,21 @@ class TrainableModel(nn.Module):
 
     def after_step(self) -> None:
         """What follows an optimizer step: a teacher that moves, say."""
+
+    def as_prepared(self, batch: Any) -> Any:
+        """The batch as it is once :meth:`prepare` has been called for its examples."""
+        return batch
+
+    def contents(self, batch: Any) -> dict[str, int]:
+        """How much a batch holds, by kind: ``tokens``, ``images`` and so on; for plans."""
+        return {}
+
+    def parts(self) -> dict[str, nn.Module]:
+        """The parts of the model by name, for a table of their sizes: the modules that it consists of."""
+        found: nn.Module = self
+        while len(inner := dict(found.named_children())) == 1:
+            (found,) = inner.values()
+        return inner or {"model": found}
 
     def diagnostics(self) -> dict[str, float]:
         """Numbers worth watching in training, by name."""

@@ -337,6 +337,14 @@ def words(document: Document) -> str:
     return "".join(part for part in document.parts if isinstance(part, str))
 
 
+def contents(modality: str, values: Tensor, padding: Tensor | None) -> dict[str, int]:
+    """How much there is of one modality: tokens or seconds without padding, or images; see :class:`Whole`."""
+    if modality == "image":
+        return {"images": len(values)}
+    real = values.numel() if padding is None else int((~padding).sum())
+    return {"tokens": real} if modality == "text" else {"seconds": round(real / SAMPLE_RATE)}
+
+
 def padded(rows: Sequence[Tensor], value: float | int) -> tuple[Tensor, Tensor | None]:
     """Rows of unequal length as one tensor, and True where it is padding (None where nothing is)."""
     values = pad_sequence(list(rows), batch_first=True, padding_value=value)

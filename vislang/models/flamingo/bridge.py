@@ -24,7 +24,7 @@ from vislang.nn.attention import KeysValues
 
 @dataclass
 class FlamingoConfig:
-    """Shape of the bridge. The defaults are OpenFlamingo's; the paper's 3B to 80B have 16 heads of 96.
+    """Shape of the bridge. The defaults are OpenFlamingo's; the paper's 3B to 80B are in ``vislang/presets``.
 
     Attributes:
         gated_layers: indices of the language model's layers with a gated block before them; None places
@@ -34,6 +34,7 @@ class FlamingoConfig:
         resampler_width: width of the latents; None takes the vision tower's.
         resampler_depth: layers of the resampler.
         heads, head_width: shape of every attention, in the resampler and in the gated blocks.
+        resampler_heads, resampler_head_width: shape of the resampler's, where it differs.
         expansion: inner width of every feed-forward, in widths.
         scales: the scale of each gated block (see GatedCrossAttentionBlock), in the order of layers; None measures them
             on the language model, 1 for each is the paper's.
@@ -58,6 +59,8 @@ class FlamingoConfig:
     resampler_depth: int = 6
     heads: int = 8
     head_width: int = 64
+    resampler_heads: int | None = None
+    resampler_head_width: int | None = None
     expansion: int = 4
     scales: list[float] | None = None
     gate_all_text: bool = False
@@ -71,8 +74,9 @@ class FlamingoConfig:
         for name in ("gate_every", "latents", "resampler_depth", "heads", "head_width", "expansion"):
             if getattr(self, name) < 1:
                 raise ValueError(f"bridge.{name} is {getattr(self, name)}; it must be at least 1.")
-        if self.resampler_width is not None and self.resampler_width < 1:
-            raise ValueError(f"bridge.resampler_width is {self.resampler_width}; it must be at least 1.")
+        for name in ("resampler_width", "resampler_heads", "resampler_head_width"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise ValueError(f"bridge.{name} is {value}; it must be at least 1.")
         if self.frames < 0:
             raise ValueError(f"bridge.frames is {self.frames}; it must not be negative.")
 
@@ -177,14 +181,22 @@ class Bridge(nn.Module):
             )
         self.lm = lm
         width = config.resampler_width or features_width
-        shape = {"heads": config.heads, "head_width": config.head_width, "expansion": config.expansion}
         self.resampler = PerceiverResampler(
-            features_width, width, config.latents, config.resampler_depth, **shape, frames=config.frames
+            features_width,
+            width,
+            config.latents,
+            config.resampler_depth,
+            config.resampler_heads or config.heads,
+            config.resampler_head_width or config.head_width,
+            config.expansion,
+            config.frames,
         )
         scales = config.scales or lm.residual_scales(sorted(gated))
         self.gated_blocks = nn.ModuleDict(
             {
-                str(layer): GatedCrossAttentionBlock(lm.width, width, **shape, scale=scale)
+                str(layer): GatedCrossAttentionBlock(
+                    lm.width, width, config.heads, config.head_width, config.expansion, scale
+                )
                 for layer, scale in zip(sorted(gated), scales, strict=True)
             }
         )

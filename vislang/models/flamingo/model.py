@@ -13,12 +13,12 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import PIL.Image
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from vislang.cache import cache_folder
 from vislang.capabilities import ModelRecipe, Progress, Score, TokenAttention
@@ -33,9 +33,10 @@ from vislang.models.flamingo.prefill import DecodeState, Runner
 from vislang.models.precision import Precision, autocast, dtype_of
 from vislang.models.towers.causal_lm import CausalLMWithRows
 from vislang.models.towers.feature_cache import FeatureCache
-from vislang.models.towers.language import LanguageTower, load_language_tower
+from vislang.models.towers.language import LanguageTower, load_language_tower, outline_language_tower
 from vislang.models.towers.packaged import EFFICIENTNET_LITE0, SMOLLM2, TowerError
-from vislang.models.towers.vision import VisionTower, load_vision_tower
+from vislang.models.towers.vision import VisionTower, load_vision_tower, outline_vision_tower
+from vislang.nn.fake import FakeFloats
 from vislang.prompt import Prompts
 
 RANKED_AT_ONCE = 64
@@ -90,6 +91,7 @@ class Flamingo(TrainableModel):
             media = self.tokenizer(" image", add_special_tokens=False, return_tensors="pt")["input_ids"]
         self.bridge = Bridge(config, language.lm, vision.width, language.lm.embed(media)[0].mean(dim=0))
         self.runner = Runner(self.bridge)
+        self.caches_features = cache_features
         cache = None
         if cache_features:
             folder = f"{vision.fingerprint[:32]}-{vision.image_size}{'-int8' if vision.quantized else ''}"
@@ -503,6 +505,26 @@ class Flamingo(TrainableModel):
         """See :meth:`Collator.frames <vislang.models.flamingo.collate.Collator.frames>`."""
         return self.collate.frames(medium)
 
+    def as_prepared(self, batch: Batch) -> Batch:
+        """The batch with the features of its media, unless they are computed in every step."""
+        return self.with_features(batch) if self.caches_features else batch
+
+    def contents(self, batch: Batch) -> dict[str, int]:
+        """Tokens without padding, and images; a video counts as its frames."""
+        media = batch.media_index[batch.media_index >= 0].unique()
+        frames = torch.ones(len(media)) if batch.frames is None else batch.frames[media]
+        return {"tokens": int(batch.attention_mask.sum()), "images": int(frames.sum())}
+
+    def parts(self) -> dict[str, nn.Module]:
+        """As in the paper's table 5."""
+        bridge = self.bridge
+        return {
+            "language model": bridge.lm,
+            "vision encoder": self.vision,
+            "gated blocks": bridge.gated_blocks,
+            "resampler": bridge.resampler,
+        }
+
     def rate_group(self, name: str) -> str:
         """``gates`` for the gates, whose learning rate decides how soon the bridge has an effect; ``other``."""
         return "gates" if name.endswith("_gate") else "other"
@@ -630,6 +652,15 @@ class SavedFlamingo:
     origin: dict[str, Any] | None = None
 
 
+class Depth(NamedTuple):
+    """How many layers of each kind a Flamingo has; its gated blocks are before the lowest of the language model's."""
+
+    language: int
+    gated: int
+    resampler: int
+    vision: int
+
+
 @dataclass
 class FlamingoRecipe(ModelRecipe):
     """The settings of a Flamingo in a recipe.
@@ -641,6 +672,7 @@ class FlamingoRecipe(ModelRecipe):
         dtype: number type of the arithmetic in language model and bridge; ``auto`` takes bfloat16 where the machine
             multiplies it in hardware. What trains is kept, and updated, in float32.
         quantize: keep the linear maps of both towers in 8 bits: a quarter of the memory, at slightly lower accuracy.
+        cache_features: encode each image once and keep its features on disk; otherwise it is encoded in every step.
         bridge: shape of what trains.
         prompts: the templates around media and questions.
         collate: how documents become batches.
@@ -651,6 +683,7 @@ class FlamingoRecipe(ModelRecipe):
     image_size: int | None = None
     dtype: Precision = "float32"
     quantize: bool = False
+    cache_features: bool = True
     bridge: FlamingoConfig = field(default_factory=FlamingoConfig)
     prompts: Prompts = field(default_factory=Prompts)
     collate: CollateConfig = field(default_factory=CollateConfig)
@@ -663,7 +696,34 @@ class FlamingoRecipe(ModelRecipe):
         """
         language = load_language_tower(self.language_model, dtype_of(self.dtype), self.quantize)
         vision = load_vision_tower(self.vision_tower, self.image_size, self.quantize)
-        return Flamingo(self.bridge, language, vision, self.prompts, self.collate)
+        return Flamingo(self.bridge, language, vision, self.prompts, self.collate, self.cache_features)
+
+    def outline(self, fakes: FakeFloats, reads: bool = True, depth: Depth | None = None) -> Flamingo:
+        """See :class:`~vislang.capabilities.Outlines`.
+
+        Args:
+            fakes: an active mode.
+            reads: whether it makes batches of examples.
+            depth: build no more layers than these; None builds all.
+
+        Raises:
+            TowerError: a tower was not found.
+        """
+        dtype, bridge = dtype_of(self.dtype), self.bridge
+        if depth is not None:
+            gated = list(range(depth.gated))
+            bridge = replace(bridge, gated_layers=gated, scales=[1.0] * depth.gated, resampler_depth=depth.resampler)
+        language = outline_language_tower(
+            self.language_model, fakes, reads, dtype, self.quantize, depth and depth.language
+        )
+        vision = outline_vision_tower(
+            self.vision_tower, fakes, reads, self.image_size, self.quantize, depth and depth.vision
+        )
+        with fakes.building():
+            model = Flamingo(bridge, language, vision, self.prompts, self.collate, cache_features=False)
+        model.caches_features = self.cache_features
+        fakes.empty(model)
+        return model
 
     def open(self, folder: Path) -> Flamingo:
         """A trained Flamingo."""

@@ -1,155 +1,76 @@
-"""The paper's three Flamingos, built without memory to count their parameters part by part.
+"""The paper's three Flamingos: their sizes as it states them, and batches as long as its training sequences.
 
-Alayrac et al. 2022, table 1 and appendix A.1.1. The language models (Chinchilla) and the vision encoder (NFNet-F6) were
-never released; their counts are the paper's.
+Their recipes are in ``vislang/presets``. Alayrac et al. 2022 (arXiv 2204.14198), tables 1 and 5 and section 4.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
-from vislang.errors import UserError
-from vislang.models.flamingo.gated_block import GatedCrossAttentionBlock
-from vislang.models.flamingo.resampler import PerceiverResampler
+from vislang.models.flamingo.collate import IGNORED, Batch
+from vislang.models.flamingo.model import Flamingo
 
-FEATURES = 1536
-"""Width of NFNet-F6's features, and of the resampler."""
+PAPER: dict[str, dict[str, float]] = {
+    "flamingo-3b": {"language model": 1.4e9, "vision encoder": 435e6, "gated blocks": 1.2e9, "resampler": 194e6},
+    "flamingo-9b": {"language model": 7.1e9, "vision encoder": 435e6, "gated blocks": 1.6e9, "resampler": 194e6},
+    "flamingo-80b": {"language model": 70e9, "vision encoder": 435e6, "gated blocks": 10e9, "resampler": 194e6},
+}
+"""Numbers of parameters, by the parts that :meth:`Flamingo.parts` has."""
 
-FRAMES = 8
-"""Time embeddings, one for each frame of a training video."""
-
-
-@dataclass(frozen=True)
-class Stated:
-    """Numbers of parameters in the paper's table."""
-
-    language: float
-    vision: float
-    gated: float
-    resampler: float
-    total: float
+PAPER_TOTAL = {"flamingo-3b": 3.2e9, "flamingo-9b": 9.3e9, "flamingo-80b": 80e9}
 
 
 @dataclass(frozen=True)
-class Preset:
-    """A Flamingo of the paper.
+class TrainingSequence:
+    """A training sequence of the paper.
 
     Attributes:
-        name: of the model.
-        width: of the language model.
-        gated_blocks: how many there are, one before every ``every`` layers of the language model.
-        every: see ``gated_blocks``.
-        heads, head_width: of the gated blocks' attention.
-        stated: the paper's counts.
-        resampler_heads, resampler_head_width: of the resampler's attention.
-        latents: of a medium.
-        resampler_depth: layers of the resampler.
+        tokens: of the text, with those that stand for media.
+        media: images or videos.
+        frames: of each medium.
     """
 
-    name: str
-    width: int
-    gated_blocks: int
-    every: int
-    heads: int
-    head_width: int
-    stated: Stated
-    resampler_heads: int = 16
-    resampler_head_width: int = 96
-    latents: int = 64
-    resampler_depth: int = 6
+    tokens: int
+    media: int
+    frames: int = 1
 
 
-FLAMINGO_3B = Preset(
-    name="flamingo-3b",
-    width=2048,
-    gated_blocks=24,
-    every=1,
-    heads=16,
-    head_width=128,
-    stated=Stated(language=1.4e9, vision=435e6, gated=1.2e9, resampler=194e6, total=3.2e9),
-)
-FLAMINGO_9B = Preset(
-    name="flamingo-9b",
-    width=4096,
-    gated_blocks=10,
-    every=4,
-    heads=32,
-    head_width=128,
-    stated=Stated(language=7.1e9, vision=435e6, gated=1.6e9, resampler=194e6, total=9.3e9),
-)
-FLAMINGO_80B = Preset(
-    name="flamingo-80b",
-    width=8192,
-    gated_blocks=12,
-    every=7,
-    heads=64,
-    head_width=128,
-    stated=Stated(language=70e9, vision=435e6, gated=10e9, resampler=194e6, total=80e9),
-)
-
-PRESETS = {preset.name: preset for preset in (FLAMINGO_3B, FLAMINGO_9B, FLAMINGO_80B)}
+SEQUENCES = {
+    "m3w": TrainingSequence(256, 5),
+    "align": TrainingSequence(64, 1),
+    "ltip": TrainingSequence(64, 1),
+    "vtp": TrainingSequence(64, 1, 8),
+}
+"""By data set. The length of captions is not stated; 64 tokens are assumed."""
 
 
-def preset(name: str) -> Preset:
-    """A preset by name.
+def paper_batch(model: Flamingo, sequence: TrainingSequence, rows: int) -> Batch:
+    """A batch as long as the paper's sequences, of no particular words and with blank images.
 
-    Raises:
-        UserError: there is none of this name.
+    Each medium stands at the beginning of its share of the text, and every text token has a target.
+
+    Args:
+        model: that reads it.
+        sequence: one of :data:`SEQUENCES`.
+        rows: how many there are.
     """
-    if name not in PRESETS:
-        raise UserError(f"{name}: no such preset; there are {', '.join(PRESETS)}.")
-    return PRESETS[name]
-
-
-@dataclass(frozen=True)
-class Part:
-    """Parameters of a part: ``built`` from the stated shapes (None for what was never released), and as ``stated``."""
-
-    name: str
-    trained: bool
-    built: int | None
-    stated: float
-
-
-def parts(chosen: Preset) -> list[Part]:
-    """Every part, those that train built on the meta device."""
-    with torch.device("meta"):
-        resampler = PerceiverResampler(
-            FEATURES,
-            FEATURES,
-            chosen.latents,
-            chosen.resampler_depth,
-            chosen.resampler_heads,
-            chosen.resampler_head_width,
-            frames=FRAMES,
-        )
-        block = GatedCrossAttentionBlock(chosen.width, FEATURES, chosen.heads, chosen.head_width)
-    stated = chosen.stated
-    return [
-        Part("language model", False, None, stated.language),
-        Part("vision encoder", False, None, stated.vision),
-        Part("gated blocks", True, chosen.gated_blocks * _count(block), stated.gated),
-        Part("resampler", True, _count(resampler), stated.resampler),
-    ]
-
-
-def readings(chosen: Preset) -> Iterator[tuple[str, int]]:
-    """Parameters of all gated blocks by the width of their heads, since the paper states the number of heads alone.
-
-    Heads may split the language model's width, be 96 wide as in the resampler, or 64 as in OpenFlamingo.
-    """
-    widths = {"the width split among heads": chosen.width // chosen.heads, "96 a head": 96, "64 a head": 64}
-    for name, head_width in widths.items():
-        yield name, parts(replace(chosen, head_width=head_width))[2].built or 0
-
-
-def nearest_reading(chosen: Preset) -> str:
-    """The reading whose count comes nearest to the stated one."""
-    return min(readings(chosen), key=lambda pair: abs(pair[1] - chosen.stated.gated))[0]
-
-
-def _count(module: torch.nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
+    input_ids = torch.zeros(rows, sequence.tokens, dtype=torch.long)
+    input_ids[:, torch.arange(sequence.media) * sequence.tokens // sequence.media] = model.bridge.media_token
+    targets = torch.full_like(input_ids, IGNORED)
+    is_text = input_ids[:, 1:] != model.bridge.media_token
+    targets[:, :-1] = torch.where(is_text, input_ids[:, 1:], IGNORED)
+    media = rows * sequence.media
+    side = model.vision.image_size
+    return Batch(
+        input_ids,
+        torch.ones_like(input_ids),
+        (input_ids == model.bridge.media_token).cumsum(dim=1),
+        targets,
+        torch.arange(media).view(rows, sequence.media),
+        prefix=0,
+        pixels=torch.zeros(media * sequence.frames, 3, side, side),
+        frames=torch.full((media,), sequence.frames),
+        names=[""] * rows,
+    )

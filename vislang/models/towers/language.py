@@ -9,13 +9,25 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
+from transformers.initialization import no_init_weights
 
 from vislang.cache import cache_folder
 from vislang.models.base import fingerprint
 from vislang.models.towers.causal_lm import FrozenCausalLM
 from vislang.models.towers.packaged import PACKAGED, TowerError, check_complete, not_found
 from vislang.models.towers.quiet import quiet_transformers
+from vislang.models.towers.shapes import config_of
+from vislang.nn.fake import FakeFloats
 from vislang.nn.quantized import quantize_linears
 
 
@@ -73,11 +85,8 @@ def load_language_tower(name: str, dtype: torch.dtype = torch.float32, quantize:
     Raises:
         TowerError: it was found nowhere, or is no causal language model.
     """
-    packaged = PACKAGED.get(name)
-    folder = name
     try:
-        if not Path(name).is_dir() and packaged is not None and (weights := packaged.find()) is not None:
-            folder = str(_converted_gguf(weights))
+        folder = _folder_of(name)
         lm = _open(folder)
         with quiet_transformers():
             tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -94,10 +103,71 @@ def load_language_tower(name: str, dtype: torch.dtype = torch.float32, quantize:
     marks = fingerprint(lm.state_dict())
     lm = lm.to(dtype)
     if quantize:
-        head = lm.get_output_embeddings()
-        if not quantize_linears(lm, lambda linear: linear is head):
-            raise TowerError(f"language model {name!r}: has no linear maps to keep in 8 bits. Set quantize to false.")
+        _quantize(lm, name)
     return LanguageTower(name, marks, FrozenCausalLM(lm), tokenizer, quantize)
+
+
+def outline_language_tower(
+    name: str,
+    fakes: FakeFloats,
+    reads: bool,
+    dtype: torch.dtype = torch.float32,
+    quantize: bool = False,
+    layers: int | None = None,
+) -> LanguageTower:
+    """The same tower by its configuration alone, with fake weights.
+
+    Args:
+        name, dtype, quantize: see :func:`load_language_tower`.
+        fakes: an active mode.
+        reads: whether it reads text. Otherwise its tokenizer need not be here; one of a single token stands in.
+        layers: build so many of its layers; None builds all.
+
+    Raises:
+        TowerError: it was found nowhere, or is no causal language model.
+    """
+    try:
+        folder = _folder_of(name)
+        config = config_of(folder)
+        if layers is not None:
+            config.num_hidden_layers = layers
+        with quiet_transformers():
+            tokenizer = AutoTokenizer.from_pretrained(folder) if reads else _no_tokenizer()
+        with fakes.building(), no_init_weights():
+            lm = AutoModelForCausalLM.from_config(config, dtype=dtype).eval()
+            if quantize:
+                _quantize(lm, name)
+            return LanguageTower(name, "", FrozenCausalLM(lm), tokenizer, quantize)
+    except TowerError:
+        raise
+    except (OSError, ValueError) as error:
+        raise not_found("language model", name, error) from error
+
+
+def _folder_of(name: str) -> str:
+    """The folder of a packaged model, converted where need be; any other name as it is."""
+    packaged = PACKAGED.get(name)
+    if not Path(name).is_dir() and packaged is not None and (weights := packaged.find()) is not None:
+        return str(_converted_gguf(weights))
+    return name
+
+
+def _quantize(lm: PreTrainedModel, name: str) -> None:
+    """Keep a model's linear maps in 8 bits, all but the head.
+
+    Raises:
+        TowerError: it has none.
+    """
+    head = lm.get_output_embeddings()
+    if not quantize_linears(lm, lambda linear: linear is head):
+        raise TowerError(f"language model {name!r}: has no linear maps to keep in 8 bits. Set quantize to false.")
+
+
+def _no_tokenizer() -> PreTrainedTokenizerBase:
+    end = "<|endoftext|>"
+    return PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(WordLevel({end: 0}, unk_token=end)), eos_token=end, unk_token=end
+    )
 
 
 def _converted_gguf(weights: Path) -> Path:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from PIL import Image as Pillow
 from torch import Tensor, nn
 from transformers import AutoImageProcessor, AutoModel
+from transformers.initialization import no_init_weights
 
 from vislang.models.base import fingerprint
 from vislang.models.loading import is_saved_model, load
 from vislang.models.towers.packaged import EFFICIENTNET_LITE0, PACKAGED, TowerError, check_complete, not_found
 from vislang.models.towers.quiet import quiet_transformers
+from vislang.models.towers.shapes import config_of
+from vislang.nn.fake import FakeFloats
 from vislang.nn.linear import with_fast_linears
 from vislang.nn.quantized import quantize_linears
 
@@ -144,27 +148,27 @@ class TransformersVision(VisionTower):
 
     Args:
         name: of the tower.
-        folder: a folder in transformers' convention, or a Hub id.
+        model: of transformers; of a contrastive pair its image encoder is used.
+        processor: the model's preprocessing; None where no image is read.
+        marks: SHA-256 over its weights.
         image_size: side of the input in pixels; None takes the model's own.
         quantize: keep its linear maps in 8 bits.
     """
 
-    def __init__(self, name: str, folder: str, image_size: int | None = None, quantize: bool = False):
+    def __init__(
+        self,
+        name: str,
+        model: nn.Module,
+        processor: Callable[..., Any] | None,
+        marks: str,
+        image_size: int | None = None,
+        quantize: bool = False,
+    ):
         super().__init__()
-        with quiet_transformers():
-            model, loading = AutoModel.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
-            self.processor = AutoImageProcessor.from_pretrained(folder, backend="pil")
         # Contrastive models come as a pair, of which the image encoder is used.
         self.network = getattr(model, "vision_model", model)
-        self.name = name
-        # Weights that the folder lacks were drawn at random. Features do not depend on poolers, heads and mask tokens.
-        image_side = set(self.network.state_dict(prefix="" if self.network is model else "vision_model."))
-        check_complete(
-            f"vision tower {name!r}",
-            [key for key in loading["missing_keys"] if key in image_side and not UNUSED.search(key)],
-        )
-        state = model.state_dict()
-        self.fingerprint = fingerprint({k: state[k] for k in state if k not in set(loading["missing_keys"])})
+        self.processor = processor
+        self.name, self.fingerprint = name, marks
         self.quantized = quantize
         if quantize:
             quantize_linears(self.network)
@@ -175,10 +179,38 @@ class TransformersVision(VisionTower):
         side = self.image_size
         self.width = self(torch.zeros(1, 3, side, side)).shape[-1]
 
+    @classmethod
+    def open(
+        cls, name: str, folder: str, image_size: int | None = None, quantize: bool = False
+    ) -> TransformersVision:
+        """Open the encoder of a folder or a Hub id.
+
+        Raises:
+            TowerError: some of its weights are missing.
+        """
+        with quiet_transformers():
+            model, loading = AutoModel.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
+            processor = AutoImageProcessor.from_pretrained(folder, backend="pil")
+        missing = set(loading["missing_keys"])
+        # Weights that the folder lacks were drawn at random. Features do not depend on poolers, heads and mask tokens.
+        side = getattr(model, "vision_model", model)
+        of_images = set(side.state_dict(prefix="" if side is model else "vision_model."))
+        needed = [key for key in missing if key in of_images and not UNUSED.search(key)]
+        check_complete(f"vision tower {name!r}", needed)
+        state = model.state_dict()
+        marks = fingerprint({key: state[key] for key in state if key not in missing})
+        return cls(name, model, processor, marks, image_size, quantize)
+
+    @property
+    def depth(self) -> int:
+        """Number of its layers."""
+        return self.network.config.num_hidden_layers
+
     def preprocess(self, image: Pillow.Image) -> Float[Tensor, "channels height width"]:
         """Resize the whole image to a square, without cropping, and normalise it as in the model's training."""
         side = (self.image_size, self.image_size)
         resized = image.resize(side, Pillow.Resampling.BICUBIC)
+        assert self.processor is not None
         processed = self.processor(resized, do_resize=False, do_center_crop=False, return_tensors="pt")
         return processed["pixel_values"][0]
 
@@ -222,8 +254,43 @@ def load_vision_tower(name: str, image_size: int | None = None, quantize: bool =
             )
         return model.vision_tower(name, image_size)
     try:
-        return TransformersVision(name, name, image_size, quantize)
+        return TransformersVision.open(name, name, image_size, quantize)
     except TowerError:
         raise
+    except (OSError, ValueError) as error:
+        raise not_found("vision tower", name, error) from error
+
+
+def outline_vision_tower(
+    name: str,
+    fakes: FakeFloats,
+    reads: bool,
+    image_size: int | None = None,
+    quantize: bool = False,
+    layers: int | None = None,
+) -> VisionTower:
+    """The same tower for its shape: an encoder of transformers by its configuration alone, with fake weights. Other
+    towers are small, and are opened.
+
+    Args:
+        name, image_size, quantize: see :func:`load_vision_tower`.
+        fakes: an active mode.
+        reads: whether it reads images. Otherwise its preprocessing need not be here.
+        layers: build so many layers of an encoder of transformers; None builds all.
+
+    Raises:
+        TowerError: it was found nowhere, or is no image encoder.
+    """
+    if name == EFFICIENTNET_LITE0 or is_saved_model(name):
+        return load_vision_tower(name, image_size, quantize)
+    try:
+        config = config_of(name)
+        if layers is not None:
+            config.num_hidden_layers = layers
+        with quiet_transformers():
+            processor = AutoImageProcessor.from_pretrained(name, backend="pil") if reads else None
+        with fakes.building(), no_init_weights():
+            model = AutoModel.from_config(config, dtype=torch.float32)
+            return TransformersVision(name, model, processor, "", image_size, quantize)
     except (OSError, ValueError) as error:
         raise not_found("vision tower", name, error) from error

@@ -12,7 +12,7 @@ from vislang.capabilities import Progress
 from vislang.errors import UserError
 from vislang.example import Example
 from vislang.models.base import TrainableModel
-from vislang.models.vilbert.inputs import PairInputs
+from vislang.models.vilbert.inputs import PairInputs, Pairs
 from vislang.models.vilbert.word_pieces import WordPieces
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -54,6 +54,10 @@ class PairModel(TrainableModel, Generic[Network]):
     def prepare(self, examples: Sequence[Example], progress: Progress | None = None) -> int:
         """Find the regions of images that are not known yet."""
         return self.inputs.prepare(examples, progress)
+
+    def contents(self, batch: Any) -> dict[str, int]:
+        """See :meth:`Pairs.contents <vislang.models.vilbert.inputs.Pairs.contents>`; ``batch`` is one, or has one."""
+        return (batch if isinstance(batch, Pairs) else batch.pairs).contents()
 
     def why_unreadable(self, media: frozenset[str]) -> str | None:
         """See :class:`~vislang.capabilities.Reads`; of several images each is compared with the text."""
