@@ -33,7 +33,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "convert open-flamingo": ("convert", "OpenFlamingo", "convert a checkpoint of OpenFlamingo"),
     "convert verify": ("convert", "Verify", "compare a converted model with recorded outputs of the original"),
     "export transformers": ("export", "Export", "write a data2vec model for transformers' Auto classes"),
-    "plan": ("plan", "Plan", "count the parameters of one of the paper's Flamingos, part by part"),
+    "plan": ("plan", "Plan", "say what a recipe takes: parameters, memory, operations, time, and what fits"),
     "doctor": ("doctor", "Doctor", "say what is installed and what is missing"),
 }
 """By verb: module in :mod:`vislang.commands`, class in it, and its line of help."""

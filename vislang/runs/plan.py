@@ -60,6 +60,25 @@ class Plan:
         return max(fitting, key=lambda placement: placement.devices, default=None)
 
 
+@dataclass(frozen=True)
+class Cost:
+    """What a run takes in time and money.
+
+    Attributes:
+        rate: operations a second that a device is taken to do.
+        step_seconds: of a step.
+        hours: of the whole run.
+        device_hours: of all devices together.
+        price: of all device hours, in the currency of the price of one; None where none was given.
+    """
+
+    rate: float
+    step_seconds: float
+    hours: float
+    device_hours: float
+    price: float | None
+
+
 def plan(recipe: Recipe, devices: int, memory: float, assume: Assumptions | None = None) -> Plan:
     """Work out what a recipe takes.
 
@@ -103,6 +122,20 @@ def plan(recipe: Recipe, devices: int, memory: float, assume: Assumptions | None
         sum(own * scale for own, scale in zip(share.footprint.operations, scales, strict=True)),
         found,
     )
+
+
+def cost(found: Plan, rate: float, price: float | None = None) -> Cost:
+    """How long the run takes, by its operations alone: evaluations and checkpoints come on top.
+
+    Args:
+        found: the plan; without a setting that fits, the time is that of one device.
+        rate: operations a second that each device does.
+        price: of a device for an hour.
+    """
+    devices = found.chosen.devices if found.chosen else 1
+    step_seconds = found.operations / rate / devices
+    hours = found.steps * step_seconds / 3600
+    return Cost(rate, step_seconds, hours, hours * devices, None if price is None else hours * devices * price)
 
 
 def _extended(once: Footprint, twice: Footprint, times: float) -> Footprint:

@@ -12,14 +12,20 @@ import torch
 from vislang.models.flamingo.collate import IGNORED, Batch
 from vislang.models.flamingo.model import Flamingo
 
-PAPER: dict[str, dict[str, float]] = {
-    "flamingo-3b": {"language model": 1.4e9, "vision encoder": 435e6, "gated blocks": 1.2e9, "resampler": 194e6},
-    "flamingo-9b": {"language model": 7.1e9, "vision encoder": 435e6, "gated blocks": 1.6e9, "resampler": 194e6},
-    "flamingo-80b": {"language model": 70e9, "vision encoder": 435e6, "gated blocks": 10e9, "resampler": 194e6},
-}
-"""Numbers of parameters, by the parts that :meth:`Flamingo.parts` has."""
 
-PAPER_TOTAL = {"flamingo-3b": 3.2e9, "flamingo-9b": 9.3e9, "flamingo-80b": 80e9}
+
+def _stated(language: float, gated: float, total: float) -> dict[str, float]:
+    """A row of the paper's table; all three models have the same vision encoder and the same resampler."""
+    same = {"vision encoder": 435e6, "resampler": 194e6}
+    return {"language model": language, "gated blocks": gated, **same, "total": total}
+
+
+PAPER: dict[str, dict[str, float]] = {
+    "flamingo-3b": _stated(1.4e9, 1.2e9, 3.2e9),
+    "flamingo-9b": _stated(7.1e9, 1.6e9, 9.3e9),
+    "flamingo-80b": _stated(70e9, 10e9, 80e9),
+}
+"""Numbers of parameters by preset, for the parts that :meth:`Flamingo.parts` has."""
 
 
 @dataclass(frozen=True)

@@ -135,6 +135,7 @@ def outline_language_tower(
             tokenizer = AutoTokenizer.from_pretrained(folder) if reads else _no_tokenizer()
         with fakes.building(), no_init_weights():
             lm = AutoModelForCausalLM.from_config(config, dtype=dtype).eval()
+            lm.tie_weights()
             if quantize:
                 _quantize(lm, name)
             return LanguageTower(name, "", FrozenCausalLM(lm), tokenizer, quantize)
