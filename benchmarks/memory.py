@@ -8,13 +8,14 @@ from pathlib import Path
 
 def rise(run: Callable[[], object]) -> float:
     """How far this process's memory rises above what it holds while something runs, in MiB."""
-    held = _status("VmRSS")
+    held = status("VmRSS")
     # Linux forgets the peak so far.
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     run()
-    return (_status("VmHWM") - held) / 1024
+    return (status("VmHWM") - held) / 1024
 
 
-def _status(name: str) -> int:
+def status(name: str) -> int:
+    """A line of the process's status, such as ``VmRSS`` (memory that it holds) and ``VmHWM`` (its peak), in KiB."""
     lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))

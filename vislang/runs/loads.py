@@ -139,6 +139,7 @@ class LoadOfPaper:
         found: dict[tuple[TrainingSequence, int], list[Footprint]] = {}
         contents = []
         for name, count in zip(self._names, counts, strict=True):
+            # No values are known of them: pixels of a large batch would take gigabytes.
             with self._fakes.building():
                 batches = [paper_batch(model, SEQUENCES[name], count) for model in self._shallow]
             contents.append(dict[str, float](self.model.contents(batches[0])))
