@@ -1,4 +1,4 @@
-"""Two ways of doing the same, timed in one run: alternately, several rounds, the median of each."""
+"""Comparison of two programs in one run: timed alternately for several rounds, with the median of each."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from rich.table import Column, Table
 
 @dataclass(frozen=True)
 class Row:
-    """A figure.
+    """A row of the results.
 
     Attributes:
         name: what was compared.
-        value: the figure, in ``unit``.
-        unit: of the figure; ``ours / peer`` for a ratio of times.
-        goal: what it should be, as text, such as ``<= 0.5``.
-        met: whether it is.
+        value: the result, in ``unit``.
+        unit: unit of the result; ``ours / peer`` for a ratio of times.
+        goal: the goal as text, such as ``<= 0.5``.
+        met: whether the goal is met.
         ours_s, peer_s: median seconds of each.
         rounds: how often each was timed.
     """
@@ -42,7 +42,7 @@ class Row:
 def compare(
     name: str, ours: Callable[[], object], peer: Callable[[], object], at_most: float, rounds: int, warmup: int = 2
 ) -> Row:
-    """Time both in turn and compare the medians; ``at_most`` is the largest ratio of ours to the peer's wanted."""
+    """Time both in turn and compare the medians; the goal is a ratio of at most ``at_most``."""
     for _ in range(warmup):
         ours()
         peer()
@@ -58,15 +58,15 @@ def compare(
 
 
 def arguments(description: str) -> argparse.Namespace:
-    """``--quick`` and ``--json FILE``."""
+    """Parse ``--quick`` and ``--json FILE``."""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--quick", action="store_true", help="few rounds, to see that it runs")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows here too")
+    parser.add_argument("--quick", action="store_true", help="few rounds, to check that it works")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows to this file")
     return parser.parse_args()
 
 
 def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows, as ``--json`` writes them, as a table for docs/results/benchmarks.md."""
+    """The table for docs/results/benchmarks.md of rows from a file that ``--json`` wrote."""
     lines = ["| | measured | goal | ours | peer |", "|---|---|---|---|---|"]
     for row in rows:
         seconds = [f"{1000 * row[side]:.0f} ms" if row[side] else "" for side in ("ours_s", "peer_s")]
@@ -75,13 +75,13 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def report(rows: Sequence[Row], path: Path | None) -> None:
-    """Print the rows as a table, and write them where asked."""
+    """Print the rows as a table, and write them to ``path`` if it is given."""
     table = Table(Column("", no_wrap=True), Column("value", no_wrap=True), "goal", "met", "ours", "peer", "rounds")
     for row in rows:
         seconds = [f"{1000 * s:.0f} ms" for s in (row.ours_s, row.peer_s)]
         met = "yes" if row.met else "[red]no[/red]"
         table.add_row(row.name, f"{row.value:.3f} {row.unit}", row.goal, met, *seconds, str(row.rounds))
-    # Where output is no terminal, columns would be squeezed away.
+    # In a narrow output, columns would be dropped.
     console = Console()
     console.width = max(console.width, 120)
     console.print(table)

@@ -1,11 +1,12 @@
-"""data2vec's training step against the plainest one on transformers, v2 against v1, and the machine's use.
+"""data2vec's training step compared with a simple one on transformers, v2 with v1, and with the processor's matrix
+rate.
 
-A step is: the teacher reads, the student reads, the loss goes back, AdamW steps, the teacher follows. The peer is what
-one would write first with transformers: a deep copy as the teacher, all hidden states of both, a loop over parameters.
-Both start from the same weights, read the same masked inputs in float32 without dropout, and regress the same targets
-(ends of blocks). Their losses are compared before anything is timed: equal in the first step; in the second, after both
-optimizers and both averages have moved, equal but for what transformers trains beside (token types, decayed norms).
-Gradients are clipped by neither.
+A step has the forward passes of teacher and student, the backward pass, AdamW, and the update of the teacher. The peer
+is a straightforward program with transformers: a deep copy as the teacher, all hidden states of both, and a loop over
+parameters. Both start from the same weights and have the same masked inputs in float32 without dropout, and the same
+targets (outputs of blocks). Their losses are compared before the measurement: they are equal in the first step; in the
+second, after an update of optimizers and teachers, they are equal except for the effect of parameters that only
+transformers trains (token types) or decays (norms). Neither clips gradients.
 
     python benchmarks/data2vec.py [--quick] [--json FILE]
 """
@@ -57,14 +58,14 @@ def image_batch(generator: torch.Generator) -> Masked:
 
 
 def text_batch(generator: torch.Generator, mask_id: int) -> Masked:
-    """Eight texts of 128 tokens without padding, 15 % to predict."""
+    """Eight texts of 128 tokens without padding, 15 % masked."""
     tokens = torch.randint(4, 50_000, (TEXTS, TOKENS), generator=generator)
     masked = mask_tokens(tokens, torch.ones_like(tokens, dtype=torch.bool), mask_id, 50_000, generator)
     return Masked("text", tokens, masked.mask, masked.input_ids)
 
 
 def ours(model: Data2Vec, batch: Masked) -> Callable[[], float]:
-    """vislang's step, as its training loop takes it."""
+    """vislang's step, as in its training loop."""
     model.train()
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [
@@ -85,7 +86,7 @@ def ours(model: Data2Vec, batch: Masked) -> Callable[[], float]:
 
 
 def plain(student: PreTrainedModel, head: nn.Module, batch: Masked, top_k: int, beta: float) -> Callable[[], float]:
-    """The same step, written down with transformers."""
+    """The same step with transformers."""
     teacher = copy.deepcopy(student).requires_grad_(False).eval()
     student.train()
     optimizer = torch.optim.AdamW([*student.parameters(), *head.parameters()], lr=LR)
@@ -115,13 +116,13 @@ def plain(student: PreTrainedModel, head: nn.Module, batch: Masked, top_k: int, 
 
 
 def image_peer() -> PreTrainedModel:
-    """ViT-B with the shared relative positions of the original's pretraining."""
+    """ViT-B with shared relative positions, as in the original's pretraining."""
     config = Data2VecVisionConfig(use_mask_token=True, use_shared_relative_position_bias=True, drop_path_rate=0.0)
     return Data2VecVisionModel(config, add_pooling_layer=False)
 
 
 def text_peer() -> PreTrainedModel:
-    """The base model for text."""
+    """The base model of text."""
     config = Data2VecTextConfig(
         vocab_size=50_265, max_position_embeddings=514, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0
     )
@@ -136,7 +137,7 @@ def converted(theirs: PreTrainedModel) -> Data2Vec:
 
 
 def step_against_transformers(kind: str, rounds: int) -> tuple[Row, Callable[[], float], Data2Vec]:
-    """One row, and our step and model for further use.
+    """A row, and our step and model for other rows.
 
     Raises:
         AssertionError: the two compute different losses.
@@ -160,12 +161,12 @@ def step_against_transformers(kind: str, rounds: int) -> tuple[Row, Callable[[],
     for number, tolerance in ((1, 1e-5), (2, 1e-3)):
         losses = step(), peer()
         print(f"{kind}, step {number}: loss {losses[0]:.5f} here, {losses[1]:.5f} with transformers")
-        assert math.isclose(*losses, rel_tol=tolerance), "two different computations"
-    return compare(f"{kind} v1 to transformers", step, peer, 0.8, rounds, warmup=1), step, model
+        assert math.isclose(*losses, rel_tol=tolerance), "the losses differ"
+    return compare(f"{kind} v1 vs. transformers", step, peer, 0.8, rounds, warmup=1), step, model
 
 
 def averaging_against_loop(model: Data2Vec, rounds: int) -> Row:
-    """The teacher's step alone, against a loop over its parameters."""
+    """The update of the teacher alone, compared with a loop over its parameters."""
     students = dict(model.student.named_parameters())
     pairs = [(mine, students[name]) for name, mine in model.teacher.named_parameters()]
 
@@ -175,12 +176,12 @@ def averaging_against_loop(model: Data2Vec, rounds: int) -> Row:
             trailing.mul_(DECAY).add_(parameter, alpha=1 - DECAY)
 
     return compare(
-        "teacher's average to a loop", lambda: average_into(model.teacher, model.student, DECAY), loop, 1.0, 5 * rounds
+        "teacher's average vs. a loop", lambda: average_into(model.teacher, model.student, DECAY), loop, 1.0, 5 * rounds
     )
 
 
 def second_generation() -> Callable[[], float]:
-    """A step of v2 at ViT-B's size: 80 % masked, sixteen masks of an image, decoder of 6 layers of width 768."""
+    """A step of v2 at ViT-B's size: 80 % masked, sixteen masks for each image, decoder of 6 layers of width 768."""
     model = Data2Vec(
         EncoderConfig(depth=10),
         Modalities(image=ImageConfig(positions="fixed", prenet_depth=2, norm=True, decoder=DecoderConfig())),
@@ -193,15 +194,16 @@ def second_generation() -> Callable[[], float]:
 
 
 def v2_against_v1(step_v1: Callable[[], float], rounds: int) -> Row:
-    """Masked samples a second, v2 over v1."""
+    """The ratio of masked samples per second, v2 to v1."""
     row = compare("", second_generation(), step_v1, math.inf, rounds, warmup=1)
     ratio = (IMAGES_V2 * COPIES / row.ours_s) / (IMAGES / row.peer_s)
-    name = f"image v2 ({IMAGES_V2} x {COPIES}) to v1 ({IMAGES})"
+    name = f"image v2 ({IMAGES_V2} x {COPIES}) vs. v1 ({IMAGES})"
     return Row(name, ratio, "in samples/s", ">= 3", ratio >= 3, row.ours_s, row.peer_s, rounds)
 
 
 def needed_operations(width: int = 768, depth: int = 12, mlp_width: int = 3072, images: int = IMAGES) -> float:
-    """Floating-point operations of a v1 image step, two a multiply-add; forward pass n, with its gradients 3 n.
+    """Floating-point operations of a v1 image step: two per multiply-add; a forward and backward pass is three times
+    the forward pass.
 
     A block needs the keys and values of every token (2 w^2 each), and for every token that matters its query and its
     output (2 w^2), two products with all t tokens (2 t w), and the feed-forward (2 w h). In the last block only masked
@@ -216,7 +218,7 @@ def needed_operations(width: int = 768, depth: int = 12, mlp_width: int = 3072, 
 
 
 def share_of_machine(step: Callable[[], float], rounds: int, size: int = 4096) -> Row:
-    """The rate of needed operations, over that of one large ``torch.matmul``, in turn with it."""
+    """The rate of necessary operations, relative to that of a large ``torch.matmul``, timed alternately."""
     left, right = torch.randn(size, size), torch.randn(size, size)
     product = torch.empty(size, size)
 
@@ -240,7 +242,7 @@ def share_of_machine(step: Callable[[], float], rounds: int, size: int = 4096) -
 
 
 def augmentation_against_plain_pillow(rounds: int, size: int = 224, count: int = 8) -> Row:
-    """Random resized crop, mirror, colours and hue of a photograph of three megapixels, against each step by itself."""
+    """Random resized crop, flip and colour jitter of photographs of three megapixels, compared with separate steps."""
     rng = np.random.default_rng(0)
     photograph = Image.fromarray(rng.integers(0, 256, (1500, 2000, 3), dtype=np.uint8))
     augmentation = Augmentation(hue=0.1)
@@ -262,11 +264,11 @@ def augmentation_against_plain_pillow(rounds: int, size: int = 224, count: int =
             pixels[..., 0] += np.uint8(round(draw.uniform(-0.1, 0.1) * 256) % 256)
             Image.fromarray(pixels, "HSV").convert("RGB")
 
-    return compare(f"augmentation of {count} photographs to plain Pillow", whole, plain, 1.0, 5 * rounds)
+    return compare(f"augmentation of {count} photographs vs. plain Pillow", whole, plain, 1.0, 5 * rounds)
 
 
 def short_attention_in_bfloat16(rounds: int, rows: int = 128, tokens: int = 16, width: int = 192) -> Row:
-    """Self-attention as a small v2 step has it, there and back, against the kernel that torch would choose."""
+    """Forward and backward pass of self-attention in a small v2 step, compared with torch's choice of kernel."""
     attention = SelfAttention(width, 6)
     x = torch.randn(rows, tokens, width, requires_grad=True)
 
@@ -281,7 +283,7 @@ def short_attention_in_bfloat16(rounds: int, rows: int = 128, tokens: int = 16, 
             attended = F.scaled_dot_product_attention(queries, keys, values)
             attention.to_output(attended.transpose(1, 2).flatten(2)).sum().backward()
 
-    return compare(f"attention, {rows} x {tokens} in bfloat16, to torch's choice", chosen, fused, 0.8, 10 * rounds)
+    return compare(f"attention, {rows} x {tokens} in bfloat16, vs. torch's choice", chosen, fused, 0.8, 10 * rounds)
 
 
 def main() -> None:

@@ -1,9 +1,9 @@
-"""Flamingo against OpenFlamingo 2.0.1 in one run, and against its own plain definition.
+"""Flamingo compared with OpenFlamingo 2.0.1, and with the plain definition of our own model.
 
-Both have the same language model (SmolLM2-135M's shape), vision tower (ViT-B/32), bridge, weights, inputs, threads and
-number format, and give the same losses and tokens, which is checked first. The first table is against the peer; the
-second shows what is saved by computing frozen parts once (the peer there is :meth:`Bridge.forward`: every layer for
-every token, logits everywhere).
+Both have the same language model (the architecture of SmolLM2-135M), vision tower (ViT-B/32), bridge, weights, inputs,
+threads and number format. That their losses and tokens are the same is checked first. The last three rows show the gain
+from computing frozen parts once; their peer is :meth:`Bridge.forward`, which computes every layer and the logits for
+every token.
 
     python benchmarks/flamingo.py [--quick] [--json FILE]
 """
@@ -24,8 +24,9 @@ from memory import rise
 from open_flamingo_peer import END, MEDIA, Both, both
 from torch import Tensor
 
-from vislang.models.flamingo.bridge import Bridge, FlamingoConfig
+from vislang.models.flamingo.bridge import Bridge
 from vislang.models.flamingo.collate import IGNORED, Batch
+from vislang.models.flamingo.config import FlamingoConfig
 from vislang.models.flamingo.decoding import Decoding, generate
 from vislang.models.flamingo.prefill import DecodeState, Runner
 from vislang.models.towers.language import load_language_tower
@@ -33,15 +34,15 @@ from vislang.models.towers.packaged import SMOLLM2
 from vislang.nn.attention import kernel_for
 
 ROWS, IMAGES, TOKENS, ANSWER = 4, 3, 128, 12
-"""A training step: three chunks a row, each an image, a question and an answer of twelve tokens, which is learned."""
+"""Sizes of a training step: each row has three chunks of an image, a question and an answer (the target)."""
 
 NEW = 32
-"""Tokens that are written."""
+"""Number of generated tokens."""
 
 
 def sequences(rows: int, images: int, tokens: int) -> tuple[Tensor, Tensor]:
-    """Ids with as many chunks as images, each ending in an answer and its end; and labels at these, as the peer wants
-    them: at the token itself."""
+    """Ids with a chunk for each image, ending in an answer and an end token; and labels for these in the peer's format,
+    at the token itself."""
     ids = torch.randint(100, 40_000, (rows, tokens))
     labels = torch.full_like(ids, IGNORED)
     for start, stop in _chunks(images, tokens):
@@ -57,7 +58,7 @@ def _chunks(images: int, tokens: int) -> list[tuple[int, int]]:
 
 
 def batch_of(ids: Tensor, labels: Tensor, features: Tensor) -> Batch:
-    """The same for our bridge."""
+    """The same batch for our bridge."""
     targets = torch.full_like(ids, IGNORED)
     targets[:, :-1] = labels[:, 1:]
     rows, images = len(ids), int((ids[0] == MEDIA).sum())
@@ -66,7 +67,7 @@ def batch_of(ids: Tensor, labels: Tensor, features: Tensor) -> Batch:
 
 
 def training(models: Both, cached: bool, check: bool = True) -> tuple[Callable[[], Tensor], Callable[[], Tensor]]:
-    """A step of each: loss, gradients, clipping and the optimizer."""
+    """The training step of each: loss, gradients, clipping and the optimizer."""
     torch.manual_seed(2)
     ids, labels = sequences(ROWS, IMAGES, TOKENS)
     pixels = torch.randn(ROWS, IMAGES, 1, 3, 224, 224)
@@ -90,7 +91,7 @@ def training(models: Both, cached: bool, check: bool = True) -> tuple[Callable[[
         loss = models.peer(pixels, ids, torch.ones_like(ids), labels).loss
 
         def mask() -> None:
-            # As its trainer does: of the embeddings only the two added ones learn.
+            # As in its trainer: only the two added embeddings are trained.
             embedding.weight.grad.mul_(1 - others)
 
         _update(models.peer, optimizers[1], loss, mask)
@@ -113,7 +114,7 @@ def _update(
 
 
 def prompts(rows: int, shots: int) -> tuple[Tensor, Tensor]:
-    """Ids of so many examples of twenty tokens and a question of twelve, and their pixels."""
+    """Ids of examples of twenty tokens and a question of twelve tokens, and their pixels."""
     ids, _ = sequences(rows, shots + 1, 20 * (shots + 1))
     return ids[:, :-8], torch.randn(rows, shots + 1, 1, 3, 224, 224)
 
@@ -121,7 +122,7 @@ def prompts(rows: int, shots: int) -> tuple[Tensor, Tensor]:
 def decoding(
     models: Both, rows: int, check: bool = True, given: tuple[Tensor, Tensor] | None = None
 ) -> tuple[Callable[[], object], Callable[[], object]]:
-    """Write 32 tokens after four examples, from pixels."""
+    """Generate 32 tokens after four examples, from pixels."""
     torch.manual_seed(3)
     ids, pixels = given or prompts(rows, 4)
     labels = torch.full_like(ids, IGNORED)
@@ -131,7 +132,7 @@ def decoding(
         state = models.ours.prefill(batch_of(ids, labels, features))
         return torch.tensor([text.tokens for (text,) in generate(models.ours, state, Decoding(NEW), frozenset())])
 
-    # A mask of ones is dropped by transformers, and the peer demands one: so a column of padding stands in front.
+    # transformers drops a mask of ones, and the peer requires a mask; so the first column is padding.
     padded = torch.cat([torch.zeros_like(ids[:, :1]), ids], dim=1)
     mask = torch.ones_like(padded)
     mask[:, 0] = 0
@@ -143,12 +144,12 @@ def decoding(
         )
         return written[:, padded.shape[1] :]
 
-    assert not check or torch.equal(ours(), peer()), "ours and the peer write different tokens"
+    assert not check or torch.equal(ours(), peer()), "ours and the peer generate different tokens"
     return ours, peer
 
 
 def shared_examples(models: Both, rows: int) -> tuple[Callable[[], object], Callable[[], object]]:
-    """The same, where all questions come after the same four examples, as in a few-shot evaluation."""
+    """Generate after the same four examples for all questions, as in a few-shot evaluation."""
     torch.manual_seed(5)
     ids, pixels = prompts(rows, 4)
     shots = 20 * 4
@@ -163,12 +164,12 @@ def shared_examples(models: Both, rows: int) -> tuple[Callable[[], object], Call
         state = models.ours.extend(examples, batch_of(ids[:, shots:], labels[:, shots:], features))
         return torch.tensor([text.tokens for (text,) in generate(models.ours, state, Decoding(NEW), frozenset())])
 
-    assert torch.equal(ours(), peer()), "ours and the peer write different tokens"  # type: ignore[arg-type]
+    assert torch.equal(ours(), peer()), "ours and the peer generate different tokens"  # type: ignore[arg-type]
     return ours, peer
 
 
 def second_query(models: Both, rounds: int) -> Row:
-    """A question after eight examples that were prefilled for another question, against the first."""
+    """A question after eight examples that are already prefilled, compared with the first question."""
     torch.manual_seed(4)
     ids, pixels = prompts(1, 8)
     shots = 20 * 8
@@ -202,7 +203,7 @@ def second_query(models: Both, rounds: int) -> Row:
 
 
 def memory() -> list[Row]:
-    """The most memory that each takes beyond what the models hold, in a process of its own."""
+    """The peak memory of each beyond that of the models, measured in separate processes."""
     rows = []
     for what in ("training", "decoding"):
         used = {}
@@ -216,7 +217,7 @@ def memory() -> list[Row]:
 
 
 def measure(what: str, side: str) -> None:
-    """Print how far this process's memory rises above what it holds, in MiB, while one side runs twice."""
+    """Print the increase of this process's memory in MiB while one side runs twice."""
     models = both()
     runs = training(models, cached=False, check=False) if what == "training" else decoding(models, 8, check=False)
     one = runs[0 if side == "ours" else 1]
@@ -224,7 +225,7 @@ def measure(what: str, side: str) -> None:
 
 
 def step_against_definition(name: str, dtype: torch.dtype, image_first: bool, rounds: int, at_most: float) -> Row:
-    """One row: losses and gradients of one-image questions, ours against :meth:`Bridge.forward`."""
+    """Losses and gradients of questions about one image, compared with :meth:`Bridge.forward`."""
     language = load_language_tower(SMOLLM2, dtype)
     config = FlamingoConfig(gated_layers=[20, 23, 26], latents=8, resampler_width=256, resampler_depth=2)
     bridge = Bridge(config, language.lm, 1280, torch.randn(language.lm.width))
@@ -246,9 +247,10 @@ def step_against_definition(name: str, dtype: torch.dtype, image_first: bool, ro
 
 
 def questions(media_token: int, image_first: bool, rows: int = 32, question: int = 13, answer: int = 2) -> Batch:
-    """A batch of one-image questions: the image, its question and two tokens of answer, or question, image, answer."""
+    """A batch of questions about one image: image, question and an answer of two tokens, or question, image and
+    answer."""
     tokens = torch.randint(100, 5000, (1, 1 + question + answer)).repeat(rows, 1)
-    # Eight different questions, each asked of four images.
+    # Eight different questions, each about four images.
     tokens[:, 1] = torch.arange(rows) % 8
     column = 0 if image_first else question
     tokens = torch.cat([tokens[:, 1 : column + 1], torch.full((rows, 1), media_token), tokens[:, column + 1 :]], dim=1)
@@ -281,9 +283,9 @@ def main() -> None:
     rows += memory()
     torch.manual_seed(0)
     rows += [
-        step_against_definition("question first, to the definition", torch.float32, False, rounds, at_most=0.4),
-        step_against_definition("image first, to the definition", torch.float32, True, rounds, at_most=0.7),
-        step_against_definition("image first, bfloat16, to the definition", torch.bfloat16, True, rounds, at_most=0.7),
+        step_against_definition("question first, vs. the definition", torch.float32, False, rounds, at_most=0.4),
+        step_against_definition("image first, vs. the definition", torch.float32, True, rounds, at_most=0.7),
+        step_against_definition("image first, bfloat16, vs. the definition", torch.bfloat16, True, rounds, at_most=0.7),
     ]
     report(rows, options.json)
 

@@ -1,4 +1,4 @@
-"""How much memory something takes, of the whole process, as Linux counts it."""
+"""Peak memory of the process, from Linux."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from pathlib import Path
 
 
 def rise(run: Callable[[], object]) -> float:
-    """How far this process's memory rises above what it holds while something runs, in MiB."""
+    """The increase of this process's memory, in MiB, while ``run`` runs: its peak minus the memory before."""
     held = status("VmRSS")
-    # Linux forgets the peak so far.
+    # Reset the peak.
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     run()
     return (status("VmHWM") - held) / 1024
 
 
 def status(name: str) -> int:
-    """A line of the process's status, such as ``VmRSS`` (memory that it holds) and ``VmHWM`` (its peak), in KiB."""
+    """A value in KiB of the process: ``VmRSS``, the memory that it holds, or ``VmHWM``, its peak."""
     lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))

@@ -1,6 +1,6 @@
-"""OpenFlamingo 2.0.1 as a peer: installed beside the project, built on the same parts as our bridge, with its weights.
+"""OpenFlamingo 2.0.1 as a peer, with the same towers as our bridge and the same weights.
 
-The packages are installed without their dependencies into a folder of the cache, by pip, at the first call.
+At the first call, pip installs its packages into a folder of the cache, without their dependencies.
 """
 
 from __future__ import annotations
@@ -20,22 +20,23 @@ from transformers import AutoModelForCausalLM, CLIPVisionConfig, CLIPVisionModel
 from vislang.cache import cache_folder
 from vislang.convert.keys import fill
 from vislang.convert.open_flamingo import canonical, keys
-from vislang.models.flamingo.bridge import Bridge, FlamingoConfig
+from vislang.models.flamingo.bridge import Bridge
+from vislang.models.flamingo.config import FlamingoConfig
 from vislang.models.flamingo.prefill import Runner
-from vislang.models.towers.causal_lm import FrozenCausalLM
+from vislang.models.towers.causal_lm import CausalLM
 from vislang.nn.linear import with_fast_linears
 
 PACKAGES = ("open-flamingo==2.0.1", "einops==0.8.2", "einops-exts==0.0.4")
 
 MEDIA, END = 49150, 49151
-"""Tokens of the language model's vocabulary that stand for a medium and for the end of a chunk."""
+"""Tokens of the language model's vocabulary that are used as the media token and the end of a chunk."""
 
 EVERY = 4
 """A gated block before every fourth layer, as in OpenFlamingo-9B."""
 
 
 class Tower(nn.Module):
-    """A ViT-B/32 of random weights, 224 pixels: what the peer wants of a vision encoder, and what ours is given."""
+    """A ViT-B/32 with random weights for 224 pixels, with the interface of the peer's vision encoders and of ours."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -44,18 +45,18 @@ class Tower(nn.Module):
 
     @torch.no_grad()
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """The pooled output and the patches' features, as the peer computes them."""
+        """The pooled output and the features of the patches, as the peer expects them."""
         found = self.network(pixel_values=pixels)
         return found.pooler_output, found.last_hidden_state[:, 1:]
 
     def features(self, pixels: Tensor) -> Tensor:
-        """The patches' features, as our towers compute them."""
+        """The features of the patches, as our towers compute them."""
         with torch.no_grad():
             return self.twin[0](pixel_values=pixels).last_hidden_state[:, 1:]
 
 
 def language_model() -> Any:
-    """A model of SmolLM2-135M's size, with random weights; the same each time."""
+    """A language model of SmolLM2-135M's size with random weights from a fixed seed."""
     torch.manual_seed(0)
     shape = {"hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "num_attention_heads": 9}
     config = LlamaConfig(
@@ -66,7 +67,7 @@ def language_model() -> Any:
 
 @dataclass
 class Both:
-    """The same model twice.
+    """The same model in both programs.
 
     Attributes:
         peer: OpenFlamingo's.
@@ -80,7 +81,7 @@ class Both:
 
 
 def both() -> Both:
-    """Build the peer, and our bridge from its weights; all gates are half open."""
+    """Build the peer, and our bridge with its weights; all gates are half open."""
     theirs = _modules()
     torch.manual_seed(1)
     tower = Tower()
@@ -90,7 +91,7 @@ def both() -> Both:
     peer = theirs["flamingo"].Flamingo(
         SimpleNamespace(visual=tower), lm, END, MEDIA, vis_dim=768, cross_attn_every_n_layers=EVERY
     )
-    # As its factory does: resampler, gated layers and the embeddings train.
+    # As in its factory, the resampler, gated layers and embeddings are trained.
     peer.requires_grad_(False)
     peer.perceiver.requires_grad_(True)
     peer.lang_encoder.gated_cross_attn_layers.requires_grad_(True)
@@ -103,7 +104,7 @@ def both() -> Both:
     count = own.config.num_hidden_layers // EVERY
     config = FlamingoConfig(gate_every=EVERY, scales=[1.0] * count, gate_all_text=True, media_token=MEDIA)
     embedding = own.get_input_embeddings().weight[MEDIA].detach()
-    ours = Bridge(config, FrozenCausalLM(own), 768, embedding)
+    ours = Bridge(config, CausalLM(own), 768, embedding)
     wanted = dict(keys(SimpleNamespace(bridge=ours, origin={"path": "model.layers"})))  # type: ignore[arg-type]
     with torch.no_grad():
         fill(ours.state_dict(), wanted, canonical(peer.state_dict()))
@@ -111,7 +112,8 @@ def both() -> Both:
 
 
 def _modules() -> dict[str, ModuleType]:
-    """The peer's core modules; the package itself is not imported, since that asks for what nothing here needs."""
+    """The peer's core modules. The package itself is not imported, because it imports packages that are not needed
+    here."""
     folder = cache_folder("peers", "open-flamingo-2.0.1")
     if not (folder / "open_flamingo").is_dir():
         command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder), *PACKAGES]

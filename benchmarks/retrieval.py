@@ -1,7 +1,7 @@
-"""ViLBERT ranks 1,000 images and 1,000 texts, each by each other: minutes, memory, and what is computed once an item.
+"""Retrieval with ViLBERT, 1,000 images by 1,000 texts: minutes, memory, and the gain from computing once per item.
 
-The model is that of recipes/vilbert-pretrain.yaml with random weights, images and texts are emoji and their names; what
-the regions of an image show was found before. The peer passes every pair whole through the same model.
+The model is that of recipes/vilbert-pretrain.yaml with random weights; images and texts are emoji and their names. The
+regions of the images are computed before. The peer computes the whole model for each pair.
 
     vislang data fetch emoji && python benchmarks/retrieval.py [--quick] [--json FILE]
 """
@@ -23,15 +23,15 @@ from vislang.recipe import read_recipe
 from vislang.tasks.retrieval import sides
 
 MINUTES = 15
-"""A test of 1,000 by 1,000 should take no longer on two cores."""
+"""The goal for 1,000 by 1,000 on two cores."""
 
 TOGETHER = 256
-"""Pairs that the peer reads at a time, as many as ours."""
+"""Pairs in a batch of the peer, as many as in ours."""
 
 
 @torch.inference_mode()
 def each_pair_whole(model: PretrainedViLBERT, images: list[Image], texts: list[str]) -> torch.Tensor:
-    """The same scores, each pair read from its beginning."""
+    """The same scores, with the whole model computed for each pair."""
     pairs = [(image, text) for image in images for text in texts]
     regions = {image: model.inputs.regions_of((image,)) for image in images}
     found = []
@@ -64,7 +64,7 @@ def main() -> None:
     torch.testing.assert_close(model.match_all(*few), each_pair_whole(model, *few), atol=2e-2, rtol=0)
     rows = [
         compare(
-            "64 x 64, early layers once an image and text",
+            "64 x 64, early layers once per image and text",
             lambda: model.match_all(*few),
             lambda: each_pair_whole(model, *few),
             0.8,

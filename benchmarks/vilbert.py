@@ -1,7 +1,7 @@
-"""ViLBERT's steps at the original's base size against the machine's matrix rate, and what is left out of them.
+"""ViLBERT's training steps at base size, compared with the processor's matrix rate and with the original's computation.
 
-Batch 8, 36 regions and the whole image, 20 tokens, float32, the configuration with six co-attentional blocks. A step is
-the forward and the backward pass; the optimizer's share is a row of its own.
+Batch 8, 36 regions and the whole image, 20 tokens, float32, six co-attention layers. A step is the forward and the
+backward pass; the optimizer is measured in a row of its own.
 
     python benchmarks/vilbert.py [--quick] [--json FILE]
 """
@@ -24,7 +24,7 @@ from vislang.train.memory import keep_freed_memory
 
 BATCH, REGIONS, TOKENS = 8, 37, 20
 MASKED_WORDS, MASKED_REGIONS = 3, 5
-"""Of each row; 15 % of 20 and of 36."""
+"""Numbers in each row: 15 % of 20 and of 36."""
 
 
 def without_dropout(config: ViLBERTConfig) -> ViLBERTConfig:
@@ -49,7 +49,7 @@ def images(generator: torch.Generator) -> tuple[Tensor, Tensor]:
 
 
 def labels(generator: torch.Generator) -> PretrainingLabels:
-    """Three words and five regions a row."""
+    """Labels for three words and five regions in each row."""
     words = torch.full((BATCH, TOKENS), -1)
     words[:, 1 : 1 + MASKED_WORDS] = torch.randint(1000, 30_000, (BATCH, MASKED_WORDS), generator=generator)
     regions = torch.zeros(BATCH, REGIONS, dtype=torch.bool)
@@ -59,7 +59,7 @@ def labels(generator: torch.Generator) -> PretrainingLabels:
 
 
 def encoder_operations(config: ViLBERTConfig) -> float:
-    """Multiply-adds of both streams for the batch, forward: products with weights, and with keys and values.
+    """Multiply-adds of the forward pass of both streams: products with weights, and with keys and values.
 
     Of a block, for each token: queries, keys, values and output (4 w^2), the feed-forward (2 w h), and two products
     with each token that is looked at (2 t w). The region embedding's input needs no gradient: its map counts for two
@@ -83,7 +83,8 @@ def encoder_operations(config: ViLBERTConfig) -> float:
 
 
 def pretraining_operations(config: ViLBERTConfig) -> float:
-    """Floating-point operations of a step: two a multiply-add, three passes."""
+    """Floating-point operations of a step: two per multiply-add; with the backward pass three times the forward
+    pass."""
     text, vision = config.text, config.vision
     words = MASKED_WORDS * (text.width**2 + text.width * text.vocabulary_size)
     regions = MASKED_REGIONS * (vision.width**2 + vision.width * vision.classes)
@@ -91,12 +92,12 @@ def pretraining_operations(config: ViLBERTConfig) -> float:
 
 
 def answering_operations(config: ViLBERTConfig) -> float:
-    """The same with the head for 3,129 answers."""
+    """Floating-point operations of a VQA step with 3,129 answers."""
     return 6 * (encoder_operations(config) + BATCH * 2 * config.width * (config.width + 3129))
 
 
 def share(name: str, step: Callable[[], object], operations: float, rounds: int, size: int = 4096) -> Row:
-    """The step's rate over that of one large ``torch.matmul``, in turn with it."""
+    """The rate of a step, relative to that of a large ``torch.matmul``, timed alternately."""
     left, right = torch.randn(size, size), torch.randn(size, size)
     product = torch.empty(size, size)
 
@@ -111,7 +112,7 @@ def share(name: str, step: Callable[[], object], operations: float, rounds: int,
 
 
 def losses_at_every_position(model: ViLBERT, encoded: Encoded, wanted: PretrainingLabels) -> Tensor:
-    """What the original computes: words at every token and classes at every region, most of them thrown away."""
+    """The original's computation: words at every token and classes at every region, of which most are not used."""
     logits = model.pretraining_logits(encoded.text, encoded.vision, model.fuse(encoded))
     words = F.cross_entropy(logits.words.flatten(0, 1), wanted.words.flatten(), ignore_index=-1)
     found = logits.regions.log_softmax(dim=-1)
@@ -125,7 +126,7 @@ def main() -> None:
     """Print the table."""
     options = arguments(__doc__ or "")
     torch.set_num_threads(2)
-    # As ``vislang train`` does; both sides of every row have it.
+    # As in ``vislang train``, for both sides of each row.
     keep_freed_memory()
     rounds = 2 if options.quick else 7
     torch.manual_seed(0)
@@ -156,12 +157,12 @@ def main() -> None:
         return loss.item()
 
     both = pretraining(), everywhere()
-    print(f"loss {both[0]:.5f} at masked positions, {both[1]:.5f} by way of every position")
-    assert math.isclose(*both, rel_tol=1e-5), "two different computations"
+    print(f"loss {both[0]:.5f} at masked positions, {both[1]:.5f} from logits at every position")
+    assert math.isclose(*both, rel_tol=1e-5), "the losses differ"
     rows = [
         share("pretraining step", pretraining, pretraining_operations(config), rounds),
         share("VQA step", answering, answering_operations(config), rounds),
-        compare("pretraining to logits at every position", pretraining, everywhere, 1.0, rounds, warmup=1),
+        compare("pretraining vs. logits at every position", pretraining, everywhere, 1.0, rounds, warmup=1),
     ]
     padded = F.pad(text[0], (0, 36 - TOKENS)), F.pad(text[1], (0, 36 - TOKENS))
     padding = torch.arange(36).expand(BATCH, 36) >= TOKENS
@@ -172,7 +173,7 @@ def main() -> None:
     def bucketed() -> None:
         encode()[0].sum().backward()
 
-    rows.append(compare("20 tokens to the same padded to 36", bucketed, original_length, 0.9, rounds, warmup=1))
+    rows.append(compare("20 tokens vs. the same padded to 36", bucketed, original_length, 0.9, rounds, warmup=1))
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
 
     def whole() -> None:
@@ -184,7 +185,7 @@ def main() -> None:
         plain.step()
 
     plain = torch.optim.AdamW(model.parameters(), lr=1e-5, foreach=False, fused=False)
-    rows.append(compare("pretraining with fused AdamW to a plain loop", whole, looped, 0.95, rounds, warmup=1))
+    rows.append(compare("pretraining with fused AdamW vs. a plain loop", whole, looped, 0.95, rounds, warmup=1))
     report(rows, options.json)
 
 

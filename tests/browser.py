@@ -1,4 +1,4 @@
-"""A real browser without a screen, for the pages that people will look at."""
+"""A headless browser to test pages."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DRIVER = shutil.which("chromedriver")
 
 @contextmanager
 def browse(page: Path, tmp_path: Path) -> Iterator:
-    """The page in chromium; what it complains about, and scrolling sideways, fails the test."""
+    """The page in chromium; errors in its log and horizontal scrolling fail the test."""
     if not (CHROMIUM and DRIVER):
         pytest.skip("no browser; install one: apt-get install chromium chromium-driver")
     from selenium import webdriver
@@ -40,7 +40,17 @@ def browse(page: Path, tmp_path: Path) -> Iterator:
         browser.get(page.as_uri())
         assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
         yield browser
-        wide = "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
-        assert browser.execute_script(wide) <= 0, "the page scrolls sideways"
+        for width in (1280, 400):
+            show_at(browser, width)
+            wide = "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
+            assert browser.execute_script(wide) <= 0, f"the page scrolls sideways in a window of {width} pixels"
     finally:
         browser.quit()
+
+
+def show_at(browser, width: int, scheme: str = "light") -> None:
+    """Show the page in a window of this width, to a reader who prefers light or dark pages."""
+    size = {"width": width, "height": 1200, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    prefers = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", prefers)

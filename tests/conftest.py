@@ -1,4 +1,4 @@
-"""Fixtures: tiny random models and tiny pictures, drawn on the spot. jaxtyping's shapes are checked throughout."""
+"""Fixtures: tiny random models and pictures. jaxtyping's shapes are checked in all tests."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import os
 
 from jaxtyping import install_import_hook
 
-# The Hub is never asked: a name that is found nowhere else fails at once instead of after its retries.
+# Without the Hub: a name that is not found locally fails at once instead of after retries.
 os.environ["HF_HUB_OFFLINE"] = "1"
 
-# Before anything of ours is imported: every annotated function then checks its shapes and types.
+# Before vislang is imported, so that every annotated function checks its shapes and types.
 install_import_hook(["vislang.nn", "vislang.models"], "beartype.beartype")
 
 import json  # noqa: E402
@@ -24,7 +24,7 @@ from tests import tiny  # noqa: E402
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory, monkeypatch):
-    """A cache of the test's own, unless it asks for the real towers, whose conversion is worth keeping."""
+    """A cache for each test, except for tests of the packaged towers, whose conversion is slow."""
     monkeypatch.setenv("VISLANG_CACHE", str(tmp_path_factory.mktemp("cache")))
 
 

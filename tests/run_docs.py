@@ -1,8 +1,9 @@
-"""Run every command of README.md and docs/ in order, in an empty folder; ``make docs`` calls this.
+"""Run all commands of README.md and docs/ in order, in an empty folder; ``make docs`` calls this.
 
-Training is cut to two steps and evaluation to a few examples. The folder gets the files that the pages speak of:
-``photo.png``, ``my.jsonl``, ``data/vqa`` and so on. Commands that install or that run for hours are listed and not run.
-The readers of the pages, :func:`commands` and :func:`records`, serve ``tests/test_docs.py`` too.
+Training is cut to two steps and evaluation to a few examples. The folder gets the files that the pages mention:
+``photo.png``, ``my.jsonl``, ``data/vqa`` and so on. Commands that install something, or that contain a placeholder, are
+listed and not run. Studies and benchmarks run for minutes to hours; only their ``--help`` is run.
+``tests/test_docs.py`` also uses :func:`commands` and :func:`records`.
 """
 
 from __future__ import annotations
@@ -26,17 +27,22 @@ from PIL import Image, ImageDraw
 from tests.tiny import write_video
 
 ROOT = Path(__file__).parents[1]
-PAGES = ("README.md", "docs/data.md", "docs/data2vec.md", "docs/vilbert.md", "docs/flamingo.md", "CONTRIBUTING.md")
+GUIDES = ("data", "data2vec", "vilbert", "flamingo")
+RESULTS = ("results/data2vec", "results/vilbert", "results/flamingo", "results/benchmarks")
+PAGES = ("README.md", *(f"docs/{name}.md" for name in (*GUIDES, "tasks", *RESULTS)), "CONTRIBUTING.md")
 """Pages whose commands are run, in this order: later pages use models that earlier ones trained."""
 
 PROGRAMS = ("vislang", ".venv/bin/vislang", "python", ".venv/bin/python", "make", "pip", ".venv/bin/pip", "source")
-"""What the first word of a command may be in a block without a language."""
+"""First words of commands in a block without a language."""
 
 SHORT = (
     *("--train.steps=2", "--train.batch_size=4", "--train.warmup_steps=0", "--train.eval_every=0"),
     *("--train.eval_examples=4", "--limit=64", "--eval_limit=4"),
 )
 """Settings of a short run."""
+
+PLACEHOLDERS = {"MODEL", "TASK", "FILE", "FOLDER", "NAME"}
+"""Words that a reader has to replace."""
 
 TIMEOUT = 900
 """Seconds that a command may take."""
@@ -46,7 +52,7 @@ FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 @dataclass(frozen=True)
 class Command:
-    """A command of a page: where it stands, and its words."""
+    """A command of a page: its position, and its words."""
 
     page: str
     line: int
@@ -67,7 +73,7 @@ def blocks(page: Path, *languages: str) -> list[tuple[int, str, str]]:
 
 
 def commands(page: Path) -> list[Command]:
-    """Every shell command of a page. A block without a language may hold output too, which is passed over."""
+    """Every shell command of a page. A block without a language may also contain output, which is ignored."""
     found = []
     name = str(page.relative_to(ROOT)) if page.is_relative_to(ROOT) else str(page)
     for first, language, text in blocks(page, "sh", "bash", "console", ""):
@@ -87,7 +93,7 @@ def commands(page: Path) -> list[Command]:
 
 
 def records(page: Path) -> list[tuple[int, str]]:
-    """Every JSON Lines record of a page, with the number of its line; also those within a sentence."""
+    """Every JSON Lines record of a page, with the number of its line; also those in a sentence."""
     found = []
     for first, _, text in blocks(page, "jsonl", ""):
         lines = enumerate(text.splitlines(), start=first)
@@ -148,7 +154,7 @@ def write_vqa(folder: Path) -> None:
 
 
 def write_workspace(folder: Path) -> None:
-    """The files that the pages speak of."""
+    """Write the files that the pages mention."""
     for name in ("recipes", "tests"):
         (folder / name).symlink_to(ROOT / name)
     for number, name in enumerate(
@@ -181,13 +187,19 @@ CAPTION = {"image", "text"}
 
 
 def runnable(command: Command) -> list[str] | None:
-    """The words to run in the folder, made short; None for what installs or is left to a person."""
+    """The words of a shortened command to run in the folder; None for commands that are not run."""
     program, *words = command.words
+    if ">" in words:
+        words = words[: words.index(">")]
+    if PLACEHOLDERS & set(words):
+        return None
     if command.words == ("make", "demo"):
         program, words = "vislang", ["demo"]
     if Path(program).name == "python" and words[:1] == ["-m"]:
-        # A study trains for minutes to hours: that it has these options is all that is checked here.
+        # A study trains for minutes to hours.
         return [sys.executable, *words[:2], "--help"] if words[1].startswith("vislang.studies.") else None
+    if program == "python" and words[0].startswith("benchmarks/"):
+        return [sys.executable, str(ROOT / words[0]), "--help"]
     if Path(program).name != "vislang":
         return None
     run = [sys.executable, "-m", "vislang.cli", *words]
@@ -196,7 +208,10 @@ def runnable(command: Command) -> list[str] | None:
     if words[:1] == ["train"]:
         # A finished run is extended by one step.
         return [re.sub(r"^\d+$", "3", word) for word in run]
-    if words[:1] == ["eval"] and not words[1].endswith((".jsonl", ".json")):
+    if words[:1] == ["eval"] and words[1].endswith((".jsonl", ".json")):
+        # Of a few examples only the same few are scored again; results beside the file state them.
+        run += ["--limit", "4"] if "--task" in words else []
+    elif words[:1] == ["eval"]:
         run = [re.sub(r"^(\d+,\d+)(,\d+)+$", r"\1", word) for word in run]
         run = [word for n, word in enumerate(run) if "--limit" not in run[max(n - 1, 0) : n + 1]] + ["--limit", "4"]
         run += ["--seeds", "1"] if "--shots" in words and "--seeds" not in words else []
@@ -204,7 +219,7 @@ def runnable(command: Command) -> list[str] | None:
 
 
 def main() -> int:
-    """Run them; returns 1 where one failed."""
+    """Run the commands; returns 1 if one failed."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("pages", nargs="*", default=PAGES, help="the pages to run (default: all)")
     parser.add_argument("--folder", type=Path, help="an empty folder, or that of an earlier run (default: a new one)")

@@ -19,7 +19,7 @@ SAVED = Path(__file__).parent / "saved"
 PAGE = Path(__file__).parent.parent / "docs" / "tasks.md"
 
 FINE_TUNED = ("ViLBERT, fine-tuned", "data2vec, fine-tuned")
-"""Columns of models that are fine-tuned on the task: their heads know its labels."""
+"""Columns of models that are fine-tuned on the task: their heads know its labels, and read as many images."""
 
 OPENING = """# Tasks and models
 
@@ -32,11 +32,20 @@ Every model answers every task that it can read, in the best way that it has:
 * **embed**: a linear classifier is fitted on its vectors of the training split.
 
 `vislang eval MODEL --task TASK` does it. `vislang tasks --model MODEL` prints the column of a model of your own, with
-the reason for each empty cell; `--json` gives the same to a program. The models of the table read images and text: a
-Flamingo that was trained on videos answers `easy-vqa-films`, too, and a data2vec of speech the spoken tasks. This page
-is written by
-`python -m tests.tasks_page`.
+the reason for each empty cell; `--json` gives the same to a program. Any [source](data.md) whose records have a target
+is a task as well.
 
+The models of the table read images and text: a Flamingo that was trained on videos answers `easy-vqa-films`, too, and a
+data2vec of speech the spoken tasks. The fine-tuned models are fine-tuned on the task; a ViLBERT for the paths of `r2r`
+is built with `streams.vision.images: 8`. This page is written by `python -m tests.tasks_page`.
+
+"""
+
+REASONS = """
+## Why a cell is empty
+
+| model | tasks | reason |
+| --- | --- | --- |
 """
 
 
@@ -59,12 +68,21 @@ def page(columns: Mapping[str, Any]) -> str:
     """The whole page."""
     headings = ["task", "target", "metrics", *columns]
     rows = [headings, ["---"] * len(headings)]
+    without: dict[tuple[str, str], list[str]] = {}
     for entry in TASKS.values():
-        trained = replace(entry, labels=())
-        cells = [cell(model, trained if name in FINE_TUNED else entry).way for name, model in columns.items()]
-        rows.append([f"`{entry.spec}`", entry.kind, ", ".join(entry.metrics), *(way or "" for way in cells)])
-    table = "".join(f"| {' | '.join(row)} |\n" for row in rows)
-    return f"{OPENING}{table}"
+        # The saved ViLBERT's head for labels compares two images; its other heads read one.
+        trained = replace(entry, labels=(), images=2 if entry.kind == "label" else 1)
+        cells = {name: cell(model, trained if name in FINE_TUNED else entry) for name, model in columns.items()}
+        ways = [found.way or "" for found in cells.values()]
+        rows.append([f"`{entry.spec}`", entry.kind, ", ".join(entry.metrics), *ways])
+        for name, found in cells.items():
+            if found.why_not is not None:
+                without.setdefault((name, found.why_not), []).append(f"`{entry.name}`")
+    reasons = [
+        [name, ", ".join(without[name, why]), why] for model in columns for name, why in without if name == model
+    ]
+    table, empty = ("".join(f"| {' | '.join(row)} |\n" for row in part) for part in (rows, reasons))
+    return f"{OPENING}{table}{REASONS}{empty}"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The documentation: its commands parse, its records are read, its links and pictures exist."""
+"""The documentation: its commands parse, its records are valid, its links and pictures exist."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def name_of(page: Path) -> str:
 
 def verb_of(words: tuple[str, ...]) -> str:
     found = next((" ".join(words[:count]) for count in (2, 1) if " ".join(words[:count]) in VERBS), None)
-    assert found is not None, f"no such verb: vislang {' '.join(words[:2])}"
+    assert found is not None, f"no verb: vislang {' '.join(words[:2])}"
     return found
 
 
@@ -61,7 +61,7 @@ def must_be_task(name: str) -> None:
 
 def check(command: Command) -> None:
     """Fail unless a command line is one that vislang takes: verb, options, types, recipe and its values, task."""
-    # What stands behind a redirection is the shell's.
+    # The words after a redirection are for the shell.
     words = command.words[: command.words.index(">")] if ">" in command.words else command.words
     made = parsed(words[1:])
     if command.words[1] == "train" and made.recipe is not None:

@@ -19,7 +19,7 @@ def test_question_and_caption():
     assert prompts.render(Example("c", Document([PICTURE]))).parts == (PICTURE, "Caption:")
 
 
-def test_shots_stand_before_the_question_in_their_order():
+def test_shots_are_before_the_question_in_their_order():
     own = Example("s", Document([PICTURE]), Text(("a caption",)))
     example = question(PICTURE, "q2?", "yes", shots=(own,))
     drawn = question(OTHER, "q1?", " a1 ")
@@ -37,7 +37,7 @@ def test_shots_stand_before_the_question_in_their_order():
 def test_a_shot_without_an_answer_in_words_is_an_error():
     pointed = Example("p", Document([PICTURE, "the cat"]), Box(0, 0, 1, 1), source="my.jsonl:4")
     for shot in (pointed, question(OTHER, "what?")):
-        with pytest.raises(UserError, match=f"{shot.name}: has no answer in words"):
+        with pytest.raises(UserError, match=f"{shot.name}: cannot be an example in a prompt"):
             Prompts().examples([shot])
 
 
@@ -53,7 +53,7 @@ def test_a_question_may_hold_braces():
     assert parts == (PICTURE, "Q: is {image} {0}?")
 
 
-def test_several_media_stand_where_the_image_does():
+def test_several_media_are_at_the_position_of_the_image():
     example = Example(
         "n",
         Document([PICTURE, OTHER, "both are {round}"]),
@@ -68,10 +68,10 @@ def test_several_media_stand_where_the_image_does():
 
 
 def test_what_is_verbatim_has_no_template():
-    page = Document([Learned("a cat"), PICTURE, Learned("it sleeps"), EndOfChunk()], looks="either")
+    page = Document([Learned("a cat"), PICTURE, Learned("it sleeps"), EndOfChunk()], media_side="either")
     example = Example("3", page, wording=VERBATIM, source="pages/a.html")
     learned = Prompts().render(example, learn=True)
-    assert (learned.parts, learned.looks, learned.name) == (page.parts, "either", "pages/a.html")
+    assert (learned.parts, learned.media_side, learned.name) == (page.parts, "either", "pages/a.html")
     assert Prompts().render(example).parts == ("a cat", PICTURE, " it sleeps", EndOfChunk())
     shot = question(OTHER, "q1?", "a1")
     assert Prompts().render(example, [shot]).parts[:4] == (OTHER, "Question: q1? Answer:", " a1", EndOfChunk())
@@ -102,6 +102,6 @@ def test_a_document_is_shown_in_one_line():
 
 
 @pytest.mark.parametrize("template", ["{image}", "{question}", "{image}{image}{question}", "{image}{question}{x}"])
-def test_templates_with_other_placeholders_are_refused(template):
+def test_templates_with_other_placeholders_are_errors(template):
     with pytest.raises(UserError, match=r"prompts\.question"):
         Prompts(question=template)

@@ -1,21 +1,24 @@
-"""Tiny random models of every family that the tests bridge."""
+"""Tiny random models of all families in the tests."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
+import PIL.Image
 import torch
 import transformers
+from PIL import ImageDraw
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast, ViTConfig, ViTModel
 
 from vislang.document import Document, Medium
 from vislang.example import Answers, Example, Text
-from vislang.models.flamingo.bridge import Bridge, FlamingoConfig
+from vislang.models.flamingo.bridge import Bridge
 from vislang.models.flamingo.collate import IGNORED, Batch, CollateConfig
+from vislang.models.flamingo.config import FlamingoConfig
 from vislang.models.flamingo.model import Flamingo, FlamingoRecipe
-from vislang.models.towers.causal_lm import FrozenCausalLM
+from vislang.models.towers.causal_lm import CausalLM
 
 TYPES = 96
 WORDS = "Question: what color? Answer: red blue Caption: a shape is it the of image of a cat and dog . ? yes no"
@@ -46,7 +49,7 @@ TUPLES = {
     "mpt": transformers.MptConfig(d_model=32, n_layers=4, n_heads=4, max_seq_len=64, **SPECIAL),
     "gptj": transformers.GPTJConfig(n_embd=32, n_layer=4, n_head=4, n_positions=64, rotary_dim=8, **SPECIAL),
 }
-"""Families whose layers may give tuples. ALiBi's distances Bloom reads off the padding, MPT off the columns."""
+"""Families whose layers may return tuples. ALiBi's distances depend on padding in Bloom, on columns in MPT."""
 
 WINDOWED = {
     "mistral": transformers.MistralConfig(**SHAPE, **SPECIAL, num_key_value_heads=2, sliding_window=5),
@@ -61,21 +64,21 @@ BRIDGE = {
     "heads": 2,
     "head_width": 8,
 }
-"""The shape of a small bridge."""
+"""The configuration of a small bridge."""
 
 
 def language_model(family: str) -> PreTrainedModel:
-    """A random model of a family, the same each time."""
+    """A random model of a family with a fixed seed."""
     torch.manual_seed(7)
     return AutoModelForCausalLM.from_config({**FAMILIES, **TUPLES, **WINDOWED}[family]).eval()
 
 
 def bridge(lm: PreTrainedModel, opened: bool = False, **config) -> Bridge:
-    """A small bridge on a language model, its gates shut or well open."""
+    """A small bridge on a language model, with closed or open gates."""
     torch.manual_seed(8)
     settings = {**BRIDGE, "gated_layers": [1, 3], "resampler_depth": 2, **config}
     embedding = lm.get_input_embeddings().weight
-    built = Bridge(FlamingoConfig(**settings), FrozenCausalLM(lm), 20, embedding[5].detach())
+    built = Bridge(FlamingoConfig(**settings), CausalLM(lm), 20, embedding[5].detach())
     if opened:
         with torch.no_grad():
             for block in built.gated_blocks.values():
@@ -85,7 +88,7 @@ def bridge(lm: PreTrainedModel, opened: bool = False, **config) -> Bridge:
 
 
 def batch(media_token: int, prefix: int = 5) -> Batch:
-    """Three texts of unequal length: with a medium, with another, and with one taken away."""
+    """Three texts of different lengths: two with a medium, one without."""
     generator = torch.Generator().manual_seed(9)
     suffix = 4
     input_ids = torch.randint(3, TYPES, (3, prefix + suffix), generator=generator)
@@ -110,7 +113,7 @@ def batch(media_token: int, prefix: int = 5) -> Batch:
 
 
 def question(medium: Medium, text: str, answer: str = "", **more) -> Example:
-    """A question about a medium, with its answer if that is known."""
+    """A question about a medium, with an answer if it is given."""
     return Example(medium.name, Document([medium, text]), Answers({answer: 1.0}) if answer else None, **more)
 
 
@@ -173,6 +176,13 @@ def flamingo(towers, collate: CollateConfig | None = None, **bridge) -> Flamingo
     return built.eval()
 
 
+def write_picture(path: Path, number: int) -> None:
+    """A picture of 32 px with a rectangle, whose place and colour follow from the number."""
+    picture = PIL.Image.new("RGB", (32, 32), "white")
+    ImageDraw.Draw(picture).rectangle([number, 4, number + 12, 24], fill=("red", "blue")[number % 2])
+    picture.save(path)
+
+
 def write_recipe(path: Path, language: str, vision: str, **train) -> Path:
     """A recipe for the tiny towers and ``my.jsonl``."""
     settings = {
@@ -204,7 +214,7 @@ train:
 
 
 def write_video(path: Path, greys: list[int], frames_each: int = 10, rate: int = 10) -> Path:
-    """A film of 64 x 48 in MPEG-4: each grey for so many frames."""
+    """A film of 64 x 48 pixels in MPEG-4, with the given shades of grey."""
     import av
     import numpy as np
 

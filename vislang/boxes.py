@@ -1,4 +1,4 @@
-"""Boxes in images, and how far two of them overlap."""
+"""Boxes in images, and their overlap."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 @dataclass(frozen=True)
 class Box:
-    """A rectangle of an image, its edges in the image's pixels."""
+    """A rectangle in an image; its edges in pixels of the image."""
 
     left: float
     top: float
@@ -24,7 +24,7 @@ def as_array(*boxes: Box) -> Float[np.ndarray, "boxes 4"]:
 
 
 def overlaps(boxes: Float[np.ndarray, "n 4"], others: Float[np.ndarray, "m 4"]) -> Float[np.ndarray, "n m"]:
-    """Intersection over union of each box with each other, both as left, top, right, bottom."""
+    """Intersection over union of each of ``boxes`` with each of ``others``, given as left, top, right, bottom."""
     start = np.maximum(boxes[:, None, :2], others[None, :, :2])
     end = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
     shared = (end - start).clip(0).prod(axis=-1)

@@ -1,4 +1,4 @@
-"""The folder outside any repository where converted towers, fetched data and frozen features are kept."""
+"""The cache folder, which holds converted towers, downloaded data and frozen features."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from vislang.errors import UserError
 
 
 def cache_path(*parts: str) -> Path:
-    """A path in the cache, which may not exist: in ``$VISLANG_CACHE``, or ``vislang`` in the user's cache folder."""
+    """A path in the cache; it need not exist. The cache is ``$VISLANG_CACHE``, or ``vislang`` in the user's cache
+    folder."""
     root = os.environ.get("VISLANG_CACHE")
-    if root is None:
+    if not root:
         root = str(Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "vislang")
     return Path(root).expanduser().joinpath(*parts)
 
 
 def cache_folder(*parts: str) -> Path:
-    """A folder in the cache, made if missing.
+    """A folder in the cache; it is created if it does not exist.
 
     Raises:
-        UserError: it cannot be made.
+        UserError: it cannot be created.
     """
     folder = cache_path(*parts)
     with writing(folder):
@@ -32,10 +33,10 @@ def cache_folder(*parts: str) -> Path:
 
 @contextmanager
 def writing(folder: Path) -> Iterator[None]:
-    """Turn what keeps a folder of the cache from being written, a full disk say, into an error for the user.
+    """Turn an OSError, such as a full disk, into a UserError while a folder of the cache is written.
 
     Raises:
-        UserError: an OSError came up inside.
+        UserError: an OSError was raised inside.
     """
     try:
         yield

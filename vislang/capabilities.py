@@ -1,4 +1,4 @@
-"""What a model can do, as protocols: tasks, training and serving ask for these, never for a model's name."""
+"""What a model can do, as protocols. Tasks, training and evaluation check these, and never a model's class."""
 
 from __future__ import annotations
 
@@ -14,45 +14,61 @@ from vislang.example import Example, Prediction
 from vislang.prompt import Prompts
 
 if TYPE_CHECKING:
-    # torch takes seconds to import, and commands that need no model do without it.
+    # torch takes seconds to import, and commands without a model do not need it.
     import PIL.Image
+    import torch
     from torch import Tensor, nn
 
     from vislang.nn.fake import FakeFloats
 
 Progress = Callable[[int, int], None]
-"""Called with (done, of how many) while something takes long."""
+"""Called with (items done, items in all) during long operations."""
 
 
 @runtime_checkable
 class Trainable(Protocol):
-    """Can be trained by :mod:`vislang.train`: a module whose call gives its losses. See
-    :class:`~vislang.models.base.TrainableModel`, which has defaults for what most models leave empty."""
+    """Can be trained by :mod:`vislang.train`: a module whose call returns its losses.
 
-    collate: Callable[[Sequence[Example], int], Any]
+    :class:`~vislang.models.base.TrainableModel` has defaults for the methods that most models do not need.
+    """
+
+    collate: Callable[..., Any]
+    needs_whole_batch: bool
 
     def __call__(self, batch: Any) -> dict[str, Tensor]:
         """The losses of a batch by name: scalars whose sum is minimised."""
         ...
 
+    def loss_counts(self, batch: Any) -> Mapping[str, int | None]:
+        """How many items each loss of a batch is a mean over; None for a sum."""
+        ...
+
     def prepare(self, examples: Sequence[Example], progress: Progress | None = None) -> int:
-        """Compute what is computed once for these examples; returns for how many media it was."""
+        """Compute and cache features of these examples; returns the number of media that were processed."""
         ...
 
     def expand(self, examples: Sequence[Example]) -> Sequence[Example]:
-        """The examples that a step draws from: the same ones, or a pair for each reference, say."""
+        """The training examples; for example, a model may make one of each reference of a caption."""
         ...
 
     def fit(self, examples: Sequence[Example]) -> None:
-        """Measure on the prepared examples what is measured and not learned; once, before the first step."""
+        """Compute statistics, vocabularies and labels from the prepared training examples, before the first step."""
         ...
 
     def parameter_groups(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
-        """The named parameters that train, by group; a recipe may give a group its own rate."""
+        """The named parameters that are trained, by group; a recipe may scale the learning rate of a group."""
         ...
 
     def decays(self, name: str, parameter: Tensor) -> bool:
         """Whether weight decay applies to a parameter."""
+        ...
+
+    def is_hidden_matrix(self, name: str, parameter: Tensor) -> bool:
+        """Whether a parameter is the matrix of a hidden linear layer, which Muon may update."""
+        ...
+
+    def recompute_activations(self) -> None:
+        """From now on, keep only the inputs of blocks for the backward pass (gradient checkpointing)."""
         ...
 
     def after_step(self) -> None:
@@ -60,35 +76,51 @@ class Trainable(Protocol):
         ...
 
     def as_prepared(self, batch: Any) -> Any:
-        """The batch as it is once :meth:`prepare` has been called for its examples."""
+        """The batch as :meth:`prepare` would let it be: with cached features, where the model caches them."""
         ...
 
     def contents(self, batch: Any) -> dict[str, int]:
-        """How much a batch holds, by kind: ``tokens``, ``images`` and so on."""
+        """How much a batch contains, by kind: ``tokens``, ``images`` and so on."""
         ...
 
     def parts(self) -> dict[str, nn.Module]:
-        """The parts of the model by name, for a table of their sizes; what is in none of them is small."""
+        """The parts of the model by name, for a table of their sizes."""
         ...
 
-    def diagnostics(self) -> dict[str, float]:
-        """Numbers worth watching in training, by name."""
+    def diagnostics(self) -> dict[str, float | Tensor]:
+        """Quantities to log during training, by name."""
+        ...
+
+    def check(self, diagnostics: Mapping[str, float], updates: int) -> None:
+        """Called with the diagnostics of a step; raises an error where training should stop."""
+        ...
+
+    def repeated_blocks(self) -> list[nn.Module]:
+        """The blocks that the model repeats, an inner one before the one that it is in."""
+        ...
+
+    def frozen_towers(self) -> list[nn.Module]:
+        """Frozen parts that may be large."""
+        ...
+
+    def run_uniformly(self) -> None:
+        """From now on run the same blocks equally often for any batch."""
         ...
 
     def trainable_state(self) -> dict[str, Tensor]:
-        """The tensors that a checkpoint must hold of the model."""
+        """The tensors of the model that a checkpoint must contain."""
         ...
 
     def load_trainable_state(self, state: Mapping[str, Tensor]) -> None:
-        """Restore what :meth:`trainable_state` gave."""
+        """Restore what :meth:`trainable_state` returned."""
         ...
 
     def extra_state(self) -> dict[str, Any]:
-        """What a checkpoint must hold beside tensors, as JSON values."""
+        """Everything else that a checkpoint must contain, as JSON values."""
         ...
 
     def load_extra_state(self, state: Mapping[str, Any]) -> None:
-        """Restore what :meth:`extra_state` gave; called first, since shapes may depend on it."""
+        """Restore what :meth:`extra_state` returned; called first, because shapes may depend on it."""
         ...
 
     def save(self, folder: Path) -> None:
@@ -97,27 +129,36 @@ class Trainable(Protocol):
 
 
 class ModelRecipe(ABC):
-    """What a recipe says of a model: a dataclass of settings that can build it."""
+    """The settings of a model in a recipe: a dataclass that can build the model.
+
+    Attributes:
+        needs_targets: whether the model learns from targets. If not, it is given only the media of each record, or the
+            text of a record without media.
+    """
+
+    # It has no annotation, so it is not a setting of the dataclasses below.
+    needs_targets = True
 
     @abstractmethod
-    def build(self) -> Any:
-        """The untrained model."""
+    def build(self, device: torch.device | str = "cpu") -> Any:
+        """The untrained model, on the host; ``device`` is where it will run, which decides what ``dtype: auto`` is."""
 
     @abstractmethod
-    def open(self, folder: Path) -> Any:
-        """The trained model of a run, from the folder that its ``save`` wrote, as the run had it."""
+    def open(self, folder: Path, device: torch.device | str = "cpu") -> Any:
+        """The trained model of a run, from the folder that its ``save`` wrote, with the settings of this recipe; on the
+        host, see :meth:`build`."""
 
 
 @runtime_checkable
 class Outlines(Protocol):
-    """A recipe's model that stands on large frozen ones, and can be built without any weights."""
+    """A recipe whose model can be built without weights, because it contains large pretrained models."""
 
     def outline(self, fakes: FakeFloats, reads: bool = True) -> Any:
-        """The untrained model with fake weights: all its shapes, in hardly any memory.
+        """The untrained model with fake weights: all shapes, in hardly any memory.
 
         Args:
             fakes: an active mode.
-            reads: whether it makes batches of examples. Otherwise tokenizers and the like need not be here.
+            reads: whether the model makes batches of examples. Otherwise it needs no tokenizer.
         """
         ...
 
@@ -131,13 +172,13 @@ class Generates(Protocol):
     def generate(
         self, documents: Sequence[Document], max_new_tokens: int = 20, batch_size: int = 64, state: Any = None
     ) -> list[str]:
-        """The text that follows each document, decoded greedily, after what was prefilled."""
+        """The continuation of each document by greedy decoding; with ``state``, after what was prefilled."""
         ...
 
 
 @runtime_checkable
 class Embeds(Protocol):
-    """Gives each document a vector."""
+    """Computes a vector for each document."""
 
     def embed(self, documents: Sequence[Document], batch_size: int = 64, *, progress: Progress | None = None) -> Tensor:
         """(documents, width)."""
@@ -146,11 +187,11 @@ class Embeds(Protocol):
 
 @runtime_checkable
 class EmbedsDepths(Protocol):
-    """Gives each document a vector after any of its blocks."""
+    """Computes a vector for each document after any of its blocks."""
 
     @property
     def depth(self) -> int:
-        """How many blocks there are."""
+        """The number of blocks."""
         ...
 
     def embed_at(
@@ -162,25 +203,25 @@ class EmbedsDepths(Protocol):
         parts: int = 1,
         progress: Progress | None = None,
     ) -> dict[int, Tensor]:
-        """(documents, parts * width) by depth, in one pass.
+        """Vectors (documents, parts * width) for each depth, in one pass.
 
         Args:
-            documents: each one medium or text; all of the same modality.
-            depths: after how many blocks, from 1 to :attr:`depth`.
+            documents: each consists of one medium or text, and all have the same modality.
+            depths: numbers of blocks, from 1 to :attr:`depth`.
             batch_size: documents at a time.
-            encoder: whose.
-            parts: cut each sequence into so many equal parts, and give the mean of each, end to end.
-            progress: called with (documents done, of how many).
+            encoder: the student's or the teacher's.
+            parts: divide each sequence into this many equal parts, and concatenate their means.
+            progress: called with (documents done, documents in all).
         """
         ...
 
 
 @runtime_checkable
 class Reveals(Protocol):
-    """Shows what was masked, and how well it was predicted."""
+    """Shows which positions are masked, and how well they are predicted."""
 
     def reveal(self, documents: Sequence[Document], seed: int = 0) -> list[Revealed]:
-        """One a document; the masks follow from the seed."""
+        """One for each document; the masks depend only on the seed."""
         ...
 
 
@@ -191,9 +232,9 @@ class Revealed:
     Attributes:
         modality: ``text``, ``image`` or ``speech``.
         mask: (rows, columns) of an image's patches, or (1, tokens) of a sequence: True where it was masked.
-        agreement: of the same shape, the explained variance at each masked position: 1 is all of it, 0 is no more than
-            the mean of all targets explains; NaN where nothing was masked.
-        tokens: of a text.
+        agreement: of the same shape, the explained variance at each masked position: 1 is a perfect prediction, 0 is as
+            good as predicting the mean of all targets. NaN at positions that are not masked.
+        tokens: the tokens of a text.
     """
 
     modality: str
@@ -204,20 +245,20 @@ class Revealed:
 
 @runtime_checkable
 class Reads(Protocol):
-    """Knows what it can read."""
+    """Can say which inputs it reads."""
 
     def why_unreadable(self, media: frozenset[str]) -> str | None:
-        """Why the model cannot read prompts of this kind, in a clause that follows its name; None where it can.
+        """Why the model cannot read prompts with these media, as a predicate ("reads no audio"); None if it can.
 
         Args:
-            media: what the prompts of a task hold: of ``text``, ``image``, ``several images``, ``video``, ``audio``.
+            media: the media in the prompts of a task: ``text``, ``image``, ``several images``, ``video``, ``audio``.
         """
         ...
 
 
 @runtime_checkable
 class Ranks(Protocol):
-    """Gives the likelihood of texts after a document."""
+    """Computes the likelihood of texts that continue a document."""
 
     prompts: Prompts
 
@@ -229,48 +270,48 @@ class Ranks(Protocol):
         state: Any = None,
         progress: Progress | None = None,
     ) -> list[list[Score]]:
-        """The log-likelihood of each option after each document, the end of text included.
+        """The log-likelihood of each option after each document, including the end-of-text token.
 
         Args:
             documents: prompts.
-            options: the same for all documents, or a list for each.
+            options: one list for all documents, or a list for each document.
             batch_size: documents at a time.
-            state: what was prefilled before them, from :meth:`Prefills.prefill`.
-            progress: called with (documents done, of how many).
+            state: a decode state from :meth:`Prefills.prefill` that precedes the documents.
+            progress: called with (documents done, documents in all).
         """
         ...
 
 
 @runtime_checkable
 class Prefills(Protocol):
-    """Reads what many prompts begin with once, and continues from there as often as is wanted."""
+    """Reads the common beginning of many prompts once, and can continue from there any number of times."""
 
     def prefill(self, document: Document, state: Any = None) -> Any:
-        """The decode state after a document; given as ``state`` to ``generate`` and ``rank``."""
+        """The decode state after a document, for the argument ``state`` of ``generate`` and ``rank``."""
         ...
 
 
 @runtime_checkable
 class Decides(Protocol):
-    """Decides by heads that were trained for it: answers, chooses, points, labels or measures.
+    """Predicts targets with trained heads: answers, choices, boxes, labels or values.
 
     Attributes:
-        heads: for each head, the kind of target that it decides (:data:`vislang.example.TARGETS`).
+        heads: for each head, the kind of target that it predicts (:data:`vislang.example.TARGETS`).
     """
 
     heads: dict[str, str]
 
     def head_for(self, kind: str, name: str | None = None) -> str:
-        """The head that decides targets of a kind: the one that is named, or the only one.
+        """The head for a kind of target: the one of this name, or the only one.
 
         Raises:
-            UserError: there is none, or there are several; the message lists them.
+            UserError: there is no such head, or several; the message lists them.
         """
         ...
 
-    def why_undecided(self, kind: str, labels: Sequence[str] = ()) -> str | None:
-        """Why no head decides targets of this kind, or none knows one of these labels, in a clause that follows the
-        model's name; None where one does."""
+    def why_undecided(self, kind: str, labels: Sequence[str] = (), images: int = 1) -> str | None:
+        """Why no head predicts this kind of target with these labels from so many images together, as a predicate
+        ("has no head for ..."); None if one does."""
         ...
 
     def decide(
@@ -280,9 +321,9 @@ class Decides(Protocol):
         batch_size: int = 64,
         progress: Progress | None = None,
     ) -> list[Prediction]:
-        """One prediction an example; targets are not looked at.
+        """A prediction for each example. The targets are not used.
 
-        Without ``head``, the ``task`` of an example names it, or it is the only head of the kind of its target.
+        Without ``head``, the head is the one of the example's ``task``, or the only one for its kind of target.
         """
         ...
 
@@ -292,7 +333,7 @@ class Matches(Protocol):
     """Compares images with texts."""
 
     def why_unmatched(self) -> str | None:
-        """Why the model as it was trained compares nothing, in a clause that follows its name; None where it does."""
+        """Why this model cannot compare images with texts, as a predicate ("has no ..."); None if it can."""
         ...
 
     def match_all(
@@ -302,13 +343,13 @@ class Matches(Protocol):
         candidates: Tensor | None = None,
         progress: Progress | None = None,
     ) -> Tensor:
-        """(images, texts) scores, the higher the better; minus infinity where a pair is no candidate (a mask)."""
+        """Scores (images, texts), higher is better. Pairs that are False in ``candidates`` get minus infinity."""
         ...
 
 
 @runtime_checkable
 class Scores(Protocol):
-    """Gives the likelihood of texts."""
+    """Computes the likelihood of texts."""
 
     def score(self, documents: Sequence[Document], batch_size: int = 64) -> list[Score]:
         """Log-likelihood of each document's target."""
@@ -317,7 +358,7 @@ class Scores(Protocol):
 
 @dataclass(frozen=True)
 class Score:
-    """How likely a text is: ``log_likelihood`` in nats, summed over ``tokens`` tokens, the end included."""
+    """The ``log_likelihood`` of a text in nats, summed over its ``tokens`` tokens including the end-of-text token."""
 
     log_likelihood: float
     tokens: int
@@ -325,35 +366,35 @@ class Score:
 
 @runtime_checkable
 class Attends(Protocol):
-    """Shows what it attended to."""
+    """Shows what each token of an answer attended to."""
 
     prompts: Prompts
 
     def attention(self, document: Document, max_new_tokens: int = 20) -> list[TokenAttention]:
-        """What is answered, token by token, and what each token attended to."""
+        """The answer token by token, with the attention map of each token."""
         ...
 
     def frames(self, medium: Medium) -> list[PIL.Image.Image]:
-        """The frames that it reads: one of an image, several of a video."""
+        """The frames of a medium that the model reads; an image is one frame."""
         ...
 
 
 @runtime_checkable
 class Explains(Decides, Protocol):
-    """Shows how text and image attended to each other."""
+    """Shows the attention between text and image regions."""
 
     def explain(self, example: Example, head: str | None = None) -> Explained:
-        """The prediction for an example of one image, and the co-attention that led to it."""
+        """The prediction for an example with one image, and its co-attention."""
         ...
 
 
 @dataclass(frozen=True)
 class CoAttention:
-    """What each head of a co-attentional block attended to.
+    """The attention weights of a co-attention layer.
 
     Attributes:
-        text: (heads, tokens, regions), of each token over the regions.
-        regions: (heads, regions, tokens), of each region over the tokens.
+        text: (heads, tokens, regions) weights of each token over the regions.
+        regions: (heads, regions, tokens) weights of each region over the tokens.
     """
 
     text: Tensor
@@ -362,13 +403,13 @@ class CoAttention:
 
 @dataclass(frozen=True)
 class Explained:
-    """A prediction and how it came about.
+    """A prediction and its co-attention.
 
     Attributes:
-        tokens: of the text, as the model reads it.
-        boxes: of the regions, in pixels; the first is the whole image.
-        blocks: the co-attentional blocks, first to last.
-        prediction: what was decided.
+        tokens: the tokens of the text.
+        boxes: the boxes of the regions in pixels; the first is the whole image.
+        blocks: the co-attention layers in order.
+        prediction: the prediction.
     """
 
     tokens: list[str]
@@ -379,12 +420,12 @@ class Explained:
 
 @dataclass(frozen=True)
 class TokenAttention:
-    """One token of an answer and what it attended to.
+    """A token of an answer and its attention maps.
 
     Attributes:
         token: the token as text.
-        maps: (frames, height, width) for each medium of the document, in shares of the token's attention; an image is
-            one frame.
+        maps: for each medium of the document (frames, height, width), the distribution of the token's attention; an
+            image is one frame.
     """
 
     token: str

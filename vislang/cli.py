@@ -1,4 +1,4 @@
-"""``vislang VERB``. Only the module of the verb on the command line is imported, so that help answers at once."""
+"""``vislang VERB``. Only the module of the verb on the command line is imported, so help is printed at once."""
 
 from __future__ import annotations
 
@@ -12,76 +12,67 @@ from collections.abc import Sequence
 from vislang.errors import UserError
 
 VERBS: dict[str, tuple[str, str, str]] = {
-    "demo": ("demo", "Demo", "train and ask a bridge between two frozen models, in ten minutes"),
-    "train": ("train", "Train", "train as a recipe says; any of its values can be changed: --train.lr 3e-4"),
+    "demo": ("demo", "Demo", "train a small Flamingo in ten minutes, score it, and ask it questions"),
+    "train": ("train", "Train", "train a model by a recipe, or resume a run"),
     "eval": ("evaluate", "Evaluate", "score a model, or a file of predictions, on a task"),
     "ask": ("ask", "Ask", "ask a model about an image or a video"),
     "tasks": ("tasks", "Tasks", "list the tasks, and how a model would answer each"),
-    "search": ("search", "Search", "find the images that go best with a text"),
-    "classify": ("search", "Classify", "find which of some labels goes best with each image"),
-    "explain": ("explain", "Explain", "write a page: what text and image attended to in each other"),
-    "report": ("report", "Report", "draw the page of a run again"),
-    "embed": ("embed", "Embed", "write a vector for each file into a Parquet table"),
-    "probe": ("probe", "Probe", "measure what frozen representations know: linear probe, nearest neighbours"),
-    "data list": ("data", "List", "list every data source"),
-    "data show": ("data", "Show", "show a few records of a source"),
-    "data check": ("data", "Check", "list every bad record of a JSON Lines file"),
-    "data fetch": ("data", "Fetch", "bring a data set into the cache, by its package"),
-    "convert fairseq": ("convert", "Fairseq", "convert a data2vec checkpoint of fairseq, either generation"),
-    "convert transformers": ("convert", "Transformers", "convert a data2vec model of transformers"),
-    "convert vilbert": ("convert", "ViLBERT", "convert a ViLBERT of vilbert-multi-task, vilbert_beta or MMF"),
-    "convert open-flamingo": ("convert", "OpenFlamingo", "convert a checkpoint of OpenFlamingo"),
+    "search": ("search", "Search", "find the images that match a text best"),
+    "classify": ("search", "Classify", "choose the label that matches each image best, without training"),
+    "explain": ("explain", "Explain", "write an HTML page with a ViLBERT's answer and its co-attention"),
+    "report": ("report", "Report", "write the HTML report of a run, or a page that compares runs"),
+    "embed": ("embed", "Embed", "write a vector for each file to a Parquet table"),
+    "probe": ("probe", "Probe", "evaluate frozen features with a linear probe and nearest neighbours"),
+    "data list": ("data", "List", "list the data sets that vislang can download"),
+    "data show": ("data", "Show", "show a few records of a data source"),
+    "data check": ("data", "Check", "list every bad record of a data source"),
+    "data fetch": ("data", "Fetch", "download a data set into the cache"),
+    "convert fairseq": ("convert", "Fairseq", "convert a data2vec checkpoint from fairseq"),
+    "convert transformers": ("convert", "Transformers", "convert a data2vec model from transformers"),
+    "convert vilbert": ("convert", "ViLBERT", "convert a checkpoint from vilbert-multi-task, vilbert_beta or MMF"),
+    "convert open-flamingo": ("convert", "OpenFlamingo", "convert a checkpoint from OpenFlamingo"),
     "convert verify": ("convert", "Verify", "compare a converted model with recorded outputs of the original"),
     "export transformers": ("export", "Export", "write a data2vec model for transformers' Auto classes"),
-    "plan": ("plan", "Plan", "say what a recipe takes: parameters, memory, operations, time, and what fits"),
-    "doctor": ("doctor", "Doctor", "say what is installed and what is missing"),
+    "plan": ("plan", "Plan", "estimate memory, time and cost of a recipe, and which parallel setting fits"),
+    "doctor": ("doctor", "Doctor", "list what is installed and what is missing"),
 }
-"""By verb: module in :mod:`vislang.commands`, class in it, and its line of help."""
+"""For each verb: its module in :mod:`vislang.commands`, its class there, and its line of help."""
 
 
-_ELSEWHERE = "Name a folder that may be written to (VISLANG_CACHE names the folder of the cache)."
+_ELSEWHERE = "Choose a folder that you may write to (VISLANG_CACHE sets the cache folder)."
+_SPACE = "Free some space, or choose a folder on another disk."
 _REMEDIES = {
-    errno.ENOSPC: "Free some space, or name a folder on another disk.",
-    errno.EDQUOT: "Free some space, or name a folder on another disk.",
+    errno.ENOSPC: _SPACE,
+    errno.EDQUOT: _SPACE,
+    errno.EFBIG: _SPACE,
     errno.EROFS: _ELSEWHERE,
     errno.EACCES: _ELSEWHERE,
     errno.EPERM: _ELSEWHERE,
+    errno.ENAMETOOLONG: "Choose a shorter name.",
 }
-"""What a user can do about errors of the system that are not ours."""
+"""What a user can do about errors of the operating system."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a verb; returns the exit status: 0 done, 1 a check failed, 2 a user's mistake, 130 interrupted."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    if words[:1] == ["--version"]:
-        from vislang import __version__
+    """Run a verb; returns the exit status.
 
-        print(f"vislang {__version__}")
-        return 0
-    verb = next((" ".join(words[:count]) for count in (2, 1) if " ".join(words[:count]) in VERBS), None)
-    if verb is None:
-        return _no_verb(words)
-    # Progress bars and advice of the libraries below say nothing to a user of vislang.
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("TQDM_DISABLE", "1")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    warnings.showwarning = _warn  # type: ignore[assignment]  # it passes over what it does not need
-    module, name, _ = VERBS[verb]
+    0 success, 1 a check failed, 2 a user's mistake, 130 interrupted, 141 nobody reads the output any more.
+    """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            # It was closed before we started.
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  # until the process ends
     try:
-        from vislang.commands.options import parse
-
-        command = getattr(importlib.import_module(f"vislang.commands.{module}"), name)
-        status = parse(command, f"vislang {verb}", words[len(verb.split()) :]).run()
+        status = _run(list(sys.argv[1:] if arguments is None else arguments))
         sys.stdout.flush()
         return status
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # Whoever read our output has gone; that is no failure, and nothing more can be written there.
+        # Such as by "| head". The status is that of a program that the system stops for this.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return 141
     except UserError as error:
         print(f"vislang: {error}", file=sys.stderr)
         return 2
@@ -93,8 +84,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
 
 
+def _run(words: Sequence[str]) -> int:
+    """Run the verb that the words begin with, or print the help."""
+    if words[:1] == ["--version"]:
+        from vislang import __version__
+
+        print(f"vislang {__version__}")
+        return 0
+    verb = next((" ".join(words[:count]) for count in (2, 1) if " ".join(words[:count]) in VERBS), None)
+    if verb is None:
+        return _no_verb(words)
+    # Progress bars and advice of other libraries mean nothing to a user of vislang.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    warnings.showwarning = _warn  # type: ignore[assignment]  # it ignores the arguments that it does not need
+    module, name, _ = VERBS[verb]
+    from vislang.commands.options import parse
+
+    command = getattr(importlib.import_module(f"vislang.commands.{module}"), name)
+    return parse(command, f"vislang {verb}", words[len(verb.split()) :]).run()
+
+
 def _no_verb(words: Sequence[str]) -> int:
-    """Help, or what is wrong with a verb that does not exist."""
+    """Print the help, or an error for a verb that does not exist."""
     if not words or words[0] in ("-h", "--help"):
         print(_help(VERBS))
         return 0 if words else 2
@@ -104,7 +118,7 @@ def _no_verb(words: Sequence[str]) -> int:
         print(_help(group))
         return 0 if len(words) > 1 else 2
     known = ", ".join(group or dict.fromkeys(name.split()[0] for name in VERBS))
-    print(f"vislang: {wanted}: no such verb; there are {known}. See vislang --help.", file=sys.stderr)
+    print(f"vislang: no verb {wanted!r}. The verbs are {known}. See vislang --help.", file=sys.stderr)
     return 2
 
 
@@ -113,9 +127,9 @@ def _help(verbs: dict[str, tuple[str, str, str]]) -> str:
     lines = [f"  {name:{width}}  {about}" for name, (_, _, about) in verbs.items()]
     return "\n".join(
         [
-            "usage: vislang VERB ...    (vislang VERB --help says more of a verb)",
+            "usage: vislang VERB ...    (vislang VERB --help describes the options of a verb)",
             "",
-            "Join images and language: train, evaluate and ask models on one machine.",
+            "Train, evaluate and use Flamingo, ViLBERT and data2vec.",
             "",
             *lines,
         ]
@@ -123,7 +137,7 @@ def _help(verbs: dict[str, tuple[str, str, str]]) -> str:
 
 
 def _warn(message: Warning | str, category: type[Warning], filename: str, lineno: int, *rest: object) -> None:
-    """Our own warnings in a line of their own; others' warnings, which say nothing to a user, not at all."""
+    """Print vislang's own warnings, one per line, and drop those of other libraries."""
     if category.__module__.startswith("vislang."):
         print(f"note: {message}", file=sys.stderr)
 

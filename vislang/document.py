@@ -1,8 +1,7 @@
-"""Document: the one form in which anything enters a model, and the one module that decodes media.
+"""Document: text and media in reading order, the input of every model. This is the only module that decodes media.
 
-A caption pair, a question about an image, a prompt with examples and a web page are all Documents: text and
-media in the order in which they are read. Media are lazy; they are opened when a model asks for them, within
-limits that hold for every path into the library.
+A captioned image, a question about an image, a prompt with examples and a web page are all Documents. Media are lazy:
+they are decoded when a model needs them, with the same limits everywhere.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from vislang.errors import UserError
 
@@ -25,61 +24,120 @@ if TYPE_CHECKING:
     import PIL.Image
 
 MAX_PIXELS = 40_000_000
-"""Images with more pixels are an error, before they are decoded."""
+"""Images with more pixels are an error; the header is checked before decoding."""
 
 MAX_SECONDS = 3600.0
-"""Longer recordings are an error, before they are decoded."""
+"""Longer recordings are an error; the header is checked before decoding."""
 
 SILENCE = 1e-4
-"""A recording whose every sample is below this share of full scale is silent."""
+"""A recording is silent if all its samples are below this share of full scale."""
 
 CLIPPED = 0.01
-"""A share of samples at full scale above which a recording counts as clipped."""
+"""A recording is clipped if more than this share of its samples is at full scale."""
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
-"""Image formats that are decoded; everything else is an error."""
+"""Image formats that are decoded; others are an error."""
 
 
 WHITE = (255, 255, 255)
-"""What transparent parts of an image are laid over, by default."""
+"""The default background of transparent images."""
 
 
 class MediaError(UserError):
-    """A medium that cannot be used; the message names the medium and the remedy."""
+    """A medium that cannot be used; the message names the medium and the remedy.
+
+    Attributes:
+        kind: the kind of fault, by which bad records are counted.
+    """
+
+    kind = "damaged media"
+
+
+class MissingMedium(MediaError):
+    """A medium whose file does not exist."""
+
+    kind = "missing media"
+
+
+class Stored(Protocol):
+    """A file without a path of its own: inside another file, or at a web address. It can be compared and hashed."""
+
+    @property
+    def name(self) -> str:
+        """The name in messages."""
+        ...
+
+    @property
+    def is_there(self) -> bool:
+        """Whether the file exists."""
+        ...
+
+    def read(self) -> bytes:
+        """The content of the file.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        ...
 
 
 @dataclass(frozen=True)
 class Slice:
-    """A file inside of another that does not compress it, a tar say: where it lies, and what it is called there."""
+    """A file inside an uncompressed archive such as a tar.
+
+    Attributes:
+        path: the archive.
+        offset, size: position and size of the file in the archive, in bytes.
+        member: the name of the file in the archive.
+        origin: the name of the archive in messages, if it is not ``path``.
+    """
 
     path: Path
     offset: int
     size: int
-    name: str
+    member: str
+    origin: str = ""
+
+    @property
+    def name(self) -> str:
+        """See :class:`Stored`."""
+        return f"{self.origin or self.path}: {self.member}"
+
+    @property
+    def is_there(self) -> bool:
+        """See :class:`Stored`."""
+        return self.path.is_file()
+
+    def read(self) -> bytes:
+        """See :class:`Stored`."""
+        with self.path.open("rb") as file:
+            file.seek(self.offset)
+            return file.read(self.size)
 
 
 @dataclass(frozen=True)
 class Medium:
-    """Something to look at or listen to: a path or the encoded bytes.
+    """An image, video or recording, given as a path, as encoded bytes, or as a stored file.
 
     Args:
-        source: path of a file, a part of one, or the bytes of one.
+        source: the path of a file, the encoded bytes, or a file without a path of its own.
     """
 
-    source: Path | str | bytes | Slice
+    source: Path | str | bytes | Stored
 
     @property
     def name(self) -> str:
-        """What to call it in a message."""
-        if isinstance(self.source, Slice):
-            return f"{self.source.path}: {self.source.name}"
-        return f"<{len(self.source)} bytes>" if isinstance(self.source, bytes) else str(self.source)
+        """The name of the medium in messages."""
+        if isinstance(self.source, bytes):
+            return f"<{len(self.source)} bytes>"
+        return str(self.source) if isinstance(self.source, Path | str) else self.source.name
 
     def read(self) -> bytes:
         """The encoded bytes.
 
         Raises:
-            MediaError: the file is missing, empty or cannot be read.
+            MissingMedium: there is no such file.
+            MediaError: the file is empty or cannot be read.
         """
         if isinstance(self.source, bytes):
             data = self.source
@@ -87,78 +145,76 @@ class Medium:
             try:
                 data = _read(self.source)
             except FileNotFoundError:
-                raise MediaError(
-                    f"{self.name}: no such file. Check the path; paths in a JSON Lines file are relative to that file."
+                raise MissingMedium(
+                    f"{self.name}: no such file. Check the path. In a JSON Lines file, paths are relative to that file."
                 ) from None
             except OSError as error:
-                raise MediaError(
-                    f"{self.name}: cannot be read ({error.strerror}). Give a file that you may read."
-                ) from None
+                raise MediaError(f"{self.name}: cannot be read ({error.strerror}). Give a readable file.") from None
+            except UserError:
+                raise
             except ValueError as error:
-                # A NUL in it, say.
-                raise MediaError(f"{self.name!r}: no usable path ({error}).") from None
+                # The path contains a NUL character, for example.
+                raise MediaError(f"{self.name!r}: not a valid path ({error}).") from None
         if not data:
-            raise MediaError(f"{self.name}: the file is empty. Copy it again from its origin.")
+            raise MediaError(f"{self.name}: the file is empty. Copy the original again.")
         return data
 
     @property
     def is_there(self) -> bool:
-        """Whether there is anything to be read; models that read region files do without."""
+        """Whether the file exists. Models that use region files do not need the image itself."""
         if isinstance(self.source, bytes):
             return True
-        return (self.source.path if isinstance(self.source, Slice) else Path(self.source)).is_file()
+        return Path(self.source).is_file() if isinstance(self.source, Path | str) else self.source.is_there
 
     @cached_property
     def content_hash(self) -> str:
-        """SHA-256 of the encoded bytes: two copies of a file share it, an edited file does not."""
+        """SHA-256 of the encoded bytes: equal for copies of a file."""
         return hashlib.sha256(self.read()).hexdigest()
 
 
-def _read(source: Path | str | Slice) -> bytes:
-    if not isinstance(source, Slice):
-        path = Path(source)
-        if path.exists() and not path.is_file() and not path.is_dir():
-            # Opening a named pipe would wait for ever.
-            raise OSError(errno.EINVAL, "a pipe or a device, not a regular file")
-        return path.read_bytes()
-    with source.path.open("rb") as file:
-        file.seek(source.offset)
-        return file.read(source.size)
+def _read(source: Path | str | Stored) -> bytes:
+    if not isinstance(source, Path | str):
+        return source.read()
+    path = Path(source)
+    if path.exists() and not path.is_file() and not path.is_dir():
+        # Opening a named pipe would block.
+        raise OSError(errno.EINVAL, "a pipe or a device, not a regular file")
+    return path.read_bytes()
 
 
 @dataclass(frozen=True)
 class Image(Medium):
-    """A still image; of an animation, the first frame."""
+    """A still image, or the first frame of an animation."""
 
     def decode(self, max_pixels: int = MAX_PIXELS, background: tuple[int, int, int] = WHITE) -> PIL.Image.Image:
         """The image in RGB, upright.
 
         Args:
-            max_pixels: an image with more pixels is an error; its header is read before it is decoded.
-            background: what transparent parts are laid over (red, green, blue).
+            max_pixels: an image with more pixels is an error; the header is checked before decoding.
+            background: the colour behind transparent parts (red, green, blue).
 
         Raises:
-            MediaError: missing, empty, of no known format, truncated, or too large.
+            MediaError: the image is missing, empty, of an unknown format, truncated or too large.
         """
         data = self.read()
         with warnings.catch_warnings():
-            # Our own limit is stricter than the one Pillow warns at, and a damaged EXIF block is no user's concern.
+            # Our limit is stricter than Pillow's, and users need not know about damaged EXIF data.
             warnings.simplefilter("ignore")
             return self._decode(data, max_pixels, background)
 
     @cached_property
     def size(self) -> tuple[int, int]:
-        """Width and height in pixels, upright, by the header alone.
+        """Width and height in pixels, upright, from the header.
 
         Raises:
-            MediaError: missing, empty, or of no known format.
+            MediaError: the image is missing, empty or of an unknown format.
         """
         from PIL import ExifTags
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with self._opened(self.read(), MAX_PIXELS) as opened:
-                # Orientations from 5 on lie on their side.
+                # Orientations 5 to 8 are rotated by 90 degrees.
                 turned = opened.getexif().get(ExifTags.Base.Orientation, 1) >= 5
                 return opened.size[::-1] if turned else opened.size
 
@@ -170,12 +226,12 @@ class Image(Medium):
             opened = Pillow.open(io.BytesIO(data), formats=FORMATS)
         except UnidentifiedImageError:
             raise MediaError(
-                f"{self.name}: not an image of a known format. Convert it to one of {', '.join(FORMATS)}."
+                f"{self.name}: not an image, or of an unknown format. Convert it to {' or '.join(FORMATS[:2])}."
             ) from None
         except Pillow.DecompressionBombError:
-            raise MediaError(_too_large(self.name, "far more", max_pixels)) from None
+            raise MediaError(_too_large(self.name, "too many", max_pixels)) from None
         except (OSError, ValueError, SyntaxError) as error:
-            raise MediaError(f"{self.name}: broken image header ({error}). Copy it again from its origin.") from None
+            raise MediaError(f"{self.name}: damaged image header ({error}). Copy the original again.") from None
         if opened.width * opened.height > max_pixels:
             opened.close()
             raise MediaError(_too_large(self.name, f"{opened.width} x {opened.height}", max_pixels))
@@ -190,37 +246,37 @@ class Image(Medium):
                 return _to_rgb(upright, background)
             except (OSError, ValueError, SyntaxError, EOFError, IndexError) as error:
                 raise MediaError(
-                    f"{self.name}: truncated or damaged image ({error}). Copy it again from its origin."
+                    f"{self.name}: truncated or damaged image ({error}). Copy the original again."
                 ) from None
 
 
 @dataclass(frozen=True)
 class Video(Medium):
-    """A moving image without its sound."""
+    """A video, without its sound."""
 
     def decode(
         self, frames_per_second: float = 1.0, max_frames: int = 32, max_pixels: int = MAX_PIXELS
     ) -> list[PIL.Image.Image]:
-        """Frames in RGB, in order: one every ``1 / frames_per_second`` seconds, the first among them.
+        """Frames in RGB, in order: the first one, then one every ``1 / frames_per_second`` seconds.
 
-        Of a longer video as many as ``max_frames``, evenly spaced over the whole.
+        If that gives more than ``max_frames``, they are evenly spaced over the whole video instead.
 
         Args:
-            frames_per_second: how often to look.
-            max_frames: the most frames to return, at least one.
-            max_pixels: a video whose frames have more pixels is an error, before one is decoded.
+            frames_per_second: sampling rate.
+            max_frames: greatest number of frames, at least 1.
+            max_pixels: a video whose frames have more pixels is an error; the header is checked before decoding.
 
         Raises:
-            MediaError: missing, empty, of no known format, damaged, without a single frame, or too large.
+            MediaError: the video is missing, empty, of an unknown format, damaged, without frames or too large.
         """
         try:
             import av
         except ImportError:
-            raise MediaError(f"{self.name}: video needs PyAV. Run: pip install 'vislang[video]'") from None
+            raise MediaError(f"{self.name}: videos need PyAV. Run: pip install 'vislang[video]'") from None
         try:
             with av.open(io.BytesIO(self.read()), "r") as container:
                 if not container.streams.video:
-                    raise MediaError(f"{self.name}: no moving image in it. Give a video, or its sound as audio.")
+                    raise MediaError(f"{self.name}: contains no video stream. Give a video, or use it as audio.")
                 stream = container.streams.video[0]
                 if stream.width * stream.height > max_pixels:
                     raise MediaError(_too_large(self.name, f"{stream.width} x {stream.height}", max_pixels))
@@ -228,27 +284,28 @@ class Video(Medium):
                 sampled = _every(container.decode(stream), 1 / frames_per_second, max_frames)
         except av.FFmpegError as error:
             raise MediaError(
-                f"{self.name}: not a video of a known format, or damaged ({error.strerror}). Convert it to MP4 or WebM."
+                f"{self.name}: not a video, of an unknown format, or damaged ({error.strerror}). Convert it to MP4 or "
+                "WebM."
             ) from None
         if not sampled:
-            raise MediaError(f"{self.name}: a video without frames. Record it again, or leave it out.")
+            raise MediaError(f"{self.name}: a video without frames. Leave it out.")
         return sampled
 
 
 def _every(frames: Iterable[Any], seconds: float, most: int) -> list[PIL.Image.Image]:
-    """Of a video's frames one each so many seconds; where that makes too many, every second of them, and so on."""
+    """One frame per interval of ``seconds``; whenever that gives twice too many, the interval is doubled."""
     if most == 1:
         return [frame.to_image() for frame in islice(frames, 1)]
     kept: list[tuple[float, PIL.Image.Image]] = []
     start: float | None = None
     for number, frame in enumerate(frames):
-        # Some formats tell no times; then a frame counts as a 25th of a second.
+        # Frames without a time stamp are taken to last 1/25 s.
         time = float(frame.time) if frame.time is not None else number / 25
         start = time if start is None else start
         if time - start >= len(kept) * seconds - 1e-6:
             kept.append((time, frame.to_image()))
             if len(kept) == 2 * most:
-                # The video is long: half of what was kept is dropped, and from here on half as much is.
+                # The video is long: drop every other frame, and double the interval.
                 kept, seconds = kept[::2], 2 * seconds
     if len(kept) > most:
         spaced = [round(number * (len(kept) - 1) / max(1, most - 1)) for number in range(most)]
@@ -257,43 +314,43 @@ def _every(frames: Iterable[Any], seconds: float, most: int) -> list[PIL.Image.I
 
 
 class AudioNotice(UserWarning):
-    """Something about a recording that does not keep it from being used; shown once each."""
+    """A recording has a flaw but can be used; each message is shown once."""
 
 
 @dataclass(frozen=True)
 class Audio(Medium):
-    """A recording of sound."""
+    """A sound recording."""
 
     def decode(self, rate: int = 16_000, max_seconds: float = MAX_SECONDS) -> np.ndarray:
         """The waveform: (samples,) float32 between -1 and 1, one channel.
 
-        Channels are averaged. Another rate is resampled, and clipped sound used as it is; both with a notice.
+        Channels are averaged. Other sampling rates are resampled with a warning. Clipped sound gets a warning.
 
         Args:
-            rate: samples a second of the result.
-            max_seconds: a longer recording is an error; its header is read before it is decoded.
+            rate: sampling rate of the result, in Hz.
+            max_seconds: a longer recording is an error; the header is checked before decoding.
 
         Raises:
-            MediaError: missing, empty, of no known format, damaged, too long, silent, or with values that are no
-                numbers.
+            MediaError: the recording is missing, empty, of an unknown format, damaged, too long, silent, or has samples
+                that are not finite.
         """
         try:
             import soundfile
         except ImportError:
             raise MediaError(
-                f"{self.name}: sound needs soundfile and soxr. Run: pip install 'vislang[audio]'"
+                f"{self.name}: recordings need soundfile and soxr. Run: pip install 'vislang[audio]'"
             ) from None
         try:
             with soundfile.SoundFile(io.BytesIO(self.read())) as file:
                 if file.frames > max_seconds * file.samplerate:
                     raise MediaError(
-                        f"{self.name}: {file.frames / file.samplerate:.0f} seconds, over the limit of "
+                        f"{self.name}: {file.frames / file.samplerate:.0f} seconds, and the limit is "
                         f"{max_seconds:.0f}. Cut it into pieces."
                     )
                 samples, original = file.read(dtype="float32", always_2d=True), file.samplerate
         except soundfile.LibsndfileError as error:
             raise MediaError(
-                f"{self.name}: not a sound of a known format, or damaged ({error.error_string.strip()}) "
+                f"{self.name}: not a recording, of an unknown format, or damaged ({error.error_string.strip()}) "
                 "Convert it to WAV, FLAC, OGG or MP3."
             ) from None
         return self._checked(samples.mean(axis=1), original, rate)
@@ -302,14 +359,14 @@ class Audio(Medium):
         import numpy as np
 
         if not len(samples):
-            raise MediaError(f"{self.name}: no samples in it. Record it again, or leave it out.")
+            raise MediaError(f"{self.name}: contains no samples. Leave it out.")
         if not np.isfinite(samples).all():
-            raise MediaError(f"{self.name}: some samples are no numbers. Export it again from its origin.")
+            raise MediaError(f"{self.name}: some samples are NaN or infinite. Export it again.")
         if np.abs(samples).max() < SILENCE:
-            raise MediaError(f"{self.name}: silent. Record it again, or leave it out.")
+            raise MediaError(f"{self.name}: silent. Leave it out.")
         if (np.abs(samples) >= 0.999).mean() > CLIPPED:
             warnings.warn(
-                f"{self.name}: clipped, more than {CLIPPED:.0%} of its samples are at full scale; used as it is.",
+                f"{self.name}: clipped, more than {CLIPPED:.0%} of its samples are at full scale; used unchanged.",
                 AudioNotice,
                 stacklevel=3,
             )
@@ -323,25 +380,25 @@ class Audio(Medium):
 
 @dataclass(frozen=True)
 class Absent:
-    """The position of a medium that was taken away: text around it stays, there is nothing to look at."""
+    """The position of a medium that was removed. The text around it stays."""
 
 
 @dataclass(frozen=True)
 class Learned:
-    """Text that a model is to learn to say, where it stands: a caption, an answer, the words of a page."""
+    """Text that a model learns to generate in this position: a caption, an answer, the text of a page."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class EndOfChunk:
-    """The end of what belongs together: an example's answer, the text between two images of a page."""
+    """The end of a chunk: of an example in a prompt, or of the text that belongs to an image of a page."""
 
 
 Part = str | Image | Video | Audio | Absent | Learned | EndOfChunk
 
 
-Looks = Literal["before", "after", "either"]
+MediaSide = Literal["before", "after", "either"]
 
 
 @dataclass(frozen=True)
@@ -350,41 +407,43 @@ class Document:
 
     Args:
         parts: strings and media.
-        target: the text that should follow, where one is known: an answer, a caption.
-        name: what to call the document in a message, such as its file and line.
-        looks: which medium text goes with: the one before it, the one after it, or, drawn each time it is learned
-            from, either (pages of the web show a picture before or after they speak of it).
+        target: the text that should follow, if it is known: an answer, a caption.
+        name: name of the document in messages, such as its file and line.
+        media_side: whether text attends to the medium before it or to the one after it. ``either`` draws one of the
+            two each time the document is trained on, because web pages show an image before or after they mention it.
 
     Raises:
-        TypeError: a part is neither text nor a medium.
+        TypeError: a part is neither a string nor a medium.
     """
 
     parts: tuple[Part, ...]
     target: str | None = None
     name: str = ""
-    looks: Looks = "before"
+    media_side: MediaSide = "before"
 
-    def __init__(self, parts: Iterable[Part], target: str | None = None, name: str = "", looks: Looks = "before"):
+    def __init__(
+        self, parts: Iterable[Part], target: str | None = None, name: str = "", media_side: MediaSide = "before"
+    ):
         parts = tuple(parts)
         for part in parts:
             if not isinstance(part, Part):
-                raise TypeError(f"{name or 'Document'}: a part is a {type(part).__name__}; give text or media.")
+                raise TypeError(f"{name or 'Document'}: a part is a {type(part).__name__}, not a string or a medium.")
         object.__setattr__(self, "parts", parts)
         object.__setattr__(self, "target", target)
         object.__setattr__(self, "name", name)
-        object.__setattr__(self, "looks", looks)
+        object.__setattr__(self, "media_side", media_side)
 
     @property
     def media(self) -> tuple[Medium, ...]:
-        """The media, in order; absent ones left out."""
+        """The media in order, without absent ones."""
         return tuple(part for part in self.parts if isinstance(part, Medium))
 
     def without_media(self) -> Document:
-        """The same document with its media taken away and their positions kept: what a blind reader has."""
+        """The same document with each medium replaced by :class:`Absent`."""
         return replace(self, parts=tuple(Absent() if isinstance(p, Medium) else p for p in self.parts))
 
     def without_target(self) -> Document:
-        """The same document as a prompt: nothing of it is to be learned."""
+        """The same document as a prompt: without a target, and with Learned text as plain text."""
         parts: list[Part] = []
         for part in self.parts:
             before = parts[-1] if parts else None
@@ -393,24 +452,24 @@ class Document:
 
 
 def set_off(text: str, before: Part | None) -> str:
-    """The target text, with a space before it, unless the text that it follows ends with one or there is nothing."""
+    """A target text with a leading space, unless nothing or a space precedes it."""
     apart = before is None or (isinstance(before, str) and before[-1:].isspace())
     return text.strip() if apart else f" {text.strip()}"
 
 
 def _too_large(name: str, size: str, max_pixels: int) -> str:
     return (
-        f"{name}: {size} pixels, over the limit of {max_pixels:,}. Scale the image down "
-        "(or raise the limit where you trust the file)."
+        f"{name}: {size} pixels, and the limit is {max_pixels:,}. Scale the image down, or raise the limit if you "
+        "trust the file."
     )
 
 
 def _to_rgb(image: PIL.Image.Image, background: tuple[int, int, int]) -> PIL.Image.Image:
-    """Convert any mode to RGB without losing what is in it."""
+    """Convert an image of any mode to RGB."""
     from PIL import Image as Pillow
 
     if image.mode.startswith("I") or image.mode == "F":
-        # Pillow clips 16-bit grey to 8 bits; scale instead. TIFF's 32-bit modes are read the same way.
+        # Pillow would clip 16-bit grey to 8 bits, so scale it first. TIFF's 32-bit modes are treated in the same way.
         import numpy as np
 
         values = np.asarray(image, dtype=np.float64)

@@ -1,8 +1,8 @@
-"""Example: one record of any data set, with its target; Prediction: what a model answered.
+"""Example: one record of any data set, with its target. Prediction: a model's answer to an Example.
 
-A caption pair, a question about an image, a choice among answers, a path to follow, a labelled recording and an
-unlabelled picture are all Examples. What is wanted shows in the kind of target; how a model gives it is the model's own
-affair (:mod:`vislang.evaluate.ways`).
+A captioned image, a question about an image, a choice among answers, a path to choose, a labelled recording and an
+unlabelled image are all Examples. The kind of target says what is asked. How a model answers depends on the model
+(:mod:`vislang.evaluate.ways`).
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from vislang.document import Document, Medium
 
 @dataclass(frozen=True)
 class Text:
-    """Free text: a caption, a transcript, a translation; several references where people wrote several."""
+    """Free text, such as a caption or a transcript, with one or several references."""
 
     references: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Answers:
-    """Answers from an open vocabulary, with a soft score from 0 to 1 each (as in VQA)."""
+    """Answers from an open vocabulary, each with a soft score from 0 to 1 (as in VQA)."""
 
     scores: Mapping[str, float]
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The index of the right one of ``Example.choices``."""
+    """The index of the correct one of ``Example.choices``."""
 
     index: int
 
@@ -61,11 +61,11 @@ TARGETS: dict[str, type] = {
     "box": Box,
     "value": Value,
 }
-"""The kinds of target by name, as JSON and messages call them."""
+"""The kinds of target, by their names in JSON and messages."""
 
 
 def kind_of(target: Target | type | None) -> str:
-    """The name of a target's kind; ``none`` where nothing is asked.
+    """The name of a target's kind; ``none`` without a target.
 
     >>> kind_of(Label("cat")), kind_of(Box), kind_of(None)
     ('label', 'box', 'none')
@@ -76,14 +76,14 @@ def kind_of(target: Target | type | None) -> str:
 
 @dataclass(frozen=True)
 class Wording:
-    """How a task is put into words for models that read text and media in one sequence, or compare both.
+    """How a task is phrased for models that generate, rank or compare text.
 
     Attributes:
-        question: what such a model is asked, with ``{text}`` for the text of the prompt; None takes that text itself.
-        labels: for each label, the words by which it is written and ranked; a label that is missing is its own word.
-        captions: for each label, a caption that fits an image of it, with ``{text}`` and ``{label}``; under the key
-            ``""`` the one for all other labels.
-        verbatim: the prompt is continued as it stands; no template is put around it.
+        question: the question to ask, with ``{text}`` for the text of the prompt; None asks that text itself.
+        labels: the words for each label when it is generated or ranked; a label without an entry stands for itself.
+        captions: a caption for images of each label, with ``{text}`` and ``{label}``. The key ``""`` holds the caption
+            for all other labels.
+        verbatim: use the prompt unchanged, without the model's template.
     """
 
     question: str | None = None
@@ -93,26 +93,26 @@ class Wording:
 
 
 PLAIN = Wording()
-"""The words of a record itself."""
+"""The text of the prompt is the question, and labels stand for themselves."""
 
 VERBATIM = Wording(verbatim=True)
 
 
 @dataclass(frozen=True)
 class Example:
-    """A record.
+    """A record of a data set.
 
     Attributes:
-        id: what its data set calls it; predictions are matched by this.
-        prompt: what is given: media and text in reading order.
-        target: what is wanted; None where nothing is, or where nobody knows it.
-        choices: what is to be chosen from. Each is read together with the prompt (see :meth:`with_choice`), so that
-            captions for an image, images for a caption and paths for an instruction are all the same.
-        group: examples of a group are never on both sides of a split; empty goes by the content of the media.
-        source: where it comes from, such as ``my.jsonl:12``, for messages.
-        task: the task that it belongs to, where a model learns several.
-        wording: how to put it into words.
-        shots: examples that always stand before it in a prompt.
+        id: identifier in its data set; predictions are matched by it.
+        prompt: the input: media and text in reading order.
+        target: the ground truth; None if nothing is asked or the answer is not known.
+        choices: the options of a choice. Each is read together with the prompt (see :meth:`with_choice`), so captions
+            for an image, images for a caption and paths for an instruction are handled in the same way.
+        group: all examples of a group are on the same side of a split. Empty: examples that share a medium are.
+        source: origin of the record, such as ``my.jsonl:12``, for messages.
+        task: the task that it belongs to, if a model is trained on several.
+        wording: how the task is phrased.
+        shots: examples that precede it in every prompt.
     """
 
     id: str
@@ -127,12 +127,12 @@ class Example:
 
     @property
     def name(self) -> str:
-        """What to call it in a message."""
+        """The name of the example in messages."""
         return self.source or self.id
 
     @property
     def media(self) -> tuple[Medium, ...]:
-        """Every medium of the prompt and of the choices."""
+        """The media of the prompt and of all choices."""
         return tuple(medium for document in (self.prompt, *self.choices) for medium in document.media)
 
     @property
@@ -141,15 +141,15 @@ class Example:
         return " ".join(part.strip() for part in self.prompt.parts if isinstance(part, str) and part.strip())
 
     def with_choice(self, index: int) -> Document:
-        """The prompt and one of the choices as one document."""
+        """The prompt followed by one of the choices, as one document."""
         return Document([*self.prompt.parts, *self.choices[index].parts], name=self.name)
 
     def documents(self) -> list[Document]:
-        """All that is read of it: the prompt with each choice, or the prompt alone."""
+        """The documents that a model reads: the prompt with each choice, or only the prompt."""
         return [self.with_choice(index) for index in range(len(self.choices))] or [self.prompt]
 
     def without_media(self) -> Example:
-        """The same example for a blind reader: media are taken away, their positions are kept."""
+        """The same example with all media removed and their positions kept."""
         return replace(
             self,
             prompt=self.prompt.without_media(),
@@ -158,16 +158,16 @@ class Example:
         )
 
     def without_target(self) -> Example:
-        """The same example with nothing known of what is wanted."""
+        """The same example without its target."""
         return replace(self, target=None, prompt=self.prompt.without_target())
 
 
 def reference_text(example: Example) -> str | None:
-    """The text that a model learns to write for an example.
+    """The text that a model learns to generate for an example.
 
-    Of several references the most frequent one, of equals the first; of soft scores the best answer; the words of a
-    label; the text of the right choice; a number in its shortest form. None where the target is a box, holds no text,
-    or is unknown.
+    This is the most frequent reference (the first of equally frequent ones), the answer with the highest score, the
+    words of the label, the text of the correct choice, or a number in its shortest form. None for boxes, for choices
+    without text, and without a target.
     """
     target = example.target
     if isinstance(target, Text):
@@ -189,16 +189,17 @@ Answer = str | int | float | Box | tuple[str, ...] | None
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model answered to an example.
+    """A model's answer to an example.
 
     Attributes:
-        id: of the example.
-        answer: a text or label, the index of a choice, a number, a box, or a path as viewpoints; None where the model
-            gave none.
-        candidates: what was decided among, if anything: answers, labels, indices or boxes.
-        scores: of each candidate, the higher the better; see ``kind``.
-        kind: what the scores are: ``probability``, ``log_likelihood`` or ``similarity``.
-        prompt: the prompt as the model was sent it, media by name, for the record.
+        id: identifier of the example.
+        answer: a text or label, the index of a choice, a number, a box, or a path as a tuple of viewpoints; None if the
+            model gave no usable answer.
+        candidates: the answers, labels, indices or boxes that the model chose from, if any.
+        scores: the score of each candidate, higher is better.
+        kind: the kind of score: ``probability``, ``log_likelihood`` or ``similarity``.
+        prompt: the prompt as it was sent to the model, shots included, with the names of the media. If each choice or
+            label has its own prompt, that of the answer.
     """
 
     id: str
@@ -209,17 +210,17 @@ class Prediction:
     prompt: str = ""
 
     def as_record(self) -> dict[str, Any]:
-        """As plain values for a JSON line; :func:`prediction_from` reads it."""
-        # An answer may be an empty text, and is written all the same.
+        """The prediction as JSON values; :func:`prediction_from` reads them."""
+        # The answer is written even if it is an empty text.
         found = {name: value for name, value in vars(self).items() if name == "answer" or value not in ((), "")}
         return {name: _plain(value) for name, value in found.items()}
 
 
 def prediction_from(record: Mapping[str, Any]) -> Prediction:
-    """The prediction that :meth:`Prediction.as_record` gave.
+    """Read what :meth:`Prediction.as_record` wrote.
 
     Raises:
-        KeyError, TypeError, ValueError: it is none.
+        KeyError, TypeError, ValueError: the record is not a prediction.
     """
     answer = _answer(record["answer"])
     candidates = tuple(_answer(value) for value in record.get("candidates", ()))
@@ -249,4 +250,4 @@ def _answer(value: Any) -> Answer:
         return tuple(str(step) for step in value)
     if value is None or (isinstance(value, str | int | float) and not isinstance(value, bool)):
         return value
-    raise ValueError(f"{value!r} is no answer")
+    raise ValueError(f"{value!r} is not an answer")

@@ -1,4 +1,4 @@
-"""Reading pickles of other people without running any of them: plain values and arrays, nothing else."""
+"""Read pickles without running code in them: only plain values and arrays."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vislang.errors import UserError
 
 
 class PickleError(UserError):
-    """A pickle that is damaged, or wants to run code; the message names the file and the record."""
+    """A pickle that is damaged or contains other classes; the message names the file and the record."""
 
 
 _ALLOWED = {
@@ -24,48 +24,48 @@ _ALLOWED = {
     ("_codecs", "encode"),
     ("collections", "OrderedDict"),
 }
-"""What arrays and the values around them are made of; ``encode`` is how Python 2's bytes are written."""
+"""The classes and functions that pickled arrays consist of; ``encode`` is needed for bytes of Python 2."""
 
 
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) in _ALLOWED:
             return super().find_class(module, name)
-        raise pickle.UnpicklingError(f"it wants {module}.{name}, which is neither a plain value nor an array")
+        raise pickle.UnpicklingError(f"it contains {module}.{name}, which is neither a plain value nor an array")
 
 
 def read_pickle(data: bytes | io.BufferedIOBase, name: str) -> Any:
-    """The plain values and arrays in a pickle; Python 2's open as well.
+    """Read the plain values and arrays in a pickle, also of Python 2.
 
     Args:
-        data: the pickle, or a file at its start.
-        name: of the file and the record, for the message.
+        data: the pickle, or an open file.
+        name: name of the file and record, for the message.
 
     Raises:
-        PickleError: it is damaged, or wants a class that could run code.
+        PickleError: the pickle is damaged, or contains a class that could run code.
     """
     file = io.BytesIO(data) if isinstance(data, bytes) else data
     try:
         return _Unpickler(file, encoding="latin1").load()
     except Exception as error:
-        # Damaged bytes are instructions too, and may fail in any way: a length beyond all memory, say.
+        # Damaged bytes are instructions, too, and can raise anything, such as a MemoryError.
         raise PickleError(
-            f"{name}: cannot be read as a pickle of plain values ({_told(error)}). Nothing of it was run."
+            f"{name}: not a pickle of plain values ({_reason(error)}). None of its code was run."
         ) from None
 
 
 def read_array(path: Path) -> Any:
-    """What ``numpy.save`` wrote: an array, or the value that was wrapped in one.
+    """Read a file of ``numpy.save``: an array, or the value that was wrapped in one.
 
     Raises:
-        PickleError: no such file, damaged, or it wants a class that could run code.
+        PickleError: the file does not exist, is damaged, or contains a class that could run code.
     """
     try:
         with path.open("rb") as file:
             version = np.lib.format.read_magic(file)
             if version not in ((1, 0), (2, 0)):
                 raise PickleError(
-                    f"{path}: an .npy file of version {version}, which numpy writes for no array of ours."
+                    f"{path}: an .npy file of version {version}; only versions 1.0 and 2.0 are read. Save it again."
                 )
             read_header = (
                 np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
@@ -81,9 +81,9 @@ def read_array(path: Path) -> Any:
     except FileNotFoundError:
         raise PickleError(f"{path}: no such file.") from None
     except Exception as error:
-        # Its header is a line of Python, and states a size: damaged, both may fail in any way.
-        raise PickleError(f"{path}: no .npy file, or a damaged one ({_told(error)}).") from None
+        # The header is a line of Python and states a size; if it is damaged, anything can be raised.
+        raise PickleError(f"{path}: not an .npy file, or damaged ({_reason(error)}).") from None
 
 
-def _told(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     return str(error) or type(error).__name__

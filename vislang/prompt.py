@@ -1,9 +1,9 @@
 """Templates: an Example becomes the Document that a generating model continues.
 
-A task phrases its question (:class:`~vislang.example.Wording`); a model puts its own template around media and
-question. The order matters. Text after an image can attend to it token by token, and learns to compare ("is it red?").
-Text before an image is cheaper, since it is read once for any number of images, but all attention is then left to the
-few tokens that follow. The default templates put the image first, as Flamingo does.
+The task phrases the question (:class:`~vislang.example.Wording`); the model puts its template around media and
+question. The order matters. Every token of a text after an image can attend to it, so the model learns to compare the
+two ("is it red?"). Text before an image is cheaper, because it is read once for any number of images, but then only the
+few tokens after the image can attend to it. The default templates put the image first, as Flamingo does.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from vislang.example import PLAIN, Choice, Example, Text, reference_text
 
 @dataclass(frozen=True)
 class Prompts:
-    """Templates with ``{image}`` once each and, to ask, ``{question}`` once.
+    """The templates of a model. Each contains ``{image}`` once; ``question`` also contains ``{question}`` once.
 
     Attributes:
-        question: asks something of an image; all media of an example stand where ``{image}`` does, in their order.
-        caption: asks for the text that goes with an image.
-        separator: stands between an example, which ends its chunk, and what follows it.
+        question: template for a question. ``{image}`` is replaced by all media of the example, in order.
+        caption: template for a caption.
+        separator: text between an example of the prompt and what follows it.
 
     Raises:
-        UserError: a template has other placeholders than these.
+        UserError: a template has other placeholders.
     """
 
     question: str = "{image}Question: {question} Answer:"
@@ -39,18 +39,17 @@ class Prompts:
             template = getattr(self, name)
             if sorted(re.findall(r"{(\w*)}", template)) != needed:
                 raise UserError(
-                    f"prompts.{name} {template!r}: needs {' and '.join(f'{{{n}}}' for n in needed)}, once each."
+                    f"prompts.{name} {template!r}: must contain {' and '.join(f'{{{n}}}' for n in needed)} once."
                 )
 
     def render(self, example: Example, shots: Sequence[Example] = (), learn: bool = False) -> Document:
-        """The prompt for one example, after any shots: those that are given, and then its own.
+        """The prompt for one example, preceded by ``shots`` and by the example's own shots.
 
         Args:
-            example: what is asked. One whose choices hold media is rendered by :func:`as_generation`. One without media
-                is rendered without an image, as the text-only shots of Flamingo's zero-shot prompts are.
+            example: the example. If its choices contain media, it is converted by :func:`as_generation`.
             shots: examples with their answers.
-            learn: the document carries its target (:func:`~vislang.example.reference_text`), and the answers of the
-                shots are Learned parts. Otherwise it is to be continued.
+            learn: for training: add the target (:func:`~vislang.example.reference_text`), and mark the answers of the
+                shots as Learned. Otherwise the document is a prompt.
         """
         example = as_generation(example)
         own = example.prompt if learn else example.prompt.without_target()
@@ -59,16 +58,16 @@ class Prompts:
         return replace(own, parts=tuple(parts), target=target, name=example.name)
 
     def examples(self, shots: Sequence[Example], learned: bool = False) -> list[Part]:
-        """Shots as they stand before a question, each a chunk of its own.
+        """Shots as the parts of a prompt, each followed by an EndOfChunk.
 
         Raises:
-            UserError: a shot whose answer is unknown, or is not a text.
+            UserError: a shot has no answer in words.
         """
         parts: list[Part] = []
         for shot in map(as_generation, shots):
             answer = reference_text(shot)
             if answer is None:
-                raise UserError(f"{shot.name}: has no answer in words, so it cannot be an example in a prompt.")
+                raise UserError(f"{shot.name}: cannot be an example in a prompt, because it has no answer in words.")
             answer = answer.strip()
             parts += self._ask(shot, shot.prompt if learned else shot.prompt.without_target())
             parts += [Learned(answer) if learned else f" {answer}", EndOfChunk()]
@@ -76,7 +75,7 @@ class Prompts:
         return parts
 
     def _ask(self, example: Example, prompt: Document) -> list[Part]:
-        """The example's own prompt in its template."""
+        """The example's prompt in the model's template."""
         if example.wording.verbatim:
             return list(prompt.parts)
         media = [part for part in prompt.parts if isinstance(part, Medium | Absent)]
@@ -87,10 +86,10 @@ class Prompts:
 
 
 def as_generation(example: Example) -> Example:
-    """An example whose choices hold media (paths for an instruction, images for a caption) as one of writing.
+    """Turn a choice among media (paths for an instruction, images for a caption) into an example of generation.
 
-    The media of the right choice become the prompt, and the text becomes what is to be written. Other examples, and
-    those whose right choice is unknown, stay as they are. To compare the choices, give each as the right one.
+    The media of the correct choice become the prompt, and the text becomes the target. Other examples, and those
+    without a target, are returned unchanged. To rank the choices, call this once with each choice as the target.
     """
     target = example.target
     if not isinstance(target, Choice) or not example.choices[target.index].media:
@@ -102,15 +101,15 @@ def as_generation(example: Example) -> Example:
 
 
 def question_of(example: Example) -> str:
-    """What is asked in words: the task's question, filled with the prompt's text; empty where a caption is wanted."""
+    """The question: the task's question with the text of the prompt in it; empty if a caption is asked for."""
     question = example.wording.question
     return example.text if question is None else question.replace("{text}", example.text)
 
 
 def shown(document: Document) -> str:
-    """A document as one line of text, for a record of what a model was sent.
+    """A document as one line of text, to record the prompt of a prediction.
 
-    Media appear as ``<image: NAME>``, media that were taken away as ``<absent>``, and ends of chunks as ``<end>``.
+    Media are written as ``<image: NAME>``, removed media as ``<absent>``, and ends of chunks as ``<end>``.
 
     >>> shown(Document(["a\\nb", EndOfChunk(), Absent(), Learned("red")]))
     'a\\\\nb<end><absent> red'

@@ -1,37 +1,41 @@
-"""A recipe: one YAML file that says all of a run. Any of its values can be changed on the command line."""
+"""Recipes: a YAML file with all settings of a run. Each of them can be changed on the command line."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from vislang.capabilities import ModelRecipe
+from vislang.data.indexed import INDEX_ABOVE
 from vislang.errors import UserError
 from vislang.models.loading import current_path, current_settings
+from vislang.recipe_errors import in_words
 from vislang.train.config import TrainConfig
 
 
 class RecipeError(UserError):
-    """A recipe that cannot be run; the message names the value and the remedy."""
+    """An invalid recipe; the message names the value and the remedy."""
 
 
 @dataclass
 class StreamConfig:
-    """One of several streams of examples to learn from at once.
+    """A stream of training examples; a run can have several.
 
     Attributes:
         sources: names of data sets, files or folders.
-        name: what to call the stream in logs.
-        weight: of its loss in the sum.
-        batch_size: examples a step; 0 takes ``train.batch_size``.
-        shots: for a model that generates: examples of the same stream before each question or caption, learned from
-            too.
+        name: name of the stream in logs.
+        weight: weight of its loss in the sum.
+        batch_size: examples per step; 0 takes ``train.batch_size``.
+        shots: for generating models: number of examples of the same stream before each question or caption. The model
+            learns their answers, too.
     """
 
     sources: list[str]
@@ -42,7 +46,7 @@ class StreamConfig:
 
     def __post_init__(self):
         if not self.sources:
-            raise ValueError(f"stream {self.name!r}: sources is empty; name data sets, files or folders.")
+            raise ValueError(f"stream {self.name!r}: sources is empty; list data sets, files or folders.")
         if self.weight <= 0 or self.batch_size < 0 or self.shots < 0:
             raise ValueError(
                 f"stream {self.name!r}: weight must be above 0, batch_size and shots must not be negative."
@@ -51,20 +55,25 @@ class StreamConfig:
 
 @dataclass
 class Recipe:
-    """Model, data, training, and what the trained model is scored on.
+    """Model, data, training, and the tasks that the trained model is scored on.
 
     Attributes:
-        model: the model, as ``class_path`` (a class that is a ModelRecipe) and ``init_args``.
-        data: what to learn from: a source (``vislang data list`` shows them; a file or folder is one too), or a list of
-            streams of sources.
-        evaluate: tasks that the trained model is scored on, as ``vislang tasks`` names them. None scores it on the test
-            split of each source that has one, and otherwise on the examples that are held out.
-        eval_data: a source to score on in place of those.
-        hold_out: share of the examples that is kept from training, for the curves and, where nothing else is named, for
-            the final scores. Examples that share a medium stay on one side.
-        limit: examples to learn from at most, the first ones; 0 for all.
-        eval_limit: examples of a final score at most, drawn by seed; 0 for all.
-        skip_bad_records: train on the good records of a file that has bad ones, and count those.
+        model: the model: ``class_path`` (the path of a ModelRecipe class) and its ``init_args``.
+        data: the training data: a source (a file, a folder, or a data set of ``vislang data list``), or a list of
+            streams.
+        evaluate: tasks that the trained model is scored on (``vislang tasks`` lists them). None: the test split of each
+            source that has one, and otherwise the examples that are held out.
+        eval_data: a source to score the model on instead.
+        hold_out: share of the examples that is kept from training. They are used for the curves and, if there are no
+            other test examples, for the final scores. Examples that share a medium stay on one side of the split.
+        limit: train only on the first examples, at most this many; 0 for all.
+        eval_limit: compute final scores on at most this many examples, drawn at random; 0 for all.
+        index_above: index sources of files with more records than this, and read their records when they are drawn.
+            The records of smaller sources are read into memory and checked before training.
+        skip_bad_records: skip bad records, count them and list them in ``bad_records.jsonl``, instead of raising an
+            error. A record that turns out to be bad during training is replaced by another one.
+        max_bad_share: stop if a larger share of the records that were read or drawn is bad. Ten bad records never stop
+            a run.
         train: see TrainConfig.
     """
 
@@ -75,7 +84,9 @@ class Recipe:
     hold_out: float = 0.05
     limit: int = 0
     eval_limit: int = 0
+    index_above: int = INDEX_ABOVE
     skip_bad_records: bool = False
+    max_bad_share: float = 0.01
     train: TrainConfig = field(default_factory=TrainConfig)
 
     def __post_init__(self):
@@ -83,36 +94,39 @@ class Recipe:
             names = [stream.name for stream in self.data]
             if not names or len(set(names)) < len(names):
                 raise ValueError(f"data: the streams {names} need one name each, and there must be at least one.")
-        for name in ("limit", "eval_limit"):
+        for name in ("limit", "eval_limit", "index_above"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must not be negative.")
         if not 0 <= self.hold_out < 1:
             raise ValueError(f"hold_out is {self.hold_out}; it must be at least 0 and below 1.")
+        if not 0 <= self.max_bad_share <= 1:
+            raise ValueError(f"max_bad_share is {self.max_bad_share}; it is a share, from 0 to 1.")
         if self.evaluate is not None and self.eval_data is not None:
-            raise ValueError("evaluate and eval_data both say what to score on; leave one of them out.")
+            raise ValueError("evaluate and eval_data cannot be combined; leave one of them out.")
 
 
 PRESETS = {path.stem: path for path in sorted((Path(__file__).parent / "presets").glob("*.yaml"))}
-"""Recipes that come with the package, by name: those of the paper's Flamingos."""
+"""The recipes that are part of the package, by name: the paper's Flamingos."""
 
 
 def read_recipe(path: Path, overrides: Sequence[str] = ()) -> tuple[Recipe, dict[str, Any]]:
-    """Read a recipe and apply ``--key.subkey value`` overrides.
+    """Read a recipe and apply overrides such as ``--train.lr 1e-4``.
 
     Args:
         path: a YAML file, or the name of a preset.
-        overrides: words of the command line.
+        overrides: the overrides.
 
     Returns:
-        The recipe, and the same as plain values for the record.
+        The recipe, and its values as they are recorded in ``run.json``.
 
     Raises:
-        RecipeError: no such file, an unknown key, or a value of the wrong type.
+        RecipeError: the file does not exist, or has an unknown key or a value of the wrong type.
     """
     file = path if path.is_file() else PRESETS.get(str(path), path)
     if not file.is_file():
         raise RecipeError(
-            f"{path}: no such recipe. The ones that come with vislang are in recipes/; presets are {', '.join(PRESETS)}."
+            f"{path}: no such recipe. vislang's own are in the folder recipes/ of its repository; the presets are "
+            f"{', '.join(PRESETS)}."
         )
     try:
         values = yaml.safe_load(file.read_text(encoding="utf-8"))
@@ -122,29 +136,30 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> tuple[Recipe, dict
 
 
 def recipe_of(values: Any, overrides: Sequence[str] = (), name: str = "run.json") -> tuple[Recipe, dict[str, Any]]:
-    """A recipe from its plain values, such as a run recorded, with overrides.
+    """A recipe from its values, such as those in a ``run.json``, with overrides.
 
     Raises:
-        RecipeError: a value does not fit.
+        RecipeError: a key is unknown or a value has the wrong type.
     """
     if not isinstance(values, dict):
-        raise RecipeError(f"{name}: holds no settings. A recipe names a model, data and train.")
+        raise RecipeError(f"{name}: contains no settings. A recipe has the keys model, data and train.")
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(Recipe, as_group=False)
     parser.add_argument("--recipe", action="config")
     try:
         written = json.dumps(with_current_names(values), default=str)
         parsed = parser.parse_args([f"--recipe={written}", *overrides])
+        _must_not_be_null(Recipe, Namespace({key: value for key, value in vars(parsed).items() if key != "recipe"}))
         settings = vars(parser.instantiate(parsed))
         del settings["recipe"], parsed["recipe"]
         recipe = Recipe(**settings)
     except (ArgumentError, ValueError, TypeError) as error:
-        raise RecipeError(f"{name}: {_one_line(error)}") from None
+        raise RecipeError(in_words(_one_line(error), name)) from None
     return recipe, _as_plain(parsed)
 
 
 def with_current_names(values: dict[str, Any]) -> dict[str, Any]:
-    """The same recipe, its model's class and settings by the names that they have in this version."""
+    """The same recipe with the current names of the model's class and settings."""
     model = values.get("model")
     if not isinstance(model, dict) or not isinstance(model.get("class_path"), str):
         return values
@@ -152,8 +167,34 @@ def with_current_names(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _one_line(error: Exception) -> str:
-    """The parser's message in one paragraph."""
+    """A message in one line."""
     return " ".join(str(error).split())
+
+
+def _must_not_be_null(kind: Any, values: Any, path: str = "") -> None:
+    """Raise an error for a setting that is null and must not be: the parser takes null for any value.
+
+    Args:
+        kind: the dataclass of the settings.
+        values: the parsed settings.
+        path: of them in the recipe.
+
+    Raises:
+        ValueError: one is null.
+    """
+    hints = get_type_hints(kind)
+    for name, value in vars(values).items():
+        hint = hints.get(name)
+        inner = [part for part in get_args(hint) if dataclasses.is_dataclass(part)]
+        optional = hint is None or hint is Any or type(None) in get_args(hint)
+        if value is None and not optional:
+            raise ValueError(f"{path}{name} is null; give it a value, or leave it out.")
+        if isinstance(value, Namespace):
+            if dataclasses.is_dataclass(hint) or inner:
+                _must_not_be_null(inner[0] if inner else hint, value, f"{path}{name}.")
+            elif "class_path" in value and "init_args" in value:
+                module, _, made = value["class_path"].rpartition(".")
+                _must_not_be_null(getattr(import_module(module), made), value["init_args"], f"{path}{name}.")
 
 
 def _as_plain(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""``vislang ask``: images and videos, examples, and ways of writing."""
+"""``vislang ask``: images and videos, examples, and decoding."""
 
 import pytest
 
@@ -59,7 +59,7 @@ def test_more_examples_than_there_is_room_for(saved, pictures, capsys):
     assert "let the first ones be dropped" in capsys.readouterr().err
     assert main([*arguments, "--drop-examples"]) == 0
     shown = capsys.readouterr()
-    assert "of its examples were left out" in shown.err
+    assert "of its examples were dropped" in shown.err
     assert shown.out.strip()
 
 
@@ -67,18 +67,26 @@ def test_more_examples_than_there_is_room_for(saved, pictures, capsys):
     ("more", "message"),
     [
         (["none.mp4"], "none.mp4: no such file"),
-        (["BROKEN"], "not a video of a known format"),
-        (["IMAGE", "--beams", "2", "--temperature", "1"], "beams follow the most likely"),
-        (["IMAGE", "--shot", "IMAGE", "what?"], "no answer in it"),
-        (["IMAGE", "--options", ","], "at least two different answers"),
-        (["IMAGE", "--options", "red,red"], "at least two different answers"),
+        (["BROKEN"], "not a video, of an unknown format"),
+        (["IMAGE", "--beams", "2", "--temperature", "1"], "beam search does not sample"),
+        (["IMAGE", "--shot", "IMAGE", "what?"], "no answer. Write"),
+        (["IMAGE", "--options", ","], "two or more different answers"),
+        (["IMAGE", "--options", "red,red"], "two or more different answers"),
         (["IMAGE", "--temperature", "nan"], "temperature is nan"),
-        (["IMAGE", "--temperature", "1e-40"], "it must be 0, or a number of at least"),
+        (["IMAGE", "--temperature", "1e-40"], "it must be 0 or at least"),
         (["IMAGE", "--temperature", "1", "--seed", "99999999999999999"], "below 2**32"),
         (["IMAGE", "--max-new-tokens", "0"], "max_new_tokens is 0"),
+        (["IMAGE", "--beams", "2", "--length-penalty", "1e300"], "length_penalty is 1e+300"),
+        (["IMAGE", "--length-penalty", "0"], "length_penalty ranks beams. Set beams to 2 or more"),
+        (["IMAGE", "--top-k", "3"], "top_k and top_p have an effect only where tokens are drawn"),
+        (["IMAGE", "--top-p", "0.5"], "top_k and top_p have an effect only where tokens are drawn"),
+        (["IMAGE", "--options", "red,blue", "--returns", "2", "--beams", "2"], "--beams, --returns: no effect with"),
+        (["IMAGE", "--head", "answers"], "--head: "),
+        (["IMAGE", "\udcff what?"], "the question is not valid UTF-8"),
+        (["IMAGE", "what?", "--shot", "IMAGE", "\udcff"], "the answer is not valid UTF-8"),
     ],
 )
-def test_mistakes_are_told_in_a_line(saved, pictures, capsys, more, message):
+def test_mistakes_are_one_line_errors(saved, pictures, capsys, more, message):
     (pictures / "broken.mp4").write_bytes(b"no film")
     names = {"IMAGE": str(pictures / "0.png"), "BROKEN": str(pictures / "broken.mp4")}
     assert main(["ask", saved, *(names.get(word, word) for word in more)]) == 2

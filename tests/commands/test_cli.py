@@ -1,11 +1,14 @@
-"""The command line as a careless user meets it."""
+"""The command line, with mistakes of its users."""
 
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from vislang.cache import cache_path
 from vislang.cli import main
 from vislang.commands.ask import shot_of
 from vislang.errors import UserError
@@ -35,7 +38,7 @@ def test_train_eval_ask(trained, pictures, capsys):
     assert {"task", "n", "figures", "blind", "guesses"} <= set(own)
     assert set(own["figures"]["accuracy"]) == {"value", "low", "high", "n"}
     assert "accuracy" in own["blind"]
-    assert "accuracy" in own["guesses"]["most frequent answer"]
+    assert "accuracy" in own["guesses"]["most_frequent_answer"]
     capsys.readouterr()
     assert main(["eval", str(trained / "model"), "--data", str(pictures / "my.jsonl"), "--json"]) == 0
     score = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
@@ -82,7 +85,7 @@ def test_data_check_lists_every_bad_record(pictures, capsys):
     assert main(["data", "check", str(pictures / "my.jsonl")]) == 0
 
 
-def test_train_refuses_bad_records_until_told_to_skip_them(recipe, pictures, tmp_path, capsys):
+def test_bad_records_are_an_error_in_training_unless_skipped(recipe, pictures, tmp_path, capsys):
     file = pictures / "bad.jsonl"
     file.write_text((pictures / "my.jsonl").read_text() + '{"image": "none.png", "text": "x"}\n')
     arguments = ["train", str(recipe), "--data", str(file), "--out", str(tmp_path / "run"), "--train.steps=2"]
@@ -100,7 +103,7 @@ def test_train_refuses_bad_records_until_told_to_skip_them(recipe, pictures, tmp
         (["train", "none.yaml"], "none.yaml: no such recipe"),
         (["train", "RECIPE", "--train.lrr=1"], "lrr"),
         (["train", "RECIPE", "--train.lr=fast"], "fast"),
-        (["train", "RECIPE", "--train.steps=0"], "train.steps is 0"),
+        (["train", "RECIPE", "--train.steps=-1"], "train.steps is -1"),
         (["train", "RECIPE", "--train.lr_scale={doors: 2}"], "doors"),
         (["train", "RECIPE", "--data", "none.jsonl"], "none.jsonl: cannot be read"),
         (["train", "RECIPE", "--model.language_model=nothing/here"], "nothing/here"),
@@ -124,8 +127,8 @@ def test_mistakes_get_a_message_and_no_traceback(arguments, message, recipe, pic
         (["ask", "model", "image", "--top-k", "x"], "--top-k: invalid int value: 'x'. See vislang ask --help."),
         (["ask", "model", "image", "--shot", "a.png"], "--shot: expected 2 arguments. See vislang ask --help."),
         (["eval", "model", "--limit"], "--limit: expected one argument. See vislang eval --help."),
-        (["fly"], "fly: no such verb; there are demo, train, eval"),
-        (["data", "burn"], "data burn: no such verb; there are data list, data show, data check, data fetch."),
+        (["fly"], "no verb 'fly'. The verbs are demo, train, eval"),
+        (["data", "burn"], "no verb 'data burn'. The verbs are data list, data show, data check, data fetch."),
     ],
 )
 def test_options_that_do_not_fit_get_one_sentence(capsys, arguments, message):
@@ -135,7 +138,7 @@ def test_options_that_do_not_fit_get_one_sentence(capsys, arguments, message):
     assert len(error.splitlines()) == 1
 
 
-def test_options_may_stand_between_positional_arguments_and_overrides(capsys):
+def test_options_between_positional_arguments_and_overrides(capsys):
     assert main(["ask", "model", "none.png", "--beams", "2", "what?"]) == 2
     assert "none.png: no such file" in capsys.readouterr().err
     assert main(["train", "--train.lr", "1e-3", "none.yaml", "--train.steps=3"]) == 2
@@ -147,6 +150,40 @@ def test_doctor_finds_the_assets(capsys):
     shown = capsys.readouterr().out
     assert "torch " in shown
     assert "missing" not in shown
+
+
+def test_doctor_goes_on_where_the_cache_cannot_be_used(tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").write_text("mine")
+    monkeypatch.setenv("VISLANG_CACHE", str(tmp_path / "file" / "cache"))
+    assert main(["doctor"]) == 1
+    # A long path is broken at the terminal's edge, wherever that falls.
+    shown = "".join(capsys.readouterr().out.split())
+    message = f"{tmp_path / 'file' / 'cache'}: the cache cannot be written (Not a directory)"
+    assert "".join(message.split()) in shown
+    assert "efficientnet-lite0:found" in shown
+    assert "thedemocannotrun:1missing" in shown
+
+
+@pytest.mark.parametrize("arguments", ["--help", "data list", "tasks --json"])
+def test_a_reader_that_goes_away_is_no_mistake(arguments):
+    """Both what is printed and what is drawn as a table."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    words = [sys.executable, "-m", "vislang.cli", *arguments.split()]
+    done = subprocess.run(words, stdout=writing, stderr=subprocess.PIPE, text=True)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_output_may_be_closed_from_the_start():
+    command = f"{sys.executable} -m vislang.cli data list >&-"
+    done = subprocess.run(["sh", "-c", command], stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_an_empty_variable_names_no_cache(monkeypatch):
+    monkeypatch.setenv("VISLANG_CACHE", "")
+    assert cache_path("features") == Path.home() / ".cache" / "vislang" / "features" or "XDG_CACHE_HOME" in os.environ
 
 
 def test_torch_is_a_cpu_build_without_cuda_packages():

@@ -1,4 +1,4 @@
-"""``vislang data``: what is there, what it holds, what is wrong with it."""
+"""``vislang data``: lists of sources, their records, and problems in them."""
 
 import json
 
@@ -48,7 +48,7 @@ def test_records_are_printed_and_drawn(pictures, tmp_path, capsys):
     shown = capsys.readouterr().out
     for words in ("<image: 0.png> what <color>?", "red, [bold]", "(0, 4) to (12, 24)", "choice 1 not so"):
         assert words in shown
-    assert "5 of 5 good records, and 1 bad (" in shown
+    assert "5 of 5 good records, 1 bad (" in shown
     html = page.read_text()
     assert html.count("data:image/png;base64,") == 5
     assert "what &lt;color&gt;?" in html
@@ -77,7 +77,7 @@ def test_films_are_drawn_as_frames(tmp_path, capsys):
     ("arguments", "message"),
     [
         (["nothing"], "nothing: no such source"),
-        (["easy-vqa", "--split", "dev"], "easy-vqa: no split 'dev'; there are train, test"),
+        (["easy-vqa", "--split", "dev"], "easy-vqa: no split 'dev'. The splits are train, test"),
         (["easy-vqa", "-o", "none/page.html"], "there is no folder none"),
     ],
 )

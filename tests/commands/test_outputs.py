@@ -1,4 +1,4 @@
-"""Places that cannot be written are told before any work, in one way by all that write."""
+"""Outputs that cannot be written are errors before any work, in all commands alike."""
 
 import os
 
@@ -33,7 +33,7 @@ def here(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("command", WRITE_FILES, ids=" ".join)
 @pytest.mark.parametrize(
-    ("place", "message"), [("none/page", "there is no folder none. Make it first"), ("folder", "folder: is a folder")]
+    ("place", "message"), [("none/page", "there is no folder none. Create it first"), ("folder", "folder: is a folder")]
 )
 def test_no_file_can_be_there(here, command, place, message, capsys):
     assert main([*command, place]) == 2
@@ -45,7 +45,7 @@ def test_no_file_can_be_there(here, command, place, message, capsys):
 def test_no_folder_can_be_there(here, command, place, capsys):
     option = ["--out"] if command[0] == "eval" else []
     assert main([*command, *option, place]) == 2
-    assert f"vislang: {place}: file is a file. Name a folder." in capsys.readouterr().err
+    assert f"vislang: {place}: file is a file. Give the path of a folder." in capsys.readouterr().err
     assert (here / "file").read_text() == "mine"
 
 
@@ -54,7 +54,7 @@ def test_a_run_needs_a_folder(here, capsys):
         "model: {class_path: vislang.models.vilbert.tasks.ViLBERTRecipe}\ndata: none.jsonl\ntrain: {steps: 1}\n"
     )
     assert main(["train", "tiny.yaml", "--out", "file/run"]) == 2
-    assert "vislang: file/run: file is a file. Name a folder." in capsys.readouterr().err
+    assert "vislang: file/run: file is a file. Give the path of a folder." in capsys.readouterr().err
 
 
 def test_what_can_be_written_is_let_be(here):
@@ -65,10 +65,10 @@ def test_what_can_be_written_is_let_be(here):
     assert sorted(os.listdir(here)) == ["file", "folder"]
 
 
-def test_a_place_that_may_not_be_written(here, monkeypatch):
-    """A superuser may write anywhere, so that only the answer to the question can be put in the machine's mouth."""
+def test_a_folder_without_write_permission(here, monkeypatch):
+    """A superuser may write anywhere, so the result of ``os.access`` is replaced."""
     monkeypatch.setattr(os, "access", lambda path, mode: False)
-    with pytest.raises(UserError, match=r"--report .*page\.html: .*folder may not be written to"):
+    with pytest.raises(UserError, match=r"--report .*page\.html: .*folder is not writable"):
         must_hold_file(here / "folder" / "page.html", "--report")
-    with pytest.raises(UserError, match="folder may not be written to"):
+    with pytest.raises(UserError, match="folder is not writable"):
         must_hold_folder(here / "folder" / "model")

@@ -1,4 +1,4 @@
-"""ViLBERT on the command line: several tasks at once, resting ones, resumption, evaluation, careless use."""
+"""ViLBERT on the command line: several tasks at once, paused tasks, resuming, evaluation, mistakes."""
 
 import json
 from pathlib import Path
@@ -10,8 +10,8 @@ from tests.models.test_vilbert_pretraining import COLOURS, picture
 from vislang.cli import main
 from vislang.models.regions.readers import RegionsConfig
 from vislang.models.regions.sources import ClusteredRegions
-from vislang.train import loop
-from vislang.train.log import read_metrics
+from vislang.train.checkpoint import Checkpoints
+from vislang.train.log import read_metrics, without_measurements
 from vislang.train.schedule import StopAndGo
 
 STREAMS = (
@@ -69,30 +69,31 @@ def recipe(folder, towers):
 
 def losses(folder: Path) -> list[dict]:
     rows = [row for row in read_metrics(folder / "metrics.jsonl") if "loss" in row]
-    return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
+    return [without_measurements(row) for row in rows]
 
 
 def whole_and_resumed(recipe: Path, folder: Path, monkeypatch) -> tuple[Path, Path]:
-    """The folders of a run, and of one that is killed at its first checkpoint and then goes on."""
+    """The folders of a run, and of one that is killed at its first checkpoint and then resumed."""
     whole, cut = folder / "whole", folder / "cut"
     assert main(["train", str(recipe), "--out", str(whole)]) == 0
-    save = loop.save_checkpoint
+    save = Checkpoints.save
 
-    def save_and_die(*arguments):
-        save(*arguments)
+    def save_and_die(checkpoints, *arguments):
+        save(checkpoints, *arguments)
+        checkpoints.wait()
         raise RuntimeError("killed")
 
-    monkeypatch.setattr(loop, "save_checkpoint", save_and_die)
+    monkeypatch.setattr(Checkpoints, "save", save_and_die)
     with pytest.raises(RuntimeError, match="killed"):
         main(["train", str(recipe), "--out", str(cut)])
-    monkeypatch.setattr(loop, "save_checkpoint", save)
+    monkeypatch.setattr(Checkpoints, "save", save)
     assert main(["train", str(recipe), "--resume", str(cut)]) == 0
     return whole, cut
 
 
 def test_several_tasks_at_once_and_resting_ones(recipe, folder, capsys, monkeypatch):
-    """Six evaluations of a model that has hardly moved; by what it is told, the first task does not get better and the
-    second does: the first rests, and takes part in every fourth step."""
+    """Six evaluations with given scores: the first task does not improve and the second does, so the first is paused
+    and trains in every fourth step."""
     update = StopAndGo.update
     monkeypatch.setattr(
         StopAndGo, "update", lambda self, scores: update(self, {**scores, "boxes": (self.best["boxes"] or 0) + 1})
@@ -110,12 +111,12 @@ def test_several_tasks_at_once_and_resting_ones(recipe, folder, capsys, monkeypa
         assert row["loss"] == pytest.approx(parts, rel=1e-4)
     metrics = json.loads((run / "metrics.json").read_text())
     assert set(metrics["tasks"]) == {"answers", "boxes"}
-    assert "accuracy" in metrics["tasks"]["answers"]["guesses"]["most frequent answer"]
+    assert "accuracy" in metrics["tasks"]["answers"]["guesses"]["most_frequent_answer"]
     assert "upper bound" in (run / "report.html").read_text()
     shown = capsys.readouterr().out
     assert "upper bound" in shown
 
-    # Evaluation finds the head by the kind of what is asked.
+    # Evaluation finds the head by the kind of target.
     for file, figure in (("answers", "accuracy"), ("boxes", "upper_bound")):
         arguments = ["eval", str(run / "model"), "--data", str(folder / f"{file}.jsonl"), "--json"]
         assert main([*arguments, "--out", str(folder / "out")]) == 0
@@ -127,7 +128,7 @@ def test_several_tasks_at_once_and_resting_ones(recipe, folder, capsys, monkeypa
     assert main(["report", str(run)]) == 0
 
 
-def test_a_resumed_run_goes_on_bit_for_bit_resting_tasks_included(recipe, folder, monkeypatch):
+def test_a_run_with_paused_tasks_resumes_bit_for_bit(recipe, folder, monkeypatch):
     whole, cut = whole_and_resumed(recipe, folder, monkeypatch)
     assert losses(cut) == losses(whole)
 
@@ -153,10 +154,10 @@ def test_ordinary_names_of_files_are_names_of_tasks(folder, towers, name, capsys
     assert main(["eval", str(folder / "run" / "model"), "--data", str(data)]) == 0
 
 
-def test_what_would_only_fail_at_the_end_is_refused_at_the_beginning(recipe, folder, towers, capsys):
+def test_errors_in_the_evaluation_are_found_before_training(recipe, folder, towers, capsys):
     boxes = str(folder / "boxes.jsonl")
     assert main(["train", str(recipe), "--eval_data", boxes, "--out", str(folder / "a")]) == 2
-    assert "one source cannot score several streams" in capsys.readouterr().err
+    assert "one source cannot be the test data of several streams" in capsys.readouterr().err
     alone = write_recipe(folder / "t.yaml", TASKS, towers[1], str(folder / "answers.jsonl"))
     assert main(["train", str(alone), "--eval_data", boxes, "--out", str(folder / "b")]) == 2
     assert "records with several kinds of target: box (" in capsys.readouterr().err
@@ -199,7 +200,7 @@ def test_pretraining_then_a_task(folder, towers, tmp_path, capsys):
 
 
 def write_regions(folder: Path, to: Path, width: int = 8) -> str:
-    """Region files of the pictures in a folder: two boxes each, of which the first tells the colour."""
+    """Region files of the pictures in a folder: two boxes each; the feature of the first depends on the colour."""
     to.mkdir()
     boxes = np.array([[0, 0, 16, 32], [16, 0, 32, 32]], dtype=np.float32)
     for number in range(20):
@@ -210,7 +211,7 @@ def write_regions(folder: Path, to: Path, width: int = 8) -> str:
     return str(to)
 
 
-def test_region_files_may_lie_elsewhere_when_a_model_is_evaluated(folder, capsys):
+def test_a_model_is_evaluated_with_other_region_files(folder, capsys):
     trained_on = write_regions(folder, folder / "regions")
     recipe = write_recipe(folder / "t.yaml", TASKS, "null", str(folder / "answers.jsonl"), f", files: {trained_on}")
     assert main(["train", str(recipe), "--out", str(folder / "run")]) == 0
@@ -228,10 +229,10 @@ def test_region_files_may_lie_elsewhere_when_a_model_is_evaluated(folder, capsys
     assert accuracy("--regions", str(folder / "moved")) == before
     narrow = write_regions(folder, folder / "narrow", width=6)
     assert main(["eval", model, "--data", data, "--regions", narrow]) == 2
-    assert "gives regions of 6 numbers, and the model reads 8" in capsys.readouterr().err
+    assert "its region features have the width 6, and the model reads 8" in capsys.readouterr().err
 
 
-def test_a_bad_record_is_told_from_another_process_as_from_this(folder, towers, capsys):
+def test_a_bad_record_in_a_worker_process_is_a_one_line_error(folder, towers, capsys):
     """A region file with fewer boxes than stated is found when its batch is made."""
     regions = write_regions(folder, folder / "regions")
     np.save(
@@ -247,7 +248,7 @@ def test_a_bad_record_is_told_from_another_process_as_from_this(folder, towers, 
         assert main(["train", str(recipe), "--train.workers", str(workers), "--out", out]) == 2
         said.append(capsys.readouterr().err)
         assert "Traceback" not in said[-1]
-        assert "image 3: states 5 boxes and holds 2" in said[-1]
+        assert "image 3: states 5 boxes and has 2" in said[-1]
     assert said[0].replace("run 0", "run 1") == said[1]
 
 
@@ -278,7 +279,7 @@ train: {{steps: 6, batch_size: 8, eval_every: 3, eval_examples: 4, checkpoint_ev
     slow = ["eval", str(folder / "slow" / "model"), "--task", "retrieval", "--data", data, "--json"]
     assert main([*slow, "--shortlist", dual, "--shortlist-size", "1"]) == 0
     short = json.loads(capsys.readouterr().out)
-    # Of one candidate each, the slower model can find no more than the faster one found.
+    # With one candidate each, the recall of the slower model cannot exceed that of the faster one.
     at_1 = "recall_at_1_text_to_image"
     assert short["figures"][at_1]["value"] <= alone["figures"][at_1]["value"] <= 1
     assert alone["n"] == short["n"] == 20
@@ -305,41 +306,41 @@ def test_a_benchmark_is_evaluated_from_predictions_and_by_a_model(recipe, folder
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["MODEL"], "name a --task (vislang tasks lists them), or a file of your own with --data"),
-        (["MODEL", "--task", "unheard-of"], "unheard-of: no such task. There are vqa, vcr"),
-        (["MODEL", "--task", "vqa"], "vqa: needs its data. Write vqa:"),
+        (["MODEL"], "give a --task (vislang tasks lists them), or data of your own with --data"),
+        (["MODEL", "--task", "unheard-of"], "no task 'unheard-of'. The tasks are vqa, vcr"),
+        (["MODEL", "--task", "vqa"], "vqa needs data. Write vqa:"),
         (["MODEL", "--task", "vqa", "--data", "nowhere"], "no such folder"),
         (["MODEL", "--data", "nowhere.jsonl"], "nowhere.jsonl: cannot be read (No such file"),
-        (["MODEL", "--task", "retrieval"], "retrieval: needs its data. Write retrieval:SOURCE, or "),
+        (["MODEL", "--task", "retrieval"], "retrieval needs data. Write retrieval:SOURCE, or "),
         (
             ["MODEL", "--data", "FOLDER/boxes.jsonl"],
-            "it has no head for a target of the kind box; it has answers (answers)",
+            "it has no head for targets of the kind box; it has answers (answers)",
         ),
         (
             ["MODEL", "--data", "FOLDER/answers.jsonl", "--head", "boxes"],
-            "head boxes: this model has answers (answers)",
+            "no head 'boxes': this model has answers (answers)",
         ),
         (
             ["MODEL", "--data", "FOLDER/answers.jsonl", "--split", "dev"],
-            "FOLDER/answers.jsonl: has no splits, and so no 'dev'. Leave the split out",
+            "FOLDER/answers.jsonl: has no splits. Remove the split 'dev'",
         ),
         (
             ["MODEL", "--task", "easy-vqa", "--data", "FOLDER/answers.jsonl"],
-            "--data: easy-vqa comes with its data; leave --data out",
+            "--data: easy-vqa comes with its own data. Leave out --data or --task.",
         ),
         (
             ["MODEL", "--task", "retrieval", "--data", "FOLDER/captions.jsonl", "--head", "x"],
             "has no head for choices",
         ),
-        (["MODEL", "--task", "easy-vqa", "--split", "dev"], "easy-vqa: no split 'dev'; there are train, test"),
-        (["MODEL", "--data", "FOLDER/answers.jsonl", "--shortlist", "x"], "--shortlist: FOLDER"),
+        (["MODEL", "--task", "easy-vqa", "--split", "dev"], "easy-vqa: no split 'dev'. The splits are train, test"),
+        (["MODEL", "--data", "FOLDER/answers.jsonl", "--shortlist", "x"], "--shortlist has no effect: FOLDER"),
         (
             ["MODEL", "--task", "retrieval", "--data", "FOLDER/captions.jsonl", "--split", "x"],
-            "retrieval: has no splits, and so no 'x'",
+            "retrieval: has no splits. Remove the split 'x'",
         ),
         (
             ["MODEL", "--data", "FOLDER/answers.jsonl", "--out", "FOLDER/answers.jsonl/x"],
-            "answers.jsonl is a file. Name a folder",
+            "answers.jsonl is a file. Give the path of a folder",
         ),
         (["MODEL", "--task", "retrieval", "--data", "FOLDER/bad.jsonl"], "2 bad records"),
     ],
@@ -358,12 +359,12 @@ def test_careless_evaluation(folder, towers, tmp_path_factory, arguments, messag
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["--train.stop_and_go=true", "--train.eval_every=0"], "stop_and_go goes by scores on examples held out"),
-        (["--model.streams.width=33"], "width 33 is no multiple of 2 heads"),
-        (["--model.streams.single_stream=true", "--model.streams.width=64"], "single_stream: has one width"),
+        (["--train.stop_and_go=true", "--train.eval_every=0"], "stop_and_go goes by scores on held-out examples"),
+        (["--model.streams.width=33"], "width 33 is not a multiple of 2 heads"),
+        (["--model.streams.single_stream=true", "--model.streams.width=64"], "single_stream: all widths must be equal"),
         (["--data=nothing"], "nothing: no such source. A source is"),
         (["--model.regions.tower=nothing"], "vision tower 'nothing'"),
-        (["--hold_out=0"], "nothing left to score on"),
+        (["--hold_out=0"], "no records are left for scoring"),
     ],
 )
 def test_careless_training(folder, towers, overrides, message, capsys):
@@ -373,7 +374,7 @@ def test_careless_training(folder, towers, overrides, message, capsys):
     assert not (folder / "run" / "model").exists()
 
 
-def test_bad_records_are_listed_and_left_out_when_told_to(folder, towers, capsys):
+def test_bad_records_are_listed_or_skipped(folder, towers, capsys):
     file = folder / "answers.jsonl"
     file.write_text(file.read_text() + '\n{"image": "none.png", "question": "x", "answer": "y"}\n{oh\n')
     recipe = write_recipe(folder / "a.yaml", TASKS, towers[1], str(file), steps=1)

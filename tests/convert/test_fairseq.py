@@ -1,4 +1,4 @@
-"""fairseq's checkpoints: every recorded output of its own code, and files that are not what they should be."""
+"""fairseq's checkpoints: recorded outputs of its code, and invalid files."""
 
 import json
 import pickle
@@ -9,7 +9,7 @@ import torch
 
 from tests.convert.theirs import forget_hash
 from vislang.cli import main
-from vislang.convert import fairseq
+from vislang.convert import fairseq, fairseq_config
 from vislang.convert.checkpoint import CheckpointUnreadable, read_checkpoint
 from vislang.convert.keys import ConversionError
 from vislang.models.data2vec.blocks import run_blocks
@@ -49,7 +49,7 @@ def test_every_recorded_output_is_reproduced(case, tmp_path, capsys):
 
 @pytest.mark.parametrize("case", CASES)
 def test_verification_notices_any_changed_weight(case, tmp_path, capsys):
-    """One element of one tensor at a time, student's and teacher's; those that nothing depends on are named."""
+    """Change one element of each tensor of student and teacher; tensors that nothing depends on are listed."""
     convert(case, tmp_path / "out")
     reference = str(PARITY / case / "reference.pt")
     forget_hash(tmp_path / "out")
@@ -99,7 +99,7 @@ def test_a_hostile_checkpoint_runs_nothing(tmp_path):
     torch.save({"model": {"x": torch.zeros(1)}, "cfg": Hostile(tmp_path / "marker")}, tmp_path / "bad.pt")
     assert list(read_checkpoint(tmp_path / "bad.pt")) == ["model", "cfg"]
     assert not (tmp_path / "marker").exists()
-    # The same file does touch the marker when it is read plainly.
+    # A plain unpickler does create the marker.
     torch.load(tmp_path / "bad.pt", weights_only=False)
     assert (tmp_path / "marker").exists()
 
@@ -113,7 +113,7 @@ def test_files_of_the_time_before_zip_open_too(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"no checkpoint", pickle.dumps([1, 2])])
-def test_what_is_no_checkpoint_is_refused(tmp_path, content):
+def test_a_file_that_is_not_a_checkpoint_is_an_error(tmp_path, content):
     (tmp_path / "x.pt").write_bytes(content)
     with pytest.raises(CheckpointUnreadable, match=r"x\.pt"):
         read_checkpoint(tmp_path / "x.pt")
@@ -134,7 +134,7 @@ def test_keys_that_are_missing_or_unexpected_are_listed(tmp_path, capsys):
     assert (tmp_path / "out" / "config.json").exists()
 
 
-def test_weights_of_another_size_are_refused(tmp_path, capsys):
+def test_weights_of_another_size_are_errors(tmp_path, capsys):
     weights = torch.load(PARITY / "data2vec_text" / "weights.pt", weights_only=True)
     weights["encoder.sentence_encoder.layers.1.fc1.weight"] = torch.zeros(3, 32)
     torch.save(weights, tmp_path / "other.pt")
@@ -154,27 +154,27 @@ def test_weights_of_another_size_are_refused(tmp_path, capsys):
 def test_configurations_that_cannot_be_built_say_why(change, message):
     config = json.loads((PARITY / "data2vec_text" / "config.json").read_text())
     with pytest.raises(ValueError, match=message):
-        fairseq.build(config | change)
+        fairseq_config.build(config | change)
 
 
 def test_an_encoder_generates_no_text(tmp_path, pictures, capsys):
     convert("data2vec2_image", tmp_path / "out")
     assert main(["ask", str(tmp_path / "out"), str(pictures / "0.png"), "what?"]) == 2
-    assert "is a Data2Vec, which neither generates text nor decides" in capsys.readouterr().err
+    assert "a Data2Vec neither generates text nor has a task head" in capsys.readouterr().err
     assert main(["eval", str(tmp_path / "out"), "--data", str(pictures / "my.jsonl")]) == 2
-    assert "this Data2Vec cannot answer it" in capsys.readouterr().err
+    assert "a Data2Vec cannot answer it" in capsys.readouterr().err
 
 
 def test_convolutions_are_read_without_running_them():
     config = json.loads((PARITY / "data2vec_audio" / "config.json").read_text())
-    assert fairseq.build(config).student.front_end("speech").config.convolutions[0] == (16, 10, 5)
-    with pytest.raises(ConversionError, match="no list of"):
-        fairseq.build(config | {"conv_feature_layers": "__import__('os').getcwd()"})
+    assert fairseq_config.build(config).student.front_end("speech").config.convolutions[0] == (16, 10, 5)
+    with pytest.raises(ConversionError, match="is not a list of"):
+        fairseq_config.build(config | {"conv_feature_layers": "__import__('os').getcwd()"})
 
 
 @pytest.mark.parametrize("norm", ["batch_norm_target_layer", "instance_norm_target_layer"])
 def test_norms_of_targets_over_time_count_padding_in_v1_text(norm, tmp_path):
-    """As the original does, which normalises whole rows."""
+    """As in the original, which normalises over whole rows."""
     folder = PARITY / "data2vec_text"
     config = json.loads((folder / "config.json").read_text()) | {"layer_norm_target_layer": False, norm: True}
     (tmp_path / "config.json").write_text(json.dumps(config))

@@ -1,4 +1,4 @@
-"""OpenFlamingo's checkpoints: the recorded case, other language models, tied heads, and what does not fit."""
+"""OpenFlamingo's checkpoints: the recorded case, other language models, tied heads, and mismatches."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ from tests import tiny
 from tests.models.flamingo.test_prefill import as_the_original, writes_media  # noqa: F401
 from vislang.cli import main
 from vislang.convert import open_flamingo
-from vislang.models.flamingo.bridge import FlamingoConfig
+from vislang.models.flamingo.config import FlamingoConfig
 from vislang.models.flamingo.converted import ConvertedFlamingo
 from vislang.models.flamingo.decoding import Decoding, generate
 from vislang.models.flamingo.prefill import Runner
@@ -38,8 +38,8 @@ def test_a_recorded_case_agrees(name, tmp_path, capsys):
     assert max(found.values()) < 1e-5
 
 
-def test_a_recording_is_repeated_with_its_whole_batch(writes_media):  # noqa: F811
-    """In the original a media token that one row writes takes the media from all rows beside it."""
+def test_a_recording_is_reproduced_with_its_whole_batch(writes_media):  # noqa: F811
+    """In the original, when one row generates a media token, all other rows attend to no media."""
     bridge, batch = writes_media
     expected, _ = as_the_original(bridge, batch, 10)
     runner = Runner(bridge)
@@ -108,33 +108,33 @@ def test_missing_and_unexpected_keys_are_listed(tmp_path, capsys):
     ) == 0  # fmt: skip
 
 
-def test_a_checkpoint_for_another_language_model_is_refused(tmp_path, capsys):
+def test_a_checkpoint_for_another_language_model_is_an_error(tmp_path, capsys):
     other = AutoModelForCausalLM.from_pretrained(CASE / "lm")
     with torch.no_grad():
         other.get_input_embeddings().weight.add_(0.1)
     other.save_pretrained(tmp_path / "lm")
-    # As wide, with as many tokens; every embedding differs, and more than added tokens would.
+    # The same width and number of tokens, but more embeddings differ than can be added tokens.
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(open_flamingo, "MOST_ADDED", 10)
+        patch.setattr(open_flamingo, "MAX_CHANGED", 10)
         assert convert(tmp_path / "out", lm=tmp_path / "lm") == 2
-    assert "it was trained on another language model" in capsys.readouterr().err
+    assert "it was trained with another language model" in capsys.readouterr().err
     assert convert(tmp_path / "out", lm=tmp_path / "nothing") == 2
     assert "language model" in capsys.readouterr().err
 
 
-def test_a_folder_whose_language_model_was_exchanged_is_refused(tmp_path, capsys):
+def test_a_folder_whose_language_model_was_exchanged_is_an_error(tmp_path, capsys):
     import shutil
 
     shutil.copytree(CASE / "lm", tmp_path / "lm")
     assert convert(tmp_path / "out", lm=tmp_path / "lm") == 0
     tiny.language_model("llama").save_pretrained(tmp_path / "lm")
     assert main(["convert", "verify", str(tmp_path / "out"), str(CASE / "reference.pt")]) == 2
-    assert "and the bridge was converted with one of" in capsys.readouterr().err
+    assert "and the bridge was converted with" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("family", ["opt", "gpt2", "gpt_neox", "qwen2"])
 def test_rows_that_were_added_or_trained(family):
-    """An embedding that was replaced enters, and where the head is tied, it is what its token is scored by."""
+    """A replaced embedding is used at the input and, in a tied head, for the logit of its token."""
     lm = tiny.language_model(family)
     size, width = lm.get_input_embeddings().weight.shape
     rows = torch.randn(2, width)
@@ -161,7 +161,7 @@ def test_rows_that_were_added_or_trained(family):
 
 @pytest.fixture
 def checkpoint(towers, tmp_path):
-    """A checkpoint in the original's form, of random weights, for the tests' own towers; two tokens were added."""
+    """A checkpoint in the original's format with random weights for the tests' towers and two added tokens."""
     language = AutoModelForCausalLM.from_pretrained(towers[0])
     size = language.vocab_size
     torch.manual_seed(5)
@@ -200,7 +200,7 @@ def test_with_its_vision_tower_a_converted_model_is_asked(towers, pictures, chec
         torch.testing.assert_close(opened.bridge(batch), built.bridge(batch), atol=1e-5, rtol=0)
 
 
-def test_another_vision_tower_is_refused(towers, checkpoint, tmp_path, capsys):
+def test_another_vision_tower_is_an_error(towers, checkpoint, tmp_path, capsys):
     _, weights, config = checkpoint
     other = tiny.language_model("llama")
     other.save_pretrained(tmp_path / "other")

@@ -1,4 +1,4 @@
-"""Models of transformers come in: the same hidden states and logits on random weights, padding included."""
+"""Import from transformers: equal hidden states and logits with random weights, with padding."""
 
 import json
 
@@ -64,7 +64,7 @@ def of_head(architecture: str, change: dict) -> tuple[str, transformers.PreTrain
 
 
 def question(architecture: str, modality: str):
-    """Inputs of a class: one text an example, or three to choose from."""
+    """Inputs for a class: one text for each example, or three choices."""
     values, padding = sample(modality)
     if architecture.endswith("MultipleChoice"):
         return torch.stack([values, values.flip(0)]), torch.stack([padding, padding.flip(0)])
@@ -72,7 +72,7 @@ def question(architecture: str, modality: str):
 
 
 def frames_of(model: FineTuned, padding, logits):
-    """True where logits of padded tokens or frames stand, which no one reads."""
+    """True for logits of padded tokens or frames, which are not used."""
     if padding is None or logits.ndim < 3:
         return None
     return model.encoder.front_end(model.modality).pad(padding, logits.shape[1])
@@ -110,7 +110,7 @@ def test_heads(architecture, change, tmp_path):
 
 @pytest.mark.parametrize(("architecture", "change"), HEADS)
 def test_any_changed_weight_is_noticed(architecture, change, tmp_path):
-    """Noise on any one tensor shows, but for those that neither side reads when nothing is masked or trained."""
+    """Noise on any tensor changes the output, except for tensors that neither side uses without masks or training."""
     modality, config = of_head(architecture, change)
     theirs = saved(architecture, config, tmp_path / "theirs")
     values, padding = question(architecture, modality)
@@ -188,7 +188,7 @@ def test_how_images_and_recordings_are_prepared_comes_along(tmp_path):
     assert (speech.rate, speech.normalise) == (8000, False)
 
 
-def test_a_converted_model_is_saved_and_goes_on_learning(tmp_path):
+def test_a_converted_model_is_saved_and_trained(tmp_path):
     config = configuration("image", use_shared_relative_position_bias=True, use_mask_token=True)
     saved("Data2VecVisionModel", config, tmp_path / "theirs")
     assert main(["convert", "transformers", str(tmp_path / "theirs"), str(tmp_path / "ours")]) == 0
@@ -212,22 +212,30 @@ def test_missing_and_unexpected_tensors_are_listed(tmp_path):
 @pytest.mark.parametrize(
     ("architecture", "change", "message"),
     [
-        ("Data2VecTextForCausalLM", {"is_decoder": True}, "is a Data2VecTextForCausalLM, which is not supported"),
-        ("Data2VecVisionForSemanticSegmentation", {"out_indices": (0, 1, 2, 3)}, "SemanticSegmentation, which is not"),
+        ("Data2VecTextForCausalLM", {"is_decoder": True}, "its architecture Data2VecTextForCausalLM is not supported"),
+        (
+            "Data2VecVisionForSemanticSegmentation",
+            {"out_indices": (0, 1, 2, 3)},
+            "SemanticSegmentation is not supported",
+        ),
         ("Data2VecTextModel", {"is_decoder": True}, "is_decoder is not supported"),
         ("Data2VecTextModel", {"hidden_act": "silu"}, "hidden_act 'silu'"),
         ("Data2VecAudioModel", {"add_adapter": True}, "add_adapter"),
         ("Data2VecAudioModel", {"feat_extract_activation": "relu"}, "feat_extract_activation"),
         ("Data2VecAudioModel", {"conv_pos_kernel_size": 1}, "conv_pos_kernel_size"),
-        ("Data2VecAudioForCTC", {"pad_token_id": 3}, "blank must be symbol 0"),
+        ("Data2VecAudioForCTC", {"pad_token_id": 3}, "the blank symbol of CTC must be 0"),
         (
             "Data2VecVisionModel",
             {"use_absolute_position_embeddings": True, "use_relative_position_bias": True},
-            "do not go together",
+            "exclude each other",
         ),
-        ("Data2VecVisionModel", {"image_size": (24, 32)}, "must be one number"),
+        ("Data2VecVisionModel", {"image_size": (24, 32)}, "must be a single number"),
         ("Data2VecTextForSequenceClassification", {"problem_type": "multi_label_classification"}, "multi_label"),
-        ("Data2VecTextForSequenceClassification", {"problem_type": "regression", "num_labels": 3}, "to 3 numbers"),
+        (
+            "Data2VecTextForSequenceClassification",
+            {"problem_type": "regression", "num_labels": 3},
+            "regression of 3 numbers",
+        ),
     ],
 )
 def test_settings_that_are_not_supported_are_named(architecture, change, message, tmp_path):
@@ -237,8 +245,8 @@ def test_settings_that_are_not_supported_are_named(architecture, change, message
         convert(tmp_path)
 
 
-def test_other_models_are_refused(tmp_path, towers):
-    with pytest.raises(ConversionError, match="is a llama"):
+def test_other_models_are_errors(tmp_path, towers):
+    with pytest.raises(ConversionError, match="is a model of the type llama"):
         convert(towers[0])
-    with pytest.raises(ConversionError, match="no model of transformers"):
+    with pytest.raises(ConversionError, match="cannot be opened by transformers"):
         convert(tmp_path)

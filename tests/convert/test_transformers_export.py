@@ -1,4 +1,4 @@
-"""Models go out to transformers: its Auto classes give the same, and what they cannot express is refused."""
+"""Export to transformers: its Auto classes compute the same; what they cannot represent is an error."""
 
 import dataclasses
 import json
@@ -74,7 +74,7 @@ def replaced(config, change):
 
 
 def opened(folder, auto: str = "AutoModel"):
-    """The folder as transformers opens it; nothing may be missing but a pooler, which no hidden state reads."""
+    """The folder opened by transformers; only the pooler, on which no hidden state depends, may be missing."""
     model, info = getattr(transformers, auto).from_pretrained(folder, output_loading_info=True)
     assert all(key.startswith("pooler.") for key in info["missing_keys"])
     assert not info["unexpected_keys"]
@@ -111,7 +111,7 @@ def test_encoders(modality, encoder, front, tmp_path):
         wanted = model.student.features(modality, values, padding)
         front_end = model.student.front_end(modality)
         padded = None if padding is None else front_end.pad(padding, wanted.shape[1])
-        # The first step alone must not change the function either.
+        # The first step alone must not change the function.
         assert gap(wanted, plain(model.student, modality).features(modality, values, padding), padded) < 1e-5
     theirs = opened(tmp_path)
     assert gap(wanted, outputs(theirs, values, padding), padded) < 1e-5
@@ -145,7 +145,7 @@ def test_encoders_come_back_as_they_were(modality, change, tmp_path):
 
 
 def compare(there, back, modality):
-    """Equal tensors; but what is folded on the way is equal in the sum."""
+    """Equal tensors, except for pairs that are folded, whose sums are equal."""
     prefix = next((key.removesuffix("embeddings.cls_token") for key in there if key.endswith("cls_token")), "")
     for types in [key for key in there if key.endswith("token_type_embeddings.weight")]:
         positions = types.replace("token_type", "position")
@@ -155,7 +155,7 @@ def compare(there, back, modality):
             state[f"{prefix}embeddings.cls_token"] = state[f"{prefix}embeddings.cls_token"] + state[positions][:, :1]
             state[positions] = state[positions][:, 1:]
     fresh = {"pooler.dense.weight", "pooler.dense.bias"}
-    # A mask token that the model did not have is ours.
+    # The model had no mask token; ours is new.
     extra = {key for key in back if key.endswith(("mask_token", "masked_spec_embed"))}
     assert set(there) - fresh == set(back) - fresh - (extra - set(there))
     for key, tensor in there.items():
@@ -174,12 +174,12 @@ def test_heads_come_back_as_they_were(architecture, change, tmp_path):
     assert gap(outputs(theirs, values, padding), outputs(back, values, padding)) < 1e-5
     there = theirs.state_dict()
     if change.get("tie_word_embeddings") is False:
-        # Nothing reads this bias where it is not tied.
+        # This bias is not used if it is not tied.
         there["lm_head.bias"] = there["lm_head.decoder.bias"]
     compare(there, back.state_dict(), modality)
     wanted, found = config.to_dict(), back.config.to_dict()
     if modality == "text":
-        # A type of token that none is of does not come along; a rate that was that of other layers is written out.
+        # A token type that no token has is dropped; a dropout rate that was that of other layers becomes explicit.
         wanted |= {"type_vocab_size": 1, "classifier_dropout": found["classifier_dropout"]}
         if "classifier_dropout" in change:
             assert found["classifier_dropout"] == change["classifier_dropout"]
@@ -259,10 +259,10 @@ def test_a_scaled_embedding_is_no_longer_tied(tmp_path):
         ("text", {}, {"class_tokens": 1}, "class_tokens is 1"),
         ("text", {}, {"norm": True}, "two norms"),
         ("text", {}, {"embedding_norm": False}, "no norm"),
-        ("text", {}, {"embedding_eps": 1e-3}, "embedding_eps 0.001"),
+        ("text", {}, {"embedding_eps": 1e-3}, "embedding_eps is 0.001"),
         ("image", {"norm_first": True}, {"class_tokens": 0, "positions": "fixed"}, "class_tokens is 0"),
-        ("image", {"norm_first": True}, {"norm": True}, "norm: for images"),
-        ("speech", {}, {"norm": False}, "norm: for speech"),
+        ("image", {"norm_first": True}, {"norm": True}, "norm is true: for images"),
+        ("speech", {}, {"norm": False}, "norm is false: for speech"),
         ("speech", {}, {"convolution_norm": "group"}, "convolution_norm"),
         ("speech", {}, {"log_mel": True}, "log_mel"),
         ("speech", {}, {"position_norm": True}, "position_norm"),
@@ -270,10 +270,10 @@ def test_a_scaled_embedding_is_no_longer_tied(tmp_path):
         ("speech", {}, {"feature_eps": 1e-3}, "feature_eps"),
     ],
 )
-def test_what_cannot_be_expressed_is_named(modality, encoder, front, message, tmp_path):
+def test_an_error_names_what_transformers_cannot_represent(modality, encoder, front, message, tmp_path):
     config = replaced({"text": TEXT, "image": IMAGE, "speech": SPEECH}[modality], front)
     model = pretrained(replaced(ENCODER, encoder), **{modality: config})
-    with pytest.raises(ConversionError, match=f"transformers cannot express this model. .*{message}"):
+    with pytest.raises(ConversionError, match=f"transformers cannot represent this model. .*{message}"):
         export(model, tmp_path / "out", None)
     assert not (tmp_path / "out").exists()
 
@@ -281,13 +281,13 @@ def test_what_cannot_be_expressed_is_named(modality, encoder, front, message, tm
 @pytest.mark.parametrize(
     ("modality", "head", "encoder", "message"),
     [
-        ("text", HeadConfig(), {}, "head.pooling is mean, and transformers' is first"),
+        ("text", HeadConfig(), {}, "head.pooling is mean; in transformers it is first"),
         ("text", HeadConfig("tagging", layer_sum=True), {}, "layer_sum"),
-        ("image", HeadConfig(), {}, "head.norm is False"),
+        ("image", HeadConfig(), {}, r"head.norm is False; .* Fine-tune the model with --model\.head\.norm=true\."),
         ("image", HeadConfig(norm=True), {"final_norm": True}, "normalises either"),
-        ("image", HeadConfig("tagging"), {}, "no such model of image"),
+        ("image", HeadConfig("tagging"), {}, "no data2vec model of image"),
         ("speech", HeadConfig(norm=True), {}, "head.norm is True"),
-        ("speech", HeadConfig("regression"), {}, "no such model of speech"),
+        ("speech", HeadConfig("regression"), {}, "no data2vec model of speech"),
     ],
 )
 def test_heads_that_cannot_be_expressed_are_named(modality, head, encoder, message, tmp_path):
@@ -301,18 +301,18 @@ def test_of_several_modalities_one_is_chosen(tmp_path, capsys):
     assert main(command) == 2
     assert "reads text, speech" in capsys.readouterr().err
     assert main([*command, "--modality", "image"]) == 2
-    assert "reads no image; --modality may be text or speech" in capsys.readouterr().err
+    assert "does not read image; --modality may be text or speech" in capsys.readouterr().err
     assert main([*command, "--modality", "speech"]) == 0
     assert isinstance(opened(tmp_path / "theirs"), transformers.Data2VecAudioModel)
-    # What was there of another kind is replaced.
+    # Files of an earlier export are replaced.
     assert main([*command, "--modality", "text"]) == 0
     assert isinstance(opened(tmp_path / "theirs"), transformers.Data2VecTextModel)
 
 
-def test_padding_that_is_read_otherwise_is_said(tmp_path, capsys):
+def test_a_different_treatment_of_padding_is_a_note(tmp_path, capsys):
     pretrained(speech=replaced(SPEECH, {"strict_padding": True})).save(tmp_path / "ours")
     assert main(["export", "transformers", str(tmp_path / "ours"), str(tmp_path / "theirs")]) == 0
-    assert "unequal length" in capsys.readouterr().out.replace("\n", " ")
+    assert "recordings of different lengths" in capsys.readouterr().out.replace("\n", " ")
 
 
 def test_other_models_are_not_exported(tmp_path, capsys):
@@ -365,7 +365,7 @@ def test_how_recordings_are_prepared_and_symbols_go_along(tmp_path):
 
 @pytest.mark.parametrize("name", ["image", "text", "speech"])
 def test_models_of_the_recipes_for_export_open_in_transformers(name, tmp_path):
-    """What training writes, before its first step: the encoder is the same function in transformers."""
+    """The encoder of an untrained model from a recipe computes the same function in transformers."""
     recipe, _ = read_recipe(RECIPES / f"data2vec-{name}-export.yaml", [])
     torch.manual_seed(0)
     model = recipe.model.build().model.eval()

@@ -1,4 +1,4 @@
-"""ViLBERT's old weights: every recorded output of the original, the key names of three origins, what is refused."""
+"""ViLBERT's original weights: recorded outputs of the original code, key names of three code bases, invalid files."""
 
 import json
 import subprocess
@@ -35,7 +35,7 @@ def convert(case: str, out: Path, weights: Path | None = None, *more: str) -> in
 @pytest.mark.parametrize("case", CASES)
 def test_every_recorded_output_is_reproduced(case, tmp_path, capsys):
     assert convert(case, tmp_path / "out") == 0
-    assert "passed over: unused bert.encoder.c_layer.0.biOutput.q_dense1.weight" in capsys.readouterr().out
+    assert "ignored: unused bert.encoder.c_layer.0.biOutput.q_dense1.weight" in capsys.readouterr().out
     assert main(["convert", "verify", str(tmp_path / "out"), str(PARITY / case / "reference.pt")]) == 0
     found = json.loads(capsys.readouterr().out)
     reference = torch.load(PARITY / case / "reference.pt", weights_only=True)
@@ -58,7 +58,7 @@ def test_verification_notices_any_changed_weight(case, tmp_path, capsys):
         name = candidates[index]
         changed = dict(whole)
         changed[name] = whole[name].clone()
-        # Its start: of fused maps the queries, and of positions those that the recorded texts have.
+        # The first elements: queries in fused layers, and positions that the recorded texts have.
         start = changed[name].view(-1)[: max(1, whole[name].numel() // 4)]
         start += torch.randn(len(start), generator=generator)
         save_file(changed, path, metadata={"format": "pt"})
@@ -111,7 +111,7 @@ def test_older_checkpoints_of_mmf_have_all_of_it_inside_of_a_bert():
 
 
 def test_the_older_classifier_is_read_with_its_weights_multiplied_out():
-    """vilbert_beta: two maps, each stored as a length and a direction, ReLU between."""
+    """vilbert_beta: two linear layers with ReLU between, each stored as length and direction."""
     config, weights = read("vilbert_pretraining")
     torch.manual_seed(0)
     theirs = torch.nn.Sequential(
@@ -150,7 +150,7 @@ def test_the_classifier_of_mmf_is_read():
     )
 
 
-def test_missing_and_unexpected_keys_are_listed_and_refused(tmp_path, capsys):
+def test_missing_and_unexpected_keys_are_errors_that_list_them(tmp_path, capsys):
     _, weights = read("vilbert_tasks")
     del weights["bert.t_pooler.dense.bias"]
     weights["bert.something.else"] = torch.zeros(2)
@@ -172,7 +172,7 @@ def test_an_untied_decoder_is_noticed():
     config, weights = read("vilbert_pretraining")
     weights["cls.predictions.decoder.weight"] = weights["cls.predictions.decoder.weight"] + 1
     state = vilbert.canonical(weights)
-    with pytest.raises(ConversionError, match="should be tied"):
+    with pytest.raises(ConversionError, match="should equal the word embedding"):
         vilbert.load_weights(vilbert.build(config, state), state)
 
 
@@ -181,9 +181,9 @@ def test_an_untied_decoder_is_noticed():
     [
         ({"hidden_act": "swish"}, "hidden_act 'swish'"),
         ({"fusion_method": "text"}, "fusion_method 'text'"),
-        ({"t_biattention_id": [1]}, "go in pairs"),
+        ({"t_biattention_id": [1]}, "must have the same number"),
         ({"vocab_size": None}, "vocab_size is missing"),
-        ({"model": "xlnet"}, "is no ViLBERT"),
+        ({"model": "xlnet"}, "is not a ViLBERT"),
         ({"hidden_size": "768"}, "hidden_size is '768'; it must be a whole number"),
         ({"num_hidden_layers": 2.5}, r"num_hidden_layers is 2\.5; it must be a whole number"),
         ({"hidden_dropout_prob": True}, "hidden_dropout_prob is True; it must be a number"),
@@ -205,29 +205,29 @@ def test_whole_numbers_may_be_written_as_fractions():
     assert vilbert.streams_of(config | {"hidden_size": float(width)}).text.width == width
 
 
-def test_another_size_of_weights_is_refused():
+def test_another_size_of_weights_is_an_error():
     config, weights = read("vilbert_pretraining")
     state = vilbert.canonical(weights)
-    with pytest.raises(ConversionError, match="the configuration is of another model"):
+    with pytest.raises(ConversionError, match="the configuration describes another model"):
         vilbert.load_weights(vilbert.build(config | {"v_feature_size": 21}, state), state)
 
 
 @pytest.mark.parametrize("other", ["data2vec_text", "openflamingo_opt"])
-def test_another_familys_recording_is_told(other, tmp_path, capsys):
+def test_a_recording_of_another_type_of_model_is_an_error(other, tmp_path, capsys):
     config, weights = read("vilbert_pretraining")
     state = vilbert.canonical(weights)
     model = vilbert.build(config, state)
     vilbert.load_weights(model, state)
     model.save(tmp_path / "out")
     assert main(["convert", "verify", str(tmp_path / "out"), str(PARITY / other / "reference.pt")]) == 2
-    assert "recorded from another kind of model" in capsys.readouterr().err
+    assert "recorded from another type of model" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("name", "damage"), [("image_feat", lambda x: x[..., :-1]), ("input_ids", lambda x: x + 10_000)]
 )
-def test_a_recording_of_another_shape_is_told(name, damage, tmp_path):
-    """In a process of its own, since here shapes are checked before anything is computed."""
+def test_a_recording_of_another_shape_is_a_one_line_error(name, damage, tmp_path):
+    """In a separate process, because shape annotations are checked in this one."""
     config, weights = read("vilbert_pretraining")
     state = vilbert.canonical(weights)
     model = vilbert.build(config, state)
@@ -239,15 +239,18 @@ def test_a_recording_of_another_shape_is_told(name, damage, tmp_path):
     command = [sys.executable, "-m", "vislang.cli", "convert", "verify", "out", "reference.pt"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 2
-    assert done.stderr.startswith("vislang: reference.pt: out cannot read what was recorded (")
+    assert done.stderr.startswith("vislang: reference.pt: out cannot read the recorded inputs (")
     assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(
     ("out", "message"),
-    [("taken", "taken is a file. Name a folder"), ("taken/below/it", "taken is a file. Name a folder")],
+    [
+        ("taken", "taken is a file. Give the path of a folder"),
+        ("taken/below/it", "taken is a file. Give the path of a folder"),
+    ],
 )
-def test_an_impossible_folder_is_told_before_any_work(out, message, tmp_path, monkeypatch, capsys):
+def test_a_folder_that_cannot_be_written_is_an_error_at_the_start(out, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "taken").write_text("mine")
     assert main(["convert", "vilbert", "none.bin", "--config", "none.json", out]) == 2

@@ -77,7 +77,7 @@ def gap(wanted: Tensor, got: Tensor, padding: Tensor | None = None) -> float:
 
 
 def forget_hash(folder: Path) -> None:
-    """Let a model whose weights were changed open: take their hash out of its config."""
+    """Remove the hash of the weights from a model's config, so that it opens with changed weights."""
     config = json.loads((folder / "config.json").read_text())
     del config["weights_sha256"]
     (folder / "config.json").write_text(json.dumps(config))

@@ -1,4 +1,4 @@
-"""What is made of emoji: scenes and episodes, on a few drawings laid out as the packages have them."""
+"""Scenes and episodes from emoji, on a few drawings in the folders of the packages."""
 
 import io
 import json
@@ -19,7 +19,7 @@ from vislang.example import reference_text
 
 @pytest.fixture
 def some():
-    """80 emoji of four groups by both vendors, each of a colour of its own."""
+    """80 emoji of four groups from both vendors, each in its own colour."""
     records, files = [], {}
     for number in range(80):
         code = f"{0x1F400 + number:X}"
@@ -54,7 +54,7 @@ def test_scenes_are_drawn_once_and_refer_to_boxes(some, monkeypatch):
 
 
 def test_scenes_on_a_full_disk(some, monkeypatch):
-    """A folder where a file should be: the scenes cannot be written."""
+    """A folder instead of a file: the scenes cannot be written."""
     folder = cache_path("scenes", "1-train")
     (folder / "0.png").mkdir(parents=True)
     with pytest.raises(UserError, match=r"scenes/1-train: the cache cannot be written"):

@@ -1,4 +1,5 @@
-"""Fetching data sets: only what was pinned, whole or not at all; and the readers on small trees of the same form."""
+"""Fetching data sets: only pinned versions, unpacked completely or not at all; and readers on small folders of the same
+layout."""
 
 import gzip
 import hashlib
@@ -38,7 +39,7 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def art(tmp_path, monkeypatch) -> Package:
-    """A Debian package made here, and an apt-get that brings it: the archive is local, all else is real."""
+    """A Debian package and an apt-get that downloads it from a local archive; everything else is real."""
     if not shutil.which("dpkg-deb"):
         pytest.skip("no dpkg-deb")
     tree = tmp_path / "tree"
@@ -103,7 +104,7 @@ def test_a_cache_that_cannot_be_written_is_an_error_for_the_user(tmp_path, monke
 
 
 def test_a_full_disk_is_an_error_for_the_user(cache, art):
-    """A limit of the size of files stands for the disk; what was begun is taken away."""
+    """A limit on file sizes instead of a full disk; unfinished files are removed."""
     cache.mkdir(parents=True)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
@@ -125,7 +126,7 @@ def test_the_command_lists_sets_and_names_unknown_ones(cache, capsys):
     shown = capsys.readouterr().out
     assert all(name in shown for name in DATA_SETS)
     assert main(["data", "fetch", "nothing"]) == 2
-    assert "no such data set" in capsys.readouterr().err
+    assert "no data set" in capsys.readouterr().err
     for read in (
         emoji.drawings,
         openclipart.clip_art,
@@ -138,7 +139,7 @@ def test_the_command_lists_sets_and_names_unknown_ones(cache, capsys):
 
 
 def lay_out(data_set: DataSet, files: dict[str, bytes | str]) -> None:
-    """Lay files out as if the set had been fetched."""
+    """Write files as if the set had been downloaded."""
     for name, content in {**files, MANIFEST: "{}"}.items():
         path = data_set.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)

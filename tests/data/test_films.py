@@ -1,4 +1,4 @@
-"""Films whose frames tell a question's answer only by their order."""
+"""Films in which the answer depends on the order of frames."""
 
 from fractions import Fraction
 
@@ -46,7 +46,7 @@ def small(picture) -> np.ndarray:
 
 
 def test_without_order_a_colour_is_a_guess_among_the_frames():
-    """Each frame has another colour, so that who knows all frames but not their order is right once in their number."""
+    """Each frame has another colour, so without their order the chance of the correct answer is one in their number."""
     queries = [example for example in films.films("test") if example.text.startswith("what color")]
     expected = sum(Fraction(1, len(example.media[0].decode())) for example in queries) / len(queries)
     assert 0.2 < expected < 0.4

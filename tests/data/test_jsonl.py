@@ -1,4 +1,4 @@
-"""A user's own records: every form, every fault with its line and remedy."""
+"""A user's records: all forms, and each problem with its line and remedy."""
 
 import json
 import os
@@ -98,7 +98,7 @@ def test_an_id_of_ones_own_is_unique(folder):
     )
     assert [example.id for example in examples] == ["a", "7", "4"]
     assert [(p.line, p.message) for p in problems] == [
-        (3, 'its id "a" is that of line 1 too. Give each record its own "id".')
+        (3, 'its id "a" is also that of line 1. Give each record its own "id".')
     ]
 
 
@@ -122,7 +122,7 @@ def test_a_recording_and_its_transcript(folder):
 
 BAD = {
     "a missing file": ('{"image": "none.png", "text": "x"}', "no such file"),
-    "not an image": ('{"image": "notes.png", "text": "x"}', "not an image of a known format"),
+    "not an image": ('{"image": "notes.png", "text": "x"}', "not an image, or of an unknown format"),
     "truncated": ('{"image": "cut.png", "text": "x"}', "truncated or damaged"),
     "a folder": ('{"image": ".", "text": "x"}', "cannot be read"),
     "a wrong field": (
@@ -133,7 +133,7 @@ BAD = {
     "a typo": ('{"image": "good.png", "text": "q", "options": ["a", "b"], "rigth": 1}', 'Is "right" meant?'),
     "an unknown key": ('{"image": "good.png", "text": "q", "url": "x"}', 'goes under "meta"'),
     "two targets": ('{"image": "good.png", "text": "q", "label": "x", "box": [0, 0, 1, 1]}', 'both "label" and "box"'),
-    "a key twice": ('{"image": "good.png", "label": "x", "label": "y"}', '"label" twice'),
+    "a key twice": ('{"image": "good.png", "label": "x", "label": "y"}', '"label" is in the object twice'),
     "text and question": (
         '{"image": "good.png", "text": "x", "question": "x", "answer": "y"}',
         'both "text" and "ques',
@@ -147,46 +147,50 @@ BAD = {
     "right without options": ('{"image": "a.png", "text": "x", "right": 0}', '"right" without "options"'),
     "options without right": ('{"image": "a.png", "text": "x", "options": ["a", "b"]}', '"right" is null'),
     "three edges": ('{"image": "a.png", "text": "x", "box": [1, 2, 3]}', "not four numbers"),
-    "a box outside": ('{"image": "a.png", "text": "x", "box": [1, 2, 50, 20]}', "does not lie in an image of 40 x 30"),
-    "a box inside out": ('{"image": "a.png", "text": "x", "box": [30, 2, 1, 20]}', "does not lie in an image"),
+    "a box outside": ('{"image": "a.png", "text": "x", "box": [1, 2, 50, 20]}', "is not inside the image of 40 x 30"),
+    "a box inside out": ('{"image": "a.png", "text": "x", "box": [30, 2, 1, 20]}', "is not inside the image"),
     "a box without text": ('{"image": "a.png", "box": [1, 2, 3, 4]}', 'no "text"'),
     "a box of two images": (
         '{"images": ["a.png", "a.png"], "text": "x", "box": [1, 2, 3, 4]}',
         '"box" without "image"',
     ),
-    "a score in words": ('{"image": "a.png", "text": "x", "score": "high"}', "is no number"),
-    "no number": ('{"image": "a.png", "text": "x", "score": NaN}', "is no number"),
-    "an infinite score": ('{"image": "a.png", "text": "x", "score": -Infinity}', "is no number"),
-    "a huge score": ('{"image": "a.png", "text": "x", "score": 1' + "0" * 400 + "}", "is no number"),
+    "a score in words": ('{"image": "a.png", "text": "x", "score": "high"}', "is not a number"),
+    "no number": ('{"image": "a.png", "text": "x", "score": NaN}', "is not a number"),
+    "an infinite score": ('{"image": "a.png", "text": "x", "score": -Infinity}', "is not a number"),
+    "a huge score": ('{"image": "a.png", "text": "x", "score": 1' + "0" * 400 + "}", "is not a number"),
+    "an option twice": (
+        '{"image": "a.png", "text": "x", "options": ["a", "b", "a"], "right": 0}',
+        '"options" contains "a" twice. Write each option once.',
+    ),
     "one option": ('{"image": "a.png", "text": "x", "options": ["a"], "right": 0}', "two texts or more"),
     "too far right": ('{"image": "a.png", "text": "x", "options": ["a", "b"], "right": 2}', "from 0 to 1"),
     "right as true": ('{"image": "a.png", "text": "x", "options": ["a", "b"], "right": true}', "from 0 to 1"),
     "an id that is none": ('{"image": "a.png", "text": "x", "id": [1]}', '"id" is a list'),
-    "no images": ('{"images": [], "text": "x", "label": "y"}', '"images" is not a list with'),
+    "no images": ('{"images": [], "text": "x", "label": "y"}', '"images" is not a list, or is empty'),
     "no image": ('{"question": "x"}', 'no "image"'),
     "only text": ('{"text": "x"}', 'no "label"'),
     "only an image": ('{"image": "good.png"}', "nothing to answer"),
     "two media": ('{"image": "good.png", "audio": "a.wav", "text": "x"}', 'both "image" and "audio"'),
     "an empty answer": ('{"image": "good.png", "question": "q", "answer": " "}', '"answer" is empty'),
-    "no answers": ('{"image": "good.png", "question": "q", "answers": []}', '"answers" is not a list with'),
+    "no answers": ('{"image": "good.png", "question": "q", "answers": []}', '"answers" is not a list, or is empty'),
     "an empty one among answers": ('{"image": "good.png", "question": "q", "answers": ["a", ""]}', "is empty"),
     "a number": ('{"image": "good.png", "question": "q", "answer": 3}', '"answer" is a number'),
     "null": ('{"image": null, "text": "x"}', '"image" is null'),
     "more markers than images": (
         '{"text": "<image> <image>", "images": ["good.png"], "target": "x"}',
-        "2 times <image>",
+        "<image> 2 times",
     ),
-    "more images than markers": ('{"text": "x", "images": ["good.png"], "target": "x"}', "0 times <image>"),
+    "more images than markers": ('{"text": "x", "images": ["good.png"], "target": "x"}', "<image> 0 times"),
     "no list of images": ('{"text": "<image>", "images": "good.png", "target": "x"}', "not a list"),
-    "a broken video": ('{"video": "broken.mp4", "text": "x"}', "not a video of a known format"),
+    "a broken video": ('{"video": "broken.mp4", "text": "x"}', "not a video, of an unknown format"),
     "no target": ('{"parts": ["x"]}', 'no "target"'),
     "a strange part": ('{"parts": [{"picture": "good.png"}], "target": "x"}', 'part 1 of "parts"'),
-    "no parts": ('{"parts": [], "target": "x"}', '"parts" is not a list with'),
+    "no parts": ('{"parts": [], "target": "x"}', '"parts" is not a list, or is empty'),
     "an empty video": ('{"parts": [{"video": "none.mp4"}], "target": "x"}', "no such file"),
     "not JSON": ('{"image": "good.png", ', "not JSON"),
     "a list": ("[1, 2]", "a JSON list, not an object"),
     "half a character": ('{"image": "good.png", "text": "\\ud800"}', "lone surrogate"),
-    "a NUL in a path": ('{"image": "a\\u0000b.png", "text": "x"}', "no usable path"),
+    "a NUL in a path": ('{"image": "a\\u0000b.png", "text": "x"}', "not a valid path"),
     "deep nesting": ("[" * 100_000, "not JSON"),
 }
 
@@ -215,7 +219,7 @@ def test_a_byte_order_mark_is_no_fault(folder):
 
 def test_the_pixel_limit_is_a_fault(folder):
     _, problems = read(folder, '{"image": "good.png", "text": "x"}', max_pixels=63)
-    assert "over the limit of 63" in problems[0].message
+    assert "and the limit is 63" in problems[0].message
 
 
 def test_a_shared_image_is_decoded_once(folder, monkeypatch):

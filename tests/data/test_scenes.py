@@ -1,12 +1,12 @@
-"""Scenes: what refers to what, and colours."""
+"""Scenes: referring expressions and colours."""
 
 from PIL import Image as Pillow
 
-from vislang.data.sets.scenes import Item, colour_of, expressions
+from vislang.data.sets.scenes import Placed, colour_of, expressions
 
 
 def item(name, left, top, colour=None):
-    return Item(name, colour, (left, top, left + 40, top + 40))
+    return Placed(name, colour, (left, top, left + 40, top + 40))
 
 
 def test_expressions_that_only_one_drawing_answers_to():
@@ -20,7 +20,7 @@ def test_expressions_that_only_one_drawing_answers_to():
     assert found["place", "the upper cat"] is cat
     assert found["place", "the lower cat"] is lower
     assert ("place", "the left cat") not in found  # one stands right above the other
-    # The owl's neighbours are nearly as far from it as each other: there is no expression. The dog's nearest is clear.
+    # The owl's neighbours are at nearly the same distance, so there is no expression. The dog's nearest is clear.
     assert found["neighbour", "what is next to the dog"] is owl
     assert ("neighbour", "what is next to the owl") not in found
     assert ("neighbour", "what is next to the cat") not in found

@@ -1,4 +1,4 @@
-"""One resolver for every source: names, files, folders, and what is none."""
+"""One resolver for every source: names, files, folders, and errors."""
 
 import io
 import json
@@ -41,7 +41,7 @@ def test_easy_vqa_is_the_official_one():
     assert (train[0].text, train[0].target) == ("what is the blue shape?", Answers({"rectangle": 1.0}))
     assert load_source("easy-vqa:test") == test == easy_vqa("test")
     for spec, split in (("easy-vqa", "dev"), ("easy-vqa:dev", None)):
-        with pytest.raises(DataError, match="no split 'dev'; there are train, test"):
+        with pytest.raises(DataError, match=r"no split 'dev'\. The splits are train, test"):
             load_source(spec, split)
 
 
@@ -68,14 +68,14 @@ def test_a_packaged_set_has_ids_and_names(monkeypatch, tmp_path):
     assert [(e.id, e.target) for e in load_source("emoji")] == [("google/1f408", None), ("twitter/1f408", None)]
     (unlabelled,) = load_source("emoji-google-names", targets=False)
     assert (unlabelled.prompt, unlabelled.target) == (pair.prompt, None)
-    with pytest.raises(DataError, match=r"emoji: has no splits, and so no 'test'\."):
+    with pytest.raises(DataError, match=r"emoji: has no splits\. Remove the split 'test'"):
         load_source("emoji", "test")
 
 
 def test_what_is_not_here_is_fetched(monkeypatch, tmp_path, capsys):
-    """The client is missing here, which shows that it is called."""
+    """The package manager is missing, so the error shows that it is called."""
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(DataError, match="npm is needed to fetch it"):
+    with pytest.raises(DataError, match="npm is needed to download it"):
         load_source("emoji")
     out, err = capsys.readouterr()
     assert (out, err) == ("", "fetching emoji-datasource-google 16.0.0\n")
@@ -154,7 +154,7 @@ def test_tars_by_a_pattern(folder):
 def test_pages(folder):
     (folder / "a.html").write_text("<p>words<img src='a.png'>")
     (page,) = load_source(f"pages:{folder}")
-    assert (page.prompt.looks, page.wording, page.target) == ("either", VERBATIM, None)
+    assert (page.prompt.media_side, page.wording, page.target) == ("either", VERBATIM, None)
     assert load_source(f"pages:{folder}", targets=False)[0].prompt == page.prompt
     os.mkfifo(folder / "pipe.jsonl")
     for kind in ("mmc4", "obelics"):
@@ -169,8 +169,10 @@ def test_benchmarks_in_their_own_format(folder):
     assert [e.text for e in examples] == ["what is it?", "is it red?"]
     assert load_source(f"{spec}:{split}") == examples
     assert splits_of(f"{spec}:{split}") == ()
-    with pytest.raises(DataError, match=f"no split 'train'; there are {split}"):
-        load_source(spec)
+    # By default the training split is read, or else the one to evaluate; training asks for its own.
+    assert load_source(spec) == examples
+    with pytest.raises(DataError, match=f"no split 'train'. The splits are {split}"):
+        load_source(spec, "train")
 
 
 def test_pairs_in_karpathys_format(folder):
@@ -189,11 +191,11 @@ def test_pairs_in_karpathys_format(folder):
         ("notes.pdf", r"notes\.pdf: a file of no known kind\. A source is "),
         ("none.jsonl", r"none\.jsonl: cannot be read \(No such file"),
         ("none.png", r"none\.png: no such source"),
-        ("pages:none", r"pages:none: there is no such folder"),
+        ("pages:none", r"pages:none: no such folder"),
         ("mmc4:none", r"none: cannot be read .*Give the pages of mmc4"),
-        ("none*.tar", r"none\*\.tar: there is no such file"),
+        ("none*.tar", r"none\*\.tar: no such file"),
         ("pipe.txt", r"pipe\.txt: is a pipe or a device"),
-        ("empty", r"empty: no file of media or text in this folder\. Known are \.png"),
+        ("empty", r"empty: contains no media or text files\. Supported are \.png"),
         ("latin.txt", r"latin\.txt: cannot be read as UTF-8"),
     ],
 )

@@ -1,4 +1,4 @@
-"""What is held out: by content, whatever the order of the records and the folder of the files."""
+"""Held-out examples depend on content, not on the order of records or the folder of files."""
 
 import json
 import shutil

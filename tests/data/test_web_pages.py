@@ -1,4 +1,4 @@
-"""Pages of HTML, MMC4 and OBELICS: what is text, what is an image, and what only leads around."""
+"""Pages of HTML, MMC4 and OBELICS: text, images, and navigation, which is dropped."""
 
 import base64
 import io
@@ -9,7 +9,8 @@ import pytest
 from PIL import Image as Pillow
 
 from vislang.data.problems import DataError, Problem
-from vislang.data.web_pages import described_images, html_pages, mmc4, obelics
+from vislang.data.sources import load_source
+from vislang.data.web_pages import html_pages
 from vislang.document import EndOfChunk, Image, Learned
 from vislang.example import VERBATIM
 
@@ -49,12 +50,11 @@ def test_a_page_of_html(folder):
         *(Learned("Another"), EndOfChunk(), second),
         *(Learned("follows.\nAn unclosed paragraph\none\ntwo"), EndOfChunk()),
     )
-    assert page.prompt.looks == "either"
+    assert page.prompt.media_side == "either"
     assert (page.id, page.target, page.wording) == ("a.html", None, VERBATIM)
     assert page.prompt.name == str(folder / "a.html")
     (problem,) = problems
     assert "missing.png: no such file" in str(problem)
-    assert described_images(folder) == [(first, "a red square here")]
 
 
 def test_a_folder_without_such_pages_is_an_error(folder):
@@ -82,16 +82,19 @@ def test_mmc4(folder):
     file = folder / "mmc4.jsonl"
     file.write_text("\n".join(map(json.dumps, records)))
     problems, done = [], []
-    (page,) = mmc4(file, problems, lambda *progress: done.append(progress))
+    (page,) = load_source(f"mmc4:{file}", None, problems, lambda *progress: done.append(progress))
     assert page.prompt.parts == (
         *(Learned("one"), EndOfChunk(), Image(folder / "images" / "0.png")),
         *(Learned("two"), EndOfChunk(), Image(png("blue")), Learned("three"), EndOfChunk()),
     )
     assert [(p.line, p.message) for p in problems] == [
         (3, '"matched_text_index" is 5, and "text_list" has 1 texts.'),
-        (4, f"{folder / '9.png'}: no such file. Check the path; paths in a JSON Lines file are relative to that file."),
+        (
+            4,
+            f"{folder / '9.png'}: no such file. Check the path. In a JSON Lines file, paths are relative to that file.",
+        ),
         (5, '"image_base64" is not base64. Pack the image again.'),
-        (6, 'no list "text_list". A page has text_list and image_info.'),
+        (6, 'has no list "text_list". A page has text_list and image_info.'),
     ]
     assert done == [(number, 6) for number in range(1, 7)]
 
@@ -110,7 +113,7 @@ def test_obelics_in_json_lines_and_parquet(folder):
 
     plain = folder / "pages.jsonl"
     plain.write_text(json.dumps(obelics_records()[0]) + "\n" + json.dumps(obelics_records()[2]))
-    (page,) = obelics(plain, [])
+    (page,) = load_source(f"obelics:{plain}")
     assert page.prompt.parts == (
         *(Learned("before"), EndOfChunk(), Image(folder / "images" / "0.png")),
         *(Learned("after"), EndOfChunk()),
@@ -118,15 +121,15 @@ def test_obelics_in_json_lines_and_parquet(folder):
     packed = folder / "pages.parquet"
     records = [{**obelics_records()[1], "metadata": "x"}, {**obelics_records()[1], "metadata": "y"}]
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(records), packed)
-    first, second = obelics(packed, [])
+    first, second = load_source(f"obelics:{packed}")
     assert first.prompt.parts == second.prompt.parts == (Image(png("blue")), Learned("words"), EndOfChunk())
     assert second.name == f"{packed}:2"
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist([{"text": "x"}]), packed)
-    with pytest.raises(DataError, match="has the columns text; wanted are texts and images"):
-        obelics(packed, [])
+    with pytest.raises(DataError, match="has the columns text; it needs texts and images"):
+        load_source(f"obelics:{packed}")
     packed.write_bytes(b"no")
     with pytest.raises(DataError, match=r"pages\.parquet: cannot be read as Parquet"):
-        obelics(packed, [])
+        load_source(f"obelics:{packed}")
 
 
 @pytest.mark.parametrize(
@@ -134,7 +137,6 @@ def test_obelics_in_json_lines_and_parquet(folder):
     [
         ({"texts": ["a"], "images": [None, None]}, '"texts" has 1 entries and "images" 2'),
         ({"texts": ["a"], "images": ["images/0.png"]}, "entry 1 is both a text and an image"),
-        ({"texts": [None], "images": ["https://somewhere/a.png"]}, "Download the images"),
         ({"texts": [None], "images": [7]}, "neither a path nor bytes"),
     ],
 )
@@ -142,7 +144,7 @@ def test_bad_records_of_obelics_are_named(folder, record, message):
     file = folder / "pages.jsonl"
     file.write_text(json.dumps(record))
     problems = []
-    obelics(file, problems)
+    load_source(f"obelics:{file}", None, problems)
     assert f"{file}:1: " in str(problems[0])
     assert message in str(problems[0])
 
@@ -150,7 +152,7 @@ def test_bad_records_of_obelics_are_named(folder, record, message):
 @pytest.mark.parametrize(
     ("html", "text"),
     [
-        # The end of a head may be left out, and its body's beginning.
+        # The end tag of a head and the start tag of a body are optional.
         ("<html><head><title>no</title><h1>words</h1><img src='images/0.png'></html>", "words"),
         ("<html><head><title>no</title><body>words<img src='images/0.png'></body></html>", "words"),
         (
@@ -177,7 +179,7 @@ def test_pages_as_they_are_found(folder, html, text):
     ("html", "message"),
     [
         ("<img src='http://[bad/a.png'>", r"a\.png: no such file"),
-        ("<img src='a%00.png'>", "no usable path"),
+        ("<img src='a%00.png'>", "not a valid path"),
         ("<![foo]>", r"bad\.html: not HTML that can be read"),
     ],
 )
@@ -195,10 +197,14 @@ def test_what_is_wrong_with_a_page_is_one_problem(folder, html, message):
 @pytest.mark.parametrize(
     ("texts", "image", "message"),
     [
-        (["one"], {"image_name": "0.png", "matched_text_index": 0, "matched_sim": "0.3"}, '"matched_sim" is no number'),
-        ([None], {"image_name": "0.png", "matched_text_index": 0}, 'entry 0 of "text_list" is no text'),
-        (["\ud800"], {"image_name": "0.png", "matched_text_index": 0}, "half of a character"),
-        (["one"], {"image_name": "a\0.png", "matched_text_index": 0}, "no usable path"),
+        (
+            ["one"],
+            {"image_name": "0.png", "matched_text_index": 0, "matched_sim": "0.3"},
+            '"matched_sim" is not a number',
+        ),
+        ([None], {"image_name": "0.png", "matched_text_index": 0}, 'entry 0 of "text_list" is not text'),
+        (["\ud800"], {"image_name": "0.png", "matched_text_index": 0}, "half a character"),
+        (["one"], {"image_name": "a\0.png", "matched_text_index": 0}, "not a valid path"),
     ],
 )
 def test_bad_records_of_mmc4_are_named(folder, texts, image, message):
@@ -207,13 +213,13 @@ def test_bad_records_of_mmc4_are_named(folder, texts, image, message):
     # Some editors put a byte order mark before the first line.
     (folder / "mmc4.jsonl").write_bytes(b"\xef\xbb\xbf" + "\n".join(lines).encode())
     problems = []
-    assert len(mmc4(folder / "mmc4.jsonl", problems)) == 1
+    assert len(load_source(f"mmc4:{folder}/mmc4.jsonl", None, problems)) == 1
     (problem,) = problems
     assert problem.line == 2
     assert message in problem.message
 
 
-def test_an_empty_file_is_an_error_whatever_was_wrong_before_it(folder):
+def test_an_empty_file_is_an_error_after_other_problems(folder):
     (folder / "mmc4.jsonl").write_text("")
     with pytest.raises(DataError, match="no page with an image"):
-        mmc4(folder / "mmc4.jsonl", [Problem("other", 1, "bad")])
+        load_source(f"mmc4:{folder}/mmc4.jsonl", None, [Problem("other", 1, "bad")])

@@ -18,8 +18,44 @@ from vislang.models.vilbert.tasks import ViLBERTForTasks, ViLBERTRecipe
 from vislang.tasks.catalogue import open_task
 from vislang.tasks.task import Task
 
-DECIDED = ("vqa", "vcr", "refcoco", "nlvr2", "snli-ve", "sentiment")
-"""Tasks that the tiny ViLBERT has a head for: one of each kind of target, and two of labels."""
+DECIDED = ("vqa", "vcr", "refcoco", "nlvr2", "snli-ve", "hateful-memes", "mvsa", "sentiment", "r2r")
+"""Tasks that the tiny ViLBERT has a head for."""
+
+CELLS: dict[str, dict[str, str]] = {
+    "flamingo": {
+        "vqa": "generate",
+        "vcr": "rank",
+        "nlvr2": "rank",
+        "snli-ve": "rank",
+        "hateful-memes": "rank",
+        "mvsa": "rank",
+        "sentiment": "generate",
+        "r2r": "rank",
+        "retrieval": "rank",
+        "captions": "generate",
+    },
+    "dual encoder": dict.fromkeys(
+        ("vcr", "nlvr2", "snli-ve", "hateful-memes", "mvsa", "r2r", "retrieval", "captions"), "match"
+    ),
+    "vilbert": {**dict.fromkeys(DECIDED, "decide"), "retrieval": "match", "captions": "match"},
+}
+"""How each of the tiny models answers each task that is given its data; the others it cannot answer."""
+
+CAPTIONED = ("emoji-captions", "stamp-captions")
+PICTURED = ("emoji-groups-named", "emoji-groups-coded", "emoji-groups", "clip-art-categories", "stamp-categories")
+NAMED = ("emoji-name-groups", "stamp-caption-categories")
+
+PACKAGED: dict[str, dict[str, str]] = {
+    "flamingo": {
+        **dict.fromkeys(("easy-vqa", *CAPTIONED), "generate"),
+        **dict.fromkeys((*PICTURED, *NAMED), "rank"),
+    },
+    "dual encoder": {**dict.fromkeys((*CAPTIONED, *PICTURED), "match"), **dict.fromkeys(NAMED, "embed")},
+    "vilbert": {**dict.fromkeys(("easy-vqa", "scenes"), "decide"), **dict.fromkeys((*CAPTIONED, *PICTURED), "match")},
+    "data2vec": dict.fromkeys(PICTURED, "embed"),
+    "finetuned": {**dict.fromkeys(PICTURED, "embed"), "emoji-groups-named": "decide"},
+}
+"""The same for the tasks that come by package."""
 
 
 def opened(name: str, folder: Path) -> Task:
@@ -52,12 +88,16 @@ def dual_encoder(towers: tuple[str, str], pairs: list[Example]) -> ContrastiveEn
 
 
 def vilbert(towers: tuple[str, str], examples: list[Example]) -> ViLBERTForTasks:
-    """Untrained, with a head for each task of the examples, whose outputs are far apart."""
+    """Untrained, with a head for each task of the examples, whose outputs are far apart; it reads paths of 8 images."""
     torch.manual_seed(0)
-    made = ViLBERTRecipe(small(), RegionsConfig(tower=towers[1], image_size=0)).build()
+    streams = small()
+    streams.vision.images = 8
+    made = ViLBERTRecipe(streams, RegionsConfig(tower=towers[1], image_size=0)).build()
     made.fit(examples)
     with torch.no_grad():
-        for parameter in made.network.heads.parameters():
-            if parameter.ndim > 1:
-                parameter.mul_(20)
+        # An untrained network hardly tells one image from another.
+        for part, factor in ((made.network.streams, 8), (made.network.heads, 20)):
+            for parameter in part.parameters():
+                if parameter.ndim > 1:
+                    parameter.mul_(factor)
     return made.eval()

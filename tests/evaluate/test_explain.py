@@ -1,4 +1,4 @@
-"""What is shown of co-attention is what was used, and a browser shows the page whole."""
+"""The co-attention on the page is that of the model, and a browser shows the page."""
 
 import re
 
@@ -22,7 +22,7 @@ def images(tmp_path):
 
 @pytest.mark.parametrize("kind", ["answers", "box"])
 def test_the_attention_shown_is_the_attention_used(towers, images, kind, monkeypatch):
-    """The kernel's own inputs are caught on the way to the decision, and the weights computed from them."""
+    """The inputs of the attention kernel are recorded, and the weights computed from them."""
     examples = examples_of(kind, images)
     model = model_of(towers, examples).eval()
     shown = model.explain(examples[3])
@@ -47,12 +47,12 @@ def test_the_attention_shown_is_the_attention_used(towers, images, kind, monkeyp
     assert block.text.shape == (2, len(shown.tokens), len(shown.boxes))
 
 
-def test_what_cannot_be_shown_is_refused(towers, images):
+def test_what_cannot_be_explained_is_an_error(towers, images):
     model = model_of(towers, examples_of("choice", images)).eval()
     with pytest.raises(UserError, match="3 choices"):
         model.explain(examples_of("choice", images)[0])
     single = model_of(towers, examples_of("answers", images), single_stream=True)
-    with pytest.raises(UserError, match="has no co-attention to show"):
+    with pytest.raises(UserError, match="has no co-attention"):
         single.explain(Example("x", Document([images[0], "what?"]), task="answers"))
 
 
@@ -74,14 +74,14 @@ def page(towers, images, tmp_path, request):
     return out
 
 
-def test_the_page_stands_alone_and_a_browser_shows_it(page, tmp_path):
+def test_the_page_is_self_contained_and_a_browser_shows_it(page, tmp_path):
     source = page.read_text(encoding="utf-8")
     loaded = re.findall(r'(?:src|href)="([^"]*)"', source)
     assert all(address.startswith(("data:", "#")) for address in loaded)
     assert "<script" not in source
     with browse(page, tmp_path) as browser:
         text = browser.find_element("tag name", "body").text
-        for expected in ("Co-attentional block 1 of 1", "Words look at regions", "[CLS]", "%"):
+        for expected in ("Co-attentional block 1 of 1", "Attention of words to regions", "[CLS]", "%"):
             assert expected in text
         assert not browser.find_elements("id", "leak"), "a text became markup"
         drawings = browser.find_elements("css selector", ".strip svg, .overview svg")
@@ -100,7 +100,42 @@ def test_ask_prints_what_was_decided(towers, images, tmp_path, capsys):
     assert main(["ask", str(tmp_path / "pointing"), path, "the shape"]) == 0
     assert "(left, top, right, bottom)" in capsys.readouterr().out
     assert main(["ask", str(tmp_path / "model"), path]) == 2
-    assert "holds 0 texts; this model reads one beside an image" in capsys.readouterr().err
+    assert "has 0 texts; this model reads one text with an image" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "message"),
+    [
+        ("answers", ["--options", "red,violet"], "the head answers of {} does not know violet. It knows "),
+        (
+            "answers",
+            ["--beams", "3", "--shot", "{image}", "red"],
+            "--shot, --beams: no effect, because {} generates no",
+        ),
+        ("answers", ["--head", "other"], "--head other: {} has the heads answers (answers). Choose one."),
+        ("box", ["--options", "red,blue"], "the head box of {} predicts a box. Leave --options out."),
+        ("choice", [], "--options: the head choice of {} chooses among given answers"),
+    ],
+)
+def test_options_that_a_head_cannot_use(towers, images, tmp_path, capsys, kind, options, message):
+    model_of(towers, examples_of(kind, images)).save(tmp_path / "model")
+    model, image = str(tmp_path / "model"), str(images[0].source)
+    assert main(["ask", model, image, "what?", *(option.format(image=image) for option in options)]) == 2
+    assert message.format(model) in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["answers", "choice"])
+def test_options_are_compared_by_a_head(towers, images, tmp_path, capsys, kind):
+    """Of answers, those of the head; of choices, what was named."""
+    model = model_of(towers, examples_of(kind, images)).eval()
+    model.save(tmp_path / "model")
+    assert main(["ask", str(tmp_path / "model"), str(images[0].source), "what?", "--options", "blue, red"]) == 0
+    shown = {line.split("  ")[1]: float(line.split("  ")[0]) for line in capsys.readouterr().out.splitlines()}
+    choices = tuple(Document([word]) for word in ("blue", "red")) if kind == "choice" else ()
+    (prediction,) = model.decide([Example("x", Document([images[0], "what?"]), choices=choices)], kind)
+    scores = dict(zip(("blue", "red") if choices else prediction.candidates, prediction.scores, strict=True))
+    assert set(shown) == {"blue", "red"}
+    assert shown["red"] == pytest.approx(scores["red"] / (scores["red"] + scores["blue"]), abs=1e-3)
 
 
 def test_careless_use(towers, images, tmp_path, capsys):
@@ -109,7 +144,7 @@ def test_careless_use(towers, images, tmp_path, capsys):
     assert "no such file" in capsys.readouterr().err
     picture_path = str(images[0].source)
     assert main(["explain", str(tmp_path / "model"), picture_path, "what?", "--head", "other"]) == 2
-    assert "this model has answers (answers)" in capsys.readouterr().err
+    assert "model has the heads answers (answers)" in capsys.readouterr().err
     assert main(["explain", str(tmp_path / "model"), picture_path, " ", "-o", str(tmp_path / "x.html")]) == 2
     assert "the text is empty" in capsys.readouterr().err
     assert not (tmp_path / "x.html").exists()

@@ -1,4 +1,4 @@
-"""Frozen features: several depths of a model that has them, one vector of others."""
+"""Frozen features: several depths of a model that has layers, one vector of others."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ SAVED = Path(__file__).parents[1] / "saved"
 
 
 class Deep:
-    """A model of six blocks whose vectors hold what it was asked for."""
+    """A model of six blocks whose vectors contain the requested depth."""
 
     depth = 6
 
@@ -51,9 +51,9 @@ def test_a_model_of_one_vector_has_one_set_of_features():
 
 
 def test_what_has_no_teacher_or_no_vectors_is_an_error_that_names_the_model():
-    with pytest.raises(UserError, match="--encoder teacher: this Flat has no teacher"):
+    with pytest.raises(UserError, match="--encoder teacher: a Flat has no teacher"):
         frozen_features(Flat(), [Document(["a"])], encoder="teacher")
-    with pytest.raises(UserError, match="this object gives none"):
+    with pytest.raises(UserError, match="a object gives no vectors"):
         frozen_features(object(), [Document(["a"])])
 
 

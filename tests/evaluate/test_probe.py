@@ -1,4 +1,4 @@
-"""Probes: choices made inside the training part, and figures that can be checked by hand; the verbs probe and embed."""
+"""Probes: choices within the training part, and figures checked by hand; the verbs probe and embed."""
 
 import json
 
@@ -42,7 +42,7 @@ def test_a_probe_finds_what_is_there_and_nothing_where_nothing_is(kind):
     assert majority(made).accuracy.value < 0.5
 
 
-def test_both_probes_stand_under_their_names():
+def test_both_probes_are_named():
     made = task(60, 30)
     features = {"one-hot": np.eye(3, dtype=np.float32)[[int(label[-1]) for label in made.targets]]}
     found = both_probes(features, made)
@@ -63,13 +63,14 @@ def test_labels_follow_from_embeddings_and_the_support():
     predictions = classify_embeddings(OneHot(), made, made.items[:30], made.items[30:])
     assert [p.answer for p in predictions] == made.targets[30:]
     assert sum(predictions[0].scores) == pytest.approx(1)
-    with pytest.raises(UserError, match="two labels"):
+    with pytest.raises(UserError, match="two or more labels"):
         classify_embeddings(OneHot(), made, made.items[:1], made.items[30:])
 
 
 def test_baselines_see_what_they_should():
     bag = bag_of_words(["a red fox", "the red dog", "dog"])
     assert bag.tolist() == [[0, 1], [1, 1], [1, 0]], "words of two texts at least: dog, red"
+    assert bag_of_words(["a fox", "!"]).tolist() == [[0], [0]]
     tone = np.sin(2 * np.pi * 1000 * np.arange(16_000) / 16_000)
     quiet = 0.001 * np.random.default_rng(0).standard_normal(16_000)
     spectrum = log_mel(np.concatenate([quiet, tone + quiet]).astype(np.float32))
@@ -111,7 +112,7 @@ def test_probe_on_a_users_file(model, labelled, capsys):
     assert "nearest" in capsys.readouterr().out
     assert main(["probe", str(model), "--task", "nothing"]) == 2
     error = capsys.readouterr().err
-    assert "nothing: no such task" in error
+    assert "no task 'nothing'" in error
     assert "emoji-name-groups" in error
 
 

@@ -6,20 +6,20 @@ import re
 import pytest
 
 from tests import tiny
-from tests.browser import browse
+from tests.browser import browse, show_at
 from vislang.cli import main
 
 
 @pytest.fixture
 def page(recipe, pictures, tmp_path):
     file = pictures / "my.jsonl"
-    # A question that tries to be markup.
+    # A question with markup.
     file.write_text(file.read_text().replace("what color?", "what <b id='leak'>color</b>?", 4))
     assert main(["train", str(recipe), "--out", str(tmp_path / "run"), "--hold_out", "0.5"]) == 0
     return tmp_path / "run" / "report.html"
 
 
-def test_it_stands_alone(page):
+def test_it_is_self_contained(page):
     source = page.read_text(encoding="utf-8")
     loaded = re.findall(r'(?:src|href)="([^"]*)"', source)
     assert loaded
@@ -28,7 +28,7 @@ def test_it_stands_alone(page):
     assert "<script" not in source
 
 
-def test_a_browser_shows_it_whole(page, tmp_path):
+def test_a_browser_shows_all_of_it(page, tmp_path):
     from selenium.webdriver.common.by import By
 
     with browse(page, tmp_path) as browser:
@@ -44,21 +44,45 @@ def test_a_browser_shows_it_whole(page, tmp_path):
         text = browser.find_element(By.TAG_NAME, "body").text
         for expected in (
             "my: wrong answers",
-            "my: right answers",
+            "my: correct answers",
             "tanh(gate)",
-            "images taken away",
+            "without images",
+            "four times uniform or more",
+            "samples/s",
+            "of the matrix rate",
             "Seed 0",
             "torch ",
         ):
             assert expected in text
-        configuration = browser.find_element(By.TAG_NAME, "details")
+        configuration = browser.find_element(By.CSS_SELECTOR, "details:has(pre)")
         assert not configuration.find_element(By.TAG_NAME, "pre").is_displayed()
         configuration.find_element(By.TAG_NAME, "summary").click()
         assert "FlamingoRecipe" in configuration.find_element(By.TAG_NAME, "pre").text
+        looks_right(browser)
+
+
+def looks_right(browser):
+    """Wide windows are used, type can be read, attention is not cut off, in narrow windows and in dark ones too."""
+    inside = """return [...document.querySelectorAll(".card img")].every(image =>
+        image.getBoundingClientRect().right <= image.closest(".card").getBoundingClientRect().right)"""
+    smallest = """return Math.min(...[...document.querySelectorAll(".plot text, .plot li")].map(text =>
+        text.tagName == "LI" ? parseFloat(getComputedStyle(text).fontSize)
+        : parseFloat(getComputedStyle(text).fontSize) * Math.hypot(text.getScreenCTM().a, text.getScreenCTM().b)))"""
+    lights = """return ["color", "backgroundColor"].map(name => getComputedStyle(document.body)[name].match(/\\d+/g)
+        .slice(0, 3).reduce((sum, part) => sum + Number(part), 0) / 765)"""
+    for width in (1600, 400):
+        for scheme in ("light", "dark"):
+            show_at(browser, width, scheme)
+            assert browser.execute_script(inside), f"an image is cut off at {width} pixels"
+            assert browser.execute_script(smallest) >= 10
+            ink, page = browser.execute_script(lights)
+            assert (ink < 0.3 and page > 0.9) if scheme == "light" else (ink > 0.8 and page < 0.2)
+        plots = browser.execute_script("return document.querySelector('.plots').getBoundingClientRect().width")
+        assert plots > 0.85 * width
 
 
 def test_films_are_shown_frame_by_frame(pictures, towers, tmp_path):
-    """Of a film as many frames as a page has room for, under each token's attention as under the film itself."""
+    """A film has the same limited number of frames in each token's attention map as in the film itself."""
     from selenium.webdriver.common.by import By
 
     tiny.write_video(pictures / "long.mp4", list(range(0, 200, 20)))
@@ -71,7 +95,7 @@ def test_films_are_shown_frame_by_frame(pictures, towers, tmp_path):
     more = ["--data", str(file), "--eval_data", str(file), "--hold_out", "0", "--model.bridge.frames", "4"]
     assert main(["train", str(recipe), "--out", str(tmp_path / "run"), *more]) == 0
     with browse(tmp_path / "run" / "report.html", tmp_path) as browser:
-        strips = browser.find_elements(By.CSS_SELECTOR, ".film")
+        strips = browser.find_elements(By.CSS_SELECTOR, ".card > .film")
         assert len(strips) == 4
         assert len(browser.find_elements(By.CSS_SELECTOR, ".card")) == 6, "a question of words alone has no strip"
         shown = {strip.find_element(By.TAG_NAME, "figcaption").text for strip in strips}

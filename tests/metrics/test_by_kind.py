@@ -1,4 +1,4 @@
-"""Scores and guesses by the kind of target."""
+"""Metrics and baselines by kind of target."""
 
 import math
 
@@ -28,15 +28,28 @@ def test_answers_have_soft_scores_and_no_answer_has_none():
 
 
 def test_choices_and_labels():
-    assert scored([example(Choice(1)), example(Choice(0))], 1, 1)["accuracy"].value == 0.5
+    choices = [example(Choice(1), choices=("a", "b")), example(Choice(0), choices=("a", "b"))]
+    assert scored(choices, 1, 1)["accuracy"].value == scored(choices, 1, None)["accuracy"].value == 0.5
     assert scored([example(Label("a")), example(Label("b"))], "a", "B")["accuracy"].value == 0.5
+
+
+@pytest.mark.parametrize("answer", ["1", 2, -1, 1.0])
+def test_what_is_no_index_of_a_choice_is_an_error(answer):
+    """Compared with the right index it would be wrong without a word."""
+    with pytest.raises(UserError, match=r"prediction x: .* is not the index of a choice, from 0 to 1"):
+        scored([example(Choice(1), choices=("a", "b"))], answer)
+
+
+def test_what_is_no_label_is_an_error():
+    with pytest.raises(UserError, match=r"prediction x: 1 is not a label; write it as a text, in quotes"):
+        scored([example(Label("1"))], 1)
 
 
 def test_a_tag_for_each_word_is_scored_word_by_word():
     examples = [example(Label("PER O O LOC"), "Ada lives in Ulm"), example(Label("O"), "so")]
     figure = scored(examples, "PER O O O", "LOC")["accuracy"]
     assert (figure.value, figure.n) == (3 / 5, 5)
-    # A label of the whole text is right or wrong as a whole.
+    # A label of the whole text is correct or wrong as a whole.
     assert scored([example(Label("a b"), "some few words")], "a c")["accuracy"].value == 0
 
 
@@ -78,7 +91,7 @@ def test_a_task_has_one_kind_and_text_among_answers_counts_as_one():
     mixed = [example(Answers({"red": 1.0})), example(Text(("blue",)))]
     assert kind_of_all(mixed) == "answers"
     assert scored(mixed, "red", "Blue.")["accuracy"].value == 1
-    with pytest.raises(UserError, match="x: without a target"):
+    with pytest.raises(UserError, match="x: cannot be scored without a target"):
         scored([example(None), example(Label("a"))], "a", "a")
 
 
@@ -88,8 +101,8 @@ def test_guesses_are_learned_from_the_support_only():
     support, examples = ([example(Answers({a: 1.0}), q) for q, a in side] for side in (train, test))
     found = {name: figures["accuracy"].value for name, figures in guesses(support, examples).items()}
     assert found == {
-        "most frequent answer": 0.5,
-        "most frequent answer to the same text": 0.75,
+        "most_frequent_answer": 0.5,
+        "most_frequent_answer_to_the_same_text": 0.75,
         "chance": pytest.approx(1 / 3),
     }
     assert guesses([], examples) == {}
@@ -102,6 +115,6 @@ def test_guesses_of_other_kinds(tmp_path):
     assert guesses(numbers, numbers)["mean"]["rmse"].value == 1
     Pillow.new("RGB", (20, 10)).save(tmp_path / "a.png")
     boxes = [example(box, Image(tmp_path / "a.png")) for box in (Box(0, 0, 20, 9), Box(0, 0, 5, 5))]
-    assert guesses([], boxes)["whole image"]["accuracy"].value == 0.5
-    # Where regions come from files, the images need not be there.
+    assert guesses([], boxes)["whole_image"]["accuracy"].value == 0.5
+    # With regions from files, images need not exist.
     assert guesses([], [example(Box(0, 0, 5, 5), Image("none.png"))]) == {}

@@ -41,8 +41,8 @@ def test_bleu_is_that_of_sacrebleu():
 
 
 def test_cider_by_hand():
-    # Each word occurs in one of two images and weighs log 2; one word of two is shared, and no pair of words. Captions
-    # of two words leave nothing for n = 3 and 4.
+    # Each word is in one of two images and has the weight log 2; one of two words is shared, and no pair of words.
+    # Captions of two words have no n-grams for n = 3 and 4.
     (first, second) = cider_d(["a b", "c d"], [["a x"], ["c d"]])
     assert first == pytest.approx(10 * (1 / 2) / 4)
     assert second == pytest.approx(10 * (1 + 1) / 4)
@@ -61,7 +61,7 @@ def test_a_longer_caption_is_clipped_and_loses_by_its_length():
 
 def test_what_cannot_be_scored_is_an_error():
     for candidates, references in (([], []), (["a"], []), (["a"], [[]])):
-        with pytest.raises(ValueError, match="at least one"):
+        with pytest.raises(ValueError, match="there must be a candidate"):
             cider_d(candidates, references)
 
 
@@ -74,5 +74,5 @@ def test_figures_of_captions():
     assert list(found) == ["cider_d", "exact_match", "bleu_1", "bleu_2"]
     assert found["exact_match"].value == 0.25
     assert found["cider_d"].low < found["cider_d"].value < found["cider_d"].high
-    # No n-gram is rare among one image.
+    # With a single image, no n-gram is rare.
     assert "cider_d" not in captions(["a dog"], [["a dog"]])

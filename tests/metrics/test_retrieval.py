@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from vislang.errors import UserError
-from vislang.metrics.retrieval import belonging, recalls
+from vislang.metrics.retrieval import belonging, ranks, recalls_at
 
 
 def values(scores, texts, image_of):
-    found = recalls(scores, belonging(texts, image_of, len(scores)))
+    found = recalls_at(*ranks(scores, belonging(texts, image_of, len(scores))))
     return {name: figure.value for name, figure in found.items()}
 
 
@@ -19,7 +19,7 @@ def test_recall_both_ways_by_hand():
     # Captions: a finds image 0; b finds image 1 first (wrong); c finds image 0 first (wrong); d finds image 1.
     assert found["recall_at_1_text_to_image"] == 0.5
     assert found["recall_at_5_text_to_image"] == 1
-    # Image 0's best caption is a, rightly; image 1's is c, rightly.
+    # Image 0's best caption is a, correctly; image 1's is c, correctly.
     assert found["recall_at_1_image_to_text"] == 1
 
 

@@ -1,4 +1,4 @@
-"""Augmentation: what it promises of crops, and that a seed decides all of it."""
+"""Augmentation: the areas of crops, and reproducibility by seed."""
 
 import random
 
@@ -17,7 +17,7 @@ def picture(width: int = 60, height: int = 40) -> Image.Image:
 
 
 @given(st.integers(0, 2**40), st.integers(1, 400), st.integers(1, 400))
-def test_crops_lie_within_the_image_and_cover_what_they_should(seed, width, height):
+def test_crops_are_inside_the_image_with_the_right_areas(seed, width, height):
     augmentation = Augmentation()
     left, upper, right, lower = augmentation.crop(width, height, random.Random(seed))
     assert -1e-6 <= left < right <= width + 1e-6
@@ -58,7 +58,7 @@ def test_a_full_turn_of_the_hue_passes_through_other_colours():
     assert all(max(colour) >= 250 for colour in turned), "the brightness of a pure colour stays"
 
 
-def test_transparent_parts_lie_over_drawn_colours_as_often_as_told():
+def test_backgrounds_are_random_colours_with_the_given_probability():
     drawn = [Augmentation(background=0.5).draw_background(random.Random(seed)) for seed in range(400)]
     assert np.mean([colour == (255, 255, 255) for colour in drawn]) == pytest.approx(0.5, abs=0.08)
     assert len(set(drawn)) > 150

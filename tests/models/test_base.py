@@ -1,4 +1,4 @@
-"""What all models have in common: a forward each, checked settings, weights whose hash is known, parameter groups."""
+"""The base of all models: a forward method each, checked settings, weights with a recorded hash, parameter groups."""
 
 import importlib
 import inspect
@@ -58,17 +58,41 @@ def changed(folder, change) -> None:
     ("change", "message"),
     [
         (lambda config: config.pop("encoder"), "encoder is missing"),
-        (lambda config: config.update(encodr={}), "encodr is no setting"),
-        (lambda config: config.update(encoder=3), "encoder must be an object of settings"),
+        (lambda config: config.update(encodr={}), "encodr is unknown; the settings are encoder, modalities"),
+        (lambda config: config.update(encoder=3), "encoder must be an object with settings, not 3"),
         (lambda config: config["encoder"].update(width="wide"), "encoder.width is 'wide'; it must be a whole number"),
-        (lambda config: config["encoder"].update(widht=3), "encoder.widht is no setting"),
+        (lambda config: config["encoder"].update(widht=3), "encoder.widht is unknown"),
         (lambda config: config["encoder"].update(activation="swish"), "encoder.activation is 'swish'"),
-        (lambda config: config["encoder"].update(heads=3), "no multiple of"),
+        (lambda config: config["encoder"].update(heads=3), "not a multiple of"),
         (lambda config: config["encoder"].update(depth=0), "encoder: depth is 0; it must be at least 1"),
         (lambda config: config["encoder"].update(width=0), "encoder: width is 0; it must be at least 1"),
         (lambda config: config["encoder"].update(drop_path=[0.1]), "encoder: drop_path"),
         (lambda config: config["modalities"]["image"].update(patch=[8]), r"modalities.image.patch is \[8\]"),
         (lambda config: config.update(updates=None), "updates is None; it must be a whole number"),
+        (
+            lambda config: config["encoder"].update(dropout=-1),
+            "encoder: dropout is -1.0; it must be at least 0 and below 1",
+        ),
+        (lambda config: config["encoder"].update(drop_path=[0, 1]), r"encoder: drop_path is \[0.0, 1.0\]"),
+        (lambda config: config["encoder"].update(eps=0), "encoder: eps is 0.0; it must be above 0"),
+        (lambda config: config["modalities"]["image"].update(patch=-1), "modalities.image: patch is -1"),
+        (lambda config: config["modalities"]["image"].update(class_tokens=-1), "modalities.image: class_tokens is -1"),
+        (lambda config: config["modalities"]["text"].update(padding_id=99), "modalities.text: padding_id is 99"),
+        (
+            lambda config: config["modalities"]["speech"].update(convolutions=[[4, 3]]),
+            "modalities.speech: convolutions",
+        ),
+        (lambda config: config["objective"].update(top_k=0), "objective.top_k is 0"),
+        (lambda config: config["teacher"].update(decay=2), "teacher.decay is 2.0; it is a share"),
+        (
+            lambda config: config["inputs"].update(image={"size": 7}),
+            "inputs.image.size is 7, and modalities.image.size",
+        ),
+        (lambda config: config["inputs"].update(image={"mean": []}), r"inputs.image.mean is \[\]"),
+        (lambda config: config.update(model="vislang.models.base.TrainableModel"), "does not have as a model"),
+        (lambda config: config.update(model="vislang.models.data2vec.model.None"), "does not have as a model"),
+        (lambda config: config.update(model="os.system"), "names os.system, which is not a model of vislang"),
+        (lambda config: config.pop("model"), 'names no class of vislang under "model"'),
     ],
 )
 def test_a_wrong_setting_of_a_saved_model_is_named_with_its_file(saved, change, message):
@@ -78,12 +102,26 @@ def test_a_wrong_setting_of_a_saved_model_is_named_with_its_file(saved, change, 
     assert str(saved) in str(caught.value)
 
 
+def test_weights_that_do_not_fit_are_named_with_their_folder(saved):
+    changed(saved, lambda config: config["encoder"].update(mlp_width=7))
+    with pytest.raises(
+        UserError, match=f"^{saved}: the weights do not fit the config: size mismatch .*; and "
+    ) as caught:
+        load(saved)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_in_place_of_a_folder_is_named(saved):
+    with pytest.raises(UserError, match=r"config\.json: is a file\. Give the folder of a saved model"):
+        load(saved / "config.json")
+
+
 def test_weights_that_were_changed_are_noticed(saved):
     path = saved / "model.safetensors"
     content = bytearray(path.read_bytes())
     content[-100] ^= 1
     path.write_bytes(content)
-    with pytest.raises(UserError, match=r"model\.safetensors: damaged, or of another model"):
+    with pytest.raises(UserError, match=r"model\.safetensors: damaged or replaced"):
         load(saved)
 
 
@@ -107,7 +145,7 @@ def test_old_names_of_settings_are_read():
 
 
 class Small(TrainableModel):
-    """Two maps and an embedding."""
+    """Two linear layers and an embedding."""
 
     def __init__(self):
         super().__init__()

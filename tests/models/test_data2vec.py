@@ -1,4 +1,4 @@
-"""The objective: who sees what, what is regressed, and how the teacher follows."""
+"""The objective: the inputs of student and teacher, the targets, and the teacher's update."""
 
 import json
 import warnings
@@ -58,7 +58,7 @@ def model(generation: str, copies: int = 1, class_loss: float = 0.0, scope: str 
 
 
 def batch(modality: str, generation: str, copies: int = 1) -> Masked:
-    """Two samples, and masks that hide five places of each copy."""
+    """Two samples, and masks of five positions in each copy."""
     generator = torch.Generator().manual_seed(1)
     places = {"text": 12, "image": 16, "speech": 18}[modality]
     mask = torch.zeros(2 * copies, places, dtype=torch.bool)
@@ -87,7 +87,7 @@ def test_one_encoder_serves_all_modalities(modality, generation):
 
 @pytest.mark.parametrize("generation", ["v1", "v2"])
 def test_the_student_never_sees_what_is_hidden(generation):
-    """Other content at a hidden patch changes the target and leaves every prediction as it was."""
+    """Other content of a masked patch changes the target and no prediction."""
     built = model(generation)
     whole = batch("image", generation)
     if generation == "v2":
@@ -120,10 +120,10 @@ def test_masks_of_a_sample_share_one_reading_by_the_teacher(monkeypatch):
 
 
 def test_padding_changes_nothing():
-    """Three tokens more of padding, or a waveform with silence behind it, give the same features.
+    """Three more tokens of padding, or silence after a waveform, give the same features.
 
-    Speech has a single layer of positions here: a stack of them lets what the first makes of the padding's border
-    into the second, in the original too.
+    Speech has a single positional convolution here: with several, the second one also reads the first one's output at
+    the border of padding, as in the original.
     """
     for generation in ("v1", "v2"):
         built = model(generation)
@@ -174,7 +174,7 @@ def test_padding_counts_in_no_norm(norm):
 
 
 @pytest.mark.parametrize("kind", ["text", "speech"])
-def test_targets_do_not_tell_how_much_padding_there_is(kind):
+def test_targets_do_not_depend_on_padding(kind):
     built = model("v2")
     if kind == "text":
         values, padded = torch.randint(5, 30, (1, 9)), 1
@@ -193,7 +193,7 @@ def test_targets_do_not_tell_how_much_padding_there_is(kind):
     torch.testing.assert_close(targets(longer, padding)[:, : alone.shape[1]], alone, atol=1e-4, rtol=1e-3)
 
 
-def test_targets_are_normalised_in_the_order_that_is_told():
+def test_targets_are_normalised_in_the_configured_order():
     results = [torch.randn(2, 7, 5) for _ in range(2)]
     config = ObjectiveConfig(top_k=2, layer_norms=["instance"], mean_norms=["layer"])
     mean = (
@@ -277,31 +277,30 @@ def test_a_collapse_stops_the_run_with_an_explanation():
         for block in built.teacher.blocks:
             block.narrow.weight.zero_()
     built(whole)
-    built.after_step()
-    built.after_step()
-    with torch.no_grad():
-        for block in built.teacher.blocks:
-            block.narrow.weight.zero_()
+    found = {name: float(value) for name, value in built.diagnostics().items()}
+    built.check(found, 1)
     with pytest.raises(Collapsed, match=r"update 2: the targets have collapsed.*teacher\.decay"):
-        built(whole)
+        built.check(found, 2)
 
 
 def test_targets_that_can_be_had_without_reading_are_pointed_out(monkeypatch):
     built = model("v1").train()
     built.objective_config.watch_from = 0
     whole = batch("image", "v1")
+    built(whole)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        built(whole)
+        built.check({name: float(value) for name, value in built.diagnostics().items()}, 0)
     found = built.objective(whole)
     targets = found.targets + 0.01 * torch.randn_like(found.targets)
     monkeypatch.setattr(built, "objective", lambda batch: found._replace(predictions=targets))
-    with pytest.warns(TooEasy, match="over 98% of the targets' variance is predicted"):
-        built(whole)
+    built(whole)
+    with pytest.warns(TooEasy, match="more than 98% of the targets' variance is predicted"):
+        built.check({name: float(value) for name, value in built.diagnostics().items()}, 0)
 
 
 @pytest.mark.parametrize("generation", ["v1", "v2"])
-def test_a_few_steps_lower_the_loss_and_the_state_goes_on_from_where_it_was(generation):
+def test_a_few_steps_lower_the_loss_and_the_state_resumes(generation):
     built = model(generation, copies=2 if generation == "v2" else 1).train()
     whole = batch("image", generation, copies=2 if generation == "v2" else 1)
     optimizer = torch.optim.AdamW([p for p in built.parameters() if p.requires_grad], lr=3e-3)
@@ -327,7 +326,7 @@ def test_a_few_steps_lower_the_loss_and_the_state_goes_on_from_where_it_was(gene
     assert other.train()(whole)["regression"] == expected
 
 
-def test_the_standard_deviation_is_small_where_everything_looks_the_same():
+def test_the_standard_deviation_is_small_for_equal_features():
     assert channel_std(torch.ones(50, 4)) == pytest.approx(1e-3)
     assert channel_std(torch.randn(5000, 4)) == pytest.approx(1.0, abs=0.05)
 
@@ -344,7 +343,7 @@ def test_saving_and_opening(generation, tmp_path):
     expected = built.objective(whole).losses
     torch.manual_seed(3)
     assert opened.objective(whole).losses == expected
-    # Weights of another shape are refused with the folder's name.
+    # Weights of another shape are an error that names the folder.
     config = json.loads((tmp_path / "saved" / "config.json").read_text())
     config["encoder"]["width"] = 32
     (tmp_path / "saved" / "config.json").write_text(json.dumps(config))
@@ -355,22 +354,22 @@ def test_saving_and_opening(generation, tmp_path):
 @pytest.mark.parametrize(
     ("encoder", "modalities", "objective", "message"),
     [
-        ({"heads": 3}, Modalities(image=ImageConfig()), ObjectiveConfig(top_k=1), "no multiple"),
+        ({"heads": 3}, Modalities(image=ImageConfig()), ObjectiveConfig(top_k=1), "not a multiple"),
         ({}, Modalities(image=ImageConfig()), ObjectiveConfig(top_k=4), "3 blocks"),
         ({}, Modalities(image=ImageConfig()), ObjectiveConfig("v2", top_k=1), "needs a decoder"),
         ({}, Modalities(text=TextConfig()), ObjectiveConfig(top_k=1, class_loss=1.0), "needs a class token"),
         ({}, Modalities(), ObjectiveConfig(top_k=1), "at least one"),
-        ({}, Modalities(image=ImageConfig(decoder=DECODER)), ObjectiveConfig("v2", top_k=1), "take fixed ones"),
-        ({}, Modalities(image=ImageConfig(class_tokens=0)), ObjectiveConfig(top_k=1), "take fixed ones"),
+        ({}, Modalities(image=ImageConfig(decoder=DECODER)), ObjectiveConfig("v2", top_k=1), "Use fixed"),
+        ({}, Modalities(image=ImageConfig(class_tokens=0)), ObjectiveConfig(top_k=1), "Use fixed"),
     ],
 )
-def test_what_cannot_be_is_refused(encoder, modalities, objective, message):
+def test_invalid_settings_are_errors(encoder, modalities, objective, message):
     with pytest.raises(UserError, match=message):
         Data2Vec(EncoderConfig(**{**ENCODER, **encoder}), modalities, objective)
 
 
-def test_targets_of_some_places_are_those_of_the_whole():
-    """Layer norms look at one place, and leave the rest uncomputed; an instance norm needs every place."""
+def test_targets_of_some_positions_are_those_of_all():
+    """A layer norm needs one position, so only those are computed; an instance norm needs all."""
     for layer_norms in (("layer",), ("instance", "layer")):
         built, given = model("v1"), batch("image", "v1")
         built.objective_config.layer_norms = layer_norms

@@ -1,4 +1,4 @@
-"""A dual encoder at work: under a Flamingo, as the one who chooses its shots, for search and for classes."""
+"""Uses of a dual encoder: as the tower of a Flamingo, to retrieve its shots, for search and for classification."""
 
 import json
 
@@ -12,10 +12,17 @@ from vislang.cli import main
 from vislang.document import Document
 from vislang.evaluate.few_shot import similarities
 from vislang.models.dual_encoder.tower import DualEncoderTower
-from vislang.models.flamingo.bridge import FlamingoConfig
+from vislang.models.flamingo.config import FlamingoConfig
 from vislang.models.flamingo.model import FlamingoRecipe
 from vislang.models.towers.packaged import TowerError
 from vislang.models.towers.vision import load_vision_tower
+
+
+@pytest.fixture
+def untrained(towers, pairs, tmp_path):  # noqa: F811
+    model = model_of(towers, pairs).eval()
+    model.save(tmp_path / "dual")
+    return model, str(tmp_path / "dual")
 
 
 @pytest.fixture
@@ -31,15 +38,15 @@ def trained(towers, pairs, tmp_path):  # noqa: F811
 
 
 @torch.no_grad()
-def test_the_tower_gives_what_the_encoder_makes_of_the_cells(trained, pairs):  # noqa: F811
-    model, folder = trained
+def test_the_tower_gives_what_the_encoder_makes_of_the_cells(untrained, pairs):  # noqa: F811
+    model, folder = untrained
     tower = load_vision_tower(folder)
     assert isinstance(tower, DualEncoderTower)
     image = pairs[0].media[0]
     batch = model.collate(pairs[:1])
     read = model.network.image.read(batch.features, batch.boxes)
     cells = tower(tower.preprocess(image.decode())[None])
-    # Kept regions are rounded to half precision.
+    # Cached regions are rounded to half precision.
     torch.testing.assert_close(cells, read[:, 1:], atol=5e-3, rtol=0)
     assert cells.shape[-1] == tower.width == 32
     assert load_vision_tower(folder, tower.image_size).fingerprint == tower.fingerprint
@@ -47,8 +54,8 @@ def test_the_tower_gives_what_the_encoder_makes_of_the_cells(trained, pairs):  #
         load_vision_tower(folder, tower.image_size * 2)
 
 
-def test_a_flamingo_stands_on_it_and_refuses_another(trained, towers, pairs, tmp_path):  # noqa: F811
-    model, folder = trained
+def test_it_is_a_vision_tower_of_flamingo_and_another_one_is_an_error(untrained, towers, pairs, tmp_path):  # noqa: F811
+    model, folder = untrained
     flamingo = FlamingoRecipe(towers[0], folder, bridge=FlamingoConfig(**tiny.BRIDGE)).build().eval()
     image = pairs[0].media[0]
     document = Document([image, "what color?"], target="red")
@@ -58,7 +65,7 @@ def test_a_flamingo_stands_on_it_and_refuses_another(trained, towers, pairs, tmp
     with torch.no_grad():
         next(iter(model.network.image.parameters())).add_(1e-2)
     model.save(tmp_path / "dual")
-    with pytest.raises(TowerError, match="is not the one that this bridge was trained on"):
+    with pytest.raises(TowerError, match="is not the one that this bridge was trained with"):
         vislang.load(tmp_path / "flamingo")
 
 
@@ -72,7 +79,9 @@ def test_search_and_classes(trained, pairs, tmp_path, capsys):  # noqa: F811
     _, folder = trained
     caption = pairs[0].target.references[0]
     assert main(["search", folder, caption, str(tmp_path), "--top", "4", "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["schema"], answer["text"]) == (1, caption)
+    found = answer["images"]
     right = {pair.media[0].name for pair in pairs if pair.target.references[0] == caption}
     assert {each["image"] for each in found} == right
     assert [each["score"] for each in found] == sorted((each["score"] for each in found), reverse=True)
@@ -80,25 +89,37 @@ def test_search_and_classes(trained, pairs, tmp_path, capsys):  # noqa: F811
     labels = ",".join(colours)
     assert main(["classify", folder, str(tmp_path), "--labels", labels, "--template", "a {} shape", "--json"]) == 0
     answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert {each["schema"] for each in answers} == {1}
     truth = {pair.media[0].name: pair.target.references[0].split()[1] for pair in pairs}
     assert sum(each["label"] == truth[each["image"]] for each in answers) >= 14
     assert main(["search", folder, caption, str(tmp_path)]) == 0
     assert main(["classify", folder, str(tmp_path), "--labels", labels]) == 0
 
 
+def test_weights_that_are_no_numbers_find_nothing(untrained, tmp_path, capsys):
+    """Saved like this, their hash is that of the config."""
+    model = vislang.load(untrained[1])
+    with torch.no_grad():
+        next(model.network.image.parameters()).fill_(torch.nan)
+    model.save(tmp_path / "damaged")
+    for arguments in (["search", str(tmp_path / "damaged"), "red"], ["classify", str(tmp_path / "damaged")]):
+        assert main([*arguments, str(tmp_path), *(["--labels", "a,b"] if "classify" in arguments else [])]) == 2
+        assert "the model's output is not a number (NaN)" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["search", "MODEL", "x", "EMPTY"], "nothing usable in it"),
-        (["search", "MODEL", " ", "PICTURES"], "the text to search by is empty"),
-        (["search", "MODEL", "x", "PICTURES", "--top", "0"], "at least one"),
-        (["classify", "MODEL", "PICTURES", "--labels", "one"], "two or more"),
-        (["classify", "MODEL", "PICTURES", "--labels", "a,b", "--template", "x"], "once, where the label goes"),
+        (["search", "MODEL", "x", "EMPTY"], "contains no media or text files"),
+        (["search", "MODEL", " ", "PICTURES"], "the search text is empty"),
+        (["search", "MODEL", "x", "PICTURES", "--top", "0"], "--top is 0; it must be at least 1"),
+        (["classify", "MODEL", "PICTURES", "--labels", "one"], "two or more labels"),
+        (["classify", "MODEL", "PICTURES", "--labels", "a,b", "--template", "x"], "once, in the position of the label"),
         (["search", "none", "x", "PICTURES"], "no such folder"),
     ],
 )
-def test_mistakes_are_told_in_a_line(trained, tmp_path, capsys, arguments, message):
+def test_mistakes_are_one_line_errors(untrained, tmp_path, capsys, arguments, message):
     (tmp_path / "empty").mkdir()
-    names = {"MODEL": trained[1], "EMPTY": str(tmp_path / "empty"), "PICTURES": str(tmp_path)}
+    names = {"MODEL": untrained[1], "EMPTY": str(tmp_path / "empty"), "PICTURES": str(tmp_path)}
     assert main([names.get(word, word) for word in arguments]) == 2
     assert message in capsys.readouterr().err

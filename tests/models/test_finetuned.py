@@ -1,4 +1,4 @@
-"""Fine-tuning: each kind of head learns what is there to be learned, and labels what it has not seen."""
+"""Fine-tuning: each kind of head learns its task and labels unseen examples."""
 
 import numpy as np
 import pytest
@@ -13,8 +13,9 @@ from vislang.example import Example, Label, Text, Value
 from vislang.metrics.sequences import transcripts
 from vislang.models.data2vec.finetuning import NO_TAG, FineTuneRecipe, HeadConfig, label
 from vislang.models.loading import load
+from vislang.train.batches import Stream
 from vislang.train.config import TrainConfig
-from vislang.train.loop import Stream, train
+from vislang.train.loop import train
 from vislang.train.optimizer import Optimizer
 
 COLOURS = {"red": (200, 30, 30), "blue": (30, 30, 200), "green": (30, 200, 30)}
@@ -23,7 +24,7 @@ WORDS = "fox dog jumps over lazy the quick brown"
 
 @pytest.fixture(scope="module")
 def pretrained(tmp_path_factory):
-    """An untrained data2vec model of all three modalities: what is tested here is what comes on top."""
+    """An untrained data2vec model of all three modalities; the tests are about the heads."""
     torch.manual_seed(0)
     model = recipe("v1", "text", "image", "speech").build()
     model.fit([Example("words", Document([WORDS]))])
@@ -118,7 +119,7 @@ def test_it_says_what_it_decides(pretrained, sets):
     assert model.head_for("label") == "classification"
     assert model.why_undecided("label", ["red", "blue"]) is None
     assert model.why_undecided("label", ["red", "pink"]) == "was not trained on the label 'pink'"
-    assert "no head for a target of the kind box" in model.why_undecided("box")
+    assert "no head for targets of the kind box" in model.why_undecided("box")
     with pytest.raises(UserError, match=r"kind value: this model has classification \(label\)"):
         model.head_for("value")
     tagger = FineTuneRecipe(str(pretrained), "text", HeadConfig("tagging")).build()
@@ -129,7 +130,7 @@ def test_the_matrices_of_a_head_decay(pretrained, sets):
     model = FineTuneRecipe(str(pretrained), "image", HeadConfig(norm=True, inner=8)).build()
     model.fit(sets["pictures"])
     config = TrainConfig(weight_decay=0.5, lr_scale={"head": 3.0})
-    groups = Optimizer(model, config).adamw.param_groups
+    groups = Optimizer(model, config).param_groups
     decay = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
     assert decay[id(model.head.output.weight)] == decay[id(model.head.inner.weight)] == 0.5
     assert decay[id(model.head.output.bias)] == decay[id(model.head.norm.weight)] == 0.0
@@ -137,14 +138,14 @@ def test_the_matrices_of_a_head_decay(pretrained, sets):
 
 def test_frozen_trains_the_head_alone(pretrained):
     model = FineTuneRecipe(str(pretrained), "image", HeadConfig(), frozen=True).build()
-    with pytest.raises(UserError, match="one label only"):
+    with pytest.raises(UserError, match="all examples have the same label"):
         model.fit([Example("1", Document(["x"]), Label("a"))])
     assert {name for name, group in model.parameter_groups().items() if group} == set()
     model._set_labels(["a", "b"])
     assert [name for name, _ in model.parameter_groups()["head"]] == ["head.output.weight", "head.output.bias"]
 
 
-def test_tags_stand_at_first_tokens_and_long_texts_are_cut(pretrained):
+def test_tags_are_at_first_tokens_and_long_texts_are_cut(pretrained):
     model = FineTuneRecipe(str(pretrained), "text", HeadConfig("tagging")).build()
     example = Example("1", Document(["fox jumps over unheardof"]), Text(("N V P X",)), source="line 1")
     model.fit([example])
@@ -160,9 +161,9 @@ def test_tags_stand_at_first_tokens_and_long_texts_are_cut(pretrained):
 @pytest.mark.parametrize(
     ("kind", "target", "message"),
     [
-        ("classification", Label("green"), "'green' does not occur"),
+        ("classification", Label("green"), "'green' is not in the training data"),
         ("classification", None, "has no label"),
-        ("classification", Value(1.0), "of the kind value; a label is needed"),
+        ("classification", Value(1.0), "of the kind value; this head needs a label"),
         ("regression", Label("many"), "'many' is not a number"),
     ],
 )
@@ -177,7 +178,7 @@ def test_labels_that_do_not_fit(pretrained, sets, kind, target, message):
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"start_from": ""}, "name the folder"),
+        ({"start_from": ""}, "give the folder"),
         ({"modality": None}, "reads text and image and speech"),
         ({"head": HeadConfig("ctc")}, "ctc is for speech"),
     ],

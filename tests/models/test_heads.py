@@ -1,4 +1,4 @@
-"""Heads on fresh encoders: what shape their logits have, what padding may not change, what does not fit."""
+"""Heads on untrained encoders: the shape of their logits, independence of padding, mismatches."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ from vislang.models.loading import load
 ENCODER = EncoderConfig(width=16, depth=2, heads=2, mlp_width=32)
 FRONT_ENDS = {
     "text": TextConfig(vocabulary_size=40, max_length=16, mask_id=39),
-    # With v2's class token and attention bias: a head stands on any encoder.
+    # With v2's class token and attention bias, because a head can be on any encoder.
     "image": ImageConfig(size=24, patch=6, positions="fixed", alibi=AlibiConfig(distance="euclidean"), prenet_depth=1),
     "speech": SpeechConfig(
         convolutions=[(8, 10, 5), (8, 3, 2), (8, 3, 2)], position_kernel=6, position_groups=2, position_depth=2
@@ -55,7 +55,7 @@ def values_of(modality: str) -> torch.Tensor:
         ("speech", HeadConfig("speaker", inner=5, convolutions=WINDOWS, layer_sum=True), (2, 5)),
     ],
 )
-def test_a_head_stands_on_a_fresh_encoder_and_learns(modality, head, shape, tmp_path):
+def test_a_head_on_an_untrained_encoder_learns(modality, head, shape, tmp_path):
     model = tuned(modality, head)
     values = values_of(modality)
     logits = model.logits(values)
@@ -120,8 +120,8 @@ def test_heads_that_do_not_fit(modality, head, message):
 def test_what_gives_logits_alone_decides_nothing():
     model = tuned("text", HeadConfig("answering"))
     assert model.heads == {}
-    assert "no head for a target of the kind text" in model.why_undecided("text")
-    with pytest.raises(UserError, match="this model has none that decides"):
+    assert "no head for targets of the kind text" in model.why_undecided("text")
+    with pytest.raises(UserError, match="this model has no heads"):
         model.decide([Example("1", Document(["a"]))])
 
 
@@ -129,5 +129,5 @@ def test_heads_that_come_converted_are_not_trained(tmp_path):
     from tests.models.test_data2vec import model
 
     model("v1").save(tmp_path)
-    with pytest.raises(UserError, match="language comes with converted weights"):
+    with pytest.raises(UserError, match="language cannot be trained here"):
         FineTuneRecipe(str(tmp_path), "text", HeadConfig("language")).build()

@@ -1,4 +1,4 @@
-"""Documents to tensors: text, pictures and sound, and what is not fit to be read."""
+"""Documents to tensors: text, images and sound, and unusable inputs."""
 
 import io
 import warnings
@@ -47,7 +47,7 @@ def test_another_rate_is_resampled_with_a_notice_and_channels_are_averaged():
     with pytest.warns(AudioNotice, match="44,100 Hz is resampled to 16,000 Hz"):
         samples = sound(both, 44_100).decode()
     assert len(samples) == 8000
-    # The same tone at half the level, but for the edges.
+    # The same tone at half the level, except at the edges.
     assert np.abs(samples - 0.5 * tone())[200:-200].max() < 0.01
 
 
@@ -62,20 +62,20 @@ def test_clipped_sound_is_used_with_a_notice():
     [
         (np.zeros(8000, np.float32), "silent"),
         (np.zeros(0, np.float32), "no samples"),
-        (np.full(800, np.nan, np.float32), "no numbers"),
-        (np.array([0.1, np.inf] * 400, np.float32), "no numbers"),
+        (np.full(800, np.nan, np.float32), "NaN or infinite"),
+        (np.array([0.1, np.inf] * 400, np.float32), "NaN or infinite"),
     ],
 )
-def test_sound_that_says_nothing_is_refused(samples, message):
+def test_unusable_sound_is_an_error(samples, message):
     with pytest.raises(MediaError, match=message):
         sound(samples, subtype="FLOAT").decode()
 
 
-def test_files_that_are_no_sound_are_refused(tmp_path):
+def test_files_that_are_not_sound_are_errors(tmp_path):
     (tmp_path / "a.wav").write_text("no sound at all")
-    with pytest.raises(MediaError, match=r"a\.wav: not a sound of a known format"):
+    with pytest.raises(MediaError, match=r"a\.wav: not a recording, of an unknown format, or damaged"):
         Audio(tmp_path / "a.wav").decode()
-    with pytest.raises(MediaError, match=r"2 seconds, over the limit of 1"):
+    with pytest.raises(MediaError, match=r"2 seconds, and the limit is 1"):
         sound(tone(2.0)).decode(max_seconds=1)
 
 
@@ -121,7 +121,7 @@ def test_a_vocabulary_is_learned_saved_and_opened_again(tmp_path):
 
 def test_text_over_the_length_is_cut_with_a_notice():
     text = TextInput.train(PROSE, 300, max_length=8)
-    with pytest.warns(TooLong, match="texts over 6 tokens are cut"):
+    with pytest.warns(TooLong, match="texts of more than 6 tokens are cut"):
         ids = text(PROSE[0])
     assert len(ids) == 8
     assert ids[-1] == text.end
@@ -130,10 +130,10 @@ def test_text_over_the_length_is_cut_with_a_notice():
 @pytest.mark.parametrize(
     ("parts", "message"),
     [
-        (["words", picture(0, "L")], "holds image and text"),
-        ([], "holds nothing"),
-        ([picture(0, "L"), picture(0, "L")], "holds 2 media"),
-        (["words"], "is text, and this model reads image"),
+        (["words", picture(0, "L")], "contains image and text"),
+        ([], "contains nothing"),
+        ([picture(0, "L"), picture(0, "L")], "contains 2 media"),
+        (["words"], "is text, and this model reads only image"),
     ],
 )
 def test_documents_that_the_model_does_not_read(parts, message):

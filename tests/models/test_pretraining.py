@@ -1,4 +1,4 @@
-"""Pretraining from Examples: batches that follow from a seed, both generations by one switch, resumed bit for bit."""
+"""Pretraining from Examples: batches determined by a seed, both generations by one setting, resuming bit for bit."""
 
 import re
 
@@ -111,7 +111,7 @@ def test_what_is_masked_is_what_the_paper_masks(documents):
 
 
 def test_unequal_rows_of_v2_are_filled_up_and_change_nothing(documents):
-    """A row's predictions are the same alone and beside a row of which less is masked."""
+    """A row's predictions are the same alone and in a batch with a row that has fewer masks."""
     torch.manual_seed(0)
     model = recipe("v2", "text").build()
     model.fit(examples_of(documents["text"]))
@@ -157,7 +157,7 @@ def test_papers_fill_in_what_a_recipe_leaves_open():
         Data2VecRecipe("v1", deep, both).build()
 
 
-def test_pretraining_goes_on_from_a_saved_model(documents, tmp_path):
+def test_pretraining_starts_from_a_saved_model(documents, tmp_path):
     torch.manual_seed(0)
     first = recipe("v1", "image").build()
     first.save(tmp_path / "first")
@@ -207,15 +207,15 @@ def test_a_run_over_two_streams_resumes_bit_for_bit(pretraining, tmp_path, capsy
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     assert main(["train", str(pretraining), "--out", str(whole)]) == 0
     shown = capsys.readouterr().out
-    assert "pictures: 10 examples to train on, 2 to watch" in " ".join(shown.split())
+    assert "pictures: 10 examples for training, 2 for evaluation" in " ".join(shown.split())
     assert "explained" in shown
     rows = [row for row in read_metrics(whole / "metrics.jsonl") if "loss" in row]
     first = rows[0]
     assert first["loss"] == pytest.approx(first["loss/pictures/regression"] + 0.5 * first["loss/prose/regression"])
-    # Cut the run back to its second checkpoint, as a kill would have left it, and resume with workers.
+    # Cut the run to its second checkpoint, as after a kill, and resume with workers.
     assert main(["train", str(pretraining), "--out", str(stopped)]) == 0
     for path in sorted((stopped / "checkpoints").iterdir())[-1:]:
-        (path / "state.pt").unlink()
+        (path / "state.json").unlink()
     assert main(["train", str(pretraining), "--resume", str(stopped), "--train.workers", "1"]) == 0
     weights = "model/model.safetensors"
     assert (stopped / weights).read_bytes() == (whole / weights).read_bytes()
@@ -223,7 +223,7 @@ def test_a_run_over_two_streams_resumes_bit_for_bit(pretraining, tmp_path, capsy
 
 
 def test_a_collapse_stops_the_run(pretraining, tmp_path, capsys):
-    """Targets that are not normalised, and a teacher that is the student: the textbook's way into a collapse."""
+    """Collapse by targets without normalisation and a teacher that equals the student."""
     status = main(
         [
             "train",
@@ -249,11 +249,11 @@ def test_what_it_reads(documents):
     assert model.why_unreadable(frozenset({"text"})) is None
     assert model.why_unreadable(frozenset({"image"})) is None
     assert model.why_unreadable(frozenset({"text", "image"})) == "reads one medium at a time, not image and text"
-    assert model.why_unreadable(frozenset({"image", "several images"})) is not None
-    assert model.why_unreadable(frozenset({"audio"})) == "reads text and image, and no audio"
+    assert model.why_unreadable(frozenset({"image", "several images"})) == "reads one image at a time"
+    assert model.why_unreadable(frozenset({"audio"})) == "reads text and image, but no audio"
 
 
-def test_bad_files_are_listed_and_left_out_when_told(pretraining, tmp_path, capsys):
+def test_bad_files_are_listed_or_skipped(pretraining, tmp_path, capsys):
     (tmp_path / "media" / "broken.png").write_bytes(b"nothing")
     assert main(["train", str(pretraining), "--out", str(tmp_path / "run")]) == 2
     assert "broken.png: not an image" in capsys.readouterr().err
@@ -272,12 +272,12 @@ def test_the_report_shows_gaps_agreement_curves_and_neighbours(pretraining, tmp_
     run = tmp_path / "run"
     assert main(["train", str(pretraining), "--out", str(run)]) == 0
     page = (run / "report.html").read_text(encoding="utf-8")
-    assert "pictures: what is masked" in page
+    assert "pictures: masked positions" in page
     assert "prose: nearest neighbours" in page
     assert page.count('alt="gaps of') == 2, "one for each picture held out"
-    # The loss of each stream, in training and on examples kept from it; and four diagnostics.
+    # The loss of each stream, in training and on held-out examples; and four diagnostics.
     assert page.count("<svg") == 2 + 2 + 4
-    assert "eval/pictures/explained_variance" in page
+    assert "pictures, held-out examples" in page
     assert 'class="masked"' in page
     assert re.findall(r'src="(?!data:)', page) == []
     (run / "report.html").unlink()

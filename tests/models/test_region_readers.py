@@ -1,4 +1,4 @@
-"""Regions of documents' images: kept on disk, in boxes of one's own, and settings that do not go together."""
+"""Regions of documents' images: the cache, boxes of a user, and settings that exclude each other."""
 
 import json
 
@@ -58,7 +58,7 @@ def test_a_box_has_the_mean_of_what_it_covers():
     np.testing.assert_allclose(found.classes[2], [0.5, 0.5, 0, 0])
 
 
-def test_a_box_without_area_has_the_cell_that_it_lies_in():
+def test_a_box_without_area_has_the_feature_of_its_cell():
     found = pooled(cells(), np.array([[12, 3, 12, 3]], np.float32))
     np.testing.assert_allclose(found.features[:, 0], [1])
 
@@ -76,7 +76,7 @@ def test_boxes_in_cocos_format(towers, images, tmp_path):
     (found,) = reader.read(images[:1])
     assert found.boxes.tolist() == [[10, 5, 30, 20]]
     assert found.features.shape == (1, reader.width)
-    with pytest.raises(RegionError, match=r"boxes\.json: holds no box of 1\.png"):
+    with pytest.raises(RegionError, match=r"boxes\.json: has no box for 1\.png"):
         reader.read(images[1:2])
 
 
@@ -84,7 +84,7 @@ def test_boxes_in_cocos_format(towers, images, tmp_path):
     ("content", "message"),
     [
         ("[]", "not COCO's JSON of boxes"),
-        ('{"images": [], "annotations": [{"image_id": 1, "bbox": [0, 0, 1, 1]}]}', "annotation 0: is of image 1"),
+        ('{"images": [], "annotations": [{"image_id": 1, "bbox": [0, 0, 1, 1]}]}', "annotation 0: its image 1"),
         ('{"images": [], "annotations": [{"bbox": [0, 0, 1]}]}', "not COCO's JSON"),
         ("{", "not COCO's JSON"),
     ],
@@ -98,9 +98,7 @@ def test_files_of_boxes_that_are_none(towers, tmp_path, content, message):
 def test_a_box_outside_of_the_image_is_named(towers, images, tmp_path):
     listed = [{"id": 5, "file_name": "0.png", "width": 60, "height": 30}]
     path = coco(tmp_path / "boxes.json", listed, [{"image_id": 5, "bbox": [50, 10, 40, 10]}])
-    with pytest.raises(
-        RegionError, match=r"image 0\.png: box 0 \(50, 10, 90, 20\) does not lie in an image of 60 x 30"
-    ):
+    with pytest.raises(RegionError, match=r"image 0\.png: box 0 \(50, 10, 90, 20\) is outside the image of 60 x 30"):
         RegionsConfig(tower=towers[1], image_size=0, boxes=path).open().read(images[:1])
 
 
@@ -109,7 +107,7 @@ def test_a_box_outside_of_the_image_is_named(towers, images, tmp_path):
     [
         ({"files": "x", "detector": "y"}, "leave out detector and boxes"),
         ({"detector": "x", "boxes": "y"}, "finds its own boxes"),
-        ({"tower": None}, "name a tower, a detector or files"),
+        ({"tower": None}, "set tower, detector or files"),
     ],
 )
 def test_settings_that_do_not_go_together(settings, message):
@@ -118,7 +116,7 @@ def test_settings_that_do_not_go_together(settings, message):
 
 
 def test_what_decides_the_regions_decides_where_they_are_kept(towers, tmp_path):
-    """A source and two files of its clusters each have a folder of their own."""
+    """A source and two files of its clusters have separate folders."""
     plain = RegionsConfig(tower=towers[1], image_size=0).open()
     folders = {plain.kept.folder}
     images = [Pillow.new("RGB", (32, 32), (n * 20, 0, 0)) for n in range(6)]
@@ -138,6 +136,6 @@ def test_clusters_that_cannot_be_read_are_named(towers, tmp_path, content):
         RegionsConfig(tower=towers[1], image_size=0, clusters=str(path)).open()
 
 
-def test_a_number_of_regions_that_cannot_be_is_refused():
+def test_an_invalid_number_of_regions_is_an_error():
     with pytest.raises(ValueError, match="count must be at least 1"):
         RegionsConfig(count=0)

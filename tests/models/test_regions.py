@@ -37,7 +37,7 @@ def test_a_grid_has_features_boxes_and_imagenets_classes(grid):
 
 
 def test_classes_of_positions_average_to_what_the_network_says_of_an_image(grid):
-    """Its last layer is linear: the logits of the mean position are the mean of the positions' logits."""
+    """The last layer is linear: the logits of the mean feature are the mean of the positions' logits."""
     tower = grid.tower
     pixels = tower.preprocess(pictures(1)[0])[None]
     with torch.no_grad():
@@ -82,13 +82,13 @@ def test_a_detectors_queries_are_regions(detector):
     assert (found.width, found.height) == (60, 40)
     sure = 1 - found.classes[:, -1]
     assert (np.diff(sure) <= 0).all()
-    # Beside others it finds the same.
+    # In a batch with others it finds the same.
     again = source([*pictures(3), image])[-1]
     np.testing.assert_array_equal(again.boxes, found.boxes)
 
 
 def test_boxes_of_a_detector_are_those_of_transformers(detector):
-    """In pixels of the image, as transformers' own reading of the boxes has them."""
+    """In pixels of the image, as from transformers' post-processing."""
     source = QueryRegions(str(detector), count=10)
     image = pictures(1)[0]
     model = transformers.AutoModelForObjectDetection.from_pretrained(detector).eval()
@@ -102,7 +102,7 @@ def test_boxes_of_a_detector_are_those_of_transformers(detector):
     assert found == wanted
 
 
-def test_what_is_no_detector_is_told(tmp_path):
+def test_a_model_that_is_not_a_detector_is_an_error(tmp_path):
     with pytest.raises(TowerError, match=r"no-such-detector.*cannot be opened"):
         QueryRegions(str(tmp_path / "no-such-detector"))
 

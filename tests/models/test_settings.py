@@ -1,4 +1,4 @@
-"""Settings of saved models: each fault is named with its file."""
+"""Settings of saved models: each error names the file and the setting."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_what_was_saved_is_built_again():
     [
         ([], "the whole must be an object"),
         ({"width": 3}, "inner is missing"),
-        ({**GOOD, "wdith": 4}, "wdith is no setting"),
+        ({**GOOD, "wdith": 4}, "wdith is unknown"),
         ({**GOOD, "width": "3"}, "width is '3'; it must be a whole number"),
         ({**GOOD, "width": True}, "width is True; it must be a whole number"),
         ({**GOOD, "width": 3.5}, "width is 3.5; it must be a whole number"),
@@ -59,7 +59,7 @@ def test_what_was_saved_is_built_again():
         ({**GOOD, "inner": {"kind": "c"}}, "inner.kind is 'c'; it must be 'a' or 'b'"),
         ({**GOOD, "inner": {"rate": 2.0}}, "inner: rate is 2.0; it must be at most 1"),
         ({**GOOD, "inner": None}, "inner must be an object"),
-        ({**GOOD, "maybe": {"rat": 1}}, "maybe.rat is no setting"),
+        ({**GOOD, "maybe": {"rat": 1}}, "maybe.rat is unknown"),
         ({**GOOD, "pairs": [[1, "2"]]}, r"pairs\[0\]\[1\] is '2'"),
         ({**GOOD, "pairs": 3}, "pairs is 3; it must be a list"),
         ({**GOOD, "betas": [0.9]}, "it must have 2 values"),

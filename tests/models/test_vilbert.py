@@ -1,4 +1,4 @@
-"""Two streams: sizes of the original, what depends on what, masks, losses where nothing was masked."""
+"""Two streams: sizes of the original, dependencies, masks, losses without masked positions."""
 
 import pytest
 import torch
@@ -42,7 +42,7 @@ ORIGINAL = {
 @pytest.mark.parametrize("name", ORIGINAL)
 def test_presets_have_the_parameters_of_the_original(name):
     made = preset(name)
-    # In each co-attentional block the original builds two maps that it never applies; here they do not exist.
+    # Each co-attention layer of the original has two linear layers that it never applies; here they do not exist.
     unused = len(made.co_attention_layers) * sum((made.width + 1) * stream.width for stream in (made.text, made.vision))
     with torch.device("meta"):
         for heads, wanted in zip(({}, original_heads()), ORIGINAL[name], strict=True):
@@ -50,17 +50,17 @@ def test_presets_have_the_parameters_of_the_original(name):
 
 
 def test_a_preset_that_does_not_exist_is_named():
-    with pytest.raises(UserError, match=r"base-3: no such preset; there are base-2"):
+    with pytest.raises(UserError, match=r"no preset 'base-3'. The presets are base-2"):
         preset("base-3")
 
 
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ({"co_attention_layers": ((2, 0), (1, 1))}, "must not fall"),
-        ({"co_attention_layers": ((1, 0), (4, 1))}, "the text stream has 3 layers"),
-        ({"width": 30}, "no multiple of 4 heads"),
-        ({"heads": 0}, "co-attention: heads is 0; it must be at least 1"),
+        ({"co_attention_layers": ((2, 0), (1, 1))}, "must not decrease"),
+        ({"co_attention_layers": ((1, 0), (4, 1))}, "the text stream's 3 layers"),
+        ({"width": 30}, "not a multiple of 4 heads"),
+        ({"heads": 0}, "streams.heads is 0; it must be at least 1"),
     ],
 )
 def test_settings_that_do_not_go_together_are_named(more, message):
@@ -71,24 +71,24 @@ def test_settings_that_do_not_go_together_are_named(more, message):
 @pytest.mark.parametrize(
     ("stream", "settings", "message"),
     [
-        (TextStreamConfig, {"heads": 0}, "text: heads is 0; it must be at least 1"),
-        (TextStreamConfig, {"depth": -1}, "text: depth is -1; it must be at least 0"),
-        (TextStreamConfig, {"vocabulary_size": 0}, "text: vocabulary_size is 0"),
-        (TextStreamConfig, {"dropout": 1.0}, r"text: dropout is 1\.0; it must be at least 0 and below 1"),
-        (TextStreamConfig, {"max_length": 2}, "text: max_length is 2; it must be at least 3"),
-        (TextStreamConfig, {"max_length": 3, "task_tokens": 20}, "text: max_length is 3; it must be at least 4"),
-        (VisionStreamConfig, {"mlp_width": 0}, "vision: mlp_width is 0"),
-        (VisionStreamConfig, {"attention_dropout": -0.1}, r"vision: attention_dropout is -0\.1"),
-        (VisionStreamConfig, {"width": 100, "heads": 8}, "vision: width 100 is no multiple of 8 heads"),
+        (TextStreamConfig, {"heads": 0}, "text.heads is 0; it must be at least 1"),
+        (TextStreamConfig, {"depth": -1}, "text.depth is -1; it must be at least 0"),
+        (TextStreamConfig, {"vocabulary_size": 0}, "text.vocabulary_size is 0"),
+        (TextStreamConfig, {"dropout": 1.0}, r"text.dropout is 1\.0; it must be at least 0 and below 1"),
+        (TextStreamConfig, {"max_length": 2}, "text.max_length is 2; it must be at least 3"),
+        (TextStreamConfig, {"max_length": 3, "task_tokens": 20}, "text.max_length is 3; it must be at least 4"),
+        (VisionStreamConfig, {"mlp_width": 0}, "vision.mlp_width is 0"),
+        (VisionStreamConfig, {"attention_dropout": -0.1}, r"vision.attention_dropout is -0\.1"),
+        (VisionStreamConfig, {"width": 100, "heads": 8}, "vision.width 100 is not a multiple of 8 heads"),
     ],
 )
-def test_streams_of_no_shape_are_refused(stream, settings, message):
+def test_streams_of_invalid_shapes_are_errors(stream, settings, message):
     with pytest.raises(UserError, match=message):
         stream(**settings)
 
 
 def test_what_is_read_alone_is_read_once_for_many_pairs():
-    """Every text with every image, from one reading of each, equals each pair read by itself."""
+    """Every text with every image, each computed once, equals each pair computed alone."""
     built = model()
     text, vision = inputs(batch=3)
     read, seen = built.streams.read_text(*text), built.streams.read_regions(*vision)

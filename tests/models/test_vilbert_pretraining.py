@@ -1,4 +1,4 @@
-"""Pretraining on pairs: what is masked, what a negative is, and that it learns."""
+"""Pretraining on pairs: masks, negatives, and learning."""
 
 import json
 
@@ -68,7 +68,7 @@ def model_of(regions, pairs, masking=None, **more) -> PretrainedViLBERT:
 
 
 def test_a_negative_is_really_another_pictures_caption(regions, pairs):
-    """Of each colour there are four pictures: none may be given its own caption from another of them."""
+    """There are four pictures of each colour, with the same caption, which is a negative for none of them."""
     model = model_of(regions, pairs, PairMasking(mismatched=1.0))
     words = model.inputs.words
     for seed in range(20):
@@ -99,7 +99,7 @@ def test_masked_regions_lose_their_features_and_not_their_boxes(regions, pairs):
         gone = (features == 0).all(axis=1)
         assert not gone[~masked.numpy()].any()
         kept += int((masked.numpy() & ~gone).sum())
-        # The feature of the whole image is the mean of what is shown.
+        # The feature of the whole image is the mean of the unmasked regions.
         shown = ~gone[1:]
         np.testing.assert_allclose(features[0], image.features[1:][shown].mean(axis=0), atol=1e-5)
     share = kept / int(batch.labels.regions.sum())
@@ -114,7 +114,7 @@ def test_neighbours_that_overlap_a_masked_region_lose_their_features_too(regions
     batch = model.collate(pairs[:8], 1)
     for row in range(8):
         gone = (batch.pairs.features[row, 1:] == 0).all(dim=1)
-        # All lie on one place: as soon as one is gone, all are; what is predicted is not more for that.
+        # All boxes are the same: if one region loses its features, all do; but not more are predicted.
         assert gone.all() or not gone.any()
         assert batch.labels.regions[row].sum() < 16
 
@@ -174,7 +174,7 @@ def test_a_masked_word_is_read_off_the_image(regions, pairs):
 @pytest.mark.parametrize("single_stream", [False, True])
 def test_pairs_that_belong_together_score_above_those_that_do_not(regions, pairs, single_stream):
     model = model_of(regions, pairs, PairMasking(words=0.0, regions=0.0), single_stream=single_stream)
-    batch = model.collate(pairs, 3)
+    batch = model.collate(pairs, 0)
     assert trained(model, [batch] * 150, 1e-3, "alignment") < 0.1
     with torch.no_grad():
         logits = model.network.alignment_logits(model.network.fuse(encode(model.network, batch.pairs)))
@@ -256,19 +256,19 @@ def test_a_model_that_was_saved_without_a_mark_of_its_classes_opens(towers, pair
     assert load(tmp_path / "model").inputs.learned_classes == ""
 
 
-def test_regions_without_classes_are_refused_with_the_remedy(towers):
-    with pytest.raises(UserError, match=r"gives no classes, which masked regions are to predict\. Find clusters"):
+def test_regions_without_classes_are_an_error_with_a_remedy(towers):
+    with pytest.raises(UserError, match=r"gives no classes, .*\. Compute clusters"):
         ViLBERTPretrainingRecipe(small(), RegionsConfig(tower=towers[1], image_size=0)).build()
 
 
-def test_another_source_of_regions_is_refused(regions, pairs, tmp_path):
+def test_another_source_of_regions_is_an_error(regions, pairs, tmp_path):
     model_of(regions, pairs).save(tmp_path / "model")
-    with pytest.raises(UserError, match="was trained on regions by a source with the hash"):
+    with pytest.raises(UserError, match="was trained with a source of regions with the hash"):
         PretrainedViLBERT.load(tmp_path / "model", RegionsConfig())
 
 
-def test_pretraining_goes_on_from_a_model_and_only_with_its_clusters(regions, pairs, towers, tmp_path):
-    """To rank pairs no classes are needed; to predict them they must be the same, not only as many."""
+def test_pretraining_starts_from_a_model_only_with_its_clusters(regions, pairs, towers, tmp_path):
+    """Ranking pairs needs no classes; to predict them, they must be the same classes, not only the same number."""
     first = model_of(regions, pairs)
     first.save(tmp_path / "model")
     PretrainedViLBERT.load(tmp_path / "model", RegionsConfig(tower=towers[1], image_size=0))
@@ -284,7 +284,7 @@ def test_pretraining_goes_on_from_a_model_and_only_with_its_clusters(regions, pa
         ).build()
     images = [pair.media[0].decode() for pair in pairs]
     source = regions.open().source.source
-    for clusters, seed, message in ((4, 1, "are others than those that .*model learned"), (3, 0, "gives 3 classes")):
+    for clusters, seed, message in ((4, 1, "not the clusters that .*model predicts"), (3, 0, "gives 3 classes")):
         path = tmp_path / f"{clusters}.safetensors"
         ClusteredRegions.fit(source, images, clusters, seed).save(path)
         others = RegionsConfig(tower=towers[1], image_size=0, clusters=str(path))
@@ -292,8 +292,8 @@ def test_pretraining_goes_on_from_a_model_and_only_with_its_clusters(regions, pa
             ViLBERTPretrainingRecipe(start_from=str(tmp_path / "model"), regions=others).build()
 
 
-def test_pretraining_goes_on_from_converted_weights(regions, pairs, tmp_path):
-    """They come without inputs: regions and a vocabulary must be named."""
+def test_pretraining_starts_from_converted_weights(regions, pairs, tmp_path):
+    """Converted weights have no inputs: regions and a vocabulary must be given."""
     first = model_of(regions, pairs)
     config = first.network.config
     first.save(tmp_path / "model")
@@ -304,7 +304,7 @@ def test_pretraining_goes_on_from_converted_weights(regions, pairs, tmp_path):
     on = ViLBERTPretrainingRecipe(**start, regions=regions, tokenizer=vocabulary).build()
     on.fit(pairs)
     assert sum(on(on.collate(pairs)).values()).isfinite()
-    with pytest.raises(UserError, match=r"are converted weights; name BERT's vocab\.txt as tokenizer, and regions"):
+    with pytest.raises(UserError, match=r"converted weights need regions, and BERT's vocab\.txt as the tokenizer"):
         ViLBERTPretrainingRecipe(**start, regions=regions).build()
     ViLBERT(config, pretraining=False).save(tmp_path / "converted")
     with pytest.raises(UserError, match="has no heads of pretraining"):
@@ -313,8 +313,8 @@ def test_pretraining_goes_on_from_converted_weights(regions, pairs, tmp_path):
 
 @pytest.mark.parametrize("name", ["words", "regions", "overlap", "mismatched"])
 @pytest.mark.parametrize("share", [-0.1, 1.5, float("nan")])
-def test_shares_beyond_their_range_are_refused(name, share):
-    with pytest.raises(UserError, match=f"masking.{name} is .*; it is a share, from 0 to 1"):
+def test_shares_outside_their_range_are_errors(name, share):
+    with pytest.raises(UserError, match=f"masking.{name} is .*; it must be from 0 to 1"):
         PairMasking(**{name: share})
 
 
@@ -322,11 +322,11 @@ def test_shares_beyond_their_range_are_refused(name, share):
     ("parts", "target", "message"),
     [
         ((0, 0), Text(("a shape",)), "2 images; a pair is one image and its caption"),
-        (("text",), Text(("a shape",)), "reads text beside images"),
-        ((0,), None, "a pair is one image and its caption, and nothing else"),
-        ((0,), Text((" ",)), "a pair is one image and its caption, and nothing else"),
-        ((0, "a"), Text(("b",)), "a pair is one image and its caption, and nothing else"),
-        ((0,), Label("b"), "a pair is one image and its caption, and nothing else"),
+        (("text",), Text(("a shape",)), "reads only text with images"),
+        ((0,), None, "not a pair of an image and its caption"),
+        ((0,), Text((" ",)), "not a pair of an image and its caption"),
+        ((0, "a"), Text(("b",)), "not a pair of an image and its caption"),
+        ((0,), Label("b"), "not a pair of an image and its caption"),
     ],
 )
 def test_examples_that_are_no_pair_are_named(regions, pairs, parts, target, message):
@@ -347,6 +347,6 @@ def test_each_reference_is_a_pair_of_its_own_in_order(regions, pairs):
 def test_what_it_reads(regions, pairs):
     model = model_of(regions, pairs)
     assert model.why_unreadable(frozenset({"text", "image"})) is None
-    assert model.why_unreadable(frozenset({"text"})) == "reads text beside images, and no text alone"
-    assert model.why_unreadable(frozenset({"text", "image", "several images"})) == "reads one image at a time"
-    assert model.why_unreadable(frozenset({"video"})) == "reads images and text, and no video"
+    assert model.why_unreadable(frozenset({"text"})) == "reads text only together with an image"
+    assert model.why_unreadable(frozenset({"text", "image", "several images"})) is None
+    assert model.why_unreadable(frozenset({"video"})) == "reads images and text, but no video"

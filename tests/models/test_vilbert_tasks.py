@@ -1,4 +1,4 @@
-"""Heads and tasks: each kind of target is learned and decided; many at once; what does not fit is refused."""
+"""Heads and tasks: each kind of target is learned and decided; several tasks at once; mismatches are errors."""
 
 import dataclasses
 import json
@@ -93,7 +93,7 @@ def test_each_kind_of_task_is_learned(towers, images, kind):
         return
     assert all(len(prediction.candidates) == len(prediction.scores) for prediction in predictions)
     if kind == "box":
-        # The best cell of the grid is found; the grid decides how many of them overlap a box by one half.
+        # The best cell of the grid is found; the share of boxes that a cell overlaps by one half depends on the grid.
         def overlap(box, example):
             return overlaps(np.array([list(vars(box).values())]), np.array([list(vars(example.target).values())]))[0, 0]
 
@@ -123,7 +123,7 @@ def test_several_tasks_share_streams_and_each_has_its_head(towers, images):
     mixed = [examples[0], examples[20], examples[1]]
     assert [type(found.answer).__name__ for found in model.eval().decide(mixed)] == ["str", "int", "str"]
     assert model.decide(mixed)[0].candidates == tuple(model.tasks["answers"].names)
-    with pytest.raises(UserError, match="tasks answers, choice in one batch"):
+    with pytest.raises(UserError, match="a batch with the tasks answers, choice"):
         model.collate([examples[0], examples[20]])
 
 
@@ -188,12 +188,12 @@ def test_a_saved_model_decides_alike_and_its_state_can_be_restored(towers, image
             np.testing.assert_allclose(one, two, atol=1e-6)
 
 
-def test_a_vocabulary_that_does_not_match_the_head_is_refused(towers, images, tmp_path):
+def test_a_vocabulary_that_does_not_match_the_head_is_an_error(towers, images, tmp_path):
     model_of(towers, examples_of("answers", images)).save(tmp_path / "model")
     config = json.loads((tmp_path / "model" / "config.json").read_text())
     config["tasks"]["answers"]["names"].append("purple")
     (tmp_path / "model" / "config.json").write_text(json.dumps(config))
-    with pytest.raises(UserError, match="task answers: 6 answers or labels, and its head has 5 outputs"):
+    with pytest.raises(UserError, match="task answers: it has 6 answers or labels, and its head has 5 outputs"):
         load(tmp_path / "model")
 
 
@@ -201,7 +201,7 @@ def test_a_label_that_was_never_learned_is_named_in_training_and_no_obstacle_in_
     examples = examples_of("label", images)
     model = model_of(towers, examples).eval()
     new = dataclasses.replace(examples[0], target=Label("perhaps"))
-    with pytest.raises(UserError, match=r"label 0: label 'perhaps'; this model knows no, yes"):
+    with pytest.raises(UserError, match=r"label 0: unknown label 'perhaps'; this model knows no, yes"):
         model.collate([new])
     assert model.decide([new])[0].answer in ("yes", "no")
 
@@ -239,13 +239,13 @@ def test_a_path_of_several_images_is_read_as_one_document(towers, images):
     assert batch.pairs.features.shape[1] == 3 * 17
     assert batch.pairs.steps[0].unique().tolist() == [0, 1]
     before = model.eval().decide(examples[:1])[0].scores
-    # The order of the images tells: each is marked by its step.
+    # The order of the images matters: each is marked with its step.
     turned = dataclasses.replace(examples[0], choices=tuple(Document(o.media[::-1]) for o in examples[0].choices))
     with torch.no_grad():
         model.network.streams.region_embedding.images.weight.mul_(50)
     assert model.decide([turned])[0].scores != model.decide(examples[:1])[0].scores
     assert len(before) == 2
-    with pytest.raises(UserError, match="4 images, and this model tells 3 apart"):
+    with pytest.raises(UserError, match="4 images; this model reads 3 at once"):
         model.decide([Example("long", Document(["go"]), None, (Document(images[:4]),) * 2, task="path")])
 
 
@@ -264,12 +264,12 @@ def test_a_task_starts_from_pretrained_streams(towers, images, tmp_path):
         torch.testing.assert_close(model.network.streams.state_dict()[name], tensor)
     model.fit(examples_of("answers", images))
     assert model.inputs.words.size == pretrained.inputs.words.size
-    with pytest.raises(UserError, match=r"no config\.json in it"):
+    with pytest.raises(UserError, match=r"contains no config\.json"):
         ViLBERTRecipe(start_from=str(tmp_path)).build()
 
 
 def test_boxes_of_region_files_are_those_of_the_image_itself(images, tmp_path):
-    """The files were made of each image at twice its size; where it is gone, their own pixels are all there is."""
+    """The files were made from images of twice the size; if an image is missing, boxes stay in pixels of the file."""
     boxes = np.array([[0, 0, 20, 20], [10, 10, 60, 64]], dtype=np.float32)
     features = np.random.default_rng(0).standard_normal((2, 8)).astype(np.float32)
     record = {"bbox": boxes, "features": features, "num_boxes": 2, "image_width": 64, "image_height": 64}
@@ -304,9 +304,9 @@ def test_two_images_that_are_no_pair_to_compare_are_a_path(towers, images, kind)
     assert len(model.eval().decide(examples)) == 4
 
 
-def test_a_box_in_several_images_is_refused(images):
+def test_a_box_in_several_images_is_an_error(images):
     example = Example("x", Document([*images[:2], "the shape"]), Box(0.0, 0.0, 9.0, 9.0), task="box")
-    with pytest.raises(UserError, match="a box is in one image, and a record has 2"):
+    with pytest.raises(UserError, match="a record has 2 images; a box needs a single image"):
         task_of("box", [example])
 
 
@@ -315,12 +315,12 @@ def test_a_model_whose_weights_are_bad_decides_nothing(towers, images):
     model = model_of(towers, examples).eval()
     with torch.no_grad():
         next(model.network.parameters()).fill_(torch.nan)
-    with pytest.raises(UserError, match="scores are NaN"):
+    with pytest.raises(UserError, match="output is not a number"):
         model.decide(examples)
 
 
 def test_all_of_a_grid_is_looked_at(towers, images):
-    """However many cells there are, and whatever ``count`` says of detectors."""
+    """For any number of cells, and regardless of ``count``, which is for detectors."""
     inputs = ViLBERTRecipe(small(), RegionsConfig(tower=towers[1], image_size=0, count=3)).build().inputs
     boxes = inputs.regions_of((images[0],)).found[0].boxes
     assert len(boxes) == 16
@@ -368,11 +368,11 @@ def test_a_head_is_found_by_name_task_or_kind(towers, images):
     assert model.head_for("label", "pair") == "pair"
     with pytest.raises(UserError, match=r"this model has label \(label\), pair \(label\), choice \(choice\)"):
         model.head_for("label")
-    with pytest.raises(UserError, match=r"head yes .*Name one with --head"):
+    with pytest.raises(UserError, match=r"no head 'yes'.*Choose one with --head"):
         model.head_for("label", "yes")
     assert model.why_undecided("label", ["yes", "no"]) is None
     assert model.why_undecided("label", ["yes", "maybe"]) == "was not trained on the label 'maybe'"
-    assert "no head for a target of the kind box" in model.why_undecided("box")
+    assert "has no head for targets of the kind box" in model.why_undecided("box")
     unnamed = dataclasses.replace(examples[0], task="", target=None)
     assert model.decide([unnamed], head="label") == model.decide([examples[0]])
     with pytest.raises(UserError, match="head"):
@@ -406,7 +406,7 @@ def test_a_task_without_a_name_is_called_by_its_kind(towers, images):
 def test_a_target_of_another_kind_is_named(towers, images):
     examples = examples_of("label", images)
     model = model_of(towers, examples)
-    with pytest.raises(UserError, match="label 0: its target is of the kind value; label is label"):
+    with pytest.raises(UserError, match="label 0: its target is of the kind value; the task label has label"):
         model.collate([dataclasses.replace(examples[0], target=Value(1.0))])
-    with pytest.raises(UserError, match="targets of the kind label, value; a task has one of"):
+    with pytest.raises(UserError, match="targets of the kind label, value; a task has one kind, of"):
         task_of("x", [examples[0], dataclasses.replace(examples[0], target=Value(1.0))])

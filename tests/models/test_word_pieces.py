@@ -1,4 +1,4 @@
-"""Word pieces: pairs of texts, what is too long, vocabularies that are learned and opened."""
+"""Word pieces: pairs of texts, long texts, learned and opened vocabularies."""
 
 import subprocess
 import sys
@@ -30,14 +30,14 @@ def test_one_text_and_a_pair():
     assert made([("the cat",)]).padding is None
 
 
-def test_case_and_accents_do_not_tell():
+def test_case_and_accents_do_not_matter():
     made = words()
     assert made([("RADER UND APFEL",)]).ids.tolist() == made([("Räder und Äpfel",)]).ids.tolist()
 
 
 def test_of_a_pair_that_is_too_long_the_longer_is_cut():
     made = words(8)
-    with pytest.warns(TooLong, match="texts over 5 word pieces are cut"):
+    with pytest.warns(TooLong, match="texts of more than 5 word pieces are cut"):
         pieces = made([("the cat", "a dog that barks at cats")])
     assert pieces.ids.shape == (1, 8)
     assert pieces.ids[0, -1] == made.end
@@ -83,7 +83,7 @@ def test_files_that_are_no_tokenizer(tmp_path, name, content, message):
         WordPieces.load(tmp_path / name, 12)
 
 
-def test_whole_words_stand_in_two_texts_and_keep_their_numbers():
+def test_whole_words_are_in_two_texts_and_keep_their_numbers():
     texts = ["A red apple.", "a red car", "Red car, blue", "zebra zebra"]
     words = WordPieces.of_whole_words(texts, 100, 16)
     assert words.has_whole_words
@@ -99,5 +99,5 @@ def test_whole_words_stand_in_two_texts_and_keep_their_numbers():
     assert more.are_words(more([("apple blue",)]).ids).tolist() == [[False, True, False, False]]
     assert not WordPieces.train(texts, 60, 16).has_whole_words
     for learned, room in ((texts, 5), (["one", "two", "a a"], 100)):
-        with pytest.raises(UserError, match="a bag of words has nothing to learn"):
+        with pytest.raises(UserError, match="a bag of words needs words"):
             WordPieces.of_whole_words(learned, room, 16)

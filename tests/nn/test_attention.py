@@ -16,7 +16,7 @@ def test_shown_weights_are_the_weights_that_are_used():
     torch.testing.assert_close(weights.sum(-1), open_rows.float())
 
 
-def test_a_query_that_may_look_nowhere_gets_zeros_and_finite_gradients():
+def test_a_query_without_keys_gets_zeros_and_finite_gradients():
     attention = CrossAttention(12, 10, heads=2, head_width=4)
     queries = torch.randn(1, 3, 12, requires_grad=True)
     mask = torch.tensor([[[False] * 4, [True] * 4, [False] * 4]])

@@ -31,7 +31,7 @@ def test_alibi_falls_with_distance(distance, expected):
     assert torch.equal(bias, bias.transpose(-1, -2))
 
 
-def test_positions_of_a_grid_tell_columns_and_rows_apart():
+def test_positions_of_a_grid_differ_by_column_and_row():
     table = grid_sinusoids(3, 4, 16).unflatten(0, (3, 4))
     assert torch.equal(table[0, :, :8], table[2, :, :8])
     assert torch.equal(table[:, 0, 8:], table[:, 3, 8:])
@@ -79,7 +79,7 @@ def test_the_decay_rises_in_a_straight_line_and_stays():
     assert [annealed_decay(0.8, 1.0, n, 4) for n in (0, 2, 4, 9)] == pytest.approx([0.8, 0.9, 1.0, 1.0])
 
 
-def test_mel_bands_hear_their_own_tones_whatever_the_phase():
+def test_mel_bands_respond_to_their_tones_at_any_phase():
     rate, length, stride = 16_000, 400, 160
     mel = MelEnergies(40, length, stride, rate)
     spectrum = torch.fft.rfft(mel.filters[::2, 0], 4096).abs()
@@ -98,7 +98,7 @@ def test_mel_bands_hear_their_own_tones_whatever_the_phase():
     torch.testing.assert_close(silence, torch.full_like(silence, math.log(1e-4) / 4))
 
 
-def test_a_front_end_may_stand_on_mel_energies():
+def test_a_front_end_of_mel_energies():
     front = SpeechConvolutions([(8, 40, 10), (6, 3, 2)], mel_rate=16_000)
     wave = torch.randn(2, 200)
     assert front(wave).shape == (2, int(front.frames(torch.tensor(200))), 6)

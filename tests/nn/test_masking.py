@@ -1,4 +1,4 @@
-"""Rates, sizes, determinism by seed, and that nothing is ever hidden altogether or not at all."""
+"""Rates, sizes, determinism by seed, and at least one masked and one visible position."""
 
 import pytest
 import torch
@@ -48,7 +48,7 @@ def test_spans_of_tokens_stay_together():
     assert found.mask.sum() / starts > 4
 
 
-def test_a_text_without_maskable_tokens_is_refused():
+def test_a_text_without_maskable_tokens_is_an_error():
     with pytest.raises(ValueError, match="no token"):
         mask_tokens(torch.ones(1, 3, dtype=torch.long), torch.zeros(1, 3, dtype=torch.bool), 9, 8, seeded())
 
@@ -63,12 +63,12 @@ def test_blocks_hide_exactly_what_is_wanted(seed, rows, columns, share, smallest
 
 
 def test_a_block_is_never_smaller_than_promised():
-    """With only one block's worth to hide, what is hidden is a rectangle of at least sixteen patches."""
+    """If only one block is masked, it is a rectangle of at least sixteen patches."""
     for seed in range(200):
         mask = block_mask(14, 14, 16, seeded(seed))
         rows, columns = mask.any(1).sum(), mask.any(0).sum()
         assert rows * columns >= 16
-        # One block, cut at its end: full rows but for the last.
+        # One block, cut at its end: full rows except for the last.
         assert (mask[mask.any(1)][:-1].sum(1) == columns).all()
 
 
@@ -79,10 +79,10 @@ def test_neighbouring_patches_are_hidden_together():
 
 
 @pytest.mark.parametrize("hidden", [0, 196])
-def test_hiding_nothing_or_everything_is_refused(hidden):
-    with pytest.raises(ValueError, match="cannot be masked"):
+def test_masking_nothing_or_everything_is_an_error(hidden):
+    with pytest.raises(ValueError, match="cannot mask"):
         block_mask(14, 14, hidden, seeded())
-    with pytest.raises(ValueError, match="cannot be masked"):
+    with pytest.raises(ValueError, match="cannot mask"):
         inverse_block_mask(1, 14, 14, hidden / 196, seeded())
 
 
@@ -128,6 +128,6 @@ def test_the_papers_spans_hide_about_half():
     assert mask.sum() / starts >= 10
 
 
-def test_a_recording_of_one_frame_is_refused():
+def test_a_recording_of_one_frame_is_an_error():
     with pytest.raises(ValueError, match="fewer than two frames"):
         span_mask(torch.tensor([1]), 5, seeded())

@@ -1,4 +1,4 @@
-"""Linear maps in 8 bits."""
+"""Linear layers in 8 bits."""
 
 import torch
 from torch import nn
@@ -7,7 +7,7 @@ from transformers.pytorch_utils import Conv1D
 from vislang.nn.quantized import Int8Linear, quantize_linears
 
 
-def test_it_is_near_the_whole_map_and_exact_for_its_own_weights():
+def test_it_is_near_the_original_layer_and_exact_for_its_own_weights():
     torch.manual_seed(0)
     linear = nn.Linear(64, 48)
     small = Int8Linear(linear)
@@ -23,7 +23,7 @@ def test_it_is_near_the_whole_map_and_exact_for_its_own_weights():
     assert small.weight.dtype == torch.int8
 
 
-def test_the_maps_of_gpt2_lie_on_their_side():
+def test_the_layers_of_gpt2_are_transposed():
     torch.manual_seed(0)
     conv = Conv1D(6, 4)
     x = torch.randn(3, 4)
@@ -40,7 +40,7 @@ def test_rows_of_zeros_and_other_arithmetic():
         assert Int8Linear(nn.Linear(8, 4))(torch.randn(2, 8)).dtype == torch.bfloat16
 
 
-def test_all_maps_but_the_spared_ones_are_replaced():
+def test_all_layers_except_the_excluded_ones_are_replaced():
     model = nn.Sequential(nn.Linear(4, 4), nn.Sequential(nn.ReLU(), nn.Linear(4, 4)), nn.Linear(4, 2))
     head = model[2]
     assert quantize_linears(model, lambda linear: linear is head) == 2

@@ -1,4 +1,4 @@
-"""The study: both generations at the same time, every checkpoint probed, nothing done twice."""
+"""The study: both generations with the same training time, every checkpoint probed, nothing repeated."""
 
 import json
 
@@ -59,7 +59,7 @@ def test_a_study_probes_every_checkpoint_once_and_continues_where_it_stopped(tin
     point = results["training"]["v2, seed 0"][0]
     assert {"loss", "target_std", "prediction_std", "explained_variance"} <= point.keys()
     assert (out / "curves.png").is_file()
-    # Once more: nothing is trained or probed again, and a second seed is added to what is there.
+    # Run it again: nothing is trained or probed twice, and a second seed is added.
     before = (runs / "v1-0" / "metrics.json").stat().st_mtime_ns
     capsys.readouterr()
     study.run_study(tiny, [0, 1], out, runs)

@@ -26,14 +26,14 @@ def test_the_last_step_counts_and_seeds_are_averaged():
     assert lines["pixels"].seeds == (0.45,)
 
 
-def test_the_best_stands_first():
+def test_the_best_is_first():
     table = markdown(ROWS).splitlines()
     assert table[0].startswith("| things, 200 test examples |")
     assert table[2].startswith("| v2 | 55.0 (48.1 to 61.7, seeds 50.0 to 60.0) | 40.0 ")
     assert table[3].startswith("| pixels | 45.0 ")
 
 
-def test_one_encoder_stands_beside_another():
+def test_a_table_compares_two_encoders():
     better = [row("v2", 180, seed=0, step=20)]
     (_, _, line) = compared(ROWS, better).splitlines()
     assert [cell.strip().partition(" ")[0] for cell in line.strip("|").split("|")] == ["things", "55.0", "90.0", "10.0"]

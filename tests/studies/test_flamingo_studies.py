@@ -1,4 +1,4 @@
-"""Flamingo's studies: what their tables show of the rows."""
+"""Flamingo's studies: their tables."""
 
 import json
 from types import SimpleNamespace
@@ -117,7 +117,7 @@ def test_shots_that_were_not_measured_leave_their_cells_empty():
         "task": "things",
         "n": 10,
         "points": [point(0, "random", False, 1), point(4, "random", False, 5), point(4, "retrieved", False, 9)],
-        "baselines": {"most frequent answer": figures_as_json({"accuracy": share(3, 10)})},
+        "baselines": {"most_frequent_answer": figures_as_json({"accuracy": share(3, 10)})},
     }
     heading, _, random, retrieved, blind = few_shot.markdown([found]).splitlines()
     assert heading == "| shots: | | 0 | 4 | most frequent answer |"

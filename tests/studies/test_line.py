@@ -1,4 +1,4 @@
-"""A line of a table: shares in per cent with an interval, other metrics as they are."""
+"""A line of a table: shares in per cent with an interval, other metrics unchanged."""
 
 import pytest
 

@@ -1,5 +1,6 @@
 """Each benchmark in its official format, a handful of records, scored by hand."""
 
+import json
 import math
 import pickle
 
@@ -200,7 +201,7 @@ def test_referring_expressions(tmp_path):
     made = [Prediction("11", candidates[0], candidates, (0.9, 0.1)), Prediction("12", Box(0, 0, 1, 1))]
     assert values(benchmark.score(examples, made)) == {"accuracy": 0, "upper_bound": 0.5}
     must_come_back(benchmark, examples, predictions({"11": Box(10, 10, 24, 20), "12": Box(0, 0, 1, 1)}), tmp_path)
-    with pytest.raises(DataError, match="no split 'train'; there are test, testA, val"):
+    with pytest.raises(DataError, match=r"no split 'train'\. The splits are test, testA, val"):
         benchmark.examples("train")
     # Several sets of references may share a folder; then a split is called by both.
     (tmp_path / "refs(google).p").write_bytes((tmp_path / "refs(unc).p").read_bytes())
@@ -219,7 +220,7 @@ def test_references_that_would_run_code_are_an_error(tmp_path):
 
     (tmp_path / "refs(unc).p").write_bytes(pickle.dumps([Hostile()]))
     write(tmp_path / "instances.json", {"images": [], "annotations": [{"id": 5, "bbox": [1, 1, 2, 1]}]})
-    with pytest.raises(ValueError, match=r"refs\(unc\)\.p: cannot be read as a pickle of plain values"):
+    with pytest.raises(ValueError, match=r"refs\(unc\)\.p: not a pickle of plain values"):
         RefCOCO(tmp_path)
     assert not (tmp_path / "run").exists()
 
@@ -239,7 +240,7 @@ def test_nlvr2(tmp_path):
     made = predictions({"dev-1-0-0": "True", "dev-1-1-0": "False", "dev-1-0-1": "False"})
     must_come_back(benchmark, examples, made, tmp_path)
     write(tmp_path / "sent.csv", "dev-1-0-0,perhaps\n")
-    with pytest.raises(DataError, match=r"sent\.csv, record 1: 'perhaps' is neither True nor False"):
+    with pytest.raises(DataError, match=r"sent\.csv, record 1: 'Perhaps' is none of True, False"):
         benchmark.read_predictions(tmp_path / "sent.csv", examples)
 
 
@@ -255,6 +256,9 @@ def test_visual_entailment(tmp_path):
     write(tmp_path / "sent.jsonl", lines(records))
     assert scored(benchmark, "dev", tmp_path / "sent.jsonl") == {"accuracy": 0.5}
     must_come_back(benchmark, examples, predictions({f"{n}.jpg#0r1": "entailment" for n in (1, 2)}), tmp_path)
+    write(tmp_path / "sent.jsonl", lines([{"pairID": "1.jpg#0r1", "prediction": "entails"}, *records]))
+    with pytest.raises(DataError, match=r"record 1: 'entails' is none of entailment, neutral, contradiction"):
+        scored(benchmark, "dev", tmp_path / "sent.jsonl")
 
 
 def test_hateful_memes(tmp_path):
@@ -367,6 +371,8 @@ def test_navigation_by_ranking_paths(tmp_path):
     found = scored(benchmark, "val", tmp_path / "sent.json")
     assert (found["spl"], found["trajectory_length"]) == (0.5, 3)
     must_come_back(benchmark, examples, predictions({"1_0": 1, "1_1": ("a", "b")}), tmp_path)
+    with pytest.raises(DataError, match="prediction 1_1: 2 is neither a path nor the index of one, from 0 to 1"):
+        benchmark.score(examples, predictions({"1_0": 2, "1_1": 2}))
     assert values(benchmark.guesses([], [first])["chance"]) == pytest.approx({"accuracy": 1 / 3})
 
 
@@ -375,7 +381,7 @@ def test_navigation_by_ranking_paths(tmp_path):
 
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_a_folder_without_the_files_names_what_is_wanted(name, tmp_path):
-    with pytest.raises(DataError, match=r"no file .* in it"):
+    with pytest.raises(DataError, match=r"contains no (split|file .*)\. Required files: "):
         BENCHMARKS[name](tmp_path)
     with pytest.raises(DataError, match="no such folder"):
         BENCHMARKS[name](tmp_path / "nothing")
@@ -388,6 +394,10 @@ def test_a_bad_record_is_named(tmp_path):
     write(tmp_path / "dev_seen.jsonl", '{"id": 1, "img": "a.png", "text": "x"}\n{oh')
     with pytest.raises(DataError, match=r"dev_seen\.jsonl:2: not JSON"):
         HatefulMemes(tmp_path).examples("dev_seen")
+    # A line ends where a file says so: characters that only look like the end of one belong to its text.
+    record = json.dumps({"id": 1, "img": "a.png", "text": "one\u2028two\x85three"}, ensure_ascii=False)
+    write(tmp_path / "dev_seen.jsonl", record)
+    assert [e.text for e in HatefulMemes(tmp_path).examples("dev_seen")] == ["one\u2028two\x85three"]
 
 
 @pytest.mark.parametrize("content", [b"\xe9\xe8", b"5", b'{"a": 1}', b"null", b"[" * 100_000])
@@ -402,7 +412,7 @@ def test_a_path_begins_at_the_start(tmp_path):
     """A path that is only its end has not arrived there."""
     benchmark = R2R(r2r_folder(tmp_path))
     paths = predictions({"1_0": ("d",), "1_1": ("a",)})
-    with pytest.raises(DataError, match="does not begin where the instruction does, at a"):
+    with pytest.raises(DataError, match="the path must start at a"):
         benchmark.score(benchmark.examples("val"), paths)
 
 
@@ -433,7 +443,7 @@ def test_a_split_that_does_not_exist_names_those_that_do(tmp_path):
     task = memes(tmp_path, "dev_seen", "dev_unseen", "train")
     assert (task.default_split, task.support_split) == ("dev_seen", "train")
     for split in ("/tmp/x", "*", "test"):
-        with pytest.raises(DataError, match=r"no split '.*'; there are dev_seen, dev_unseen, train"):
+        with pytest.raises(DataError, match=r"no split '.*'. The splits are dev_seen, dev_unseen, train"):
             task.examples(split)
     with pytest.raises(DataError, match="several splits begin with 'dev'"):
         task.examples("dev")
@@ -452,7 +462,7 @@ def test_predictions_are_complete_or_nothing_is_scored(tmp_path):
         "no record for 1 of 4 predictions: 20; several predictions for 1 of 8 records: 7."
     )
     write(tmp_path / "ours.jsonl", lines([{"id": "6", "answer": "1"}, {"id": "7", "answer": True}]))
-    with pytest.raises(DataError, match=r"ours\.jsonl, record 2: True is no answer"):
+    with pytest.raises(DataError, match=r"ours\.jsonl, record 2: True is not an answer"):
         task.read_predictions(tmp_path / "ours.jsonl", examples[6:])
     with pytest.raises(DataError, match=r"none\.csv: cannot be read"):
         task.read_predictions(tmp_path / "none.csv", examples)

@@ -125,14 +125,14 @@ def test_a_file_is_split_by_its_media(file):
     assert split.support() == train
     assert not {e.prompt.media for e in train} & {e.prompt.media for e in test}
     assert len({e.prompt.media for e in (*train, *test)}) == 8
-    # Queries show half of the pictures at most, and are three at most.
+    # At most half of the pictures are in queries, and there are at most three queries.
     assert 2 <= len(test) <= 3
     # Captions of one picture are references of one question.
     captions = [e for e in (*train, *test) if isinstance(e.target, Text)]
     assert len(captions) == 8
     assert all(len(e.target.references) == 2 for e in captions)
     assert [e.target for e in (*train, *test) if not isinstance(e.target, Text)] == [Answers({"zero": 1.0})]
-    # Queries are about the pictures with the lowest hashes, in whatever order the records are.
+    # Queries are about the pictures with the lowest hashes, for any order of the records.
     file.write_text("\n".join(file.read_text().splitlines()[::-1]))
     again = split_own_file(open_task(str(file)), 3)
     assert {e.prompt.media for e in again.examples("test")} == {e.prompt.media for e in test}
@@ -140,7 +140,7 @@ def test_a_file_is_split_by_its_media(file):
 
 def test_one_picture_cannot_be_split(file):
     file.write_text(file.read_text().splitlines()[0])
-    with pytest.raises(DataError, match=r"my\.jsonl: needs two examples with different media"):
+    with pytest.raises(DataError, match=r"my\.jsonl: needs two or more examples with different media or texts"):
         split_own_file(open_task(str(file)), 3)
 
 
@@ -150,3 +150,12 @@ def test_a_file_of_labels_is_split_too(tmp_path):
     task = split_own_file(open_task(str(path)), 2)
     assert task.labels == ("a", "b")
     assert {e.target for e in task.examples("test")} <= {Label("a"), Label("b")}
+
+
+def test_a_file_of_texts_is_split_by_its_texts(tmp_path):
+    path = tmp_path / "texts.jsonl"
+    path.write_text("\n".join(json.dumps({"text": f"text {n % 6}", "label": "ab"[n % 2]}) for n in range(12)))
+    task = split_own_file(open_task(str(path)), 9)
+    train, test = ({e.text for e in task.examples(split)} for split in ("train", "test"))
+    assert (len(train), len(test), train & test) == (3, 3, set())
+    assert sum(len(task.examples(split)) for split in ("train", "test")) == 12

@@ -1,4 +1,4 @@
-"""Probes: folds that keep groups together, sides, and a user's own labels."""
+"""Probes: folds that keep groups together, train and test parts, and a user's labels."""
 
 import json
 
@@ -54,7 +54,7 @@ def test_the_splits_are_the_sides_of_the_first_fold():
     train, test = next(made.folds())
     assert [example.id for example in made.examples("test")] == [str(n) for n in test]
     assert [example.id for example in made.support()] == [str(n) for n in train]
-    with pytest.raises(DataError, match="made up: no split 'dev'; there are train, test"):
+    with pytest.raises(DataError, match=r"made up: no split 'dev'\. The splits are train, test"):
         made.examples("dev")
 
 
@@ -69,10 +69,10 @@ def test_a_users_labels_as_a_probe(tmp_path):
     assert as_probe(made) is made
     assert (len(made.items), len({item.group for item in made.items})) == (24, 12)
     path.write_text("\n".join(json.dumps({"image": f"{n}.png", "label": "a"}) for n in range(12)))
-    with pytest.raises(DataError, match=r"a probe needs two labels, and 10 different records at least"):
+    with pytest.raises(DataError, match=r"a probe needs at least two labels and 10 different records"):
         as_probe(open_task(str(path)))
     path.write_text(json.dumps({"image": "0.png", "text": "black"}))
-    with pytest.raises(DataError, match=r'its targets are of the kind "text", and a probe learns labels'):
+    with pytest.raises(DataError, match=r"a probe needs labels, and its targets are of the kind text"):
         as_probe(open_task(str(path)))
 
 
@@ -92,11 +92,11 @@ def test_probes_of_stamps_and_letters():
             Pillow.new("RGB", (8, 8), (n, 0, 0)).save(folder / category / f"{n}.png")
             (folder / category / f"{n}_desc_fr.ogg").write_bytes(b"")
     pictures = open_task("stamp-categories")
-    # Categories of fewer than 20 stamps are left out.
+    # Categories with fewer than 20 stamps are dropped.
     assert (pictures.labels, len(pictures.items), pictures.media) == (("animals", "food"), 44, {"image"})
     spoken = open_task("spoken-stamps-fr")
     assert (spoken.labels, spoken.media) == (("animals", "food"), {"audio"})
-    # Stamps of one caption are one group, so that only 12 and 10 count.
+    # Stamps with the same caption are one group, so only 12 and 10 count.
     assert open_task("stamp-caption-categories").items == []
 
     folder = here(KLETTRES, "klettres-data", "usr", "share", "klettres")

@@ -15,7 +15,7 @@ from vislang.data.split import hold_out
 from vislang.document import Document, Image
 from vislang.errors import UserError
 from vislang.example import Example, Label, Text
-from vislang.metrics.retrieval import belonging, recalls
+from vislang.metrics.retrieval import belonging, ranks, recalls_at
 from vislang.tasks.catalogue import open_task
 from vislang.tasks.retrieval import Retrieval, four_way, karpathy, shortlist, sides
 
@@ -140,7 +140,7 @@ def test_karpathys_format(tmp_path):
     assert [example.id for example in train] == ["1.jpg", "3.jpg"]
     assert train[1].media[0].decode().size == (8, 8)
     assert load_source(f"retrieval:{tmp_path}:test") == test
-    with pytest.raises(DataError, match="no split 'other'; there are train, test"):
+    with pytest.raises(DataError, match=r"no split 'other'\. The splits are train, test"):
         karpathy(tmp_path, "other")
     (tmp_path / "dataset_coco.json").write_text("[]")
     with pytest.raises(DataError, match="has no list 'images'"):
@@ -156,13 +156,13 @@ def test_retrieval_and_captions_are_tasks_of_one_folder(tmp_path):
     examples = retrieval.examples("test")
     assert captions.examples("test") == examples
     assert open_task(f"retrieval:{tmp_path}:train").default_split == "train"
-    with pytest.raises(DataError, match="no split 'dev'; there are train, test"):
+    with pytest.raises(DataError, match=r"no split 'dev'\. The splits are train, test"):
         open_task(f"captions:{tmp_path}", "dev")
     # Scores become ranks, which are stored and scored again.
     scores = np.array([[0.9, 0.1, 0.8, 0.3], [0.2, 0.5, 0.7, 0.4]])
     ranked = retrieval.ranked(examples, scores)
     images, texts, image_of = sides(examples)
-    expected = recalls(scores, belonging(texts, image_of, len(images)))
+    expected = recalls_at(*ranks(scores, belonging(texts, image_of, len(images))))
     assert retrieval.score(examples, ranked) == expected
     path = tmp_path / "predictions.jsonl"
     path.write_text("".join(json.dumps(prediction.as_record()) + "\n" for prediction in ranked[::-1]))

@@ -8,7 +8,7 @@ from tests import tiny
 from tests.data.test_tars import write as write_tar
 from tests.train.test_resume import finish, start, steps
 from vislang.document import Document, Image
-from vislang.example import Answers, Example
+from vislang.example import VERBATIM, Answers, Example
 from vislang.recipe import RecipeError, read_recipe
 from vislang.train.log import read_metrics
 
@@ -84,7 +84,7 @@ def test_in_turn_each_step_takes_one_stream_and_a_resumed_run_goes_on_alike(reci
         weight = 0.2 if taken == "captions" else 1
         assert row["loss"] == pytest.approx(weight * row[f"loss/{taken}/text"], rel=1e-6)
     finish(start(recipe, cut, "--train.mixing=round-robin", "--train.keep_checkpoints=9"))
-    # Take the last checkpoints away, so that the run goes on from step 5.
+    # Take the last checkpoints away, so that the run continues from step 5.
     for number in (10, 12):
         for path in (cut / "checkpoints").glob(f"*{number}"):
             for file in path.iterdir():
@@ -113,7 +113,7 @@ def test_streams_that_cannot_be_are_refused(recipe, streams, message):
 def test_examples_stand_before_records_of_parts_too(towers, pictures):
     model = tiny.flamingo(towers)
     shot = Example("s", Document([Image(pictures / "0.png"), "what color?"]), Answers({"red": 1.0}))
-    example = Example("x", Document(["Compare ", Image(pictures / "1.png")]), Answers({"blue": 1.0}))
+    example = Example("x", Document(["Compare ", Image(pictures / "1.png")]), Answers({"blue": 1.0}), wording=VERBATIM)
     learned = model.prompts.render(example, [shot], learn=True)
     assert learned.parts[-2:] == example.prompt.parts
     assert learned.parts[:-2] == (*model.prompts.examples([shot], learned=True),)

@@ -10,10 +10,11 @@ import time
 from pathlib import Path
 
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests import tiny
 from vislang.train.checkpoint import list_checkpoints
-from vislang.train.log import MetricsLog, read_metrics
+from vislang.train.log import MetricsLog, read_metrics, without_measurements
 
 
 def start(recipe: Path, out: Path, *more: str) -> subprocess.Popen:
@@ -33,10 +34,10 @@ def finish(process: subprocess.Popen, status: int = 0) -> str:
 
 
 def steps(folder: Path) -> dict[int, dict]:
-    """What each step logged, but for the time it took."""
+    """What each step logged, but for the time it took and the memory."""
     rows = [row for row in read_metrics(folder / "metrics.jsonl") if "loss" in row]
     assert [row["step"] for row in rows] == list(range(1, len(rows) + 1))
-    return {row["step"]: {k: v for k, v in row.items() if k != "seconds"} for row in rows}
+    return {row["step"]: without_measurements(row) for row in rows}
 
 
 def wait_for_step(process: subprocess.Popen, folder: Path, step: int) -> None:
@@ -58,7 +59,7 @@ def test_killed_at_a_random_step_and_resumed_it_goes_on_bit_for_bit(long_recipe,
     finish(start(long_recipe, whole))
     for attempt in range(2):
         killed = tmp_path / f"killed-{attempt}"
-        process = start(long_recipe, killed)
+        process = start(long_recipe, killed, "--track", "tensorboard")
         wait_for_step(process, killed, random.Random().randint(21, 250))
         process.kill()
         process.communicate()
@@ -68,6 +69,11 @@ def test_killed_at_a_random_step_and_resumed_it_goes_on_bit_for_bit(long_recipe,
         assert steps(killed) == steps(whole)
         weights = "model/model.safetensors"
         assert (killed / weights).read_bytes() == (whole / weights).read_bytes()
+        assert len(list((killed / "tensorboard").iterdir())) == 2, "the resumed run keeps its tracker"
+        events = EventAccumulator(str(killed / "tensorboard"))
+        events.Reload()
+        assert [event.step for event in events.Scalars("loss")] == list(range(1, 301))
+        assert [event.step for event in events.Scalars("final/my/accuracy")] == [300]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -105,7 +111,7 @@ def test_resuming_another_run_is_refused(recipe, pictures, tmp_path):
     output = finish(start(recipe, folder, "--resume", str(folder), "--train.lr=0.5"), status=2)
     assert "lr was 0.003, is 0.5" in " ".join(output.split())
     output = finish(start(recipe, tmp_path / "none", "--resume", str(tmp_path / "none")), status=2)
-    assert "no run to resume in it" in " ".join(output.split())
+    assert "not the folder of a run" in " ".join(output.split())
     output = finish(start(recipe, folder, "--resume", str(folder), "--model.bridge.latents=5"), status=2)
     assert "a run with another model" in " ".join(output.split())
 

@@ -1,22 +1,20 @@
-"""``vislang ask``: one question about one image or video."""
+"""``vislang ask``: a question about an image or a video."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from vislang.boxes import Box
-from vislang.commands.options import optional_positional, positional, repeated
+from vislang.commands.options import given, optional_positional, positional, repeated
+from vislang.data.files import MEDIA
 from vislang.document import Document, Image, Video
 from vislang.errors import UserError
 from vislang.example import Answer, Answers, Example
 
-VIDEOS = (".mp4", ".webm", ".mkv", ".mov", ".avi", ".m4v", ".ogv", ".mpg", ".mpeg")
-"""Endings of the names of videos; everything else is an image."""
-
-WRITING = (
+GENERATION = (
     "shot",
     "max_new_tokens",
     "temperature",
@@ -29,30 +27,34 @@ WRITING = (
     "stop",
     "drop_examples",
 )
-"""Options that only a model that writes uses."""
+"""Options that only a generating model uses."""
+
+IN_A_PROMPT = ("shot", "drop_examples")
+"""Those that it also uses to rank --options."""
 
 
 @dataclass(frozen=True)
 class Ask:
-    """Ask a model about an image or a video; without a question, the image is captioned.
+    """Ask a model about an image or a video. Without a question, the model writes a caption.
 
     Attributes:
         model: folder of a model, or a Hub id
         image: path of an image or a video
-        question: what to ask
-        shot: an example to learn from: "question? answer", or the answer to the same question
-        options: the only answers, with commas between them; they are ranked
-        head: of a model with several heads: which of them answers
-        max_new_tokens: longest answer
-        temperature: draw tokens; 0 takes the most likely one
-        top_k: draw among the K most likely tokens; 0 for all
-        top_p: draw among the most likely tokens that together have this probability
-        seed: of what is drawn
-        beams: follow so many of the most likely texts
-        length_penalty: rank beams by likelihood over length to this power
-        returns: so many answers, one a line
+        question: the question
+        shot: an example in the prompt: an image, and "question? answer" or an answer to the same question
+        options: possible answers with commas between them; the model gives the probability of each
+        head: which head answers, for a model with several heads
+        max_new_tokens: greatest length of an answer, in tokens
+        temperature: sampling temperature; 0 always takes the most likely token
+        top_k: sample among the K most likely tokens; 0 for all
+        top_p: sample among the most likely tokens whose probabilities add up to this
+        seed: random seed of sampling
+        beams: number of beams of beam search
+        length_penalty: beams are ranked by log-likelihood / length ** PENALTY
+        returns: number of answers, printed one per line
         stop: text that ends an answer
-        drop_examples: leave the first examples out where there is no room for all
+        device: where the model runs: auto, cpu, cuda or mps
+        drop_examples: if the prompt is too long, drop its first examples
     """
 
     model: str = positional()
@@ -70,17 +72,18 @@ class Ask:
     length_penalty: float = 1.0
     returns: int = 1
     stop: list[str] = repeated("TEXT")
+    device: str = "auto"
     drop_examples: bool = False
 
     def run(self) -> int:
-        """Print the answer, or several answers in lines; returns 0.
+        """Print one or several answers; returns 0.
 
         Raises:
-            UserError: the model cannot do what is asked.
-            MediaError: an image cannot be used.
+            UserError: the model cannot do this.
+            MediaError: an image or video cannot be used.
         """
         options = self._options()
-        # Whatever needs no model is checked before one is opened, which takes seconds.
+        # Opening a model takes seconds, so everything that needs no model is checked first.
         example = Example(self.image, Document(self._parts(), name=self.image), source=self.image)
         shots = [shot_of(path, text, self.question) for path, text in self.shot]
         for medium in (m for e in (example, *shots) for m in e.media):
@@ -88,61 +91,74 @@ class Ask:
         from vislang.capabilities import Decides, Generates
         from vislang.models.flamingo.decoding import Decoding
         from vislang.models.loading import load
+        from vislang.train.device import device_of
 
-        decoding = Decoding(
-            self.max_new_tokens,
-            self.temperature,
-            self.top_k,
-            self.top_p,
-            self.beams,
-            self.length_penalty,
-            self.returns,
-            tuple(self.stop),
-            self.seed,
-        )
-        model = load(self.model)
+        settings = {field.name: getattr(self, field.name) for field in fields(Decoding)}
+        decoding = Decoding(**{**settings, "stop": tuple(self.stop)})
+        model = load(self.model, device_of(self.device))
         if isinstance(model, Generates):
             if self.head is not None:
-                raise UserError(f"--head: {self.model} writes its answers and has no heads; leave it out.")
-            self._write(model, model.prompts.render(example, shots), options, decoding)
+                raise UserError(f"--head: {self.model} generates text and has no heads. Leave --head out.")
+            self._generate(model, model.prompts.render(example, shots), options, decoding)
             return 0
         if not isinstance(model, Decides):
-            raise UserError(f"{self.model}: is a {type(model).__name__}, which neither generates text nor decides.")
+            raise UserError(
+                f"{self.model}: a {type(model).__name__} neither generates text nor has a task head. Give a Flamingo, "
+                "a ViLBERT that was trained on a task, or a fine-tuned data2vec."
+            )
         self._decide(model, example, options)
         return 0
 
     def _parts(self) -> list[Any]:
-        return [medium_of(self.image), *([] if self.question is None else [whole(self.question, "the question")])]
+        return [medium_of(self.image), *([] if self.question is None else [checked(self.question, "the question")])]
 
     def _options(self) -> tuple[str, ...] | None:
         if self.options is None:
             return None
         found = tuple(option.strip() for option in self.options.split(",") if option.strip())
         if len(set(found)) < max(2, len(found)):
-            raise UserError('--options: give at least two different answers, such as --options "cat,dog".')
+            raise UserError('--options: give two or more different answers, such as --options "cat,dog".')
+        if ignored := given(self, (name for name in GENERATION if name not in IN_A_PROMPT)):
+            raise UserError(
+                f"{ignored}: no effect with --options, which ranks answers and generates none. Leave it out."
+            )
         return found
 
     def _decide(self, model: Any, example: Example, options: tuple[str, ...] | None) -> None:
-        """One decision; its alternatives where some were named."""
-        given = [name for name in WRITING if getattr(self, name) != Ask.__dataclass_fields__[name].default]
-        ignored = [f"--{name.replace('_', '-')}" for name in given if getattr(self, name)]
-        if ignored:
-            raise UserError(f"{', '.join(ignored)}: {self.model} decides and writes nothing; leave them out.")
+        """Print the head's answer, or the probability of each option."""
+        if ignored := given(self, GENERATION):
+            raise UserError(f"{ignored}: no effect, because {self.model} generates no text. Leave it out.")
         if isinstance(example.media[0], Video):
-            raise UserError(f"{self.image}: a video, and {self.model} reads images.")
-        head = self.head or only_head(model, self.model)
-        (prediction,) = model.decide([example], head)
+            raise UserError(f"{self.image} is a video, and {self.model} reads only images.")
+        head = head_of(model, self.model, self.head)
+        kind = model.heads[head]
         if options is None:
+            if kind == "choice":
+                raise UserError(
+                    f'--options: the head {head} of {self.model} chooses among given answers, such as "cat,dog".'
+                )
+            (prediction,) = model.decide([example], head)
             print(shown_answer(prediction.answer))
             return
-        scores = dict(zip(map(str, prediction.candidates), prediction.scores, strict=True))
+        if kind not in ("answers", "label", "choice"):
+            raise UserError(f"--options: the head {head} of {self.model} predicts a {kind}. Leave --options out.")
+        if kind == "choice":
+            choices = tuple(Document([option], name=self.image) for option in options)
+            (prediction,) = model.decide([replace(example, choices=choices)], head)
+            scores = dict(zip(options, prediction.scores, strict=True))
+        else:
+            (prediction,) = model.decide([example], head)
+            scores = dict(zip(map(str, prediction.candidates), prediction.scores, strict=True))
         unknown = [option for option in options if option not in scores]
         if unknown:
-            raise UserError(f"--options: {self.model} does not know {', '.join(unknown)} (head {head}).")
+            known = ", ".join([*list(scores)[:10], *(["..."] if len(scores) > 10 else [])])
+            raise UserError(
+                f"--options: the head {head} of {self.model} does not know {', '.join(unknown)}. It knows {known}."
+            )
         for option in sorted(options, key=lambda option: -scores[option]):
             print(f"{scores[option] / max(sum(scores[o] for o in options), 1e-12):.3f}  {option}")
 
-    def _write(self, model: Any, prompt: Document, options: tuple[str, ...] | None, decoding: Any) -> None:
+    def _generate(self, model: Any, prompt: Document, options: tuple[str, ...] | None, decoding: Any) -> None:
         if self.drop_examples:
             model.drop_examples()
         if options is not None:
@@ -163,54 +179,62 @@ class Ask:
 
 
 def medium_of(path: str) -> Image | Video:
-    """A video where the name ends like one's, else an image."""
-    return Video(path) if Path(path).suffix.lower() in VIDEOS else Image(path)
+    """A video or an image, by the file extension; an unknown one is read as an image."""
+    return Video(path) if MEDIA.get(Path(path).suffix.lower()) is Video else Image(path)
 
 
-def whole(text: str, what: str) -> str:
-    """A text from the command line.
+def checked(text: str, what: str) -> str:
+    """The same text from the command line, if it is usable.
 
     Raises:
-        UserError: it is empty, or was not UTF-8.
+        UserError: it is empty or not valid UTF-8; ``what`` names it in the message.
     """
     if not text.strip():
-        raise UserError(f"{what} is empty. Write something in it.")
+        raise UserError(f"{what} is empty.")
     if any(0xD800 <= ord(character) <= 0xDFFF for character in text):
         raise UserError(f"{what} is not valid UTF-8. Type it again in a terminal that is set to UTF-8.")
     return text
 
 
 def shot_of(path: str, text: str, question: str | None) -> Example:
-    """An example from the command line: ``question? answer``, or an answer to the question that is asked.
+    """An example from the command line: ``question? answer``, or only an answer to ``question``.
 
     >>> shot_of("a.png", "what shape is it? circle", "what color is it?").target
     Answers(scores={'circle': 1.0})
 
     Raises:
-        UserError: there is no answer in the text.
+        UserError: the text contains no answer.
     """
     own, mark, answer = text.rpartition("?")
     if not answer.strip():
-        raise UserError(f'--shot {path} "{text}": no answer in it. Write "question? answer", or the answer alone.')
-    asked = f"{own.strip()}?" if mark else question
-    parts = [medium_of(path), *([] if asked is None else [whole(asked, f"--shot {path}: the question")])]
-    return Example(path, Document(parts, name=path), Answers({whole(answer.strip(), "the answer"): 1.0}), source=path)
+        raise UserError(f'--shot {path} "{text}": no answer. Write "question? answer", or only the answer.')
+    query = f"{own.strip()}?" if mark else question
+    parts = [medium_of(path), *([] if query is None else [checked(query, f"--shot {path}: the question")])]
+    return Example(path, Document(parts, name=path), Answers({checked(answer.strip(), "the answer"): 1.0}), source=path)
 
 
-def only_head(model: Any, name: str) -> str:
-    """The head of a model that has one.
+def head_of(model: Any, source: str, name: str | None) -> str:
+    """The named head, or the only one.
+
+    Args:
+        model: has task heads.
+        source: its folder, for the message.
+        name: of the head; None if none was named.
 
     Raises:
-        UserError: it has several; the message lists them.
+        UserError: the model has no such head, or several; the message lists them.
     """
-    if len(model.heads) == 1:
-        return next(iter(model.heads))
+    fitting = [head for head in model.heads if name in (head, None)]
+    if len(fitting) == 1:
+        return fitting[0]
+    if not model.heads:
+        raise UserError(f"{source}: its head gives logits only and no answers. Fine-tune a head for a task.")
     known = ", ".join(f"{head} ({kind})" for head, kind in model.heads.items())
-    raise UserError(f"--head: {name} has the heads {known}; name one.")
+    raise UserError(f"--head{'' if name is None else f' {name}'}: {source} has the heads {known}. Choose one.")
 
 
 def shown_answer(answer: Answer) -> str:
-    """An answer for a reader."""
+    """An answer as text."""
     if isinstance(answer, Box):
         edges = (answer.left, answer.top, answer.right, answer.bottom)
         return f"{', '.join(f'{edge:.0f}' for edge in edges)} (left, top, right, bottom)"

@@ -1,4 +1,4 @@
-"""``vislang convert``: weights of other code in, and how far they are from what that code computed."""
+"""``vislang convert``: open weights of other code, and verify them against recorded outputs of that code."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ from vislang.commands.options import positional, required
 from vislang.commands.outputs import must_hold_folder
 from vislang.console import console
 from vislang.errors import UserError
+from vislang.files import must_be_file
 
 
 @dataclass(frozen=True)
 class Fairseq:
-    """Convert a data2vec checkpoint of fairseq, of either generation.
+    """Convert a data2vec checkpoint (v1 or v2) from fairseq.
 
     Attributes:
         weights: checkpoint (.pt)
         out: folder to write
-        config: fairseq's configuration of the model, as JSON
-        lenient: pass over missing and unexpected keys
+        config: JSON file with fairseq's configuration of the model
+        lenient: ignore missing and unexpected keys
     """
 
     weights: Path = positional()
@@ -34,24 +35,24 @@ class Fairseq:
         """Write the model; returns 0."""
         must_hold_folder(self.out)
         values = read_json(self.config)
-        from vislang.convert import fairseq
+        from vislang.convert import fairseq, fairseq_config
         from vislang.convert.checkpoint import read_checkpoint
 
-        model = fairseq.build(values)
-        _passed_over(fairseq.load_weights(model, read_checkpoint(self.weights), self.lenient))
+        model = fairseq_config.build(values)
+        _print_ignored(fairseq.load_weights(model, read_checkpoint(self.weights), self.lenient))
         _save_data2vec(model, self.out)
         return 0
 
 
 @dataclass(frozen=True)
 class ViLBERT:
-    """Convert a ViLBERT of vilbert-multi-task, vilbert_beta or MMF.
+    """Convert a ViLBERT checkpoint from vilbert-multi-task, vilbert_beta or MMF.
 
     Attributes:
         weights: checkpoint (.bin, .pt, .tar)
         out: folder to write
-        config: the original's configuration, as JSON
-        lenient: pass over missing and unexpected keys
+        config: JSON file with the original's configuration
+        lenient: ignore missing and unexpected keys
     """
 
     weights: Path = positional()
@@ -68,7 +69,7 @@ class ViLBERT:
 
         state = vilbert.canonical(read_checkpoint(self.weights))
         model = vilbert.build(values, state)
-        _passed_over(vilbert.load_weights(model, state, self.lenient))
+        _print_ignored(vilbert.load_weights(model, state, self.lenient))
         model.save(self.out)
         parameters = sum(parameter.numel() for parameter in model.parameters())
         console.print(f"{self.out}: {parameters:,} parameters, heads: {', '.join(model.heads) or 'for pretraining'}")
@@ -77,15 +78,15 @@ class ViLBERT:
 
 @dataclass(frozen=True)
 class OpenFlamingo:
-    """Convert a checkpoint of OpenFlamingo, for its language model.
+    """Convert a checkpoint from OpenFlamingo.
 
     Attributes:
         weights: checkpoint (.pt)
         out: folder to write
         language_model: folder or Hub id of its language model
-        config: the original's settings, as JSON
-        vision_tower: folder or Hub id of its vision tower, in order to ask the model; without one it takes features
-        lenient: pass over missing and unexpected keys
+        config: JSON file with the original's settings
+        vision_tower: folder or Hub id of its vision encoder; without it, the model reads features and no images
+        lenient: ignore missing and unexpected keys
     """
 
     weights: Path = positional()
@@ -104,7 +105,7 @@ class OpenFlamingo:
 
         state = open_flamingo.canonical(read_checkpoint(self.weights))
         model = open_flamingo.build(values, state, self.language_model)
-        _passed_over(open_flamingo.load_weights(model, state, self.lenient))
+        _print_ignored(open_flamingo.load_weights(model, state, self.lenient))
         if self.vision_tower is None:
             model.save(self.out)
         else:
@@ -118,10 +119,10 @@ class OpenFlamingo:
 
 @dataclass(frozen=True)
 class Transformers:
-    """Convert a data2vec model of transformers, with or without a head.
+    """Convert a data2vec model from transformers, with or without a task head.
 
     Attributes:
-        source: folder, or a Hub id
+        source: folder of the model, or a Hub id
         out: folder to write
     """
 
@@ -139,7 +140,7 @@ class Transformers:
 
 @dataclass(frozen=True)
 class Verify:
-    """Print, as JSON, how far each output of a converted model is from the original's.
+    """Compare a converted model with recorded outputs of the original; print the largest differences as JSON.
 
     Attributes:
         model: folder of the converted model
@@ -150,7 +151,7 @@ class Verify:
     reference: Path = positional()
 
     def run(self) -> int:
-        """Print the differences; returns 1 if any is above 1e-4, else 0."""
+        """Print the differences; returns 1 if one is above 1e-4, else 0."""
         from vislang.convert.verify import TOLERANCE, differences, read_reference
         from vislang.models.loading import load
 
@@ -160,22 +161,22 @@ class Verify:
         try:
             ours = _outputs(model, origin, inputs, recorded, labels)
         except (RuntimeError, IndexError) as error:
-            # Of the recording's tensors, any may be too wide for this model, and any id beyond its vocabulary.
+            # A recorded tensor may be too wide for this model, or an id may be outside its vocabulary.
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise UserError(
-                f"{self.reference}: {self.model} cannot read what was recorded ({reason}); it was recorded from a "
-                "model of another shape, or is damaged."
+                f"{self.reference}: {self.model} cannot read the recorded inputs ({reason}). They were recorded with a "
+                "model of another shape, or the file is damaged."
             ) from error
         if ours is None:
-            raise UserError(f"{self.model}: was not converted from an origin that can be verified.")
+            raise UserError(f"{self.model}: not a converted model, or converted from a format without recordings.")
         found = differences(recorded, ours)
-        # Infinity is no JSON: what is missing is null.
+        # JSON has no infinity: a missing output is null.
         print(json.dumps({name: gap if gap < float("inf") else None for name, gap in found.items()}, indent=1))
         return 0 if all(gap <= TOLERANCE for gap in found.values()) else 1
 
 
 def _outputs(model: Any, origin: str | None, inputs: Any, recorded: Any, labels: Any) -> Any:
-    """What a converted model makes of recorded inputs; None for an origin that nothing was recorded from."""
+    """The outputs of a converted model for recorded inputs; None for a format without recordings."""
     if origin == "fairseq":
         from vislang.convert import fairseq
 
@@ -191,9 +192,9 @@ def _outputs(model: Any, origin: str | None, inputs: Any, recorded: Any, labels:
     return None
 
 
-def _passed_over(faults: Sequence[str]) -> None:
+def _print_ignored(faults: Sequence[str]) -> None:
     for fault in faults:
-        console.print(f"passed over: {fault}", markup=False)
+        console.print(f"ignored: {fault}", markup=False)
 
 
 def _save_data2vec(model: Any, out: Path) -> None:
@@ -213,14 +214,14 @@ def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file.
 
     Raises:
-        UserError: no such file, or no JSON object in it.
+        UserError: the file does not exist, or holds no JSON object.
     """
+    wanted = "the JSON file of the model's configuration"
+    must_be_file(path, wanted)
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file.") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: is no JSON file ({error}).") from None
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON ({error}). Give {wanted}.") from None
     if not isinstance(values, dict):
-        raise UserError(f"{path}: holds no JSON object.")
+        raise UserError(f"{path}: a JSON {type(values).__name__}, not an object. Give {wanted}.")
     return values

@@ -1,4 +1,4 @@
-"""``vislang data``: list the sources, show records, check a user's own file, fetch sets that come by package."""
+"""``vislang data``: list data sets, show records, check a user's own file, download data sets."""
 
 from __future__ import annotations
 
@@ -11,26 +11,27 @@ from rich.table import Table
 from rich.text import Text as Styled
 
 from vislang.commands.options import optional_positional, positional
-from vislang.commands.outputs import must_hold_file, needs
+from vislang.commands.outputs import must_hold_file
 from vislang.console import console, reporting
 from vislang.data.lines import line_of, target_line
 from vislang.data.problems import DataError, Problem, must_be_good
+from vislang.errors import needs
 from vislang.example import Example, kind_of
 from vislang.metrics.figure import SCHEMA
 
 
 @dataclass(frozen=True)
 class List:
-    """List every source that comes by package: its kind of target, splits, size, licence, and whether it is here.
+    """List the data sets that vislang can download: kind of target, splits, size, licence, and whether it is here.
 
     Attributes:
-        json: one JSON object on standard output
+        json: print one JSON object
     """
 
     json: bool = False
 
     def run(self) -> int:
-        """Print them; returns 0."""
+        """Print the list; returns 0."""
         from vislang.data.sources import FORMS, SOURCES
 
         if self.json:
@@ -55,19 +56,19 @@ class List:
             console.print(Styled.assemble((f"{name:26}", "bold"), f"{source.kind:9}", here))
             about = Styled(f"{', '.join(sizes)}: {source.about} ({source.licence})", "dim")
             console.print(Padding(about, (0, 0, 0, 4)))
-        console.print(f"\nWhat is not here is fetched when it is used. A source is {FORMS}.", markup=False)
+        console.print(f"\nA missing set is downloaded when it is first used. A data source is {FORMS}.", markup=False)
         return 0
 
 
 @dataclass(frozen=True)
 class Show:
-    """Print a few records of a source, and write a page of them.
+    """Print a few records of a data source, and write an HTML page that shows them.
 
     Attributes:
-        source: any source: the name of a set, a file, a folder, BENCHMARK:FOLDER
-        n: how many records, drawn by seed 0
-        split: which split; without it, the one for training
-        out: page to write
+        source: name of a data set, a file, a folder, or BENCHMARK:FOLDER
+        n: number of records, drawn at random with seed 0
+        split: split to show (default: the one for training)
+        out: HTML page to write
     """
 
     source: str = positional()
@@ -76,14 +77,15 @@ class Show:
     out: Path = Path("examples.html")
 
     def run(self) -> int:
-        """Print them and write the page; returns 0.
+        """Print the records and write the page; returns 0.
 
         Raises:
             UserError: there is no such source, or the page cannot be written.
         """
         needs("jinja2", "report", "the page of data show")
         must_hold_file(self.out, "--out")
-        from vislang.data.sources import load_source, splits_of
+        from vislang.data.indexed import Indexed, with_good_media
+        from vislang.data.sources import open_source, splits_of
         from vislang.data.split import draw
         from vislang.evaluate.examples_page import write_examples
 
@@ -92,56 +94,67 @@ class Show:
         if split is None and (splits := splits_of(self.source)):
             split = next((name for name in splits if name.startswith("train")), splits[0])
         with reporting("reading") as report:
-            examples = load_source(self.source, split, problems, report)
+            examples = open_source(self.source, split, problems, report)
         if not examples:
             must_be_good(problems, skip=False, name=self.source)
-            raise DataError(f"{self.source}: nothing in it to show.")
+            raise DataError(f"{self.source}: contains no records.")
         drawn = [examples[index] for index in sorted(draw(range(len(examples)), max(self.n, 1), seed=0))]
+        if isinstance(examples, Indexed):
+            drawn, problems = with_good_media(drawn)
         for example in drawn:
             _print(example)
-        bad = f", and {len(problems):,} bad (vislang data check lists them)" if problems else ""
-        console.print(f"{len(drawn)} of {len(examples):,} good records{bad}", markup=False)
+        count = len(problems) + (examples.faults.total() if isinstance(examples, Indexed) else 0)
+        bad = f", {count:,} bad (vislang data check lists them)" if count else ""
+        console.print(f"showing {len(drawn)} of {len(examples):,} good records{bad}", markup=False)
         write_examples(self.out, f"{self.source}{f', {split}' if split else ''}", drawn, len(examples))
-        console.print(f"[bold]{self.out}[/bold] shows them")
+        console.print(f"wrote [bold]{self.out}[/bold]")
         return 0
 
 
 @dataclass(frozen=True)
 class Check:
-    """List every bad record of a JSON Lines file.
+    """List every bad record of a data source, such as a JSON Lines file.
 
     Attributes:
-        file: JSON Lines file
-        json: one JSON object on standard output
+        source: any data source; for a split of a benchmark, BENCHMARK:FOLDER:SPLIT
+        json: print one JSON object
     """
 
-    file: str = positional()
+    source: str = positional()
     json: bool = False
 
     def run(self) -> int:
-        """Print the problems; returns 0 where there are none, else 1."""
-        from vislang.data.jsonl import read_jsonl
+        """Print the bad records; returns 1 if there are any, else 0."""
+        from vislang.data.record_file import checked
+        from vislang.data.sources import load_source, record_files
 
         problems: list[Problem] = []
         with reporting("checking records") as report:
-            examples = read_jsonl(self.file, problems, report)
+            if files := record_files(self.source, progress=report):
+                good = sum(1 for file in files for _ in checked(file, problems, report))
+            else:
+                examples = load_source(self.source, problems=problems, progress=report)
+                # Reading a benchmark does not open its images; other sources were checked when they were read.
+                missing = [example for example in examples if not all(medium.is_there for medium in example.media)]
+                problems += map(_without_medium, missing)
+                good = len(examples) - len(missing)
         if self.json:
-            bad = [{"line": problem.line, "message": problem.message} for problem in problems]
-            print(json.dumps({"schema": SCHEMA, "file": self.file, "good": len(examples), "bad": bad}))
+            bad = [vars(problem) for problem in problems]
+            print(json.dumps({"schema": SCHEMA, "source": self.source, "good": good, "bad": bad}))
         else:
             for problem in problems:
                 print(problem)
-            print(f"{self.file}: {len(examples)} good records, {len(problems)} bad")
+            print(f"{self.source}: {good:,} good records, {len(problems):,} bad")
         return 1 if problems else 0
 
 
 @dataclass(frozen=True)
 class Fetch:
-    """Download a data set into the cache by its package; without a name, list them all.
+    """Download a data set into the cache. Without a name, list the data sets.
 
     Attributes:
-        name: which
-        any_version: take another version than the one that is pinned
+        name: name of the data set
+        any_version: accept another version of its package than the pinned one
     """
 
     name: str | None = optional_positional()
@@ -161,9 +174,16 @@ class Fetch:
             console.print(table)
             return 0
         if self.name not in DATA_SETS:
-            raise DataError(f"{self.name}: no such data set; there are {', '.join(DATA_SETS)}.")
+            raise DataError(f"no data set {self.name!r}. The data sets are {', '.join(DATA_SETS)}.")
         fetch(DATA_SETS[self.name], self.any_version, lambda line: console.print(line, markup=False))
         return 0
+
+
+def _without_medium(example: Example) -> Problem:
+    """The problem of an example of which a medium is missing."""
+    name = next(medium.name for medium in example.media if not medium.is_there)
+    message = f"{name}: no such file (only models with region files do without it)."
+    return Problem(example.name, 0, message, "missing media")
 
 
 def _print(example: Example) -> None:

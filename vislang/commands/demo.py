@@ -1,4 +1,4 @@
-"""``vislang demo``: the main job, on real models and real data, in ten minutes."""
+"""``vislang demo``: train, score and ask a small Flamingo on real models and real data, in ten minutes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RECIPE = Path(__file__).with_name("demo.yaml")
 
 @dataclass(frozen=True)
 class Demo:
-    """Train a bridge between two frozen models, score it, and ask it six questions, in ten minutes.
+    """Train a bridge between two frozen models in ten minutes, score it, and ask it six questions.
 
     Attributes:
         out: folder of the run
@@ -27,14 +27,14 @@ class Demo:
     overrides: list[str] = overrides()
 
     def run(self) -> int:
-        """Train, score, ask; returns 0, or 130 where it was interrupted."""
+        """Train, score, ask; returns 0, or 130 if interrupted."""
         must_hold_folder(self.out)
         from vislang.recipe import read_recipe
         from vislang.runs.run import run_recipe
         from vislang.runs.tables import run_table
 
         recipe, values = read_recipe(RECIPE, self.overrides)
-        console.print("[bold]Two frozen towers, one for images and one for language, and a bridge to train.[/bold]")
+        console.print("[bold]Training a bridge between a frozen vision encoder and a frozen language model.[/bold]")
         run = run_recipe(recipe, values, self.out)
         if run is None:
             return 130
@@ -44,12 +44,12 @@ class Demo:
 
 
 def questions(run: Any, count: int = 6) -> Table:
-    """A few test questions, asked of the trained model one by one; at most one that it got wrong."""
+    """Answers of the trained model to a few test questions, at most one of them wrong."""
     from vislang.evaluate.gallery import choose
     from vislang.example import reference_text
 
-    table = Table(title="six questions about test images", title_justify="left")
-    for heading in ("image", "question", "generated", "true"):
+    table = Table(title="questions about test images", title_justify="left")
+    for heading in ("image", "question", "generated", "ground truth"):
         table.add_column(heading)
     (evaluation,) = run.evaluations.values()
     right, wrong = choose(evaluation)

@@ -1,4 +1,4 @@
-"""``vislang doctor``: what is installed, what was found, what is missing and how to get it."""
+"""``vislang doctor``: what is installed, what is missing, and how to install it."""
 
 from __future__ import annotations
 
@@ -6,36 +6,41 @@ import importlib.util
 import os
 import re
 import shutil
+import tempfile
 from dataclasses import dataclass
 from importlib.metadata import requires
 
-from vislang.cache import cache_folder
+from vislang.cache import cache_folder, writing
 from vislang.console import console
+from vislang.errors import UserError
 
 MODULES = {
     "efficientnet-lite-pytorch": "efficientnet_lite_pytorch",
     "easy-vqa": "easy_vqa",
     "scikit-learn": "sklearn",
 }
-"""Import names of packages that are imported by another name than their own."""
+"""Import names of packages whose import name differs from the package's name."""
 
 EXTRAS = {
-    "report": "draws reports",
-    "eval": "probes, embeds into Parquet tables, scores BLEU",
-    "audio": "reads recordings",
-    "video": "reads videos",
-    "data": "reads region features in LMDB files",
-    "demo": "opens the packaged towers, and brings the demo's data",
+    "report": "HTML reports",
+    "eval": "probes, Parquet tables, BLEU",
+    "audio": "recordings",
+    "video": "videos",
+    "data": "Parquet files, region features in LMDB files",
+    "remote": "data at https:// and s3:// addresses",
+    "track": "train --track tensorboard",
+    "tune": "low-rank updates (LoRA)",
+    "demo": "the packaged towers and the demo's data",
 }
-"""The optional parts of vislang, and what each of them is for."""
+"""The extras of vislang, and what each is needed for."""
 
 
 @dataclass(frozen=True)
 class Doctor:
-    """Say what is installed, what was found, what is missing and how to get it."""
+    """List what is installed, what is missing, and how to install it."""
 
     def run(self) -> int:
-        """Print it; returns 0 where the demo could run, else 1."""
+        """Print the list; returns 0 if the demo can run, else 1."""
         import torch
 
         from vislang.models.towers.packaged import PACKAGED
@@ -47,10 +52,15 @@ class Doctor:
         device = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU found"
         console.print(f"{'torch build':14} {build}, {device}")
         console.print(f"{'threads':14} {torch.get_num_threads()} of {os.cpu_count()} processors")
-        cache = cache_folder()
-        writable = "" if os.access(cache, os.W_OK) else ", NOT writable (VISLANG_CACHE names another folder)"
-        console.print(f"{'cache':14} {cache}, {shutil.disk_usage(cache).free / 2**30:.0f} GiB free{writable}")
         missing = 0
+        try:
+            cache = cache_folder()
+            with writing(cache), tempfile.TemporaryFile(dir=cache):
+                free = shutil.disk_usage(cache).free
+            console.print(f"{'cache':14} {cache}, {free / 2**30:.0f} GiB free")
+        except UserError as error:
+            missing += 1
+            console.print(f"{'cache':14} {error}", markup=False)
         for name, weights in PACKAGED.items():
             path = weights.find()
             missing += path is None
@@ -65,7 +75,7 @@ class Doctor:
 
 
 def packages_of(extra: str) -> list[str]:
-    """The packages that an extra of vislang installs, as the installed package states them."""
+    """The packages that an extra of vislang installs, from the metadata of the installed vislang."""
     found: list[str] = []
     for requirement in requires("vislang") or []:
         package, _, marker = requirement.partition(";")

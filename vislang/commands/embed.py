@@ -1,42 +1,44 @@
-"""``vislang embed``: a vector for each file, in a Parquet table."""
+"""``vislang embed``: write a vector for each file to a Parquet table."""
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from vislang.commands.options import positional
-from vislang.commands.outputs import must_hold_file, needs
+from vislang.commands.outputs import must_hold_file
 from vislang.console import console, reporting
 from vislang.data.problems import Problem, must_be_good
-from vislang.errors import UserError
+from vislang.errors import UserError, needs
 from vislang.example import Example
+from vislang.files import whole_file
 
 
 @dataclass(frozen=True)
 class Embed:
-    """Write a vector for each file into a Parquet table.
+    """Write a vector for each file to a Parquet table.
 
-    The table has a column ``name`` (the file, record or passage) and a column ``vector`` (float32, of fixed width); its
+    The table has the columns ``name`` (the file, record or passage) and ``vector`` (float32, of fixed width). Its
     metadata names the model.
 
     Attributes:
-        model: folder of a model that embeds, or a Hub id
-        files: files, folders, JSON Lines files or names of data sources
-        out: table to write
-        batch_size: files at a time
-        skip_bad_records: leave bad files out and count them
+        model: folder of a model, or a Hub id
+        files: media and text files, or any data sources
+        out: Parquet file to write
+        batch_size: number of files that are embedded at once
+        device: where the model runs: auto, cpu, cuda or mps
+        skip_bad_records: skip bad files and count them
     """
 
     model: str = positional()
     files: list[str] = positional()
     out: Path = Path("embeddings.parquet")
     batch_size: int = 64
+    device: str = "auto"
     skip_bad_records: bool = False
 
     def run(self) -> int:
-        """Embed and write; returns 0."""
+        """Write the table; returns 0."""
         must_hold_file(self.out)
         needs("pyarrow", "eval", "a Parquet table")
         if self.batch_size < 1:
@@ -50,18 +52,21 @@ class Embed:
                 examples += load_source(file, problems=problems, progress=report, targets=False)
         must_be_good(problems, self.skip_bad_records)
         if not examples:
-            raise UserError(f"{', '.join(self.files)}: nothing usable in them.")
+            raise UserError(f"{', '.join(self.files)}: no usable files.")
         from vislang.capabilities import Embeds
+        from vislang.models.base import must_be_numbers
         from vislang.models.loading import load
+        from vislang.train.device import device_of
 
-        model = load(self.model)
+        model = load(self.model, device_of(self.device))
         if not isinstance(model, Embeds):
-            raise UserError(f"{self.model}: is a {type(model).__name__}, which gives no vectors.")
+            raise UserError(f"{self.model}: a {type(model).__name__} gives no vectors.")
         with reporting("embedding") as report:
             vectors = model.embed([example.prompt for example in examples], self.batch_size, progress=report)
+        must_be_numbers(vectors, self.model)
         self._write([example.name for example in examples], vectors.numpy())
         if problems:
-            console.print(f"left out {len(problems)} bad files")
+            console.print(f"skipped {len(problems)} bad files")
         console.print(f"{len(examples):,} vectors of width {vectors.shape[1]} in {self.out}")
         return 0
 
@@ -71,6 +76,5 @@ class Embed:
 
         column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])
         table = pa.table({"name": pa.array(names), "vector": column})
-        unfinished = self.out.with_name(f".{self.out.name}.unfinished")
-        pyarrow.parquet.write_table(table.replace_schema_metadata({"vislang.model": self.model}), unfinished)
-        os.replace(unfinished, self.out)
+        with whole_file(self.out) as unfinished:
+            pyarrow.parquet.write_table(table.replace_schema_metadata({"vislang.model": self.model}), unfinished)

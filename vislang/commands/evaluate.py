@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from vislang.commands.options import positional
+from vislang.commands.options import given, positional
 from vislang.commands.outputs import must_hold_file, must_hold_folder
 from vislang.console import console, reporting
 from vislang.data.problems import DataError, Problem, must_be_good
-from vislang.errors import UserError
+from vislang.errors import UserError, needs
 
 FEW_SHOT = ("seeds", "select", "selector", "orders", "report")
-"""Options that only --shots goes by."""
+"""Options that have an effect only with --shots."""
+
+ONE_PROMPT = ("way", "head", "regions", "shortlist", "shortlist_size")
+"""Options that have no effect with --shots."""
 
 
 @dataclass(frozen=True)
@@ -23,25 +27,27 @@ class Evaluate:
 
     Attributes:
         model: folder of a model, a Hub id, or a file of predictions
-        task: a task (vislang tasks lists them), such as easy-vqa, vqa:FOLDER, retrieval:FOLDER or my.jsonl
-        data: the same as part of --task: the folder of a benchmark's files, or a JSON Lines file
-        split: which split, as the data call it
-        head: which of the model's heads decides, where several could
-        way: how to answer, where the model has several ways
-        regions: region files, for a model that was trained on such
+        task: a task (vislang tasks lists them), such as easy-vqa, vqa:FOLDER or retrieval:FOLDER; or any data source
+            whose records have targets, such as my.jsonl
+        data: the folder of the benchmark named by --task; or, without --task, a data source
+        split: split to evaluate
+        head: which of the model's heads decides, if several could
+        device: where the model runs: auto, cpu, cuda or mps
+        way: how to answer, if the model has several ways
+        regions: region files, for a model that was trained on region files
         shortlist: for retrieval: a dual encoder that chooses which pairs are scored
-        shortlist_size: how many candidates it chooses for each text and each image
-        limit: at most so many examples, drawn by seed
-        seed: of the draw
+        shortlist_size: number of candidates that it chooses for each text and each image
+        limit: evaluate at most this many examples, drawn at random; 0 for all
+        seed: seed of this draw
         shots: numbers of examples in the prompt, such as 0,4,8
-        seeds: with --shots: how often they are drawn
-        select: with --shots: drawn at random, or retrieved by the similarity of their images
-        selector: with retrieved shots: a model that compares images; without one, the model's own vision tower does
-        orders: with --shots: average over so many orders of them
-        report: with --shots: page with the curves to write
+        seeds: with --shots: how often random shots are drawn
+        select: with --shots: how shots are selected: at random, or retrieved by the similarity of their images
+        selector: with retrieved shots: the model that compares images (default: the model's own vision tower)
+        orders: with --shots: average ranked answers over this many orders of the shots
+        report: with --shots: HTML page to write, with the curves
         out: folder for results.json, predictions.jsonl and the benchmark's submission file
-        skip_bad_records: leave bad records out and count them
-        json: one JSON object on standard output
+        skip_bad_records: skip bad records and count them
+        json: print one JSON object
     """
 
     model: str = positional()
@@ -49,6 +55,7 @@ class Evaluate:
     data: str | None = None
     split: str | None = None
     head: str | None = None
+    device: str = "auto"
     way: Literal["generate", "rank", "decide", "match", "embed"] | None = None
     regions: str | None = None
     shortlist: str | None = None
@@ -74,54 +81,87 @@ class Evaluate:
         self._check()
         source = Path(self.model)
         if source.is_file():
-            return self._predictions(source)
-        task, examples, bad = self._opened_task(self._spec(), self.split)
-        if not examples:
-            raise DataError(f"{task.name}: no good record in it.")
-        if self.shots is not None:
-            from vislang.commands.few_shot import few_shot
+            from vislang.commands.rescore import rescore
 
-            return few_shot(self, task, examples, bad)
+            return rescore(self, source)
+        few_shot = self._few_shot()
+        task, examples, bad = self.opened_task()
+        if not task.can_score(examples) and self.out is None:
+            raise DataError(
+                f"{task.name}: no record has a target, so nothing can be scored. Use --out to write the predictions "
+                "and the benchmark's submission file."
+            )
+        if self.shortlist is not None and task.kind != "pairs":
+            raise UserError(f"--shortlist has no effect: {task.name} is not a task of pairs. Leave it out.")
+        if few_shot is not None:
+            return few_shot.run(task, examples, self.about(task, bad))
         from vislang.evaluate.evaluation import evaluate, must_have_way, way_of
+        from vislang.models.loading import load
+        from vislang.train.device import device_of
 
         examples = task.subset(examples, self.limit, self.seed)
-
+        shortlist = None if self.shortlist is None else load(self.shortlist, device_of(self.device))
         model = self._opened_model()
         way = self.way or way_of(model, task)
         must_have_way(model, task, way)
-        self._must_apply(task, way)
-        if task.kind == "pairs" and self.shortlist is not None:
+        if self.head is not None and way != "decide":
+            raise UserError(f"--head has no effect: {self.model} answers {task.name} by the way {way!r}. Leave it out.")
+        learns = way == "embed" or (way == "match" and task.kind == "text")
+        if learns and task.support_split == task.default_split:
+            raise UserError(
+                f"{task.name}: {self.model} answers it by the way {way!r}, which takes its answers from the split "
+                f"{task.support_split!r}. Evaluate another --split."
+            )
+        if shortlist is not None:
             from vislang.evaluate.retrieve import Shortlisted
-            from vislang.models.loading import load
 
-            model = Shortlisted(model, load(self.shortlist), self.shortlist_size)
-        support = task.support() if way in ("match", "embed") or task.support_split is not None else []
+            model = Shortlisted(model, shortlist, self.shortlist_size)
+        # No example is evaluated with its own target.
+        support = [] if task.support_split == task.default_split else task.support()
         evaluation = evaluate(model, task, examples, support, way=way, head=self.head, reporter=reporting)
-        values = {"model": self.model, **evaluation.as_json(), **self._about(bad)}
-        if self.out is not None:
-            from vislang.evaluate.results import write_evaluation
-            from vislang.runs.folder import environment
-
-            write_evaluation(self.out, evaluation, task, {**values, **environment()})
-        return self.show(task.name, values)
+        about = {"model": self.model, **self.about(task, bad)}
+        if self.shortlist is not None:
+            about |= {"shortlist": self.shortlist, "shortlist_size": self.shortlist_size}
+        return self.finish(task, evaluation, about)
 
     def _check(self) -> None:
-        """What can be said of the options alone."""
+        """Check the options that need neither data nor a model."""
         if self.out is not None:
             must_hold_folder(self.out)
         if self.report is not None:
             must_hold_file(self.report, "--report")
-        if self.limit < 0 or self.shortlist_size < 1:
-            raise UserError("--limit must not be negative, and --shortlist-size is at least 1.")
-        defaults = Evaluate.__dataclass_fields__
-        given = [name for name in FEW_SHOT if getattr(self, name) != defaults[name].default]
-        if self.shots is None and given:
-            raise UserError(f"--{', --'.join(given)}: only --shots goes by these; add it, or leave them out.")
+            needs("jinja2", "report", "--report")
+            needs("matplotlib", "report", "--report")
+        if self.limit < 0:
+            raise UserError(f"--limit is {self.limit}; it must not be negative. 0 takes all examples.")
+        if self.shortlist_size < 1:
+            raise UserError(f"--shortlist-size is {self.shortlist_size}; it must be at least 1.")
+        of_a_file = Path(self.model).is_file()
+        if of_a_file and (ignored := given(self, ("shots", *FEW_SHOT, *ONE_PROMPT))):
+            raise UserError(f"{ignored}: no effect, because {self.model} is a file of predictions. Leave it out.")
+        if self.shots is None and (ignored := given(self, FEW_SHOT)):
+            raise UserError(f"{ignored}: only used together with --shots. Add --shots, or leave it out.")
+        if self.shots is not None and (ignored := given(self, ONE_PROMPT)):
+            raise UserError(f"{ignored}: not used together with --shots. Leave it out.")
+        if self.shortlist is None and (ignored := given(self, ("shortlist_size",))):
+            raise UserError(f"{ignored}: only used together with --shortlist. Add --shortlist, or leave it out.")
 
-    def _spec(self) -> str:
-        """The task as it is named in one word."""
+    def _few_shot(self) -> Any:
+        """The few-shot evaluation that ``--shots`` asks for.
+
+        Raises:
+            UserError: an option is out of its range.
+        """
+        if self.shots is None:
+            return None
+        from vislang.commands.few_shot import FewShot
+
+        return FewShot(**{field.name: getattr(self, field.name) for field in dataclasses.fields(FewShot)})
+
+    def spec(self) -> str:
+        """The task as one word, such as ``vqa:FOLDER``."""
         if self.task is None and self.data is None:
-            raise UserError("name a --task (vislang tasks lists them), or a file of your own with --data.")
+            raise UserError("give a --task (vislang tasks lists them), or data of your own with --data.")
         if self.data is None:
             assert self.task is not None
             return self.task
@@ -130,90 +170,69 @@ class Evaluate:
         from vislang.tasks.catalogue import TASKS
 
         if self.task in TASKS and not TASKS[self.task].needs:
-            raise UserError(f"--data: {self.task} comes with its data; leave --data out, or --task.")
+            raise UserError(f"--data: {self.task} comes with its own data. Leave out --data or --task.")
         return f"{self.task}:{self.data}"
 
-    def _opened_task(self, spec: str, split: str | None) -> tuple[Any, list[Any], int]:
-        """The task, its examples, and how many bad records were left out."""
+    def opened_task(self) -> tuple[Any, list[Any], int]:
+        """The task, whose default split is the given one; its examples; the number of bad records that were skipped."""
         from vislang.tasks.catalogue import open_task
 
+        spec = self.spec()
         problems: list[Problem] = []
         with reporting("reading records") as progress:
-            task = open_task(spec, None, problems, progress)
-            examples = task.examples(split or task.default_split, problems, progress)
+            task = open_task(spec, self.split, problems, progress)
+            examples = task.examples(task.default_split, problems, progress)
         must_be_good(problems, self.skip_bad_records, spec)
+        if not examples:
+            raise DataError(f"{task.name}: contains no valid records.")
         return task, examples, len(problems)
 
     def _opened_model(self) -> Any:
         from vislang.models.loading import load
+        from vislang.train.device import device_of
 
+        device = device_of(self.device)
         if self.regions is None:
-            return load(self.model)
+            return load(self.model, device)
         from vislang.models.regions.readers import RegionsConfig
 
-        return load(self.model, regions=RegionsConfig(tower=None, files=self.regions))
+        return load(self.model, device, regions=RegionsConfig(tower=None, files=self.regions))
 
-    def _must_apply(self, task: Any, way: str) -> None:
-        """Raise an error for options that would be ignored."""
-        ignored = {
-            "--head": self.head is not None and way != "decide",
-            "--shortlist": self.shortlist is not None and task.kind != "pairs",
+    def about(self, task: Any, bad: int) -> dict[str, Any]:
+        """What the results record of the command, so that its predictions can be scored again."""
+        return {
+            "spec": self.spec(),
+            "split": task.default_split,
+            "limit": self.limit,
+            "seed": self.seed,
+            "bad_records": bad,
         }
-        for option, is_ignored in ignored.items():
-            if is_ignored:
-                raise UserError(
-                    f"{option}: {self.model} answers {task.name} by {way}, which does not use it; leave it out."
-                )
 
-    def _about(self, bad: int) -> dict[str, Any]:
-        """What else results record of the command."""
-        about = {"spec": self._spec(), "split": self.split, "limit": self.limit, "seed": self.seed, "bad_records": bad}
-        if self.shortlist is not None:
-            about |= {"shortlist": self.shortlist, "shortlist_size": self.shortlist_size}
-        return about
+    def finish(self, task: Any, evaluation: Any, about: dict[str, Any]) -> int:
+        """Write the files, and print the figures; returns 0.
 
-    def _predictions(self, file: Path) -> int:
-        """Score a file of predictions: the one of an evaluation, or one in a benchmark's official format."""
-        recorded: dict[str, Any] = {}
-        if self.task is None and self.data is None:
-            recorded = self._recorded(file)
-        spec = recorded.get("spec") or self._spec()
-        limit, seed = recorded.get("limit", self.limit), recorded.get("seed", self.seed)
-        task, examples, bad = self._opened_task(spec, recorded.get("split") or self.split)
-        split = recorded.get("split") or self.split or task.default_split
-        examples = task.subset(examples, limit, seed)
-        predictions = task.read_predictions(file, examples)
-        from vislang.metrics.figure import SCHEMA, figures_as_json
+        Args:
+            task: the task.
+            evaluation: the result.
+            about: what else the results record.
+        """
+        values = {**evaluation.as_json(), **about}
+        if self.out is not None:
+            from vislang.evaluate.results import write_evaluation
+            from vislang.runs.folder import environment
 
-        figures = figures_as_json(task.score(examples, predictions))
-        values = {"schema": SCHEMA, "task": task.name, "way": "file", "n": len(examples), "figures": figures}
-        about = {"spec": spec, "split": split, "limit": limit, "seed": seed, "bad_records": bad}
-        return self.show(task.name, {"predictions": str(file), **values, **about})
-
-    def _recorded(self, file: Path) -> dict[str, Any]:
-        """What ``results.json`` beside a file of predictions says of how it was made."""
-        results = file.with_name("results.json")
-        if not results.is_file():
-            raise UserError(
-                f"{file}: name the --task that these predictions are of (there is no results.json beside it)."
-            )
-        from vislang.runs.folder import read_json
-
-        values = read_json(results)
-        if not isinstance(values, dict) or "spec" not in values:
-            raise UserError(f"{results}: does not say which task was scored; name the --task.")
-        return values
-
-    def show(self, name: str, values: dict[str, Any]) -> int:
-        """Print the values; returns 0."""
+            write_evaluation(self.out, evaluation, task, {**about, **environment()})
         if self.json:
-            print(json.dumps(values, default=str))
+            print(json.dumps(values))
             return 0
         from vislang.evaluate.tables import evaluation_table
 
-        if values.get("bad_records"):
-            console.print(f"left out {values['bad_records']} bad records")
-        console.print(evaluation_table({name: values}))
+        if about["bad_records"]:
+            console.print(f"skipped {about['bad_records']} bad records")
+        if evaluation.figures:
+            console.print(evaluation_table({task.name: values}))
+        else:
+            console.print(f"{len(evaluation.predictions):,} predictions; no record has a target, so none was scored")
         if self.out is not None:
-            console.print(f"[bold]{self.out}[/bold] has the results and the predictions")
+            console.print(f"wrote results and predictions to [bold]{self.out}[/bold]")
         return 0

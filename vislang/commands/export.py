@@ -1,4 +1,4 @@
-"""``vislang export``: models of vislang for other libraries."""
+"""``vislang export``: write models for other libraries."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from vislang.errors import UserError
 
 @dataclass(frozen=True)
 class Export:
-    """Write a data2vec model, fine-tuned or not, as a folder that transformers' Auto classes open.
+    """Write a data2vec model, pretrained or fine-tuned, as a folder that transformers' Auto classes open.
 
     Attributes:
         model: folder of a data2vec model, or a Hub id
         out: folder to write
-        modality: which, where the model reads several
+        modality: modality to export, if the model reads several
     """
 
     model: str = positional()
@@ -27,7 +27,7 @@ class Export:
     modality: Literal["text", "image", "speech"] | None = None
 
     def run(self) -> int:
-        """Write it; returns 0."""
+        """Write the folder; returns 0."""
         must_hold_folder(self.out)
         from vislang.convert.transformers_export import export
         from vislang.models.data2vec.finetuning import FineTuned
@@ -36,8 +36,8 @@ class Export:
 
         model = load(self.model)
         if not isinstance(model, (Data2Vec, FineTuned)):
-            raise UserError(f"{self.model}: is a {type(model).__name__}; export a data2vec model, fine-tuned or not.")
+            raise UserError(f"{self.model}: a {type(model).__name__} cannot be exported. Give a data2vec model.")
         for note in export(model, self.out, self.modality):
             console.print(f"note: {note}", markup=False)
-        console.print(f"{self.out}: for transformers")
+        console.print(f"wrote [bold]{self.out}[/bold] for transformers")
         return 0

@@ -1,10 +1,12 @@
-"""``vislang eval --shots``: how a model does with so many examples in its prompt."""
+"""``vislang eval --shots``: scores with several examples in the prompt."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
 
 from rich.table import Table
 
@@ -13,178 +15,196 @@ from vislang.errors import UserError
 from vislang.evaluate.few_shot import (
     TEXT_SHOTS,
     Point,
+    Select,
     Setting,
     baselines,
-    evaluate_point,
-    similarities,
+    measure,
+    selection,
+    settings_for,
+    shots_of,
     way_of,
 )
-from vislang.evaluate.few_shot_page import as_record, selection, write_few_shot_page
+from vislang.evaluate.few_shot_results import as_record, read_points, write_points
+from vislang.evaluate.results import write_results
 from vislang.example import Example
-from vislang.metrics.figure import SCHEMA, Figures, figures_as_json, metric, show
+from vislang.metrics.figure import SCHEMA, Figures, figures_as_json, metric, show, title_of
 from vislang.models.loading import load
 from vislang.runs.folder import environment, versions
 from vislang.tasks.few_shot import split_own_file
 from vislang.tasks.task import Task
-
-if TYPE_CHECKING:
-    from vislang.commands.evaluate import Evaluate
+from vislang.train.device import device_of
 
 OWN_QUERIES = 500
-"""Questions of a user's own file that are asked with shots at most, where no limit is given."""
+"""Most queries that are taken from data without a training split."""
+
+SELECT: dict[str, tuple[Select, ...]] = {
+    "random": ("random",),
+    "retrieved": ("retrieved",),
+    "both": ("random", "retrieved"),
+}
 
 
-def few_shot(options: Evaluate, task: Task, examples: list[Example], bad: int) -> int:
-    """Print the figures, and write a page with their curves; returns the exit status.
+@dataclass(frozen=True)
+class FewShot:
+    """The options of :class:`~vislang.commands.evaluate.Evaluate` that a few-shot evaluation uses."""
 
-    Args:
-        options: of the command.
-        task: what is asked.
-        examples: of its split; of a file without a split of its own a part serves as shots.
-        bad: how many bad records were left out.
+    model: str
+    shots: str
+    seeds: int
+    select: Literal["random", "retrieved", "both"]
+    selector: str | None
+    orders: int
+    limit: int
+    seed: int
+    report: Path | None
+    out: Path | None
+    json: bool
+    device: str
+
+    def __post_init__(self):
+        self.settings()
+
+    def run(self, task: Task, examples: list[Example], about: dict[str, Any]) -> int:
+        """Print the figures, and write a page with their curves; returns 0.
+
+        Args:
+            task: the task.
+            examples: the examples of its split. Data without a training split are divided into shots and queries.
+            about: what the results record of the command.
+
+        Raises:
+            UserError: the model cannot be prompted with examples, or there are too few.
+        """
+        support, queries = sides(task, examples, self.limit, self.seed)
+        settings = self.settings()
+        if task.kind == "pairs" or not any(query.media for query in queries):
+            settings = [setting for setting in settings if not setting.blind]
+        if self.report is not None and not task.can_score(queries):
+            raise UserError(f"--report: no record of {task.name} has a target, so there are no figures to draw.")
+        if task.kind == "pairs" and self.select != "random":
+            raise UserError(f"--select {self.select}: all images of {task.name} share the same shots. Leave it out.")
+        if max(setting.shots or TEXT_SHOTS for setting in settings) > len(support):
+            raise UserError(
+                f"--shots {self.shots}: {task.name} has {len(support)} examples to draw from (zero shots are "
+                f"{TEXT_SHOTS} examples without images). Give smaller numbers, or more records."
+            )
+        # The selector is small: its mistakes should not cost the time of opening the model.
+        device = device_of(self.device)
+        selector = None if self.selector is None else load(self.selector, device)
+        model = load(self.model, device)
+        if self.orders > 1 and way_of(model, task) != "rank":
+            raise UserError(f"--orders: answers to {task.name} are generated; only ranked answers can be averaged.")
+        points, others = measure(model, task, support, queries, settings, self.seeds, selector, reporting)
+        finish(task, queries, points, others, {"model": self.model, **about}, self.out, self.json)
+        if self.report is not None:
+            from vislang.evaluate.few_shot_page import write_few_shot_page
+
+            title = f"{task.name}: {self.model}"
+            write_few_shot_page(self.report, title, points, others, self._command(about), versions())
+            if not self.json:
+                console.print(f"wrote the curves to [bold]{self.report}[/bold]")
+        return 0
+
+    def settings(self) -> list[Setting]:
+        """How to prompt.
+
+        Raises:
+            UserError: ``--shots`` is not a list of numbers, or an option is out of its range.
+        """
+        try:
+            numbers = [int(number) for number in self.shots.split(",")]
+        except ValueError:
+            numbers = [-1]
+        if min(numbers) < 0:
+            raise UserError(f"--shots {self.shots}: write numbers with commas between them, such as 0,4,8.")
+        for name in ("seeds", "orders"):
+            if getattr(self, name) < 1:
+                raise UserError(f"--{name} is {getattr(self, name)}; it must be at least 1.")
+        return settings_for(numbers, SELECT[self.select], self.orders)
+
+    def _command(self, about: dict[str, Any]) -> str:
+        """The command that was run."""
+        options = {"task": about["spec"], "split": about["split"]}
+        options |= {"shots": self.shots, "seeds": self.seeds, "select": self.select, "orders": self.orders}
+        options |= {"limit": self.limit, "seed": self.seed}
+        options |= {"selector": self.selector} if self.selector else {}
+        return " ".join([f"vislang eval {self.model}", *(f"--{name} {value}" for name, value in options.items())])
+
+
+def sides(task: Task, examples: list[Example], limit: int, seed: int) -> tuple[list[Example], list[Example]]:
+    """The examples that can serve as shots, and the queries.
+
+    Queries are never among the shots: data without a training split, and the training split itself, are divided.
 
     Raises:
-        UserError: the model cannot be prompted with examples, or there are too few.
+        DataError: there are too few different images to divide.
     """
-    settings = [s for s in settings_of(options) if not (s.blind and task.kind == "pairs")]
-    support, queries = sides(task, examples, options)
-    queries = task.subset(queries, options.limit, options.seed)
-    if max(setting.shots or TEXT_SHOTS for setting in settings) > len(support):
-        raise UserError(
-            f"--shots {options.shots}: {task.name} has {len(support)} examples to draw from (zero shots are "
-            f"{TEXT_SHOTS} without their images)."
-        )
-    model = load(options.model)
-    ranked = way_of(model, task) == "rank"
-    if options.orders > 1 and not ranked:
-        raise UserError(f"--orders: the answers of {task.name} are generated; only ranked answers can be averaged.")
-    points, others = measured(model, task, support, queries, options, settings, ranked)
-    values = {
-        "schema": SCHEMA,
-        "model": options.model,
-        "task": task.name,
-        "n": len(queries),
-        "bad_records": bad,
-        "points": [as_record(point) for point in points],
-        "baselines": {name: figures_as_json(figures) for name, figures in others.items()},
-    }
-    if options.out is not None:
-        _write(options, points, values)
-    if options.json:
-        print(json.dumps(values), flush=True)
+    if task.support_split in (None, task.default_split):
+        divided = split_own_file(task, OWN_QUERIES)
+        support, queries = divided.support(), divided.examples(divided.default_split)
     else:
-        if bad:
-            console.print(f"left out {bad} bad records")
-        console.print(few_shot_table(task.name, points, others))
-    if options.report is not None:
-        title = f"{task.name}: {options.model}"
-        write_few_shot_page(options.report, title, points, others, command_of(options, task), versions())
-        if not options.json:
-            console.print(f"[bold]{options.report}[/bold] shows the curves")
+        support, queries = task.support(), examples
+    return shots_of(support), task.subset(queries, limit, seed)
+
+
+def rescore_points(
+    file: Path, task: Task, examples: list[Example], about: dict[str, Any], out: Path | None, as_json: bool
+) -> int:
+    """Score a file of predictions with shots; returns 0.
+
+    Args:
+        file: the ``predictions.jsonl`` of a few-shot evaluation.
+        task, examples: see :meth:`FewShot.run`.
+        about: what the results record of the command.
+        out: folder for the results, if any.
+        as_json: print JSON.
+    """
+    support, queries = sides(task, examples, about["limit"], about["seed"])
+    points = read_points(file, task, queries)
+    finish(task, queries, points, baselines(task, support, queries), about, out, as_json)
     return 0
 
 
-def sides(task: Task, examples: list[Example], options: Evaluate) -> tuple[list[Example], list[Example]]:
-    """What shots are drawn from, and what is asked; of a file of one's own, different images are on each side.
-
-    Raises:
-        DataError: there is nothing to show.
-    """
-    if task.support_split is not None:
-        return task.support(), examples
-    divided = split_own_file(task, options.limit or OWN_QUERIES, options.split)
-    return divided.support(), divided.examples(divided.default_split)
-
-
-def settings_of(options: Evaluate) -> list[Setting]:
-    """What to measure, the numbers of shots in order; without images too, where they are drawn.
-
-    Raises:
-        UserError: the options are no numbers of shots.
-    """
-    assert options.shots is not None
-    try:
-        numbers = sorted({int(number) for number in options.shots.split(",")})
-    except ValueError:
-        raise UserError(f"--shots {options.shots}: write numbers with commas between them, such as 0,4,8.") from None
-    if min(numbers) < 0 or options.seeds < 1 or options.orders < 1:
-        raise UserError("--shots must not be negative; --seeds and --orders are at least 1.")
-    drawn = [Setting(n, "random", options.orders if n > 1 else 1) for n in numbers]
-    retrieved = [Setting(n, "retrieved", options.orders if n > 1 else 1) for n in numbers if n]
-    blind = [Setting(n, blind=True) for n in numbers]
-    # Without examples there is nothing to choose.
-    none = [setting for setting in drawn if not setting.shots]
-    chosen = {"random": drawn, "retrieved": [*none, *retrieved], "both": [*drawn, *retrieved]}[options.select]
-    return [*chosen, *blind]
-
-
-def measured(
-    model: Any,
+def finish(
     task: Task,
-    support: Sequence[Example],
     queries: Sequence[Example],
-    options: Evaluate,
-    settings: Sequence[Setting],
-    ranked: bool,
-) -> tuple[list[Point], dict[str, Figures]]:
-    """The points, and the figures of what needs no prompt."""
-    from vislang.capabilities import Embeds
-
-    # Drawn shots need no comparison; the baseline by the most similar image does, where the images are in the prompt.
-    compared = options.select != "random" or (not ranked and all(e.prompt.media for e in (*queries, *support)))
-    with reporting("encoding media") as progress:
-        seen = [*queries, *support] if compared else queries
-        model.prepare([example.without_target() for example in seen], progress)
-    selector = load(options.selector) if options.selector else model
-    if not isinstance(selector, Embeds):
-        raise UserError(f"--selector {options.selector}: is a {type(selector).__name__}, which compares no images.")
-    similarity = None
-    if compared:
-        with reporting("comparing images") as progress:
-            similarity = similarities(selector, queries, support, progress)
-    points = []
-    for setting in settings:
-        # What is retrieved is the same for every seed; without orders to draw, one is enough.
-        seeds = range(1 if setting.select == "retrieved" and setting.orders == 1 else options.seeds)
-        what = f"{setting.shots} shots, {selection(Point(setting, {}, {}))}"
-        with reporting(what) as progress:
-            points.append(
-                evaluate_point(model, task, support, queries, setting, list(seeds), similarity, progress=progress)
-            )
-    return points, baselines(task, support, queries, similarity)
+    points: Sequence[Point],
+    others: dict[str, Figures],
+    about: dict[str, Any],
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Write the files, and print the figures."""
+    values = {
+        "schema": SCHEMA,
+        "task": task.name,
+        "n": len(queries),
+        "points": [as_record(point) for point in points],
+        "baselines": {name: figures_as_json(figures) for name, figures in others.items()},
+        **about,
+    }
+    if out is not None:
+        write_points(out, points, task, queries)
+        write_results(out, {**values, **environment()})
+    if as_json:
+        print(json.dumps(values), flush=True)
+        return
+    if about["bad_records"]:
+        console.print(f"skipped {about['bad_records']} bad records")
+    console.print(few_shot_table(task.name, points, others))
+    if out is not None:
+        console.print(f"wrote results and predictions to [bold]{out}[/bold]")
 
 
 def few_shot_table(task: str, points: Sequence[Point], others: dict[str, Figures]) -> Table:
-    """All figures of all points."""
+    """The figures of all points and baselines."""
     table = Table(title=f"{task}: examples in the prompt", title_justify="left")
-    for heading in ("shots", "chosen", "metric", "mean over seeds (95 % interval)"):
+    for heading in ("shots", "selection", "metric", "mean over seeds (95 % interval)"):
         table.add_column(heading)
     for point in points:
         for name, figure in point.means.items():
-            table.add_row(str(point.setting.shots), selection(point), metric(name).title, show(name, figure))
-    for label, figures in others.items():
+            table.add_row(str(point.setting.shots), selection(point.setting), metric(name).title, show(name, figure))
+    for baseline, figures in others.items():
         for name, figure in figures.items():
-            table.add_row("", label, metric(name).title, show(name, figure))
+            table.add_row("", title_of(baseline), metric(name).title, show(name, figure))
     return table
-
-
-def command_of(options: Evaluate, task: Task) -> str:
-    """The command, as it is typed."""
-    words = [f"vislang eval {options.model} --task {task.name} --shots {options.shots} --seeds {options.seeds}"]
-    words.append(f"--select {options.select} --orders {options.orders} --limit {options.limit} --seed {options.seed}")
-    return " ".join([*words, f"--selector {options.selector}"] if options.selector else words)
-
-
-def _write(options: Evaluate, points: Sequence[Point], values: dict[str, Any]) -> None:
-    """``predictions.jsonl`` with the setting of each prediction, and ``results.json``."""
-    from vislang.evaluate.results import PREDICTIONS, write_predictions, write_results
-
-    assert options.out is not None
-    rows = (
-        (prediction, {"shots": p.setting.shots, "select": p.setting.select, "blind": p.setting.blind, "seed": seed})
-        for p in points
-        for seed, predictions in p.predictions.items()
-        for prediction in predictions
-    )
-    write_predictions(options.out / PREDICTIONS, rows)
-    write_results(options.out, {**values, **environment()})

@@ -1,8 +1,7 @@
-"""A command's options: a dataclass becomes a parser, and the words of the command line become the dataclass.
+"""Command-line options from dataclasses: a verb is a dataclass, and its fields are the options.
 
-A field is an option of its type (``max_new_tokens: int`` is ``--max-new-tokens N``), a positional argument where
-:func:`positional` makes it, and a switch where it is a bool. What help says of it stands under ``Attributes`` in the
-docstring.
+``max_new_tokens: int`` becomes ``--max-new-tokens N``, a bool becomes a switch, and :func:`positional` makes a
+positional argument. The help of an option is its entry under ``Attributes`` in the docstring.
 """
 
 from __future__ import annotations
@@ -12,62 +11,81 @@ import dataclasses
 import inspect
 import re
 import typing
-from collections.abc import Sequence
-from typing import Any, NoReturn, Protocol
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar, NoReturn, Protocol, TypeVar
 
 from vislang.errors import UserError
 
 
 class Command(Protocol):
-    """A dataclass of options that can be run; returns the exit status."""
+    """A verb: a dataclass whose fields are its options."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
 
     def run(self) -> int:
-        """Do it."""
+        """Execute the verb; returns the exit status."""
         ...
 
 
+Verb = TypeVar("Verb", bound=Command)
+
+
 def positional() -> Any:
-    """A positional argument; of a list, one or more."""
+    """A positional argument; a list takes one or more."""
     return dataclasses.field(metadata={"positional": True})
 
 
 def optional_positional() -> Any:
-    """A positional argument that may be left out, and is then None."""
+    """A positional argument that may be omitted and is then None."""
     return dataclasses.field(default=None, metadata={"positional": True})
 
 
 def required() -> Any:
-    """An option that must be given."""
+    """A required option."""
     return dataclasses.field(metadata={"required": True})
 
 
 def repeated(*metavar: str) -> Any:
-    """An option that may be given several times, each time with as many words as are named."""
+    """An option that may be given several times; each time it takes one value for each name."""
     return dataclasses.field(default_factory=list, metadata={"repeated": metavar})
 
 
 def overrides() -> Any:
-    """What the parser does not know: changes of a recipe, such as ``--train.lr 3e-4``."""
+    """All other options: changes to a recipe, such as ``--train.lr 3e-4``."""
     return dataclasses.field(default_factory=list, metadata={"overrides": True})
 
 
+def given(command: Any, names: Iterable[str]) -> str:
+    """Those of some options that were set to another value than their default, as they are typed; empty for none."""
+    fields = {field.name: field for field in dataclasses.fields(command)}
+    found = []
+    for name in names:
+        default, factory = fields[name].default, fields[name].default_factory
+        if getattr(command, name) != (default if factory is dataclasses.MISSING else factory()):
+            found.append(f"--{name.replace('_', '-')}")
+    return ", ".join(found)
+
+
 class _Parser(argparse.ArgumentParser):
-    """A parser that reports a mistake as every other part of vislang does: in one sentence, without its usage."""
+    """A parser that reports a mistake in one sentence, like the rest of vislang, and not with its usage."""
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message.removeprefix('argument ')}. See {self.prog} --help.")
 
 
-def parse(command: type, prog: str, arguments: Sequence[str]) -> Any:
-    """The command with the options of a command line.
+def parse(command: type[Verb], prog: str, arguments: Sequence[str]) -> Verb:
+    """Parse a command line.
 
     Args:
-        command: the dataclass.
-        prog: what it is called, such as ``vislang search``.
-        arguments: the words behind that.
+        command: the dataclass of the verb.
+        prog: the command as it is typed, such as ``vislang search``.
+        arguments: the words after that.
+
+    Returns:
+        An instance of ``command``.
 
     Raises:
-        UserError: an option does not exist, lacks its value, or has one of another type.
+        UserError: an option does not exist, has no value, or has a value of the wrong type.
     """
     about = inspect.cleandoc(command.__doc__ or "").split("\n\n")[0].replace("%", "%%")
     parser = _Parser(prog=prog, description=about, allow_abbrev=False)
@@ -114,7 +132,7 @@ def _add(parser: argparse.ArgumentParser, field: dataclasses.Field, hint: Any, h
 
 
 def _values(hint: Any) -> dict[str, Any]:
-    """What argparse has to know of a type: what reads a word, or the words that there are."""
+    """The arguments of ``add_argument`` for a type: the function that reads a value, or the possible values."""
     inner = [part for part in typing.get_args(hint) if part is not type(None)]
     if typing.get_origin(hint) is typing.Literal:
         return {"choices": typing.get_args(hint)}
@@ -122,7 +140,7 @@ def _values(hint: Any) -> dict[str, Any]:
 
 
 def _split(arguments: Sequence[str], known: set[str]) -> tuple[list[str], list[str]]:
-    """The words of a parser's own options and positional arguments, and all others: options with one value each."""
+    """Separate the words that the parser knows from changes to a recipe, which are options with one value each."""
     own: list[str] = []
     rest: list[str] = []
     words = iter(arguments)
@@ -137,7 +155,7 @@ def _split(arguments: Sequence[str], known: set[str]) -> tuple[list[str], list[s
 
 
 def _helps(command: type) -> dict[str, str]:
-    """What the docstring says of each field."""
+    """The help of each field, from the docstring."""
     _, _, section = inspect.cleandoc(command.__doc__ or "").partition("Attributes:\n")
     found: dict[str, str] = {}
     for entry in re.split(r"\n(?=    \w)", section.split("\n\n")[0]):

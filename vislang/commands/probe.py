@@ -1,4 +1,5 @@
-"""``vislang probe``: what frozen representations know, beside what could know as much without learning."""
+"""``vislang probe``: a linear probe and nearest neighbours on frozen features, beside baselines that learned
+nothing."""
 
 from __future__ import annotations
 
@@ -9,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from rich.table import Table
 
 from vislang.commands.options import positional, required
-from vislang.commands.outputs import needs
 from vislang.console import console, reporting
+from vislang.errors import needs
 from vislang.metrics.figure import SCHEMA, figures_as_json, show
 
 if TYPE_CHECKING:
@@ -19,20 +20,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Probe:
-    """Measure what frozen representations know: a linear probe and nearest neighbours.
+    """Evaluate frozen features with a linear probe and a nearest-neighbour classifier.
 
     Attributes:
-        models: folders of models that embed
-        task: a probing task (vislang tasks lists them), or a JSON Lines file with labels
-        encoder: of data2vec: whose features
-        baselines: raw inputs and the most frequent label too
-        json: one JSON object on standard output
+        models: folders of models, or Hub ids
+        task: a task with labels (vislang tasks lists them), or a JSON Lines file with labels
+        encoder: for data2vec: probe the student's or the teacher's features
+        baselines: also probe raw inputs, and report the most frequent label
+        device: where the model runs: auto, cpu, cuda or mps
+        json: print one JSON object
     """
 
     models: list[str] = positional()
     task: str = required()
     encoder: Literal["student", "teacher"] = "student"
     baselines: bool = False
+    device: str = "auto"
     json: bool = False
 
     def run(self) -> int:
@@ -44,13 +47,16 @@ class Probe:
         from vislang.models.loading import load
         from vislang.tasks.catalogue import open_task
         from vislang.tasks.probes import ProbeTask, as_probe
+        from vislang.train.device import device_of
+
+        device = device_of(self.device)
 
         opened = open_task(self.task)
         task = opened if isinstance(opened, ProbeTask) else as_probe(opened)
         documents = [item.prompt for item in task.items]
         rows: dict[str, dict[str, Probed]] = {}
         for source in self.models:
-            model = load(source)
+            model = load(source, device)
             with reporting("embedding") as progress:
                 features = frozen_features(model, documents, self.encoder, progress)
             rows[source] = both_probes(features, task)
@@ -77,8 +83,8 @@ def _plain(rows: dict[str, dict[str, Probed]]) -> dict[str, Any]:
 
 
 def _table(task: str, n: int, rows: dict[str, dict[str, Probed]]) -> Table:
-    table = Table(title=f"{task}: accuracy on {n:,} examples, 95 % interval", title_justify="left")
-    for heading in ("representation", "linear probe", "nearest neighbours"):
+    table = Table(title=f"{task}: accuracy on {n:,} examples, with 95 % intervals", title_justify="left")
+    for heading in ("features", "linear probe", "nearest neighbours"):
         table.add_column(heading)
     for name, row in rows.items():
         cells = [show("accuracy", row[kind].accuracy) if kind in row else "" for kind in ("linear", "neighbours")]

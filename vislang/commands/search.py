@@ -1,4 +1,4 @@
-"""``vislang search`` and ``vislang classify``: images by a text, and texts by an image, with no training on either."""
+"""``vislang search`` and ``vislang classify``: compare images with texts, without training on either."""
 
 from __future__ import annotations
 
@@ -9,43 +9,47 @@ from typing import Any
 
 from rich.table import Table
 
-from vislang.commands.ask import whole
+from vislang.commands.ask import checked
 from vislang.commands.options import positional
-from vislang.console import console, reporting
+from vislang.console import console, messages, reporting
 from vislang.data.problems import DataError, Problem
 from vislang.document import Image
 from vislang.errors import UserError
+from vislang.metrics.figure import SCHEMA
 
 
 @dataclass(frozen=True)
 class Search:
-    """Print the images that go best with a text, the best first.
+    """Print the images that match a text best, the best first.
 
     Attributes:
         model: folder of a dual encoder or a ViLBERT, or a Hub id
-        text: what to look for
-        images: images, folders, JSON Lines files or names of data sources
-        top: how many
-        json: one JSON list on standard output
+        text: the text to search for
+        images: images, or any data sources that contain images
+        top: number of images to print
+        device: where the model runs: auto, cpu, cuda or mps
+        json: print one JSON object
     """
 
     model: str = positional()
     text: str = positional()
     images: list[str] = positional()
     top: int = 5
+    device: str = "auto"
     json: bool = False
 
     def run(self) -> int:
-        """Print them; returns 0."""
+        """Print the images; returns 0."""
         if self.top < 1:
-            raise UserError(f"--top {self.top}: at least one.")
-        text = whole(self.text, "the text to search by")
-        model, images = opened(self.model, self.images)
-        scores = model.match_all(images, [text])[:, 0]
+            raise UserError(f"--top is {self.top}; it must be at least 1.")
+        text = checked(self.text, "the search text")
+        model, images = opened(self.model, self.images, self.device)
+        names = list(images.values())
+        scores = compared(model, self.model, list(images), [text])[:, 0]
         order = scores.argsort(descending=True)[: self.top].tolist()
-        found = [{"image": images[n].name, "score": round(scores[n].item(), 4)} for n in order]
+        found = [{"image": names[n], "score": round(scores[n].item(), 4)} for n in order]
         if self.json:
-            print(json.dumps(found))
+            print(json.dumps({"schema": SCHEMA, "text": text, "images": found}))
             return 0
         table = Table(title=f'"{text}" among {len(images):,} images', title_justify="left")
         table.add_column("score", justify="right")
@@ -58,76 +62,94 @@ class Search:
 
 @dataclass(frozen=True)
 class Classify:
-    """Print which of some labels goes best with each image.
+    """Print the label that matches each image best, without training on the labels.
 
     Attributes:
         model: folder of a dual encoder or a ViLBERT, or a Hub id
-        images: images, folders, JSON Lines files or names of data sources
-        labels: what an image may be, with commas between them
-        template: what is compared, such as "a photo of a {}"
-        json: one JSON object a line on standard output
+        images: images, or any data sources that contain images
+        labels: possible labels with commas between them
+        template: text that a label is put into, such as "a photo of a {}"
+        device: where the model runs: auto, cpu, cuda or mps
+        json: print one JSON object per line
     """
 
     model: str = positional()
     images: list[str] = positional()
     labels: str = ""
     template: str = "{}"
+    device: str = "auto"
     json: bool = False
 
     def run(self) -> int:
-        """Print them; returns 0."""
+        """Print the labels; returns 0."""
         labels = [label.strip() for label in self.labels.split(",") if label.strip()]
         if len(set(labels)) < 2:
-            raise UserError("--labels: give two or more, with commas between them.")
+            raise UserError("--labels: give two or more labels with commas between them.")
         if self.template.count("{}") != 1:
-            raise UserError(f"--template {self.template!r}: write {{}} once, where the label goes.")
-        model, images = opened(self.model, self.images)
-        scores = model.match_all(images, [self.template.replace("{}", label) for label in labels])
+            raise UserError(f"--template {self.template!r}: write {{}} once, in the position of the label.")
+        model, images = opened(self.model, self.images, self.device)
+        scores = compared(model, self.model, list(images), [self.template.replace("{}", label) for label in labels])
         best = scores.argmax(dim=-1).tolist()
         if self.json:
-            for image, row, index in zip(images, scores.tolist(), best, strict=True):
+            for name, row, index in zip(images.values(), scores.tolist(), best, strict=True):
                 ranked = {label: round(score, 4) for label, score in zip(labels, row, strict=True)}
-                print(json.dumps({"image": image.name, "label": labels[index], "scores": ranked}))
+                print(json.dumps({"schema": SCHEMA, "image": name, "label": labels[index], "scores": ranked}))
             return 0
         table = Table()
         table.add_column("label")
         table.add_column("score", justify="right")
         table.add_column("image", overflow="fold")
-        for image, row, index in zip(images, scores.tolist(), best, strict=True):
-            table.add_row(labels[index], f"{row[index]:.4f}", image.name)
+        for name, row, index in zip(images.values(), scores.tolist(), best, strict=True):
+            table.add_row(labels[index], f"{row[index]:.4f}", name)
         console.print(table)
         return 0
 
 
-def opened(source: str, files: Sequence[str]) -> tuple[Any, list[Image]]:
-    """A model that compares images with texts, and the images of some sources.
+def compared(model: Any, source: str, images: list[Image], texts: list[str]) -> Any:
+    """(images, texts) similarities.
 
     Raises:
-        UserError: the model does not compare images with texts.
-        DataError: there is no image in these sources.
+        UserError: they are not numbers.
+    """
+    from vislang.models.base import must_be_numbers
+
+    scores = model.match_all(images, texts)
+    must_be_numbers(scores, source)
+    return scores
+
+
+def opened(source: str, files: Sequence[str], device: str = "auto") -> tuple[Any, dict[Image, str]]:
+    """A model that compares images with texts, and the images of several sources with their names.
+
+    Raises:
+        UserError: the model cannot compare images with texts.
+        DataError: the sources contain no image.
     """
     from vislang.data.sources import load_source
 
     problems: list[Problem] = []
-    images: dict[Image, None] = {}
+    images: dict[Image, str] = {}
     for file in files:
         for example in load_source(file, problems=problems, targets=False):
-            images |= dict.fromkeys(medium for medium in example.media if isinstance(medium, Image))
+            for image in example.media:
+                if isinstance(image, Image):
+                    # An image inside a record has no name of its own.
+                    images.setdefault(image, example.name if isinstance(image.source, bytes) else image.name)
     for problem in problems:
-        console.print(f"left out: {problem}", markup=False)
+        messages.print(f"skipped: {problem}", markup=False)
     if not images:
-        raise DataError(f"{', '.join(files)}: no image in it.")
+        raise DataError(f"{', '.join(files)}: no images found.")
     from vislang.capabilities import Matches
     from vislang.document import Document
     from vislang.example import Example
     from vislang.models.loading import load
+    from vislang.train.device import device_of
 
-    model: Any = load(source)
+    model: Any = load(source, device_of(device))
     if not isinstance(model, Matches):
         raise UserError(
-            f"{source}: is a {type(model).__name__}, which compares no images with texts; give a dual encoder or a "
-            "ViLBERT."
+            f"{source}: a {type(model).__name__} cannot compare images with texts. Give a dual encoder or a ViLBERT."
         )
     with reporting("finding regions") as report:
-        model.prepare([Example(image.name, Document([image], name=image.name)) for image in images], report)  # type: ignore[attr-defined]
-    return model, list(images)
+        model.prepare([Example(name, Document([image], name=name)) for image, name in images.items()], report)  # type: ignore[attr-defined]
+    return model, images

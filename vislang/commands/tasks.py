@@ -1,4 +1,4 @@
-"""``vislang tasks``: the tasks, and how a model would answer each."""
+"""``vislang tasks``: list the tasks, and how a model would answer each."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ class Tasks:
     """List the tasks, and how a model would answer each.
 
     Attributes:
-        model: folder of a model, or a Hub id: how it would answer each task, or why it cannot
-        json: one JSON object by task on standard output
+        model: folder of a model, or a Hub id; the list then says how it would answer each task, or why it cannot
+        json: print one JSON object with an entry for each task
     """
 
     model: str | None = None
     json: bool = False
 
     def run(self) -> int:
-        """Print them; returns 0."""
+        """Print the list; returns 0."""
         from vislang.tasks.catalogue import TASKS
 
         rows: dict[str, dict[str, Any]] = {
@@ -45,14 +45,14 @@ class Tasks:
             return 0
         console.print(self._table(TASKS, rows))
         if self.model is None:
-            console.print("vislang tasks --model DIR says how a model would answer each.")
+            console.print("vislang tasks --model DIR lists how a model would answer each task.")
         return 0
 
     def _table(self, tasks: Any, rows: dict[str, dict[str, Any]]) -> Table:
         table = Table()
         for heading in ("task", "target", "metrics"):
             table.add_column(heading, overflow="fold")
-        table.add_column("how the model answers" if self.model else "what it is", overflow="fold")
+        table.add_column("how the model answers" if self.model else "description", overflow="fold")
         for name, row in rows.items():
             last = row["how"] or f"[dim]not: it {row['why_not']}[/dim]" if self.model else tasks[name].about
             table.add_row(tasks[name].spec, row["target"], ", ".join(row["metrics"][:3]), last)

@@ -1,1 +1,1 @@
-"""Weights of other code, in and out."""
+"""Conversion of other projects' checkpoints, and export."""

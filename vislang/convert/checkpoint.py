@@ -1,4 +1,4 @@
-"""Reading checkpoints of other people's code without running any of it."""
+"""Reading other projects' checkpoints without running their code."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from typing import Any
 import torch
 
 from vislang.errors import UserError
+from vislang.files import must_be_file
 
 
 class CheckpointUnreadable(UserError):
-    """The file is missing, damaged, or no checkpoint."""
+    """The file is missing, damaged, or not a checkpoint."""
 
 
 class _Inert:
-    """Stands for an object of a class that is not to be trusted: it takes anything and does nothing."""
+    """Replaces an object of an untrusted class: accepts any call and does nothing."""
 
     def __init__(self, *args: Any, **kwargs: Any):
         del args, kwargs
@@ -32,13 +33,13 @@ class _Inert:
             self.__dict__.update(state)
 
     def append(self, item: Any) -> None:
-        """Take an item of a list."""
+        """Ignore a list item."""
 
     def extend(self, items: Any) -> None:
-        """Take items of a list."""
+        """Ignore list items."""
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        """Take an item of a mapping."""
+        """Ignore an item of a mapping."""
 
 
 _TENSORS = {
@@ -48,11 +49,11 @@ _TENSORS = {
     ("torch", "Size"),
     ("collections", "OrderedDict"),
 }
-"""What tensors and the dictionaries around them are made of."""
+"""Classes and functions by which tensors and dictionaries are pickled."""
 
 
 class _Unpickler(pickle.Unpickler):
-    """Builds tensors and plain containers; every other class becomes an inert stub of the same name."""
+    """Builds tensors and plain containers; any other class becomes an inert stub with the same name."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) in _TENSORS or (module == "torch" and name.endswith("Storage")):
@@ -67,17 +68,16 @@ def _load(file: Any, **options: Any) -> Any:
 
 
 def read_checkpoint(path: Path | str) -> Mapping[str, Any]:
-    """Read a file that ``torch.save`` wrote, whatever objects are wrapped around its tensors.
+    """Read a file that ``torch.save`` wrote, with any objects beside its tensors.
 
-    Unknown classes become inert stubs and nothing of theirs runs, so that a checkpoint with pickled configuration
-    objects opens without the code that wrote it, and a hostile one does no harm.
+    Unknown classes become inert stubs and none of their code runs: a checkpoint with pickled configuration objects
+    opens without the code that wrote it, and a malicious one does no harm.
 
     Raises:
-        CheckpointUnreadable: no such file, or nothing that can be read.
+        CheckpointUnreadable: no such file, or it cannot be read.
     """
     path = Path(path)
-    if not path.is_file():
-        raise CheckpointUnreadable(f"{path}: no such file.")
+    must_be_file(path, "a checkpoint that torch.save wrote", error=CheckpointUnreadable)
     safe = SimpleNamespace(Unpickler=_Unpickler, load=_load, __name__="vislang.convert.checkpoint")
     try:
         content = torch.load(path, map_location="cpu", pickle_module=safe, weights_only=False)
@@ -93,5 +93,5 @@ def read_checkpoint(path: Path | str) -> Mapping[str, Any]:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise CheckpointUnreadable(f"{path}: cannot be read as a checkpoint ({reason}).") from None
     if not isinstance(content, Mapping):
-        raise CheckpointUnreadable(f"{path}: holds no dictionary of tensors.")
+        raise CheckpointUnreadable(f"{path}: contains no dictionary of tensors.")
     return content

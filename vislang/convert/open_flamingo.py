@@ -1,7 +1,7 @@
 """OpenFlamingo's checkpoints (Awadalla et al. 2023, arXiv 2308.01390): resampler, gated blocks, trained embeddings.
 
-Their checkpoints leave the frozen language model out, but for its embedding matrix, which grew by the added tokens.
-Layers are named by the language model's own paths, so that which of them are gated is read off the keys.
+Of the frozen language model, these checkpoints contain only the embedding matrix, which was extended by the added
+tokens. Their keys contain the language model's own module paths, from which the gated layers are determined.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from torch import Tensor
 
 from vislang.convert.keys import ConversionError, Keys, Slot, fill
 from vislang.convert.settings import Settings
-from vislang.models.flamingo.bridge import FlamingoConfig
 from vislang.models.flamingo.collate import IGNORED, Batch
+from vislang.models.flamingo.config import FlamingoConfig
 from vislang.models.flamingo.converted import ConvertedFlamingo
 from vislang.models.flamingo.model import Flamingo
 from vislang.models.flamingo.prefill import NextSteps, Runner
@@ -27,7 +27,7 @@ from vislang.prompt import Prompts
 
 GATED = re.compile(r"^lang_encoder\.(?P<path>.+)\.(?P<layer>\d+)\.gated_cross_attn_layer\.")
 ALIAS = re.compile(r"^lang_encoder\.(old_decoder_blocks|gated_cross_attn_layers)\.")
-"""Second names of the same layers, which early checkpoints hold too."""
+"""Second names of the same layers, which early checkpoints contain as well."""
 
 PATHS = {
     "model.layers": "Llama",
@@ -36,51 +36,53 @@ PATHS = {
     "transformer.blocks": "MPT",
     "transformer.h": "GPT-J and MPT in transformers",
 }
-"""Where the layers of the language models that were released lie."""
+"""The module paths of the layers in the released language models."""
 
 PROMPTS = Prompts(question="{image}Question:{question} Short answer:", caption="{image}Output:")
-"""The templates of OpenFlamingo's evaluation."""
+"""The prompts of OpenFlamingo's evaluation."""
 
-MOST_ADDED = 1000
-"""Embeddings that may differ from the language model's: of added tokens, and of padding up to a round number."""
+MAX_CHANGED = 1000
+"""The greatest number of embeddings that may differ from the language model's: those of added tokens and of padding."""
 
 EMBEDDINGS = ("embed_tokens.weight", "embed_in.weight", "wte.weight")
 
 
 def canonical(state: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The tensors of a checkpoint by their plain names, without ``module.`` and without the second names of layers."""
+    """The tensors of a checkpoint without the prefix ``module.`` and without the second names of layers."""
     inner = state.get("model_state_dict", state)
     found = {key.removeprefix("module."): value for key, value in inner.items() if isinstance(value, Tensor)}
     return {key: value for key, value in found.items() if not ALIAS.match(key)}
 
 
 def build(config: Mapping[str, Any], state: Mapping[str, Tensor], language_model: str) -> ConvertedFlamingo:
-    """A model of the checkpoint's shape, its weights not yet filled in.
+    """Make a model for a checkpoint; :func:`load_weights` loads its weights.
 
     Args:
-        config: the original's settings: ``media_token_id``, ``eoc_token_id`` (the end of chunks, needed to read
-            prompts), and ``heads`` where there are not 8.
+        config: the original's settings: ``media_token_id``, ``eoc_token_id`` (the end of a chunk, needed to read
+            prompts), and ``heads`` if there are not 8.
         state: the checkpoint, by :func:`canonical`.
         language_model: folder or Hub id.
 
     Raises:
-        ConversionError: the checkpoint holds no bridge, or not one for this language model.
-        TowerError: there is no such language model.
+        ConversionError: the checkpoint contains no bridge, or one for another language model.
+        TowerError: the language model cannot be opened.
     """
     settings = Settings(config)
     paths = {match["path"] for key in state if (match := GATED.match(key))}
     layers = sorted({int(match["layer"]) for key in state if (match := GATED.match(key))})
     if not layers or "perceiver.latents" not in state:
-        raise ConversionError("checkpoint: no gated_cross_attn_layer and no perceiver in it; it is not OpenFlamingo's.")
+        raise ConversionError(
+            "checkpoint: it contains no gated_cross_attn_layer or no perceiver; it is not an OpenFlamingo checkpoint."
+        )
     if len(paths) != 1 or (path := paths.pop()) not in PATHS:
         known = ", ".join(f"{name} ({family})" for name, family in PATHS.items())
-        raise ConversionError(f"checkpoint: gated layers at {paths}; known are {known}.")
+        raise ConversionError(f"checkpoint: the gated layers are in {paths}; supported are {known}.")
     first = f"lang_encoder.{path}.{layers[0]}.gated_cross_attn_layer"
     latents, width = state["perceiver.latents"].shape
     depth = 1 + max(int(key.split(".")[2]) for key in state if key.startswith("perceiver.layers."))
     heads = settings.get("heads", 8)
     if any(key.startswith("perceiver.") and key.endswith(("frame_embs", "media_time_embs")) for key in state):
-        raise ConversionError("checkpoint: has embeddings of frames or of media, which are not converted.")
+        raise ConversionError("checkpoint: it has embeddings of frames or of media, which are not supported.")
     shape = FlamingoConfig(
         gated_layers=layers,
         latents=latents,
@@ -101,14 +103,14 @@ def build(config: Mapping[str, Any], state: Mapping[str, Tensor], language_model
     query_width = state[f"{first}.attn.to_q.weight"].shape[1]
     if model.bridge.lm.width != query_width:
         raise ConversionError(
-            f"checkpoint: is for a language model of width {query_width}, and {language_model} has "
+            f"checkpoint: it is for a language model of width {query_width}; the width of {language_model} is "
             f"{model.bridge.lm.width}."
         )
     return model
 
 
 def _changed_rows(state: Mapping[str, Tensor], language_model: str) -> tuple[Tensor, Tensor]:
-    """Tokens whose embedding in the checkpoint is not the language model's, and these embeddings."""
+    """The tokens whose embeddings in the checkpoint differ from the language model's, and these embeddings."""
     own = load_causal_lm(language_model).get_input_embeddings().weight.detach()
     names = [key for key in state if key.startswith("lang_encoder.") and key.endswith(EMBEDDINGS)]
     if not names:
@@ -116,41 +118,42 @@ def _changed_rows(state: Mapping[str, Tensor], language_model: str) -> tuple[Ten
     trained = state[names[0]].float()
     if trained.shape[1] != own.shape[1]:
         raise ConversionError(
-            f"checkpoint: embeddings of width {trained.shape[1]}, and {language_model} has {own.shape[1]}."
+            f"checkpoint: the width of its embeddings is {trained.shape[1]}; that of {language_model} is "
+            f"{own.shape[1]}."
         )
     shared = min(len(own), len(trained))
     changed = torch.ones(len(trained), dtype=torch.bool)
     changed[:shared] = (trained[:shared] != own[:shared].float()).any(dim=1)
-    if changed.sum() > MOST_ADDED:
+    if changed.sum() > MAX_CHANGED:
         raise ConversionError(
-            f"checkpoint: {int(changed.sum())} embeddings are not those of {language_model}; it was trained on another "
-            "language model."
+            f"checkpoint: {int(changed.sum())} embeddings differ from those of {language_model}; it was trained with "
+            "another language model."
         )
     return changed.nonzero()[:, 0], trained[changed]
 
 
 def load_weights(model: ConvertedFlamingo, state: Mapping[str, Tensor], lenient: bool = False) -> list[str]:
-    """Fill in the weights.
+    """Load the weights.
 
     Returns:
-        The faults that ``lenient`` ignored.
+        The problems that ``lenient`` ignored.
 
     Raises:
-        ConversionError: keys are missing or unexpected, and ``lenient`` is false; or a size does not fit.
+        ConversionError: keys are missing or unexpected, and ``lenient`` is false; or a tensor has the wrong size.
     """
-    wanted: Keys = dict(keys(model))
-    missing = [key for key in wanted if key not in state]
-    unexpected = [key for key in state if key not in wanted and not key.endswith(EMBEDDINGS)]
-    faults = [f"missing {key}" for key in missing] + [f"unexpected {key}" for key in unexpected]
-    if faults and not lenient:
-        raise ConversionError(f"checkpoint: {'; '.join(faults[:20])}. Pass --lenient to convert without these.")
+    expected: Keys = dict(keys(model))
+    missing = [key for key in expected if key not in state]
+    unexpected = [key for key in state if key not in expected and not key.endswith(EMBEDDINGS)]
+    problems = [f"missing {key}" for key in missing] + [f"unexpected {key}" for key in unexpected]
+    if problems and not lenient:
+        raise ConversionError(f"checkpoint: {'; '.join(problems[:20])}. To convert it anyway, add --lenient.")
     with torch.no_grad():
-        fill(model.bridge.state_dict(), wanted, state)
-    return faults
+        fill(model.bridge.state_dict(), expected, state)
+    return problems
 
 
 def keys(model: ConvertedFlamingo) -> Iterator[tuple[str, Slot]]:
-    """Each key of theirs, and the parameter of the bridge that it fills."""
+    """Each key of a checkpoint, and the bridge's parameter for it."""
     assert model.origin is not None
     yield "perceiver.latents", Slot("resampler.latents")
     for layer in range(model.bridge.config.resampler_depth):
@@ -188,17 +191,17 @@ def _feed_forward(theirs: str, ours: str) -> Iterator[tuple[str, Slot]]:
 def outputs(
     model: ConvertedFlamingo | Flamingo, inputs: Mapping[str, Any], recorded: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The model's outputs for recorded inputs, by the names of the recording.
+    """The model's outputs for recorded inputs, by the names in the recording.
 
     Args:
-        model: converted.
+        model: the converted model.
         inputs: ``vision_features`` (batch, media, frames, positions, width), ``input_ids``, ``attention_mask``,
             ``labels``.
-        recorded: the original's outputs, for the number of tokens that were written.
+        recorded: the original's outputs, from which the number of generated tokens is taken.
     """
     bridge, features = model.bridge, inputs["vision_features"]
     if features.shape[2] != 1:
-        raise ConversionError("reference: several frames; OpenFlamingo reads one.")
+        raise ConversionError("reference: its media have several frames; OpenFlamingo supports one.")
     latents = bridge.resampler(features.flatten(0, 1))
     ids, mask = inputs["input_ids"], inputs["attention_mask"]
     rows, media = features.shape[:2]
@@ -224,12 +227,12 @@ def outputs(
 
 
 def _greedy(runner: Runner, batch: Batch, count: int) -> Tensor:
-    """As many greedy tokens after each row (rows, count) as the original writes in one batch.
+    """``count`` greedy tokens after each row, (rows, count), as the original generates them in one batch.
 
-    The original takes the positions of media from the tokens that it was last given with a media token among them, for
-    all rows at once. Where one row writes a media token, it attends to its first medium from there on, as in
-    :meth:`Runner.advance`, and all other rows attend to nothing. So a row's text depends on the rows beside it. Our own
-    decoding treats each row as if it were alone; only a recording is repeated with its whole batch.
+    The original takes the positions of media, for all rows, from the latest input that contained a media token. When
+    one row generates a media token, that row attends to its first medium from then on, as in :meth:`Runner.advance`,
+    and all other rows attend to no media. So the text of a row depends on the other rows in its batch. Our own
+    decoding treats each row as if it were alone; the original's behaviour is reproduced here to compare recordings.
     """
     state = runner.prefill(batch)
     steps, written = NextSteps(runner, state), []

@@ -1,4 +1,4 @@
-"""Another code's configuration, read with care."""
+"""Reading another project's configuration, with checks."""
 
 from __future__ import annotations
 
@@ -8,36 +8,36 @@ from typing import Any
 from vislang.convert.keys import ConversionError
 
 KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text", list: "a list"}
-"""What a setting can be, and what that is called."""
+"""The types of settings, and their names in messages."""
 
 
 class Settings:
-    """The configuration of an original model, read setting by setting; errors name the setting.
+    """The configuration of an original model; errors name the setting.
 
     Args:
-        values: by the original's names.
-        where: the name of the configuration that this one is nested in, and a dot.
+        values: settings by the original's names.
+        where: the path of a nested configuration, with a dot at its end.
     """
 
     def __init__(self, values: Mapping[str, Any], where: str = ""):
         self.values, self.where = values, where
 
     def get(self, name: str, default: Any) -> Any:
-        """A setting, or the original's default where the configuration is silent or says null.
+        """A setting, or the original's default if the setting is missing or null.
 
         Raises:
-            ConversionError: it is not of the default's kind.
+            ConversionError: its type is not that of the default.
         """
         value = self.values.get(name)
         if value is None:
             return default
-        return value if default is None else self._of_kind(name, value, type(default))
+        return value if default is None else self._checked(name, value, type(default))
 
     def part(self, name: str) -> Settings:
         """A nested configuration.
 
         Raises:
-            ConversionError: there is none.
+            ConversionError: it is missing.
         """
         value = self.values.get(name)
         if not isinstance(value, Mapping):
@@ -48,15 +48,15 @@ class Settings:
         """A setting that has no default.
 
         Raises:
-            ConversionError: it is missing, or of another kind.
+            ConversionError: it is missing or has another type.
         """
         value = self.values.get(name)
         if value is None:
             raise ConversionError(f"configuration: {self.where}{name} is missing.")
-        return self._of_kind(name, value, kind)
+        return self._checked(name, value, kind)
 
-    def _of_kind(self, name: str, value: Any, kind: type) -> Any:
-        # True is an integer to Python, and what YAML or JSON write as 12.0 is a whole number all the same.
+    def _checked(self, name: str, value: Any, kind: type) -> Any:
+        # In Python, True is an int; and 12.0 in YAML or JSON is accepted as a whole number.
         fits = isinstance(value, (int, float) if kind is float else kind) and (kind is bool) == isinstance(value, bool)
         if kind is int and isinstance(value, float) and value.is_integer():
             value, fits = int(value), True
@@ -65,7 +65,7 @@ class Settings:
         return value
 
     def require(self, **expected: Any) -> None:
-        """Raise a ConversionError for each setting with a value that no model here implements."""
+        """Raise a ConversionError if a setting has a value that is not implemented here."""
         for name, value in expected.items():
             found = self.values.get(name)
             if found is not None and found != value:

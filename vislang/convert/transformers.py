@@ -1,8 +1,8 @@
-"""data2vec models of transformers come in: Data2VecText, Data2VecVision and Data2VecAudio, with and without heads.
+"""Import of transformers' data2vec models: Data2VecText, Data2VecVision and Data2VecAudio, with and without heads.
 
-transformers keeps the encoder alone. What a model that pretrains needs besides is made anew: the teacher starts as a
-copy of the student, and the head that predicts starts fresh. :mod:`~vislang.convert.transformers_export` is the way
-back.
+These models contain the encoder alone. The other parts of a pretraining model are made new: the teacher is a copy of
+the student, and the prediction head is initialised. :mod:`~vislang.convert.transformers_export` is the opposite
+direction.
 """
 
 from __future__ import annotations
@@ -45,17 +45,19 @@ from vislang.models.data2vec.objective import ObjectiveConfig
 
 
 def convert(source: Path | str) -> Data2Vec | FineTuned:
-    """Open a data2vec model of transformers, by folder or Hub id; with a head, it becomes a fine-tuned one.
+    """Convert a data2vec model of transformers, given by folder or Hub id; one with a head becomes a fine-tuned model.
 
     Raises:
-        ConversionError: nothing there, another kind of model, a setting that is not supported, or tensors that are
-            missing or unexpected; the message lists them.
+        ConversionError: there is no model, it has another type or an unsupported setting, or tensors are missing or
+            unexpected; the message lists them.
     """
     config = _config(source)
     modality = MODALITIES[config.model_type]
     architecture = (config.architectures or [ENCODERS[modality]])[0]
     if architecture not in (ENCODERS[modality], *CLASS_OF.values()):
-        raise ConversionError(f"{source}: is a {architecture}, which is not supported; supported are {_supported()}.")
+        raise ConversionError(
+            f"{source}: its architecture {architecture} is not supported. Supported are {_supported()}."
+        )
     encoder, front_end = {"text": _text, "image": _image, "speech": _speech}[modality](config)
     modalities = Modalities(**{modality: front_end})  # type: ignore[arg-type]  # of its own kind
     inputs = _inputs(source, modality, front_end)
@@ -83,22 +85,24 @@ def _config(source: Path | str) -> Any:
     try:
         config = AutoConfig.from_pretrained(source)
     except (OSError, ValueError) as error:
-        raise ConversionError(f"{source}: no model of transformers ({_first_line(error)}).") from None
+        raise ConversionError(f"{source}: cannot be opened by transformers ({_first_line(error)}).") from None
     if config.model_type not in MODALITIES:
-        raise ConversionError(f"{source}: is a {config.model_type}; only data2vec text, vision and audio convert.")
+        raise ConversionError(
+            f"{source}: is a model of the type {config.model_type}; supported are {', '.join(MODALITIES)}."
+        )
     return config
 
 
 def _open(source: Path | str, architecture: str) -> dict[str, Tensor]:
-    """The tensors of a model, as its class reads them from its files."""
+    """The tensors of a model, loaded by its class in transformers."""
     try:
         model, info = getattr(transformers, architecture).from_pretrained(
             source, dtype=torch.float32, output_loading_info=True
         )
     except (OSError, ValueError, RuntimeError) as error:
-        raise ConversionError(f"{source}: no model of transformers ({_first_line(error)}).") from None
-    # transformers fills what is missing with random numbers, and drops what it does not know.
-    _refuse(
+        raise ConversionError(f"{source}: cannot be opened by transformers ({_first_line(error)}).") from None
+    # transformers initialises missing tensors at random and ignores unknown ones.
+    _raise_if(
         [f"missing {key}" for key in sorted(info["missing_keys"]) if not _is_pooler(key)]
         + [f"unexpected {key}" for key in sorted(info["unexpected_keys"])]
     )
@@ -106,7 +110,7 @@ def _open(source: Path | str, architecture: str) -> dict[str, Tensor]:
 
 
 def _is_pooler(key: str) -> bool:
-    """Of an encoder of text alone: a layer behind the hidden states, which data2vec never trained."""
+    """Whether a tensor belongs to the pooler of the text encoder: a layer after it that data2vec does not train."""
     return key.startswith("pooler.")
 
 
@@ -114,19 +118,19 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def _refuse(faults: list[str]) -> None:
-    if faults:
-        more = f"; and {len(faults) - 20} more" if len(faults) > 20 else ""
-        raise ConversionError("weights: " + "; ".join(faults[:20]) + more)
+def _raise_if(problems: list[str]) -> None:
+    if problems:
+        more = f"; and {len(problems) - 20} more" if len(problems) > 20 else ""
+        raise ConversionError("weights: " + "; ".join(problems[:20]) + more)
 
 
 def _fill(state: Mapping[str, Tensor], ours: Mapping[str, Tensor], names: Keys, config: Any, modality: str) -> None:
-    """Copy every tensor to its slot."""
+    """Copy each tensor to its slot."""
     prefix = PREFIXES[modality] if any(key.startswith(PREFIXES[modality]) for key in state) else ""
     state = fold(state, modality, prefix)
     if not _has_mask_token(config):
         names = {key: slot for key, slot in names.items() if key.removeprefix(prefix) not in MASK_TOKENS}
-    _refuse(
+    _raise_if(
         [f"missing {key}" for key in names if key not in state]
         + [f"unexpected {key}" for key in state if key not in names and not _is_pooler(key)]
     )
@@ -159,7 +163,7 @@ def _shared(config: Any, modality: Modality) -> dict[str, Any]:
 def _text(config: Any) -> tuple[EncoderConfig, TextConfig]:
     for setting in ("is_decoder", "add_cross_attention"):
         if getattr(config, setting):
-            raise ConversionError(f"configuration: {setting} is not supported; an encoder reads in both directions.")
+            raise ConversionError(f"configuration: {setting} is not supported; the encoder must be bidirectional.")
     text = TextConfig(
         **to_ours(config, FRONT_END_SETTINGS["text"]),
         max_length=config.max_position_embeddings - config.pad_token_id - 1,
@@ -178,10 +182,12 @@ def _image(config: Any) -> tuple[EncoderConfig, ImageConfig]:
     }
     on = [name for name in kinds if getattr(config, name)]
     if len(on) > 1:
-        raise ConversionError(f"configuration: {' and '.join(on)} do not go together; positions are of one kind.")
+        raise ConversionError(f"configuration: {' and '.join(on)} exclude each other.")
     for name in ("image_size", "patch_size"):
         if not isinstance(getattr(config, name), int):
-            raise ConversionError(f"configuration: {name} {getattr(config, name)} must be one number, of a square.")
+            raise ConversionError(
+                f"configuration: {name} {getattr(config, name)} must be a single number; only squares are supported."
+            )
     image = ImageConfig(**to_ours(config, FRONT_END_SETTINGS["image"]), positions=kinds[on[0]] if on else "none")  # type: ignore[arg-type]
     encoder = EncoderConfig(
         **_shared(config, "image"),
@@ -220,7 +226,7 @@ _TEACHERS = {
 
 
 def _objective(modality: Modality, depth: int) -> ObjectiveConfig:
-    """The first paper's, of the modality."""
+    """The objective of the first paper for a modality."""
     if modality == "text":
         return ObjectiveConfig(top_k=min(10, depth), beta=4.0)
     if modality == "image":
@@ -241,7 +247,7 @@ def _head(source: Path | str, config: Any, architecture: str, encoder: EncoderCo
             raise ConversionError("configuration: problem_type multi_label_classification is not supported.")
         if config.problem_type == "regression" or (config.problem_type is None and config.num_labels == 1):
             if config.num_labels > 1:
-                raise ConversionError(f"configuration: a regression to {config.num_labels} numbers is not supported.")
+                raise ConversionError(f"configuration: regression of {config.num_labels} numbers is not supported.")
             kind, labels = "regression", []
     if architecture.startswith("Data2VecText"):
         dropout = config.hidden_dropout_prob
@@ -250,7 +256,7 @@ def _head(source: Path | str, config: Any, architecture: str, encoder: EncoderCo
         head = HeadConfig(kind, "first", float(dropout), inner=encoder.width, activation="tanh")
         if kind == "answering" and config.num_labels != 2:
             raise ConversionError(
-                f"configuration: num_labels is {config.num_labels}; an answer has a start and an end."
+                f"configuration: num_labels is {config.num_labels}; it must be 2, for the start and end of an answer."
             )
         if kind in ("tagging", "answering", "language"):
             head = HeadConfig(kind, dropout=float(dropout) if kind == "tagging" else 0.0)
@@ -272,9 +278,11 @@ def _head(source: Path | str, config: Any, architecture: str, encoder: EncoderCo
 
 
 def _symbols(source: Path | str, config: Any) -> list[str]:
-    """What a recogniser of speech can write, from its vocabulary; where it has none, numbers stand for symbols."""
+    """The symbols of a speech recogniser, from its vocabulary file; without a file, their numbers."""
     if config.pad_token_id != 0:
-        raise ConversionError(f"configuration: pad_token_id is {config.pad_token_id}; CTC's blank must be symbol 0.")
+        raise ConversionError(
+            f"configuration: pad_token_id is {config.pad_token_id}; the blank symbol of CTC must be 0."
+        )
     file = _file(source, "vocab.json")
     numbers = {} if file is None else json.loads(file.read_text(encoding="utf-8"))
     symbols = {number: " " if symbol == "|" else symbol for symbol, number in numbers.items()}
@@ -285,7 +293,7 @@ def _symbols(source: Path | str, config: Any) -> list[str]:
 
 
 def _inputs(source: Path | str, modality: Modality, front_end: FrontEndConfig) -> Inputs:
-    """How documents are read, as far as files beside the model configure it."""
+    """The preparation of inputs, as far as files in the model's folder configure it."""
     if isinstance(front_end, TextConfig):
         file = _file(source, TOKENIZER_FILE)
         if file is None:

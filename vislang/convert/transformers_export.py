@@ -1,8 +1,8 @@
-"""data2vec models go out to transformers: a folder from which its Auto classes give the same hidden states or logits.
+"""Export of data2vec models to transformers, whose Auto classes then compute the same hidden states or logits.
 
-transformers has three fixed encoders, vislang's is composed. So the way out has two steps: :func:`plain` states the
-same function as an encoder of the composition that transformers has, or raises an error with the reasons; then tensors
-and settings take their names from :mod:`~vislang.convert.transformers_names`.
+transformers has three fixed encoders; ours has options. The export has two steps: :func:`plain` makes an encoder that
+computes the same function with the options that transformers has, or raises an error with the reasons; then tensors
+and settings are renamed by :mod:`~vislang.convert.transformers_names`.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from vislang.convert.transformers_names import (
     to_theirs,
     unfold,
 )
+from vislang.files import system_errors
 from vislang.models.data2vec.encoder import Encoder
 from vislang.models.data2vec.finetuning import BLANK, FineTuned
 from vislang.models.data2vec.front_ends import (
@@ -51,21 +52,21 @@ from vislang.nn.transformer import EncoderBlock
 
 
 def export(model: Data2Vec | FineTuned, out: Path, modality: str | None = None) -> list[str]:
-    """Write a folder for transformers: of a data2vec model the student's encoder, of a fine-tuned one its head too.
+    """Write a folder for transformers: the student's encoder of a data2vec model; encoder and head of a fine-tuned one.
 
-    Beside weights and configuration it holds the tokenizer, or how images or recordings are prepared, where the model
-    knows it.
+    Besides weights and configuration, it contains the tokenizer or the settings of the image or speech preparation, if
+    the model has them.
 
     Args:
-        model: what to write.
-        out: folder to write; files of these names in it are replaced.
-        modality: which of the front ends, where there are several.
+        model: the model to export.
+        out: folder to write to; files with the same names are replaced.
+        modality: the front end to export, if there are several.
 
     Returns:
-        Notes on what differs from vislang for some inputs; none for most models.
+        Notes on inputs for which transformers differs from vislang; none for most models.
 
     Raises:
-        ConversionError: transformers' classes cannot express the model, or the modality is not named.
+        ConversionError: transformers cannot represent the model, or the modality is not given.
     """
     chosen = _modality(model, modality)
     if isinstance(model, FineTuned):
@@ -74,7 +75,7 @@ def export(model: Data2Vec | FineTuned, out: Path, modality: str | None = None) 
         encoder = plain(model.student, chosen)
         theirs = _build(ENCODERS[chosen], encoder, chosen, None, None, {})
     out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out, prefix=".unfinished-") as unfinished:
+    with tempfile.TemporaryDirectory(dir=out, prefix=".unfinished-") as unfinished, system_errors(out):
         theirs.save_pretrained(unfinished)
         files = _input_files(model.inputs, chosen)
         if isinstance(model, FineTuned) and model.head_config.kind == "ctc":
@@ -86,17 +87,17 @@ def export(model: Data2Vec | FineTuned, out: Path, modality: str | None = None) 
     return _notes(model, chosen)
 
 
-def _modality(model: Data2Vec | FineTuned, wanted: str | None) -> Modality:
+def _modality(model: Data2Vec | FineTuned, expected: str | None) -> Modality:
     present = list(model.modalities.present())
     known = dict.fromkeys(MODALITIES.values())
-    if wanted is None and len(present) > 1:
+    if expected is None and len(present) > 1:
         raise ConversionError(
-            f"the model reads {', '.join(present)}, and a model of transformers reads one: add --modality "
+            f"the model reads {', '.join(present)}; a model of transformers reads one modality. Add --modality "
             f"{' or --modality '.join(present)}."
         )
-    if wanted is not None and wanted not in present:
-        raise ConversionError(f"the model reads no {wanted}; --modality may be {' or '.join(present)}.")
-    (found,) = (modality for modality in known if modality == (wanted or present[0]))
+    if expected is not None and expected not in present:
+        raise ConversionError(f"the model does not read {expected}; --modality may be {' or '.join(present)}.")
+    (found,) = (modality for modality in known if modality == (expected or present[0]))
     return found
 
 
@@ -107,26 +108,27 @@ def _notes(model: Data2Vec | FineTuned, modality: Modality) -> list[str]:
     if config.zero_padding and not (config.strict_padding and config.position_depth > 1):
         return []
     return [
-        "of recordings of unequal length in one batch, transformers reads the shorter ones' ends a little differently: "
-        "it keeps padding out of the first layer of positions alone. Give it one at a time, or equal lengths."
+        "in a batch of recordings of different lengths, transformers' outputs near the end of the shorter ones differ "
+        "slightly, because it masks padding only in the first positional convolution. Use recordings of equal length, "
+        "or one at a time."
     ]
 
 
-# ------------------------------------------------------------------------------- step 1: a plain encoder's form
+# ------------------------------------------------------------------------------- step 1: transformers' options
 
 
 def plain(encoder: Encoder, modality: Modality) -> Encoder:
-    """The same function as an encoder of transformers' composition.
+    """An encoder that computes the same function with the options that transformers has.
 
-    Blocks of the front end's own come before the shared ones in one stack. Factors of a branch go into its last layer
-    (but images' blocks have such factors themselves), a scale of embeddings and a map behind the patches into those,
-    fixed positions into a learned table; norms without weights get weights of 1 and biases of 0.
+    The front end's blocks and the shared ones become one stack. The scale of a branch is multiplied into its last layer
+    (except for images, whose blocks have such scales); the scale of embeddings, and the projection of patches, into the
+    embedding. Fixed positions become a learned table; norms without parameters get weights of 1 and biases of 0.
 
     Raises:
-        ConversionError: there is no such encoder; the message names each setting that is in the way.
+        ConversionError: there is no such encoder; the message lists the settings that prevent it.
     """
     front = encoder.front_end(modality)
-    _refuse(encoder, front.config)
+    _check(encoder, front.config)
     config = dataclasses.replace(
         encoder.config,
         depth=len(front.prenet) + len(encoder.blocks),
@@ -150,45 +152,52 @@ def plain(encoder: Encoder, modality: Modality) -> Encoder:
     return made.eval()
 
 
-def _refuse(encoder: Encoder, config: FrontEndConfig) -> None:
-    """Raise, with all reasons, where transformers has no such composition."""
+def _check(encoder: Encoder, config: FrontEndConfig) -> None:
+    """Raise an error with all reasons if transformers cannot represent the encoder."""
     image = isinstance(config, ImageConfig)
     shared = encoder.config
-    faults = []
+    problems = []
     if shared.norm_first != image:
-        faults.append(
-            f"encoder.norm_first is {shared.norm_first}: transformers' blocks normalise before each branch for images "
+        problems.append(
+            f"encoder.norm_first is {shared.norm_first}: transformers' blocks normalise before each branch for images, "
             "and after each addition for text and speech"
         )
     if shared.final_norm and not image:
-        faults.append("encoder.final_norm: for text and speech, transformers has no norm behind the last block")
+        problems.append("encoder.final_norm: for text and speech, transformers has no norm after the last block")
     if config.alibi is not None:
-        faults.append("alibi: transformers has no attention bias that falls with distance")
+        problems.append("alibi: transformers does not support it")
     if config.class_tokens != int(image):
-        faults.append(f"class_tokens is {config.class_tokens}: transformers has one for images and none otherwise")
+        problems.append(f"class_tokens is {config.class_tokens}: transformers has 1 for images and 0 otherwise")
     if image and config.norm:
-        faults.append("norm: for images, transformers has no norm before the first block")
+        problems.append("norm is true: for images, transformers has no norm before the first block")
     if isinstance(config, TextConfig):
         if config.norm == config.embedding_norm:
             number = "two norms" if config.norm else "no norm"
-            faults.append(f"norm and embedding_norm: {number} before the first block, where transformers has one")
+            problems.append(f"norm and embedding_norm: {number} before the first block; transformers has one")
         elif config.embedding_norm and config.embedding_eps != shared.eps:
-            faults.append(f"embedding_eps {config.embedding_eps}: transformers has one eps, encoder.eps {shared.eps}")
+            problems.append(
+                f"embedding_eps is {config.embedding_eps} and encoder.eps {shared.eps}: transformers has a single eps"
+            )
     if isinstance(config, SpeechConfig):
         if not config.norm:
-            faults.append("norm: for speech, transformers normalises before the first block")
+            problems.append("norm is false: for speech, transformers has a norm before the first block")
         if config.log_mel:
-            faults.append("log_mel: in transformers, convolutions read the waveform itself")
+            problems.append("log_mel: transformers' convolutions read the waveform")
         if config.convolution_norm != "layer":
-            faults.append("convolution_norm group: transformers normalises each convolution's channels (layer)")
+            problems.append("convolution_norm is group: transformers has layer")
         if config.position_norm:
-            faults.append("position_norm: transformers does not normalise before the positions' convolutions")
+            problems.append("position_norm: transformers has no norm before the positional convolutions")
         if config.position_weight_norm:
-            faults.append("position_weight_norm: transformers normalises the positions' outputs, not their weights")
+            problems.append(
+                "position_weight_norm: transformers normalises the outputs of the positional convolutions, not their "
+                "weights"
+            )
         if config.feature_eps != shared.eps:
-            faults.append(f"feature_eps {config.feature_eps}: transformers has one eps, encoder.eps {shared.eps}")
-    if faults:
-        raise ConversionError("transformers cannot express this model. " + "; ".join(faults) + ".")
+            problems.append(
+                f"feature_eps is {config.feature_eps} and encoder.eps {shared.eps}: transformers has a single eps"
+            )
+    if problems:
+        raise ConversionError("transformers cannot represent this model. " + "; ".join(problems) + ".")
 
 
 def _plain_config(config: FrontEndConfig) -> FrontEndConfig:
@@ -210,7 +219,7 @@ def _copy(old: nn.Module, new: nn.Module) -> None:
 
 
 def _take(module: nn.Module, values: Mapping[str, Tensor]) -> None:
-    """Give a module's parameters the values of the same name; norms may be without."""
+    """Copy values to a module's parameters of the same name; parameters without a value are left."""
     for name, parameter in module.named_parameters():
         if name in values:
             parameter.copy_(values[name])
@@ -249,11 +258,11 @@ def _copy_front_end(old: FrontEnd, new: FrontEnd) -> None:
 def _with_head(model: FineTuned, modality: Modality) -> Any:
     head = model.head_config
     if model.head is None:
-        raise ConversionError("the model knows no labels yet: train it first.")
-    _refuse_head(head, modality, model.encoder)
+        raise ConversionError("the model has no labels yet. Train it first.")
+    _check_head(head, modality, model.encoder)
     values = {name: p.detach().clone() for name, p in model.head.named_parameters(remove_duplicate=False)}
     if modality == "speech" and head.kind == "classification" and head.inner is None:
-        # transformers has a linear layer there: one that changes nothing.
+        # transformers has a linear layer there; ours is the identity.
         head = dataclasses.replace(head, inner=model.encoder.config.width)
         values |= {"inner.weight": torch.eye(head.inner or 0), "inner.bias": torch.zeros(head.inner or 0)}
     if head.kind == "regression":
@@ -263,36 +272,45 @@ def _with_head(model: FineTuned, modality: Modality) -> Any:
     encoder = plain(model.encoder, modality)
     front = model.encoder.front_end(modality).config
     if isinstance(front, TextConfig) and front.scale_embedding:
-        # What is embedded is scaled, and what predicts is not.
+        # The embedding is scaled and the output layer is not, so they can no longer be tied.
         head = dataclasses.replace(head, tied=False)
     return _build(CLASS_OF[modality, head.kind], encoder, modality, head, values, _head_settings(model, head, modality))
 
 
-def _refuse_head(head: HeadConfig, modality: Modality, encoder: Encoder) -> None:
+def _check_head(head: HeadConfig, modality: Modality, encoder: Encoder) -> None:
     if (modality, head.kind) not in CLASS_OF:
-        raise ConversionError(f"head.kind {head.kind}: transformers' data2vec has no such model of {modality}.")
-    wanted: dict[str, Any] = {}
+        raise ConversionError(
+            f"head.kind {head.kind}: transformers has no data2vec model of {modality} with this head."
+        )
+    expected: dict[str, Any] = {}
     if modality == "text" and head.kind in ("classification", "regression", "choice"):
-        wanted = {"pooling": "first", "norm": False, "inner": encoder.config.width, "activation": "tanh"}
+        expected = {"pooling": "first", "norm": False, "inner": encoder.config.width, "activation": "tanh"}
     elif modality == "image":
         mean = head.pooling == "mean"
-        wanted = {"norm": mean, "inner": None}
+        expected = {"norm": mean, "inner": None}
         if mean == (encoder.norm is not None):
             raise ConversionError(
                 f"head.pooling {head.pooling} with encoder.final_norm {encoder.config.final_norm}: transformers "
-                "normalises either the patches' mean or all of the last block's output."
+                "normalises either the mean of the patches or the output of the last block."
             )
     elif modality == "speech" and head.kind == "classification":
-        wanted = {"pooling": "mean", "norm": False, "activation": "none"}
+        expected = {"pooling": "mean", "norm": False, "activation": "none"}
     if modality != "speech" or head.kind == "ctc":
-        wanted["layer_sum"] = False
-    faults = [
-        f"head.{name} is {getattr(head, name)}, and transformers' is {value}"
-        for name, value in wanted.items()
+        expected["layer_sum"] = False
+    problems = [
+        f"head.{name} is {getattr(head, name)}; in transformers it is {value}"
+        for name, value in expected.items()
         if getattr(head, name) != value
     ]
-    if faults:
-        raise ConversionError("transformers cannot express this head. " + "; ".join(faults) + ".")
+    if problems:
+        settings = " ".join(
+            f"--model.head.{name}={json.dumps(value)}"
+            for name, value in expected.items()
+            if getattr(head, name) != value
+        )
+        raise ConversionError(
+            f"transformers cannot represent this head. {'; '.join(problems)}. Fine-tune the model with {settings}."
+        )
 
 
 _PROBLEMS = {"classification": "single_label_classification", "regression": "regression"}
@@ -336,7 +354,7 @@ def _build(
     values: Mapping[str, Tensor] | None,
     settings: dict[str, Any],
 ) -> Any:
-    """The model of transformers that is this plain encoder with this head."""
+    """transformers' model with the weights of this encoder and head."""
     front = encoder.front_end(modality)
     kind = getattr(transformers, architecture)
     config = kind.config_class(
@@ -345,7 +363,7 @@ def _build(
         **_composed(encoder, front),
         **settings,
     )
-    # The pooler of an encoder alone is nobody's: its class makes a random one when it is opened.
+    # An encoder without a head has no trained pooler; its class makes a random one when the model is opened.
     made = kind(config, add_pooling_layer=False) if architecture == ENCODERS["text"] else kind(config)
     theirs = made.state_dict()
     ours = tensors(encoder, values)
@@ -358,7 +376,7 @@ def _build(
 
 
 def _composed(encoder: Encoder, front: FrontEnd) -> dict[str, Any]:
-    """Settings that are not one of ours under another name."""
+    """Settings that are computed from ours, not merely renamed."""
     config, shared = front.config, encoder.config
     if isinstance(config, TextConfig):
         return {"max_position_embeddings": config.padding_id + 1 + config.max_length, "type_vocab_size": 1}
@@ -368,7 +386,7 @@ def _composed(encoder: Encoder, front: FrontEnd) -> dict[str, Any]:
             "use_shared_relative_position_bias": config.positions == "relative" and not config.relative_per_layer,
             "use_mean_pooling": not shared.final_norm,
             "use_mask_token": front.mask_token is not None,
-            # The factors themselves are among the tensors; here, above 0 says that there are any.
+            # The scales themselves are among the tensors; a value above 0 means that they exist.
             "layer_scale_init_value": 0.0 if shared.layer_scale is None else max(shared.layer_scale, 1e-6),
             "drop_path_rate": float(shared.drop_path[1]),
         }
@@ -385,7 +403,7 @@ def _composed(encoder: Encoder, front: FrontEnd) -> dict[str, Any]:
 
 
 def _input_files(inputs: Inputs, modality: Modality) -> dict[str, str]:
-    """Files by which transformers' tokenizers and processors read as vislang does."""
+    """Files that configure transformers' tokenizers and processors to prepare inputs as vislang does."""
     if modality == "text" and inputs.text is not None:
         settings = {
             "tokenizer_class": "PreTrainedTokenizerFast",
@@ -400,7 +418,7 @@ def _input_files(inputs: Inputs, modality: Modality) -> dict[str, str]:
         }
         return {TOKENIZER_FILE: inputs.text.tokenizer.to_str(), "tokenizer_config.json": _json(settings)}
     if modality == "image" and inputs.image is not None:
-        # The largest central square: the shorter edge to the size, then the centre.
+        # The largest central square: resize the shorter edge, then crop the centre.
         size = inputs.image.size
         settings = {
             "image_processor_type": "CLIPImageProcessor",
@@ -423,7 +441,7 @@ def _input_files(inputs: Inputs, modality: Modality) -> dict[str, str]:
 
 
 def _vocabulary(labels: list[str]) -> dict[str, str]:
-    """A recogniser's symbols, as transformers' tokenizer for CTC reads them."""
+    """A speech recogniser's symbols, in the format of transformers' tokenizer for CTC."""
     symbols = {{BLANK: PADDING, " ": "|"}.get(label, label): n for n, label in enumerate(labels)}
     settings = {"tokenizer_class": "Wav2Vec2CTCTokenizer", "pad_token": PADDING, "word_delimiter_token": "|"}
     return {"vocab.json": _json(symbols), "tokenizer_config.json": _json(settings)}

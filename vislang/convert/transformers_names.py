@@ -1,4 +1,4 @@
-"""What is called what in transformers' data2vec models: settings, classes and tensors, in both directions."""
+"""The names of settings, classes and tensors in transformers' data2vec models, for import and export."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MODALITIES: dict[str, Modality] = {"data2vec-text": "text", "data2vec-vision": "
 """transformers' ``model_type`` -> ours."""
 
 PREFIXES = {"text": "data2vec_text.", "image": "data2vec_vision.", "speech": "data2vec_audio."}
-"""What the encoder's tensors are called by in a model with a head."""
+"""Prefixes of the encoder's tensors in a model with a head."""
 
 # --------------------------------------------------------------------------------------------------- settings
 
@@ -44,7 +44,7 @@ ENCODER_SETTINGS = {
         "activation_dropout": "activation_dropout",
     },
 }
-"""Field of EncoderConfig -> field of transformers' configuration, of the same meaning and value."""
+"""Field of EncoderConfig -> field of transformers' configuration with the same meaning and value."""
 
 FRONT_END_SETTINGS = {
     "text": {"vocabulary_size": "vocab_size", "padding_id": "pad_token_id"},
@@ -90,7 +90,7 @@ _HEADS: list[tuple[str, Modality, tuple[Kind, ...], list[Row]]] = [
         [
             ("dense", "lm_head.dense"),
             ("norm", "lm_head.layer_norm"),
-            # Twice the same where it is tied; where it is not, the decoder's own is the one that is used.
+            # Two names of one tensor if it is tied; if not, transformers uses that of the decoder.
             ("output.bias", "lm_head.bias"),
             ("output", "lm_head.decoder"),
         ],
@@ -128,7 +128,7 @@ _HEADS: list[tuple[str, Modality, tuple[Kind, ...], list[Row]]] = [
         ],
     ),
 ]
-"""Class, modality, kinds of heads, and names in the head."""
+"""Class, modality, kinds of head, and the names of tensors in the head."""
 
 CLASS_OF: dict[tuple[str, str], str] = {(m, kind): name for name, m, kinds, _ in _HEADS for kind in kinds}
 KIND_OF: dict[str, Kind] = {name: kinds[0] for name, _, kinds, _ in _HEADS}
@@ -136,14 +136,14 @@ _HEAD_ROWS: dict[tuple[str, str], list[Row]] = {(m, kind): rows for _, m, kinds,
 
 # ---------------------------------------------------------------------------------------------------- tensors
 
-# A row is a module (its weight and bias) or a tensor. "0/3" is the first of three equal slices; {n} counts blocks or
-# layers, {of} is their number, FRONT the front end. A row whose tensor our model lacks does not apply.
+# A row is a module (its weight and bias) or a tensor. "0/3" is the first of three equal slices; {n} is the number of a
+# block or layer; FRONT is the front end. A row is ignored if our model has no such tensor.
 
 _BLOCK: list[tuple[str, str, str, str]] = [
     # ours                                  text                          image                          speech
     ("attention.to_queries_keys_values 0/3", "attention.self.query", "attention.attention.query", "attention.q_proj"),
     ("attention.to_queries_keys_values 1/3", "attention.self.key", "", "attention.k_proj"),
-    # A key's bias adds the same to all scores of a query: softmax does not see it, and images' blocks have none.
+    # A key bias adds the same number to all scores of a query, so softmax is unchanged; image blocks have none.
     ("attention.to_queries_keys_values.weight 1/3", "", "attention.attention.key.weight", ""),
     ("attention.to_queries_keys_values 2/3", "attention.self.value", "attention.attention.value", "attention.v_proj"),
     ("attention.to_output", "attention.output.dense", "attention.output.dense", "attention.out_proj"),
@@ -184,17 +184,17 @@ _AROUND: dict[str, list[Row]] = {
 }
 
 MASK_TOKENS = ("embeddings.mask_token", "masked_spec_embed")
-"""Tensors that a model of transformers may lack and ours has all the same."""
+"""Tensors that are optional in transformers and always exist in ours."""
 
 
 def keys(encoder: Encoder, modality: str, head: Mapping[str, Tensor] | None, kind: str | None) -> Keys:
-    """Which of transformers' tensors is which of :func:`tensors`.
+    """The map from transformers' tensors to those of :func:`tensors`.
 
     Args:
-        encoder: without blocks of the front end's own.
-        modality: of its front end.
+        encoder: an encoder whose front end has no blocks of its own.
+        modality: the modality of its front end.
         head: the head's tensors, by name; None for an encoder alone.
-        kind: of the head.
+        kind: the kind of head.
     """
     ours = tensors(encoder, head)
     prefix = "" if head is None else PREFIXES[modality]
@@ -217,9 +217,9 @@ def keys(encoder: Encoder, modality: str, head: Mapping[str, Tensor] | None, kin
     for our, their in rows:
         our = our.replace("FRONT", f"front_ends.{modality}")
         for n in count():
-            places = dict(_slots(our.format(n=n), their.format(n=n), ours))
-            found |= places
-            if "{n}" not in our or not places:
+            slots = dict(_slots(our.format(n=n), their.format(n=n), ours))
+            found |= slots
+            if "{n}" not in our or not slots:
                 break
     return found
 
@@ -235,17 +235,17 @@ def _slots(our: str, their: str, tensors: Mapping[str, Tensor]) -> Iterator[tupl
 
 
 def tensors(encoder: Encoder, head: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
-    """The encoder's parameters by name, and the head's behind ``head.``."""
+    """The encoder's parameters by name, and the head's with the prefix ``head.``."""
     named = {name: parameter.detach() for name, parameter in encoder.named_parameters()}
     return {**named, **{f"head.{name}": tensor for name, tensor in (head or {}).items()}}
 
 
-# What transformers has and we have not, because it adds nothing: every token is of the first type, so that the type's
-# vector belongs to the positions; and the class token's position belongs to the class token.
+# Two redundant tensors of transformers do not exist here. Every token has the first token type, whose embedding can be
+# added to those of the positions; and the position embedding of the class token can be added to the class token.
 
 
 def fold(state: Mapping[str, Tensor], modality: str, prefix: str) -> dict[str, Tensor]:
-    """Transformers' tensors without token types and without a position of the class token."""
+    """transformers' tensors without those of token types and of the class token's position."""
     folded = dict(state)
     inside = f"{prefix}embeddings."
     if modality == "text":
@@ -258,7 +258,7 @@ def fold(state: Mapping[str, Tensor], modality: str, prefix: str) -> dict[str, T
 
 
 def unfold(state: Mapping[str, Tensor], modality: str, prefix: str, width: int) -> dict[str, Tensor]:
-    """Our tensors under transformers' names, with zeros for what :func:`fold` takes away."""
+    """Our tensors under transformers' names, with zeros for those that :func:`fold` removes."""
     unfolded = dict(state)
     inside = f"{prefix}embeddings."
     if modality == "text":
@@ -269,10 +269,10 @@ def unfold(state: Mapping[str, Tensor], modality: str, prefix: str, width: int) 
 
 
 def to_ours(config: Any, names: Mapping[str, str]) -> dict[str, Any]:
-    """Our settings from transformers' configuration, by a table of ours -> theirs."""
+    """Our settings from transformers' configuration; ``names`` maps our names to theirs."""
     return {ours: getattr(config, theirs) for ours, theirs in names.items()}
 
 
 def to_theirs(config: Any, names: Mapping[str, str]) -> dict[str, Any]:
-    """Transformers' settings from our configuration, by a table of ours -> theirs."""
+    """transformers' settings from our configuration; ``names`` maps our names to theirs."""
     return {theirs: getattr(config, ours) for ours, theirs in names.items()}

@@ -1,4 +1,4 @@
-"""How far a converted model is from what the original code computed: one number for every recorded output."""
+"""The differences between a converted model's outputs and those recorded from the original code."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 
 from vislang.convert.checkpoint import CheckpointUnreadable
+from vislang.files import must_be_file
 
 TOLERANCE = 1e-4
-"""The largest difference that still counts as agreement."""
+"""The largest difference that counts as agreement."""
 
 
 class RecordedInputs(dict[str, Any]):
-    """The inputs of the original model; the name of the file is in messages about missing ones."""
+    """The inputs of the original model; errors about missing inputs name the file."""
 
     def __init__(self, values: Mapping[str, Any], path: Path | str):
         super().__init__(values)
@@ -25,18 +26,17 @@ class RecordedInputs(dict[str, Any]):
 
     def __missing__(self, name: str) -> Any:
         raise CheckpointUnreadable(
-            f"{self.path}: has no input {name!r}, only {', '.join(self)}; it was recorded from another kind of model."
+            f"{self.path}: has no input {name!r}, only {', '.join(self)}; it was recorded from another type of model."
         )
 
 
 def read_reference(path: Path | str) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any] | None]:
-    """What was recorded in a file: inputs, outputs (losses and norms of gradients among them), labels if any.
+    """Read a recording: inputs, outputs (with losses and gradient norms), and labels if there are any.
 
     Raises:
-        CheckpointUnreadable: no such file, or it holds anything else.
+        CheckpointUnreadable: no such file, or it is not a recording.
     """
-    if not Path(path).is_file():
-        raise CheckpointUnreadable(f"{path}: no such file.")
+    must_be_file(Path(path), "a recording of the original code", error=CheckpointUnreadable)
     try:
         content = torch.load(path, weights_only=True)
     except Exception as error:
@@ -50,15 +50,15 @@ def read_reference(path: Path | str) -> tuple[dict[str, Any], dict[str, Any], di
 def differences(recorded: Mapping[str, Any], ours: Mapping[str, Any], floor: float | None = None) -> dict[str, float]:
     """The largest difference of each recorded output, by name; nested names are joined by slashes.
 
-    Activations and parameters differ absolutely; losses and gradient norms relative to their recorded size. A norm
-    below a thousandth of the largest is taken relative to that: the gradient of a key's bias, say, is zero but
-    for rounding. An output that ours lacks, or has in another size, differs infinitely. Token sequences differ by
-    0 or 1.
+    Differences of activations and parameters are absolute; those of losses and gradient norms are relative to the
+    recorded value. A gradient norm below a thousandth of the largest is compared relative to that thousandth,
+    because some gradients, such as that of a key bias, are zero except for rounding. The difference of a missing
+    output, or of one with another number of elements, is infinite; that of token sequences is 0 or 1.
 
     Args:
         recorded: what the original code computed.
-        ours: the same, by the same names.
-        floor: take all differences here relative to the recorded size, or to this where that is smaller.
+        ours: our outputs, by the same names.
+        floor: make all differences relative to the recorded value, or to ``floor`` if that is greater.
     """
     found: dict[str, float] = {}
     for name, value in recorded.items():
@@ -82,12 +82,12 @@ def differences(recorded: Mapping[str, Any], ours: Mapping[str, Any], floor: flo
 def _difference(recorded: Any, ours: Any, floor: float | None) -> float:
     if isinstance(recorded, (list, tuple)) and not any(isinstance(item, Tensor) for item in recorded):
         return float(list(recorded) != list(ours))
-    wanted, got = (torch.as_tensor(value).detach().double().flatten() for value in (recorded, ours))
-    if wanted.shape != got.shape:
+    expected, found = (torch.as_tensor(value).detach().double().flatten() for value in (recorded, ours))
+    if expected.shape != found.shape:
         return math.inf
-    if wanted.numel() == 0:
+    if expected.numel() == 0:
         return 0.0
-    gap = (wanted - got).abs().max().item()
+    gap = (expected - found).abs().max().item()
     if floor is not None:
-        gap /= max(wanted.abs().max().item(), floor, torch.finfo(torch.float32).tiny)
+        gap /= max(expected.abs().max().item(), floor, torch.finfo(torch.float32).tiny)
     return gap if math.isfinite(gap) else math.inf

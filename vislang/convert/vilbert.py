@@ -1,7 +1,7 @@
-"""ViLBERT checkpoints of vilbert-multi-task, of vilbert_beta and of MMF, by their own key names.
+"""ViLBERT checkpoints of vilbert-multi-task, vilbert_beta and MMF.
 
-As for every origin, two things are here: what the configuration means in our terms, and which of our parameters each
-key is. The heads are read off the keys that a checkpoint has, so that any number of answers fits.
+This module converts the configuration and maps the keys of a checkpoint to our parameters. The heads are determined
+from the keys and shapes in the checkpoint, so any number of answers is supported.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ HEADS = {
     "linguisic_logit": ("token", "tokens"),
     "classifier": ("classes", "fused"),
 }
-"""Their name of a head -> ours, and what it reads; ``classifier`` is MMF's."""
+"""Their name of a head -> our name, and our kind of head; ``classifier`` is MMF's."""
 
 _UNUSED = re.compile(r"\.biOutput\.q_dense[12]\.|\.position_ids$")
-"""Maps that the original builds in each co-attentional block and never applies, and an index of MMF's."""
+"""Layers that the original builds in each co-attention block and never applies, and MMF's position index."""
 
 
 def streams_of(config: Mapping[str, Any]) -> ViLBERTConfig:
-    """What a configuration of the original means in our terms.
+    """Our configuration from the original's.
 
     Raises:
-        ConversionError: a field is missing, or has a value that is not supported.
+        ConversionError: a field is missing or has an unsupported value.
     """
     settings = Settings(config)
     if settings.get("model", "bert") not in ("bert", "vilbert", "roberta"):
-        raise ConversionError(f"configuration: model {config['model']!r} is no ViLBERT.")
+        raise ConversionError(f"configuration: model {config['model']!r} is not a ViLBERT.")
     activations = {"gelu": "gelu", "relu": "relu"}
     for name in ("hidden_act", "v_hidden_act"):
         if settings.get(name, "gelu") not in activations:
@@ -82,19 +82,19 @@ def streams_of(config: Mapping[str, Any]) -> ViLBERTConfig:
     vision_layers = _numbers_of_layers(settings, "v_biattention_id")
     if len(text_layers) != len(vision_layers):
         raise ConversionError(
-            f"configuration: t_biattention_id and v_biattention_id name {len(text_layers)} and {len(vision_layers)} "
-            "layers; they go in pairs."
+            f"configuration: t_biattention_id and v_biattention_id have {len(text_layers)} and {len(vision_layers)} "
+            "layers; they must have the same number."
         )
     return ViLBERTConfig(
         text,
         vision,
-        list(zip(text_layers, vision_layers, strict=True)),
-        settings.get("with_coattention", True),
-        settings.get("bi_hidden_size", 1024),
-        settings.get("bi_num_attention_heads", 16),
-        fusions[fusion],  # type: ignore[arg-type]
-        settings.get("dynamic_attention", False),
-        # The original's head for regions reads v_hidden_act, and uses hidden_act.
+        co_attention_layers=list(zip(text_layers, vision_layers, strict=True)),
+        co_attention=settings.get("with_coattention", True),
+        width=settings.get("bi_hidden_size", 1024),
+        heads=settings.get("bi_num_attention_heads", 16),
+        fusion=fusions[fusion],  # type: ignore[arg-type]
+        dynamic_attention=settings.get("dynamic_attention", False),
+        # The original's head for region classes ignores v_hidden_act and uses hidden_act.
         region_activation=text.activation,
     )
 
@@ -107,10 +107,11 @@ def _numbers_of_layers(settings: Settings, name: str) -> list[int]:
 
 
 def canonical(weights: Mapping[str, Any]) -> dict[str, Tensor]:
-    """A checkpoint's tensors by the key names of vilbert-multi-task.
+    """A checkpoint's tensors with the key names of vilbert-multi-task.
 
-    Wrappers' prefixes are taken off (``module.``, MMF's ``model.``), TensorFlow's names of norms translated, and
-    weights that are stored as direction and length (vilbert_beta's classifiers) multiplied out.
+    Prefixes of wrappers (``module.``, MMF's ``model.``) are removed, TensorFlow's names of norm parameters are
+    translated, and weights with weight normalisation (in vilbert_beta's classifiers) are computed from length and
+    direction.
     """
     for inner in ("model_state_dict", "state_dict", "model"):
         if isinstance(weights.get(inner), Mapping):
@@ -119,7 +120,7 @@ def canonical(weights: Mapping[str, Any]) -> dict[str, Tensor]:
     for key, value in weights.items():
         if isinstance(value, Tensor):
             key = re.sub(r"^((module|model)\.)+", "", key)
-            # MMF's older checkpoints have all of it inside of a "bert".
+            # In MMF's older checkpoints, all keys have the additional prefix "bert.".
             key = re.sub(r"^bert\.(?=(bert|cls|classifier)\.)", "", key)
             key = re.sub(r"\.gamma$", ".weight", key)
             state[re.sub(r"\.beta$", ".bias", key)] = value
@@ -131,10 +132,10 @@ def canonical(weights: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def build(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> ViLBERT:
-    """The model that a configuration and a checkpoint's keys describe, with fresh weights.
+    """Make the model of a configuration and a checkpoint's keys, with initialised weights.
 
     Args:
-        config: the original's fields by their own names.
+        config: the original's fields, by their original names.
         state: from :func:`canonical`.
 
     Raises:
@@ -148,7 +149,7 @@ def build(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> ViLBERT:
         layouts[ours] = layers
         heads[ours] = HeadConfig(kind, len(state[f"{layers[-1]}.weight"]))  # type: ignore[arg-type]
         if len(layers) > 1:
-            # vilbert_beta's classifiers are two maps; the others have a norm between.
+            # vilbert_beta's classifiers are two linear layers; the others have a norm between them.
             plain = len(layers) == 2
             heads[ours].mlp_width = len(state[f"{layers[0]}.weight"])
             heads[ours].activation, heads[ours].norm = ("relu", False) if plain else ("gelu", True)
@@ -159,7 +160,7 @@ def build(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> ViLBERT:
 
 
 def _layers(head: str, state: Mapping[str, Tensor]) -> list[str]:
-    """The maps and norms of a head, by their names, in order."""
+    """The names of the linear layers and norms of a head, in order."""
     arrangements = (
         [head],
         [f"{head}.logit_fc.{n}" for n in (0, 2, 3)],
@@ -176,7 +177,7 @@ def _layers(head: str, state: Mapping[str, Tensor]) -> list[str]:
 
 
 def _attention(theirs: tuple[str, str, str], ours: str) -> Iterator[tuple[str, Slot]]:
-    """Queries, keys and values of their own, which are one map here."""
+    """Separate projections of queries, keys and values, which are one layer here."""
     for part, name in enumerate(theirs):
         for kind in ("weight", "bias"):
             yield f"{name}.{kind}", Slot(f"{ours}.to_queries_keys_values.{kind}", part, 3)
@@ -205,7 +206,7 @@ def _co_attention(theirs: str, ours: str) -> Iterator[tuple[str, Slot]]:
 
 
 def keys(model: ViLBERT) -> Keys:
-    """Their key -> our slot, of a model that :func:`build` made."""
+    """Their key -> our slot, for a model that :func:`build` made."""
     return dict(_keys(model))
 
 
@@ -247,55 +248,55 @@ def _keys(model: ViLBERT) -> Iterator[tuple[str, Slot]]:
     assert model.origin is not None
     for name, theirs in model.origin["heads"].items():
         head = model.heads[name]
-        # A head of several layers has activations between those that have weights.
+        # Activations in a head have no weights.
         layers = [f".{index}" for index, layer in head.named_children() if any(True for _ in layer.parameters())]
         for their, our in zip(theirs, layers or [""], strict=True):
             yield from linear(their, f"heads.{name}{our}")
 
 
 def load_weights(model: ViLBERT, state: Mapping[str, Tensor], lenient: bool = False) -> list[str]:
-    """Fill a model from a checkpoint.
+    """Load the weights of a checkpoint.
 
     Args:
-        model: as :func:`build` made it from this state.
+        model: from :func:`build` with this state.
         state: from :func:`canonical`.
-        lenient: continue with missing or unexpected keys; what is missing keeps its fresh weights.
+        lenient: continue if keys are missing or unexpected; parameters without a key keep their initial values.
 
     Returns:
-        What was passed over: keys that the original never uses, and with ``lenient`` all faults.
+        What was ignored: keys that the original never uses and, with ``lenient``, all problems.
 
     Raises:
-        ConversionError: keys are missing or unexpected, or shapes do not fit; the message lists them.
+        ConversionError: keys are missing or unexpected, or shapes differ; the message lists them.
     """
     known = keys(model)
     tied, words = "cls.predictions.decoder.weight", "bert.embeddings.word_embeddings.weight"
-    faults = [f"missing {key}" for key in known if key not in state]
+    problems = [f"missing {key}" for key in known if key not in state]
     unused = []
     for key in state:
         if _UNUSED.search(key) or (key.startswith("bert.encoder.c_layer.") and not model.config.co_attention):
             unused.append(f"unused {key}")
         elif key not in known and key != tied:
-            faults.append(f"unexpected {key}")
+            problems.append(f"unexpected {key}")
     if tied in state and words in state and not torch.equal(state[tied], state[words]):
-        faults.append(f"{tied} is not the word embedding, to which it should be tied")
-    if faults and not lenient:
-        shown = "; ".join(faults[:20]) + (f"; and {len(faults) - 20} more" if len(faults) > 20 else "")
-        raise ConversionError(f"checkpoint: {shown}. To convert it anyway: --lenient")
+        problems.append(f"{tied} should equal the word embedding, but differs")
+    if problems and not lenient:
+        shown = "; ".join(problems[:20]) + (f"; and {len(problems) - 20} more" if len(problems) > 20 else "")
+        raise ConversionError(f"checkpoint: {shown}. To convert it anyway, add --lenient.")
     with torch.no_grad():
         fill(dict(model.named_parameters()), known, state)
-    return unused + faults
+    return unused + problems
 
 
 # ------------------------------------------------------------------------------------------------ verification
 
 
 def outputs(model: ViLBERT, inputs: Mapping[str, Any], labels: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Everything that was recorded from the original model, computed here, by the recorded names.
+    """Compute the outputs that were recorded from the original model, by their recorded names.
 
     Args:
-        model: converted; dropout is switched off.
+        model: the converted model; it is set to eval mode.
         inputs: the recorded inputs.
-        labels: those of pretraining, where its losses were recorded; gradients are those of their sum.
+        labels: the labels of pretraining, if its losses were recorded; the gradients are those of their sum.
     """
     model.eval()
     encoded = _encode(model, inputs)
@@ -307,7 +308,7 @@ def outputs(model: ViLBERT, inputs: Mapping[str, Any], labels: Mapping[str, Any]
         found["vision_prediction"] = found["prediction_scores_v"] = logits.regions
         found["seq_relationship_score"] = logits.alignment
     for theirs, (ours, kind) in HEADS.items():
-        # An odd batch makes no pairs; the original gives the alignment instead of them.
+        # An odd batch cannot be paired; the original then returns the alignment scores.
         if ours in model.heads and (kind != "pairs" or len(fused) % 2 == 0):
             found[theirs] = model.predict(ours, encoded, fused)
     if len(fused) % 2 and "seq_relationship_score" in found:
@@ -341,7 +342,7 @@ def _encode(model: ViLBERT, inputs: Mapping[str, Any]) -> Encoded:
 
 
 def _labels(labels: Mapping[str, Any]) -> PretrainingLabels:
-    """The original has no label for the first region, which stands for the whole image."""
+    """Labels in our format. The original has none for the first region, which is the whole image."""
     return PretrainingLabels(
         labels["masked_lm_labels"],
         F.pad(labels["image_label"] == 1, (1, 0)),

@@ -74,7 +74,7 @@ class DataSet:
             DataError: the set was not fetched.
         """
         if not self.is_here:
-            raise DataError(f"{self.name}: not here yet. Run: vislang data fetch {self.name}")
+            raise DataError(f"{self.name}: not downloaded. Run: vislang data fetch {self.name}")
         return self.folder.joinpath(package, *parts)
 
 
@@ -243,10 +243,10 @@ def fetch(data_set: DataSet, any_version: bool = False, report: Callable[[str], 
                 )
                 if not any_version:
                     raise DataError(
-                        f"{difference}. Figures in the documentation were measured on the pinned one; pass "
-                        "--any-version to take this one all the same."
+                        f"{difference}. The published figures are for the pinned one; add "
+                        "--any-version to use this one anyway."
                     )
-                report(f"{difference}; taken all the same")
+                report(f"{difference}; used anyway")
             _unpack(package, archive, whole / package.name)
         manifest = {"packages": [asdict(package) for package in data_set.packages], "licence": data_set.licence}
         (whole / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
@@ -272,7 +272,7 @@ def _run(command: Sequence[str], folder: Path, package: Package) -> None:
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     except FileNotFoundError:
         need = {"npm": "Node's npm", "apt-get": "Debian's or Ubuntu's apt-get", "dpkg-deb": "dpkg-deb"}[command[0]]
-        raise DataError(f"{package.name}: {need} is needed to fetch it, and is not installed.") from None
+        raise DataError(f"{package.name}: {need} is needed to download it, and is not installed.") from None
     if done.returncode:
         last = (done.stderr or done.stdout).strip().splitlines()
         remedy = {

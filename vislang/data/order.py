@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import torch
 
+LONG = 1 << 22
+"""Up to this many examples the order is kept in memory (32 MiB); the order of more is computed index by index."""
+
 
 class Shuffled:
     """The index of the example at each position of a run: all of them in a random order, then all in another.
@@ -23,11 +26,54 @@ class Shuffled:
         self.size = size
         self.seed = seed
         self._epoch = -1
-        self._order: list[int] = []
+        self._order: torch.Tensor | Permutation
 
     def __getitem__(self, position: int) -> int:
         epoch, within = divmod(position, self.size)
         if epoch != self._epoch:
-            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
-            self._epoch, self._order = epoch, torch.randperm(self.size, generator=generator).tolist()
-        return self._order[within]
+            seed = self.seed * 1_000_003 + epoch
+            if self.size > LONG:
+                self._order = Permutation(self.size, seed)
+            else:
+                self._order = torch.randperm(self.size, generator=torch.Generator().manual_seed(seed))
+            self._epoch = epoch
+        return int(self._order[within])
+
+
+class Permutation:
+    """A pseudo-random permutation of ``range(size)`` that takes no memory.
+
+    A Feistel network permutes all numbers of an even number of bits. A result outside the range is permuted again until
+    it is inside (cycle walking; Black and Rogaway 2002, "Ciphers with Arbitrary Finite Domains").
+
+    Args:
+        size: at least one.
+        seed: selects the permutation.
+    """
+
+    ROUNDS = 4
+
+    def __init__(self, size: int, seed: int):
+        self.size = size
+        self.bits = max(1, ((size - 1).bit_length() + 1) // 2)
+        self.mask = (1 << self.bits) - 1
+        self.keys = [_mixed(_mixed(seed) + number) for number in range(self.ROUNDS)]
+
+    def __getitem__(self, index: int) -> int:
+        if not 0 <= index < self.size:
+            raise IndexError(index)
+        while True:
+            left, right = index >> self.bits, index & self.mask
+            for key in self.keys:
+                left, right = right, left ^ (_mixed(right + key) & self.mask)
+            index = left << self.bits | right
+            if index < self.size:
+                return index
+
+
+def _mixed(number: int) -> int:
+    """A 64-bit hash of a number (SplitMix64, Steele et al. 2014)."""
+    number = (number + 0x9E3779B97F4A7C15) & 0xFFFFFFFFFFFFFFFF
+    number = ((number ^ (number >> 30)) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
+    number = ((number ^ (number >> 27)) * 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF
+    return number ^ (number >> 31)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from vislang import files
 from vislang.errors import UserError
 
 
@@ -13,17 +14,32 @@ class DataError(UserError):
     """Data that cannot be used; the message names the file or the set, and the remedy."""
 
 
+class NoSuchSource(DataError):
+    """A word that names no source of data."""
+
+
 class RecordError(ValueError):
-    """A bad record: what is wrong with it and what to do."""
+    """A bad record: what is wrong with it and what to do.
+
+    Args:
+        message: that.
+        kind: of fault, for counting: ``format`` (no JSON, say), ``fields``, ``id``, or that of a
+            :class:`~vislang.document.MediaError`.
+    """
+
+    def __init__(self, message: str, kind: str = "fields"):
+        super().__init__(message)
+        self.kind = kind
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A bad record: its file, its line (0 in what has no lines), and what is wrong."""
+    """A bad record: its file, its line (0 in what has no lines), what is wrong, and the kind of fault."""
 
     file: str
     line: int
     message: str
+    kind: str = "fields"
 
     def __str__(self) -> str:
         if self.line:
@@ -32,38 +48,38 @@ class Problem:
         return self.message if self.message.startswith(self.file) else f"{self.file}: {self.message}"
 
 
-def must_be_good(problems: Sequence[Problem], skip: bool, name: str = "") -> None:
+def must_be_good(problems: Sequence[Problem], skip: bool, name: str = "", count: int = 0) -> None:
     """Raise an error that lists the first bad records, unless they may be skipped.
+
+    Args:
+        problems: the bad records, or the first ones.
+        skip: whether they may be skipped.
+        name: of the data, for the message.
+        count: how many there are, if ``problems`` are the first ones.
 
     Raises:
         DataError: there are some.
     """
     if problems and not skip:
+        count = count or len(problems)
         shown = "\n".join(f"  {problem}" for problem in problems[:10])
-        more = f"\n  and {len(problems) - 10} more" if len(problems) > 10 else ""
-        count = "1 bad record" if len(problems) == 1 else f"{len(problems)} bad records"
+        more = f"\n  and {count - 10:,} more" if count > 10 else ""
+        bad = "1 bad record" if count == 1 else f"{count:,} bad records"
         raise DataError(
-            f"{f'{name}: ' if name else ''}{count}:\n{shown}{more}\n"
-            "Fix them (vislang data check FILE lists all of a file), or pass --skip-bad-records to leave them out."
+            f"{f'{name}: ' if name else ''}{bad}:\n{shown}{more}\n"
+            "Fix them (vislang data check FILE lists all of a file), or add --skip-bad-records to skip them."
         )
 
 
-def must_be_file(path: Path, wanted: str) -> None:
+def must_be_file(path: Path, wanted: str, name: str = "") -> None:
     """Raise an error unless a path is that of a regular file: opening a named pipe would wait for ever.
 
     Args:
         path: of the file.
         wanted: what it should be, such as ``a JSON Lines file``.
+        name: what to call it, where that is not its path.
 
     Raises:
         DataError: there is nothing, or a folder, a pipe or a device.
     """
-    if path.is_file():
-        return
-    if path.is_dir():
-        found = "is a folder"
-    elif path.exists():
-        found = "is a pipe or a device, not a regular file"
-    else:
-        found = "cannot be read (No such file or directory)"
-    raise DataError(f"{path}: {found}. Give {wanted}.")
+    files.must_be_file(path, wanted, name, DataError)

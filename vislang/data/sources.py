@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
+from filelock import FileLock
+
+from vislang.cache import cache_folder
 from vislang.capabilities import Progress
 from vislang.data.fetch import EMOJI, ENGLISH, GIMP_MANUAL, KLETTRES, OPENCLIPART, STAMPS, DataSet, fetch
 from vislang.data.files import MEDIA, read_files, read_folder
-from vislang.data.jsonl import read_jsonl
-from vislang.data.problems import DataError, Problem, must_be_file, must_be_good
+from vislang.data.index import IndexedFile
+from vislang.data.indexed import INDEX_ABOVE, Indexed
+from vislang.data.jsonl import own_records
+from vislang.data.parquet import own_rows
+from vislang.data.problems import DataError, NoSuchSource, Problem, RecordError, must_be_good
 from vislang.data.prose import PROSE
+from vislang.data.record_file import RecordFile, read_all
+from vislang.data.remote import RemoteFile, ending_of, is_address, local_copy, matching_addresses
 from vislang.data.sets import easy_vqa, emoji, emoji_groups, english, films, klettres, openclipart, scenes, stamps
-from vislang.data.tars import read_tar
+from vislang.data.tars import TarOfPairs
 from vislang.data.web_pages import html_pages, mmc4, obelics
-from vislang.document import Document, Image
-from vislang.example import Example, Text
+from vislang.document import Document
+from vislang.example import Example
 
 
 @dataclass(frozen=True)
@@ -143,16 +153,20 @@ SOURCES: dict[str, Source] = {
 RECORDS = (".jsonl", ".ndjson", ".json")
 """Endings of JSON Lines files."""
 
+PARQUET = ".parquet"
+"""Ending of Parquet files."""
+
 PAGES = {"mmc4": mmc4, "obelics": obelics}
-"""Readers of interleaved pages in one file."""
+"""Files of interleaved pages."""
 
 PAIRS = ("pairs", "retrieval", "captions")
 """Tasks of image-text pairs; all of them take a source of pairs, or a folder in Karpathy's format."""
 
 FORMS = (
     "the name of a set (vislang data list), BENCHMARK:FOLDER[:SPLIT] (vislang tasks lists the benchmarks), "
-    "pairs:SOURCE or pairs:FOLDER[:SPLIT] in Karpathy's format, pages:FOLDER of HTML, mmc4:FILE, obelics:FILE, a .tar "
-    "file or several by a pattern with *, a folder of media, a .jsonl file, a .txt or .md file, or a single medium"
+    "pairs:SOURCE or pairs:FOLDER[:SPLIT] in Karpathy's format, pages:FOLDER of HTML, mmc4:FILE, obelics:FILE, a "
+    ".jsonl, .parquet or .tar file or several by a pattern with *, a folder of media, a .txt or .md file, or a single "
+    "medium; a file may be an https:// or s3:// address"
 )
 """The forms of a source, for messages."""
 
@@ -168,14 +182,16 @@ def load_source(
 
     Args:
         spec: one of :data:`FORMS`. A set or a benchmark may name its split after a colon: ``easy-vqa:test``.
-        split: of a source with splits that names none; without one, ``train``.
+        split: of a source with splits that names none; without one, the one to train on, or, of a benchmark without
+            one, the one to evaluate.
         problems: bad records are added to it, and left out; without it they are an error.
         progress: called with (records or files done, of how many).
         targets: False takes what can be read without its target, as for pretraining without labels: the media of each
             record, or its text where it has none.
 
     Raises:
-        DataError: there is no such source or split, nothing usable is in it, or it has bad records.
+        NoSuchSource: ``spec`` is none.
+        DataError: there is no such split, nothing usable is in it, or it has bad records.
     """
     found: list[Problem] = []
     examples = _read(spec, split, found, progress, targets)
@@ -184,6 +200,105 @@ def load_source(
     else:
         problems += found
     return examples if targets else [_unlabelled(example) for example in examples]
+
+
+def open_source(
+    spec: str,
+    split: str | None = None,
+    problems: list[Problem] | None = None,
+    progress: Progress | None = None,
+    targets: bool = True,
+    index_above: int = INDEX_ABOVE,
+    indexed: bool | None = None,
+) -> Sequence[Example]:
+    """The examples of a source for training: Indexed for long files, otherwise a list as of :func:`load_source`.
+
+    The bad records of indexed files are skipped; :attr:`~vislang.data.index.IndexedFile.faults` counts them.
+
+    Args:
+        spec, split, problems, progress, targets: see :func:`load_source`.
+        index_above: a source is indexed if its files have more records than this in all.
+        indexed: whether to index the source; None decides by ``index_above``.
+
+    Raises:
+        DataError: see :func:`load_source`.
+    """
+    if split in (None, "train") and indexed is not False:
+        files = record_files(spec, targets, progress)
+        if files and (indexed or sum(file.count() for file in files) > index_above):
+            found = Indexed([IndexedFile(file, progress) for file in files])
+            return found if targets else found.map(_unlabelled)
+    return load_source(spec, split, problems, progress, targets)
+
+
+def record_files(spec: str, targets: bool = True, progress: Progress | None = None) -> list[RecordFile]:
+    """The files of records of a source; empty if it is not made of such files. Addresses are downloaded.
+
+    Args:
+        spec: the source.
+        targets: whether a record without a target is bad.
+        progress: called with (bytes downloaded, bytes in all).
+
+    Raises:
+        DataError: an address does not exist, or nothing matches a pattern.
+        RemoteError: an address cannot be read now.
+    """
+    kind, colon, rest = spec.partition(":")
+    if kind in PAIRS and colon:
+        from vislang.tasks.retrieval import must_be_captions, must_be_pairs
+
+        files = record_files(rest, True, progress)
+        for file in files:
+            file.condition = OneByOne(must_be_captions if kind == "captions" else must_be_pairs)
+            file.reader = f"{kind}: {file.reader}"
+        return files
+    make: Callable[..., RecordFile] | None
+    if kind in PAGES and colon:
+        make, spec = PAGES[kind], rest
+    else:
+        make = _maker(ending_of(spec), targets)
+        if make is None or Path(spec).is_dir():
+            return []
+    if is_address(spec):
+        return [make(address, path=_downloaded(address, progress)) for address in matching_addresses(spec)]
+    return [make(str(path)) for path in _matching(Path(spec))]
+
+
+def _maker(ending: str, targets: bool) -> Callable[..., RecordFile] | None:
+    """The class of a file of records by its extension; None for other files."""
+    if ending in RECORDS:
+        return partial(own_records, targets=targets)
+    if ending == PARQUET:
+        return partial(own_rows, targets=targets)
+    return TarOfPairs if ending == ".tar" else None
+
+
+def _downloaded(address: str, progress: Progress | None) -> Path:
+    lock = f"{hashlib.sha256(address.encode()).hexdigest()[:32]}.lock"
+    try:
+        # Processes of one run need the same file at the same time.
+        with FileLock(cache_folder("remote") / lock):
+            return local_copy(address, progress)
+    except FileNotFoundError:
+        raise DataError(f"{address}: no such file.") from None
+
+
+@dataclass(frozen=True)
+class OneByOne:
+    """A check of a list of examples as the condition of a file's records."""
+
+    check: Callable[[Sequence[Example]], None]
+
+    def __call__(self, example: Example) -> None:
+        """Check an example.
+
+        Raises:
+            RecordError: it does not pass.
+        """
+        try:
+            self.check([example])
+        except DataError as error:
+            raise RecordError(str(error).removeprefix(f"{example.name}: ")) from None
 
 
 def splits_of(spec: str) -> tuple[str, ...]:
@@ -215,29 +330,35 @@ def _read(
         return _packaged(kind, rest or split)
     folder, _, own = rest.partition(":")
     if kind in PAIRS and colon:
-        if Path(folder).is_dir():
-            from vislang.tasks.retrieval import karpathy
+        from vislang.tasks.retrieval import karpathy, must_be_captions, must_be_pairs
 
-            return karpathy(Path(folder), own or split or "train")
-        return [_pair(example, spec) for example in _read(rest, split, problems, progress, targets=True)]
-    if kind in ("pages", *PAGES) and colon:
+        if Path(folder).is_dir():
+            return karpathy(Path(folder), own or split)
+        pairs = _read(rest, split, problems, progress, targets=True)
+        (must_be_captions if kind == "captions" else must_be_pairs)(pairs)
+        return pairs
+    if files := record_files(spec, targets, progress):
         _must_want_all(spec, split)
-        return _pages(spec, kind, Path(rest), problems, progress)
+        return [example for file in files for example in read_all(file, problems, progress)]
+    if kind == "pages" and colon:
+        _must_want_all(spec, split)
+        if not Path(rest).is_dir():
+            raise DataError(f"{spec}: no such folder.")
+        return html_pages(Path(rest), problems, progress)
     if colon and kind in (benchmarks := _benchmarks()):
-        return benchmarks[kind](Path(folder)).examples(own or split or "train", problems, progress)
+        task = benchmarks[kind](Path(folder))
+        return task.examples(own or split or task.support_split or task.default_split, problems, progress)
     _must_want_all(spec, split)
     path = Path(spec)
-    if spec.endswith(".tar"):
-        return [example for tar in _matching(path) for example in read_tar(tar, problems, progress)]
     if path.is_dir():
         return read_folder(path, problems, progress)
-    ending = path.suffix.lower()
+    ending = ending_of(spec)
+    if ending in MEDIA and is_address(spec):
+        return read_files([RemoteFile(spec)], problems, progress)
     if ending in (*MEDIA, *PROSE) and path.exists():
         return read_files([path], problems, progress)
-    if ending in RECORDS:
-        return read_jsonl(path, problems, progress, targets)
-    there = "a file of no known kind" if path.exists() else "no such source"
-    raise DataError(f"{spec}: {there}. A source is {FORMS}.")
+    there = "a file of no known kind" if path.exists() or is_address(spec) else "no such source"
+    raise NoSuchSource(f"{spec}: {there}. A source is {FORMS}.")
 
 
 def _packaged(name: str, split: str | None) -> list[Example]:
@@ -246,40 +367,25 @@ def _packaged(name: str, split: str | None) -> list[Example]:
         _must_want_all(name, split)
     split = split or "train"
     if source.splits and split not in source.splits:
-        raise DataError(f"{name}: no split {split!r}; there are {', '.join(source.splits)}.")
+        raise DataError(f"{name}: no split {split!r}. The splits are {', '.join(source.splits)}.")
     if source.data_set is not None and not source.data_set.is_here:
         fetch(source.data_set)
     return source.read(split)
 
 
-def _pair(example: Example, spec: str) -> Example:
-    media = [type(part) for part in example.prompt.parts]
-    if media != [Image] or not isinstance(example.target, Text):
-        wanted = '{"image": path, "text": caption}'
-        raise DataError(f"{example.name}: not a pair of an image and a text. Records of {spec} are {wanted}.")
-    return example
-
-
 def _must_want_all(spec: str, split: str | None) -> None:
     if split not in (None, "train"):
-        raise DataError(f"{spec}: has no splits, and so no {split!r}. Leave the split out.")
-
-
-def _pages(spec: str, kind: str, path: Path, problems: list[Problem], progress: Progress | None) -> list[Example]:
-    if kind == "pages":
-        if not path.is_dir():
-            raise DataError(f"{spec}: there is no such folder.")
-        return html_pages(path, problems, progress)
-    must_be_file(path, f"the pages of {kind}")
-    return PAGES[kind](path, problems, progress)
+        raise DataError(f"{spec}: has no splits. Remove the split {split!r}.")
 
 
 def _matching(path: Path) -> list[Path]:
-    """The file of this name, or those that match it as a pattern."""
+    """The file of this name, whether it exists or not, or those that match it as a pattern."""
+    if path.exists() or "*" not in str(path):
+        return [path]
     root = Path(path.anchor)
-    found = [path] if path.exists() else sorted(root.glob(str(path.relative_to(root))))
+    found = sorted(root.glob(str(path.relative_to(root))))
     if not found:
-        raise DataError(f"{path}: there is no such file.")
+        raise DataError(f"{path}: no such file.")
     return found
 
 

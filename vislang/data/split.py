@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import random
 from collections.abc import Sequence
 from typing import TypeVar
 
+import numpy as np
+
+from vislang.data.index import IndexedFile, media_hashes
+from vislang.data.indexed import Indexed
 from vislang.errors import UserError
 from vislang.example import Example
 
 Item = TypeVar("Item")
+
+MOST_HELD = 10_000
+"""About this many records of indexed files are held out at most; more would hardly make a score more precise."""
 
 
 def hold_out(examples: Sequence[Example], share: float) -> tuple[list[Example], list[Example]]:
@@ -37,6 +45,69 @@ def hold_out(examples: Sequence[Example], share: float) -> tuple[list[Example], 
         [example for example, key in zip(examples, keys, strict=True) if key not in held],
         [example for example, key in zip(examples, keys, strict=True) if key in held],
     )
+
+
+def hold_out_indexed(examples: Indexed, share: float, most: int = MOST_HELD) -> tuple[Indexed, list[Example]]:
+    """Split indexed examples; see :func:`hold_out`. The held-out examples are read into memory.
+
+    A record in a file is held out if all its media have low hashes. The hashes are those of the names of the media,
+    since their content has not been read. A record that shares a medium with a training record is a training record.
+    Lists among the parts are split by content, each on its own.
+
+    Args:
+        examples: a complete sequence.
+        share: the share of the media to hold out, at least 0 and below 1.
+        most: about how many records of files are held out at most. If there are more, because a medium has many
+            records, this many are returned, and the others are in neither split.
+
+    Raises:
+        UserError: ``share`` is out of range.
+    """
+    if not 0 <= share < 1:
+        raise UserError(f"hold_out is {share}; it must be at least 0 and below 1.")
+    if not share:
+        return examples, []
+    from_lists: list[int] = []
+    for start, part in zip(examples.starts, examples.parts, strict=False):
+        if not isinstance(part, IndexedFile):
+            held = {id(example) for example in hold_out(part, share)[1]}
+            from_lists += [start + number for number, example in enumerate(part) if id(example) in held]
+    from_files = _held_of_files(examples, share, most)
+    # All records of an image with a million questions are held out together.
+    read = from_files[:: math.ceil(len(from_files) / most)] if len(from_files) > 2 * most else from_files
+    numbers = np.array(sorted([*from_lists, *from_files]), dtype=np.int64)
+    return examples.without(numbers), [examples.numbered(number) for number in sorted([*from_lists, *read])]
+
+
+def _held_of_files(examples: Indexed, share: float, most: int) -> list[int]:
+    """The numbers of the held-out records in files."""
+    parts = zip(examples.starts, examples.parts, strict=False)
+    indexed = [(start, part) for start, part in parts if isinstance(part, IndexedFile)]
+    records = sum(len(part) for _, part in indexed)
+    limit = round(min(share, most / max(1, records)) * 2**32)
+    lowest = min((int(entries["highest"].min()) for _, part in indexed for _, entries in part.chunks()), default=2**32)
+    # At least one medium is held out, unless it has all records.
+    limit = max(limit, lowest + 1)
+    held: list[int] = []
+    mixed: list[int] = []
+    for start, part in indexed:
+        for first, entries in part.chunks():
+            below = entries["highest"] < limit
+            held += (start + first + below.nonzero()[0]).tolist()
+            mixed += (start + first + ((entries["lowest"] < limit) & ~below).nonzero()[0]).tolist()
+    if len(held) == records:
+        return []
+    if not mixed:
+        return held
+    # A mixed record is a training record, and so is any record that shares a medium with one.
+    media = {number: set(media_hashes(examples.numbered(number))) for number in held}
+    candidates = set().union(*media.values())
+    trained: set[int] = set()
+    for number in mixed:
+        trained |= candidates.intersection(media_hashes(examples.numbered(number)))
+    while moved := [number for number in media if media[number] & trained]:
+        trained |= {media_hash for number in moved for media_hash in media.pop(number)}
+    return list(media)
 
 
 def keys_of(examples: Sequence[Example]) -> list[str]:

@@ -18,8 +18,12 @@ from typing import Any
 from urllib.parse import unquote, urlparse
 
 from vislang.capabilities import Progress
-from vislang.data.jsonl import lines_of, parse_record, whole_characters
-from vislang.data.problems import DataError, Problem, RecordError, must_be_file
+from vislang.data.jsonl import JsonLines
+from vislang.data.parquet import ParquetFile
+from vislang.data.problems import DataError, Problem, RecordError
+from vislang.data.record import whole_characters
+from vislang.data.record_file import RecordFile
+from vislang.data.remote import Folder, ending_of, within
 from vislang.document import Document, EndOfChunk, Image, Learned, MediaError, Part
 from vislang.example import VERBATIM, Example
 
@@ -51,6 +55,9 @@ LEAST_SIMILARITY = 0.24
 """MMC4's images that are less like their text, by CLIP, are left out (Awadalla et al. 2023, appendix)."""
 
 
+EMPTY = "contains no page with an image."
+
+
 def page_of(parts: Sequence[str | Image], name: str) -> Example:
     """A page: its text to be learned, an end of chunk after the text that stands before an image, and at the end."""
     found: list[Part] = []
@@ -66,7 +73,7 @@ def page_of(parts: Sequence[str | Image], name: str) -> Example:
                 found.append(Learned(part.strip()))
     if found and isinstance(found[-1], Learned):
         found.append(EndOfChunk())
-    return Example(name, Document(found, name=name, looks="either"), wording=VERBATIM)
+    return Example(name, Document(found, name=name, media_side="either"), wording=VERBATIM)
 
 
 def html_pages(folder: Path, problems: list[Problem], progress: Progress | None = None) -> list[Example]:
@@ -102,20 +109,10 @@ def html_pages(folder: Path, problems: list[Problem], progress: Progress | None 
         if progress is not None:
             progress(number, len(files))
     if not pages:
-        raise DataError(f"{folder}: no page with an image in it. Wanted: .html files that name images beside them.")
+        raise DataError(
+            f"{folder}: contains no page with an image. It needs .html files with paths of images in the folder."
+        )
     return pages
-
-
-def described_images(folder: Path) -> list[tuple[Image, str]]:
-    """Images of the pages of a folder with their descriptions (``alt``) of three words or more, each pair once."""
-    found: dict[tuple[str, str], tuple[Image, str]] = {}
-    for file in _files(folder):
-        for part in _parsed(file, []):
-            if isinstance(part, _Shown) and len(part.alt.split()) >= 3:
-                path = part.path(file, folder)
-                if (image := _content(path, str(file), [])) is not None:
-                    found[(str(path), part.alt)] = (image, part.alt)
-    return list(found.values())
 
 
 def _files(folder: Path) -> list[Path]:
@@ -129,7 +126,7 @@ def _parsed(file: Path, problems: list[Problem]) -> list[str | _Shown]:
         parser.feed(_text(file.read_bytes()))
         parser.close()
     except (OSError, AssertionError, ValueError) as error:
-        problems.append(Problem(str(file), 0, f"not HTML that can be read ({error}). Save the page again."))
+        problems.append(Problem(str(file), 0, f"not HTML that can be read ({error}). Save the page again.", "format"))
         return []
     return list(parser.parts())
 
@@ -143,143 +140,84 @@ def _text(raw: bytes) -> str:
         return raw.decode("utf-8", errors="replace")
 
 
-def mmc4(file: Path, problems: list[Problem], progress: Progress | None = None) -> list[Example]:
-    """Pages of MMC4 (Zhu et al. 2023, arXiv 2304.06939): JSON Lines with ``text_list`` and ``image_info``.
+def mmc4(origin: str, path: Path | None = None) -> JsonLines:
+    """A file of MMC4's pages (Zhu et al. 2023, arXiv 2304.06939): JSON Lines with ``text_list`` and ``image_info``.
 
     Each image stands before the sentence that it was matched with. It is looked for in ``image_base64``, as
     OpenFlamingo packs it, or by ``image_name`` beside the file and in ``images/`` there.
 
     Args:
-        file: the JSON Lines file.
-        problems: bad records are added to it, and left out.
-        progress: called with (lines read, of how many).
-
-    Raises:
-        DataError: the file cannot be read, or no page of it has an image.
+        origin: path or address of the file.
+        path: where it lies, if that is not ``origin``.
     """
-
-    def page(record: dict[str, Any], name: str) -> Example | None:
-        texts, images = _lists(record, "text_list", "image_info")
-        before: dict[int, list[Image]] = {}
-        for info in images:
-            if not isinstance(info, dict) or not isinstance(info.get("matched_text_index"), int):
-                raise RecordError('an entry of "image_info" has no number as "matched_text_index".')
-            index = info["matched_text_index"]
-            if not 0 <= index < len(texts):
-                raise RecordError(f'"matched_text_index" is {index}, and "text_list" has {len(texts)} texts.')
-            likeness = info.get("matched_sim", 1.0)
-            if not isinstance(likeness, int | float):
-                raise RecordError('"matched_sim" is no number.')
-            if likeness >= LEAST_SIMILARITY:
-                before.setdefault(index, []).append(_mmc4_image(info, file.parent))
-        if not before:
-            return None
-        parts: list[str | Image] = []
-        for index, text in enumerate(texts):
-            parts += [*before.get(index, []), _entry(text, "text_list", index)]
-        return page_of(parts, name)
-
-    return _records(file, page, problems, progress)
+    return JsonLines(origin, "mmc4", _mmc4_page, path, "an object", "the pages of mmc4", EMPTY)
 
 
-def obelics(file: Path, problems: list[Problem], progress: Progress | None = None) -> list[Example]:
-    """Pages of OBELICS (Laurençon et al. 2023, arXiv 2306.16527): ``texts`` and ``images`` of one length, of which one
-    is null in each entry; JSON Lines or Parquet.
+def obelics(origin: str, path: Path | None = None) -> RecordFile:
+    """A file of OBELICS' pages (Laurençon et al. 2023, arXiv 2306.16527): ``texts`` and ``images`` of one length, of
+    which one is null in each entry; JSON Lines or Parquet.
 
-    The set itself names images by their address; here each must be a path relative to the file, or
-    ``{"bytes", "path"}`` as the datasets library keeps images.
+    An image is an address, a path relative to the file, or ``{"bytes", "path"}`` as the datasets library keeps images.
 
     Args:
-        file: ``.jsonl`` or ``.parquet``.
-        problems: bad records are added to it, and left out.
-        progress: called with (lines or records read, of how many).
-
-    Raises:
-        DataError: the file cannot be read, or no page of it has an image.
+        origin: path or address of the file: ``.jsonl`` or ``.parquet``.
+        path: where it lies, if that is not ``origin``.
     """
+    if ending_of(origin) == ".parquet":
+        return ParquetFile(origin, "obelics", _obelics_page, ("texts", "images"), path, EMPTY)
+    return JsonLines(origin, "obelics", _obelics_page, path, "an object", "the pages of obelics", EMPTY)
 
-    def page(record: dict[str, Any], name: str) -> Example | None:
-        texts, images = _lists(record, "texts", "images")
-        if len(texts) != len(images):
-            raise RecordError(f'"texts" has {len(texts)} entries and "images" {len(images)}; they stand side by side.')
-        parts: list[str | Image] = []
-        for number, (text, image) in enumerate(zip(texts, images, strict=True), start=1):
-            if (text is None) == (image is None):
-                raise RecordError(f"entry {number} is both a text and an image, or neither.")
-            parts.append(_entry(text, "texts", number) if image is None else _obelics_image(image, file.parent))
-        return page_of(parts, name) if any(isinstance(part, Image) for part in parts) else None
 
-    if file.suffix == ".parquet":
-        return _parquet(file, page, problems, progress)
-    return _records(file, page, problems, progress)
+def _mmc4_page(record: dict[str, Any], origin: str, number: int, folder: Folder) -> Example | None:
+    texts, images = _lists(record, "text_list", "image_info")
+    before: dict[int, list[Image]] = {}
+    for info in images:
+        if not isinstance(info, dict) or not isinstance(info.get("matched_text_index"), int):
+            raise RecordError('an entry of "image_info" has no number as "matched_text_index".')
+        index = info["matched_text_index"]
+        if not 0 <= index < len(texts):
+            raise RecordError(f'"matched_text_index" is {index}, and "text_list" has {len(texts)} texts.')
+        likeness = info.get("matched_sim", 1.0)
+        if not isinstance(likeness, int | float):
+            raise RecordError('"matched_sim" is not a number.')
+        if likeness >= LEAST_SIMILARITY:
+            before.setdefault(index, []).append(_mmc4_image(info, folder))
+    if not before:
+        return None
+    parts: list[str | Image] = []
+    for index, text in enumerate(texts):
+        parts += [*before.get(index, []), _entry(text, "text_list", index)]
+    return page_of(parts, f"{origin}:{number}")
+
+
+def _obelics_page(record: dict[str, Any], origin: str, number: int, folder: Folder) -> Example | None:
+    texts, images = _lists(record, "texts", "images")
+    if len(texts) != len(images):
+        raise RecordError(
+            f'"texts" has {len(texts)} entries and "images" {len(images)}; they must have the same length.'
+        )
+    parts: list[str | Image] = []
+    for entry, (text, image) in enumerate(zip(texts, images, strict=True), start=1):
+        if (text is None) == (image is None):
+            raise RecordError(f"entry {entry} is both a text and an image, or neither.")
+        parts.append(_entry(text, "texts", entry) if image is None else _obelics_image(image, folder))
+    return page_of(parts, f"{origin}:{number}") if any(isinstance(part, Image) for part in parts) else None
 
 
 def _entry(text: Any, key: str, number: int) -> str:
     if not isinstance(text, str):
-        raise RecordError(f'entry {number} of "{key}" is no text.')
+        raise RecordError(f'entry {number} of "{key}" is not text.')
     return whole_characters(text, f'entry {number} of "{key}"')
-
-
-def _records(file: Path, page: Any, problems: list[Problem], progress: Progress | None) -> list[Example]:
-    pages: list[Example] = []
-    known = len(problems)
-    for number, raw in lines_of(file, progress):
-        _add(pages, page, lambda raw=raw: parse_record(raw, "an object"), file, number, problems)
-    return _some(pages, file, len(problems) - known)
-
-
-def _parquet(file: Path, page: Any, problems: list[Problem], progress: Progress | None) -> list[Example]:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError:
-        raise DataError(f"{file}: Parquet needs pyarrow. Run: pip install 'vislang[eval]'") from None
-    must_be_file(file, "a Parquet file")
-    try:
-        table = pyarrow.parquet.ParquetFile(file)
-        names = set(table.schema_arrow.names)
-        if not {"texts", "images"} <= names:
-            raise DataError(f"{file}: has the columns {', '.join(sorted(names))}; wanted are texts and images.")
-        pages: list[Example] = []
-        known = len(problems)
-        number, total = 0, table.metadata.num_rows
-        for batch in table.iter_batches(64, columns=["texts", "images"]):
-            for record in batch.to_pylist():
-                number += 1
-                _add(pages, page, lambda record=record: record, file, number, problems)
-            if progress is not None:
-                progress(number, total)
-    except (OSError, pyarrow.ArrowException) as error:
-        raise DataError(f"{file}: cannot be read as Parquet ({error}). Copy it again from its origin.") from None
-    return _some(pages, file, len(problems) - known)
-
-
-def _add(pages: list[Example], page: Any, record: Any, file: Path, number: int, problems: list[Problem]) -> None:
-    try:
-        made = page(record(), f"{file}:{number}")
-        for image in () if made is None else made.prompt.media:
-            image.decode()
-    except (RecordError, MediaError) as error:
-        problems.append(Problem(str(file), number, str(error)))
-        return
-    if made is not None:
-        pages.append(made)
-
-
-def _some(pages: list[Example], file: Path, bad: int) -> list[Example]:
-    if not pages and not bad:
-        raise DataError(f"{file}: no page with an image in it.")
-    return pages
 
 
 def _lists(record: dict[str, Any], *keys: str) -> list[list[Any]]:
     for key in keys:
         if not isinstance(record.get(key), list):
-            raise RecordError(f'no list "{key}". A page has {" and ".join(keys)}.')
+            raise RecordError(f'has no list "{key}". A page has {" and ".join(keys)}.')
     return [record[key] for key in keys]
 
 
-def _mmc4_image(info: dict[str, Any], folder: Path) -> Image:
+def _mmc4_image(info: dict[str, Any], folder: Folder) -> Image:
     if "image_base64" in info:
         try:
             return Image(base64.b64decode(info["image_base64"], validate=True))
@@ -288,11 +226,11 @@ def _mmc4_image(info: dict[str, Any], folder: Path) -> Image:
     name = info.get("image_name")
     if not isinstance(name, str):
         raise RecordError('an entry of "image_info" has neither "image_base64" nor "image_name".')
-    beside, inside = folder / name, folder / "images" / name
-    return Image(inside if inside.is_file() else beside)
+    inside = folder / "images" / name if isinstance(folder, Path) else None
+    return Image(inside if inside is not None and inside.is_file() else within(folder, name))
 
 
-def _obelics_image(image: Any, folder: Path) -> Image:
+def _obelics_image(image: Any, folder: Folder) -> Image:
     if isinstance(image, dict):
         data, path = image.get("bytes"), image.get("path")
         if isinstance(data, bytes):
@@ -300,9 +238,7 @@ def _obelics_image(image: Any, folder: Path) -> Image:
         image = path
     if not isinstance(image, str):
         raise RecordError("an image is neither a path nor bytes.")
-    if urlparse(image).scheme in ("http", "https"):
-        raise RecordError(f"{image} is an address. Download the images, and write their paths instead.")
-    return Image(folder / image)
+    return Image(within(folder, image))
 
 
 def _content(path: Path, page: str, problems: list[Problem]) -> Image | None:
@@ -313,16 +249,16 @@ def _content(path: Path, page: str, problems: list[Problem]) -> Image | None:
     try:
         width, height = image.decode().size
     except MediaError as error:
-        problems.append(Problem(page, 0, str(error)))
+        problems.append(Problem(page, 0, str(error), error.kind))
         return None
     return image if min(width, height) >= SMALLEST else None
 
 
 class _Shown:
-    """An image of a page: its path, and its description."""
+    """An image of a page, by its path."""
 
-    def __init__(self, source: str, alt: str):
-        self.source, self.alt = source, alt
+    def __init__(self, source: str):
+        self.source = source
 
     def path(self, page: Path, folder: Path) -> Path:
         """Its file: relative to the page, or, where its path begins with a slash, to the folder of all pages."""
@@ -398,7 +334,7 @@ class _PageParser(HTMLParser):
             # No address, then; as a path it is looked for, and reported as missing.
             pass
         self._end_line()
-        self._found.append(_Shown(source, " ".join(named.get("alt", "").split())))
+        self._found.append(_Shown(source))
 
     def _end_line(self) -> None:
         line = " ".join("".join(self._line).split())

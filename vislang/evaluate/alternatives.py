@@ -1,8 +1,8 @@
-"""The alternatives among which an example is decided, as pairs of something given and a text.
+"""The alternatives of an example, each as a prompt and a text.
 
-A choice among answers gives each answer after the same prompt; a choice among images or paths gives the instruction
-after each of them; a choice among pairs gives the text of each pair after its image. So the likelihood of a text, or
-its similarity to an image, decides them all.
+For a choice among answers, each answer follows the same prompt. For a choice among images or paths, the instruction
+follows each of them. For a choice among pairs, the text of each pair follows its image. So all of them can be ranked by
+the likelihood of a text, or by its similarity to an image.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from vislang.prompt import as_generation
 
 @dataclass(frozen=True)
 class Alternative:
-    """One of several.
+    """An alternative.
 
     Attributes:
-        answer: what is answered where it is the best: the index of a choice, or a label.
-        given: what is given: an example to be rendered as a prompt.
-        text: the text whose likelihood, or similarity to what is given, decides.
+        answer: the answer that it stands for: the index of a choice, or a label.
+        given: the prompt, as an example.
+        text: the text whose likelihood after the prompt, or similarity to it, is its score.
     """
 
     answer: int | str
@@ -32,20 +32,20 @@ class Alternative:
 
 
 def alternatives(example: Example, labels: Sequence[str] = ()) -> list[Alternative]:
-    """The choices of an example, or the labels of its task, in words.
+    """The choices of an example, or the labels of its task, as alternatives.
 
     Raises:
-        UserError: there is nothing to choose from.
+        UserError: the example has no choices, and there are no labels.
     """
     if example.choices:
         return [_choice(example, index) for index in range(len(example.choices))]
     if not labels:
-        raise UserError(f"{example.name}: has neither choices nor labels to decide among.")
+        raise UserError(f"{example.name}: has neither choices nor labels to choose from.")
     return [Alternative(label, example, example.wording.labels.get(label, label)) for label in labels]
 
 
 def _choice(example: Example, index: int) -> Alternative:
-    # As the example is learned from, were this choice the right one.
+    # The prompt and text that the example would have in training if this choice were correct.
     learned = as_generation(replace(example, target=Choice(index)))
     return Alternative(index, replace(learned, choices=(), target=None), reference_text(learned) or "")
 
@@ -53,10 +53,10 @@ def _choice(example: Example, index: int) -> Alternative:
 def captions(example: Example, labels: Sequence[str] = ()) -> list[tuple[int | str, tuple[Image, ...], str]]:
     """The same for a model that compares images with texts: (answer, images, caption).
 
-    The text of a prompt stands before each choice; a label is put into words by the task's captions.
+    The text of the prompt precedes each choice; labels are phrased by the task's captions.
 
     Raises:
-        UserError: there is no image to compare with.
+        UserError: the example has no image.
     """
     found: list[tuple[int | str, tuple[Image, ...], str]] = []
     for index in range(len(example.choices)):
@@ -69,7 +69,7 @@ def captions(example: Example, labels: Sequence[str] = ()) -> list[tuple[int | s
 
 
 def caption_of(example: Example, label: str) -> str:
-    """The caption by which a task says a label."""
+    """The task's caption for a label."""
     known = example.wording.captions
     template = known.get(label, known.get("", "{label}"))
     return template.replace("{label}", label).replace("{text}", example.text).strip()
@@ -78,5 +78,5 @@ def caption_of(example: Example, label: str) -> str:
 def _images(document: Document, example: Example) -> tuple[Image, ...]:
     images = tuple(medium for medium in document.media if isinstance(medium, Image))
     if not images:
-        raise UserError(f"{example.name}: no image in it to compare a text with.")
+        raise UserError(f"{example.name}: has no image to compare texts with.")
     return images

@@ -1,7 +1,8 @@
-"""Representations that learned nothing: pixels, words and spectra, to hold a learned one against."""
+"""Baseline features that are not learned: pixels, words and spectra."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,14 +11,14 @@ from PIL import Image as Pillow
 from vislang.document import Audio, Document, Image
 
 SIDE = 16
-"""Side of the picture whose pixels are the baseline."""
+"""Side of the downscaled image whose pixels are the baseline, in pixels."""
 
 MELS = 40
-"""Bands of the spectrum."""
+"""Number of mel bands."""
 
 
 def raw_features(documents: Sequence[Document]) -> dict[str, np.ndarray]:
-    """The baseline of the documents' modality, by name: (documents, width), float32."""
+    """The baseline features of the documents' modality, by name: (documents, width), float32."""
     part = documents[0].parts[0]
     if isinstance(part, Image):
         return {f"pixels, {SIDE} x {SIDE}": np.stack([_pixels(document) for document in documents])}
@@ -34,10 +35,14 @@ def _pixels(document: Document) -> np.ndarray:
 
 
 def bag_of_words(texts: Sequence[str]) -> np.ndarray:
-    """Which of the words that occur in two texts or more occur in each."""
+    """For each text, which words occur in it, of those that occur in two or more texts; a zero each if none does."""
     from sklearn.feature_extraction.text import CountVectorizer
 
-    return CountVectorizer(binary=True, min_df=2, dtype=np.float32).fit_transform(texts).toarray()
+    analyze = CountVectorizer().build_analyzer()
+    words = [set(analyze(text)) for text in texts]
+    counts = Counter(word for own in words for word in own)
+    kept = sorted(word for word, count in counts.items() if count > 1)
+    return np.array([[word in own for word in kept] or [False] for own in words], dtype=np.float32)
 
 
 def log_mel_statistics(document: Document) -> np.ndarray:
@@ -50,7 +55,7 @@ def log_mel_statistics(document: Document) -> np.ndarray:
 
 
 def log_mel(samples: np.ndarray, rate: int = 16_000) -> np.ndarray:
-    """Log energies in mel bands: (frames, MELS), a frame of 25 ms every 10 ms, without the mean over time."""
+    """Log energies in mel bands: (frames, MELS), 25 ms frames every 10 ms, with the mean over time subtracted."""
     window, hop, size = int(0.025 * rate), int(0.010 * rate), 512
     samples = np.pad(samples, (0, max(0, window - len(samples))))
     starts = np.arange(0, len(samples) - window + 1, hop)

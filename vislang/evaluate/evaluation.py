@@ -1,19 +1,19 @@
-"""Evaluation: a model answers the examples of a task, and the task scores what it answered."""
+"""Evaluation: a model answers the examples of a task, and the task scores the answers."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from vislang.capabilities import Progress
-from vislang.errors import UserError
+from vislang.errors import UserError, needs
 from vislang.evaluate.decide import decide
 from vislang.evaluate.generate import generate
 from vislang.evaluate.loss import reference_perplexity
 from vislang.evaluate.match import match, pool_of
-from vislang.evaluate.probe import classify_embeddings
 from vislang.evaluate.rank import rank
 from vislang.evaluate.retrieve import retrieve
 from vislang.evaluate.ways import WAYS, Way, cell, ways, why_not
@@ -23,7 +23,7 @@ from vislang.tasks.retrieval import Retrieval
 from vislang.tasks.task import Task
 
 Reporter = Callable[[str], AbstractContextManager[Progress]]
-"""Opens a display of progress for something that takes a while."""
+"""Opens a progress display with a title."""
 
 
 DOING: dict[Way, str] = {
@@ -33,33 +33,33 @@ DOING: dict[Way, str] = {
     "match": "matching",
     "embed": "embedding",
 }
-"""What a display of progress calls each way of answering."""
+"""The title of the progress display for each way of answering."""
 
 
 @contextmanager
 def quietly(what: str) -> Iterator[Progress]:
-    """Progress that nobody sees."""
+    """A progress display that shows nothing."""
     yield lambda done, total: None
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a model scored on a task.
+    """The result of a model on a task.
 
     Attributes:
-        task: its name.
-        way: how the model answered.
-        examples, predictions: what was asked, and what was answered, in the same order (of retrieval, predictions are
-            by query: each text and each image).
-        figures: the task's scores.
-        blind: the same with the media taken away; empty where the way of answering needs them.
-        guesses: scores of baselines that do not look, by name.
-        perplexity: of the references, for a model that gives likelihoods.
-        unread: predictions without an answer, such as a text without a number where a number is wanted.
+        task: name of the task.
+        way: how the model answered; ``file`` if the predictions were read from a file.
+        examples, predictions: the examples and their predictions, in the same order. For retrieval there is a
+            prediction for each text and each image.
+        figures: the scores; empty if the examples have no targets.
+        blind: the scores with all media removed; empty if this way of answering needs media.
+        guesses: the scores of baselines without media, by name.
+        perplexity: perplexity of the references, for a model that gives likelihoods.
+        unread: number of predictions without a usable answer, such as a text without a number for a value.
     """
 
     task: str
-    way: Way
+    way: Way | Literal["file"]
     examples: list[Example]
     predictions: list[Prediction]
     figures: Figures
@@ -69,7 +69,7 @@ class Evaluation:
     unread: int = 0
 
     def as_json(self) -> dict[str, Any]:
-        """The evaluation as plain values, without its predictions."""
+        """The evaluation as JSON values, without its predictions."""
         values: dict[str, Any] = {
             "schema": SCHEMA,
             "task": self.task,
@@ -104,27 +104,32 @@ def evaluate(
     """Score a model on examples of a task.
 
     Args:
-        model: a saved or trained model.
-        task: whose examples they are.
-        examples: what to answer.
-        support: examples to learn from without training: captions to choose from, a classifier on embeddings, guesses.
+        model: a model.
+        task: the task.
+        examples: the examples to answer.
+        support: examples with known answers: captions to choose from, data for a classifier on embeddings, and for the
+            baselines.
         way: how to answer; None takes the best way that the model has.
-        head: which of the model's heads decides.
-        with_blind: also score the model with the media taken away, where it generates or ranks.
-        with_perplexity: also measure the perplexity of the references, where the model generates.
-        batch_size: examples at a time; None takes each way's own. It changes nothing but the time.
+        head: which of the model's heads to use.
+        with_blind: also score the model with all media removed, if it generates or ranks.
+        with_perplexity: also compute the perplexity of the references, if the model generates.
+        batch_size: examples at a time; None takes a default. It does not change the result.
         reporter: shows progress.
 
     Raises:
         UserError: the model cannot answer this task, or not in this way.
     """
     way = way or way_of(model, task)
+    if way == "embed":
+        needs("sklearn", "eval", "a classifier on embeddings")
     examples = list(examples)
     prepare(model, examples, reporter)
     answered = _answer(model, task, examples, support, way, head, batch_size, reporter, blind=False)
+    must_be_numbers(answered)
     blind: Figures = {}
     blindable = way in ("generate", "rank") and task.kind != "pairs"
-    if with_blind and blindable and any(example.media for example in examples):
+    scored = task.can_score(examples)
+    if scored and with_blind and blindable and any(example.media for example in examples):
         taken = _answer(model, task, examples, support, way, head, batch_size, reporter, blind=True)
         blind = task.score(examples, taken)
     return Evaluation(
@@ -132,12 +137,17 @@ def evaluate(
         way,
         examples,
         answered,
-        task.score(examples, answered),
+        task.score(examples, answered) if scored else {},
         blind,
-        task.guesses(support, examples),
+        task.guesses(support, examples) if scored else {},
         reference_perplexity(model, examples) if way == "generate" and with_perplexity else None,
-        sum(prediction.answer is None for prediction in answered),
+        unread(answered),
     )
+
+
+def unread(predictions: Sequence[Prediction]) -> int:
+    """The number of predictions without an answer."""
+    return sum(prediction.answer is None for prediction in predictions)
 
 
 def way_of(model: Any, task: Task) -> Way:
@@ -153,7 +163,7 @@ def way_of(model: Any, task: Task) -> Way:
 
 
 def must_have_way(model: Any, task: Task, way: Way) -> None:
-    """Raise an error where a model cannot answer a task in a certain way.
+    """Raise an error if a model cannot answer a task in this way.
 
     Raises:
         UserError: it cannot; the message lists the ways that it has.
@@ -161,13 +171,25 @@ def must_have_way(model: Any, task: Task, way: Way) -> None:
     if way not in (known := ways(model, task)):
         have = ", ".join(known) or "none"
         raise UserError(
-            f"--way {way}: this {type(model).__name__} answers {task.name} by {have}; such a task can be answered by "
-            f"{', '.join(WAYS[task.kind])}."
+            f"--way {way}: a {type(model).__name__} can answer {task.name} by: {have}. In general, such a task can be "
+            f"answered by: {', '.join(WAYS[task.kind])}."
         )
 
 
+def must_be_numbers(predictions: Sequence[Prediction]) -> None:
+    """Check that no score is NaN.
+
+    Raises:
+        UserError: one is; the message names the record.
+    """
+    for prediction in predictions:
+        numbers = [prediction.answer] if isinstance(prediction.answer, float) else prediction.scores
+        if any(math.isnan(number) for number in numbers):
+            raise UserError(f"{prediction.id}: the model's scores are NaN; its weights are damaged.")
+
+
 def prepare(model: Any, examples: Sequence[Example], reporter: Reporter = quietly) -> None:
-    """Encode the media of examples once, where a model keeps what it makes of them."""
+    """Encode and cache the media of examples, if the model has a cache."""
     if hasattr(model, "prepare"):
         with reporter("encoding media") as progress:
             model.prepare([example.without_target() for example in examples], progress)
@@ -196,4 +218,6 @@ def _answer(
             return decide(model, examples, head, progress=progress, **size)
         if way == "match":
             return match(model, examples, task.labels, pool_of(support), progress=progress, **size)
+        from vislang.evaluate.probe import classify_embeddings
+
         return classify_embeddings(model, task, support, examples, progress=progress, **size)

@@ -1,4 +1,4 @@
-"""A page of a few Examples, with all that a model is given."""
+"""An HTML page that shows a few Examples with their media."""
 
 from __future__ import annotations
 
@@ -14,25 +14,26 @@ from vislang.data.lines import in_words, short, target_line
 from vislang.document import Document, Image, Learned, Part, Video
 from vislang.evaluate.page import data_url, template
 from vislang.example import Choice, Example, kind_of
+from vislang.files import write_text
 
 LONGEST = 800
-"""Characters of a text on the page."""
+"""Longest text on the page, in characters."""
 
 PARTS, FRAMES, SHOTS = 12, 6, 4
-"""Parts of a document, frames of a video, and shots of an example that are shown."""
+"""Greatest number of parts of a document, frames of a video, and shots of an example on the page."""
 
 SIDE = 224
-"""The longer side of a picture on the page, in pixels."""
+"""Longer side of an image on the page, in pixels."""
 
 
 def write_examples(out: Path, title: str, examples: Sequence[Example], total: int) -> None:
     """Write a self-contained page.
 
     Args:
-        out: the page.
-        title: of the page: the source.
-        examples: to be shown, in order.
-        total: how many the source has.
+        out: file to write.
+        title: title of the page.
+        examples: the examples to show.
+        total: number of examples of the source.
 
     Raises:
         MediaError: a medium cannot be decoded.
@@ -50,12 +51,12 @@ def write_examples(out: Path, title: str, examples: Sequence[Example], total: in
         for example in examples
     ]
     text = template("examples").render(title=title, cards=cards, total=total)
-    out.write_text(text, encoding="utf-8")
+    write_text(out, text)
 
 
 @dataclass(frozen=True)
 class _Piece:
-    """A part on the page: pictures, or words: text, the name of a recording; those to be learned are marked."""
+    """A part on the page: images, or text (for a recording, its name); Learned text is marked."""
 
     words: str = ""
     pictures: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""A page that shows how text and image looked at each other: boxes, the decision, co-attention by block and head."""
+"""An HTML page that explains a ViLBERT's answer: regions, answer, and co-attention by block and head."""
 
 from __future__ import annotations
 
@@ -10,24 +10,26 @@ from torch import Tensor
 
 from vislang.boxes import Box
 from vislang.capabilities import CoAttention, Explained
+from vislang.evaluate.attention_maps import OPACITY, emphasis
 from vislang.evaluate.page import data_url, template
+from vislang.files import write_text
 
 SIDE = 448
-"""The longer side of the picture on the page, in pixels."""
+"""Longer side of the image on the page, in pixels."""
 
 SHOWN = 8
-"""Answers, labels or regions that are listed, the most likely first."""
+"""Greatest number of answers, labels or regions that are listed."""
 
 
 def write_explanation(path: Path, picture: Pillow.Image, text: str, explained: Explained, model: str) -> Path:
     """Write the page.
 
     Args:
-        path: of the page.
+        path: file to write.
         picture: the image.
         text: the question or caption.
-        explained: the prediction and the attention that led to it.
-        model: the model's name.
+        explained: the prediction and its co-attention.
+        model: name of the model.
     """
     scale = min(1.0, SIDE / max(picture.size))
     small = picture.resize((max(1, round(picture.width * scale)), max(1, round(picture.height * scale))))
@@ -50,13 +52,13 @@ def write_explanation(path: Path, picture: Pillow.Image, text: str, explained: E
             if number or box == prediction.answer
         ],
         decided=[
-            (names[said] if isinstance(said, Box) else str(said), round(100 * share, 1))
-            for said, share in ranked[:SHOWN]
+            (names[answer] if isinstance(answer, Box) else str(answer), round(100 * share, 1))
+            for answer, share in ranked[:SHOWN]
         ],
         number=f"{prediction.answer:.3f}" if isinstance(prediction.answer, float) else "",
         blocks=[_block(explained, block) for block in explained.blocks],
     )
-    path.write_text(page, encoding="utf-8")
+    write_text(path, page)
     return path
 
 
@@ -78,29 +80,23 @@ def _block(explained: Explained, block: CoAttention) -> dict[str, Any]:
 
 
 def _over_regions(explained: Explained, weights: Tensor) -> list[tuple[str, list[tuple[Box, float]], float]]:
-    """For each token: how brightly it looks at each region, and its share of the whole image."""
+    """For each token: the opacity of each region's colour, and the attention to the whole image in per cent."""
     rows = []
-    for token, row in zip(explained.tokens, weights.tolist(), strict=True):
-        cells = [
-            (box, round(0.8 * brightness(share, len(row)), 3))
-            for box, share in zip(explained.boxes[1:], row[1:], strict=True)
-        ]
-        rows.append((token, cells, round(100 * row[0], 1)))
+    for token, row in zip(explained.tokens, weights.numpy(), strict=True):
+        strengths = (OPACITY * emphasis(row)).round(3).tolist()
+        cells = list(zip(explained.boxes[1:], strengths[1:], strict=True))
+        rows.append((token, cells, round(100 * float(row[0]), 1)))
     return rows
 
 
 def _over_words(explained: Explained, weights: Tensor) -> list[list[tuple[str, float, float]]]:
-    """For the whole image, and for all other regions on average."""
+    """The attention to words of the whole image, and the mean over all other regions."""
     return [_words(explained, weights[0]), _words(explained, weights[1:].mean(dim=0))]
 
 
 def _words(explained: Explained, row: Tensor) -> list[tuple[str, float, float]]:
+    strengths = (OPACITY * emphasis(row.numpy())).round(3).tolist()
     return [
-        (token, round(brightness(share, len(row)), 3), round(100 * share, 1))
-        for token, share in zip(explained.tokens, row.tolist(), strict=True)
+        (token, strength, round(100 * share, 1))
+        for token, strength, share in zip(explained.tokens, strengths, row.tolist(), strict=True)
     ]
-
-
-def brightness(share: float, count: int) -> float:
-    """From 0 to 1: full at four times an equal share, so that attention to nothing in particular looks pale."""
-    return min(1.0, share * count / 4)

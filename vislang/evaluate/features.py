@@ -1,4 +1,4 @@
-"""Frozen features: what a model makes of documents, as the inputs of a probe."""
+"""Frozen features of documents, as the inputs of a probe."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vislang.document import Audio, Document
 from vislang.errors import UserError
 
 THIRDS = 3
-"""Parts of a recording that are averaged separately, as in the baseline: the order of its sounds makes a word."""
+"""Parts of a recording that are averaged separately, as in the baseline, to keep the order of sounds."""
 
 
 def frozen_features(
@@ -21,16 +21,16 @@ def frozen_features(
     encoder: Literal["student", "teacher"] = "student",
     progress: Progress | None = None,
 ) -> dict[str, np.ndarray]:
-    """The vectors of documents, by a name for each set of them: (documents, width).
+    """Sets of features by name, each (documents, width).
 
-    A model that embeds at several depths gives a set for each depth of :func:`depths_of`, and the probe chooses one
-    inside its training part. Other models give one set.
+    A model that embeds at several depths gives a set for each depth of :func:`depths_of`, and the probe chooses one on
+    its training data. Other models give one set.
 
     Args:
-        model: it embeds.
-        documents: all of one modality.
-        encoder: whose vectors, for a model with a student and a teacher.
-        progress: called with (documents done, of how many).
+        model: a model that embeds.
+        documents: documents of one modality.
+        encoder: student or teacher, for a model that has both.
+        progress: called with (documents done, documents in all).
 
     Raises:
         UserError: the model gives no vectors, or has no teacher.
@@ -40,14 +40,14 @@ def frozen_features(
         vectors = model.embed_at(documents, depths_of(model.depth), encoder=encoder, parts=parts, progress=progress)
         return {f"{depth} blocks": made.numpy() for depth, made in vectors.items()}
     if encoder != "student":
-        raise UserError(f"--encoder {encoder}: this {type(model).__name__} has no teacher; leave it out.")
+        raise UserError(f"--encoder {encoder}: a {type(model).__name__} has no teacher. Leave --encoder out.")
     if not isinstance(model, Embeds):
-        raise UserError(f"a probe needs vectors, and this {type(model).__name__} gives none.")
+        raise UserError(f"a {type(model).__name__} gives no vectors, so it cannot be probed.")
     return {"embedding": model.embed(documents, progress=progress).numpy()}
 
 
 def depths_of(blocks: int) -> list[int]:
-    """The depths that a probe chooses among: half of the blocks, all but one, and all. Less than half was never best.
+    """The depths that a probe chooses from: half of the blocks, all but one, and all. Lower depths were never best.
 
     >>> depths_of(6)
     [3, 5, 6]

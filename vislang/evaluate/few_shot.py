@@ -1,8 +1,9 @@
-"""Few-shot evaluation: how well a model does with so many examples in its prompt (Alayrac et al. 2022, section 4.2).
+"""Few-shot evaluation: a model is scored with several examples (shots) in its prompt (Alayrac et al. 2022, section
+4.2).
 
-Shots are drawn at random, the same for all questions of a seed (they are then prefilled once for all of them), or
-retrieved: those whose image is most similar to the question's, the most similar last (RICES, Yang et al. 2021). Zero
-shots are two examples of text alone, as in the paper: they show the form of an answer, and no image.
+Shots are drawn at random or retrieved. Random shots are the same for all queries of a seed, so they are prefilled once.
+Retrieved shots are those whose images are most similar to the query's image, the most similar last (RICES, Yang et al.
+2021). "Zero shots" are two examples without their images, as in the paper: they show the form of an answer.
 """
 
 from __future__ import annotations
@@ -20,18 +21,22 @@ from torch import Tensor
 from vislang.capabilities import Embeds, Generates, Prefills, Progress, Ranks
 from vislang.document import Document, Medium
 from vislang.errors import UserError
+from vislang.evaluate.evaluation import Reporter, prepare, quietly
 from vislang.evaluate.generate import generate
+from vislang.evaluate.prefix import NOTHING, Prefix
 from vislang.evaluate.rank import rank
 from vislang.evaluate.retrieve import retrieve
 from vislang.evaluate.ways import ways
 from vislang.example import Answer, Example, Label, Prediction, Value, reference_text
 from vislang.metrics.figure import Figure, Figures, share
-from vislang.prompt import as_generation
+from vislang.prompt import as_generation, shown
 from vislang.tasks.retrieval import Retrieval
 from vislang.tasks.task import Task
 
 TEXT_SHOTS = 2
-"""Examples without images that stand for zero shots."""
+"""Number of examples without images in a zero-shot prompt."""
+
+Select = Literal["random", "retrieved"]
 
 
 @dataclass(frozen=True)
@@ -39,15 +44,15 @@ class Setting:
     """How a model is prompted.
 
     Attributes:
-        shots: examples in the prompt.
+        shots: number of examples in the prompt.
         select: how they are chosen.
-        orders: prompts with the shots in so many orders, whose likelihoods are averaged (section B.1.5); for tasks
-            whose answers are ranked.
-        blind: take all media away and keep their positions.
+        orders: number of orders of the shots over which likelihoods are averaged (section B.1.5); only for tasks whose
+            answers are ranked.
+        blind: remove all media and keep their positions.
     """
 
     shots: int
-    select: Literal["random", "retrieved"] = "random"
+    select: Select = "random"
     orders: int = 1
     blind: bool = False
 
@@ -59,9 +64,9 @@ class Point:
     Attributes:
         setting: how the model was prompted.
         seeds: the figures of each seed.
-        means: their means over seeds, with the interval that so many questions allow: seeds share the questions, so
-            that more of them do not narrow it.
-        predictions: what was answered, by seed.
+        means: means over seeds, with the interval over queries. All seeds share the queries, so more seeds do not
+            narrow it.
+        predictions: the predictions of each seed.
     """
 
     setting: Setting
@@ -71,14 +76,13 @@ class Point:
 
 
 def shots_of(examples: Sequence[Example]) -> list[Example]:
-    """The examples that can stand before a question; see :func:`is_shot`."""
+    """The examples that can serve as shots; see :func:`is_shot`."""
     return [example for example in examples if is_shot(example)]
 
 
 def is_shot(example: Example) -> bool:
-    """Whether an example has media, a template and an answer in words, so that it can stand before a question."""
-    answer = reference_text(as_generation(example))
-    return bool(example.media) and not example.wording.verbatim and answer is not None
+    """Whether an example can serve as a shot: it has a template and an answer in words."""
+    return not example.wording.verbatim and reference_text(as_generation(example)) is not None
 
 
 def evaluate_point(
@@ -92,36 +96,36 @@ def evaluate_point(
     batch_size: int = 16,
     progress: Progress | None = None,
 ) -> Point:
-    """Ask every question, once a seed.
+    """Answer every query once for each seed, and score the answers.
 
     Args:
         model: it generates or ranks, and prefills.
         task: scores the predictions.
-        support: what shots are chosen from; examples that cannot be shots are passed over.
-        queries: the questions; none of them is in the support.
+        support: examples that shots are chosen from; those that cannot serve as shots are ignored.
+        queries: examples to answer; none of them is in the support.
         setting: how to prompt.
-        seeds: of the shots, and of their order.
-        similarity: of the questions' images to the support's, for retrieved shots; see :func:`similarities`.
-        batch_size: questions at a time.
-        progress: called with (questions asked, of how many).
+        seeds: seeds of the shots and of their order.
+        similarity: for retrieved shots, how similar the images of queries and support are; see :func:`similarities`.
+        batch_size: queries at a time.
+        progress: called with (queries done, all queries).
 
     Raises:
-        UserError: retrieved shots without ``similarity`` or for retrieval, several orders of a task whose answers are
-            generated, or more shots than there are.
+        UserError: retrieved shots without ``similarity`` or for a retrieval task, several orders for a task whose
+            answers are generated, or fewer examples than shots.
     """
     if setting.select == "retrieved" and setting.shots:
         if isinstance(task, Retrieval):
-            raise UserError(f"{task.name}: all images share their shots, so these are drawn, not retrieved.")
+            raise UserError(f"{task.name}: all images share the same shots; use --select random.")
         if similarity is None:
             raise UserError("retrieved shots need the similarity of images.")
     ranked = way_of(model, task) == "rank"
     if setting.orders > 1 and not ranked:
-        raise UserError(f"{task.name}: answers are generated, and only ranked answers can be averaged over orders.")
+        raise UserError(f"--orders: answers to {task.name} are generated; only ranked answers can be averaged.")
     usable = [number for number, example in enumerate(support) if is_shot(example)]
     if (setting.shots or TEXT_SHOTS) > len(usable):
         raise UserError(
-            f"{task.name}: {setting.shots} shots, and there are {len(usable)} examples to draw from (zero shots are "
-            f"{TEXT_SHOTS} without their images)."
+            f"{task.name} has {len(usable)} examples that can serve as shots, and {setting.shots or TEXT_SHOTS} are "
+            f"needed (zero shots are {TEXT_SHOTS} examples without images)."
         )
     support = [support[number] for number in usable]
     similarity = None if similarity is None else similarity[:, usable]
@@ -138,15 +142,85 @@ def evaluate_point(
         chosen = _Shots(support, setting, rng, similarity)
         answer = _ranked if ranked else _generated
         predictions[seed] = answer(model, task, queries, chosen, batch_size, report)
-        found[seed] = task.score(queries, predictions[seed])
+        found[seed] = task.score(queries, predictions[seed]) if task.can_score(queries) else {}
     return Point(setting, found, mean_figures(list(found.values())), predictions)
 
 
-def way_of(model: Any, task: Task) -> Literal["rank", "generate"]:
-    """Whether a model that is shown examples ranks the answers of a task or generates them.
+def settings_for(shots: Sequence[int], select: Sequence[Select], orders: int = 1) -> list[Setting]:
+    """The settings of a few-shot curve: each number of shots with each selection, and random shots without images.
+
+    Zero shots need no selection and are measured once.
+    """
+    chosen = [
+        Setting(number, way, orders if number > 1 else 1) for way in select for number in sorted(set(shots)) if number
+    ]
+    none = [Setting(0)] if 0 in shots else []
+    return [*none, *chosen, *(Setting(number, blind=True) for number in sorted(set(shots)))]
+
+
+def measure(
+    model: Any,
+    task: Task,
+    support: Sequence[Example],
+    queries: Sequence[Example],
+    settings: Sequence[Setting],
+    seeds: int,
+    selector: Any = None,
+    reporter: Reporter = quietly,
+) -> tuple[list[Point], dict[str, Figures]]:
+    """Score a model in several settings.
+
+    Args:
+        model, task, support, queries: see :func:`evaluate_point`.
+        settings: how to prompt.
+        seeds: how often random shots are drawn.
+        selector: the model that compares images for retrieved shots; None takes ``model`` itself.
+        reporter: shows progress.
+
+    Returns:
+        A point for each setting, and the figures of :func:`baselines`.
 
     Raises:
-        UserError: it can do neither with examples before a question.
+        UserError: see :func:`evaluate_point`; or ``selector`` gives no vectors, or has nothing to compare.
+    """
+    comparer = model if selector is None else selector
+    if not isinstance(comparer, Embeds):
+        raise UserError(f"--selector: a {type(comparer).__name__} gives no vectors, so it cannot compare images.")
+    retrieves = any(setting.select == "retrieved" for setting in settings)
+    # Random shots need no comparison. The baseline "most similar image" does, if every prompt has an image.
+    with_images = all(example.prompt.media for example in (*queries, *support))
+    compares = retrieves or (way_of(model, task) == "generate" and with_images)
+    if selector is not None and not compares:
+        raise UserError("--selector: random shots are not compared. Add --select retrieved, or leave it out.")
+    prepare(model, [*queries, *support] if compares else queries, reporter)
+    similarity = None
+    if compares:
+        with reporter("comparing images") as progress:
+            similarity = similarities(comparer, queries, support, progress)
+    points = []
+    for setting in settings:
+        # Retrieved shots are the same for every seed, unless their orders are drawn.
+        repeats = 1 if setting.select == "retrieved" and setting.orders == 1 else seeds
+        with reporter(f"{setting.shots} shots, {selection(setting)}") as progress:
+            points.append(
+                evaluate_point(
+                    model, task, support, queries, setting, list(range(repeats)), similarity, progress=progress
+                )
+            )
+    return points, baselines(task, support, queries, similarity)
+
+
+def selection(setting: Setting) -> str:
+    """How shots are chosen, for a table."""
+    orders = f", mean of {setting.orders} orders" if setting.orders > 1 else ""
+    return f"{setting.select}{orders}{', without images' if setting.blind else ''}"
+
+
+def way_of(model: Any, task: Task) -> Literal["rank", "generate"]:
+    """Whether a model that is prompted with examples ranks the answers of a task or generates them.
+
+    Raises:
+        UserError: it can do neither.
     """
     if isinstance(model, Prefills):
         if isinstance(model, Ranks) and "rank" in (known := ways(model, task)):
@@ -160,7 +234,7 @@ def way_of(model: Any, task: Task) -> Literal["rank", "generate"]:
 
 
 class _Shots:
-    """The shots of one seed: the same for all questions, or retrieved for each of them; the support has shots alone."""
+    """The shots of one seed: either ``shared`` by all queries, or each query's ``own`` (retrieved); in each order."""
 
     def __init__(
         self,
@@ -174,36 +248,37 @@ class _Shots:
         self.own: list[list[list[Example]]] | None = None
         if setting.select == "random" or not setting.shots:
             drawn = rng.sample(list(support), setting.shots or TEXT_SHOTS)
-            self.shared = self._orders(drawn if setting.shots else [_text_alone(shot) for shot in drawn])
+            self.shared = self._orders(drawn if setting.shots else [_without_images(shot) for shot in drawn])
         else:
             assert similarity is not None
             nearest = similarity.topk(setting.shots, dim=-1).indices.flip(-1).tolist()
             self.own = [self._orders([support[index] for index in row]) for row in nearest]
 
     def _orders(self, shots: list[Example]) -> list[list[Example]]:
-        """The shots as they are, and shuffled as often as is wanted."""
+        """The shots in the order given, then shuffled for each further order."""
         return [shots, *(self.rng.sample(shots, len(shots)) for _ in range(self.setting.orders - 1))]
 
-    def states(self, model: Any) -> list[Any]:
-        """The decode state after the shared shots, in each order; None where questions have shots of their own."""
+    def prefixes(self, model: Any) -> list[Prefix]:
+        """The shared shots as the model reads them, in each order; nothing if each query has its own shots."""
         if self.shared is None:
-            return [None]
+            return [NOTHING]
         documents = [Document(model.prompts.examples(order)) for order in self.shared]
-        return [model.prefill(d.without_media() if self.setting.blind else d) for d in documents]
+        documents = [document.without_media() if self.setting.blind else document for document in documents]
+        return [Prefix(model.prefill(document), shown(document)) for document in documents]
 
 
 def _ranked(
     model: Any, task: Task, queries: Sequence[Example], shots: _Shots, batch_size: int, progress: Progress
 ) -> list[Prediction]:
     if isinstance(task, Retrieval):
-        return retrieve(model, task, queries, "rank", batch_size, progress, shots.states(model))
+        return retrieve(model, task, queries, "rank", batch_size, progress, shots.prefixes(model))
     return rank(
         model,
         queries,
         task.labels,
         blind=shots.setting.blind,
         shots=shots.own,
-        states=shots.states(model),
+        prefixes=shots.prefixes(model),
         batch_size=batch_size,
         progress=progress,
     )
@@ -212,21 +287,21 @@ def _ranked(
 def _generated(
     model: Any, task: Task, queries: Sequence[Example], shots: _Shots, batch_size: int, progress: Progress
 ) -> list[Prediction]:
-    (state,) = shots.states(model)
+    (prefix,) = shots.prefixes(model)
     return generate(
         model,
         queries,
         task.labels,
         blind=shots.setting.blind,
         shots=None if shots.own is None else [own[0] for own in shots.own],
-        state=state,
+        prefix=prefix,
         batch_size=batch_size,
         progress=progress,
     )
 
 
-def _text_alone(shot: Example) -> Example:
-    """A shot without its media, and without their positions."""
+def _without_images(shot: Example) -> Example:
+    """A shot without its media and their positions."""
     shot = as_generation(shot)
     parts = [part for part in shot.prompt.parts if not isinstance(part, Medium)]
     return replace(shot, prompt=Document(parts, name=shot.prompt.name))
@@ -235,23 +310,23 @@ def _text_alone(shot: Example) -> Example:
 def similarities(
     model: Embeds, queries: Sequence[Example], support: Sequence[Example], progress: Progress | None = None
 ) -> Float[Tensor, "queries support"]:
-    """Cosine similarities of the questions' images and those of the support, each image embedded once.
+    """Cosine similarities of the queries' images and the support's images; each image is embedded once.
 
     Raises:
-        UserError: an example without an image or video.
+        UserError: an example has no image or video.
     """
     sides = []
     for side in (queries, support):
         for example in side:
             if not example.prompt.media:
-                raise UserError(f"{example.name}: no image in its prompt, so that no shots can be retrieved by it.")
+                raise UserError(f"{example.name}: its prompt has no image, so no shots can be retrieved for it.")
         sides.append([example.prompt.media[-1] for example in side])
     distinct = list(dict.fromkeys(medium for side in sides for medium in side))
     documents = [Document([medium]) for medium in distinct]  # type: ignore[list-item]
     vectors = torch.nn.functional.normalize(model.embed(documents, progress=progress), dim=-1)
     row = dict(zip(distinct, vectors, strict=True))
-    asked, known = (torch.stack([row[medium] for medium in side]) for side in sides)
-    return asked @ known.t()
+    of_queries, of_support = (torch.stack([row[medium] for medium in side]) for side in sides)
+    return of_queries @ of_support.t()
 
 
 def baselines(
@@ -260,19 +335,19 @@ def baselines(
     queries: Sequence[Example],
     similarity: Float[Tensor, "queries support"] | None = None,
 ) -> dict[str, Figures]:
-    """Figures of what needs no prompt: the most frequent answer, and the answer of the most similar image.
+    """Baselines without a model: the most frequent answer, and the answer to the most similar image.
 
-    None for retrieval, whose ranks cannot be guessed.
+    Retrieval has none, because ranks cannot be guessed; nor have queries without targets.
     """
-    if isinstance(task, Retrieval):
+    if isinstance(task, Retrieval) or not task.can_score(queries):
         return {}
     answers = [plain_answer(example) for example in support]
     known = [answer for answer in answers if answer is not None]
     found: dict[str, list[Answer]] = {}
     if known:
-        found["most frequent answer"] = [Counter(known).most_common(1)[0][0]] * len(queries)
+        found["most_frequent_answer"] = [Counter(known).most_common(1)[0][0]] * len(queries)
     if known and similarity is not None:
-        found["answer of the most similar image"] = [answers[index] for index in similarity.argmax(dim=-1).tolist()]
+        found["answer_of_the_most_similar_image"] = [answers[index] for index in similarity.argmax(dim=-1).tolist()]
     return {
         name: task.score(queries, [Prediction(q.id, a) for q, a in zip(queries, answers, strict=True)])
         for name, answers in found.items()
@@ -280,7 +355,7 @@ def baselines(
 
 
 def plain_answer(example: Example) -> Answer:
-    """The right answer as a prediction gives it; None where it holds for its own example alone, as an index does."""
+    """The ground truth in the form of a prediction; None if it means nothing for other examples, as an index does."""
     if isinstance(example.target, Label):
         return example.target.name
     if isinstance(example.target, Value):
@@ -289,9 +364,9 @@ def plain_answer(example: Example) -> Answer:
 
 
 def mean_figures(scored: Sequence[Figures]) -> Figures:
-    """Means over seeds; the interval of a share is that of the mean share, of others the mean of their ends.
+    """Means over seeds. The interval of a proportion is that of the mean proportion; other intervals are averaged.
 
-    ``answered`` is stated where a prediction lacks a number; of other seeds it is 1.
+    ``answered`` is reported only by seeds in which a prediction lacks a number; for other seeds it is 1.
     """
     means: Figures = {}
     for name, first in {name: figure for figures in scored for name, figure in figures.items()}.items():

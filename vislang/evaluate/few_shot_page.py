@@ -1,15 +1,15 @@
-"""A page with the curves of a few-shot evaluation, and the same as plain values."""
+"""The report page of a few-shot evaluation, with curves over the number of shots."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from vislang.evaluate.few_shot import Point
+from vislang.evaluate.few_shot import Point, selection
 from vislang.evaluate.page import template
 from vislang.evaluate.plots import shots_plot
-from vislang.metrics.figure import Figure, Figures, figures_as_json, metric, show
+from vislang.files import write_text
+from vislang.metrics.figure import Figure, Figures, metric, show, title_of
 
 
 def write_few_shot_page(
@@ -20,15 +20,15 @@ def write_few_shot_page(
     command: str,
     versions: dict[str, str],
 ) -> None:
-    """Write the page: one plot a metric, and all numbers.
+    """Write the page: a plot for each metric, and a table of all figures.
 
     Args:
-        path: of the page.
-        title: its heading.
-        points: what was measured.
-        baselines: figures of what needs no prompt, by name.
-        command: what was run.
-        versions: of the packages that decide a result.
+        path: file to write.
+        title: heading of the page.
+        points: the figures of each setting.
+        baselines: figures of baselines without a model, by name.
+        command: the command that was run.
+        versions: versions of the packages that a result depends on.
     """
     plots = []
     for name in points[0].means:
@@ -37,17 +37,17 @@ def write_few_shot_page(
         curves: dict[str, list[tuple[int, float, float, float]]] = {}
         for point in points:
             value, low, high = (factor * end for end in _ends(point.means[name]))
-            curves.setdefault(selection(point), []).append((point.setting.shots, value, low, high))
-        levels = {label: factor * figures[name].value for label, figures in baselines.items() if name in figures}
-        plots.append((kind.title, shots_plot(curves, levels, f"{kind.title}{' (%)' if kind.percent else ''}")))
+            curves.setdefault(selection(point.setting), []).append((point.setting.shots, value, low, high))
+        levels = {title_of(b): factor * figures[name].value for b, figures in baselines.items() if name in figures}
+        plots.append(shots_plot(kind.title, curves, levels, f"{kind.title}{' (%)' if kind.percent else ''}"))
     rows = [
-        (point.setting.shots, selection(point), metric(name).title, show(name, figure), _seeds(point, name))
+        (point.setting.shots, selection(point.setting), metric(name).title, show(name, figure), _seeds(point, name))
         for point in points
         for name, figure in point.means.items()
     ]
     others = [
-        (label, metric(name).title, show(name, figure))
-        for label, figures in baselines.items()
+        (title_of(baseline), metric(name).title, show(name, figure))
+        for baseline, figures in baselines.items()
         for name, figure in figures.items()
     ]
     page = template("few_shot").render(
@@ -59,34 +59,15 @@ def write_few_shot_page(
         command=command,
         versions=versions,
     )
-    path.write_text(page, encoding="utf-8")
+    write_text(path, page)
 
 
 def _ends(figure: Figure) -> tuple[float, float, float]:
-    """A value and the ends of its interval; without one, the value three times."""
+    """A value and the ends of its interval; without an interval, both ends equal the value."""
     low = figure.value if figure.low is None else figure.low
     high = figure.value if figure.high is None else figure.high
     return figure.value, low, high
 
 
-def selection(point: Point) -> str:
-    """How the shots of a point were chosen, for a reader."""
-    chosen = "drawn" if point.setting.select == "random" else "retrieved"
-    orders = f", mean of {point.setting.orders} orders" if point.setting.orders > 1 else ""
-    return f"{chosen}{orders}{', images taken away' if point.setting.blind else ''}"
-
-
 def _seeds(point: Point, name: str) -> str:
     return ", ".join(show(name, figures[name], interval=False) for figures in point.seeds.values())
-
-
-def as_record(point: Point) -> dict[str, Any]:
-    """A point as plain values."""
-    return {
-        "shots": point.setting.shots,
-        "select": point.setting.select,
-        "orders": point.setting.orders,
-        "blind": point.setting.blind,
-        "figures": figures_as_json(point.means),
-        "seeds": {str(seed): figures_as_json(figures) for seed, figures in point.seeds.items()},
-    }

@@ -1,36 +1,32 @@
-"""A gallery of answers: wrong ones and right ones, and what each token of an answer attended to."""
+"""A gallery of wrong and correct answers, with the attention maps of their tokens."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from PIL import Image as Pillow
 
 from vislang.boxes import Box
 from vislang.capabilities import Attends, Progress
 from vislang.document import Image
+from vislang.evaluate.attention_maps import emphasis, overlay, relative, side_by_side
 from vislang.evaluate.evaluation import Evaluation
-from vislang.evaluate.page import THUMBNAIL, data_url, square
+from vislang.evaluate.page import data_url, square
 from vislang.example import Answer, Example, Prediction, Text, Value, reference_text
 from vislang.metrics.boxes import hit
 from vislang.metrics.by_kind import score_of
 
 RIGHT_SHOWN, WRONG_SHOWN = 12, 12
 FRAMES_SHOWN = 8
-"""Of a video, at most."""
-
-GAP = 8
-"""Between two frames, in pixels."""
+"""Greatest number of frames of a video."""
 
 
 def gallery_of(model: Any, evaluation: Evaluation, progress: Progress | None = None) -> dict[str, Any] | None:
-    """The cards of an evaluation, for the page; None where there are no answers of its examples to show.
+    """The cards of an evaluation for the page; None for retrieval and values.
 
     Args:
-        model: whose attention is shown, where it can show it.
-        evaluation: examples and predictions.
+        model: the model; its attention is shown if it can show it.
+        evaluation: the examples and predictions.
         progress: called with (cards done, cards in all).
     """
     retrieved = len(evaluation.predictions) != len(evaluation.examples)
@@ -56,14 +52,14 @@ def gallery_of(model: Any, evaluation: Evaluation, progress: Progress | None = N
 
 
 def is_right(example: Example, prediction: Prediction) -> bool:
-    """Whether an answer counts as right: with a score of at least one half, or a box that overlaps as much."""
+    """Whether an answer counts as correct: its score is at least 0.5, or its box overlaps the ground truth enough."""
     if isinstance(example.target, Box):
         return isinstance(prediction.answer, Box) and hit([prediction.answer], example.target)
     return score_of(prediction.answer, example) >= 0.5
 
 
 def choose(evaluation: Evaluation) -> tuple[list[int], list[int]]:
-    """Indices of right and of wrong answers to show: of different questions, evenly over the examples."""
+    """Indices of correct and of wrong answers to show, of different questions, evenly spaced over the examples."""
 
     def even(indices: list[int], count: int) -> list[int]:
         seen: set[tuple] = set()
@@ -73,7 +69,7 @@ def choose(evaluation: Evaluation) -> tuple[list[int], list[int]]:
             key = (evaluation.examples[index].text, evaluation.predictions[index].answer)
             (rest if key in seen else first).append(index)
             seen.add(key)
-        # One of each wording first; evenly spaced, so that the order of the file decides nothing.
+        # Different questions first; evenly spaced, so the order of the file has no effect.
         pool = first if len(first) >= count else first + rest
         stride = max(1, len(pool) // count)
         return pool[::stride][:count]
@@ -85,7 +81,7 @@ def choose(evaluation: Evaluation) -> tuple[list[int], list[int]]:
 
 
 def _card(model: Attends | None, example: Example, answer: Answer) -> dict[str, Any]:
-    """One answer: its image if it has one, and the same under each token's attention."""
+    """The card of an answer: its image, and the image overlaid with each token's attention."""
     card: dict[str, Any] = {
         "question": example.text or "caption",
         "prediction": _shown(answer, example) or "(nothing)",
@@ -100,24 +96,25 @@ def _card(model: Attends | None, example: Example, answer: Answer) -> dict[str, 
         return card | {
             "film": len(frames) > 1,
             "shown": f"{len(shown)} of {len(frames)} frames" if len(frames) > 1 else "the image",
-            "image": data_url(_side_by_side([square(frames[number]) for number in shown])),
+            "image": data_url(side_by_side([square(frames[number]) for number in shown])),
             "tokens": [
                 {
                     "text": token.token.strip() or "␣",
-                    "image": data_url(_overlay([frames[number] for number in shown], token.maps[-1].numpy()[shown])),
+                    "image": data_url(overlay([frames[n] for n in shown], emphasis(token.maps[-1].numpy())[shown])),
+                    "peak": float(relative(token.maps[-1].numpy()).max()),
                 }
                 for token in tokens
             ],
         }
     images = [medium for medium in media if isinstance(medium, Image) and medium.is_there]
     if images:
-        pictures = _side_by_side([square(image.decode()) for image in images])
+        pictures = side_by_side([square(image.decode()) for image in images])
         card |= {"film": False, "shown": "the image", "image": data_url(pictures), "tokens": []}
     return card
 
 
 def _shown(answer: Answer, example: Example) -> str:
-    """An answer for a reader; of a choice, its text."""
+    """An answer as text; for a choice, its text."""
     if isinstance(answer, Box):
         return f"box {answer.left:.0f}, {answer.top:.0f}, {answer.right:.0f}, {answer.bottom:.0f}"
     if isinstance(answer, int) and example.choices:
@@ -134,28 +131,3 @@ def _expected(example: Example) -> str:
     if isinstance(target, Box):
         return _shown(target, example)
     return reference_text(example) or ""
-
-
-def _side_by_side(pictures: Sequence[Pillow.Image]) -> Pillow.Image:
-    strip = Pillow.new("RGB", ((THUMBNAIL + GAP) * len(pictures) - GAP, THUMBNAIL), "white")
-    for number, picture in enumerate(pictures):
-        strip.paste(picture, ((THUMBNAIL + GAP) * number, 0))
-    return strip
-
-
-def _overlay(frames: Sequence[Pillow.Image], grids: np.ndarray) -> Pillow.Image:
-    """Frames with their attention maps over them: viridis, opaque where the token attended most."""
-    shares = grids / max(grids.max(), np.finfo(grids.dtype).tiny)
-    return _side_by_side([_under(frame, share) for frame, share in zip(frames, shares, strict=True)])
-
-
-def _under(picture: Pillow.Image, share: np.ndarray) -> Pillow.Image:
-    from matplotlib import colormaps
-
-    smooth = np.asarray(
-        Pillow.fromarray(share.astype(np.float32)).resize((THUMBNAIL, THUMBNAIL), Pillow.Resampling.BICUBIC)
-    ).clip(0, 1)[..., None]
-    colour = colormaps["viridis"](smooth[..., 0])[..., :3] * 255
-    base = np.asarray(square(picture), dtype=np.float32)
-    mixed = base * (1 - 0.75 * smooth) + colour * 0.75 * smooth
-    return Pillow.fromarray(mixed.round().astype(np.uint8))

@@ -1,12 +1,12 @@
-"""Answers by writing: the prompt of each example is continued, and the text is read as the kind of target wants it."""
+"""Answers by generation: the prompt of each example is continued, and the text is parsed for the kind of target."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
 
 from vislang.capabilities import Generates, Progress
+from vislang.evaluate.prefix import NOTHING, Prefix
 from vislang.example import Answer, Example, Prediction, Value
 from vislang.metrics.accuracy import normalize
 from vislang.prompt import shown
@@ -21,23 +21,23 @@ def generate(
     *,
     blind: bool = False,
     shots: Sequence[Sequence[Example]] | None = None,
-    state: Any = None,
+    prefix: Prefix = NOTHING,
     batch_size: int = 64,
     max_new_tokens: int = MAX_NEW_TOKENS,
     progress: Progress | None = None,
 ) -> list[Prediction]:
-    """One prediction an example.
+    """A prediction for each example.
 
     Args:
-        model: it writes.
-        examples: what to answer.
-        labels: the closed set of answers, if there is one.
-        blind: take the media away and keep their positions, to see what they contribute.
-        shots: for each example, the examples that stand before it.
-        state: what was prefilled before all of them.
-        batch_size: examples at a time; it changes nothing but the time.
-        max_new_tokens: the longest answer.
-        progress: called with (examples done, of how many).
+        model: a model that generates.
+        examples: examples to answer.
+        labels: the closed set of labels, if there is one.
+        blind: remove all media and keep their positions.
+        shots: for each example, the shots of its prompt.
+        prefix: the shots that all prompts share.
+        batch_size: examples at a time; it does not change the result.
+        max_new_tokens: greatest length of an answer, in tokens.
+        progress: called with (examples done, examples in all).
     """
     found: list[Prediction] = []
     for start in range(0, len(examples), batch_size):
@@ -46,18 +46,19 @@ def generate(
         prompts = [model.prompts.render(example, own) for example, own in zip(part, before, strict=True)]
         if blind:
             prompts = [prompt.without_media() for prompt in prompts]
-        texts = model.generate(prompts, max_new_tokens, batch_size, state=state)
+        texts = model.generate(prompts, max_new_tokens, batch_size, state=prefix.state)
         for example, prompt, text in zip(part, prompts, texts, strict=True):
-            found.append(Prediction(example.id, read_answer(text, example, labels), prompt=shown(prompt)))
+            answer = read_answer(text, example, labels)
+            found.append(Prediction(example.id, answer, prompt=prefix.text + shown(prompt)))
         if progress is not None:
             progress(len(found), len(examples))
     return found
 
 
 def read_answer(text: str, example: Example, labels: Sequence[str] = ()) -> Answer:
-    """A text as an answer: a number where one is wanted, a label where the words are those of one, or the text itself.
+    """Parse a text: a number if the target is a value, a label if the text has the words of one, or the text itself.
 
-    None where a number is wanted and the text holds none.
+    None if the target is a value and the text contains no number.
     """
     if isinstance(example.target, Value):
         number = re.search(r"[-+]?\d+(?:\.\d+)?", text)

@@ -1,4 +1,4 @@
-"""Answers by comparing images with texts: the alternative whose caption fits its images best."""
+"""Answers by matching: the alternative whose caption matches its images best."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ from vislang.evaluate.alternatives import captions
 from vislang.example import Example, Prediction, Text
 from vislang.prompt import shown
 
+KEPT = 10
+"""Captions of a pool that are recorded with their similarities, the best first."""
+
 
 def match(
     model: Matches,
@@ -24,18 +27,18 @@ def match(
     batch_size: int = 256,
     progress: Progress | None = None,
 ) -> list[Prediction]:
-    """One prediction an example; of several images the mean similarity counts.
+    """A prediction for each example. With several images, their mean similarity is the score.
 
     Args:
-        model: it compares images with texts.
-        examples: what to answer.
-        labels: the alternatives of examples without choices, put into words by their task.
-        pool: captions to choose from, where a caption is wanted.
-        batch_size: examples whose images and captions are encoded together; it changes nothing but the time.
-        progress: called with (examples done, of how many).
+        model: a model that compares images with texts.
+        examples: examples to answer.
+        labels: the alternatives of examples without choices; the task phrases them as captions.
+        pool: captions to choose from, for captioning.
+        batch_size: examples at a time; it does not change the result.
+        progress: called with (examples done, examples in all).
 
     Raises:
-        UserError: a caption is wanted, and the pool is empty; or there is no image to compare with.
+        UserError: the pool is empty for captioning, or an example has no image.
     """
     found: list[Prediction] = []
     for start in range(0, len(examples), batch_size):
@@ -52,17 +55,18 @@ def match(
         scores = model.match_all(images, texts, None if bool(wanted.all()) else wanted)
         for example, each in zip(part, options, strict=True):
             values = [float(scores[[row[image] for image in seen], column[text]].mean()) for _, seen, text in each]
-            answers = tuple(answer for answer, _, _ in each)
-            best = answers[int(np.argmax(values))]
-            kept = sorted(range(len(values)), key=lambda n: -values[n])[:10] if pool else range(len(values))
+            answers = [answer for answer, _, _ in each]
+            best = int(np.argmax(values))
+            _, seen, text = each[best]
+            kept = sorted(range(len(values)), key=lambda n: -values[n])[:KEPT] if pool else range(len(values))
             found.append(
                 Prediction(
                     example.id,
-                    best,
+                    answers[best],
                     tuple(answers[n] for n in kept),
                     tuple(values[n] for n in kept),
                     "similarity",
-                    shown(example.prompt),
+                    shown(Document([*seen, text])),
                 )
             )
         if progress is not None:
@@ -75,20 +79,14 @@ def _options(
 ) -> Sequence[tuple[int | str, tuple[Image, ...], str]]:
     if isinstance(example.target, Text):
         if not pool:
-            raise UserError(f"{example.name}: there are no captions to choose its caption from.")
+            raise UserError(f"{example.name}: there are no captions to choose from.")
         images = tuple(medium for medium in example.prompt.media if isinstance(medium, Image))
         return [(text, images, text) for text in pool]
     return captions(example, labels)
 
 
-def images_of(examples: Sequence[Example]) -> list[Document]:
-    """Each image of some examples as a document of its own."""
-    images = dict.fromkeys(medium for example in examples for medium in example.media if isinstance(medium, Image))
-    return [Document([image], name=image.name) for image in images]
-
-
 def pool_of(support: Sequence[Example]) -> list[str]:
-    """The captions that people wrote, each once: what a model that writes none can choose from."""
+    """The distinct reference captions of the support, from which a matching model chooses."""
     return list(
         dict.fromkeys(
             text for example in support if isinstance(example.target, Text) for text in example.target.references

@@ -1,4 +1,4 @@
-"""What all reports share: one self-contained page for a browser without a network."""
+"""The common parts of all reports, which are self-contained HTML pages."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from markupsafe import Markup
 from PIL import Image as Pillow
 
 THUMBNAIL = 160
-"""Side of a picture in a gallery, in pixels."""
+"""Side of an image in a gallery, in pixels."""
 
 
 def template(name: str) -> jinja2.Template:
-    """The template of a page, by its name; everything that is put into it is escaped, except plots."""
+    """The template of a page by its name; all values except plots are escaped."""
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
     environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
     environment.filters["raw_svg"] = lambda svg: Markup(svg)
@@ -25,7 +25,7 @@ def template(name: str) -> jinja2.Template:
 
 
 def provenance(run: dict[str, Any]) -> dict[str, Any]:
-    """What a page says of how to reproduce it: the content of ``run.json``, as the base template wants it."""
+    """The values of the section "How to reproduce it", from the content of ``run.json``."""
     return {
         "configuration": json.dumps(run["recipe"], indent=2, default=str),
         "versions": run["versions"],
@@ -34,12 +34,12 @@ def provenance(run: dict[str, Any]) -> dict[str, Any]:
 
 
 def square(picture: Pillow.Image) -> Pillow.Image:
-    """A picture as the gallery shows it."""
+    """An image resized for the gallery."""
     return picture.resize((THUMBNAIL, THUMBNAIL), Pillow.Resampling.BICUBIC)
 
 
 def data_url(picture: Pillow.Image) -> str:
-    """A picture as part of the page."""
+    """An image as a data URL."""
     buffer = io.BytesIO()
     picture.save(buffer, "PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -1,107 +1,184 @@
-"""Plots as SVG text, to stand inside a page."""
+"""Plots as SVG text, to stand inside a page: in the page's colours, light or dark, with the key below as text.
+
+A plot is drawn about as wide as a page shows it, so that its type has about the size of the page's.
+"""
 
 from __future__ import annotations
 
+import colorsys
 import io
-from collections.abc import Sequence
-from typing import Any
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
 
 matplotlib.use("svg")
 
-from matplotlib import colormaps
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+SERIES = 8
+"""Colours for series that a page has; more series take them again, with other dashes."""
+
+DASHES = ("solid", "dashed", "dotted", "dashdot")
+
+_INK, _LINE = "#010101", "#020202"
+"""Stand for the page's own colours of text and of fine lines: matplotlib knows no CSS."""
 
 
-def line_plot(series: dict[str, list[tuple[float, float]]], label: str, smooth: bool = False) -> str:
-    """Lines over steps.
+class Key(NamedTuple):
+    """A line of a plot, for the key below it: its name, its colour in CSS, its dashes."""
+
+    name: str
+    colour: str
+    dash: str
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A plot for a page.
+
+    Attributes:
+        heading: what it shows.
+        svg: the drawing.
+        keys: its lines; empty where there is one only.
+    """
+
+    heading: str
+    svg: str
+    keys: Sequence[Key] = ()
+
+
+Points = Sequence[tuple[float, float]]
+"""Values at steps."""
+
+
+def line_plot(
+    heading: str, series: Mapping[str, Points], label: str, smooth: bool = False, across: str = "step"
+) -> Plot | None:
+    """Lines over steps; None where no series has two points, since one point is no curve.
 
     Args:
-        series: points (step, value) by name.
+        heading: of the plot.
+        series: points (step, value) by name. Each keeps its colour, whether or not others are drawn.
         label: of the vertical axis, with the unit.
-        smooth: lay a running mean over the values themselves.
+        smooth: draw a running mean, and the values themselves faintly behind it.
+        across: label of the horizontal axis.
     """
-    figure, axes = _axes(label)
-    for name, points in series.items():
-        if not points:
+    if all(len(points) < 2 for points in series.values()):
+        return None
+    figure, axes = _axes(label, across)
+    keys = []
+    for number, (name, points) in enumerate(series.items()):
+        if len(points) < 2:
             continue
+        colour, dash = _style(number)
+        keys.append(Key(name, _css(colour), dash))
         steps, values = np.array(points, dtype=float).T
         if smooth and len(values) > 20:
             window = max(2, len(values) // 50)
             mean = np.convolve(values, np.ones(window) / window, mode="valid")
-            axes.plot(steps, values, color="#9bb8d3", linewidth=0.7)
-            axes.plot(steps[window - 1 :], mean, color="#1f4e79", linewidth=1.8)
-        elif len(series) > 1:
-            axes.plot(steps, values, linewidth=1.6, label=name)
+            axes.plot(steps, values, color=colour, linewidth=0.8, alpha=0.3)
+            axes.plot(steps[window - 1 :], mean, color=colour, linewidth=1.8, linestyle=dash)
         else:
-            axes.plot(steps, values, marker="o" if len(values) < 50 else None, markersize=3.5, color="#1f4e79")
-    if len(series) > 1:
-        axes.legend(fontsize=8, frameon=False)
-    return _svg(figure)
+            marker = "o" if len(values) < 50 else None
+            axes.plot(steps, values, color=colour, linewidth=1.8, linestyle=dash, marker=marker, markersize=3.5)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=across == "step"))
+    return Plot(heading, _svg(figure), keys if len(series) > 1 else ())
 
 
-def gates_plot(rows: Sequence[dict[str, Any]]) -> str:
-    """tanh of each gate over steps: full lines for attention, dashed ones for feed-forward."""
-    figure, axes = _axes("tanh(gate)")
+def gates_plot(heading: str, rows: Sequence[Mapping[str, Any]]) -> Plot | None:
+    """tanh of each gate over steps: full lines for attention, dashed ones for feed-forward; None of one step."""
     names = [name for name in (rows[0] if rows else {}) if name.startswith("gate/")]
+    if len(rows) < 2 or not names:
+        return None
+    figure, axes = _axes("tanh(gate)")
+    axes.axhline(0, color=_LINE, linewidth=1)
     layers = sorted({int(name.split("/")[1]) for name in names})
-    colours = colormaps["viridis"](np.linspace(0.05, 0.85, max(len(layers), 1)))
-    for layer, colour in zip(layers, colours, strict=False):
-        for part, style in (("attention", "-"), ("feed_forward", "--")):
+    keys = []
+    for number, layer in enumerate(layers):
+        # From cyan over blue to red: colours that are neither too light on white nor too dark on black.
+        colour = _hex(colorsys.hls_to_rgb(0.5 + 0.5 * number / max(len(layers) - 1, 1), 0.52, 0.7))
+        for part, what, dash in (("attention", "attention", "solid"), ("feed_forward", "feed-forward", "dashed")):
             values = [row[f"gate/{layer}/{part}"] for row in rows]
-            what = "attention" if part == "attention" else "feed-forward"
-            axes.plot(
-                [row["step"] for row in rows],
-                values,
-                linestyle=style,
-                color=colour,
-                linewidth=1.6,
-                label=f"layer {layer}, {what}",
-            )
-    axes.axhline(0, color="#999", linewidth=0.7)
-    if names:
-        figure.legend(loc="outside right center", fontsize=7, frameon=False)
-    return _svg(figure)
+            axes.plot([row["step"] for row in rows], values, linestyle=dash, color=colour, linewidth=1.8)
+            keys.append(Key(f"layer {layer}, {what}", colour, dash))
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+    return Plot(heading, _svg(figure), keys)
 
 
-def shots_plot(curves: dict[str, list[tuple[int, float, float, float]]], levels: dict[str, float], label: str) -> str:
+def shots_plot(
+    heading: str, curves: Mapping[str, list[tuple[int, float, float, float]]], levels: Mapping[str, float], label: str
+) -> Plot:
     """How well a model does with so many examples in its prompt.
 
     Args:
+        heading: of the plot.
         curves: points (shots, value, low, high) by name.
         levels: values that do not go by shots, by name: baselines.
         label: of the vertical axis, with the unit.
     """
     figure, axes = _axes(label, "examples in the prompt")
     ticks = sorted({shots for points in curves.values() for shots, *_ in points})
-    for name, points in curves.items():
+    keys = []
+    for number, (name, points) in enumerate(curves.items()):
+        colour, dash = _style(number)
         positions = [ticks.index(shots) for shots, *_ in points]
         values, low, high = (np.array([point[side] for point in points]) for side in (1, 2, 3))
-        (line,) = axes.plot(positions, values, marker="o", markersize=3.5, linewidth=1.6, label=name)
-        axes.fill_between(positions, low, high, alpha=0.18, color=line.get_color(), linewidth=0)
-    for (name, value), style in zip(levels.items(), ["--", ":", "-."] * len(levels), strict=False):
-        axes.axhline(value, color="#777", linewidth=1, linestyle=style, label=name)
+        axes.plot(positions, values, marker="o", markersize=3.5, linewidth=1.8, color=colour, linestyle=dash)
+        axes.fill_between(positions, low, high, alpha=0.18, color=colour, linewidth=0)
+        keys.append(Key(name, _css(colour), dash))
+    for number, (name, value) in enumerate(levels.items()):
+        dash = ("dashed", "dotted", "dashdot")[number % 3]
+        axes.axhline(value, color=_INK, linewidth=1.2, linestyle=dash)
+        keys.append(Key(name, "currentColor", dash))
     axes.set_xticks(range(len(ticks)), [str(shots) for shots in ticks])
-    figure.legend(loc="outside right center", fontsize=7, frameon=False)
-    return _svg(figure)
+    return Plot(heading, _svg(figure), keys)
 
 
-def _axes(label: str, across: str = "step"):
-    figure = Figure(figsize=(6.2, 3.1), layout="constrained")
-    axes = figure.add_subplot()
-    axes.set_xlabel(across)
-    axes.set_ylabel(label)
+def series_colour(number: int) -> str:
+    """The colour in CSS of the series of this number."""
+    return _css(_style(number)[0])
+
+
+def _style(number: int) -> tuple[str, str]:
+    """A colour that stands for one of the page's, and dashes."""
+    return f"#0303{number % SERIES + 1:02x}", DASHES[number // SERIES % len(DASHES)]
+
+
+def _css(colour: str) -> str:
+    return f"var(--series-{int(colour[-2:], 16)})"
+
+
+def _hex(colour: tuple[float, float, float]) -> str:
+    return "#" + "".join(f"{round(255 * part):02x}" for part in colour)
+
+
+def _axes(label: str, across: str = "step") -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(5.4, 3.1), layout="constrained", facecolor="none")
+    axes = figure.add_subplot(facecolor="none")
+    axes.set_xlabel(across, fontsize=12, color=_INK)
+    axes.set_ylabel(label, fontsize=12, color=_INK)
+    axes.tick_params(labelsize=12, color=_LINE, labelcolor=_INK)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(alpha=0.25)
+    axes.spines[["left", "bottom"]].set_color(_LINE)
+    axes.grid(color=_LINE, linewidth=0.8)
+    axes.set_axisbelow(True)
     return figure, axes
 
 
 def _svg(figure: Figure) -> str:
     buffer = io.StringIO()
-    # A fixed salt and no date: the same run gives the same file.
+    # A fixed salt and no date: the same run gives the same file. Nothing is said of who drew it.
+    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     with matplotlib.rc_context({"svg.hashsalt": "vislang", "svg.fonttype": "none", "font.family": "sans-serif"}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
+        figure.savefig(buffer, format="svg", metadata=nothing)
     svg = buffer.getvalue()
-    return svg[svg.index("<svg") :]
+    svg = svg[svg.index("<svg") :]
+    # Groups are named alike in every plot, and a page has many; nothing refers to them.
+    svg = re.sub(r'<g id="[^"]*"', "<g", svg).replace(_INK, "currentColor").replace(_LINE, "var(--line)")
+    return re.sub(r"#0303[0-9a-f]{2}", lambda found: _css(found[0]), svg)

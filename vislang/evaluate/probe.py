@@ -1,7 +1,7 @@
-"""What a frozen representation knows: a linear probe and nearest neighbours, with intervals.
+"""Probes of frozen features: logistic regression and nearest neighbours, with intervals.
 
-Everything that is chosen (the strength of the penalty, the depth at which features are taken) is chosen inside the
-training part, on groups of it held out; the test part is read once.
+Hyper-parameters (the penalty, the number of neighbours, the depth of the features) are chosen on held-out groups of the
+training part; the test part is used once.
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ from vislang.capabilities import Embeds, Progress
 from vislang.errors import UserError
 from vislang.example import Example, Label, Prediction
 from vislang.metrics.figure import Figure, share
+from vislang.prompt import shown
 from vislang.tasks.probes import ProbeTask
 from vislang.tasks.task import Task
 
 PENALTIES = (1e-3, 1e-2, 1e-1)
-"""Inverse strengths of the linear probe's penalty that are tried."""
+"""Inverse penalties of the linear probe that are tried."""
 
 NEIGHBOURS = (1, 5, 20)
 """Numbers of neighbours that are tried."""
@@ -34,12 +35,12 @@ NEIGHBOURS = (1, 5, 20)
 
 @dataclass(frozen=True)
 class Probed:
-    """What a probe found.
+    """The result of a probe.
 
     Attributes:
-        accuracy: over all test items, with its 95 % interval.
-        right: which of them, in order.
-        features: name of the features that were chosen, in each fold.
+        accuracy: accuracy on all test items, with its 95 % interval.
+        right: whether each test item was predicted correctly, in order.
+        features: name of the chosen features in each fold.
     """
 
     accuracy: Figure
@@ -52,8 +53,8 @@ def probe(features: Mapping[str, np.ndarray], task: ProbeTask, kind: str = "line
     """Cross-validated accuracy of a probe on frozen features.
 
     Args:
-        features: by name (of a depth, say), each (items, width), in the order of the task's items.
-        task: labels, groups, and which items may be trained on and tested on.
+        features: sets of features by name (such as a depth), each (items, width), in the order of the task's items.
+        task: the labels, the groups, and which items may be used for training and for testing.
         kind: ``linear`` (logistic regression on standardised features) or ``knn`` (by cosine).
     """
     labels = np.array(task.targets)
@@ -81,7 +82,7 @@ def both_probes(features: Mapping[str, np.ndarray], task: ProbeTask) -> dict[str
 
 
 def majority(task: ProbeTask) -> Probed:
-    """The same folds, always guessing the most frequent label of the training part."""
+    """The accuracy of the most frequent label of the training part, in the same folds."""
     labels = np.array(task.targets)
     outcome: list[bool] = []
     for train, test in task.folds():
@@ -91,7 +92,7 @@ def majority(task: ProbeTask) -> Probed:
 
 
 def _settings(kind: str, examples: int) -> Sequence[float]:
-    """What is tried; no more neighbours than there are examples to learn from."""
+    """The hyper-parameters that are tried; at most as many neighbours as training examples."""
     if kind == "linear":
         return PENALTIES
     return [number for number in NEIGHBOURS if number <= examples]
@@ -104,10 +105,10 @@ def _classifier(kind: str, setting: float | int):
 
 
 def _fit(classifier, features: np.ndarray, labels: np.ndarray):
-    """Call it on one thread: products this small take ten times as long when threads wait for each other (71 ms against
-    7 ms for 1,500 items of 192 features on two cores)."""
+    """Fit a classifier. Callers use one thread: with several threads, problems of this size take ten times as long (71
+    ms against 7 ms for 1,500 items of 192 features on two cores)."""
     with warnings.catch_warnings():
-        # A probe that is stopped early is a regularised one; the penalty is chosen with that in it.
+        # Early stopping is a form of regularisation; the penalty is chosen with it.
         warnings.simplefilter("ignore", ConvergenceWarning)
         return classifier.fit(features, labels)
 
@@ -127,19 +128,19 @@ def classify_embeddings(
     batch_size: int = 64,
     progress: Progress | None = None,
 ) -> list[Prediction]:
-    """Labels by a linear classifier on a model's embeddings, fitted on the support.
+    """Predict labels by a linear classifier on a model's embeddings, fitted on the support.
 
-    The strength of its penalty is chosen on every fourth example of the support, which the others are fitted without.
+    Its penalty is chosen on every fourth example of the support, with a classifier fitted on the others.
 
     Raises:
         UserError: the support has fewer than two labels.
     """
     labelled = [(example, example.target.name) for example in support if isinstance(example.target, Label)]
     if len({label for _, label in labelled}) < 2:
-        raise UserError(f"{task.name}: a classifier on embeddings needs examples of two labels to be fitted on.")
+        raise UserError(f"{task.name}: a classifier on embeddings needs training examples with two or more labels.")
     documents = [example.prompt for example, _ in labelled] + [example.prompt for example in examples]
     vectors = model.embed(documents, batch_size, progress=progress).numpy()
-    known, asked = vectors[: len(labelled)], vectors[len(labelled) :]
+    known, queries = vectors[: len(labelled)], vectors[len(labelled) :]
     labels = np.array([label for _, label in labelled])
     inner = np.arange(len(labels)) % 4 == 0
     train, held = np.flatnonzero(~inner), np.flatnonzero(inner)
@@ -147,8 +148,8 @@ def classify_embeddings(
         penalty = max(PENALTIES, key=lambda setting: _fit_score(known, labels, train, held, "linear", setting))
         classifier = _fit(_classifier("linear", penalty), known, labels)
     classes = tuple(str(name) for name in classifier.classes_)
-    shares = classifier.predict_proba(asked)
+    shares = classifier.predict_proba(queries)
     return [
-        Prediction(example.id, classes[int(row.argmax())], classes, tuple(row.tolist()))
+        Prediction(example.id, classes[int(row.argmax())], classes, tuple(row.tolist()), prompt=shown(example.prompt))
         for example, row in zip(examples, shares, strict=True)
     ]

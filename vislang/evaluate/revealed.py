@@ -1,4 +1,4 @@
-"""What pretraining learned: what was masked and how well it was predicted, and nearest neighbours."""
+"""What pretraining learned: masked positions with their explained variance, and nearest neighbours."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from vislang.evaluate.page import THUMBNAIL, data_url
 from vislang.example import Example
 
 SHOWN = 6
-"""Documents of a stream that are shown, with their nearest neighbours."""
+"""Number of documents of a stream that are shown, with their nearest neighbours."""
 
 NEIGHBOURS = 6
 
 POOL = 400
-"""Documents among which neighbours are looked for."""
+"""Number of documents in which neighbours are searched."""
 
 LEGENDS = {
-    "image": "Dark patches were masked. The colour shows how much of the variance of a masked patch was predicted: "
-    "yellow is all of it, dark blue no more than by the mean of all patches.",
-    "speech": "A spectrogram, low tones below; dark columns were masked. The colour shows how much of the "
-    "variance of a masked frame was predicted: yellow is all of it, dark blue no more than by the mean of all frames.",
-    "text": "Framed tokens were masked. The colour shows how much of the variance of a masked token was predicted: "
-    "yellow is all of it, dark blue no more than by the mean of all tokens.",
+    "image": "Dark patches are masked. The colour shows how well each masked patch is predicted: yellow is perfect, "
+    "dark blue no better than the mean of all patches.",
+    "speech": "A spectrogram with low frequencies at the bottom; dark columns are masked. The colour shows how well "
+    "each masked frame is predicted: yellow is perfect, dark blue no better than the mean of all frames.",
+    "text": "Framed tokens are masked. The colour shows how well each masked token is predicted: yellow is perfect, "
+    "dark blue no better than the mean of all tokens.",
 }
 
 
@@ -38,9 +38,9 @@ def revealed_of(model: Any, kept: Sequence[Example], pool: Sequence[Example]) ->
     """The cards and the neighbours of a stream, for the page.
 
     Args:
-        model: it Reveals and Embeds.
+        model: a model that Reveals and Embeds.
         kept: examples to show.
-        pool: examples among which neighbours are looked for.
+        pool: examples in which neighbours are searched.
     """
     chosen = _evenly([example.prompt for example in kept], SHOWN)
     revealed = model.reveal(chosen)
@@ -93,7 +93,7 @@ def _words(revealed: Revealed) -> list[dict[str, Any]]:
 
 
 def _spectrogram(sound: Audio, height: int = 80) -> Pillow.Image:
-    """Log-mel energies, low tones below, a hundredth of a second a column."""
+    """Log-mel energies with low frequencies at the bottom; a column is 10 ms."""
     energies = log_mel(sound.decode()).T[::-1]
     low, high = np.quantile(energies, [0.02, 0.98])
     grey = ((energies - low) / max(high - low, 1e-6)).clip(0, 1)
@@ -127,5 +127,5 @@ def _cell(document: Document, text: str) -> dict[str, Any]:
 
 
 def _evenly(documents: Sequence[Document], count: int) -> list[Document]:
-    """At most so many, evenly spaced."""
+    """At most ``count`` documents, evenly spaced."""
     return list(documents)[:: max(1, len(documents) // count)][:count]

@@ -2,132 +2,101 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from vislang.capabilities import Embeds, Progress, Reveals
+from vislang.evaluate.curves import run_plots, single_values, typical_speed
 from vislang.evaluate.evaluation import Evaluation
 from vislang.evaluate.gallery import gallery_of
+from vislang.evaluate.intervals import Drawn, by_metric, drawn
 from vislang.evaluate.page import provenance, template
-from vislang.evaluate.plots import gates_plot, line_plot
 from vislang.evaluate.revealed import revealed_of
-from vislang.evaluate.tables import figure_rows, loss_rows
+from vislang.evaluate.run_record import RunRecord
+from vislang.evaluate.tables import answerers, loss_rows
 from vislang.example import Example
+from vislang.files import write_text
 from vislang.metrics.figure import metric
-from vislang.train.log import read_metrics
-
-TITLES = {
-    "explained_variance": "Explained variance of the targets",
-    "target_std": "Standard deviation of the targets; at 0 all would be the same",
-    "prediction_std": "Standard deviation of the predictions; at 0 all would be the same",
-    "teacher_decay": "Decay of the teacher's average",
-}
-"""Headings of the curves of diagnostics."""
+from vislang.train.log import rates_in_words
 
 
 def write_run_page(
-    folder: Path,
-    model: Any,
-    evaluations: Mapping[str, Evaluation],
-    streams: Mapping[str, tuple[Sequence[Example], Sequence[Example]]],
+    path: Path,
+    run: RunRecord,
+    model: Any = None,
+    evaluations: Mapping[str, Evaluation] | None = None,
+    streams: Mapping[str, tuple[Sequence[Example], Sequence[Example]]] | None = None,
     progress: Progress | None = None,
-) -> Path:
-    """Write the page of the run in ``folder``, from its metrics and its model.
+) -> None:
+    """Write the page of a run; of one that has not come to its end, its curves so far.
 
     Args:
-        folder: of the run, with ``metrics.jsonl``, ``metrics.json`` and ``run.json``.
-        model: the trained model.
+        path: of the page.
+        run: what its folder says.
+        model: the trained model; None where there is none yet.
         evaluations: what it answered, by task.
-        streams: examples kept from training and those trained on, by stream.
+        streams: held-out examples and training examples, by stream.
         progress: called with (parts done, parts in all).
-
-    Returns:
-        The path of the page.
     """
-    rows = read_metrics(folder / "metrics.jsonl")
-    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-    run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     galleries = []
-    for evaluation in evaluations.values():
+    for evaluation in (evaluations or {}).values():
         if (made := gallery_of(model, evaluation, progress)) is not None:
             galleries.append(made)
     revealed = []
-    if isinstance(model, Reveals) and isinstance(model, Embeds):
+    if streams and isinstance(model, Reveals) and isinstance(model, Embeds):
         for number, (name, (kept, trained)) in enumerate(streams.items(), start=1):
             revealed.append({"name": name, **revealed_of(model, kept or trained, trained)})
             if progress is not None:
                 progress(number, len(streams))
+    metrics = run.metrics or {"tasks": {}, "held_out": {}}
     page = template("run").render(
-        title=_title(metrics, list(streams)),
-        metrics=metrics,
-        figures=list(figure_rows(metrics["tasks"])),
+        title=_title(run),
+        summary=_summary(run),
+        facts=rates_in_words(typical_speed(run.rows)),
+        tasks=[_task(name, values) for name, values in metrics["tasks"].items()],
         losses=list(loss_rows(metrics["held_out"])),
-        plots=_plots(rows),
+        plots=run_plots(run.rows),
+        singles=single_values(run.rows) if run.metrics is None or not metrics["tasks"] else [],
         galleries=galleries,
         streams=revealed,
-        threads=run["threads"],
-        **provenance(run),
+        **provenance(run.about),
     )
-    path = folder / "report.html"
-    path.write_text(page, encoding="utf-8")
-    return path
+    write_text(path, page)
 
 
-def _title(metrics: dict[str, Any], streams: Sequence[str]) -> str:
+def _title(run: RunRecord) -> str:
     """The first figure of a run with one task; otherwise what it was trained on."""
-    if len(metrics["tasks"]) == 1:
-        ((task, values),) = metrics["tasks"].items()
+    if run.metrics is not None and len(run.metrics["tasks"]) == 1:
+        ((task, values),) = run.metrics["tasks"].items()
         name, figure = next(iter(values["figures"].items()))
         if metric(name).percent and figure["value"] is not None:
             return f"{task}: {100 * figure['value']:.1f} % {metric(name).title} on {values['n']:,} examples"
-    return f"Trained on {', '.join(streams)}"
+    data = run.recipe.get("data", run.name)
+    names = [data] if isinstance(data, str) else [stream["name"] for stream in data]
+    return f"{run.name}: trained on {', '.join(names)}"
 
 
-def _plots(rows: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
-    """Curves over steps, each with its heading; a curve of one point is none."""
-    steps = [row for row in rows if "loss" in row]
-    plots = [(name, line_plot({name: points}, "loss", smooth=True)) for name, points in _losses(steps).items()]
-    for name in sorted({name for row in rows for name in row if name.startswith("eval/")}):
-        points = [(row["step"], row[name]) for row in rows if name in row]
-        stream, _, what = name.removeprefix("eval/").rpartition("/")
-        if len(points) > 1 and what not in TITLES:
-            kind = metric(what)
-            values = [(step, 100 * value) for step, value in points] if kind.percent else points
-            label = f"{kind.title}{' (%)' if kind.percent else ''}"
-            heading = f"On examples kept from training: {f'{stream}: ' if stream else ''}{kind.title}"
-            plots.append((heading, line_plot({what: values}, label)))
-    for ending, heading in TITLES.items():
-        names = sorted({name for row in rows for name in row if name.rpartition("/")[2] == ending})
-        if names:
-            series = {name: [(row["step"], row[name]) for row in rows if name in row] for name in names}
-            plots.append((heading, line_plot(series, ending.replace("_", " "))))
-    if gates := _gates(steps):
-        plots.append(("How far each gate is open", gates_plot(gates)))
-    return plots
+def _summary(run: RunRecord) -> str:
+    if run.metrics is None:
+        return (
+            f"This run has not come to its end: step {run.steps:,} of {run.recipe['train']['steps']:,} after "
+            f"{run.minutes:.1f} minutes of training on {run.threads}. Draw the page again to see it go on."
+        )
+    return (
+        f"{run.metrics['steps']:,} steps in {run.metrics['train_seconds'] / 60:.1f} minutes of training on "
+        f"{run.threads}; {run.metrics['total_seconds'] / 60:.1f} minutes in all."
+    )
 
 
-def _losses(steps: Sequence[dict[str, Any]]) -> dict[str, list[tuple[float, float]]]:
-    """The loss over steps; of each stream its own, since one line would jump between streams that take turns."""
-    streams = sorted({name.split("/")[1] for row in steps for name in row if re.fullmatch("loss/.+/.+", name)})
-    found: dict[str, list[tuple[float, float]]] = {f"Loss: {stream}": [] for stream in streams} or {"Loss": []}
-    for row in steps:
-        if not streams:
-            found["Loss"].append((row["step"], row["loss"]))
-        for stream in streams:
-            parts = [value for name, value in row.items() if name.startswith(f"loss/{stream}/")]
-            if parts:
-                found[f"Loss: {stream}"].append((row["step"], sum(parts)))
-    return found
-
-
-def _gates(steps: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Gates, which are logged with each stream though all have the same."""
-    rows = []
-    for row in steps:
-        gates = {name[name.index("gate/") :]: value for name, value in row.items() if "gate/" in name}
-        if gates:
-            rows.append({"step": row["step"], **gates})
-    return rows
+def _task(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """What the page says of a task: for each metric the model and those that do not look, and what else is known."""
+    figures: list[tuple[str, list[Drawn]]] = [
+        (metric(name).title, drawn(name, by_whom)) for name, by_whom in by_metric(dict(answerers(values))).items()
+    ]
+    notes = []
+    if "reference_perplexity" in values:
+        notes.append(f"Perplexity of the references, per token: {values['reference_perplexity']:.3f}.")
+    if values.get("unread"):
+        notes.append(f"Answers without a number: {values['unread']:,}.")
+    return {"name": name, "n": values["n"], "figures": figures, "notes": notes}

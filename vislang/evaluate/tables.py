@@ -7,14 +7,14 @@ from typing import Any
 
 from rich.table import Table
 
-from vislang.metrics.figure import Figure, figures_from_json, metric, show
+from vislang.metrics.figure import Figure, figures_from_json, metric, show, title_of
 
 
 def evaluation_table(tasks: Mapping[str, Mapping[str, Any]]) -> Table:
     """The figures of evaluations by task, as :meth:`~vislang.evaluate.evaluation.Evaluation.as_json` gives them."""
     table = Table(title_justify="left")
     table.title = f"{sum(int(values['n']) for values in tasks.values()):,} test examples"
-    for heading in ("task", "who answers", "metric"):
+    for heading in ("task", "answers by", "metric"):
         table.add_column(heading)
     for heading in ("value", "95 % interval"):
         table.add_column(heading, justify="right")
@@ -24,14 +24,14 @@ def evaluation_table(tasks: Mapping[str, Mapping[str, Any]]) -> Table:
 
 
 def loss_rows(held_out: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, str, str]]:
-    """Stream, name and value of the losses on what was kept from training, as ``metrics.json`` has them."""
+    """Stream, name and value of the losses on held-out examples in ``metrics.json``."""
     for stream, figures in held_out.items():
         for name, figure in figures_from_json(figures).items():
             yield stream, name.replace("_", " "), f"{figure.value:.4f}"
 
 
 def figure_rows(tasks: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, str, str, str, str]]:
-    """Task, who answers, metric, value and interval of every figure: of the model, of the model blind, of guesses."""
+    """Task, source of the answers, metric, value and interval of every figure; see :func:`answerers`."""
     for task, values in tasks.items():
         first = task
         for who, figures in answerers(values):
@@ -47,9 +47,10 @@ def figure_rows(tasks: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, s
 
 
 def answerers(values: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Figure]]]:
-    """Who answered, and the figures: the model, the same model blind, and what does not look at all."""
-    yield f"the model ({values['way']})", figures_from_json(values["figures"])
+    """The sources of answers with their figures: the model or a file, the model without images, and the baselines."""
+    read = values["way"] == "file"
+    yield "the predictions" if read else f"the model ({values['way']})", figures_from_json(values["figures"])
     if "blind" in values:
-        yield "the same model, images taken away (blind)", figures_from_json(values["blind"])
+        yield "the same model without images", figures_from_json(values["blind"])
     for name, figures in values.get("guesses", {}).items():
-        yield name, figures_from_json(figures)
+        yield title_of(name), figures_from_json(figures)

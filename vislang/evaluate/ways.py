@@ -1,4 +1,4 @@
-"""How a model answers a task: the table of tasks times models, worked out from what both say of themselves."""
+"""How a model answers a task, derived from the task's kind of target and the model's capabilities."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ WAYS: dict[str, tuple[Way, ...]] = {
     "value": ("decide", "generate"),
     "pairs": ("match", "rank"),
 }
-"""For each kind of target the ways in which it can be given, the best first."""
+"""For each kind of target, the ways of answering, the best first."""
 
 TAKES: dict[Way, str] = {
-    "generate": "writes text",
+    "generate": "generates text",
     "rank": "gives the likelihood of a text",
     "decide": "has a head for it",
     "match": "compares images with texts",
     "embed": "gives vectors",
 }
-"""What a model does that answers in each way."""
+"""What a model must be able to do, for each way of answering."""
 
 
 class TaskSide(Protocol):
-    """What a task says of itself; see :class:`vislang.tasks.task.Task`."""
+    """The attributes of a task that decide how models answer it; see :class:`vislang.tasks.task.Task`."""
 
     @property
     def name(self) -> str: ...  # noqa: D102
@@ -44,6 +44,9 @@ class TaskSide(Protocol):
     def media(self) -> frozenset[str]: ...  # noqa: D102
 
     @property
+    def images(self) -> int: ...  # noqa: D102
+
+    @property
     def labels(self) -> tuple[str, ...]: ...  # noqa: D102
 
     @property
@@ -52,7 +55,7 @@ class TaskSide(Protocol):
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell of the table: ``way`` is how the model would answer, or None, and then ``why_not`` says why."""
+    """How a model would answer a task: ``way``, or None with the reason ``why_not``."""
 
     way: Way | None
     why_not: str | None = None
@@ -62,8 +65,8 @@ def cell(model: Any, task: TaskSide) -> Cell:
     """How a model would answer a task, or why it cannot.
 
     Args:
-        model: a saved model.
-        task: a task of the catalogue, or of a user's own.
+        model: a model.
+        task: a task of the catalogue, or a user's own.
     """
     reasons = []
     for way in WAYS[task.kind]:
@@ -75,44 +78,44 @@ def cell(model: Any, task: TaskSide) -> Cell:
 
 
 def why_not(model: Any, task: TaskSide) -> str | None:
-    """Why a model cannot answer a task, in a sentence that names both and says what would work; None where it can."""
+    """Why a model cannot answer a task, in a sentence that names both and what would work; None if it can."""
     found = cell(model, task)
     if found.way is not None:
         return None
     takes = " or ".join(TAKES[way] for way in WAYS[task.kind])
     return (
-        f"task {task.name}: this {type(model).__name__} cannot answer it, because it {found.why_not}. Its answers are "
-        f"of the kind {task.kind}: it takes a model that reads {', '.join(sorted(task.media))} and {takes}."
+        f"task {task.name}: a {type(model).__name__} cannot answer it, because it {found.why_not}. Its targets are of "
+        f"the kind {task.kind}: use a model that reads {', '.join(sorted(task.media))} and {takes}."
     )
 
 
 def ways(model: Any, task: TaskSide) -> list[Way]:
-    """Every way in which a model could answer a task, the best first."""
+    """All ways in which a model can answer a task, the best first."""
     return [way for way in WAYS[task.kind] if _why_not(way, model, task) is None]
 
 
 def _why_not(way: Way, model: Any, task: TaskSide) -> str | None:
-    """Why a model cannot answer a task in one way; None where it can."""
+    """Why a model cannot answer a task in one way; None if it can."""
     media = task.media
     if way == "match" and "several images" in media:
-        # Each image is compared with the text by itself.
+        # Each image is compared with the text separately.
         media = media - {"several images"} | {"image"}
     unreadable = model.why_unreadable(media) if isinstance(model, Reads) else None
     return unreadable or _WAYS[way](model, task)
 
 
 def _generate(model: Any, task: TaskSide) -> str | None:
-    return None if isinstance(model, Generates) else "writes no text"
+    return None if isinstance(model, Generates) else "generates no text"
 
 
 def _rank(model: Any, task: TaskSide) -> str | None:
-    return None if isinstance(model, Ranks) else "gives no likelihood of a text"
+    return None if isinstance(model, Ranks) else "gives no likelihoods of texts"
 
 
 def _decide(model: Any, task: TaskSide) -> str | None:
     if not isinstance(model, Decides):
-        return f"has no head for a target of the kind {task.kind}"
-    return model.why_undecided(task.kind, task.labels)
+        return f"has no head for targets of the kind {task.kind}"
+    return model.why_undecided(task.kind, task.labels, task.images)
 
 
 def _match(model: Any, task: TaskSide) -> str | None:
@@ -121,9 +124,9 @@ def _match(model: Any, task: TaskSide) -> str | None:
     if (reason := model.why_unmatched()) is not None:
         return reason
     if not task.media & {"image", "several images"}:
-        return "compares texts with images, and this task has none"
+        return "compares texts with images, and this task has no images"
     if task.kind == "text" and task.support_split is None:
-        return "chooses among captions that it is given, and this task has no split to take them from"
+        return "chooses among given captions, and this task has no training split to take them from"
     return None
 
 
@@ -131,9 +134,9 @@ def _embed(model: Any, task: TaskSide) -> str | None:
     if not isinstance(model, Embeds):
         return "gives no vectors"
     if task.support_split is None:
-        return "gives vectors, and this task has no split to fit a classifier on"
+        return "only gives vectors, and this task has no training split to fit a classifier on"
     if len(task.media) > 1:
-        return "gives one vector for one medium, and this task has several"
+        return "gives a vector for a single medium, and this task has several"
     return None
 
 

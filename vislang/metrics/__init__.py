@@ -1,1 +1,1 @@
-"""Scores of predictions: plain values in, Figures out. One file a family of metrics; no reader, no model."""
+"""Metrics: predictions in, Figures out; one file for each family of metrics."""

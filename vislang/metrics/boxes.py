@@ -1,4 +1,4 @@
-"""Pointing at what is meant: a box is right where it overlaps the true one by more than one half."""
+"""Accuracy of boxes: a box is correct if it overlaps the ground truth by more than one half."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from vislang.boxes import Box, as_array, overlaps
 from vislang.metrics.figure import Figures, share
 
 OVERLAP = 0.5
-"""Intersection over union that a right box exceeds."""
+"""A correct box has a greater intersection over union with the ground truth."""
 
 
 def pointing(predicted: Sequence[Box], truth: Sequence[Box], candidates: Sequence[Sequence[Box]] = ()) -> Figures:
-    """``accuracy``; and, where candidates are known, ``upper_bound``: of always choosing the best of them.
+    """``accuracy``; and with candidates, ``upper_bound``: the accuracy of always choosing the best candidate.
 
     Args:
-        predicted, truth: a box for each example.
-        candidates: for each example the boxes that were chosen from.
+        predicted, truth: the predicted and the correct box of each example.
+        candidates: for each example, the boxes to choose from.
     """
     hits = [hit([box], true) for box, true in zip(predicted, truth, strict=True)]
     figures = {"accuracy": share(sum(hits), len(hits))}
@@ -27,5 +27,5 @@ def pointing(predicted: Sequence[Box], truth: Sequence[Box], candidates: Sequenc
 
 
 def hit(boxes: Sequence[Box], truth: Box) -> bool:
-    """Whether any of the boxes is right."""
+    """Whether any of the boxes is correct."""
     return bool(boxes) and bool((overlaps(as_array(*boxes), as_array(truth)) > OVERLAP).any())

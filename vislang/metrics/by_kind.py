@@ -1,4 +1,4 @@
-"""Scores by the kind of target, where a task has no rules of its own; and baselines that look at no medium."""
+"""Default metrics for each kind of target, and baselines without media."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ METRICS = {
     "value": ("pearson_r", "rmse"),
     "text": captions.METRICS,
 }
-"""Metrics of each kind of target; the first one is the one that is drawn and compared."""
+"""Metrics of each kind of target; the first one is the main metric."""
 
 
 def kind_of_all(examples: Iterable[Example]) -> str:
-    """The one kind of target that examples have; ``none`` where none of them has a target.
+    """The common kind of target of examples; ``none`` if no example has a target.
 
-    Free text among answers counts as answers: an answer is right where it equals a reference.
+    A mixture of texts and answers counts as answers: an answer is correct if it equals a reference.
 
     Raises:
         UserError: they have several kinds.
@@ -43,17 +43,17 @@ def kind_of_all(examples: Iterable[Example]) -> str:
         return "answers"
     if len(first) > 1:
         named = ", ".join(f"{kind} ({name})" for kind, name in first.items())
-        raise UserError(f"records with several kinds of target: {named}. A task has one kind; give each a file.")
+        raise UserError(f"records with several kinds of target: {named}. A task has one kind; use a file for each.")
     return next(iter(first), "none")
 
 
 def score(examples: Sequence[Example], predictions: Sequence[Prediction]) -> Figures:
     """The figures of predictions, by the kind of target.
 
-    Answers, choices and labels: ``accuracy`` (of answers with soft scores, their mean; of labels that tag each word of
-    a text, over words). Boxes: see :func:`~vislang.metrics.boxes.pointing`. Values: ``pearson_r`` and ``rmse``; a
-    prediction without a number counts as the mean of the others, and ``answered`` is the share that has one. Text: see
-    :func:`~vislang.metrics.captions.captions`; of recordings, error rates of the transcripts.
+    Answers, choices and labels: ``accuracy`` (for soft scores, their mean; for labels with a tag for each word, over
+    words). Boxes: see :func:`~vislang.metrics.boxes.pointing`. Values: ``pearson_r`` and ``rmse``; a prediction without
+    a number is replaced by the mean of the others, and ``answered`` is the share with a number. Text: see
+    :func:`~vislang.metrics.captions.captions`; for recordings, error rates of the transcripts.
 
     Args:
         examples: each with a target, all of one kind.
@@ -65,7 +65,7 @@ def score(examples: Sequence[Example], predictions: Sequence[Prediction]) -> Fig
     kind = kind_of_all(examples)
     unknown = [example.name for example in examples if example.target is None]
     if kind == "none" or unknown:
-        raise UserError(f"{', '.join(unknown[:5]) or 'no records'}: without a target there is nothing to score.")
+        raise UserError(f"{', '.join(unknown[:5]) or 'no records'}: cannot be scored without a target.")
     if kind == "text":
         references = [example.target.references for example in examples if isinstance(example.target, Text)]
         texts = ["" if p.answer is None else str(p.answer) for p in predictions]
@@ -90,12 +90,16 @@ def score(examples: Sequence[Example], predictions: Sequence[Prediction]) -> Fig
 
 
 def _is_tagged(example: Example) -> bool:
-    """Whether the label has a tag for each word of a text."""
+    """Whether the label has one tag for each word of the text."""
     return not example.media and len(example.target.name.split()) == len(example.text.split())  # type: ignore[union-attr]
 
 
 def score_of(answer: object, example: Example) -> float:
-    """The score of one answer, choice or label, from 0 to 1; no answer has 0."""
+    """The score of an answer, choice or label, from 0 to 1; a missing answer gets 0.
+
+    Raises:
+        UserError: the answer to a choice is not an index, or the answer to a label task is not a text.
+    """
     target = example.target
     if answer is None:
         return 0.0
@@ -104,15 +108,20 @@ def score_of(answer: object, example: Example) -> float:
     if isinstance(target, Text):
         return float(correct(str(answer), target.references))
     if isinstance(target, Choice):
+        if not isinstance(answer, int) or not 0 <= answer < len(example.choices):
+            last = len(example.choices) - 1
+            raise UserError(f"prediction {example.id}: {answer!r} is not the index of a choice, from 0 to {last}.")
         return float(answer == target.index)
     assert isinstance(target, Label)
+    if not isinstance(answer, str):
+        raise UserError(f"prediction {example.id}: {answer!r} is not a label; write it as a text, in quotes.")
     return float(answer == target.name)
 
 
 def numbers_of(predictions: Sequence[Prediction]) -> tuple[list[float], Figures]:
-    """The predicted numbers, and ``answered`` where some predictions have none.
+    """The predicted numbers, and ``answered`` if some predictions have no number.
 
-    A missing number is replaced by the mean of the others, so that nothing is scored on a subset.
+    Missing numbers are replaced by the mean of the others, so nothing is scored on a subset.
 
     Raises:
         UserError: a prediction is not a number.
@@ -134,14 +143,14 @@ def numbers_of(predictions: Sequence[Prediction]) -> tuple[list[float], Figures]
 
 
 def guesses(support: Sequence[Example], examples: Sequence[Example]) -> dict[str, Figures]:
-    """The figures of guesses that look at no medium, by name.
+    """The figures of baselines without media, by name.
 
-    ``most frequent answer`` of the support, and ``most frequent answer to the same text``; ``chance``: any answer as
-    often as any other; ``mean`` of the support's numbers; ``whole image`` as the box, where the images can be measured.
+    ``most_frequent_answer`` of the support, and ``most_frequent_answer_to_the_same_text``; ``chance``: a uniformly
+    random answer; ``mean`` of the support's values; ``whole_image`` as the box, if the images exist.
 
     Args:
-        support: what guesses learn from; where it is empty, only those are scored that need nothing.
-        examples: what they are scored on, each with a target.
+        support: training examples; without them, only baselines that need none are scored.
+        examples: examples with targets.
     """
     kind = kind_of_all(examples)
     support = [example for example in support if example.target is not None]
@@ -162,17 +171,17 @@ def guesses(support: Sequence[Example], examples: Sequence[Example]) -> dict[str
         overall[answer] += 1
         by_text[example.text][answer] += 1
     frequent = overall.most_common(1)[0][0]
-    found = {"most frequent answer": score(examples, [Prediction(e.id, frequent) for e in examples])}
+    found = {"most_frequent_answer": score(examples, [Prediction(e.id, frequent) for e in examples])}
     if kind == "text":
         return found
     if any(example.text for example in examples):
         same = [Prediction(e.id, by_text.get(e.text, overall).most_common(1)[0][0]) for e in examples]
-        found["most frequent answer to the same text"] = score(examples, same)
+        found["most_frequent_answer_to_the_same_text"] = score(examples, same)
     return {**found, "chance": {"accuracy": plain(1 / len(overall), len(examples))}}
 
 
 def _answer_of(example: Example, kind: str) -> str:
-    """The answer that an example teaches."""
+    """The answer of an example, for counting."""
     if isinstance(example.target, Label):
         return example.target.name
     text = reference_text(example) or ""
@@ -188,7 +197,7 @@ def _whole_image(examples: Sequence[Example]) -> dict[str, Figures]:
         for image, example in zip(images, examples, strict=True)
         if isinstance(example.target, Box)
     ]
-    return {"whole image": {"accuracy": share(sum(hits), len(hits))}}
+    return {"whole_image": {"accuracy": share(sum(hits), len(hits))}}
 
 
 def _box_of(prediction: Prediction) -> Box:

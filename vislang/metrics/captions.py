@@ -1,7 +1,7 @@
 """Captions: CIDEr-D (Vedantam et al. 2015), BLEU (Papineni et al. 2002) and exact match.
 
-Words are runs of letters and digits in lower case; the authors' own scorer splits by the rules of the Penn Treebank,
-whose program needs Java. On captions without contractions and abbreviations both give the same words.
+Words are sequences of letters and digits in lower case. The authors' scorer uses the Penn Treebank tokenizer, which
+needs Java; for captions without contractions and abbreviations both give the same words.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from vislang.metrics.accuracy import exact_match
 from vislang.metrics.figure import Figures, mean, plain
 
 LONGEST = 4
-"""Words of the longest n-grams that are counted."""
+"""Length of the longest n-grams, in words."""
 
 SIGMA = 6.0
-"""Width of CIDEr-D's penalty for another length than the reference's, in words."""
+"""Width of CIDEr-D's Gaussian penalty on the difference in length, in words."""
 
 METRICS = ("cider_d", "exact_match", "bleu_1", "bleu_2")
 
@@ -30,11 +30,11 @@ Ngrams = Counter[tuple[str, ...]]
 def captions(predicted: Sequence[str], references: Sequence[Sequence[str]]) -> Figures:
     """``cider_d``, ``exact_match``, ``bleu_1`` and ``bleu_2``.
 
-    CIDEr-D of a single image is left out: no n-gram is rare among one, so it is 0 for every caption.
+    CIDEr-D of a single image is left out, because it is always 0.
 
     Args:
-        predicted: one caption an image.
-        references: the captions that people gave to each image, at least one.
+        predicted: a caption for each image.
+        references: the reference captions of each image, at least one.
     """
     scores = cider_d(predicted, references)
     return {
@@ -51,22 +51,21 @@ def words(text: str) -> list[str]:
 
 
 def cider_d(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
-    """CIDEr-D of each candidate, as the authors scale it: 2.5 for each length of n-grams, one to four words, in which a
-    candidate equals its only reference. So captions of four words and more reach 10; a correct caption of two words
-    has 5.
+    """CIDEr-D of each candidate, on the authors' scale: 2.5 for each n-gram length from 1 to 4 in which a candidate
+    equals its only reference. So correct captions of four or more words get 10, and of two words 5.
 
-    The rarer an n-gram is among the references of all candidates, the more it weighs. A score is therefore comparable
-    only to others on the same references.
+    N-grams that are rare among the references of all images have more weight, so scores are comparable only on the same
+    references.
 
     Args:
-        candidates: one caption an image.
-        references: the captions that people gave to each image, at least one.
+        candidates: a caption for each image.
+        references: the reference captions of each image, at least one.
 
     Raises:
-        ValueError: no candidates, unequal numbers, or an image without references.
+        ValueError: there are no candidates, numbers differ, or an image has no references.
     """
     if not candidates or len(candidates) != len(references) or any(not own for own in references):
-        raise ValueError("as many candidates as lists of references are needed, at least one, and none of them empty.")
+        raise ValueError("each candidate needs a list of references that is not empty, and there must be a candidate.")
     counted = [[_ngrams(reference) for reference in own] for own in references]
     occurs: Ngrams = Counter()
     for own in counted:
@@ -102,7 +101,7 @@ def _weighted(ngrams: Ngrams, occurs: Ngrams, images: float) -> _Vector:
         weight = count * (images - math.log(max(1.0, occurs[gram])))
         vector.weights[len(gram)][gram] = weight
         vector.norms[len(gram)] += weight**2
-        # The authors' program counts bigrams as the length; one word fewer on both sides changes nothing.
+        # As in the authors' program, the length is the number of bigrams; only differences of lengths matter.
         vector.length += count if len(gram) == 2 else 0
     return vector
 
@@ -121,12 +120,12 @@ def _similarity(candidate: _Vector, reference: _Vector) -> float:
 
 
 def bleu(candidates: Sequence[str], references: Sequence[Sequence[str]], longest: int = LONGEST) -> float:
-    """Corpus BLEU from 0 to 1, without smoothing: 0 where no n-gram of the longest kind is shared.
+    """Corpus BLEU from 0 to 1, without smoothing: 0 if no n-gram of the greatest length matches.
 
     Args:
-        candidates: one caption an image.
-        references: captions of each image.
-        longest: words of the longest n-grams that count; 4 is the custom, fewer suit short captions.
+        candidates: a caption for each image.
+        references: the reference captions of each image.
+        longest: greatest length of n-grams; usually 4, less for short captions.
     """
     shared, total = [0] * longest, [0] * longest
     length = wanted = 0
@@ -140,7 +139,7 @@ def bleu(candidates: Sequence[str], references: Sequence[Sequence[str]], longest
             shared[len(gram) - 1] += min(count, known[gram])
         size = len(words(candidate))
         length += size
-        # The reference of the nearest length counts, of two equally near ones the shorter.
+        # The reference with the nearest length is used; of two equally near ones, the shorter.
         wanted += min((len(words(reference)) for reference in own), key=lambda n: (abs(n - size), n))
     if not all(shared):
         return 0.0

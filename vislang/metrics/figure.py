@@ -1,4 +1,4 @@
-"""Figure: a measured value with its interval; and what the names of metrics mean."""
+"""Figure: a measured value with its interval. Also the titles and units of all metrics."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Figure:
 
     Attributes:
         value: the value itself; a share lies between 0 and 1.
-        low, high: ends of its 95 % interval; None where none was computed.
-        n: how many examples it was measured on.
+        low, high: ends of its 95 % interval; None without an interval.
+        n: number of examples.
     """
 
     value: float
@@ -29,7 +29,8 @@ class Figure:
     n: int
 
     def as_json(self) -> dict[str, float | int | None]:
-        """``{"value", "low", "high", "n"}``; what is not finite becomes None, since JSON has no such number."""
+        """``{"value", "low", "high", "n"}``; values that are not finite become None, because JSON has no such
+        numbers."""
 
         def finite(number: float | None) -> float | None:
             return number if number is not None and math.isfinite(number) else None
@@ -47,7 +48,7 @@ def figures_as_json(figures: Mapping[str, Figure]) -> dict[str, Any]:
 
 
 def figures_from_json(values: Mapping[str, Any]) -> Figures:
-    """What :func:`figures_as_json` gave; a value that was not finite is NaN."""
+    """Read the output of :func:`figures_as_json`; None becomes NaN."""
     return {
         name: Figure(math.nan if f["value"] is None else f["value"], f["low"], f["high"], f["n"])
         for name, f in values.items()
@@ -58,8 +59,8 @@ def share(successes: float, n: int) -> Figure:
     """A share with its 95 % interval (Wilson 1927), which keeps its coverage near 0 and 1.
 
     Args:
-        successes: how many; a mean number of successes, over seeds say, need not be whole.
-        n: of how many trials.
+        successes: number of successes; it may be a mean over seeds.
+        n: number of trials.
 
     Raises:
         ValueError: no trials.
@@ -95,13 +96,13 @@ def plain(value: float, n: int) -> Figure:
 
 
 class Metric(NamedTuple):
-    """What a metric is.
+    """How a metric is shown.
 
     Attributes:
-        title: for tables and axes.
-        percent: whether it is a share, which is shown in per cent.
-        higher_is_better: the direction of better.
-        decimals: shown after the point.
+        title: title in tables and plots.
+        percent: whether it is a proportion, which is shown in per cent.
+        higher_is_better: whether higher values are better.
+        decimals: number of decimals.
     """
 
     title: str
@@ -141,11 +142,11 @@ METRICS: dict[str, Metric] = {
     "loss": Metric("loss", higher_is_better=False),
     "loss_per_token": Metric("loss per token", higher_is_better=False),
 }
-"""Metrics by name; a name that only begins like one of these is a variant of it (``accuracy_number``)."""
+"""Metrics by name; a longer name with the same beginning is a variant (``accuracy_number``)."""
 
 
 def metric(name: str) -> Metric:
-    """What a metric of this name is; of a variant, its family's with the rest of the name in its title."""
+    """The metric with this name; for a variant, the rest of the name is added to the title."""
     known = max((key for key in METRICS if name.startswith(key)), key=len, default=None)
     if known is None:
         return Metric(name.replace("_", " "))
@@ -156,8 +157,17 @@ def metric(name: str) -> Metric:
     return family._replace(title=title.replace("_", " "))
 
 
+def title_of(baseline: str) -> str:
+    """The name of a baseline for a reader.
+
+    >>> title_of("most_frequent_answer")
+    'most frequent answer'
+    """
+    return baseline.replace("_", " ")
+
+
 def show(name: str, figure: Figure, interval: bool = True) -> str:
-    """A figure for a reader: its value and, where it has one, its interval.
+    """A figure as text: its value and, if it has one, its interval.
 
     >>> show("accuracy", Figure(0.926, 0.914, 0.937, 2000))
     '92.6 % (91.4 to 93.7)'

@@ -1,4 +1,4 @@
-"""Paths through buildings: how near they come to the goal, how far they go, and how well they follow a reference."""
+"""Metrics of navigation: success, path length, and agreement with a reference path."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vislang.errors import UserError
 from vislang.metrics.figure import Figures, mean, share
 
 SUCCESS = 3.0
-"""Metres from the goal within which a path counts as arrived."""
+"""A path is successful if it ends less than this many metres from the goal."""
 
 METRICS = (
     "success_rate",
@@ -27,10 +27,10 @@ METRICS = (
 
 
 class Graph:
-    """Viewpoints of a building and how far they are from each other.
+    """The graph of a building's viewpoints.
 
     Args:
-        edges: from each viewpoint to those that can be walked to, in metres.
+        edges: for each viewpoint, the distances in metres to its neighbours.
     """
 
     def __init__(self, edges: Mapping[str, Mapping[str, float]]):

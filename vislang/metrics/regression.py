@@ -1,4 +1,4 @@
-"""Predicted numbers: correlation and errors, and the figures of papers on sentiment."""
+"""Metrics of predicted values: correlation, errors, and the metrics of papers on sentiment."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SENTIMENT_METRICS = (
 
 
 def pearson(predicted: np.ndarray, truth: np.ndarray) -> float:
-    """Pearson's correlation; NaN where one side is constant."""
+    """Pearson's correlation; NaN if one side is constant."""
     if predicted.std() == 0 or truth.std() == 0:
         return math.nan
     return float(np.corrcoef(predicted, truth)[0, 1])
@@ -38,11 +38,11 @@ def regression(predicted: Sequence[float], truth: Sequence[float]) -> Figures:
 
 
 def sentiment(predicted: Sequence[float], truth: Sequence[float]) -> Figures:
-    """The figures that papers on MOSI and MOSEI give, numbers from -3 to 3.
+    """The metrics of papers on MOSI and MOSEI, for values from -3 to 3.
 
-    ``mae``; ``pearson_r``; ``accuracy_7``: seven classes, rounded after clipping to [-3, 3]. Two classes are read in
-    two ways: ``accuracy_2_has0`` is negative or not (0 counts as not negative), ``accuracy_2_non0`` is negative or
-    positive (records at 0 are left out); each has its weighted F1.
+    ``mae``; ``pearson_r``; ``accuracy_7``: seven classes, rounded after clipping to [-3, 3]. Two classes are
+    defined in two ways: ``accuracy_2_has0`` is negative or not (0 is not negative), ``accuracy_2_non0`` is negative or
+    positive (records at 0 are left out). Each has a weighted F1.
     """
     a, b = np.asarray(predicted, float), np.asarray(truth, float)
     seven = np.round(a.clip(-3, 3)) == np.round(b.clip(-3, 3))

@@ -16,7 +16,7 @@ METRICS = tuple(f"recall_at_{n}_{way}" for way in ("text_to_image", "image_to_te
 
 
 def belonging(texts: Sequence[str], image_of: Sequence[int], images: int) -> Bool[np.ndarray, "images texts"]:
-    """Which texts belong to which images; texts of the same words belong to each other's images.
+    """Which texts belong to which images; a text also belongs to the images of equal texts.
 
     Args:
         texts: captions.
@@ -33,9 +33,9 @@ def belonging(texts: Sequence[str], image_of: Sequence[int], images: int) -> Boo
 
 
 def rank_of(scores: np.ndarray, correct: np.ndarray) -> int:
-    """The rank, from 1, of the best correct one of several candidates.
+    """The rank, from 1, of the best correct candidate.
 
-    Ties count as ranked before it. A score of minus infinity, of a pair that was never scored, is ranked last.
+    Ties are ranked before it. Minus infinity (a pair that was not scored) is ranked last.
     """
     best = scores[correct].max()
     if np.isneginf(best):
@@ -68,15 +68,3 @@ def recalls_at(of_texts: Sequence[int] | np.ndarray, of_images: Sequence[int] | 
         for way, found in sides
         for limit in LIMITS
     }
-
-
-def recalls(scores: Float[np.ndarray, "images texts"], correct: Bool[np.ndarray, "images texts"]) -> Figures:
-    """Recall at 1, 5 and 10 in both directions.
-
-    A text finds one of its images; an image finds any of its texts, the best of them.
-
-    Args:
-        scores: the higher the better; minus infinity where a pair was not scored.
-        correct: which texts belong to which images, see :func:`belonging`.
-    """
-    return recalls_at(*ranks(scores, correct))

@@ -1,4 +1,4 @@
-"""Transcripts and tags of words."""
+"""Metrics of transcripts and of word tags."""
 
 from __future__ import annotations
 

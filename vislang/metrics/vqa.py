@@ -1,6 +1,6 @@
 """The official scoring of VQA (GT-Vision-Lab/VQA; Antol et al. 2015).
 
-The accuracy of an answer is the mean, over the ten people who answered, of min(1, how many of the other nine gave it /
+The accuracy of an answer is the mean, over the ten annotators, of min(1, number of the other nine with this answer /
 3), after a clean-up of both sides.
 """
 
@@ -14,9 +14,9 @@ import numpy as np
 
 
 def soft_scores(answers: Sequence[str]) -> dict[str, float]:
-    """The soft score of each answer: 0.3, 0.6, 0.9, 1 for one to four people and more.
+    """The soft score of each answer: 0.3, 0.6, 0.9 and 1 for one, two, three and more annotators.
 
-    As in the official rule, answers are cleaned up only where people disagree.
+    As in the official code, answers are cleaned up only if annotators disagree.
     """
     agreed = len({_trimmed(answer) for answer in answers}) == 1
     counts = Counter(_trimmed(answer) if agreed else clean(answer) for answer in answers)
@@ -37,7 +37,8 @@ def clean(answer: str) -> str:
     answer = _trimmed(answer)
     found = answer
     for mark in PUNCTUATION:
-        # A mark beside a space goes; one between letters leaves a space. In an answer with 1,000 all of them go.
+        # A mark next to a space is removed; between letters it becomes a space. In an answer with 1,000 all are
+        # removed.
         loose = f"{mark} " in answer or f" {mark}" in answer or re.search(r"\d,\d", answer) is not None
         found = found.replace(mark, "" if loose else " ")
     # The official expression, whose first group was meant to be a lookbehind, and its count.

@@ -1,1 +1,1 @@
-"""One file a system; what two systems share lives in :mod:`vislang.nn`."""
+"""One package per system; parts that several systems share are in :mod:`vislang.nn`."""

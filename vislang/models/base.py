@@ -1,7 +1,7 @@
-"""What every model that vislang trains has in common: how it is trained, saved and opened.
+"""What all trained models have in common: the interface for training, and how models are saved and opened.
 
-A model is a module whose ``forward(batch)`` gives its losses by name, so that anything that wraps modules can wrap it.
-It knows nothing of processes, checkpoints or logging.
+A model is a module whose ``forward(batch)`` returns its losses by name, so DDP, FSDP and ``torch.compile`` can wrap it.
+It knows nothing about processes, checkpoints or logging.
 """
 
 from __future__ import annotations
@@ -20,82 +20,135 @@ from torch import Tensor, nn
 from vislang.capabilities import Progress
 from vislang.errors import UserError
 from vislang.example import Example
+from vislang.files import whole_file, write_text
 from vislang.models.loading import current_settings
 from vislang.models.settings import Settings, settings_of
+from vislang.nn.recompute import Recomputable
+from vislang.nn.transformer import EncoderBlock
 
 
 class TrainableModel(nn.Module):
-    """A model for :mod:`vislang.train`. What most models leave empty has a default here.
+    """A model for :mod:`vislang.train`, with defaults for the methods that most models do not need.
 
     Attributes:
-        collate: examples and a seed -> a batch of tensors, with the ``names`` of the examples. Whatever is random in a
-            batch follows from the seed alone. An object that can be pickled, since worker processes run it.
-        dtype: number type of the arithmetic; what trains is kept in float32.
+        collate: (examples, seed, index of the first example) -> a batch of tensors on the host, with the ``names`` of
+            the examples. Random choices for an example depend only on the seed and its index, so a batch can be made
+            in parts. It must be picklable, because worker processes call it. A batch of texts may have ``tokens``,
+            their number without padding; then the log has tokens per second.
+        needs_whole_batch: whether a loss compares the examples of a batch with each other, so that it cannot be
+            computed from parts of the batch.
+        dtype: number type of the computation; trained parameters are kept in float32.
     """
 
-    collate: Callable[[Sequence[Example], int], Any]
+    collate: Callable[..., Any]
+    needs_whole_batch: bool = False
     dtype: torch.dtype = torch.float32
 
     def forward(self, batch: Any) -> dict[str, Float[Tensor, ""]]:
-        """The losses of a batch by name, scalars whose sum is minimised."""
+        """The losses of a batch by name: scalars whose sum is minimised."""
         raise NotImplementedError
 
+    def loss_counts(self, batch: Any) -> Mapping[str, int | None]:
+        """For each loss of a batch, the number of items (tokens, positions, examples) of its mean; None for a sum.
+
+        With these numbers, the losses of parts of a batch, in several processes or in micro-batches, are averaged: each
+        part has the weight of its share of items. A loss without a number is a mean over examples.
+        """
+        return {}
+
     def prepare(self, examples: Sequence[Example], progress: Progress | None = None) -> int:
-        """Compute what is computed once for these examples; returns for how many media it was."""
+        """Compute and cache features of these examples; returns the number of media that were processed."""
         return 0
 
     def expand(self, examples: Sequence[Example]) -> Sequence[Example]:
-        """The examples that a step draws from: the same ones, or a pair for each reference, say."""
+        """The training examples; for example, a model may make one of each reference of a caption."""
         return examples
 
     def fit(self, examples: Sequence[Example]) -> None:
-        """Measure on the prepared training examples what is measured and not learned, before the first step."""
+        """Compute statistics, vocabularies and labels from the prepared training examples, before the first step."""
 
     def after_step(self) -> None:
-        """What follows an optimizer step: a teacher that moves, say."""
+        """Called after each optimizer step, for example to update a teacher."""
 
     def as_prepared(self, batch: Any) -> Any:
-        """The batch as it is once :meth:`prepare` has been called for its examples."""
+        """The batch as :meth:`prepare` would let it be: with cached features, where the model caches them."""
         return batch
 
     def contents(self, batch: Any) -> dict[str, int]:
-        """How much a batch holds, by kind: ``tokens``, ``images`` and so on; for plans."""
+        """How much a batch contains, by kind: ``tokens``, ``images`` and so on; for plans."""
         return {}
 
     def parts(self) -> dict[str, nn.Module]:
-        """The parts of the model by name, for a table of their sizes: the modules that it consists of."""
+        """The parts of the model by name, for a table of their sizes. By default these are its submodules, or those of
+        its only submodule."""
         found: nn.Module = self
         while len(inner := dict(found.named_children())) == 1:
             (found,) = inner.values()
         return inner or {"model": found}
 
-    def diagnostics(self) -> dict[str, float]:
-        """Numbers worth watching in training, by name."""
+    def diagnostics(self) -> dict[str, float | Tensor]:
+        """Quantities to log during training, by name; tensors stay on the device until the log reads them."""
         return {}
 
+    def check(self, diagnostics: Mapping[str, float], updates: int) -> None:
+        """Called with the diagnostics once they are on the host; raises an error where training should stop.
+
+        Args:
+            diagnostics: by name.
+            updates: optimizer steps before the one that they are of.
+        """
+
     def rate_group(self, name: str) -> str:
-        """The group of a parameter, by its name: a recipe may give a group a learning rate of its own."""
+        """The group of a parameter by its name; a recipe may scale the learning rate of a group."""
         return "other"
 
     def decays(self, name: str, parameter: Tensor) -> bool:
-        """Whether weight decay applies to a parameter: to matrices and kernels, not to biases, norms, embeddings, gates
-        and single numbers."""
+        """Whether weight decay applies to a parameter: to matrices and kernels, not to biases, norms, embeddings and
+        scalars."""
         return parameter.ndim > 1 and "embedding" not in name
 
+    def is_hidden_matrix(self, name: str, parameter: Tensor) -> bool:
+        """Whether a parameter is the matrix of a hidden linear layer, which Muon may update.
+
+        Embeddings do not count, nor do the layers of heads, which give a model's output (Jordan et al. 2024).
+        """
+        *path, own = name.split(".")
+        hidden = own == "weight" and not {"head", "heads"} & set(path)
+        return hidden and isinstance(self.get_submodule(".".join(path)), nn.Linear)
+
+    def recompute_activations(self) -> None:
+        """From now on, keep only the inputs of blocks for the backward pass, and recompute their inner activations."""
+        for module in self.modules():
+            if isinstance(module, Recomputable):
+                module.recompute = True
+
     def parameter_groups(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
-        """The named parameters that train, by :meth:`rate_group`."""
+        """The named parameters that are trained, by :meth:`rate_group`."""
         groups: dict[str, list[tuple[str, nn.Parameter]]] = {}
         for name, parameter in self.named_parameters():
             if parameter.requires_grad:
                 groups.setdefault(self.rate_group(name), []).append((name, parameter))
         return groups
 
+    def repeated_blocks(self) -> list[nn.Module]:
+        """The repeated blocks of the model, which are sharded, compiled or recomputed one by one. Each must be called
+        as a module; a block inside another comes before it."""
+        return [module for module in self.modules() if isinstance(module, EncoderBlock)]
+
+    def frozen_towers(self) -> list[nn.Module]:
+        """Frozen pretrained models in this model, which may be large."""
+        return []
+
+    def run_uniformly(self) -> None:
+        """From now on, run the same blocks equally often for any batch, even those that could be skipped. All processes
+        gather the shards of a block together when they run it."""
+
     def trainable_state(self) -> dict[str, Tensor]:
-        """The tensors that a checkpoint must hold of the model, by name."""
+        """The tensors of the model that a checkpoint must contain, by name."""
         return {name: tensor.detach() for name, tensor in self.state_dict().items()}
 
     def load_trainable_state(self, state: Mapping[str, Tensor]) -> None:
-        """Restore what :meth:`trainable_state` gave.
+        """Restore what :meth:`trainable_state` returned.
 
         Raises:
             UserError: names are missing or unexpected, or shapes differ; the message lists them.
@@ -103,16 +156,16 @@ class TrainableModel(nn.Module):
         copy_state(self.trainable_state(), state)
 
     def extra_state(self) -> dict[str, Any]:
-        """What a checkpoint must hold beside tensors, as JSON values: a tokenizer, labels, tasks."""
+        """Everything else that a checkpoint must contain, as JSON values: a tokenizer, labels, tasks."""
         return {}
 
     def load_extra_state(self, state: Mapping[str, Any]) -> None:
-        """Restore what :meth:`extra_state` gave; called before :meth:`load_trainable_state`, since shapes may depend on
-        it."""
+        """Restore what :meth:`extra_state` returned; called before :meth:`load_trainable_state`, because shapes may
+        depend on it."""
 
     @property
     def device(self) -> torch.device:
-        """Where the model's parameters are."""
+        """The device of the model's parameters."""
         return next(self.parameters()).device
 
     def save(self, folder: Path) -> None:
@@ -121,7 +174,7 @@ class TrainableModel(nn.Module):
 
 
 def copy_state(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
-    """Copy tensors into others of the same names.
+    """Copy tensors of ``state`` into those of ``own`` by name.
 
     Raises:
         UserError: names are missing or unexpected, or shapes differ; the message lists them.
@@ -134,10 +187,27 @@ def copy_state(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
         if name in state and state[name].shape != own[name].shape
     ]
     if faults:
-        raise UserError("weights of another model: " + "; ".join(faults[:10]))
+        raise UserError("these are the weights of another model: " + "; ".join(faults[:10]))
     with torch.no_grad():
         for name, tensor in own.items():
             tensor.copy_(state[name])
+
+
+def must_be_numbers(found: Tensor, name: str) -> None:
+    """Raise an error if a model's output contains NaN.
+
+    Args:
+        found: the output.
+        name: what it belongs to, such as a record or the model's folder.
+
+    Raises:
+        UserError: it does.
+    """
+    if bool(found.isnan().any()):
+        raise UserError(
+            f"{name}: the model's output is not a number (NaN): its weights or those of a tower are damaged. Copy them "
+            "again, or train again."
+        )
 
 
 def fingerprint(state: Mapping[str, Tensor]) -> str:
@@ -153,41 +223,43 @@ def fingerprint(state: Mapping[str, Tensor]) -> str:
 def write_model(
     folder: Path | str, model: nn.Module, settings: Mapping[str, Any], state: Mapping[str, Tensor] | None = None
 ) -> None:
-    """Write a model as ``config.json`` (its class, its settings and a hash of its weights) and ``model.safetensors``.
+    """Write ``config.json`` (the model's class, its settings and a hash of its weights) and ``model.safetensors``.
 
     Args:
-        folder: is made, where it is missing.
-        model: its class must be one of ``vislang.models``.
-        settings: what its ``load`` needs to build it again.
-        state: the weights to write; None writes all, shared ones once.
+        folder: it is created if it does not exist.
+        model: its class must be defined in ``vislang.models``.
+        settings: what ``load`` needs to build the model again.
+        state: the weights to write; None writes all, and shared ones once.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "model.safetensors"
     if state is None:
-        safetensors.torch.save_model(model, str(file), metadata={"format": "pt"})
+        with whole_file(file) as unfinished:
+            safetensors.torch.save_model(model, str(unfinished), metadata={"format": "pt"})
         state = safetensors.torch.load_file(file)
     else:
         state = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-        safetensors.torch.save_file(state, file, metadata={"format": "pt"})
+        with whole_file(file) as unfinished:
+            safetensors.torch.save_file(state, unfinished, metadata={"format": "pt"})
     config = {
         "model": f"{type(model).__module__}.{type(model).__name__}",
         "weights_sha256": fingerprint(state),
         **settings,
     }
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    write_text(folder / "config.json", json.dumps(config, indent=2) + "\n")
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The settings that :func:`write_model` wrote, by the names that they have in this version."""
+    """The settings that :func:`write_model` wrote, with the names of this version."""
     return current_settings(json.loads((folder / "config.json").read_text(encoding="utf-8")))
 
 
 def read_settings(kind: type[Settings], folder: Path) -> Settings:
-    """The same as a dataclass with a field for each of them; see :func:`~vislang.models.settings.settings_of`.
+    """The same as a dataclass with a field for each setting; see :func:`~vislang.models.settings.settings_of`.
 
     Raises:
-        UserError: a setting is unknown, missing, or of another type.
+        UserError: a setting is unknown, missing, or of the wrong type.
     """
     values = read_config(folder)
     own = {name: value for name, value in values.items() if name not in ("model", "weights_sha256")}
@@ -198,7 +270,7 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     """The weights that :func:`write_model` wrote.
 
     Raises:
-        UserError: they are not the ones that were written: a file was damaged, or replaced.
+        UserError: the weights do not match the hash in ``config.json``: a file was damaged or replaced.
     """
     file = folder / "model.safetensors"
     state = safetensors.torch.load_file(file)
@@ -206,19 +278,23 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     # Models of version 0.1.0 have no hash.
     if expected is not None and fingerprint(state) != expected:
         raise UserError(
-            f"{file}: damaged, or of another model: its weights are not those of config.json. Copy both again."
+            f"{file}: damaged or replaced: its weights do not match the hash in config.json. Copy both files again."
         )
     return state
 
 
 def fill_model(model: nn.Module, folder: Path) -> None:
-    """Read all weights of a folder into a model that was built by its config.
+    """Load all weights of a folder into a model that was built from its config.
 
     Raises:
-        UserError: they do not fit, or are damaged.
+        UserError: the weights do not fit the config, or are damaged.
     """
     read_weights(folder)
     try:
         safetensors.torch.load_model(model, folder / "model.safetensors")
     except RuntimeError as error:
-        raise UserError(f"{folder}: its weights do not fit its config. {error}") from None
+        faults = [line.strip().rstrip(".") for line in str(error).splitlines()[1:]]
+        more = f"; and {len(faults) - 3} more" if len(faults) > 3 else ""
+        raise UserError(
+            f"{folder}: the weights do not fit the config: {'; '.join(faults[:3])}{more}. Copy both files again."
+        ) from None

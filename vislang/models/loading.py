@@ -1,4 +1,4 @@
-"""Opening a saved model, whatever it is."""
+"""Open saved models of any class, and translate the names of earlier versions."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 
 from vislang.errors import UserError
@@ -24,11 +25,11 @@ MOVED = {
     "vislang.models.vilbert_pretraining": "vislang.models.vilbert.pretraining",
     "vislang.models.vilbert_tasks": "vislang.models.vilbert.tasks",
 }
-"""Modules and classes that saved models and recipes of version 0.1.0 name, and what they are called now."""
+"""Modules and classes in saved models and recipes of version 0.1.0, and their current names."""
 
 
 def current_path(class_path: str) -> str:
-    """The dotted path of a class as this version has it; see :data:`MOVED`.
+    """The current dotted path of a class; see :data:`MOVED`.
 
     >>> current_path("vislang.models.finetuned.FineTuneRecipe")
     'vislang.models.data2vec.finetuning.FineTuneRecipe'
@@ -52,17 +53,17 @@ RENAMED_SETTINGS: dict[tuple[str, ...], str] = {
     ("tasks", "*", "deviation"): "std",
     ("bridge", "look"): "attend_to",
 }
-"""Settings of saved models and recipes of version 0.1.0, as the ends of paths, and what they are called now."""
+"""Settings in saved models and recipes of version 0.1.0 (the last parts of their paths), and their current names."""
 
 RENAMED_VALUES: dict[tuple[str, ...], dict[str, str]] = {
     ("tasks", "*", "kind"): {"place": "box"},
     ("collate", "too_long"): {"refuse": "error"},
 }
-"""Values of settings that were renamed: by path of the setting, the old value and the new one."""
+"""Renamed values of settings: for each setting, the old value and the new one."""
 
 
 def current_settings(values: Any, path: tuple[str, ...] = ()) -> Any:
-    """The same settings by the names of this version; see :data:`RENAMED_SETTINGS`.
+    """The same settings with their current names; see :data:`RENAMED_SETTINGS`.
 
     >>> current_settings({"streams": {"meetings": [[6, 0]]}})
     {'streams': {'co_attention_layers': [[6, 0]]}}
@@ -77,7 +78,7 @@ def current_settings(values: Any, path: tuple[str, ...] = ()) -> Any:
 
 
 def _renamed(table: Mapping[tuple[str, ...], Any], path: tuple[str, ...], otherwise: Any) -> Any:
-    """What a table has for the end of a path; ``*`` in the table stands for any name."""
+    """The entry of a table for the end of a path; ``*`` in the table matches any name."""
     for end, new in table.items():
         own = path[-len(end) :]
         if len(own) == len(end) and all(known in ("*", name) for known, name in zip(end, own, strict=True)):
@@ -86,23 +87,24 @@ def _renamed(table: Mapping[tuple[str, ...], Any], path: tuple[str, ...], otherw
 
 
 class ModelNotFound(UserError):
-    """Not a folder with a saved model; the message names what is missing."""
+    """A folder is not a saved model; the message says what is missing."""
 
 
-def load(source: str | Path, **relocated: Any) -> Any:
+def load(source: str | Path, device: torch.device | str | None = None, **relocated: Any) -> Any:
     """Open a model that vislang saved.
 
     Args:
-        source: its folder, or a Hub id.
-        relocated: where what it needs lies now, if not where it was: ``language_model``, ``vision_tower``, or
-            ``regions``, a :class:`~vislang.models.regions.readers.RegionsConfig`. None leaves it where it was.
+        source: the folder of the model, or a Hub id.
+        device: where the model will run; None leaves it on the CPU.
+        relocated: new locations of what the model needs: ``language_model``, ``vision_tower``, or ``regions`` (a
+            :class:`~vislang.models.regions.readers.RegionsConfig`). None keeps the recorded location.
 
     Returns:
         The model, in evaluation mode; see :mod:`vislang.capabilities` for what it can do.
 
     Raises:
-        ModelNotFound: there is no model at ``source``, or its config names a class that is not vislang's, or it needs
-            nothing that ``relocated`` names.
+        ModelNotFound: there is no model at ``source``, its class does not belong to vislang, or it has no part of a
+            name in ``relocated``.
         TowerError: a frozen tower is missing or has changed.
     """
     folder = Path(source)
@@ -112,27 +114,32 @@ def load(source: str | Path, **relocated: Any) -> Any:
     elsewhere = {name: value for name, value in relocated.items() if value is not None}
     for name in elsewhere:
         if name not in inspect.signature(made.load).parameters:
-            raise ModelNotFound(f"{folder}: is a {made.__name__}, which has no {name}.")
+            raise ModelNotFound(f"{folder}: a {made.__name__} has no {name}.")
     try:
-        return made.load(folder, **elsewhere)
+        model = made.load(folder, **elsewhere)
+    except UserError as error:
+        # What is wrong with a setting, with weights or with a tower: the model is named beside it.
+        named = str(error) if str(folder) in str(error) else f"{folder}: {error}"
+        raise type(error)(named) from error
     except FileNotFoundError as error:
-        raise ModelNotFound(f"{folder}: not the whole folder that training wrote. {error}") from None
+        raise ModelNotFound(f"{folder}: a file of the model is missing. {error}") from None
     except SafetensorError as error:
         raise ModelNotFound(f"{folder / 'model.safetensors'}: damaged ({error}). Copy it again.") from None
+    return model if device is None else model.to(device)
 
 
 def is_saved_model(folder: str | Path) -> bool:
-    """Whether a folder holds a model that vislang saved, rather than one of another library."""
+    """Whether a folder holds a model that vislang saved, and not one of another library."""
     config = Path(folder) / "config.json"
     try:
-        values = json.loads(config.read_text(encoding="utf-8"))
+        values = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else None
     except (OSError, ValueError):
         return False
     return isinstance(values, dict) and str(values.get("model", "")).startswith("vislang.models.")
 
 
 def saved_class(source: str | Path) -> Any:
-    """The class of a model that vislang saved, which is not opened.
+    """The class of a saved model, without opening the model.
 
     Raises:
         ModelNotFound: see :func:`load`.
@@ -140,28 +147,38 @@ def saved_class(source: str | Path) -> Any:
     folder = Path(source)
     if not folder.is_dir():
         folder = _from_hub(str(source))
+    if not (folder / "config.json").is_file():
+        raise ModelNotFound(f"{folder}: contains no config.json. Give the folder of a saved model.")
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        module, _, name = current_path(str(config["model"])).rpartition(".")
-    except FileNotFoundError:
-        raise ModelNotFound(f"{folder}: no config.json in it; give the folder that training wrote.") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise ModelNotFound(f"{folder / 'config.json'}: not the config of a vislang model ({error}).") from None
-    # Only our own classes: a config must not be able to import anything else.
-    if not module.startswith("vislang.models."):
-        raise ModelNotFound(f"{folder / 'config.json'}: names {module}.{name}, which is no vislang model.")
-    try:
-        return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError):
+    except ValueError as error:
+        raise ModelNotFound(f"{folder / 'config.json'}: not JSON ({error}). Copy it again.") from None
+    if not isinstance(config, dict) or not isinstance(config.get("model"), str):
         raise ModelNotFound(
-            f"{folder / 'config.json'}: names {module}.{name}, which this version of vislang does not have."
-        ) from None
+            f'{folder / "config.json"}: names no class of vislang under "model". Give the folder of a model that '
+            "vislang saved."
+        )
+    module, _, name = current_path(config["model"]).rpartition(".")
+    # A config must not be able to import anything but our own classes.
+    if not module.startswith("vislang.models."):
+        raise ModelNotFound(f"{folder / 'config.json'}: names {module}.{name}, which is not a model of vislang.")
+    try:
+        made = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError):
+        made = None
+    if not callable(getattr(made, "load", None)):
+        raise ModelNotFound(
+            f"{folder / 'config.json'}: names {module}.{name}, which this version of vislang does not have as a model."
+        )
+    return made
 
 
 def _from_hub(source: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
+    if Path(source).exists():
+        raise ModelNotFound(f"{source}: is a file. Give the folder of a saved model.")
     try:
         return Path(snapshot_download(source))
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:

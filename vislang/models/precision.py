@@ -6,25 +6,17 @@ from typing import Literal
 
 import torch
 
+from vislang.nn.precision import fastest_dtype
+
 Precision = Literal["float32", "bfloat16", "auto"]
-"""``auto`` takes bfloat16 where the device multiplies it in hardware."""
-
-
-def fastest_dtype(device: torch.device | str = "cpu") -> torch.dtype:
-    """bfloat16 where this device multiplies it in hardware, else float32 (emulated, bfloat16 is slower)."""
-    if torch.device(device).type == "cuda":
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        processor = torch.cpu.get_capabilities()
-        native = any(processor.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
-    return torch.bfloat16 if native else torch.float32
+"""``auto`` takes bfloat16 if the device has hardware for it."""
 
 
 def dtype_of(precision: Precision, device: torch.device | str = "cpu") -> torch.dtype:
-    """The number type that a recipe's word means on a device."""
+    """The number type of a recipe's setting on a device."""
     return fastest_dtype(device) if precision == "auto" else getattr(torch, precision)
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
-    """Multiply matrices in ``dtype``; weights stay as they are."""
-    return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
+    """Multiply matrices in ``dtype``, if that is narrower than float32; the weights keep their type."""
+    return torch.autocast(device.type, dtype, enabled=dtype in (torch.bfloat16, torch.float16))

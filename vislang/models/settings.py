@@ -1,4 +1,4 @@
-"""Settings of a saved model: JSON values become dataclasses, and each value is checked on the way."""
+"""Settings of models: checks of their ranges, and dataclasses from the JSON values of a saved model."""
 
 from __future__ import annotations
 
@@ -14,16 +14,58 @@ from vislang.errors import UserError
 Settings = TypeVar("Settings")
 
 
+def must_be_at_least(least: int, settings: Any, *names: str, of: str = "") -> None:
+    """Raise an error if a setting is below ``least``; None is accepted.
+
+    Args:
+        least: the least value.
+        settings: a dataclass.
+        names: names of fields.
+        of: prefix of the names in messages, such as ``bridge.``.
+
+    Raises:
+        UserError: a setting is below it.
+    """
+    for name in names:
+        value = getattr(settings, name)
+        if value is not None and value < least:
+            raise UserError(f"{of}{name} is {value}; it must be at least {least}.")
+
+
+def must_be_rates(settings: Any, *names: str, of: str = "") -> None:
+    """Raise an error if a rate, such as that of dropout, is not at least 0 and below 1; see :func:`must_be_at_least`.
+
+    Raises:
+        UserError: one is not.
+    """
+    for name in names:
+        rate = getattr(settings, name)
+        if not 0 <= rate < 1:
+            raise UserError(f"{of}{name} is {rate}; it must be at least 0 and below 1.")
+
+
+def must_be_above_zero(settings: Any, *names: str, of: str = "") -> None:
+    """Raise an error for a setting that is not above 0; see :func:`must_be_at_least`.
+
+    Raises:
+        UserError: one is not.
+    """
+    for name in names:
+        value = getattr(settings, name)
+        if not value > 0:
+            raise UserError(f"{of}{name} is {value}; it must be above 0.")
+
+
 def settings_of(kind: type[Settings], values: Any, file: Path | str) -> Settings:
     """A dataclass from the JSON values of a file; dataclasses inside it are built in the same way.
 
     Args:
-        kind: the dataclass. A setting with a default may be missing, since an older version may not have had it.
-        values: what ``dataclasses.asdict`` gave, read from JSON.
-        file: where the values come from, for messages.
+        kind: the dataclass. Settings with a default may be missing, because an older version may not have had them.
+        values: the output of ``dataclasses.asdict``, read from JSON.
+        file: the file of the values, for messages.
 
     Raises:
-        UserError: a setting is unknown, missing, of another type or out of its range; the message names file and
+        UserError: a setting is unknown, missing, of the wrong type or out of range; the message names the file and the
             setting.
     """
     return _dataclass(kind, values, file, "")
@@ -31,12 +73,12 @@ def settings_of(kind: type[Settings], values: Any, file: Path | str) -> Settings
 
 def _dataclass(kind: type[Settings], values: Any, file: Path | str, path: str) -> Settings:
     if not isinstance(values, Mapping):
-        raise UserError(f"{file}: {path or 'the whole'} must be an object of settings, and is {values!r}.")
+        raise UserError(f"{file}: {path or 'the whole'} must be an object with settings, not {values!r}.")
     fields = {field.name: field for field in dataclasses.fields(kind) if field.init}  # type: ignore[arg-type]
     prefix = f"{path}." if path else ""
     for name in values:
         if name not in fields:
-            raise UserError(f"{file}: {prefix}{name} is no setting that this version knows; it knows {_list(fields)}.")
+            raise UserError(f"{file}: {prefix}{name} is unknown; the settings are {_list(fields)}.")
     for name, field in fields.items():
         required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if required and name not in values:
@@ -46,11 +88,14 @@ def _dataclass(kind: type[Settings], values: Any, file: Path | str, path: str) -
     try:
         return kind(**made)
     except ValueError as error:
-        raise UserError(f"{file}: {f'{path}: ' if path else ''}{error}") from None
+        # Some messages begin with the last part of the path themselves, since a recipe's errors come without a path.
+        before, dot, own = path.rpartition(".")
+        named = f"{before}{dot}" if str(error).startswith(f"{own}.") else f"{path}: " if path else ""
+        raise UserError(f"{file}: {named}{error}") from None
 
 
 def _value(hint: Any, value: Any, file: Path | str, path: str) -> Any:
-    """A value as its annotation has it."""
+    """A value, converted to its annotated type."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
         return _one_of(arguments, value, file, path)
@@ -58,6 +103,8 @@ def _value(hint: Any, value: Any, file: Path | str, path: str) -> Any:
         return _dataclass(hint, value, file, path)  # type: ignore[arg-type]
     if not _fits(hint, value):
         raise UserError(f"{file}: {path} is {value!r}; it must be {_named(hint)}.")
+    if hint is float:
+        return float(value)
     if origin is tuple and arguments[-1:] != (...,):
         if len(arguments) != len(value):
             raise UserError(f"{file}: {path} is {value!r}; it must have {len(arguments)} values.")
@@ -78,7 +125,7 @@ def _one_of(hints: Sequence[Any], value: Any, file: Path | str, path: str) -> An
 
 
 def _fits(hint: Any, value: Any) -> bool:
-    """Whether a value is of the kind that an annotation names, whatever is inside it."""
+    """Whether a value has the outer type of an annotation; the contents of containers are not checked."""
     kind = get_origin(hint) or hint
     if kind is Any:
         return True
@@ -100,7 +147,7 @@ def _fits(hint: Any, value: Any) -> bool:
 
 
 def _named(hint: Any) -> str:
-    """What an annotation requires, in words."""
+    """An annotation in words."""
     kind = get_origin(hint) or hint
     if kind is Literal:
         return _list([repr(value) for value in get_args(hint)], "or")

@@ -1,4 +1,4 @@
-"""The exponentially moving average of a model: a teacher that trails its student."""
+"""The exponential moving average of a model: a teacher that follows its student."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import nn
 
 
 def annealed_decay(start: float, end: float, update: int, anneal_steps: int) -> float:
-    """The decay at an update: from ``start`` in a straight line to ``end``, then constant (data2vec, section 3.3)."""
+    """The decay at an update: linear from ``start`` to ``end``, then constant (data2vec, section 3.3)."""
     if update >= anneal_steps:
         return end
     return end - (end - start) * (1 - update / anneal_steps)
@@ -19,16 +19,16 @@ def annealed_decay(start: float, end: float, update: int, anneal_steps: int) -> 
 def average_into(
     teacher: nn.Module, student: nn.Module, decay: float, copied: Callable[[str], bool] = lambda name: False
 ) -> None:
-    """Move a teacher towards its student: ``teacher = decay * teacher + (1 - decay) * student``.
+    """Update a teacher from its student: ``teacher = decay * teacher + (1 - decay) * student``.
 
-    The average runs over parameters, by name; those that do not train, and buffers, are copied. Parameters of the
-    student that the teacher lacks are passed over. One fused call for all tensors, whatever their number.
+    Parameters are averaged by name; frozen parameters and buffers are copied. Parameters that the teacher does not have
+    are ignored. All tensors are updated in one fused call.
 
     Args:
-        teacher: is changed in place; its parameters are float32.
-        student: the module it trails, whose parameters bear the same names.
-        decay: share of itself that the teacher keeps.
-        copied: whether a parameter is copied rather than averaged, by its name.
+        teacher: the module to update, in place; its parameters are float32.
+        student: the module it follows, with parameters of the same names.
+        decay: weight of the teacher's old value.
+        copied: whether the parameter of a name is copied, not averaged.
     """
     of_teacher = dict(teacher.named_parameters())
     averaged: list[tuple[torch.Tensor, torch.Tensor]] = []

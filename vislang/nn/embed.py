@@ -1,4 +1,4 @@
-"""From tokens, pixels and waveforms to sequences of vectors, and the positions of those."""
+"""Embeddings of tokens, pixels and waveforms, and their positions."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from torch import Tensor, nn
 class TokenEmbedding(nn.Module):
     """Tokens with absolute positions, as in RoBERTa (Liu et al. 2019).
 
-    Positions count real tokens only and start behind the padding's number, so that padding does not shift them.
+    Positions count only real tokens and start after the padding id, so padding does not shift them.
 
     Args:
         vocabulary_size: number of token types.
         width: of the embeddings.
-        max_length: most tokens of a text.
+        max_length: greatest number of tokens of a text.
         padding_id: the padding token.
         positions: ``learned``, ``sinusoidal`` or ``none``.
         norm: normalise the sum.
         eps: of that layer norm.
-        scale: multiply token embeddings by the root of the width.
-        zero_padding: set padding to zero at the end.
+        scale: multiply token embeddings by the square root of the width.
+        zero_padding: set the output to zero at padding.
     """
 
     waves: Tensor | None
@@ -53,7 +53,7 @@ class TokenEmbedding(nn.Module):
         self.positions = nn.Embedding(rows, width, padding_id) if positions == "learned" else None
         for table in (self.tokens, self.positions):
             if table is not None:
-                # As in BERT. torch's own start, 50 times as wide, would hardly move at a transformer's learning rates.
+                # As in BERT. torch's default is 50 times as large and would hardly change at usual learning rates.
                 nn.init.normal_(table.weight, std=0.02)
                 with torch.no_grad():
                     table.weight[padding_id] = 0
@@ -62,7 +62,7 @@ class TokenEmbedding(nn.Module):
         self.norm = nn.LayerNorm(width, eps) if norm else None
 
     def forward(self, input_ids: Int[Tensor, "batch tokens"]) -> Float[Tensor, "batch tokens width"]:
-        """Embed."""
+        """Embed the tokens."""
         real = input_ids != self.padding_id
         position_ids = real.cumsum(dim=-1) * real + self.padding_id
         embedded = self.scale * self.tokens(input_ids)
@@ -93,7 +93,7 @@ class PatchEmbedding(nn.Module):
         patch: side of a patch in pixels.
         width: of the vectors.
         channels: of the images.
-        patch_width: width of the patch vectors where a linear map to ``width`` follows; None for no such map.
+        patch_width: width of the patch vectors if a linear layer to ``width`` follows; None for no such layer.
     """
 
     def __init__(self, patch: int, width: int, channels: int = 3, patch_width: int | None = None):
@@ -203,7 +203,7 @@ def alibi_slopes(heads: int) -> list[float]:
 
 
 def frames(samples: Int[Tensor, "*batch"], layers: Sequence[Sequence[int]]) -> Int[Tensor, "*batch"]:
-    """How many frames so many samples become by convolutions of (channels, kernel, stride); below 1 is none."""
+    """The number of frames after convolutions of (channels, kernel, stride) over this many samples; below 1 is none."""
     for _, kernel, stride in layers:
         samples = torch.div(samples - kernel, stride, rounding_mode="floor") + 1
     return samples
@@ -214,9 +214,10 @@ class SpeechConvolutions(nn.Module):
 
     Args:
         layers: (channels, kernel, stride) of each convolution.
-        norm: ``layer`` normalises each layer's channels; ``group`` only the first layer's, each over time.
+        norm: ``layer`` normalises the channels of each layer; ``group`` only each channel of the first layer, over
+            time.
         bias: whether the convolutions have biases.
-        mel_rate: samples a second, where the first layer is not learned but :class:`MelEnergies`; 0 where it is.
+        mel_rate: sampling rate, if the first layer is a fixed :class:`MelEnergies`; 0 if it is learned.
     """
 
     def __init__(
@@ -255,21 +256,21 @@ class SpeechConvolutions(nn.Module):
         return hidden.transpose(1, 2)
 
     def frames(self, samples: Int[Tensor, "*batch"]) -> Int[Tensor, "*batch"]:
-        """How many frames this many samples become."""
+        """The number of frames for this many samples."""
         return frames(samples, self.shapes)
 
 
 class MelEnergies(nn.Module):
-    """Log energies in bands that are evenly spaced on the mel scale. Nothing here is learned.
+    """Log energies in bands that are evenly spaced on the mel scale. Nothing is learned.
 
-    A band's energy is the squared length of its answer to a cosine and a sine under a Gaussian window, as wide in
-    frequency as its neighbours are apart; so a tone's phase leaves no trace.
+    The energy of a band is the sum of its squared responses to a cosine and a sine under a Gaussian window, so it does
+    not depend on the phase. The bandwidth is the distance between neighbouring bands.
 
     Args:
         bands: number of bands, from 60 Hz to just below half the rate.
         length: of the window, in samples.
-        stride: samples from one frame to the next.
-        rate: samples a second.
+        stride: samples between frames.
+        rate: sampling rate in Hz.
     """
 
     filters: Tensor
@@ -279,7 +280,7 @@ class MelEnergies(nn.Module):
         self.stride = stride
         lowest, highest = (2595 * math.log10(1 + hertz / 700) for hertz in (60.0, 0.49 * rate))
         edges = 700 * (10 ** (torch.linspace(lowest, highest, bands + 2) / 2595) - 1)
-        # What is narrower in frequency than the window allows is widened.
+        # Bands that are narrower than the window can resolve are widened.
         width = (edges[2:] - edges[:-2]).clamp(min=2 * rate / length) / 2
         seconds = (torch.arange(length) - (length - 1) / 2) / rate
         window = torch.exp(-0.5 * (2 * math.pi * seconds * width[:, None] / 2.355) ** 2)
@@ -289,11 +290,12 @@ class MelEnergies(nn.Module):
         self.register_buffer("filters", filters, persistent=False)
 
     def forward(self, waveform: Float[Tensor, "batch 1 samples"]) -> Float[Tensor, "batch bands frames"]:
-        """Of waveforms with a standard deviation of 1; what is quieter by 40 dB or more is silence."""
+        """Log energies of waveforms with a standard deviation of 1; anything 40 dB or more below that counts as
+        silence."""
         with torch.autocast(waveform.device.type, enabled=False):
             answers = F.conv1d(waveform.float(), self.filters, stride=self.stride)
             energies = answers.square().unflatten(1, (-1, 2)).sum(dim=2)
-            # A standard deviation near 1, for speech.
+            # Gives speech a standard deviation near 1.
             return (energies + 1e-4).log() / 4
 
 
@@ -306,15 +308,15 @@ class ChannelNorm(nn.LayerNorm):
 
 
 class ConvolutionalPositions(nn.Module):
-    """Positions from what is around: grouped convolutions over the sequence (data2vec, section 4.2).
+    """Positional embeddings by grouped convolutions over the sequence (data2vec, section 4.2).
 
     Args:
         width: of the sequence.
         kernel: receptive field of all layers together, in frames.
         groups: of the convolutions.
         depth: number of layers.
-        norm_first: normalise the sequence first.
-        weight_norm: normalise the weights rather than each layer's output, as wav2vec 2.0 does with its one layer.
+        norm_first: normalise the input sequence.
+        weight_norm: normalise the weights instead of the output of each layer, as wav2vec 2.0 does.
     """
 
     def __init__(
@@ -341,18 +343,17 @@ class ConvolutionalPositions(nn.Module):
     def forward(
         self, x: Float[Tensor, "batch tokens width"], padding: Bool[Tensor, "batch tokens"] | None = None
     ) -> Float[Tensor, "batch tokens width"]:
-        """Positions, to be added to the sequence.
+        """The positional embeddings, to be added to the sequence.
 
         Args:
             x: the sequence.
-            padding: True where there is nothing; each layer reads zeros there, so that what is padded gets the same
-                positions as alone.
+            padding: True at padding. Each layer reads zeros there, so padding does not change the result.
         """
         hidden = (x if self.norm is None else self.norm(x)).transpose(1, 2)
         for layer in self.layers:
             if padding is not None:
                 hidden = hidden * ~padding[:, None]
-            # An even kernel gives one frame too many.
+            # An even kernel outputs one frame too many.
             hidden = layer(hidden)[..., : x.shape[1]]
             if not self.weight_norm:
                 hidden = F.layer_norm(hidden.transpose(1, 2), hidden.shape[1:2]).transpose(1, 2)

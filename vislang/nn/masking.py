@@ -1,7 +1,8 @@
-"""Masks over tokens, patches and frames: what a model has to predict.
+"""Random masks over tokens, patches and frames, for masked prediction.
 
-Each function draws from a generator that the caller seeds, so that the same seed masks the same positions. No mask
-is empty, and none covers everything.
+Each function uses a generator that the caller seeds, so the same seed masks the same positions. A batch is masked
+example by example (:func:`generator_of`), so a mask does not depend on the other examples. A mask is never empty and
+never covers everything.
 """
 
 from __future__ import annotations
@@ -14,8 +15,18 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 
+def generator_of(seed: int, number: int) -> torch.Generator:
+    """The random generator of an example in a batch; it does not depend on the other examples.
+
+    Args:
+        seed: seed of the batch.
+        number: index of the example in the batch; below 1,000,003.
+    """
+    return torch.Generator().manual_seed((seed * 1_000_003 + number) % 2**63)
+
+
 class MaskedTokens(NamedTuple):
-    """Tokens as the student reads them, and True where it has to predict (the tokens left as they are included)."""
+    """The tokens that a model reads, and True where it predicts (including chosen tokens that were left unchanged)."""
 
     input_ids: Int[Tensor, "batch tokens"]
     mask: Bool[Tensor, "batch tokens"]
@@ -34,8 +45,8 @@ def mask_tokens(
 ) -> MaskedTokens:
     """Choose tokens and mask most of them (BERT, Devlin et al. 2019, section 3.1; data2vec, section 4.3).
 
-    Of the chosen ones, a share carries the mask token, a share a random token, and the rest stays as it is. In each
-    row the number chosen is ``rate`` of the maskable tokens, rounded, at least one. fairseq's released text model
+    Some of the chosen tokens become the mask token, some a random token, and the rest is unchanged. In each row,
+    ``rate`` of the maskable tokens are chosen, rounded, but at least one. fairseq's released text model
     differs: ``rate=0.35, replaced=1, randomised=0, span=4``.
 
     Args:
@@ -45,9 +56,9 @@ def mask_tokens(
         vocabulary_size: random tokens are drawn below this.
         generator: the source of randomness.
         rate: share of the maskable tokens that is chosen.
-        replaced: share of the chosen that carries the mask token.
-        randomised: share of the chosen that carries a random token.
-        span: choose runs of this many tokens; the last run is cut to the number wanted.
+        replaced: share of the chosen tokens that become the mask token.
+        randomised: share of the chosen tokens that become a random token.
+        span: choose runs of this many tokens; the last run is shortened to fit the number.
 
     Raises:
         ValueError: a row has no maskable token.
@@ -69,10 +80,11 @@ def mask_tokens(
 
 
 def _run_order(order: Tensor, span: int) -> Tensor:
-    """Give each run of ``span`` tokens one number, so that it is chosen together; runs start at a drawn offset."""
+    """Give all tokens of a run of ``span`` the same rank, so they are chosen together; runs start at a random
+    offset."""
     offset = int(order[0, 0].item() * span)
     runs = (torch.arange(order.shape[1]) + offset) // span
-    # Within a run the order is kept from left to right, so that a run that is cut loses its end.
+    # Within a run, tokens are ordered from left to right, so a run that is shortened loses its end.
     return order[:, runs.clamp(max=order.shape[1] - 1)] + 1e-6 * torch.arange(order.shape[1])
 
 
@@ -87,15 +99,15 @@ def block_mask(
     """Mask exactly ``masked`` patches of a grid by blocks (BEiT, Bao et al. 2022, algorithm 1; data2vec, section 4.1).
 
     A block covers at least ``smallest`` patches and has a ratio of height to width between ``aspect`` and
-    ``1 / aspect``. Blocks are drawn, overlapping or not, until enough is masked; of the last block only as many
-    patches are taken, row by row, as are still wanted.
+    ``1 / aspect``. Blocks are drawn until enough patches are masked; they may overlap. The last block is cut, row by
+    row, to the number that is still missing.
 
     Raises:
-        ValueError: the grid has no room for such a block, or nothing or everything would be masked.
+        ValueError: no patch or every patch would be masked.
     """
     patches = rows * columns
     if not 0 < masked < patches:
-        raise ValueError(f"{masked} of {patches} patches cannot be masked: one must stay, one must go")
+        raise ValueError(f"cannot mask {masked} of {patches} patches; at least one must be masked and one visible")
     smallest = min(smallest, masked)
     mask = torch.zeros(rows, columns, dtype=torch.bool)
     while (left := masked - int(mask.sum())) > 0:
@@ -103,7 +115,7 @@ def block_mask(
         ratio = math.exp(_uniform(generator, math.log(aspect), -math.log(aspect)))
         height = min(rows, max(1, round(math.sqrt(area * ratio))))
         width = min(columns, max(1, round(math.sqrt(area / ratio))))
-        # Rounding, and the border of the grid, must not make a block smaller than promised.
+        # Rounding and the border of the grid must not make a block smaller than the minimum.
         while height * width < smallest:
             if width < columns and (width <= height or height == rows):
                 width += 1
@@ -131,18 +143,18 @@ def inverse_block_mask(
     block: int = 3,
     adjust: float = 0.07,
 ) -> Bool[Tensor, "batch rows columns"]:
-    """Choose square blocks to KEEP and mask the rest (data2vec 2.0, section 3.4).
+    """Choose square blocks to keep, and mask the rest (data2vec 2.0, section 3.4).
 
-    Every sample keeps the same number of patches, a share of ``1 - mask_ratio``, rounded down: those of the blocks,
-    of which some are taken away again, or to which others are added, at random.
+    Every sample keeps the same number of patches, ``1 - mask_ratio`` of all, rounded down: the patches of the blocks,
+    from which random patches are removed or to which random patches are added.
 
     Args:
         batch: number of masks.
         rows, columns: of the grid.
         mask_ratio: share of the patches to mask.
         generator: the source of randomness.
-        block: side of a block.
-        adjust: added to the share to keep when the number of blocks is worked out, since blocks overlap.
+        block: side of a block, in patches.
+        adjust: added to the share to keep when the number of blocks is computed, because blocks overlap.
 
     Raises:
         ValueError: nothing or everything would be masked.
@@ -150,7 +162,9 @@ def inverse_block_mask(
     patches = rows * columns
     kept = int(patches * (1 - mask_ratio) + 1e-9)
     if not 0 < kept < patches:
-        raise ValueError(f"{mask_ratio:.0%} of {patches} patches cannot be masked: one must stay, one must go")
+        raise ValueError(
+            f"cannot mask {mask_ratio:.0%} of {patches} patches; at least one must be masked and one visible"
+        )
     count = max(1, int(patches * (1 - mask_ratio + adjust) / block**2))
     centres = torch.randint(patches, (batch, count), generator=generator)
     offsets = torch.arange(block) - block // 2
@@ -173,25 +187,25 @@ def span_mask(
     span: int = 10,
     same: bool = False,
 ) -> Bool[Tensor, "batch frames"]:
-    """Hide spans of frames (wav2vec 2.0, Baevski et al. 2020, section 3.1; data2vec, section 4.2).
+    """Mask spans of frames (wav2vec 2.0, Baevski et al. 2020, section 3.1; data2vec, section 4.2).
 
-    In each sample ``rate * length / span`` starts are drawn, rounded up or down at random; spans may overlap, so that
-    with the defaults about half of the frames is masked. Frames behind a sample's length are never masked. A sample
-    that is too short for one span and one visible frame has its spans shortened.
+    In each sample, ``rate * length / span`` starts are drawn, rounded up or down at random. Spans may overlap, so with
+    the defaults about half of the frames are masked. Padded frames are never masked. In a sample that is too short for
+    a span and a visible frame, the spans are shortened.
 
     Args:
         lengths: number of real frames of each sample, at least 2.
-        frames: number of columns.
+        frames: number of frames of the mask.
         generator: the source of randomness.
-        rate: see above; 0.65 with spans of 10 is the paper's start probability of 0.065.
-        span: frames of a span.
-        same: mask the same number in each sample, by unmasking frames at random (v2 stacks what is visible).
+        rate: see above; 0.65 with spans of 10 frames is the paper's start probability of 0.065.
+        span: length of a span.
+        same: mask the same number of frames in each sample, by unmasking random frames.
 
     Raises:
         ValueError: a sample has fewer than 2 frames.
     """
     if bool((lengths < 2).any()):
-        raise ValueError("a recording has fewer than two frames: none could be masked and another kept")
+        raise ValueError("a recording has fewer than two frames; at least one must be masked and one visible")
     mask = torch.zeros(len(lengths), frames, dtype=torch.bool)
     for row, length in zip(mask, lengths.tolist(), strict=True):
         size = min(span, length - 1)

@@ -1,4 +1,4 @@
-"""Linear maps of frozen models in 8 bits: a quarter of float32's memory."""
+"""Linear layers of frozen models in 8 bits: a quarter of float32's memory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from transformers.pytorch_utils import Conv1D
 
 
 class _Dequantized(torch.autograd.Function):
-    """The map with its weights made whole for as long as it takes, forward and backward; nothing whole is kept."""
+    """The layer with its weights dequantized only while they are used, forward and backward."""
 
     @staticmethod
     def forward(context, x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
@@ -26,12 +26,12 @@ class _Dequantized(torch.autograd.Function):
 
 
 class Int8Linear(nn.Module):
-    """A frozen linear map whose rows are integers from -127 to 127 times a factor each.
+    """A frozen linear layer whose rows are integers from -127 to 127 times a factor.
 
-    Gradients reach its input; there are none for its weights.
+    Its input gets gradients, its weights do not.
 
     Args:
-        linear: the map to keep; GPT-2's ``Conv1D`` is one with its matrix on its side.
+        linear: the layer to quantize; GPT-2's ``Conv1D`` is a linear layer with a transposed matrix.
     """
 
     weight: Int8[Tensor, "width_out width_in"]
@@ -48,7 +48,7 @@ class Int8Linear(nn.Module):
         self.bias = linear.bias
 
     def forward(self, x: Float[Tensor, "*batch width_in"]) -> Float[Tensor, "*batch width_out"]:
-        """Map each position."""
+        """Apply the layer to each position."""
         if torch.is_autocast_enabled(x.device.type):
             x = x.to(torch.get_autocast_dtype(x.device.type))
         mapped = _Dequantized.apply(x, self.weight, self.scale)
@@ -56,7 +56,7 @@ class Int8Linear(nn.Module):
 
 
 def quantize_linears(model: nn.Module, spared: Callable[[nn.Module], bool] = lambda _: False) -> int:
-    """Put 8-bit maps in the place of a model's linear maps, except those that are spared; returns how many."""
+    """Replace a model's linear layers by 8-bit layers, except those that are ``spared``; returns the number."""
     count = 0
     for module in list(model.modules()):
         for name, child in list(module.named_children()):

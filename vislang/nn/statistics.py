@@ -1,4 +1,4 @@
-"""What features have in common, channel by channel: measured once, to be taken off them."""
+"""Statistics of features, with which they are standardised."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ def mean_and_std(
 ) -> tuple[Float[Tensor, "..."], Float[Tensor, "..."]]:
     """Mean and standard deviation of each channel.
 
-    A channel that hardly ever moves gets a hundredth of the mean one: divided by its own, it would be noise.
+    The standard deviation of a nearly constant channel is raised to a hundredth of the mean one; divided by its own,
+    the channel would be noise.
     """
     flat = features.flatten(0, -2)
     std = flat.std(dim=0)

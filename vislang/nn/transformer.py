@@ -1,4 +1,4 @@
-"""Blocks of transformers that models share."""
+"""Transformer blocks that models share."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from torch import Tensor, nn
 
 from vislang.nn.attention import Mask, SelfAttention
 from vislang.nn.linear import Linear
+from vislang.nn.recompute import Recomputable
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "relu": F.relu}
 
 
 class FeedForward(nn.Sequential):
-    """Pre-norm feed-forward: LayerNorm, widen, GELU, narrow; no biases in the linear maps.
+    """Pre-norm feed-forward layer: LayerNorm, linear, GELU, linear; the linear layers have no biases.
 
     Args:
         width: width of the input and of the output.
@@ -33,13 +34,13 @@ class FeedForward(nn.Sequential):
         )
 
     def forward(self, x: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch width"]:
-        """Map each position on its own; the residual connection is the caller's."""
+        """Apply the layer to each position; without the residual connection."""
         return super().forward(x)
 
 
 class DropPath(nn.Module):
-    """Stochastic depth: in training, a sample's whole branch is dropped with this probability, and the others
-    are scaled up (Huang et al. 2016, section 3)."""
+    """Stochastic depth: in training, the branch of a sample is dropped with this probability, and the others are scaled
+    up (Huang et al. 2016, section 3)."""
 
     def __init__(self, probability: float = 0.0):
         super().__init__()
@@ -48,7 +49,7 @@ class DropPath(nn.Module):
     def forward(
         self, branch: Float[Tensor, "rows ..."], samples: Int[Tensor, "..."] | None = None
     ) -> Float[Tensor, "rows ..."]:
-        """The branch of some samples set to zero; ``samples`` has the sample of each row, where rows are tokens."""
+        """Set the branch of random samples to zero. If rows are tokens, ``samples`` has the sample of each row."""
         if not self.training or self.probability == 0.0:
             return branch
         kept = 1 - self.probability
@@ -57,24 +58,24 @@ class DropPath(nn.Module):
         return branch * (coins if samples is None else coins[samples]) / kept
 
 
-class EncoderBlock(nn.Module):
-    """Self-attention, then a feed-forward, each with a residual connection.
+class EncoderBlock(Recomputable):
+    """Self-attention, then a feed-forward layer, each with a residual connection.
 
-    Normalised after each addition, as in the original transformer, or before each branch, as in ViT. It returns two
-    things: its output, and the feed-forward's output before the addition, which data2vec regresses.
+    Layer norms follow each addition, as in the original transformer, or precede each branch, as in ViT. The block
+    returns its output, and the feed-forward output before the addition, which data2vec regresses.
 
     Args:
         width: width of the sequence.
         heads: number of attention heads.
-        mlp_width: inner width of the feed-forward.
-        norm_first: normalise before the branches rather than after the additions.
+        mlp_width: inner width of the feed-forward layer.
+        norm_first: normalise before each branch, not after each addition.
         eps: of the layer norms.
         affine: whether the layer norms have weights.
-        activation: of the feed-forward.
-        layer_scale: initial factor, one a channel, on each branch (Touvron et al. 2021); None for no such factors.
-        dropout: on the output of each branch.
-        attention_dropout: on the attention weights.
-        activation_dropout: on the hidden units of the feed-forward.
+        activation: of the feed-forward layer.
+        layer_scale: initial value of a factor per channel on each branch (Touvron et al. 2021); None for no factors.
+        dropout: dropout rate of the output of each branch.
+        attention_dropout: dropout rate of the attention weights.
+        activation_dropout: dropout rate of the feed-forward layer's hidden units.
         drop_path: probability of dropping a branch.
     """
 
@@ -109,11 +110,13 @@ class EncoderBlock(nn.Module):
         self.drop_path = DropPath(drop_path)
 
     def forward(
-        self, x: Float[Tensor, "batch tokens width"], mask: Mask | None = None
+        self,
+        x: Float[Tensor, "batch tokens width"],
+        mask: Mask | None = None,
     ) -> tuple[Float[Tensor, "batch tokens width"], Float[Tensor, "batch tokens width"]]:
         """The block's output, and its feed-forward's output before the residual connection and any dropout.
 
-        ``mask`` is the attention's, see :mod:`vislang.nn.attention`.
+        ``mask`` is the attention mask, see :mod:`vislang.nn.attention`.
         """
         return self.after_attention(x, self.attention.attend(*self.project(x), mask))
 
@@ -127,12 +130,12 @@ class EncoderBlock(nn.Module):
         attended: Float[Tensor, "*rows width"],
         samples: Int[Tensor, "..."] | None = None,
     ) -> tuple[Float[Tensor, "*rows width"], Float[Tensor, "*rows width"]]:
-        """What :meth:`forward` does after the heads have attended, token by token.
+        """The part of :meth:`forward` after attention, which treats each token separately.
 
         Args:
             x: the block's input.
-            attended: what the heads found, side by side.
-            samples: the sample of each row, where rows are single tokens.
+            attended: the concatenated outputs of the attention heads.
+            samples: the sample of each row, if rows are single tokens.
         """
         x = x + self._branch(self.attention.to_output(attended), self.attention_scale, samples)
         if self.norm_first:

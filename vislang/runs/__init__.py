@@ -1,1 +1,1 @@
-"""What a recipe does: its data, its run folder, training, and the scores at the end."""
+"""Running a recipe: its data, the run folder, training, and the evaluation at the end."""

@@ -1,10 +1,11 @@
-"""The folder of a run: who may write into it, and what is recorded of the environment."""
+"""The folder of a run: its lock, atomic writing of files, and the recorded environment."""
 
 from __future__ import annotations
 
 import json
 import os
 import platform
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
@@ -15,20 +16,25 @@ import torch
 from filelock import FileLock, Timeout
 
 from vislang.errors import UserError
+from vislang.files import write_text
 
 PACKAGES = ("vislang", "torch", "transformers", "tokenizers", "safetensors", "numpy", "pillow")
 LOCK = "run.lock"
+RUN = "run.json"
+"""Holds the recipe of a run: only a folder that contains it is the folder of a run."""
 
 
 def must_be_free(folder: Path) -> None:
-    """Raise an error where a folder cannot take a new run.
+    """Raise an error if a folder cannot be used for a new run.
 
     Raises:
-        UserError: it holds something else than a run, or another process is training there.
+        UserError: it contains something other than a run, or another process is training there.
     """
     names = {path.name for path in folder.iterdir()} if folder.exists() else set()
-    if names - {LOCK} and "run.json" not in names:
-        raise UserError(f"{folder}: is not empty and holds no run (no run.json). Name another folder with --out.")
+    if names - {LOCK} and RUN not in names:
+        raise UserError(f"{folder}: is not empty and contains no run (no run.json). Choose another folder with --out.")
+    if RUN in names:
+        recorded(folder)
     if LOCK in names:
         with locked(folder):
             pass
@@ -38,13 +44,13 @@ def fresh_folder(folder: Path) -> Path | None:
     """Make a folder for a new run; an earlier run of the same name is renamed, never overwritten.
 
     Returns:
-        Where the earlier run is now, or None where there was none.
+        The new path of the earlier run, or None if there was none.
 
     Raises:
-        UserError: the folder holds something else than a run, or another process is training there.
+        UserError: the folder contains something other than a run, or another process is training there.
     """
     must_be_free(folder)
-    if not (folder / "run.json").is_file():
+    if not (folder / RUN).is_file():
         folder.mkdir(parents=True, exist_ok=True)
         return None
     with locked(folder):
@@ -56,9 +62,29 @@ def fresh_folder(folder: Path) -> Path | None:
     return moved
 
 
+def recorded(folder: Path) -> dict[str, Any]:
+    """What a run recorded in its run.json when it started: its recipe and its environment.
+
+    Raises:
+        UserError: the folder is not that of a run.
+    """
+    if not (folder / RUN).is_file():
+        raise UserError(f"{folder}: not the folder of a run (it has no run.json).")
+    found = read_json(folder / RUN)
+    if not isinstance(found, dict) or not isinstance(found.get("recipe"), dict):
+        raise UserError(f"{folder}: not the folder of a run (its run.json contains no recipe).")
+    return found
+
+
+def discard_unused(folder: Path) -> None:
+    """Delete the folder of a run that failed before it wrote anything but its recipe."""
+    if {path.name for path in folder.iterdir()} <= {RUN, LOCK}:
+        shutil.rmtree(folder)
+
+
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keep other processes from running in the same folder; the system lifts the lock when the process ends.
+    """Lock a folder against other runs; the operating system releases the lock when the process ends.
 
     Raises:
         UserError: another process is running there.
@@ -68,7 +94,7 @@ def locked(folder: Path) -> Iterator[None]:
         lock.acquire()
     except Timeout:
         raise UserError(
-            f"{folder}: another process is training in this folder. Wait for it, or name another one with --out."
+            f"{folder}: another process is training in this folder. Wait for it, or choose another folder with --out."
         ) from None
     try:
         yield
@@ -77,7 +103,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def versions() -> dict[str, str]:
-    """Versions of the packages that decide a result."""
+    """Versions of the packages on which results depend."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -88,7 +114,7 @@ def versions() -> dict[str, str]:
 
 
 def environment() -> dict[str, Any]:
-    """What a reader of a result needs to know of the machine."""
+    """The environment in which a result was computed."""
     return {
         "versions": versions(),
         "threads": torch.get_num_threads(),
@@ -99,26 +125,19 @@ def environment() -> dict[str, Any]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON whole or not at all."""
+    """Write JSON atomically."""
     write_text(path, json.dumps(value, indent=2, default=str) + "\n")
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all."""
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    unfinished.write_text(text, encoding="utf-8")
-    os.replace(unfinished, path)
-
-
 def read_json(path: Path) -> Any:
-    """A JSON file that vislang wrote.
+    """Read a JSON file that vislang wrote.
 
     Raises:
-        UserError: it is missing, or was changed so that it is no JSON.
+        UserError: it is missing, or is no longer valid JSON.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; give the folder of a run.") from None
     except ValueError as error:
-        raise UserError(f"{path}: not JSON ({error}). Restore the file as vislang wrote it.") from None
+        raise UserError(f"{path}: not valid JSON ({error}). Restore the file as vislang wrote it.") from None

@@ -1,19 +1,20 @@
-"""What a run is scored by: figures on held-out examples while it trains, and the tasks of its recipe at the end."""
+"""The evaluation of a run: figures on held-out examples during training, and the recipe's tasks at the end."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from vislang.capabilities import Generates
 from vislang.console import reporting
 from vislang.data.problems import Problem, must_be_good
+from vislang.errors import UserError
 from vislang.evaluate.evaluation import Evaluation, evaluate
 from vislang.evaluate.loss import held_out_losses, loss_per_token
 from vislang.evaluate.results import PREDICTIONS, RESULTS, write_evaluation
-from vislang.evaluate.ways import Way, cell
+from vislang.evaluate.ways import Way, cell, why_not
 from vislang.example import Example
 from vislang.metrics.by_kind import kind_of_all
 from vislang.metrics.figure import Figures, figures_from_json, plain
@@ -22,26 +23,35 @@ from vislang.runs.folder import environment, read_json
 from vislang.runs.streams import StreamData
 from vislang.tasks.catalogue import open_task
 from vislang.tasks.retrieval import Retrieval, is_pair
-from vislang.tasks.task import ReadTask, Task, labels_of, media_of
+from vislang.tasks.task import ReadTask, Task, images_of, labels_of, media_of
 
 WATCHED: tuple[Way, ...] = ("decide", "rank", "generate")
-"""Ways of answering that are quick enough to watch while training."""
+"""Ways of answering that are fast enough to be evaluated during training."""
 
 
 @dataclass(frozen=True)
 class ScoredTask:
-    """A task that a trained model is scored on: its name in the results, its examples, and what guesses learn from."""
+    """A task to score a trained model on.
+
+    Attributes:
+        name: its name in the results.
+        task: scores the examples.
+        examples: examples to answer.
+        support: examples for the baselines.
+        about: how ``vislang eval`` finds the same examples; empty for examples that were held out of a stream.
+    """
 
     name: str
     task: Task
     examples: list[Example]
     support: list[Example]
+    about: dict[str, Any] = field(default_factory=dict)
 
 
 def own_task(model: Any, name: str, examples: Sequence[Example], support: Sequence[Example] = ()) -> Task | None:
-    """Examples of a stream as a task; None where nothing is asked in them.
+    """The examples of a stream as a task; None if they have no targets.
 
-    Pairs of an image and a text are to be captioned by a model that writes, and to be found by one that does not.
+    For pairs of image and text, the task is captioning if the model generates text, and retrieval if it does not.
     """
     everything = [*examples, *support]
     kind = kind_of_all(everything)
@@ -54,14 +64,15 @@ def own_task(model: Any, name: str, examples: Sequence[Example], support: Sequen
         "train": lambda problems, progress: list(support),
         "test": lambda problems, progress: list(examples),
     }
-    return ReadTask(name, about, kind, media_of(everything), read, "test", "train", labels_of(everything))
+    labels, images = labels_of(everything), images_of(everything)
+    return ReadTask(name, about, kind, media_of(everything), read, "test", "train", labels, images)
 
 
 def watched_figures(model: Any, streams: Sequence[StreamData], batch_size: int) -> dict[str, float]:
-    """Figures on the watched examples, by name; behind the name of the stream where there are several.
+    """Figures on the watched examples, by name; with the stream's name as a prefix if there are several.
 
-    For questions, labels and the like the metrics of their kind; for text to be written the loss per token; where
-    nothing is asked, and for pairs that are not to be written, the model's losses and diagnostics.
+    For questions, labels, boxes and numbers, the metrics of their kind; for text to be generated, the loss per token;
+    for examples without targets, and for pairs if the model generates no text, the model's losses and diagnostics.
     """
     found: dict[str, float] = {}
     for stream in streams:
@@ -83,40 +94,64 @@ def watched_figures(model: Any, streams: Sequence[StreamData], batch_size: int) 
 
 
 def watched_metric(model: Any, stream: StreamData, several: bool) -> str:
-    """The figure that says how well a stream goes, the higher the better; empty where there is none."""
-    task = own_task(model, stream.name, stream.train)
+    """The name of a stream's main figure, of which higher is better; empty if there is none."""
+    task = own_task(model, stream.name, stream.sample)
     if task is None or task.kind == "text" or cell(model, task).way not in WATCHED:
         return ""
     return f"{stream.name}/{task.metrics[0]}" if several else task.metrics[0]
 
 
-def scored_tasks(model: Any, recipe: Recipe, streams: Sequence[StreamData]) -> list[ScoredTask]:
-    """What a recipe scores its model on: the tasks that it names, or each stream's own test examples.
+def named_tasks(recipe: Recipe) -> list[ScoredTask] | None:
+    """The tasks that a recipe names under ``evaluate``; None if it names none.
 
     Raises:
-        DataError: a task that does not exist, or cannot be read.
+        DataError: a task does not exist or cannot be read.
     """
-    found: list[ScoredTask] = []
-    for name in recipe.evaluate or ():
-        task = open_task(name)
+    if recipe.evaluate is None:
+        return None
+    found = []
+    for name in recipe.evaluate:
         problems: list[Problem] = []
+        task = open_task(name, None, problems)
         examples = task.examples(task.default_split, problems)
         must_be_good(problems, recipe.skip_bad_records, name)
-        chosen = task.subset(examples, recipe.eval_limit, recipe.train.seed)
-        found.append(ScoredTask(name, task, chosen, task.support()))
-    if recipe.evaluate is None:
-        for stream in streams:
-            own = own_task(model, stream.name, stream.test, stream.train)
-            if own is not None and stream.test:
-                found.append(ScoredTask(stream.name, own, stream.test, stream.train))
+        limit, seed = recipe.eval_limit, recipe.train.seed
+        about = {"spec": name, "split": task.default_split, "limit": limit, "seed": seed, "bad_records": len(problems)}
+        found.append(ScoredTask(name, task, task.subset(examples, limit, seed), task.support(), about))
     return found
 
 
-def final_scores(model: Any, tasks: Sequence[ScoredTask], folder: Path) -> dict[str, Evaluation]:
-    """Score a trained model on its tasks; the files of each evaluation go into ``evaluation/`` of the run's folder.
+def stream_tasks(model: Any, streams: Sequence[StreamData]) -> list[ScoredTask]:
+    """Each stream's own test examples as a task."""
+    found = []
+    for stream in streams:
+        own = own_task(model, stream.name, stream.test, stream.sample)
+        if own is not None and stream.test:
+            found.append(ScoredTask(stream.name, own, stream.test, list(stream.sample)))
+    return found
 
-    A task that the model cannot answer is passed over: the stream that it was made of was trained on for another
-    purpose, as captions are for pretraining.
+
+def must_answer(model: Any, tasks: Sequence[ScoredTask]) -> None:
+    """Check that a model can answer the tasks that its recipe names.
+
+    Args:
+        model: the model after ``fit``, when it has its heads and labels.
+        tasks: see :func:`named_tasks`.
+
+    Raises:
+        UserError: it cannot; the message names both and the reason.
+    """
+    for scored in tasks:
+        if scored.about and (reason := why_not(model, scored.task)) is not None:
+            raise UserError(f"evaluate: {reason}")
+
+
+def final_scores(model: Any, tasks: Sequence[ScoredTask], folder: Path) -> dict[str, Evaluation]:
+    """Score a trained model on its tasks; the files of each evaluation are written to ``evaluation/`` in the run's
+    folder.
+
+    Streams whose task the model cannot answer are ignored: such streams, as the captions of pretraining, are for
+    training only.
     """
     found = {}
     for scored in tasks:
@@ -124,16 +159,16 @@ def final_scores(model: Any, tasks: Sequence[ScoredTask], folder: Path) -> dict[
             continue
         evaluation = evaluate(model, scored.task, scored.examples, scored.support, reporter=reporting)
         found[scored.name] = evaluation
-        about = {"model": str(folder / "model"), **environment()}
+        about = {"model": str(folder / "model"), **scored.about, **environment()}
         write_evaluation(folder / "evaluation" / _file_name(scored.name), evaluation, scored.task, about)
     return found
 
 
 def read_scores(tasks: Sequence[ScoredTask], folder: Path) -> dict[str, Evaluation]:
-    """What :func:`final_scores` wrote into the folder of a run, by task; a task that was not scored there is left out.
+    """The evaluations that :func:`final_scores` wrote, by task; tasks that were not scored are not in the result.
 
     Raises:
-        DataError: the predictions are not of these examples; the data have changed since.
+        DataError: the predictions are for other examples, because the data have changed.
     """
     found = {}
     for scored in tasks:
@@ -147,9 +182,9 @@ def read_scores(tasks: Sequence[ScoredTask], folder: Path) -> dict[str, Evaluati
 
 
 def held_out(model: Any, streams: Sequence[StreamData], batch_size: int) -> dict[str, Figures]:
-    """Losses on examples that were kept from training, by stream.
+    """Losses on held-out examples, by stream.
 
-    For a model that writes, the loss per token on the test examples, with the media and without; for others, their
+    For a model that generates text, the loss per token on the test examples, with and without media; for others, their
     losses and diagnostics on the watched examples.
     """
     found: dict[str, Figures] = {}
@@ -168,5 +203,5 @@ def held_out(model: Any, streams: Sequence[StreamData], batch_size: int) -> dict
 
 
 def _file_name(task: str) -> str:
-    """The name of a task as a folder's."""
+    """The name of a task as the name of a folder."""
     return "".join(c if c.isalnum() or c in "-_.()" else "-" for c in task).strip("-.") or "task"

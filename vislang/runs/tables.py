@@ -10,13 +10,13 @@ from vislang.evaluate.tables import evaluation_table, loss_rows
 
 
 def run_table(metrics: dict[str, Any]) -> Table:
-    """The figures of a run's tasks; without any, the losses on what was held out."""
+    """The figures of a run's tasks; without tasks, the losses on held-out examples."""
     if metrics["tasks"]:
         table = evaluation_table(metrics["tasks"])
     else:
-        table = Table(title="on examples kept from training", title_justify="left")
+        table = Table(title="losses on held-out examples", title_justify="left")
         table.add_column("stream")
-        table.add_column("what")
+        table.add_column("loss")
         table.add_column("value", justify="right")
         for row in loss_rows(metrics["held_out"]):
             table.add_row(*row)

@@ -1,1 +1,1 @@
-"""Claims of the field as experiments that anyone can run again."""
+"""Experiments on published claims, which anyone can run again."""

@@ -1,4 +1,4 @@
-"""Arms of a study: ways of training that are compared, each trained once a seed."""
+"""The arms of a study: training configurations to compare, each trained once for each seed."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from vislang.runs.run import run_recipe
 
 @dataclass(frozen=True)
 class Arm:
-    """One way of training.
+    """A training configuration.
 
     Attributes:
-        name: for the table.
-        recipe: what it runs.
+        name: name in the table.
+        recipe: the recipe that is run.
         changes: overrides of the recipe.
-        start: the arm whose model it begins with.
+        start: the arm whose trained model is the initial model.
     """
 
     name: str
@@ -31,16 +31,16 @@ class Arm:
 
 
 def trained(arm: Arm, arms: Sequence[Arm], seed: int, runs: Path) -> Path:
-    """The folder of an arm's finished run; it is trained or resumed where it is not finished.
+    """The folder of an arm's finished run; an unfinished one is trained or resumed first.
 
     Args:
-        arm: what to run.
-        arms: all of the study, among which it finds its start.
-        seed: of the run, and of the run that it starts from.
+        arm: the arm to run.
+        arms: all arms of the study, among which is ``arm.start``.
+        seed: seed of the run, and of the run that it starts from.
         runs: folder of the runs.
 
     Raises:
-        KeyboardInterrupt: the run was interrupted; its state is kept.
+        KeyboardInterrupt: the run was interrupted; its state is saved.
     """
     folder = runs / f"{arm.name.replace(', ', '-').replace(' ', '-')}-{seed}"
     if is_finished(folder):
@@ -54,7 +54,7 @@ def trained(arm: Arm, arms: Sequence[Arm], seed: int, runs: Path) -> Path:
 
 
 def is_finished(folder: Path) -> bool:
-    """Whether a run came to its end."""
+    """Whether a run is finished."""
     return (folder / "metrics.json").is_file()
 
 
@@ -62,19 +62,19 @@ def finish(recipe: Recipe, values: dict, folder: Path) -> None:
     """Run a recipe, or resume its run in the folder.
 
     Raises:
-        KeyboardInterrupt: the run was interrupted; its state is kept.
+        KeyboardInterrupt: the run was interrupted; its state is saved.
     """
     if run_recipe(recipe, values, folder, resume=(folder / "run.json").is_file()) is None:
         raise KeyboardInterrupt
 
 
 def command_line(about: str, runs: Path, run: Callable[[Sequence[int], Path, Path], None]) -> None:
-    """Run a study by its options ``--seeds``, ``--out``, ``--runs`` and ``--threads``.
+    """Run a study with the options ``--seeds``, ``--out``, ``--runs`` and ``--threads``.
 
     Args:
         about: the help text.
         runs: default folder of the runs.
-        run: takes the seeds, the folder of the results, and that of the runs.
+        run: called with the seeds, the folder of the results and that of the runs.
     """
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_options(parser, runs)
@@ -84,14 +84,14 @@ def command_line(about: str, runs: Path, run: Callable[[Sequence[int], Path, Pat
 
 
 def add_options(parser: argparse.ArgumentParser, runs: Path) -> None:
-    """The options of every study that trains."""
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="each arm is run once a seed")
+    """Add the options that all studies with training have."""
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="each arm is run once for each seed")
     parser.add_argument("--out", type=Path, required=True, help="folder of the results")
     parser.add_argument("--runs", type=Path, default=runs, help="folder of the runs")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 leaves torch's choice")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0: torch's default")
 
 
 def use_threads(threads: int) -> None:
-    """Set the number of CPU threads; 0 leaves torch's choice."""
+    """Set the number of CPU threads; 0 keeps torch's default."""
     if threads:
         torch.set_num_threads(threads)

@@ -1,12 +1,12 @@
-"""Does data2vec learn anything on a small machine? Does its second generation learn sooner? Can modalities share?
+"""Does data2vec learn useful features on a small machine, does v2 learn faster, and can modalities share an encoder?
 
     python -m vislang.studies.data2vec pictures --seeds 0 1 2 --out docs/results/data2vec-pictures
 
-A recipe is run once a generation and seed; v1 takes as many steps as fit into the time that v2 took with the same seed,
-by its speed measured just before. The first probe of a study is read at every checkpoint, so that accuracy over minutes
-of training is known; all probes are read at the end. Baselines are the same encoder before any step (one a seed), raw
-inputs, the most frequent label and, for pictures, a tower trained on ImageNet with labels. What is already measured is
-not repeated: a study can be stopped and continued.
+A recipe is run once for each generation and seed. v1 trains for the number of steps that fit into the time v2 took with
+the same seed, from a measurement of v1's speed just before. The first probe of a study is evaluated at every
+checkpoint, for the curve of accuracy over minutes of training; all probes are evaluated at the end. Baselines are the
+same encoder before training (one for each seed), raw inputs, the most frequent label and, for pictures, a tower trained
+on ImageNet with labels. Finished measurements are not repeated, so a study can be stopped and continued.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from vislang.studies.results import Results
 from vislang.studies.tower import mean_features
 from vislang.tasks.catalogue import open_task
 from vislang.tasks.probes import as_probe
-from vislang.train.checkpoint import FILE, list_checkpoints
+from vislang.train.checkpoint import list_checkpoints, open_checkpoint
 from vislang.train.log import read_metrics
 
 
@@ -47,7 +47,7 @@ class Study:
 
     recipe: Path
     probes: tuple[str, ...]
-    generations: tuple[str, ...] = ("v2",)  # v2 before v1, which takes its time from it
+    generations: tuple[str, ...] = ("v2",)  # v2 before v1, which trains for the same time
     changes: tuple[str, ...] = ()
 
 
@@ -68,17 +68,17 @@ STUDIES = {
 }
 
 POINTS = 8
-"""Checkpoints of a run that are probed."""
+"""Number of checkpoints of a run that are probed."""
 
 MEASURED = 40
-"""Steps on which the speed of v1 is measured."""
+"""Number of steps in which the speed of v1 is measured."""
 
 LOGGED = ("loss", "target_std", "prediction_std", "explained_variance")
-"""Curves that are kept of a run, those of each stream included."""
+"""Metrics of a run whose curves are stored, overall and for each stream."""
 
 
 class Probes(Results):
-    """Rows of accuracies, and the curves of each run."""
+    """Rows of accuracies, and the training curves of each run."""
 
     def __init__(self, out: Path, recipe: Path):
         super().__init__(out, recipe=str(recipe))
@@ -86,7 +86,7 @@ class Probes(Results):
         self.about["training"] = self.training
 
     def add_probed(self, found: Mapping[str, Probed], **keys: Any) -> None:
-        """Add a row for each kind of probe."""
+        """Add a row for each type of probe."""
         self.add(
             *(
                 {**keys, "kind": kind, "figures": figures_as_json({"accuracy": probed.accuracy})}
@@ -95,7 +95,7 @@ class Probes(Results):
         )
 
     def log(self, run: str, metrics: Sequence[dict[str, Any]], points: int = 40) -> None:
-        """Keep the curves of a run at so many points, each the mean over its share of the steps."""
+        """Store the curves of a run as ``points`` means over equal numbers of steps."""
         steps = [row for row in metrics if "loss" in row]
         names = [name for name in steps[0] if name.rpartition("/")[2] in LOGGED]
         groups = [steps[len(steps) * n // points : len(steps) * (n + 1) // points] for n in range(points)]
@@ -109,13 +109,13 @@ class Probes(Results):
 
 
 def run_study(study: Study, seeds: Sequence[int], out: Path, runs: Path) -> None:
-    """Train and probe what is missing; write ``results.json`` after each step.
+    """Train and probe what is missing; ``results.json`` is written after each measurement.
 
     Args:
-        study: what to do.
-        seeds: of the runs.
+        study: the study.
+        seeds: seeds of the runs.
         out: folder of the results.
-        runs: folder of the runs, which are not kept with the results.
+        runs: folder of the runs, which are no part of the results.
     """
     results = Probes(out, study.recipe)
     tasks = {name: as_probe(open_task(name)) for name in study.probes}
@@ -147,14 +147,14 @@ def run_study(study: Study, seeds: Sequence[int], out: Path, runs: Path) -> None
 
 
 def _read(study: Study, generation: str, seed: int, *more: str) -> tuple[Recipe, dict[str, Any]]:
-    """The study's recipe for one run."""
+    """The recipe of a run."""
     return read_recipe(
         study.recipe, [*study.changes, f"--model.generation={generation}", f"--train.seed={seed}", *more]
     )
 
 
 def _trained(study: Study, generation: str, seed: int, runs: Path) -> Path:
-    """The folder of a finished run; it is trained or resumed where it is not finished."""
+    """The folder of a finished run; an unfinished one is trained or resumed first."""
     folder = runs / f"{generation}-{seed}"
     if is_finished(folder):
         return folder
@@ -163,7 +163,7 @@ def _trained(study: Study, generation: str, seed: int, runs: Path) -> Path:
     if generation == "v1":
         (*_, last) = (row for row in read_metrics(runs / f"v2-{seed}" / "metrics.jsonl") if "loss" in row)
         steps = max(POINTS, int(last["seconds"] / _seconds_a_step(study, generation, seed, runs)))
-    # The teacher's annealing and the warm-up span the same share of a run, however many its steps are.
+    # The annealing of the teacher and the warm-up are the same share of a run for any number of steps.
     share = steps / plain.train.steps
     anneal = plain.model.choices.anneal_steps  # type: ignore[attr-defined]
     recipe, values = _read(
@@ -182,7 +182,7 @@ def _trained(study: Study, generation: str, seed: int, runs: Path) -> Path:
 
 
 def _seconds_a_step(study: Study, generation: str, seed: int, runs: Path) -> float:
-    """The time of a step at present, by a short run."""
+    """The present time of a step in seconds, measured in a short run."""
     folder = runs / f"pace-{generation}-{seed}"
     if not is_finished(folder):
         finish(
@@ -197,27 +197,28 @@ def _seconds_a_step(study: Study, generation: str, seed: int, runs: Path) -> flo
 
 
 def _states(recipe: Any, folder: Path, seed: int) -> Iterator[tuple[int, Any]]:
-    """(step, model) of a run: before training, then at each checkpoint."""
+    """Yield (step, model) of a run: before training, then at each checkpoint."""
     torch.manual_seed(seed)
     built = recipe.build()
-    untrained = {name: tensor.clone() for name, tensor in built.trainable_state().items()}
-    saved = [torch.load(path / FILE, weights_only=True) for path in list_checkpoints(folder / "checkpoints")]
-    # What is fitted to the data before training, such as a vocabulary, is in every checkpoint; the untrained model
+    saved = [open_checkpoint(path) for path in list_checkpoints(folder / "checkpoints")]
+    # Each checkpoint contains what was fitted to the data before training, such as a vocabulary. The untrained model
     # needs it too.
-    for state in [{**saved[0], "step": 0, "model": untrained}, *saved]:
-        built.load_extra_state(state["extra"])
-        built.load_trainable_state(state["model"])
-        yield state["step"], built.model.eval()
+    built.load_extra_state(saved[0].values["extra"])
+    yield 0, built.model.eval()
+    for checkpoint in saved:
+        built.load_extra_state(checkpoint.values["extra"])
+        built.load_trainable_state(checkpoint.model_state())
+        yield checkpoint.step, built.model.eval()
 
 
 def _tower(documents: Sequence[Document]) -> dict[str, np.ndarray]:
-    """Mean features of a tower that was trained on ImageNet's labels, for pictures."""
+    """For pictures, mean features of a tower that was trained on ImageNet's labels."""
     images = [medium for document in documents for medium in document.media if isinstance(medium, Image)]
     return {"EfficientNet-Lite0, ImageNet labels": mean_features(images)} if images else {}
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("study", choices=list(STUDIES))
     add_options(parser, Path("runs/studies"))

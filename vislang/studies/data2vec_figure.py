@@ -12,7 +12,7 @@ COLOURS = {"v1": "#b3591e", "v2": "#1f4e79"}
 
 
 def draw(rows: Sequence[dict[str, Any]], probe: str, path: Path) -> None:
-    """Draw a linear probe's accuracy over time, a line a run; baselines are dashed."""
+    """Draw the accuracy of linear probes over time, one line for each run; baselines are dashed."""
     here = [row for row in rows if row["probe"] == probe and row["kind"] == "linear"]
     figure = Figure(figsize=(6.4, 4.0), layout="constrained")
     axes = figure.subplots()
@@ -40,7 +40,7 @@ def draw(rows: Sequence[dict[str, Any]], probe: str, path: Path) -> None:
     axes.set_ylabel("linear probe, accuracy (%)")
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)
-    # Above the axes: lines cross most of the area within them.
+    # Above the axes, because the lines cover most of the area inside.
     axes.legend(frameon=False, fontsize=8, ncols=2, loc="lower right", bbox_to_anchor=(1, 1))
     figure.savefig(path, dpi=130)
 

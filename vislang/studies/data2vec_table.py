@@ -1,4 +1,4 @@
-"""A data2vec study as a table: what each representation knows at the end of training."""
+"""The table of a data2vec study: accuracy of each representation at the end of training."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from vislang.studies.line import Line, mean_line
 
 
 def last_lines(rows: Sequence[dict[str, Any]], kind: str) -> dict[str, dict[str, Line]]:
-    """Lines of the last step of each run, by probe, then by representation; ``kind`` is linear or neighbours."""
+    """Lines for the last step of each run, by probe and representation; ``kind`` is linear or neighbours."""
     found: dict[str, dict[str, dict[int | None, dict[str, Any]]]] = {}
     for row in rows:
         if row["kind"] == kind:
@@ -24,7 +24,7 @@ def last_lines(rows: Sequence[dict[str, Any]], kind: str) -> dict[str, dict[str,
 
 
 def markdown(rows: Sequence[dict[str, Any]]) -> str:
-    """One table a probe, the best first."""
+    """A table for each probe, with the best representation first."""
     linear, neighbours = last_lines(rows, "linear"), last_lines(rows, "neighbours")
     parts = []
     for probe, own in linear.items():
@@ -37,7 +37,7 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def compared(shared: Sequence[dict[str, Any]], separate: Sequence[dict[str, Any]], name: str = "v2") -> str:
-    """One encoder for all modalities beside one for each: the linear probe of both, by probe."""
+    """Linear probes of one encoder for all modalities and of one encoder for each."""
     ours, theirs = last_lines(shared, "linear"), last_lines(separate, "linear")
     lines = ["| linear probe | one encoder for all | its own encoder | one for all, before training |"]
     lines.append("|---|---|---|---|")

@@ -1,8 +1,8 @@
-"""Few-shot results of several tasks as one table, from what ``vislang eval MODEL --task T --shots ... --json`` prints.
+"""A table of the few-shot results of several tasks, from ``vislang eval MODEL --task T --shots ... --json``.
 
     python -m vislang.studies.few_shot docs/results/flamingo-few-shot > table.md
 
-The folder holds one ``T.json`` a task.
+The folder contains a file ``T.json`` for each task.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from vislang.metrics.figure import figures_from_json, metric, show
+from vislang.metrics.figure import figures_from_json, metric, show, title_of
 from vislang.runs.folder import read_json
 
 SELECTIONS = {
@@ -20,18 +20,18 @@ SELECTIONS = {
     "retrieved": ("retrieved", False),
     "random, without images": ("random", True),
 }
-"""Rows of a task: how shots are selected, and whether all images are taken away."""
+"""Rows of a task: how shots are selected, and whether all images are removed."""
 
 NO_RESULTS = ("metrics", "run")
-"""Files of the folder that belong to the run, not to a task."""
+"""Files in the folder that belong to the run, not to a task."""
 
 
 def markdown(found: Iterable[dict[str, Any]]) -> str:
-    """A row for each selection of shots, a column for each number of them; then the baselines that need no prompt."""
+    """A row for each selection of shots, a column for each number of shots, then columns for the baselines."""
     found = list(found)
     shots = sorted({point["shots"] for task in found for point in task["points"]})
     baselines = list(found[0]["baselines"])
-    lines = [f"| shots: | | {' | '.join(map(str, shots))} | {' | '.join(baselines)} |"]
+    lines = [f"| shots: | | {' | '.join(map(str, shots))} | {' | '.join(map(title_of, baselines))} |"]
     lines.append(f"|{'---|' * (len(shots) + len(baselines) + 2)}")
     for task in found:
         name = next(iter(task["points"][0]["figures"]))
@@ -60,5 +60,5 @@ def read(folder: Path) -> list[dict[str, Any]]:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="of the files")
+    parser.add_argument("folder", type=Path, help="folder of the files")
     print(markdown(read(parser.parse_args().folder)), end="")

@@ -1,10 +1,10 @@
-"""Referring expressions in composed scenes: two streams or one, by what an expression refers with.
+"""Referring expressions in composed scenes: two streams or one, by kind of expression.
 
     python -m vislang.studies.grounding --seeds 0 1 2 --out docs/results/vilbert-scenes
 
-Both models learn from the same scenes (:mod:`vislang.data.sets.scenes`) and are tested on scenes in the same drawing
-style and in one that no training scene has. Each model is also scored with every expression replaced by the same words:
-that is what pointing at any drawing gives. What is already measured is not repeated.
+Both models train on the same scenes (:mod:`vislang.data.sets.scenes`) and are tested on scenes in the same drawing
+style, and in a style that no training scene has. Each model is also scored with every expression replaced by the same
+words, which measures what it achieves without reading them. Finished measurements are not repeated.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ TESTS = ("test", "test-twitter")
 WITHOUT_TEXT = ", without the text"
 
 KINDS = {"name": "name", "colour": "colour", "place": "position", "neighbour": "neighbour"}
-"""What an expression refers with, by the first word of an example's id."""
+"""The kind of an expression, by the first word of an example's id."""
 
 
 def run(seeds: Sequence[int], out: Path, runs: Path) -> None:
-    """Train and score what is missing; write ``results.json`` after each step, and ``table.md``."""
+    """Train and score what is missing; write ``results.json`` after each measurement, and ``table.md``."""
     results = Results(out)
     task = open_task("scenes")
     for seed in seeds:
@@ -72,21 +72,21 @@ def by_kind(task: Task, examples: Sequence[Example], predictions: Sequence[Predi
     """Accuracy on all expressions, and on those of each kind."""
     kinds = [KINDS[example.id.partition(" ")[0]] for example in examples]
     found = {}
-    for wanted in ("all", *dict.fromkeys(kinds)):
-        chosen = [number for number, kind in enumerate(kinds) if wanted in ("all", kind)]
+    for chosen_kind in ("all", *dict.fromkeys(kinds)):
+        chosen = [number for number, kind in enumerate(kinds) if chosen_kind in ("all", kind)]
         figures = task.score([examples[n] for n in chosen], [predictions[n] for n in chosen])
-        found[wanted] = figures["accuracy"]
+        found[chosen_kind] = figures["accuracy"]
     return found
 
 
 def without_text(example: Example) -> Example:
-    """The same example with the same words for every expression."""
+    """The example with its expression replaced by the same words for all."""
     parts = [part for part in example.prompt.parts if not isinstance(part, str)]
     return replace(example, prompt=Document([*parts, "what is it?"], name=example.prompt.name))
 
 
 def markdown(rows: Sequence[dict[str, Any]]) -> str:
-    """One table a test: the accuracy of each arm by kind of expression."""
+    """A table for each test: the accuracy of each arm by kind of expression."""
     parts = []
     for test in dict.fromkeys(row["test"] for row in rows):
         here = [row for row in rows if row["test"] == test]

@@ -1,12 +1,12 @@
-"""Learning from examples in the prompt: does it matter before which layers the language model sees images?
+"""Learning from examples in the prompt: does it matter where the gated blocks are in the language model?
 
     python -m vislang.studies.in_context --seeds 0 1 2 --out docs/results/flamingo-in-context
 
-Flamingo learns from episodes alone (:mod:`vislang.data.sets.emoji_groups`), whose classes are named anew each time. It
-is then tested on three groups of emoji that are in no episode, in another drawing style, under names without meaning.
-A language model repeats what followed an earlier occurrence of a token by a few of its heads (induction heads, Olsson
-et al. 2022); in SmolLM2-135M these are in layers 17 to 24 (:mod:`vislang.studies.heads`). One arm shows images to the
-language model before these layers, the other only after most of them. What is already measured is not repeated.
+Flamingo is trained on episodes alone (:mod:`vislang.data.sets.emoji_groups`), each with new names for its classes. It
+is then tested on three groups of emoji that are in no episode, in another drawing style, with made-up names. Induction
+heads (Olsson et al. 2022) predict the token that followed an earlier occurrence of the current one; in SmolLM2-135M
+they are in layers 17 to 24 (:mod:`vislang.studies.heads`). In one arm, gated blocks come before these layers; in the
+other, most come after them. Finished measurements are not repeated.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ ARMS = (
 
 TASK = "emoji-groups-coded"
 SHOTS, DRAWS = (0, 4, 8, 16, 32), (0, 1)
-"""Numbers of shots, and the seeds by which they are drawn."""
+"""Numbers of shots, and the seeds with which they are drawn."""
 
 HELD_OUT = "held-out episodes"
 
 
 def run(seeds: Sequence[int], out: Path, runs: Path) -> None:
-    """Train and evaluate what is missing; write ``results.json`` after each step, and ``table.md``."""
+    """Train and evaluate what is missing; write ``results.json`` after each measurement, and ``table.md``."""
     results = Results(out)
     task = open_task(TASK)
     support, queries = task.support(), task.examples(task.default_split)
@@ -68,7 +68,7 @@ def run(seeds: Sequence[int], out: Path, runs: Path) -> None:
 
 
 def markdown(rows: Sequence[dict[str, Any]]) -> str:
-    """Accuracy of each arm: on held-out episodes, and on new groups by the number of shots."""
+    """The accuracy of each arm on held-out episodes, and on new groups by number of shots."""
     episodes = [row for row in rows if row["task"] == HELD_OUT]
     queries = [row for row in rows if row["task"] == TASK]
     sizes = episodes[0]["figures"]["exact_match"]["n"], queries[0]["figures"]["accuracy"]["n"]

@@ -1,4 +1,4 @@
-"""A line of a study's table: a mean over seeds, with an interval over test examples."""
+"""A cell of a study's table: a mean over seeds, with an interval over test examples."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class Line:
     """A metric over seeds.
 
     Attributes:
-        metric: its name.
-        mean: over seeds. A share has the 95 % interval that so many test examples allow; seeds share the examples, so
-            more of them do not narrow it.
+        metric: name of the metric.
+        mean: mean over seeds. For a share, it has the 95 % interval for the number of test examples; all seeds share
+            these examples, so more seeds do not make it narrower.
         seeds: the value of each seed.
     """
 
@@ -40,18 +40,18 @@ class Line:
 
 
 def mean_line(rows: Sequence[Mapping[str, Any]], name: str, of: str = "figures") -> Line:
-    """The line of a metric.
+    """The mean of a metric over rows.
 
     Args:
-        rows: of ``results.json``, one a seed, all on the same test examples.
-        name: of the metric.
-        of: the figures of a row that hold it.
+        rows: rows of ``results.json``, one for each seed, with the same test examples.
+        name: name of the metric.
+        of: the key of the figures in a row.
     """
     return line_of(name, [figures_from_json(row[of])[name] for row in rows])
 
 
 def line_of(name: str, figures: Sequence[Figure]) -> Line:
-    """The same from the figure of each seed."""
+    """The mean of a metric over the figures of each seed."""
     values = tuple(figure.value for figure in figures)
     average, n = sum(values) / len(values), figures[0].n
     mean = plain(average, n) if figures[0].low is None else share(average * n, n)

@@ -1,11 +1,11 @@
-"""A mixture of pages, captions and questions: one step on the weighted sum of all, or one stream a step in turn?
+"""Training on pages, captions and questions: each step on the weighted sum of all streams, or on one stream in turn?
 
     python -m vislang.studies.mixing --seeds 0 1 2 --out docs/results/flamingo-mixture
 
-Alayrac et al. 2022 (section 2.4, and the ablation of table 3) accumulate the gradients of all data sets before each
-step. A step in turn is a third of the work, so training in turn is run twice: for as many optimizer steps as the sum,
-and for as many examples. Every arm is scored with the images and without them: the difference is what it gains from
-images. What is already measured is not repeated.
+Alayrac et al. 2022 (section 2.4, and the ablation in table 3) accumulate the gradients of all data sets before each
+step. A step in turn is a third of the work, so training in turn is run twice: for the same number of optimizer steps,
+and for the same number of examples. Each arm is scored with and without images; the difference is its gain from images.
+Finished measurements are not repeated.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ SHOWN = ("loss_per_token", "accuracy")
 
 
 def run(seeds: Sequence[int], out: Path, runs: Path) -> None:
-    """Train what is missing; write ``results.json`` after each step, and ``table.md``."""
+    """Train what is missing; write ``results.json`` after each measurement, and ``table.md``."""
     results = Results(out)
     for seed in seeds:
         for arm in ARMS:
@@ -57,7 +57,7 @@ def run(seeds: Sequence[int], out: Path, runs: Path) -> None:
 
 
 def by_stream(metrics: dict[str, Any]) -> list[dict[str, Any]]:
-    """For each stream of a run its figures on what was held out, with the images and ``blind``."""
+    """For each stream of a run, the figures on its held-out examples with images and without (``blind``)."""
     found = []
     for stream, losses in metrics["held_out"].items():
         scored = metrics["tasks"].get(stream, {})
@@ -68,7 +68,7 @@ def by_stream(metrics: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def gain(rows: Sequence[dict[str, Any]], name: str) -> Line:
-    """By how much the images improve a metric; positive is better with them."""
+    """The improvement of a metric by images; positive if it is better with images."""
     sign = 1 if metric(name).higher_is_better else -1
     differences = []
     for row in rows:
@@ -78,7 +78,7 @@ def gain(rows: Sequence[dict[str, Any]], name: str) -> Line:
 
 
 def markdown(rows: Sequence[dict[str, Any]]) -> str:
-    """For each stream and arm the loss per token on what was held out, and of questions the accuracy."""
+    """For each stream and arm, the loss per token on held-out examples and, for questions, the accuracy."""
     lines = ["| stream | examples | metric | trained on | with images | without images | gain from images |"]
     lines.append(f"|{'---|' * 7}")
     for stream in dict.fromkeys(row["stream"] for row in rows):

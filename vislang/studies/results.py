@@ -1,4 +1,4 @@
-"""What a study has measured so far, on disk after every addition, so that it can be stopped and continued."""
+"""The results of a study, written to disk after each addition, so that it can be stopped and continued."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from vislang.runs.folder import environment, read_json, write_json
 class Results:
     """``results.json`` of a study: the environment, and a row for each measurement.
 
-    A row holds what was measured, and the ``figures`` as :func:`~vislang.metrics.figure.figures_as_json` gives them.
+    A row contains keys that describe the measurement, and the ``figures`` as
+    :func:`~vislang.metrics.figure.figures_as_json` gives them.
 
     Args:
-        out: its folder, made where it is missing.
-        about: what else is to be recorded.
+        out: folder of the results; made if it is missing.
+        about: other values to record.
     """
 
     def __init__(self, out: Path, **about: Any):
@@ -36,5 +37,5 @@ class Results:
         self.write()
 
     def write(self) -> None:
-        """Write the file, whole or not at all."""
+        """Write the file atomically."""
         write_json(self.path, {"schema": SCHEMA, **self.about, **environment(), "rows": self.rows})

@@ -1,12 +1,11 @@
-"""Image and text retrieval: two streams, one stream or two encoders; with pretraining and without.
+"""Image and text retrieval: two streams, one stream or two encoders; with and without pretraining.
 
     python -m vislang.studies.retrieval --seeds 0 1 2 --out docs/results/vilbert-retrieval
 
-Each arm learns from the same pictures and captions (Google's emoji, clip art) and ranks pictures that it has not seen:
-half of the stamps, and Twitter's emoji. "Zero-shot" is the pretrained model. "Fine-tuned" has learned from the other
-half of the stamps too, by choosing one caption of four (the dual encoder by its own objective). The rows with and
-without pretraining are those that Lu et al. 2019 mark with a dagger (table 1). What is already measured is not
-repeated.
+All arms train on the same pictures and captions (Google's emoji, clip art) and rank unseen pictures: half of the
+stamps, and Twitter's emoji. "Zero-shot" is the pretrained model. "Fine-tuned" has also trained on the other half of the
+stamps, by choosing one caption of four (the dual encoder with its own objective). The rows without pretraining
+correspond to those that Lu et al. 2019 mark with a dagger (table 1). Finished measurements are not repeated.
 """
 
 from __future__ import annotations
@@ -57,19 +56,19 @@ ARMS = (
     Arm("one stream, fine-tuned, not pretrained", CHOOSE, (FEW, *ONE_STREAM)),
 )
 WORDS = "bag of words from the untrained tower"
-"""A strong baseline: ridge regression from the tower's mean features to the words of the training captions."""
+"""A strong baseline: ridge regression from the mean features of the tower to the words of the training captions."""
 
 LEARNED = ("emoji-google-names", "clip-art-titles")
 TESTS = ("stamp-pictures-test", "emoji-twitter-names")
-MOST = 250
-"""Pairs of a test, chosen by the hash of their captions."""
+MAX_PAIRS = 250
+"""The greatest number of pairs of a test, chosen by the hash of their captions."""
 
 STRENGTHS = tuple(10.0**power for power in range(1, 6))
-"""Strengths of the ridge penalty that are tried."""
+"""The strengths of the ridge penalty to choose from."""
 
 
 def run(seeds: Sequence[int], out: Path, runs: Path) -> None:
-    """Train and rank what is missing; write ``results.json`` after each step, and ``table.md``."""
+    """Train and rank what is missing; write ``results.json`` after each measurement, and ``table.md``."""
     results = Results(out)
     for seed in seeds:
         for arm in ARMS:
@@ -93,11 +92,11 @@ def run(seeds: Sequence[int], out: Path, runs: Path) -> None:
 
 
 def opened(test: str) -> tuple[Retrieval, list[Example]]:
-    """The task of a test, and at most so many of its pairs."""
+    """The task of a test, and at most ``MAX_PAIRS`` of its pairs."""
     task = open_task(f"retrieval:{test}")
     assert isinstance(task, Retrieval)
     pairs = task.examples(task.default_split)
-    return task, sorted(pairs, key=lambda pair: hashlib.sha256(caption(pair).encode()).digest())[:MOST]
+    return task, sorted(pairs, key=lambda pair: hashlib.sha256(caption(pair).encode()).digest())[:MAX_PAIRS]
 
 
 def row(test: str, arm: str, examples: Sequence[Example], figures: Figures, **about: Any) -> dict[str, Any]:
@@ -108,7 +107,7 @@ def row(test: str, arm: str, examples: Sequence[Example], figures: Figures, **ab
 
 
 def by_words(learned: Sequence[Example], examples: Sequence[Example]) -> np.ndarray:
-    """Similarity of the words that a linear map predicts from an image and the words of a text: (images, texts)."""
+    """(images, texts): similarity of the words of a text to those that a linear map predicts from an image."""
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import Ridge
 
@@ -121,7 +120,7 @@ def by_words(learned: Sequence[Example], examples: Sequence[Example]) -> np.ndar
         linear = Ridge(alpha=strength).fit((features[fitted] - mean) / std, targets[fitted])
         return normalised(linear.predict((queries - mean) / std)) @ normalised(texts).T
 
-    # The strength is the one whose words fit best on every tenth pair, which the others are fitted without.
+    # The strength is chosen on every tenth pair, with a fit on the others.
     held = np.arange(len(learned)) % 10 == 0
 
     def rank(strength: float) -> float:
@@ -129,8 +128,8 @@ def by_words(learned: Sequence[Example], examples: Sequence[Example]) -> np.ndar
         return float((scores >= np.diag(scores)[:, None]).sum(axis=1).mean())
 
     images, texts, _ = sides(examples)
-    wanted = words.transform(texts).toarray().astype(np.float32)
-    return similarity(min(STRENGTHS, key=rank), np.ones(len(learned), dtype=bool), mean_features(images), wanted)
+    expected = words.transform(texts).toarray().astype(np.float32)
+    return similarity(min(STRENGTHS, key=rank), np.ones(len(learned), dtype=bool), mean_features(images), expected)
 
 
 def caption(pair: Example) -> str:
@@ -146,12 +145,12 @@ def image_of(pair: Example) -> Image:
 
 
 def normalised(rows: np.ndarray) -> np.ndarray:
-    """Rows of length 1; those of length 0 stay."""
+    """Rows scaled to length 1; rows of length 0 are left."""
     return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
 
 
 def markdown(rows: Sequence[dict[str, Any]]) -> str:
-    """One table a test, in the order of the arms."""
+    """A table for each test, in the order of the arms."""
     parts = []
     for test in dict.fromkeys(row["test"] for row in rows):
         here = [row for row in rows if row["test"] == test]

@@ -1,4 +1,4 @@
-"""Mean features of a tower that was trained on ImageNet's labels: a baseline for images."""
+"""Mean features of a tower that was trained on ImageNet's labels, a baseline for images."""
 
 from __future__ import annotations
 

@@ -16,17 +16,17 @@ from vislang.tasks.task import Task, split_named
 
 
 class Benchmark(Task):
-    """A benchmark.
+    """An official benchmark.
 
-    Each subclass is one file: a reader of the official format, a wording, and the official metric.
+    Each subclass is in its own file: a reader of the official format, a wording, and the official metric.
 
     Args:
-        folder: with the official files.
+        folder: folder with the official files.
 
     Attributes:
-        files: which files are wanted, for messages and the guide.
-        patterns: regular expressions for the name of a split's main file; the group is the split.
-        prefer: beginnings of the names of splits that are evaluated by default, the first that exists.
+        files: the required files, for messages and the guide.
+        patterns: regular expressions for the name of a split's main file; the group is the name of the split.
+        prefer: beginnings of split names; the first that exists is evaluated by default.
 
     Raises:
         DataError: the folder or its main file is missing, or is of another format.
@@ -41,7 +41,7 @@ class Benchmark(Task):
         self.folder = folder
         self.split_files: dict[str, Path] = {}
         self.splits = tuple(self.find_splits())
-        # Where a folder holds several sets, the name of a split begins with that of its set.
+        # If a folder contains several sets, the name of a split begins with that of its set.
         short = {split: split.rpartition(" ")[2] for split in self.splits}
         self.default_split = next(
             (split for start in self.prefer for split in self.splits if short[split].startswith(start)), self.splits[0]
@@ -49,7 +49,7 @@ class Benchmark(Task):
         self.support_split = next((split for split in self.splits if short[split].startswith("train")), None)
 
     def find_splits(self) -> Iterable[str]:
-        """The splits that the folder holds: by the names of its files, which are kept as ``split_files``.
+        """The splits in the folder, from the names of its files, which are stored as ``split_files``.
 
         Raises:
             DataError: there are none.
@@ -64,11 +64,21 @@ class Benchmark(Task):
     def examples(
         self, split: str, problems: list[Problem] | None = None, progress: Progress | None = None
     ) -> list[Example]:
-        """The examples of a split. A bad record is an error: an official file has none."""
+        """The examples of a split. A bad record is an error, because official files have none."""
         return self.read(split_named(split, self.splits, f"{self.name} in {self.folder}"))
 
+    def known_label(self, answer: object) -> str:
+        """One of the labels, as a file of predictions has it.
+
+        Raises:
+            ValueError: it is none.
+        """
+        if answer not in self.labels:
+            raise ValueError(f"{answer!r} is none of {', '.join(self.labels)}")
+        return str(answer)
+
     def subset(self, examples: Sequence[Example], limit: int, seed: int) -> list[Example]:
-        """At most so many of the examples (0: all), drawn by seed; those that are scored together come together."""
+        """At most ``limit`` random examples (0: all); examples that are scored together are drawn together."""
         if not limit or limit >= len(examples):
             return list(examples)
         groups: dict[str, list[Example]] = {}
@@ -82,10 +92,10 @@ class Benchmark(Task):
 
 
 def must_have_target(example: Example) -> None:
-    """Raise where an example cannot be scored.
+    """Raise an error if an example cannot be scored.
 
     Raises:
         DataError: it has no target.
     """
     if example.target is None:
-        raise DataError(f"{example.name}: has no label, so it cannot be scored. Name another split.")
+        raise DataError(f"{example.name}: has no label, so it cannot be scored. Choose another split.")

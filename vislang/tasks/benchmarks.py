@@ -1,4 +1,4 @@
-"""The official benchmarks, by the name that people type; each is opened on a folder with its files."""
+"""The official benchmarks by name; each is opened with a folder of its files."""
 
 from __future__ import annotations
 
@@ -16,4 +16,4 @@ from vislang.tasks.vqa import VQA
 BENCHMARKS: dict[str, type[Benchmark]] = {
     benchmark.name: benchmark for benchmark in (VQA, VCR, RefCOCO, NLVR2, SNLIVE, HatefulMemes, MVSA, Sentiment, R2R)
 }
-"""RefCOCO, RefCOCO+ and RefCOCOg have one format and one name here: ``refcoco``."""
+"""RefCOCO, RefCOCO+ and RefCOCOg have the same format; all are ``refcoco`` here."""

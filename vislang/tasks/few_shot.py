@@ -1,4 +1,5 @@
-"""Few-shot sets: shots are drawn from ``train``, and ``test`` holds the queries; and a file split in this way."""
+"""Few-shot sets: shots are drawn from ``train``, queries are in ``test``. A user's file can be split in the same
+way."""
 
 from __future__ import annotations
 
@@ -31,15 +32,15 @@ def emoji_captions() -> Sides:
 
 
 def stamp_captions() -> Sides:
-    """Captions of stamps; no caption is on both sides."""
+    """Captions of stamps; no caption is in both splits."""
     return {side: load_source(f"stamp-pictures-{side}") for side in ("train", "test")}
 
 
 def emoji_groups(names: Sequence[str]) -> Sides:
-    """Google's drawings as shots, Twitter's of other emoji as queries; as many of each class.
+    """Google's drawings as shots, Twitter's drawings of other emoji as queries; classes are balanced.
 
     Args:
-        names: of the three groups that no model learned from examples.
+        names: names of the three groups, which are in no training set.
     """
     rng = random.Random(0)
     name_of = dict(zip(NEW_GROUPS, names, strict=True))
@@ -61,39 +62,40 @@ def emoji_groups(names: Sequence[str]) -> Sides:
     return {"train": even[0], "test": even[1]}
 
 
-def split_own_file(task: Task, queries: int, split: str | None = None) -> Task:
-    """A task whose examples have no support: a part of them are queries (``test``), the others shots (``train``).
+def split_own_file(task: Task, queries: int) -> Task:
+    """Divide the examples of a task without a training split into queries (``test``) and shots (``train``).
 
-    The queries are about the media with the lowest hashes of their content, so that no medium is on both sides. Several
-    captions of an image are references of one query.
+    The queries are those of the media (without media, the texts) with the lowest content hashes, so no medium is in
+    both splits. Several captions of an image become references of one query.
 
     Args:
-        task: its examples show an image, a video or a recording.
-        queries: how many at most; they show at most half of the media.
-        split: the one that is divided; None takes the task's own choice.
+        task: a task; its default split is divided.
+        queries: greatest number of queries; they have at most half of the media.
 
     Raises:
         DataError: there are fewer than two media.
     """
-    examples = [example for example in task.examples(split or task.default_split) if example.media]
+    examples = task.examples(task.default_split)
     by_medium: dict[str, list[Example]] = {}
     for example, key in zip(examples, keys_of(examples), strict=True):
         by_medium.setdefault(key, []).append(example)
     if len(by_medium) < 2:
-        raise DataError(f"{task.name}: needs two examples with different media, one as a shot and one as a query.")
+        raise DataError(
+            f"{task.name}: needs two or more examples with different media or texts, for shots and queries."
+        )
     test: list[Example] = []
     train: list[Example] = []
     for number, key in enumerate(sorted(by_medium)):
         own = captions_together(by_medium[key])
-        # The first medium is taken even where it has more queries than are wanted.
+        # The first medium is a query even if it has more than ``queries`` records.
         into = test if number < len(by_medium) // 2 and len(test) + len(own) <= max(queries, len(own)) else train
         into += own
     read = {"train": lambda problems, progress: train, "test": lambda problems, progress: test}
-    return ReadTask(task.name, task.about, task.kind, task.media, read, "test", "train", task.labels)
+    return ReadTask(task.name, task.about, task.kind, task.media, read, "test", "train", task.labels, task.images)
 
 
 def captions_together(examples: Sequence[Example]) -> list[Example]:
-    """Examples of one medium: those with a question or a label, then those with a caption alone as one."""
+    """Merge the captions of one medium into one example; examples with a question or a label stay separate."""
     captioned = [e for e in examples if isinstance(e.target, Text) and not e.text and not e.wording.verbatim]
     others = [example for example in examples if example not in captioned]
     if not captioned:

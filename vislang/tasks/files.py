@@ -1,4 +1,4 @@
-"""Reading the files of a benchmark; an error names the file and the record."""
+"""Read the files of a benchmark; errors name the file and the record."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from vislang.data.problems import DataError
+from vislang.data.jsonl import lines_of, parse_record
+from vislang.data.problems import DataError, RecordError
 from vislang.document import Image
+from vislang.files import must_be_file
 
 Made = TypeVar("Made")
 
@@ -22,6 +24,7 @@ def read_text(path: Path) -> str:
     Raises:
         DataError: missing, or not UTF-8.
     """
+    must_be_file(path, "the official file", error=DataError)
     try:
         with path.open(encoding="utf-8", newline="") as file:
             return file.read()
@@ -48,11 +51,11 @@ def listed(path: Path, content: Any, key: str) -> list[Any]:
     """The list under a key of a JSON file.
 
     Raises:
-        DataError: there is none; it is another file, perhaps.
+        DataError: there is no such list.
     """
     found = content.get(key) if isinstance(content, dict) else None
     if not isinstance(found, list):
-        raise DataError(f"{path}: has no list {key!r}; give the official file.")
+        raise DataError(f"{path}: has no list {key!r}. Give the official file.")
     return found
 
 
@@ -62,20 +65,14 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     Raises:
         DataError: missing, or a line is not a JSON object; the message names the line.
     """
-    text = read_text(path)
-    if text.lstrip().startswith("["):
-        return read_json(path)
-    records = []
-    for number, line in enumerate(text.splitlines(), start=1):
-        if not line.strip():
-            continue
+    records: list[dict[str, Any]] = []
+    for number, line in lines_of(path):
+        if not records and line.lstrip().startswith(b"["):
+            return read_json(path)
         try:
-            record = json.loads(line)
-        except ValueError as error:
-            raise DataError(f"{path}:{number}: not JSON ({error}).") from None
-        if not isinstance(record, dict):
-            raise DataError(f"{path}:{number}: a JSON {type(record).__name__}, not an object.")
-        records.append(record)
+            records.append(parse_record(line, "a JSON object"))
+        except RecordError as error:
+            raise DataError(f"{path}:{number}: {error}") from None
     return records
 
 
@@ -97,10 +94,10 @@ def written_lines(records: Iterable[Mapping[str, Any]]) -> str:
 
 
 def each(path: Path, records: Iterable[Any], make: Callable[[Any], Made]) -> list[Made]:
-    """What is made of each record; an error names the record's number.
+    """Apply ``make`` to each record; errors name the number of the record.
 
     Raises:
-        DataError: these are no records, or one lacks a field, or has one of another type.
+        DataError: there are no records, or a record lacks a field or has one of the wrong type.
     """
     if not isinstance(records, Iterable) or isinstance(records, str | dict):
         raise DataError(f"{path}: a JSON {type(records).__name__}, not a list of records. Give the official file.")
@@ -115,21 +112,21 @@ def each(path: Path, records: Iterable[Any], make: Callable[[Any], Made]) -> lis
                 raise
             raise DataError(f"{path}, record {number}: {error}.") from None
     if not made:
-        raise DataError(f"{path}: no records in it.")
+        raise DataError(f"{path}: contains no records.")
     return made
 
 
 def splits_of(folder: Path, wanted: str, *patterns: str) -> dict[str, Path]:
-    """The files of a folder whose names fit a pattern, by the split that the name holds.
+    """The files of a folder whose names match a pattern, by the split in their names.
 
     Args:
-        folder: with the official files.
-        wanted: the official files, for messages.
-        patterns: regular expressions for the whole name of a file; the group is the split. The first one that any file
-            fits counts.
+        folder: folder with the official files.
+        wanted: the required files, for messages.
+        patterns: regular expressions for whole file names; the group is the split. The first pattern that matches a
+            file is used.
 
     Raises:
-        DataError: no such folder, no such file in it, or several for one split.
+        DataError: there is no such folder, it has no such file, or several for one split.
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder. Give the folder with the official files.")
@@ -142,28 +139,34 @@ def splits_of(folder: Path, wanted: str, *patterns: str) -> dict[str, Path]:
             found[match[1]] = folder / match[0]
         if found:
             return found
-    raise DataError(f"{folder}: no file of a split in it. Wanted: {wanted}.")
+    raise DataError(f"{folder}: contains no split. Required files: {wanted}.")
 
 
-def one_file(folder: Path, *patterns: str) -> Path:
-    """The one file of a folder that fits a pattern; the first pattern that any file fits counts.
+def one_file(folder: Path, *patterns: str, required: str = "") -> Path:
+    """The one file of a folder that matches a pattern; the first pattern that matches a file is used.
+
+    Args:
+        folder: the folder.
+        patterns: patterns of file names.
+        required: all files that the folder should contain, for the message.
 
     Raises:
-        DataError: there is none, or several.
+        DataError: no file matches, or several do.
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder. Give the folder with the official files.")
     for pattern in patterns:
         found = sorted(folder.glob(pattern))
         if len(found) > 1:
-            raise DataError(f"{folder}: several files fit {pattern}: {', '.join(path.name for path in found)}.")
+            raise DataError(f"{folder}: several files match {pattern}: {', '.join(path.name for path in found)}.")
         if found:
             return found[0]
-    raise DataError(f"{folder}: no file {' or '.join(patterns)} in it.")
+    wanted = f" Required files: {required}." if required else ""
+    raise DataError(f"{folder}: contains no file {' or '.join(patterns)}.{wanted}")
 
 
 def image_in(folder: Path, *names: str) -> Image:
-    """An image by its official name, in the folder or in ``images`` or ``img``; where regions come from files, the
-    image need not exist."""
+    """An image by its official name, in the folder or in ``images`` or ``img``. With region files, it need not
+    exist."""
     paths = [inside / name for name in names for inside in (folder, folder / "images", folder / "img")]
     return Image(next((path for path in paths if path.is_file()), paths[0]))

@@ -1,4 +1,4 @@
-"""Hateful Memes (Kiela et al. 2020): is a picture with its words hateful?"""
+"""Hateful Memes (Kiela et al. 2020): is a meme hateful?"""
 
 from __future__ import annotations
 
@@ -62,12 +62,12 @@ class HatefulMemes(Benchmark):
             sure = float(row["proba"])
             if not 0 <= sure <= 1:
                 raise ValueError(f"proba is {row['proba']}, and not from 0 to 1")
-            return Prediction(row["id"], str(int(row["label"])), ("0", "1"), (1 - sure, sure))
+            return Prediction(row["id"], self.known_label(row["label"].strip()), ("0", "1"), (1 - sure, sure))
 
         return each(path, read_csv(path), predict)
 
     def submission(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> tuple[str, str]:
-        """The same."""
+        """The format of :meth:`read_official`."""
         rows = [[p.id, hateful(p), p.answer] for p in predictions]
         return "hateful_memes_predictions.csv", written_csv([["id", "proba", "label"], *rows])
 

@@ -1,4 +1,4 @@
-"""MVSA (Niu et al. 2016): is a picture with its words positive, neutral or negative?"""
+"""MVSA (Niu et al. 2016): is a post with an image positive, neutral or negative?"""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ from vislang.tasks.benchmark import Benchmark
 from vislang.tasks.files import each, image_in, one_file, read_lines, read_text, written_lines
 
 TENTHS = {"train": range(8), "val": range(8, 9), "test": range(9, 10)}
-"""Tenths of the records, by their index: the set has no official split, and this one draws nothing."""
+"""Splits by index: tenths of the records. The set has no official split."""
 
 
 class MVSA(Benchmark):
     """``labelResultAll.txt``: ID, then labels of text and image by one annotator (MVSA-Single) or three (-Multiple).
 
-    The usual clean-up: text and image must not be positive and negative; where one is neutral, the other counts; of
-    three annotators the majority of each, and no record without one.
+    The usual clean-up: records whose text and image have opposite labels are dropped; if one is neutral, the other
+    label is used. With three annotators, the majority for text and for image is used, and records without one are
+    dropped.
     """
 
     name = "mvsa"
@@ -41,7 +42,7 @@ class MVSA(Benchmark):
 
     def find_splits(self) -> tuple[str, ...]:
         """Three, by the index of a record."""
-        one_file(self.folder, "labelResultAll.txt")
+        one_file(self.folder, "labelResultAll.txt", required=self.files)
         return tuple(TENTHS)
 
     def read(self, split: str) -> list[Example]:
@@ -74,10 +75,10 @@ class MVSA(Benchmark):
 
     def read_official(self, path: Path, examples: Sequence[Example]) -> list[Prediction]:
         """A record a line: ``{"id": ..., "label": ...}``."""
-        return each(path, read_lines(path), lambda r: Prediction(str(r["id"]), r["label"]))
+        return each(path, read_lines(path), lambda r: Prediction(str(r["id"]), self.known_label(r["label"])))
 
     def submission(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> tuple[str, str]:
-        """The same."""
+        """The format of :meth:`read_official`."""
         return "mvsa_predictions.jsonl", written_lines({"id": p.id, "label": p.answer} for p in predictions)
 
 

@@ -13,22 +13,24 @@ from vislang.document import Document
 from vislang.example import Example, Label, Prediction, Wording
 from vislang.metrics.by_kind import score_of
 from vislang.metrics.figure import Figures, share
-from vislang.tasks.benchmark import Benchmark
+from vislang.tasks.benchmark import Benchmark, must_have_target
 from vislang.tasks.files import each, image_in, read_lines, read_text, written_csv
 
 
 class NLVR2(Benchmark):
-    """``train.json``, ``dev.json``, ``test1.json``: a record a line; images by the identifier without its last part."""
+    """``train.json``, ``dev.json``, ``test1.json``: one record per line; images by the identifier without its last
+    part."""
 
     name = "nlvr2"
     about = "sentences that are true of two photographs, or not"
     kind = "label"
     media = frozenset({"image", "several images", "text"})
+    images = 2
     metrics = ("accuracy", "consistency")
     splits = ("train", "dev", "test1")
     labels = ("True", "False")
     patterns = (r"(.+)\.json", r"(.+)\.jsonl")
-    files = "SPLIT.json (a record a line), images as <identifier without its last part>-img0.png and -img1.png"
+    files = "SPLIT.json (one record per line), images as <identifier without its last part>-img0.png and -img1.png"
     wording = Wording(
         'Is it true of the two images that "{text}"?',
         {"True": "yes", "False": "no"},
@@ -36,30 +38,32 @@ class NLVR2(Benchmark):
     )
 
     def read(self, split: str) -> list[Example]:
-        """The sentences of a split, in the official order."""
+        """The sentences of a split, in the official order; a hidden test split has no labels."""
         path = self.split_files[split]
 
         def example(record: Mapping[str, Any]) -> Example:
             identifier = record["identifier"]
             if len(identifier.split("-")) != 4:
-                raise ValueError(f"identifier {identifier!r} is not of four parts, such as dev-850-0-1")
+                raise ValueError(f"identifier {identifier!r} does not have four parts, such as dev-850-0-1")
             pair = identifier.rpartition("-")[0]
             images = [image_in(self.folder, f"{pair}-img{side}.png") for side in (0, 1)]
             source = f"{path.name}, {identifier}"
             prompt = Document([*images, record["sentence"]], name=source)
-            return Example(identifier, prompt, Label(str(record["label"])), (), pair, source, self.name, self.wording)
+            target = Label(str(record["label"])) if "label" in record else None
+            return Example(identifier, prompt, target, (), pair, source, self.name, self.wording)
 
         return each(path, read_lines(path), example)
 
     def together(self, example: Example) -> str:
-        """A sentence is judged on several pairs."""
+        """The sentence, which occurs with several pairs of images."""
         split, group, _, sentence = example.id.split("-")
         return f"{split}-{group}-{sentence}"
 
     def score(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> Figures:
-        """``accuracy``; and ``consistency``, the share of sentences that are judged right on all their pairs."""
+        """``accuracy``; and ``consistency``, the share of sentences that are judged correctly with all their pairs."""
         sentences: dict[str, list[bool]] = defaultdict(list)
         for example, prediction in zip(examples, predictions, strict=True):
+            must_have_target(example)
             sentences[self.together(example)].append(bool(score_of(prediction.answer, example)))
         return {
             "accuracy": share(sum(map(sum, sentences.values())), len(examples)),
@@ -72,12 +76,10 @@ class NLVR2(Benchmark):
 
         def predict(row: list[str]) -> Prediction:
             identifier, answer = row
-            if answer.strip().lower() not in ("true", "false"):
-                raise ValueError(f"{answer!r} is neither True nor False")
-            return Prediction(identifier, answer.strip().capitalize())
+            return Prediction(identifier, self.known_label(answer.strip().capitalize()))
 
         return each(path, rows, predict)
 
     def submission(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> tuple[str, str]:
-        """The same."""
+        """The format of :meth:`read_official`."""
         return "nlvr2_predictions.csv", written_csv((p.id, p.answer) for p in predictions)

@@ -1,4 +1,4 @@
-"""Probing tasks: labelled examples, split so that nothing is recognised that was seen."""
+"""Probing tasks: labelled examples in groups, which are never in both training and test data."""
 
 from __future__ import annotations
 
@@ -47,22 +47,22 @@ CLIP_ART_CATEGORIES = (
 )
 
 STAMP_CATEGORIES = ("animals", "food", "household", "plants", "seasonal", "symbols", "town", "vehicles")
-"""Categories with pictures enough."""
+"""Categories with enough images."""
 
-SAID_STAMP_CATEGORIES = tuple(sorted((*STAMP_CATEGORIES, "clothes", "people")))
-"""Categories with captions and recordings enough."""
+CAPTION_STAMP_CATEGORIES = tuple(sorted((*STAMP_CATEGORIES, "clothes", "people")))
+"""Categories with enough captions and recordings."""
 
 
 class ProbeTask(Task):
-    """Labels of examples, cross-validated: folds are made of whole groups.
+    """A cross-validated task with labels; folds consist of whole groups.
 
-    ``train`` and ``test`` are the two sides of the first fold; a probe goes through all of them (:meth:`folds`).
+    ``train`` and ``test`` are the two sides of the first fold; probes use all folds (:meth:`folds`).
 
     Args:
         name, about: see :class:`~vislang.tasks.task.Task`.
         items: examples with a label and a group.
-        trainable, testable: for each item, whether it may be trained on and tested on; None where all may.
-        by_group: each group is a fold of its own.
+        trainable, testable: whether each item may be used for training and for testing; None if all may.
+        by_group: make each group its own fold.
     """
 
     kind = "label"
@@ -106,7 +106,7 @@ class ProbeTask(Task):
                 yield np.array(train), np.array(test)
 
     def inner(self, train: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Split a training part once more, by group, for whatever has to be chosen."""
+        """Split a training part again by group, to choose hyper-parameters."""
         groups = {self.items[n].group for n in train}
         held = {group for group in groups if _hash(f"inner {group}") % 4 == 0}
         if not held or len(held) == len(groups):
@@ -133,11 +133,11 @@ def as_probe(task: Task) -> ProbeTask:
     if isinstance(task, ProbeTask):
         return task
     if task.kind != "label":
-        raise DataError(f'{task.name}: its targets are of the kind "{task.kind}", and a probe learns labels.')
+        raise DataError(f"{task.name}: a probe needs labels, and its targets are of the kind {task.kind}.")
     examples = task.examples(task.default_split)
     groups = keys_of(examples)
     if len(labels_of(examples)) < 2 or len(set(groups)) < 2 * FOLDS:
-        raise DataError(f"{task.name}: a probe needs two labels, and {2 * FOLDS} different records at least.")
+        raise DataError(f"{task.name}: a probe needs at least two labels and {2 * FOLDS} different records.")
     items = [replace(example, group=group) for example, group in zip(examples, groups, strict=True)]
     return ProbeTask(task.name, task.about, items)
 
@@ -147,7 +147,7 @@ def _item(part: Image | Audio | str, label: str, group: str, name: str, wording:
 
 
 def _frequent(items: list[Example], least: int) -> list[Example]:
-    """Those whose label has at least so many groups."""
+    """The items whose label has at least ``least`` groups."""
     counts = Counter(target for target, _ in {(item.target, item.group) for item in items})
     return [item for item in items if counts[item.target] >= least]
 
@@ -176,7 +176,7 @@ def emoji_name_groups(name: str, about: str) -> ProbeTask:
 
 
 def clip_art_categories(name: str, about: str) -> ProbeTask:
-    """The category of a piece of clip art, of those with 60 pieces at least; pieces of one title stay together."""
+    """The category of a piece of clip art, for categories with at least 60 pieces; pieces of one title are a group."""
     items = [
         _item(c.image, c.category, c.title or c.image.name, f"clip art {number}")
         for number, c in enumerate(openclipart.clip_art(), start=1)
@@ -192,7 +192,7 @@ def stamp_categories(name: str, about: str) -> ProbeTask:
 
 
 def stamp_caption_categories(name: str, about: str) -> ProbeTask:
-    """The category of a stamp, from its English caption; stamps of one caption stay together."""
+    """The category of a stamp, from its English caption; stamps with the same caption are a group."""
     wording = Wording('What kind of thing is "{text}"?', captions={"": "{label}"})
     items = [
         _item(s.captions["en"], s.category, s.captions["en"].lower(), s.name, wording)
@@ -203,7 +203,7 @@ def stamp_caption_categories(name: str, about: str) -> ProbeTask:
 
 
 def spoken_letters(name: str, about: str) -> ProbeTask:
-    """The letter that is read: each language, with its one voice, is tested apart."""
+    """The letter that is read. Each language, which has a single voice, is a fold."""
     items = [
         _item(r.sound, r.text, r.language, f"{r.language} {r.text}")
         for r in klettres.readings()
@@ -213,6 +213,6 @@ def spoken_letters(name: str, about: str) -> ProbeTask:
 
 
 def spoken_stamps(name: str, about: str, language: str = "fr") -> ProbeTask:
-    """The category of a stamp, from its spoken caption; in one language, so that the voice gives nothing away."""
+    """The category of a stamp, from its spoken caption; in one language, so the voice does not reveal the category."""
     items = [_item(s.spoken[language], s.category, s.name, s.name) for s in stamps.stamps() if language in s.spoken]
     return ProbeTask(name, about, _frequent(items, 20))

@@ -1,7 +1,7 @@
 """R2R (Anderson et al. 2018): follow an instruction through a building, by ranking paths (Majumdar et al. 2020).
 
-The choices are paths: one image (or one record of region features) for each viewpoint. They come from a beam file, as a
-navigating agent left it. Distances are along the graph of viewpoints.
+The choices are paths, with an image (or a record of region features) for each viewpoint. They come from the beam file
+of a navigation agent. Distances are measured along the graph of viewpoints.
 """
 
 from __future__ import annotations
@@ -24,21 +24,22 @@ from vislang.tasks.benchmark import Benchmark
 from vislang.tasks.files import each, image_in, one_file, read_json
 
 VIEWS = 8
-"""Viewpoints of a path that are shown, from its end on; the score takes all of them."""
+"""Number of last viewpoints of a path that a model reads; the score uses all of them."""
 
 
 class R2R(Benchmark):
     """``R2R_SPLIT.json``, ``<scan>_connectivity.json`` of each building, and ``beams_SPLIT.json``.
 
-    The beam file holds ``[{"instr_id": ..., "ranked_paths": [[viewpoint, ...], ...]}, ...]``. The right choice is the
-    candidate that ends nearest to the goal, the end of the described path, and less than 3 m from it. An instruction
-    without such a candidate has no target: it is scored, and not learned from.
+    The beam file holds ``[{"instr_id": ..., "ranked_paths": [[viewpoint, ...], ...]}, ...]``. The correct choice is
+    the candidate that ends nearest to the goal (the end of the reference path), if it ends less than 3 m from it. An
+    instruction without such a candidate has no target: it is scored, but not used for training.
     """
 
     name = "r2r"
     about = "instructions through buildings: the path that they describe, among candidates"
     kind = "choice"
     media = frozenset({"image", "several images", "text"})
+    images = VIEWS
     metrics = METRICS
     splits = ("train", "val_seen", "val_unseen")
     prefer = ("val_unseen", "val", "test")
@@ -88,6 +89,10 @@ class R2R(Benchmark):
         prompt = Document([instruction], name=source)
         return Example(identifier, prompt, target, choices, scan, source, self.name)
 
+    def can_score(self, examples: Sequence[Example]) -> bool:
+        """Always: paths are scored by the reference path."""
+        return True
+
     def score(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> Figures:
         """The figures of :func:`vislang.metrics.navigation.navigation_scores`."""
         rows = []
@@ -96,30 +101,34 @@ class R2R(Benchmark):
             walked = self._path(prediction)
             if not walked or walked[0] != reference[0]:
                 start = reference[0]
-                raise DataError(f"{example.name}: the path does not begin where the instruction does, at {start}.")
+                raise DataError(f"{example.name}: the path must start at {start}.")
             rows.append(navigation_scores(self._graphs[scan], walked, reference))
         return navigation(rows)
 
     def _path(self, prediction: Prediction) -> list[str]:
-        """The viewpoints that a prediction goes through."""
-        if isinstance(prediction.answer, int):
-            return [str(view) for view in self._beams[prediction.id][prediction.answer]]
-        if not isinstance(prediction.answer, tuple):
-            raise DataError(f"prediction {prediction.id}: {prediction.answer!r} is neither a path nor one's number.")
-        return list(prediction.answer)
+        """The viewpoints of a prediction."""
+        answer, beams = prediction.answer, self._beams[prediction.id]
+        if isinstance(answer, int) and 0 <= answer < len(beams):
+            return beams[answer]
+        if not isinstance(answer, tuple):
+            raise DataError(
+                f"prediction {prediction.id}: {answer!r} is neither a path nor the index of one, from 0 to "
+                f"{len(beams) - 1}."
+            )
+        return list(answer)
 
     def read_official(self, path: Path, examples: Sequence[Example]) -> list[Prediction]:
         """``[{"instr_id": ..., "trajectory": [[viewpoint, heading, elevation], ...]}, ...]``, the leaderboard's."""
 
         def predict(record: Mapping[str, Any]) -> Prediction:
-            # Turning the head is a step of its own there, at the same viewpoint.
+            # In this format, turning is a separate step at the same viewpoint.
             views = tuple(str(view) for view, _ in groupby(step[0] for step in record["trajectory"]))
             return Prediction(str(record["instr_id"]), views)
 
         return each(path, read_json(path), predict)
 
     def submission(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> tuple[str, str]:
-        """The same; heading and elevation, which are not scored, are 0."""
+        """The format of :meth:`read_official`; heading and elevation, which are not scored, are 0."""
         records = [{"instr_id": p.id, "trajectory": [[view, 0.0, 0.0] for view in self._path(p)]} for p in predictions]
         return "r2r_submission.json", json.dumps(records)
 
@@ -143,4 +152,4 @@ def read_graph(path: Path) -> Graph:
 def _paths(paths: Sequence[Sequence[str]]) -> list[list[str]]:
     if not paths or not all(paths):
         raise ValueError("an empty list of paths, or an empty path")
-    return [list(path) for path in paths]
+    return [[str(view) for view in path] for path in paths]

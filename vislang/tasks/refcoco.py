@@ -1,6 +1,6 @@
-"""Referring expressions: RefCOCO, RefCOCO+ and RefCOCOg (Yu et al. 2016; Mao et al. 2016): find the box that is meant.
+"""Referring expressions: RefCOCO, RefCOCO+ and RefCOCOg (Yu et al. 2016; Mao et al. 2016).
 
-A prediction is right where its box overlaps the true one by more than one half (intersection over union).
+A prediction is correct if its box overlaps the ground truth by more than one half (intersection over union).
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from vislang.tasks.files import each, image_in, listed, one_file, read_json
 class RefCOCO(Benchmark):
     """``refs(...).p`` and ``instances.json`` of one of the three sets; each sentence is an example.
 
-    Where a folder holds several files of references, a split is called by both: ``refs(unc).p val``. The split ``test``
-    is ``testA`` and ``testB`` together, as in the authors' own reader.
+    If a folder has several files of references, the name of a split contains both: ``refs(unc).p val``. The split
+    ``test`` is ``testA`` and ``testB`` together, as in the authors' code.
     """
 
     name = "refcoco"
@@ -37,14 +37,14 @@ class RefCOCO(Benchmark):
     files = "refs(unc).p, refs(umd).p or refs(google).p, instances.json, images of MS COCO by their file_name"
 
     def find_splits(self) -> list[str]:
-        """By the references of each file."""
-        one_file(self.folder, "instances.json")
+        """The splits of the references in each file."""
+        one_file(self.folder, "instances.json", required=self.files)
         return list(self._by_split)
 
     @cached_property
     def _by_split(self) -> dict[str, tuple[Path, list[Mapping[str, Any]]]]:
         """For each split its file and its references."""
-        paths = sorted(self.folder.glob("refs(*).p")) or [one_file(self.folder, "refs(*).p")]
+        paths = sorted(self.folder.glob("refs(*).p")) or [one_file(self.folder, "refs(*).p", required=self.files)]
         found: dict[str, tuple[Path, list[Mapping[str, Any]]]] = {}
         for path in paths:
             prefix = f"{path.name} " if len(paths) > 1 else ""
@@ -59,7 +59,7 @@ class RefCOCO(Benchmark):
     def examples(
         self, split: str, problems: list[Problem] | None = None, progress: Progress | None = None
     ) -> list[Example]:
-        """The examples of a split; it may be called with the file's name where the folder holds one file alone, too."""
+        """The examples of a split; its name may always begin with the name of the file."""
         only = {path for path, _ in self._by_split.values()}
         return super().examples(split.removeprefix(f"{only.pop().name} ") if len(only) == 1 else split)
 
@@ -95,7 +95,7 @@ class RefCOCO(Benchmark):
         return each(path, read_json(path), predict)
 
     def submission(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> tuple[str, str]:
-        """The same."""
+        """The format of :meth:`read_official`."""
         records = []
         for prediction in predictions:
             box = prediction.answer

@@ -1,4 +1,4 @@
-"""Image and text retrieval (Flickr30k and MS COCO in Karpathy's split): which image does a caption describe?"""
+"""Image-text retrieval, also of Flickr30k and MS COCO in Karpathy's split."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from vislang.tasks.task import Reader, ReadTask, split_named
 class Retrieval(ReadTask):
     """Find the image of a text among all images, and a text of an image among all texts.
 
-    The examples are pairs: a prompt of one image, and its texts as the target. A model gives a score to each image with
-    each text; :meth:`ranked` turns them into predictions.
+    The examples are pairs: an image as the prompt, and its texts as the target. A model scores each image with each
+    text; :meth:`ranked` turns the scores into predictions.
 
     Args:
         name, about: see :class:`~vislang.tasks.task.Task`.
-        read: a function for each split.
-        default_split: evaluated where no split is named.
+        read: a reader for each split.
+        default_split: the split that is evaluated by default.
     """
 
     def __init__(self, name: str, about: str, read: Mapping[str, Reader], default_split: str):
@@ -40,17 +40,17 @@ class Retrieval(ReadTask):
         self.metrics = METRICS
 
     def ids(self, examples: Sequence[Example]) -> list[str]:
-        """``text N`` and ``image N``, counted from 0 as :func:`sides` has them."""
+        """``text N`` and ``image N``, numbered from 0 in the order of :func:`sides`."""
         images, texts, _ = sides(examples)
         return [*(f"text {n}" for n in range(len(texts))), *(f"image {n}" for n in range(len(images)))]
 
     def ranked(self, examples: Sequence[Example], scores: Float[np.ndarray, "images texts"]) -> list[Prediction]:
-        """For each text the rank of its image, then for each image the rank of the best of its texts.
+        """Predictions: for each text the rank of its image, then for each image the rank of its best text.
 
         Args:
             examples: pairs.
-            scores: of each image with each text, in the order of :func:`sides`; the higher the better, minus infinity
-                where a pair was not scored.
+            scores: scores of images and texts in the order of :func:`sides`, higher is better; minus infinity for pairs
+                that were not scored.
 
         Raises:
             UserError: a score is not a number.
@@ -70,7 +70,7 @@ class Retrieval(ReadTask):
         return recalls_at(found["text"], found["image"])
 
     def subset(self, examples: Sequence[Example], limit: int, seed: int) -> list[Example]:
-        """At most so many images (0: all), drawn by seed, with all their texts."""
+        """At most ``limit`` random images (0: all), with all their texts."""
         images, _, _ = sides(examples)
         if not limit or limit >= len(images):
             return list(examples)
@@ -78,17 +78,20 @@ class Retrieval(ReadTask):
         return [example for example in examples if _image(example) in kept]
 
     def guesses(self, support: Sequence[Example], examples: Sequence[Example]) -> dict[str, Figures]:
-        """None: a rank cannot be guessed without looking."""
+        """None: ranks cannot be guessed."""
         return {}
 
 
-def karpathy(folder: Path, split: str) -> list[Example]:
-    """A split of a folder in Karpathy's format; see :func:`karpathy_splits`.
+def karpathy(folder: Path, split: str | None = None) -> list[Example]:
+    """A split of a folder in Karpathy's format, see :func:`karpathy_splits`; without a name, the one to train on, or
+    the first one.
 
     Raises:
         DataError: the file is missing or has another format, or there is no such split.
     """
     splits = karpathy_splits(folder)
+    if split is None:
+        return splits.get("train", next(iter(splits.values())))
     return splits[split_named(split, tuple(splits), str(folder))]
 
 
@@ -115,7 +118,7 @@ def karpathy_splits(folder: Path) -> dict[str, list[Example]]:
 
 
 def sides(examples: Sequence[Example]) -> tuple[list[Image], list[str], list[int]]:
-    """The images of pairs, each once; their texts; and for each text the index of its image."""
+    """The distinct images of pairs, their texts, and for each text the index of its image."""
     images: dict[Image, int] = {}
     texts: list[str] = []
     image_of: list[int] = []
@@ -134,14 +137,25 @@ def is_pair(example: Example) -> bool:
 
 
 def must_be_pairs(examples: Sequence[Example]) -> None:
-    """Raise where examples are not pairs.
+    """Raise an error if examples are not pairs.
 
     Raises:
         DataError: one is not; the message names it.
     """
     for example in examples:
         if not is_pair(example):
-            raise DataError(f'{example.name}: not a pair. Each record is {{"image": path, "text": its caption}}.')
+            raise DataError(f'{example.name}: not a pair. Records are {{"image": path, "text": caption}}.')
+
+
+def must_be_captions(examples: Sequence[Example]) -> None:
+    """Raise where examples are not an image, a video or a recording with its texts, and nothing else.
+
+    Raises:
+        DataError: one is not; the message names it.
+    """
+    for example in examples:
+        if len(example.media) != 1 or example.text or not isinstance(example.target, Text):
+            raise DataError(f'{example.name}: not a caption. Each record is {{"image": path, "text": its caption}}.')
 
 
 def _image(example: Example) -> Image:
@@ -151,7 +165,7 @@ def _image(example: Example) -> Image:
 
 
 def shortlist(scores: Float[np.ndarray, "images texts"], count: int) -> Bool[np.ndarray, "images texts"]:
-    """True for each text's best images and each image's best texts, so many of each, by a faster model's scores."""
+    """True for the ``count`` best images of each text and the ``count`` best texts of each image."""
     chosen = np.zeros(scores.shape, dtype=bool)
     for axis in (0, 1):
         kept = min(count, scores.shape[axis])
@@ -161,16 +175,16 @@ def shortlist(scores: Float[np.ndarray, "images texts"], count: int) -> Bool[np.
 
 
 def four_way(examples: Sequence[Example], seed: int = 0) -> list[Example]:
-    """Each pair as a choice among four pairs, as ViLBERT has it (Lu et al. 2019, section 3.2); other examples stay.
+    """Turn each pair into a choice among four pairs, as ViLBERT does (Lu et al. 2019, section 3.2).
 
-    The wrong ones are another's caption, another image, and a hard one: the caption of a similar image, here of one
-    whose caption shares the rarest word with the right one. A pair to which nothing is wrong is left out. They are
-    drawn among the examples given, so after a split, on each side: nothing that is held out is learned from.
+    The wrong pairs have another caption, another image, and a hard negative: the caption of an image whose caption
+    shares the rarest word with the correct one. Pairs without such negatives are left out. Negatives are drawn from the
+    given examples; called after a split, it never mixes training and held-out data.
 
     Args:
-        examples: pairs, each of whose texts becomes an example of its own: an empty prompt, and choices of image and
-            text.
-        seed: of the draw.
+        examples: pairs; each text becomes an example with an empty prompt and choices of image and text. Other examples
+            are returned unchanged.
+        seed: random seed.
     """
     pairs = [example for example in examples if is_pair(example)]
     completed = iter(_completed(pairs, seed))
@@ -184,7 +198,7 @@ def four_way(examples: Sequence[Example], seed: int = 0) -> list[Example]:
 
 
 def _completed(pairs: Sequence[Example], seed: int) -> list[Example | None]:
-    """For each text of each pair a choice among four; None where nothing wrong was found."""
+    """For each text of each pair a choice among four; None without negatives."""
     images, texts, image_of = sides(pairs)
     owners = [(pair, n) for pair in pairs for n in range(len(pair.target.references))]  # type: ignore[union-attr]
     captions: dict[int, set[str]] = {}
@@ -202,7 +216,7 @@ def _completed(pairs: Sequence[Example], seed: int) -> list[Example | None]:
         def other(
             numbers: Sequence[int], image: int = image, own: str = text.lower(), rng: random.Random = rng
         ) -> int | None:
-            """Another caption, that nobody gave to this image, of an image to which nobody gave this one's."""
+            """Another caption that is not one of this image's, of an image that does not have this caption."""
             for _ in range(20):
                 drawn = numbers[rng.randrange(len(numbers))]
                 if texts[drawn].lower() not in captions[image] and own not in captions[image_of[drawn]]:
@@ -226,7 +240,7 @@ def _completed(pairs: Sequence[Example], seed: int) -> list[Example | None]:
             (images[image_of[random_image]], text),
             (images[image], texts[hard]),
         ]
-        # Anywhere among the four: a model that cannot tell them apart is right in a quarter of the cases.
+        # In a random position: a model that cannot distinguish them is correct in a quarter of the cases.
         index = rng.randrange(len(four))
         four[0], four[index] = four[index], four[0]
         example, n = owners[number]

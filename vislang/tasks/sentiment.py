@@ -16,7 +16,8 @@ from vislang.tasks.files import each, image_in, read_lines, written_lines
 
 
 class Sentiment(Benchmark):
-    """Numbers from -3 to 3 in ``SPLIT.jsonl``: ``{"id", "image", "text", "score"}``; a frame stands for a video."""
+    """Numbers from -3 to 3 in ``SPLIT.jsonl``: ``{"id", "image", "text", "score"}``; the image is a frame of the
+    video."""
 
     name = "sentiment"
     about = "how positive a speaker is, from -3 to 3"
@@ -53,7 +54,7 @@ class Sentiment(Benchmark):
         return each(path, read_lines(path), lambda r: Prediction(str(r["id"]), float(r["score"])))
 
     def submission(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> tuple[str, str]:
-        """The same; a missing number is the mean of the others, as it is scored."""
+        """The format of :meth:`read_official`; a missing number is the mean of the others, as it is scored."""
         numbers, _ = numbers_of(predictions)
         records = ({"id": p.id, "score": number} for p, number in zip(predictions, numbers, strict=True))
         return "sentiment_predictions.jsonl", written_lines(records)

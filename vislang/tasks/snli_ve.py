@@ -47,8 +47,8 @@ class SNLIVE(Benchmark):
 
     def read_official(self, path: Path, examples: Sequence[Example]) -> list[Prediction]:
         """A record a line: ``{"pairID": ..., "prediction": "entailment"}``."""
-        return each(path, read_lines(path), lambda r: Prediction(str(r["pairID"]), r["prediction"]))
+        return each(path, read_lines(path), lambda r: Prediction(str(r["pairID"]), self.known_label(r["prediction"])))
 
     def submission(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> tuple[str, str]:
-        """The same."""
+        """The format of :meth:`read_official`."""
         return "snli_ve_predictions.jsonl", written_lines({"pairID": p.id, "prediction": p.answer} for p in predictions)

@@ -1,4 +1,4 @@
-"""Task: examples by split, how they are put into words, and how predictions are scored."""
+"""Task: examples by split, their wording, and the scoring of predictions."""
 
 from __future__ import annotations
 
@@ -18,28 +18,30 @@ from vislang.metrics.figure import Figures
 from vislang.tasks.files import each, read_lines
 
 Reader = Callable[[list[Problem] | None, Progress | None], list[Example]]
-"""Reads the examples of a split; takes what ``Task.examples`` takes after the name of the split."""
+"""Reads the examples of a split; its arguments are ``problems`` and ``progress`` of ``Task.examples``."""
 
 
 class Task(ABC):
-    """A task. It names no model: a model states which kinds of answer it can give.
+    """A task. It is independent of models, which state how they can answer.
 
     Attributes:
-        name: as people type it: ``vqa``, ``easy-vqa``, ``my.jsonl``.
-        about: one line.
-        kind: of the targets, one of ``example.TARGETS``; or ``pairs`` for retrieval.
-        media: what prompts and choices hold, of ``text``, ``image``, ``several images``, ``video`` and ``audio``.
-        metrics: names of the figures; the first one is drawn and compared.
-        splits: their names, in the data's own words.
-        default_split: evaluated where no split is named.
-        support_split: what shots, probes and guesses learn from; None where there is none.
-        labels: the closed set of a task with labels; empty where a model has to know it.
+        name: name of the task: ``vqa``, ``easy-vqa``, ``my.jsonl``.
+        about: description in one line.
+        kind: kind of the targets, one of ``example.TARGETS``, or ``pairs`` for retrieval.
+        media: contents of prompts and choices: ``text``, ``image``, ``several images``, ``video``, ``audio``.
+        images: largest number of images in a prompt with one of its choices.
+        metrics: names of the figures; the first one is the main metric.
+        splits: names of the splits.
+        default_split: the split that is evaluated by default.
+        support_split: the split for shots, probes and baselines; None if there is none.
+        labels: the closed set of labels; empty if the model must know it.
     """
 
     name: str
     about: str
     kind: str
     media: frozenset[str]
+    images: int = 1
     metrics: tuple[str, ...]
     splits: tuple[str, ...]
     default_split: str
@@ -53,16 +55,16 @@ class Task(ABC):
         """The examples of a split.
 
         Args:
-            split: one of ``splits``, or the beginning of one of them alone.
-            problems: bad records of a user's file are added to it, and left out.
-            progress: called with (done, of how many).
+            split: one of ``splits``, or an unambiguous beginning of one.
+            problems: bad records of a user's file are skipped and added to this list.
+            progress: called with (records done, records in all).
 
         Raises:
             DataError: there is no such split, or the data cannot be used.
         """
 
     def support(self) -> list[Example]:
-        """What shots are drawn from; empty where the task has nothing for that."""
+        """The examples of the support split; empty if there is none."""
         return [] if self.support_split is None else self.examples(self.support_split)
 
     def score(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> Figures:
@@ -74,40 +76,44 @@ class Task(ABC):
         """
         return by_kind.score(examples, predictions)
 
+    def can_score(self, examples: Sequence[Example]) -> bool:
+        """Whether the examples have targets; those of a test split are often not published."""
+        return any(example.target is not None for example in examples)
+
     def ids(self, examples: Sequence[Example]) -> list[str]:
-        """What predictions of these examples are called."""
+        """The ids of the predictions for these examples."""
         return [example.id for example in examples]
 
     def together(self, example: Example) -> str:
-        """A subset takes all examples for which this is the same, or none."""
+        """A key; examples with the same key are scored together, and are in a subset together."""
         return example.id
 
     def subset(self, examples: Sequence[Example], limit: int, seed: int) -> list[Example]:
-        """At most so many of the examples (0: all), drawn by seed; those that are scored together come together."""
+        """At most ``limit`` random examples (0: all); examples that are scored together are drawn together."""
         return draw(examples, limit, seed)
 
     def read_predictions(self, path: Path, examples: Sequence[Example]) -> list[Prediction]:
         """Predictions from a file: the ``predictions.jsonl`` of an evaluation, or the benchmark's official format.
 
         Args:
-            path: of the file.
-            examples: what they have to be predictions of.
+            path: path of the file.
+            examples: the examples that are predicted.
 
         Returns:
-            One for each of ``ids(examples)``, in that order.
+            A prediction for each of ``ids(examples)``, in that order.
 
         Raises:
-            DataError: the file has another format, or predictions are missing, of no example, or there twice.
+            DataError: the file has another format, or predictions are missing, unknown or duplicate.
         """
         ours = _is_ours(path)
         read = each(path, read_lines(path), prediction_from) if ours else self.read_official(path, examples)
         return complete(self.ids(examples), read, str(path))
 
     def read_official(self, path: Path, examples: Sequence[Example]) -> list[Prediction]:
-        """Predictions from the official format, in any order.
+        """Read predictions in the official format, in any order.
 
         Raises:
-            DataError: there is none, or the file has another one.
+            DataError: the task has no official format, or the file has another one.
         """
         raise DataError(
             f'{path}: not a file of predictions. Each line is {{"id": ..., "answer": ...}}, as vislang eval --out '
@@ -115,23 +121,21 @@ class Task(ABC):
         )
 
     def submission(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> tuple[str, str] | None:
-        """The name and the content of a file in the official format; None where the task has no such format."""
+        """The name and content of a submission file in the official format; None if there is no such format."""
         return None
 
     def guesses(self, support: Sequence[Example], examples: Sequence[Example]) -> dict[str, Figures]:
-        """The figures of baselines that look at no medium, by name; see :func:`vislang.metrics.by_kind.guesses`."""
+        """The figures of baselines without media, by name; see :func:`vislang.metrics.by_kind.guesses`."""
         return by_kind.guesses(support, examples)
 
 
 class ReadTask(Task):
-    """A task made of functions that read its splits, scored by the kind of its targets.
+    """A task with a reader for each split, scored by the kind of its targets.
 
     Args:
         name, about, kind, media: see :class:`Task`.
-        read: a function for each split.
-        default_split: evaluated where no split is named.
-        support_split: what shots are drawn from.
-        labels: of a task with labels.
+        read: a reader for each split.
+        default_split, support_split, labels, images: see :class:`Task`.
     """
 
     def __init__(
@@ -144,11 +148,13 @@ class ReadTask(Task):
         default_split: str,
         support_split: str | None = None,
         labels: tuple[str, ...] = (),
+        images: int = 1,
     ):
         self.name, self.about, self.kind, self.media = name, about, kind, frozenset(media)
         self.metrics = by_kind.METRICS.get(kind, ())
         self.read, self.splits = read, tuple(read)
-        self.default_split, self.support_split, self.labels = default_split, support_split, labels
+        self.default_split, self.support_split = default_split, support_split
+        self.labels, self.images = labels, images
 
     def examples(
         self, split: str, problems: list[Problem] | None = None, progress: Progress | None = None
@@ -158,10 +164,10 @@ class ReadTask(Task):
 
 
 def split_named(split: str, known: Sequence[str], name: str) -> str:
-    """The one of several splits that is meant: by its name, or by the beginning of one name alone.
+    """The split with this name, or with an unambiguous beginning of its name.
 
     Raises:
-        DataError: there is none, or several begin like this; the message names those that exist.
+        DataError: there is no such split, or several; the message lists the splits.
     """
     if split in known:
         return split
@@ -169,16 +175,16 @@ def split_named(split: str, known: Sequence[str], name: str) -> str:
     if len(fitting) == 1:
         return fitting[0]
     if tuple(known) == ("all",):
-        raise DataError(f"{name}: has no splits, and so no {split!r}. Leave the split out.")
+        raise DataError(f"{name}: has no splits. Remove the split {split!r}.")
     fault = f"several splits begin with {split!r}" if fitting else f"no split {split!r}"
-    raise DataError(f"{name}: {fault}; there are {', '.join(known)}.")
+    raise DataError(f"{name}: {fault}. The splits are {', '.join(known)}.")
 
 
 def complete(ids: Sequence[str], predictions: Sequence[Prediction], name: str) -> list[Prediction]:
-    """The predictions in the order of the ids. Nothing is scored on a subset.
+    """The predictions in the order of the ids. They must be complete: nothing is scored on a subset.
 
     Raises:
-        DataError: some are missing, of no record, or there twice; the message counts and names them.
+        DataError: predictions are missing, unknown or duplicate; the message counts and names them.
     """
     counts = Counter(prediction.id for prediction in predictions)
     known = set(ids)
@@ -198,12 +204,22 @@ def complete(ids: Sequence[str], predictions: Sequence[Prediction], name: str) -
 
 
 def media_of(examples: Iterable[Example]) -> frozenset[str]:
-    """What prompts and choices hold, of ``text``, ``image``, ``several images``, ``video`` and ``audio``."""
+    """The contents of prompts and choices: ``text``, ``image``, ``several images``, ``video`` and ``audio``."""
     found: set[str] = set()
     for example in examples:
         for document in example.documents():
             found |= _media_in(document)
     return frozenset(found)
+
+
+def images_of(examples: Iterable[Example]) -> int:
+    """The largest number of images in a prompt with one of its choices."""
+    counts = (
+        sum(isinstance(medium, Image) for medium in document.media)
+        for example in examples
+        for document in example.documents()
+    )
+    return max(counts, default=0)
 
 
 def labels_of(examples: Iterable[Example]) -> tuple[str, ...]:
@@ -222,7 +238,7 @@ def _media_in(document: Document) -> set[str]:
 
 
 def _is_ours(path: Path) -> bool:
-    """Whether a file holds predictions as :meth:`~vislang.example.Prediction.as_record` gives them."""
+    """Whether a file contains predictions as :meth:`~vislang.example.Prediction.as_record` gives them."""
     try:
         with path.open(encoding="utf-8") as file:
             first = json.loads(file.readline())

@@ -15,12 +15,13 @@ import numpy as np
 
 from vislang.document import Document
 from vislang.example import Choice, Example, Prediction
+from vislang.metrics.by_kind import score_of
 from vislang.metrics.figure import Figures, share
 from vislang.tasks.benchmark import Benchmark, must_have_target
 from vislang.tasks.files import each, image_in, read_csv, read_lines, written_csv
 
 NEUTRAL_NAMES = ("Casey", "Riley", "Jessie", "Jackie", "Avery", "Jaime", "Peyton", "Kerry", "Jody", "Kendall")
-"""What people in an image are called, by their number, instead of a tag that no vocabulary knows."""
+"""Names for the people in an image, by number; the original tags are in no vocabulary."""
 
 CHOICES = range(4)
 
@@ -28,9 +29,9 @@ CHOICES = range(4)
 class VCR(Benchmark):
     """``train.jsonl``, ``val.jsonl``, ``test.jsonl`` and images.
 
-    Each record becomes two examples: ``ANNOT_ID answer`` and ``ANNOT_ID rationale``, the latter given the right answer.
-    Where that is not known, as in the test split, there is one for each answer: ``ANNOT_ID rationale 0`` to
-    ``3``; these examples have no target.
+    Each record becomes two examples: ``ANNOT_ID answer``, and ``ANNOT_ID rationale`` with the correct answer in its
+    prompt. If that is not known, as in the test split, there is a rationale example for each answer, ``ANNOT_ID
+    rationale 0`` to ``3``; these have no target.
     """
 
     name = "vcr"
@@ -78,7 +79,7 @@ class VCR(Benchmark):
         ]
 
     def together(self, example: Example) -> str:
-        """An answer goes with its rationale."""
+        """The record, which has an answer and a rationale."""
         return _annotation(example.id)
 
     def score(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> Figures:
@@ -86,10 +87,9 @@ class VCR(Benchmark):
         right: dict[str, dict[str, bool]] = {}
         for example, prediction in zip(examples, predictions, strict=True):
             must_have_target(example)
-            assert isinstance(example.target, Choice)
             annotation = _annotation(example.id)
             part = example.id[len(annotation) + 1 :]
-            right.setdefault(annotation, {})[part] = prediction.answer == example.target.index
+            right.setdefault(annotation, {})[part] = bool(score_of(prediction.answer, example))
         n = len(right)
         return {
             "q_to_a": share(sum(parts["answer"] for parts in right.values()), n),
@@ -114,7 +114,8 @@ class VCR(Benchmark):
         return [prediction for made in each(path, read_csv(path), predictions) for prediction in made]
 
     def submission(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> tuple[str, str]:
-        """The same; where only the reasons for the right answer were chosen, the columns of other answers are 0."""
+        """The format of :meth:`read_official`; if rationales are known only for the correct answer, the columns of
+        other answers are 0."""
         rows: dict[str, dict[str, float]] = {}
         for prediction, columns in zip(predictions, _columns(examples), strict=True):
             scores: dict[object, float] = dict(zip(prediction.candidates, prediction.scores, strict=True))
@@ -128,12 +129,12 @@ class VCR(Benchmark):
 
 
 def _annotation(name: str) -> str:
-    """The record's identifier, of an example's."""
+    """The record's identifier, from an example's id."""
     return re.sub(r" (answer|rationale( \d)?)$", "", name)
 
 
 def _columns(examples: Sequence[Example]) -> list[str]:
-    """For each example the beginning of its columns' names in the leaderboard's file."""
+    """For each example, the prefix of its columns in the leaderboard's file."""
     answers = {
         _annotation(example.id): example.target.index
         for example in examples
@@ -147,7 +148,7 @@ def _columns(examples: Sequence[Example]) -> list[str]:
 
 
 def written(tokens: Sequence[Any], objects: Sequence[str]) -> str:
-    """Tokens as text: people by a neutral name, other objects by what they are."""
+    """Tokens as text, with neutral names for people and class names for other objects."""
     words: list[str] = []
     for token in tokens:
         if isinstance(token, str):

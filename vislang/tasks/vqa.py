@@ -1,4 +1,4 @@
-"""VQA (Antol et al. 2015; Goyal et al. 2017): questions about images, ten answers of people each."""
+"""VQA (Antol et al. 2015; Goyal et al. 2017): questions about images, each answered by ten people."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vislang.tasks.files import each, image_in, listed, one_file, read_json
 class VQA(Benchmark):
     """Questions, annotations and images of MS COCO, as released for VQA 1.0 and 2.0.
 
-    The questions of a test split have no annotations, and their examples no target.
+    The questions of a test split have no annotations, so their examples have no target.
     """
 
     name = "vqa"
@@ -81,6 +81,6 @@ class VQA(Benchmark):
         return each(path, read_json(path), lambda r: Prediction(str(r["question_id"]), r["answer"]))
 
     def submission(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> tuple[str, str]:
-        """The same."""
+        """The format of :meth:`read_official`."""
         records = [{"question_id": int(p.id), "answer": "" if p.answer is None else str(p.answer)} for p in predictions]
         return "vqa_results.json", json.dumps(records)

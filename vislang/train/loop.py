@@ -1,72 +1,47 @@
-"""The training loop: any model that is :class:`~vislang.capabilities.Trainable`, one process."""
+"""The training loop: any model that is Trainable, on any device, in any number of processes.
+
+:func:`train` reads as the algorithm. The rest is in components of their own: the batches of a step
+(:mod:`~vislang.train.batches`), replicas and shards (:mod:`~vislang.train.parallel`), checkpoints
+(:mod:`~vislang.train.checkpoint`), numbers on their way to the log (:mod:`~vislang.train.rows`).
+"""
 
 from __future__ import annotations
 
-import math
-import random
-import signal
+import copy
+import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import numpy as np
 import torch
-from torch import nn
-from torch.utils.data import DataLoader, Dataset
+from torch import Tensor, nn
 
 from vislang.capabilities import Trainable
-from vislang.data.order import Shuffled
+from vislang.data.bad_records import BadRecords
+from vislang.data.indexed import expanded
 from vislang.errors import UserError
-from vislang.example import Example
-from vislang.train.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from vislang.nn.device import to_device
+from vislang.train.batches import Part, Steps, Stream, batches
+from vislang.train.best import Best
+from vislang.train.budget import Budget, steps_within
+from vislang.train.checkpoint import Checkpoints
 from vislang.train.config import TrainConfig
-from vislang.train.log import MetricsLog
+from vislang.train.device import device_of, random_state, seed_everything, set_random_state
+from vislang.train.freezing import freeze
+from vislang.train.monitor import Monitor
 from vislang.train.optimizer import Optimizer
-from vislang.train.schedule import StopAndGo, warmup_cosine
-
-
-class TrainingDiverged(UserError):
-    """A loss or a gradient is NaN or infinite; the message names the step and the records."""
-
-
-class ResumeNotice(UserWarning):
-    """A run continues otherwise than one would expect: from its start, or for more steps."""
-
-
-class Monitor(Protocol):
-    """Shows how training goes."""
-
-    def step(self, step: int, row: dict[str, Any]) -> None:
-        """Called after each step, with what was logged."""
-        ...
-
-    def evaluated(self, step: int, row: dict[str, Any]) -> None:
-        """Called after each evaluation."""
-        ...
-
-
-@dataclass(frozen=True)
-class Stream:
-    """Examples to learn from, beside other streams or alone.
-
-    Attributes:
-        name: what to call it in logs, where there are several.
-        examples: what it holds.
-        weight: of its loss in the sum that a step minimises.
-        batch_size: examples a step.
-        watched: the name of the evaluated figure that shows how well it is learned, the higher the better; empty where
-            there is none.
-    """
-
-    name: str
-    examples: Sequence[Example]
-    weight: float
-    batch_size: int
-    watched: str = ""
+from vislang.train.parallel import Engine, engine_for, weights
+from vislang.train.processes import Processes, current
+from vislang.train.rows import StepNumbers, StepSize
+from vislang.train.schedule import StopAndGo, rate_factor
+from vislang.train.signals import stop_signals
+from vislang.train.speed import Stopwatch
+from vislang.train.state import ResumeNotice, check_same_run, restore, seed_of, tensors_of
+from vislang.train.step_log import StepLog
+from vislang.train.watchdog import Watchdog
 
 
 @dataclass(frozen=True)
@@ -86,11 +61,16 @@ def train(
     monitor: Monitor,
     evaluate: Callable[[], dict[str, float]] = dict,
     resume: bool = False,
+    bad_records: BadRecords | None = None,
+    budgeted: Callable[[Budget], None] | None = None,
 ) -> Outcome:
     """Train, log, evaluate and keep checkpoints; with ``resume``, continue exactly where a run stopped.
 
+    Every process of a run (:func:`vislang.train.processes.joined`) calls this with the same arguments. The first one
+    writes the log, shows progress and evaluates.
+
     Args:
-        model: a module that is Trainable.
+        model: a module that is Trainable; it is moved to the device of ``config``.
         streams: what to learn from. An optimizer step minimises the weighted sum over all of them (Flamingo,
             section 2.4: gradients are accumulated, not taken in turns), unless ``config.mixing`` says otherwise.
         config: how to train.
@@ -101,281 +81,274 @@ def train(
         resume: continue from the folder's latest checkpoint. Without one (see
             :func:`~vislang.train.checkpoint.list_checkpoints`) the run starts from step 0, and the caller must have
             prepared and fitted the model as for a new run. More ``steps`` than before extend the run.
+        bad_records: whether records that turn out to be bad are replaced, and their list; None replaces none.
+        budgeted: with ``config.minutes``, called with the chosen number of steps before the first step. The run is the
+            same as with this number of steps and no time budget.
 
     Returns:
         How it ended. After Ctrl-C or SIGTERM the state is saved first, and ``interrupted`` is true.
 
     Raises:
-        TrainingDiverged: a loss or a gradient is NaN or infinite; the last checkpoint stays as it was.
-        CheckpointError: all checkpoints are damaged, or the run had other settings.
+        TrainingDiverged: too many gradients in a row are NaN or infinite; the last checkpoint stays as it was.
+        CheckpointError: all checkpoints are damaged, the run had other settings, or a checkpoint cannot be written.
+        DataError: too many records are bad.
     """
     assert isinstance(model, Trainable)
-    streams = [replace(stream, examples=model.expand(stream.examples)) for stream in streams]
-    checkpoints = folder / "checkpoints"
-    done, seconds = 0, 0.0
-    state = load_checkpoint(checkpoints) if resume else None
-    if resume and state is None:
+    processes = current()
+    device = device_of(config.device, processes.local_rank)
+    streams = [replace(stream, examples=expanded(stream.examples, model.expand)) for stream in streams]
+    bad_records = bad_records or BadRecords()
+    several = len(streams) > 1
+    _check_settings(model, streams, config)
+    checkpoints = Checkpoints(folder / "checkpoints", processes, config.keep_checkpoints)
+    saved = checkpoints.latest() if resume else None
+    if saved is not None:
+        if config.minutes:
+            # The number of steps was chosen when the run started.
+            config = replace(config, steps=saved.values["config"]["steps"], minutes=0.0)
+        check_same_run(saved, config)
+        model.load_extra_state(saved.values["extra"])
+    elif resume:
         warnings.warn(f"{folder}: stopped before its first checkpoint; starts from step 0.", ResumeNotice, stacklevel=2)
-    if state is not None:
-        _check_same_run(state["config"], config, checkpoints)
-        done, seconds = state["step"], state["seconds"]
-        model.load_extra_state(state["extra"])
-        model.load_trainable_state(state["model"])
-    optimizer = Optimizer(model, config)
-    schedule = _stop_and_go(streams, config)
-    if state is not None:
-        optimizer.load_state(state["optimizer"])
-        schedule.load_state(state["schedule"])
-        _set_random_state(state["random"])
-    parameters = list(optimizer.named.values())
-    batches = _batches(model, streams, config, done)
-    log = MetricsLog(folder / "metrics.jsonl", done)
+    # Only now: heads may have been made for tasks of the data or of the checkpoint.
+    model.to(device)
+    freeze(model, config.freeze)
+    if config.gradient_checkpointing:
+        model.recompute_activations()
 
-    def save() -> None:
-        state = {
-            "seconds": seconds,
+    dtype = getattr(model, "dtype", torch.float32)
+    engine = engine_for(model, config.parallel, processes, config.shard_above, dtype)
+    if config.compile:
+        engine.compile()
+    steps = Steps(
+        *(model.collate, streams, config.seed, config.mixing == "round-robin"),
+        *(processes.rank, processes.count, config.accumulate, bad_records.skip),
+    )
+    if config.minutes:
+        budget = _steps_within(engine, steps, streams, config, device)
+        config = replace(config, steps=budget.steps, minutes=0.0)
+        if budgeted is not None:
+            budgeted(budget)
+    optimizer = Optimizer(engine.model, config)
+    schedule = StopAndGo([stream.name for stream in streams])
+    done, clock = 0, Stopwatch()
+    if saved is not None:
+        done, clock = saved.step, Stopwatch(saved.values["seconds"])
+        schedule.load_state(saved.values["schedule"])
+        restore(saved, engine, optimizer, device, config)
+    elif processes.rank:
+        # What processes draw inside of a forward pass, dropout say, should differ.
+        seed_everything(seed_of(config, 0, processes.rank))
+    checkpoints.check(sum(tensor.nbytes for tensor in tensors_of(engine, optimizer, device).values()))
+    # The first process writes the list, the others append to it.
+    processes.from_first(lambda: bad_records.start(folder, done))
+    if not processes.is_first:
+        bad_records.start(folder, done, append_only=True)
+    upcoming = batches(steps, done, config.steps, config.workers, bad_records)
+    log = StepLog(folder, done, model, streams, config, processes, device, monitor, clock)
+    best = Best(checkpoints.best() if saved is not None else None, streams, config)
+    watchdog = Watchdog(config.hang_minutes if processes.count > 1 else 0, processes)
+
+    def save(found_best: dict[str, Any] | None = None) -> None:
+        values = {
+            "seconds": clock.seconds,
             "config": asdict(config),
-            "model": model.trainable_state(),
-            "extra": model.extra_state(),
-            "optimizer": optimizer.state(),
+            "extra": engine.model.extra_state(),
             "schedule": schedule.state(),
-            "random": _random_state(),
+            "processes": processes.count,
+            "optimizer": sorted(optimizer.state()),
         }
-        save_checkpoint(checkpoints, done, state, config.keep_checkpoints)
+        checkpoints.save(done, tensors_of(engine, optimizer, device), values, found_best)
 
     model.train()
-    with _stop_signals() as stop:
-        while done < config.steps and not stop.requested:
-            started = time.perf_counter()
-            per_stream = next(batches)
-            factor = warmup_cosine(done, config.steps, config.warmup_steps, config.final_lr)
-            optimizer.zero_grad()
-            loss = 0.0
-            seen: dict[str, float] = {}
-            for stream, batch in zip(streams, per_stream, strict=True):
-                turn = done // len(streams) if config.mixing == "round-robin" else done
-                if batch is None or not schedule.takes_part(stream.name, turn):
-                    continue
-                losses = model(batch)
-                total = torch.stack(list(losses.values())).sum()
-                (stream.weight * total if stream.weight != 1 else total).backward()
-                values = {name: value.item() for name, value in losses.items()}
-                _check_finite(done + 1, values, batch.names, checkpoints)
-                loss += stream.weight * total.item()
-                prefix = f"{stream.name}/" if len(streams) > 1 else ""
-                seen |= {f"loss/{prefix}{name}": value for name, value in values.items()}
-                seen |= {f"{prefix}{name}": value for name, value in model.diagnostics().items()}
-            norm = nn.utils.clip_grad_norm_(parameters, config.clip_norm).item()
-            names = [name for batch in per_stream if batch is not None for name in batch.names]
-            _check_finite(done + 1, {"gradient norm": norm}, names, checkpoints)
-            optimizer.step(factor)
-            model.after_step()
-            done += 1
-            seconds += time.perf_counter() - started
-            row = {
-                "step": done,
-                "loss": loss,
-                **seen,
-                "gradient_norm": norm,
-                "lr": config.lr * factor,
-                **{f"lr/{name}": config.lr * scale * factor for name, scale in config.lr_scale.items()},
-                "seconds": round(seconds, 3),
-            }
-            log.write(row)
-            monitor.step(done, row)
-            if config.eval_every and done % config.eval_every == 0:
-                figures = _evaluate(model, evaluate, done, log, monitor)
-                if config.stop_and_go:
+    engine.model.train()
+    saved_at = done
+    with checkpoints, stop_signals() as stop:
+        while done < config.steps:
+            clock.start()
+            with watchdog.step(done + 1):
+                taking_part = _taking_part(model, streams, next(upcoming), schedule, done, config)
+                stopped, totals, size = _agreed(stop.requested, taking_part, processes)
+                if stopped:
+                    break
+                factor = rate_factor(config, done)
+                numbers = StepNumbers(done + 1, size)
+                with log.speed.counted(size.streams):
+                    norm = _update(engine, optimizer, taking_part, totals, device, numbers, several, factor)
+                done += 1
+            log.add(numbers, norm, factor)
+            evaluates = done == config.steps or (config.eval_every and done % config.eval_every == 0)
+            saves = done == config.steps or done % config.checkpoint_every == 0
+            if evaluates or saves or device.type == "cpu" or done % config.log_every == 0:
+                log.write()
+            clock.stop()
+            found_best = None
+            if evaluates:
+                engine.complete()
+                figures = processes.from_first(lambda: _evaluate(model, evaluate, device))
+                log.evaluated(done, figures)
+                if config.stop_and_go and done % config.eval_every == 0:
                     schedule.update({s.name: figures[s.watched] for s in streams if s.watched in figures})
-            if done % config.checkpoint_every == 0 or done == config.steps:
+                found_best = best.update(done, figures)
+            # A step that was skipped leaves nothing new to be saved.
+            if (saves and not log.skipped_in_a_row) or found_best or done == config.steps:
+                save(found_best)
+                saved_at = done
+        if done < config.steps:
+            log.write()
+            if saved_at < done:
                 save()
-        if stop.requested and done % config.checkpoint_every:
-            save()
-    if not stop.requested and (not config.eval_every or done % config.eval_every):
-        _evaluate(model, evaluate, done, log, monitor)
+    engine.complete()
     log.close()
     model.eval()
-    return Outcome(done, seconds, stop.requested)
+    return Outcome(done, clock.seconds, done < config.steps)
 
 
-def _evaluate(
-    model: nn.Module, evaluate: Callable[[], dict[str, float]], step: int, log: MetricsLog, monitor: Monitor
-) -> dict[str, float]:
-    model.eval()
-    with torch.random.fork_rng():
-        figures = evaluate()
-    model.train()
-    if figures:
-        row = {"step": step, **{f"eval/{name}": value for name, value in figures.items()}}
-        log.write(row)
-        monitor.evaluated(step, row)
-    return figures
+@dataclass(frozen=True)
+class _TakingPart:
+    """A stream in a step, and this process's parts of its batch."""
+
+    stream: Stream
+    parts: list[Part]
 
 
-def _stop_and_go(streams: Sequence[Stream], config: TrainConfig) -> StopAndGo:
-    """The schedule of the streams; without ``stop_and_go`` none ever rests.
-
-    Raises:
-        UserError: it is wanted, and no figure is watched.
-    """
-    if config.stop_and_go and not (config.eval_every and any(stream.watched for stream in streams)):
-        raise UserError(
-            "train.stop_and_go goes by scores on examples held out: set train.eval_every, and give tasks that have "
-            "such scores."
-        )
-    return StopAndGo([stream.name for stream in streams])
-
-
-class _Steps(Dataset):
-    """The batches of each step, one a stream, None for streams whose turn it is not: a pure function of the seed and of
-    the step.
-
-    So a resumed run gets the batches that it would have had, random draws included, whichever process prepares them.
-    """
-
-    def __init__(
-        self, collate: Callable[[Sequence[Example], int], Any], streams: Sequence[Stream], seed: int, in_turn: bool
-    ):
-        self.collate = collate
-        self.streams = streams
-        self.seed = seed
-        self.in_turn = in_turn
-        self.orders = [Shuffled(len(stream.examples), seed) for stream in streams]
-
-    def __getitem__(self, step: int) -> list[Any] | UserError:
-        try:
-            return self._batches(step)
-        except UserError as error:
-            # Raised in another process it would come with that one's traceback in its message.
-            return error
-
-    def _batches(self, step: int) -> list[Any]:
-        batches: list[Any] = []
-        for number, (stream, order) in enumerate(zip(self.streams, self.orders, strict=True)):
-            if self.in_turn and step % len(self.streams) != number:
-                batches.append(None)
-                continue
-            first = (step // len(self.streams) if self.in_turn else step) * stream.batch_size
-            examples = [stream.examples[order[index]] for index in range(first, first + stream.batch_size)]
-            seed = (self.seed * 1_000_003 + step) * len(self.streams) + number
-            batches.append(self.collate(examples, seed))
-        return batches
-
-
-def _batches(model: Trainable, streams: Sequence[Stream], config: TrainConfig, done: int) -> Iterator[list[Any]]:
-    loader = DataLoader(
-        _Steps(model.collate, streams, config.seed, config.mixing == "round-robin"),
-        batch_size=None,
-        sampler=range(done, config.steps),
-        collate_fn=_as_it_is,
-        num_workers=config.workers,
-        persistent_workers=config.workers > 0,
-        # The loader draws a number when it starts; drawn from torch's own generator, a resumed run would differ.
-        generator=torch.Generator(),
-    )
-    for batches in loader:
-        if isinstance(batches, UserError):
-            raise batches
-        yield batches
-
-
-def _as_it_is(batches: Any) -> Any:
-    return batches
-
-
-def _check_finite(step: int, values: dict[str, float], names: Sequence[str], checkpoints: Path) -> None:
-    faults = [f"{name} is {value}" for name, value in values.items() if not math.isfinite(value)]
-    if faults:
-        shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
-        raise TrainingDiverged(
-            f"step {step}: {'; '.join(faults)}. The records of this step: {shown}. Nothing was updated, and the "
-            f"last checkpoint in {checkpoints} is from before. Lower train.lr, or look at these records."
-        )
-
-
-def _check_same_run(saved: dict[str, Any], config: TrainConfig, checkpoints: Path) -> None:
-    """Check that the settings are those of the run that is resumed; more steps extend it.
-
-    Raises:
-        CheckpointError: they would make another run of it.
-    """
-    if changed := changed_settings(saved, config):
-        raise CheckpointError(
-            f"{checkpoints} is of a run with other settings ({'; '.join(changed)}). Resume with the same, or "
-            "start a new run in another folder."
-        )
-    if config.steps > saved["steps"]:
-        warnings.warn(
-            f"{checkpoints.parent}: extended from {saved['steps']} to {config.steps} steps; the rate continues as in a "
-            "run of that length.",
-            ResumeNotice,
-            stacklevel=3,
-        )
-
-
-def changed_settings(saved: Mapping[str, Any], config: TrainConfig) -> list[str]:
-    """What differs between recorded settings and those of now, and would make another run of it; more steps do not."""
-    free = {"eval_every", "eval_examples", "checkpoint_every", "keep_checkpoints", "log_every", "workers", "threads"}
-    if config.stop_and_go:
-        # What is evaluated, and when, decides which tasks rest.
-        free -= {"eval_every", "eval_examples"}
-    if config.steps > saved.get("steps", 0):
-        free = free | {"steps"}
-    now = asdict(config)
+def _taking_part(
+    model: Trainable,
+    streams: Sequence[Stream],
+    drawn: Sequence[list[tuple[Any, int]] | None],
+    schedule: StopAndGo,
+    step: int,
+    config: TrainConfig,
+) -> list[_TakingPart]:
+    """The streams of a step: all, or the one whose turn it is, without those that rest."""
+    turn = step // len(streams) if config.mixing == "round-robin" else step
     return [
-        f"{name} was {saved[name]}, is {now[name]}"
-        for name in now
-        if name not in free and name in saved and _plain(saved[name]) != _plain(now[name])
+        _TakingPart(stream, [Part(batch, examples, model.loss_counts(batch)) for batch, examples in own])
+        for stream, own in zip(streams, drawn, strict=True)
+        if own is not None and schedule.takes_part(stream.name, turn)
     ]
 
 
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
+def _agreed(
+    stop: bool, taking_part: Sequence[_TakingPart], processes: Processes
+) -> tuple[bool, list[dict[str, float]], StepSize]:
+    """What all processes must know before a step: whether any of them was asked to stop, how many items each loss of
+    the whole batches is a mean over, and the size of the step. One exchange between hosts; no device is waited for."""
+    names = [list(taking.parts[0].counts) for taking in taking_part]
+    own = [
+        float(sum(part.counts[name] or 0 for part in taking.parts if part.examples))
+        for taking, counted in zip(taking_part, names, strict=True)
+        for name in counted
+    ]
+    own_tokens = sum(part.tokens for taking in taking_part for part in taking.parts)
+    stopped, tokens, *totals = processes.sum([float(stop), float(own_tokens), *own])
+    streams = tuple(taking.stream.name for taking in taking_part)
+    size = StepSize(streams, sum(taking.stream.batch_size for taking in taking_part), round(tokens))
+    found = iter(totals)
+    return stopped > 0, [{name: next(found) for name in counted} for counted in names], size
 
 
-def _random_state() -> dict[str, Any]:
-    """The state of every generator that a step may draw from, in types that are safe to read back."""
-    version, internal, gauss = random.getstate()
-    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
-    assert isinstance(keys, np.ndarray)
-    return {
-        "torch": torch.get_rng_state(),
-        "python": [version, list(internal), gauss],
-        "numpy": [str(name), keys.tolist(), int(position), int(has_gauss), float(cached)],
-    }
+def _update(
+    engine: Engine,
+    optimizer: Optimizer,
+    taking_part: Sequence[_TakingPart],
+    totals: Sequence[Mapping[str, float]],
+    device: torch.device,
+    numbers: StepNumbers,
+    several: bool,
+    factor: float,
+) -> Tensor:
+    """One optimizer step; returns the norm of the gradient. If it is not finite, nothing is updated."""
+    optimizer.zero_grad()
+    _gradients(engine, taking_part, totals, device, numbers, several)
+    norm = engine.clip(optimizer.config.clip_norm)
+    optimizer.step(factor, skip=~norm.isfinite())
+    engine.model.after_step()
+    return norm
 
 
-def _set_random_state(state: dict[str, Any]) -> None:
-    torch.set_rng_state(state["torch"])
-    version, internal, gauss = state["python"]
-    random.setstate((version, tuple(internal), gauss))
-    name, keys, position, has_gauss, cached = state["numpy"]
-    np.random.set_state((name, np.array(keys, dtype=np.uint32), position, has_gauss, cached))
+def _steps_within(
+    engine: Engine, steps: Steps, streams: Sequence[Stream], config: TrainConfig, device: torch.device
+) -> Budget:
+    """How many steps fit into the time budget of a run. The trial leaves model and random generators unchanged."""
+    model, processes = engine.model, engine.processes
+    before = {name: tensor.clone() for name, tensor in model.trainable_state().items()}
+    extra, random = copy.deepcopy(model.extra_state()), random_state(device)
+    optimizer, schedule = Optimizer(model, config), StopAndGo([stream.name for stream in streams])
+    upcoming = batches(steps, 0, sys.maxsize, config.workers)
+
+    def try_step(step: int) -> None:
+        taking_part = _taking_part(model, streams, next(upcoming), schedule, step, config)
+        _, totals, size = _agreed(False, taking_part, processes)
+        numbers = StepNumbers(step + 1, size)
+        norm = _update(engine, optimizer, taking_part, totals, device, numbers, len(streams) > 1, factor=0.0)
+        # The clock is read once the device is done.
+        norm.item()
+
+    model.train()
+    turns = len(streams) if config.mixing == "round-robin" else 1
+    # All processes go by the clock of the first.
+    budget = steps_within(
+        config.minutes, config.steps, try_step, turns, lambda: processes.from_first(time.perf_counter)
+    )
+    optimizer.zero_grad()
+    if model.extra_state() != extra:
+        model.load_extra_state(extra)
+    model.load_trainable_state(before)
+    set_random_state(random, device)
+    return budget
 
 
-class _Stop:
-    requested = False
+def _gradients(
+    engine: Engine,
+    taking_part: Sequence[_TakingPart],
+    totals: Sequence[Mapping[str, float]],
+    device: torch.device,
+    numbers: StepNumbers,
+    several: bool,
+) -> None:
+    """The gradient of a step's loss, and its numbers: each part forward and backward, then one synchronisation."""
+    passes = [
+        (taking.stream, total, part) for taking, total in zip(taking_part, totals, strict=True) for part in taking.parts
+    ]
+    for number, (stream, total, part) in enumerate(passes, start=1):
+        with engine.last(number == len(passes)):
+            losses = engine.losses(to_device(part.batch, device))
+            counted = weights(losses, part, total, stream.batch_size)
+            shares = {name: counted[name] * loss for name, loss in losses.items()}
+            loss = stream.weight * torch.stack(list(shares.values())).sum()
+            engine.backward(loss)
+        prefix = f"{stream.name}/" if several else ""
+        logged = {"loss": loss.detach()} | {f"loss/{prefix}{n}": share.detach() for n, share in shares.items()}
+        numbers.add(logged)
+        numbers.names.append((list(logged), part.batch.names))
+        for name, value in engine.model.diagnostics().items():
+            if isinstance(value, Tensor):
+                numbers.add({f"{prefix}{name}": value.detach() * (part.examples / stream.batch_size)})
+            else:
+                numbers.same[f"{prefix}{name}"] = value
 
 
-@contextmanager
-def _stop_signals():
-    """Turn Ctrl-C and SIGTERM into a request that the loop heeds after the step; a second Ctrl-C stops at once."""
-    stop = _Stop()
-    before = {}
+def _evaluate(model: nn.Module, evaluate: Callable[[], dict[str, float]], device: torch.device) -> dict[str, float]:
+    model.eval()
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        figures = evaluate()
+    model.train()
+    return figures
 
-    def ask(number, frame):
-        if stop.requested:
-            raise KeyboardInterrupt
-        stop.requested = True
 
-    try:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            before[number] = signal.signal(number, ask)
-    except ValueError:
-        # Only the main thread may set handlers; elsewhere the caller stops the run its own way.
-        before.clear()
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def _check_settings(model: Trainable, streams: Sequence[Stream], config: TrainConfig) -> None:
+    """Raise an error for settings that do not go together.
+
+    Raises:
+        UserError: the message names them.
+    """
+    if config.stop_and_go and not any(stream.watched for stream in streams):
+        raise UserError(
+            "train.stop_and_go goes by scores on held-out examples, and no stream of this run has such scores."
+        )
+    if config.accumulate > 1 and model.needs_whole_batch:
+        raise UserError(
+            f"train.accumulate is {config.accumulate}, and this model compares the examples of a batch with each "
+            "other. Set it to 1; a dual encoder saves memory by model.chunk."
+        )

@@ -6,21 +6,47 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from vislang.train.config import TrainConfig
 
-def warmup_cosine(step: int, steps: int, warmup_steps: int, final: float = 0.0) -> float:
-    """Rise in a straight line over the warm-up, then fall along half a cosine to ``final``.
+
+def rate_factor(config: TrainConfig, step: int) -> float:
+    """The learning rate of a step as a factor on the peak rate.
+
+    Every schedule rises in a straight line over the warm-up: the factor is ``n / warmup_steps`` in update n, counted
+    from 1. After it:
+
+    * ``constant`` stays at 1.
+    * ``linear`` falls in a straight line to ``final_lr``.
+    * ``cosine`` falls along half a cosine to ``final_lr`` (Loshchilov and Hutter 2017, without restarts). The cosine
+      spans all steps, and the warm-up is a factor on it.
+    * ``tri-stage`` stays at 1, then falls exponentially to ``final_lr`` over the last ``decay_share`` of the steps
+      (Park et al. 2019, section 3.2; data2vec v1 on speech).
+    * ``inverse-sqrt`` falls as ``sqrt(warmup_steps / n)``, whatever the number of steps (Vaswani et al. 2017,
+      section 5.3).
 
     Args:
-        step: number of the step, from 0.
-        steps: steps in all.
-        warmup_steps: steps of the rise.
-        final: factor at the end.
+        config: schedule, number of steps, warm-up and final rate.
+        step: steps done before this one.
 
     Returns:
-        The factor, above 0 and at most 1 (Loshchilov and Hutter 2017, without restarts).
+        The factor, at least 0 and at most 1.
     """
-    rise = min(1.0, (step + 1) / warmup_steps) if warmup_steps else 1.0
-    return rise * (final + (1 - final) * 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps))))
+    warmup, final = config.warmup_steps, config.final_lr
+    rise = min(1.0, (step + 1) / warmup) if warmup else 1.0
+    if config.schedule == "constant":
+        return rise
+    if config.schedule == "inverse-sqrt":
+        return rise * math.sqrt(min(1.0, max(warmup, 1) / (step + 1)))
+    if config.schedule == "linear":
+        return rise * (1 - (1 - final) * _progress(step, warmup, config.steps))
+    if config.schedule == "tri-stage":
+        return rise * final ** _progress(step, config.steps - round(config.decay_share * config.steps), config.steps)
+    return rise * (final + (1 - final) * 0.5 * (1 + math.cos(math.pi * _progress(step, 0, config.steps))))
+
+
+def _progress(step: int, first: int, end: int) -> float:
+    """How much of the way from one step to another is done, from 0 to 1."""
+    return min(1.0, max(0, step - first) / max(1, end - first))
 
 
 class StopAndGo:

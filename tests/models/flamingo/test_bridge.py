@@ -10,9 +10,10 @@ from transformers import AutoModelForCausalLM
 
 from tests import tiny
 from vislang.errors import UserError
-from vislang.models.flamingo.bridge import FlamingoConfig, media_mask
 from vislang.models.flamingo.collate import IGNORED, Batch
+from vislang.models.flamingo.config import FlamingoConfig
 from vislang.models.flamingo.decoding import Decoding, generate
+from vislang.models.flamingo.media import media_mask
 from vislang.models.flamingo.prefill import Runner
 from vislang.models.towers.causal_lm import positions_of
 
@@ -92,18 +93,18 @@ def test_what_is_recalled_equals_what_is_run_through(lm, prefix):
 
 
 @pytest.mark.parametrize("settings", [{"gate_every": 0}, {"latents": 0}, {"heads": 0}, {"frames": -1}])
-def test_shapes_that_cannot_be_are_refused(settings):
+def test_invalid_shapes_are_errors(settings):
     ((name, value),) = settings.items()
     with pytest.raises(ValueError, match=f"bridge.{name} is {value}"):
         FlamingoConfig(**settings)
 
 
 def test_a_scale_is_wanted_for_each_gate():
-    with pytest.raises(UserError, match="scales: 1, and there are 2 gated layers"):
+    with pytest.raises(UserError, match="scales has 1 values for 2 gated layers"):
         tiny.bridge(tiny.language_model("llama"), scales=[1.0])
 
 
-def test_gradients_of_the_shortcut_are_those_of_the_whole(lm):
+def test_gradients_of_the_shortcut_are_those_of_the_definition(lm):
     bridge = tiny.bridge(lm, opened=True)
     batch = tiny.batch(bridge.media_token)
     trained = [p for p in bridge.parameters() if p.requires_grad]
@@ -140,7 +141,7 @@ def test_generating_a_batch_equals_each_text_run_through_alone(lm, kept):
 @torch.no_grad()
 @pytest.mark.parametrize("family", sorted(tiny.TUPLES))
 def test_layers_that_give_tuples_are_skipped_as_well(family):
-    """Some families' layers return their hidden states as the first of several things."""
+    """The layers of some families return a tuple whose first item is the hidden states."""
     bridge = tiny.bridge(AutoModelForCausalLM.from_config(tiny.TUPLES[family]).eval(), opened=True)
     batch = tiny.batch(bridge.media_token)
     labelled = batch.targets != IGNORED
@@ -184,12 +185,12 @@ def test_gates_on_all_text_reach_text_before_the_first_medium():
 
 
 @pytest.mark.parametrize("layers", [[], [4], [-1], [1, 1]])
-def test_gated_layers_that_do_not_exist_are_refused(layers):
+def test_gated_layers_that_do_not_exist_are_errors(layers):
     with pytest.raises(UserError, match="gated_layers"):
         tiny.bridge(tiny.language_model("llama"), gated_layers=layers)
 
 
-def test_default_placement_is_before_every_so_manieth_layer():
+def test_default_gated_layers_are_evenly_spaced():
     assert tiny.bridge(tiny.language_model("llama"), gated_layers=None, gate_every=2).gated_layers == [1, 3]
 
 
@@ -203,7 +204,7 @@ def test_a_memory_budget_is_kept():
 
 
 def naive_latest(media_time: list[int], media_count: int, latents: int) -> list[list[bool]]:
-    """The mask read off its definition: medium m, counted from 1, is open to a token after exactly m media."""
+    """The mask from its definition: a token attends to medium m, counted from 1, after exactly m media."""
     return [[time == medium for medium in range(1, media_count + 1) for _ in range(latents)] for time in media_time]
 
 

@@ -1,4 +1,4 @@
-"""Text, images and videos in any order: which token goes with which medium, what is learned, and packing."""
+"""Text, images and videos in any order: which token attends to which medium, targets, and packing."""
 
 import dataclasses
 import random
@@ -21,12 +21,12 @@ def image(pictures, number: int) -> Image:
     return Image(pictures / f"{number}.png")
 
 
-def page(pictures, *numbers: int, looks="before") -> Document:
-    """A caption after each image, the first words before any."""
+def page(pictures, *numbers: int, media_side="before") -> Document:
+    """A caption after each image; the first words come before any image."""
     parts = [Learned("a cat and a dog")]
     for number in numbers:
         parts += [EndOfChunk(), image(pictures, number), Learned(f"a {'red' if number % 2 else 'blue'} shape")]
-    return Document([*parts, EndOfChunk()], name="page", looks=looks)
+    return Document([*parts, EndOfChunk()], name="page", media_side=media_side)
 
 
 def said(model: Flamingo, batch: Batch, row: int = 0) -> list[str]:
@@ -47,7 +47,7 @@ def test_words_go_with_the_image_before_them_and_are_learned_once_there_is_one(t
 
 def test_words_go_with_the_image_after_them(towers, pictures):
     model = tiny.flamingo(towers)
-    batch = model.collate.documents([page(pictures, 0, 1, looks="after")])
+    batch = model.collate.documents([page(pictures, 0, 1, media_side="after")])
     media = (batch.input_ids[0] == model.bridge.media_token).nonzero()[:, 0].tolist()
     times = batch.media_time[0].tolist()
     assert batch.prefix == 0
@@ -57,19 +57,19 @@ def test_words_go_with_the_image_after_them(towers, pictures):
 
 def test_which_of_the_two_is_drawn_by_seed(towers, pictures):
     model = tiny.flamingo(towers)
-    document = page(pictures, 0, 1, looks="either")
+    document = page(pictures, 0, 1, media_side="either")
     times = [model.collate.documents([document], seed).media_time.tolist() for seed in range(20)]
     assert times == [model.collate.documents([document], seed).media_time.tolist() for seed in range(20)]
     either = [
-        model.collate.documents([page(pictures, 0, 1, looks=looks)]).media_time.tolist()
-        for looks in ("before", "after")
+        model.collate.documents([page(pictures, 0, 1, media_side=side)]).media_time.tolist()
+        for side in ("before", "after")
     ]
     assert all(time in either for time in times)
     assert {either.index(time) for time in times} == {0, 1}
 
 
 @pytest.mark.parametrize("attend_to", ["latest", "all"])
-def test_a_token_looks_at_the_latest_medium_or_at_all_before_it(towers, pictures, attend_to):
+def test_a_token_attends_to_the_latest_medium_or_to_all_before_it(towers, pictures, attend_to):
     model = tiny.flamingo(towers, attend_to=attend_to)
     document = Document([image(pictures, 0), "and", image(pictures, 1), "what color?"], target="red")
     (token,) = model.attention(document)
@@ -86,7 +86,7 @@ def test_packed_documents_do_not_see_each_other(towers, pictures, attend_to, add
     packed.load_trainable_state(plain.trainable_state())
     documents = [
         page(pictures, 0, 1),
-        page(pictures, 2, looks="after"),
+        page(pictures, 2, media_side="after"),
         Document([image(pictures, 3), "what color?"], target="red"),
         page(pictures, 4),
         Document(["is it a cat?"], target="no"),
@@ -147,14 +147,14 @@ def test_a_language_model_with_a_window_is_packed_within_it():
     bridge = tiny.bridge(tiny.language_model("mistral"))
     batch = tiny.batch(bridge.media_token, prefix=0)
     bridge(dataclasses.replace(batch, segments=torch.zeros_like(batch.input_ids)))
-    # Padding is no document, however much there is of it.
+    # Padding is no document, for any amount of it.
     short = tiny.batch(bridge.media_token, prefix=5)
     short.attention_mask[:, 2:] = 0
     segments = torch.zeros_like(short.input_ids)
     segments[:, 2:] = -1
     bridge(dataclasses.replace(short, segments=segments))
     batch = tiny.batch(bridge.media_token, prefix=5)
-    with pytest.raises(UserError, match=r"the last 5 tokens only.* Set pack to at most 5, or to 0"):
+    with pytest.raises(UserError, match=r"the last 5 columns of a row.* Set pack to at most 5, or to 0"):
         bridge(dataclasses.replace(batch, segments=torch.zeros_like(batch.input_ids)))
 
 
@@ -190,14 +190,14 @@ def test_of_a_long_page_a_window_is_learned(towers, pictures):
     assert len(seen) > 5
 
 
-def test_a_prompt_over_the_context_is_refused_or_loses_its_first_examples(towers, pictures):
+def test_a_prompt_over_the_context_is_an_error_or_loses_its_first_examples(towers, pictures):
     shots = [vislang.Image(pictures / f"{n}.png") for n in range(20)] * 2
     parts = [part for shot in shots for part in (shot, "a red shape", EndOfChunk())]
     prompt = Document([*parts, image(pictures, 20), "a"], name="my.jsonl:3")
     with pytest.raises(UserError, match=r"my\.jsonl:3: \d+ tokens.*128.*or let the first ones be dropped"):
         tiny.flamingo(towers).collate.documents([prompt])
     model = tiny.flamingo(towers, CollateConfig(too_long="drop"))
-    with pytest.warns(PromptNotice, match=r"my\.jsonl:3: .*the first (\d+) of its examples were left out"):
+    with pytest.warns(PromptNotice, match=r"my\.jsonl:3: .*the first (\d+) of its examples were dropped"):
         batch = model.collate.documents([prompt])
     assert batch.input_ids.shape[1] <= 128
     whole = model.collate.documents([Document([*parts[3:6], image(pictures, 20), "a"])]).input_ids[0]
@@ -216,7 +216,7 @@ def test_a_document_of_one_word_teaches_nothing_and_breaks_nothing(towers, pictu
 
 
 @pytest.mark.parametrize("settings", [{"page_tokens": 0}, {"pack": -1}, {"frames_per_second": 0.0}, {"max_frames": 0}])
-def test_settings_that_cannot_be_are_refused(settings):
+def test_invalid_settings_are_errors(settings):
     with pytest.raises(ValueError, match=next(iter(settings))):
         CollateConfig(**settings)
 
@@ -242,7 +242,7 @@ def test_a_video_is_frames_with_times(towers, pictures, tmp_path):
     assert token.maps[0].sum() == pytest.approx(1, abs=1e-5)
 
 
-def test_a_bridge_for_images_refuses_videos_by_name(towers, tmp_path):
+def test_a_video_for_a_bridge_without_frames_is_an_error(towers, tmp_path):
     film = Video(tiny.write_video(tmp_path / "film.mp4", [0, 80]))
     with pytest.raises(UserError, match=r"bridge\.frames"):
         tiny.flamingo(towers).score([Document([film], target="red")])
@@ -261,7 +261,7 @@ def test_frames_in_another_order_are_another_video_and_images_are_one_frame():
     torch.testing.assert_close(resampler(both, torch.tensor([4, 1])), alone)
 
 
-def test_times_of_more_frames_than_were_trained_lie_between_theirs():
+def test_time_embeddings_of_more_frames_than_trained_are_interpolated():
     resampler = PerceiverResampler(20, 16, latents=3, depth=1, heads=2, head_width=8, frames=3)
     spread = resampler._times(5)
     torch.testing.assert_close(spread[[0, 2, 4]], resampler.times)
@@ -287,7 +287,7 @@ def test_only_the_rows_of_added_tokens_train(family):
     assert lm.get_input_embeddings().weight.grad is None
     for row in (bridge.media_embedding, bridge.chunk_embedding, *([] if tied else [bridge.chunk_head])):
         assert row.grad.abs().max() > 0
-    # The row goes through the same head as the language model's own: with a token's row, it has that token's logit.
+    # The added row uses the language model's head: with a copy of a token's row, it has that token's logit.
     hidden = torch.randn(1, 3, bridge.lm.head_width)
     with torch.no_grad():
         own = lm.get_output_embeddings().weight[9]

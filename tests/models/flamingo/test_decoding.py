@@ -1,4 +1,5 @@
-"""Decoding: beams find the most likely text, draws follow the distribution, a prefilled state serves many prompts."""
+"""Decoding: beams find the most likely text, samples follow the distribution, a prefilled state is used for many
+prompts."""
 
 import dataclasses
 import itertools
@@ -38,7 +39,7 @@ def shots(pictures):
 @torch.no_grad()
 @pytest.mark.parametrize("family", sorted({**tiny.FAMILIES, **tiny.TUPLES, **tiny.WINDOWED}))
 def test_rows_of_unequal_length_are_continued_as_each_alone(family):
-    """Whatever a family makes of padding: positions, biases by distance, windows."""
+    """For each treatment of padding in a family: positions, biases by distance, windows."""
     runner = Runner(tiny.bridge(tiny.language_model(family), opened=True))
     bridge = runner.bridge
     batch = tiny.batch(bridge.media_token)
@@ -61,7 +62,7 @@ def test_rows_of_unequal_length_are_continued_as_each_alone(family):
 
 
 def _row(batch: Batch, row: int) -> Batch:
-    """One of the texts without its padding."""
+    """A text without its padding."""
     real = batch.attention_mask[row].bool()
     columns = {
         name: getattr(batch, name)[row][real][None] for name in ("input_ids", "attention_mask", "media_time", "targets")
@@ -159,7 +160,7 @@ def test_a_streamed_text_is_the_written_one(model, prompts, stop):
         ((written,),) = model.complete([prompt], Decoding(12, stop=stop))
         pieces = list(model.stream(prompt, Decoding(12, stop=stop)))
         assert "".join(pieces) == written.text
-    with pytest.raises(UserError, match="one at a time"):
+    with pytest.raises(UserError, match="streaming gives one text"):
         list(model.stream(prompts[0], Decoding(beams=2)))
 
 
@@ -171,8 +172,8 @@ def test_between_two_pieces_of_a_stream_the_caller_has_gradients(model, prompts)
     assert torch.is_grad_enabled()
 
 
-def test_a_prompt_is_read_whole_though_its_examples_are_to_be_learned(towers, pictures):
-    """Windows, rows that are shared and the end that is not said belong to lessons."""
+def test_a_prompt_is_complete_although_its_examples_are_targets(towers, pictures):
+    """Windows, packed rows and the removed end are for training examples only."""
     model = tiny.flamingo(towers, CollateConfig(page_tokens=20, page_media=2, pack=60))
     options = ["red", "a blue shape"]
     ranked = []
@@ -193,17 +194,17 @@ def test_a_prompt_is_read_whole_though_its_examples_are_to_be_learned(towers, pi
 
 
 def test_a_text_ends_where_the_context_does(model, pictures):
-    """The language model has positions for 128 tokens; the last one written is not read again."""
+    """The language model has positions for 128 tokens; the last generated token is not an input."""
     prefilled = model.prefill(Document(["cat and dog " * 24]))
     prompt = Document([image(pictures, 0), "a cat"])
     whole = int(model.prefill(prompt, state=prefilled).lengths)
-    with pytest.warns(PromptNotice, match=f"no more than {128 - whole + 1} tokens are written"):
+    with pytest.warns(PromptNotice, match=f"at most {128 - whole + 1} tokens are generated"):
         model.complete([prompt], Decoding(300), state=prefilled)
     with pytest.warns(PromptNotice):
         assert list(model.stream(prompt, Decoding(300), state=prefilled))
-    with pytest.raises(UserError, match=r"an answer of \d+ tokens.*positions for \d+ more"):
+    with pytest.raises(UserError, match=r"an answer of \d+ tokens.*room for \d+ more"):
         model.rank([prompt], ["cat and dog " * 20, "red"], state=prefilled)
-    with pytest.raises(UserError, match=r"\d+ tokens, and the language model has positions for 128"):
+    with pytest.raises(UserError, match=r"\d+ tokens, and the language model has 128 positions"):
         model.prefill(Document(["cat and dog " * 20]), state=prefilled)
 
 
@@ -232,7 +233,7 @@ def test_given_answers_are_scored_as_they_would_be_alone(model, prompts):
             (alone,) = model.score([Document(prompt.parts, target=option)])
             assert alone.tokens == score.tokens
             assert score.log_likelihood == pytest.approx(alone.log_likelihood, abs=1e-3)
-            # And as the plain definition has it.
+            # The plain definition gives the same.
             batch = model.with_features(model.collate.documents([Document(prompt.parts, target=option)]))
             through = model.bridge(batch).log_softmax(-1)[batch.targets != -100]
             targets = batch.targets[batch.targets != -100]
@@ -243,13 +244,13 @@ def test_given_answers_are_scored_as_they_would_be_alone(model, prompts):
     ("settings", "message"),
     [
         ({"beams": 0}, "beams is 0"),
-        ({"temperature": -1.0}, "temperature is -1.0; it must be 0, or"),
-        ({"top_p": 0.0}, "top_p lies above 0"),
-        ({"beams": 2, "temperature": 1.0}, "beams follow the most likely"),
-        ({"returns": 2}, "would be alike"),
+        ({"temperature": -1.0}, "temperature is -1.0; it must be 0 or"),
+        ({"top_p": 0.0}, "top_p is 0.0; it must be above 0"),
+        ({"beams": 2, "temperature": 1.0}, "beam search does not sample"),
+        ({"returns": 2}, "would be equal"),
         ({"stop": ("",)}, "empty string"),
     ],
 )
-def test_settings_that_do_not_go_together_are_refused(settings, message):
+def test_settings_that_exclude_each_other_are_errors(settings, message):
     with pytest.raises(UserError, match=message):
         Decoding(**settings)

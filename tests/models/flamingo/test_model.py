@@ -1,4 +1,4 @@
-"""Documents in, text out; saving, opening, and towers that are not the right ones."""
+"""From documents to text; saving, opening, and mismatched towers."""
 
 import hashlib
 import json
@@ -14,22 +14,23 @@ import vislang
 from tests import tiny
 from vislang.document import Absent, Audio, Document, Image, MediaError
 from vislang.errors import UserError
-from vislang.models.flamingo.bridge import FlamingoConfig
 from vislang.models.flamingo.collate import IGNORED
+from vislang.models.flamingo.config import FlamingoConfig
 from vislang.models.flamingo.model import Flamingo, FlamingoRecipe
 from vislang.models.loading import ModelNotFound
 from vislang.models.towers.packaged import TowerError
 from vislang.prompt import Prompts
 from vislang.recipe import read_recipe
+from vislang.train.batches import Stream
 from vislang.train.config import TrainConfig
-from vislang.train.loop import Stream, train
+from vislang.train.loop import train
 
 RECIPE = Path(__file__).parents[3] / "recipes" / "flamingo.yaml"
 SMALL = FlamingoConfig(**tiny.BRIDGE)
 
 
 class Silent:
-    """A monitor that shows nothing."""
+    """A monitor without output."""
 
     def step(self, step, row):
         pass
@@ -60,7 +61,7 @@ def test_collating_lays_prefix_media_and_target_out(model, pictures):
     for row in range(3):
         real = batch.attention_mask[row].bool()
         assert batch.media_time[row, real].tolist() == sorted(batch.media_time[row, real].tolist())
-        # What is predicted stands one to the left of itself.
+        # Each token is predicted at the position to its left.
         labelled = (batch.targets[row] != IGNORED).nonzero()[:, 0]
         following = batch.input_ids[row, labelled[1:]]
         assert following.tolist() == batch.targets[row, labelled[:-1]].tolist()
@@ -161,7 +162,7 @@ def test_only_what_was_trained_is_saved(model, tmp_path):
 
 
 @pytest.mark.parametrize("tower", ["language_model", "vision_tower"])
-def test_a_changed_tower_is_refused(model, tmp_path, towers, tower):
+def test_a_changed_tower_is_an_error(model, tmp_path, towers, tower):
     import shutil
 
     model.save(tmp_path / "saved")
@@ -171,7 +172,7 @@ def test_a_changed_tower_is_refused(model, tmp_path, towers, tower):
     name = sorted(weights)[0]
     weights[name] = weights[name] + 1e-3
     safetensors.torch.save_file(weights, changed / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(TowerError, match="is not the one that this bridge was trained on"):
+    with pytest.raises(TowerError, match="is not the one that this bridge was trained with"):
         vislang.load(tmp_path / "saved", **{tower: str(changed)})
 
 
@@ -197,11 +198,11 @@ def test_opening_what_is_no_model(tmp_path, towers, model):
     with pytest.raises(ModelNotFound, match=r"model\.safetensors: damaged"):
         vislang.load(tmp_path)
     (tmp_path / "model.safetensors").unlink()
-    with pytest.raises(ModelNotFound, match=r"not the whole folder that training wrote.*model\.safetensors"):
+    with pytest.raises(ModelNotFound, match=r"a file of the model is missing.*model\.safetensors"):
         vislang.load(tmp_path)
 
 
-def test_weights_of_another_bridge_are_refused(model):
+def test_weights_of_another_bridge_are_errors(model):
     state = model.trainable_state()
     state["extra"] = state.pop("resampler.latents")
     with pytest.raises(UserError, match=r"missing resampler\.latents; unexpected extra"):
@@ -228,18 +229,18 @@ def test_attention_is_one_map_a_token_and_medium(model, pictures):
         assert second.sum() == pytest.approx(1, abs=1e-5)
 
 
-def test_what_it_does_not_read_is_refused(model):
+def test_inputs_that_it_does_not_read_are_errors(model):
     with pytest.raises(MediaError, match=r"an? audio, and this model reads text, images and videos"):
         model.generate([Document([Audio(b"x")], name="rec:3")])
     with pytest.raises(UserError, match="empty"):
         model.generate([Document([""], name="rec:3")])
-    with pytest.raises(UserError, match=r"rec:3: \d+ tokens, and the language model has positions for 128"):
+    with pytest.raises(UserError, match=r"rec:3: \d+ tokens, and the language model has 128 positions"):
         model.generate([Document(["cat and dog " * 100], name="rec:3")])
 
 
 @pytest.mark.parametrize("added", [False, True])
 def test_frozen_parameters_do_not_move_in_training(towers, pictures, added):
-    """By their hashes, after real steps of the loop's own optimizer."""
+    """Compared by their hashes, after steps of the training loop's optimizer."""
     torch.manual_seed(1)
     model = FlamingoRecipe(*towers, bridge=replace(SMALL, train_added_tokens=added)).build()
     examples = [tiny.caption(image(pictures, n), "red") for n in range(4)]
@@ -279,7 +280,7 @@ def test_frozen_parameters_have_no_gradient(model, pictures):
     assert all(not torch.equal(now[name], value) for name, value in trained.items())
 
 
-def test_towers_in_8_bits_are_near_the_whole_ones_and_pass_gradients(towers, pictures, tmp_path):
+def test_towers_in_8_bits_are_near_the_originals_and_pass_gradients(towers, pictures, tmp_path):
     document = Document([image(pictures, 0), "what color?"], target="red")
     scores, gradients, sizes = [], [], []
     for quantize in (False, True):
@@ -310,7 +311,7 @@ def test_auto_takes_what_the_processor_multiplies_in_hardware(towers, monkeypatc
 
 
 def test_bfloat16_is_near_float32_and_is_remembered(towers, pictures, tmp_path):
-    """What trains stays float32; the arithmetic around it is coarser, not another."""
+    """The trained parameters stay float32; the arithmetic of the others is less precise."""
     document = Document([image(pictures, 0), "what color?"], target="red")
     scores, gradients = [], []
     for dtype in ("float32", "bfloat16"):
@@ -335,7 +336,7 @@ def test_bfloat16_is_near_float32_and_is_remembered(towers, pictures, tmp_path):
 
 
 def test_the_recipe_leaves_the_image_size_to_the_tower(towers):
-    """So that a dual encoder, trained at 128 pixels, can take the tower's part by its name alone."""
+    """So a dual encoder that was trained at 128 pixels can be the tower by its name alone."""
     recipe, _ = read_recipe(RECIPE, [f"--model.language_model={towers[0]}", f"--model.vision_tower={towers[1]}"])
     assert recipe.model.image_size is None
     recipe.model.bridge = SMALL

@@ -1,4 +1,4 @@
-"""What is computed once: mixed batches, results that do not depend on the batch, and a media token that is written."""
+"""Computation once for shared parts: mixed batches, results that do not depend on the batch, generated media tokens."""
 
 import math
 
@@ -24,7 +24,7 @@ def model(towers):
 
 
 def mixture(pictures) -> list[Example]:
-    """Questions, whose image comes first, and pages that open with text, as in one file of records."""
+    """Questions that begin with an image, and pages that begin with text, as in one file of records."""
     pages = [
         Document([Learned(f"a {words}"), EndOfChunk(), image(pictures, number), Learned("a red shape")])
         for number, words in enumerate(("cat and a dog", "cat", "shape"))
@@ -35,7 +35,7 @@ def mixture(pictures) -> list[Example]:
 
 
 def test_questions_and_pages_train_together(model, pictures):
-    """A text that was kept from a batch without a prefix is recalled beside texts with one."""
+    """A text that was stored from a batch without a prefix is used with texts that have one."""
     examples = mixture(pictures)
     assert model.prepare(examples) == 4
     mixed = model(model.collate(examples[:4]))["text"]
@@ -135,9 +135,13 @@ def test_output_that_is_no_number_is_an_error(model, pictures):
 
 
 def test_a_target_that_cannot_be_written_is_an_error(model, pictures):
+    """Before anything is encoded, and in a batch."""
     box = Example("7", Document([image(pictures, 0), "the cat"]), Box(0, 0, 1, 1), source="my.jsonl:7")
-    with pytest.raises(UserError, match=r"my\.jsonl:7: its target is box, and this model learns to write text"):
-        model.collate([box])
+    for read in (model.prepare, model.collate):
+        with pytest.raises(
+            UserError, match=r"my\.jsonl:7: this model learns to generate text, and the target is of the kind box"
+        ):
+            read([box])
 
 
 def test_examples_of_every_kind_that_can_be_written_train(model, pictures):
@@ -163,10 +167,10 @@ def test_features_are_measured_on_the_training_media(model, pictures):
     torch.testing.assert_close(model.bridge.resampler.features_mean, features.mean(dim=0), atol=1e-5, rtol=1e-4)
 
 
-def test_what_it_cannot_read_is_said_beforehand(model, towers):
+def test_why_unreadable_names_the_inputs(model, towers):
     assert model.why_unreadable(frozenset({"text", "several images"})) is None
     assert "no audio" in (model.why_unreadable(frozenset({"audio"})) or "")
-    assert "images alone" in (model.why_unreadable(frozenset({"video"})) or "")
+    assert "was trained on images only" in (model.why_unreadable(frozenset({"video"})) or "")
     assert tiny.flamingo(towers, frames=4).why_unreadable(frozenset({"video"})) is None
 
 
@@ -205,7 +209,7 @@ def test_a_damaged_bridge_is_not_opened(model, tmp_path):
         vislang.load(tmp_path)
 
 
-# A media token that the language model writes
+# A media token that the language model generates
 
 
 class OriginalTimes:
@@ -228,7 +232,7 @@ class OriginalTimes:
 
 @torch.no_grad()
 def as_the_original(bridge, batch: Batch, count: int) -> tuple[torch.Tensor, list[float]]:
-    """Greedy tokens of all rows (rows, count), every token run through every layer at each step, and likelihoods."""
+    """Greedy tokens of all rows (rows, count) and their likelihoods; each step computes every layer for every token."""
     times = OriginalTimes()
     ids, media_time = batch.input_ids, times(batch.input_ids)
     likelihoods = torch.zeros(len(ids))
@@ -255,7 +259,7 @@ def row_of(batch: Batch, row: int) -> Batch:
 
 @pytest.fixture(params=["latest", "all"])
 def writes_media(request):
-    """A bridge whose language model has a media token and writes it, and two prompts with two media each."""
+    """A bridge whose language model generates a media token, and two prompts with two media each."""
     lm = tiny.language_model("llama")
     ids = torch.randint(5, 90, (2, 9), generator=torch.Generator().manual_seed(5))
     ids[:, [1, 5]] = MEDIA
@@ -273,7 +277,7 @@ def writes_media(request):
     )
     free, _ = as_the_original(bridge, batch, 3)
     with torch.no_grad():
-        # Where the first row wrote its third token it now writes the media token.
+        # The third token of the first row becomes the media token.
         lm.lm_head.weight[MEDIA] = 1.001 * lm.lm_head.weight[free[0, 2]]
     return bridge, batch
 
@@ -288,7 +292,7 @@ def test_a_written_media_token_counts_as_in_the_original(writes_media):
         assert text.log_likelihood == pytest.approx(likelihood, abs=1e-3)
     written, after = together[0][0].tokens, together[0][0].tokens.index(MEDIA) + 1
     assert 0 < after < len(written)
-    # It made a difference: with the latest medium as before, another text follows, or another likelihood.
+    # The rule matters: if the row still attended to its latest medium, text or likelihood would differ.
     state = runner.prefill(row_of(batch, 0))
     plain = 0.0
     ids, time = batch.input_ids[:1], batch.media_time[:1]

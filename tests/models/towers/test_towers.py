@@ -1,4 +1,4 @@
-"""Towers: the packaged ones for real, others from folders."""
+"""Towers: the packaged ones, and others from folders."""
 
 import subprocess
 import sys
@@ -46,7 +46,7 @@ def test_the_packaged_vision_tower_sees_a_grid():
     assert not tower.train().training, "batch statistics would move"
 
 
-def test_features_lie_row_by_row_from_the_top_left():
+def test_features_are_row_by_row_from_the_top_left():
     tower = load_vision_tower(EFFICIENTNET_LITE0, 224)
     empty = Pillow.new("RGB", (224, 224), "white")
     spotted = empty.copy()
@@ -66,8 +66,14 @@ def test_a_folder_of_transformers_serves(towers):
     assert features.shape == (1, 16, 16), "the class token counts as a position"
 
 
-def test_what_is_nowhere_is_told(tmp_path):
-    with pytest.raises(TowerError, match=r"no-such-model.*found neither"):
+def test_a_size_that_a_tower_cannot_read_is_named(towers):
+    for side in (4, 24):
+        with pytest.raises(TowerError, match=rf"^image_size {side}: vision tower .* reads no such images"):
+            load_vision_tower(towers[1], side)
+
+
+def test_a_missing_model_is_an_error(tmp_path):
+    with pytest.raises(TowerError, match=r"no-such-model.*not a local folder"):
         load_language_tower("no-such-model")
     with pytest.raises(TowerError, match="multiple of 32"):
         load_vision_tower(EFFICIENTNET_LITE0, 100)
@@ -95,7 +101,7 @@ def test_the_fingerprint_sees_names_types_shapes_and_values():
 
 @pytest.mark.parametrize("family", ["clip", "siglip"])
 def test_the_image_half_of_a_contrastive_pair_serves(family, tmp_path):
-    """Saved as a pair, as on the Hub; the class token is no position of the grid."""
+    """Saved with its text model, as on the Hub; the class token is no position of the grid."""
     import transformers
 
     small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
@@ -118,7 +124,7 @@ def test_the_image_half_of_a_contrastive_pair_serves(family, tmp_path):
 
 
 def test_nothing_is_printed_where_a_tower_opens(towers, tmp_path):
-    """A ViT without a pooler, for which transformers prints a table: nothing of it reaches the terminal."""
+    """A ViT without a pooler, for which transformers prints a table; it must not appear on the terminal."""
     code = (
         "import sys\n"
         "from vislang.models.towers.language import load_language_tower\n"
@@ -143,7 +149,7 @@ def test_the_callers_own_settings_of_transformers_stay(towers):
 
 
 def test_a_language_model_with_weights_missing_is_an_error(towers, tmp_path):
-    """transformers draws them at random and prints a report, which nobody would see any more."""
+    """transformers initialises them at random and prints a report, which is suppressed here."""
     import shutil
 
     shutil.copytree(towers[0], tmp_path / "language")
@@ -151,9 +157,7 @@ def test_a_language_model_with_weights_missing_is_an_error(towers, tmp_path):
     state = safetensors.torch.load_file(file)
     del state["model.layers.1.mlp.up_proj.weight"]
     safetensors.torch.save_file(state, file, metadata={"format": "pt"})
-    with pytest.raises(
-        TowerError, match=r"^language model .*: has no weights for model\.layers\.1\.mlp\.up_proj\.weight"
-    ):
+    with pytest.raises(TowerError, match=r"^language model .*: the weights of model\.layers\.1\.mlp\.up_proj\.weight"):
         load_language_tower(str(tmp_path / "language"))
 
 
@@ -167,5 +171,5 @@ def test_a_vision_tower_with_weights_missing_is_an_error_but_for_its_pooler(tmp_
     state = safetensors.torch.load_file(file)
     del state[next(key for key in state if key.endswith("output.dense.weight"))]
     safetensors.torch.save_file(state, file, metadata={"format": "pt"})
-    with pytest.raises(TowerError, match=r"^vision tower .*: has no weights for .*weight\. Give"):
+    with pytest.raises(TowerError, match=r"^vision tower .*: the weights of .*weight are missing\. Give"):
         load_vision_tower(str(tmp_path))

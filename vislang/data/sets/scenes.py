@@ -37,7 +37,7 @@ SPLITS = {"train": ("google", 2500), "test": ("google", 400), "test-twitter": ("
 
 
 @dataclass(frozen=True)
-class Item:
+class Placed:
     """A drawing in a scene: its name, its colour, and its box."""
 
     name: str
@@ -72,7 +72,7 @@ def scenes(split: str) -> list[Example]:
     return found
 
 
-def expressions(items: list[Item]) -> list[tuple[str, str, Item]]:
+def expressions(items: list[Placed]) -> list[tuple[str, str, Placed]]:
     """(kind, text, the drawing that is meant), of each kind those that fit one drawing only."""
     names = Counter(item.name for item in items)
     colours = Counter(item.colour for item in items)
@@ -97,7 +97,7 @@ def expressions(items: list[Item]) -> list[tuple[str, str, Item]]:
     return found
 
 
-def _apart(one: Item, other: Item) -> float:
+def _apart(one: Placed, other: Placed) -> float:
     return math.dist(one.middle, other.middle)
 
 
@@ -125,7 +125,7 @@ def _draw_all(folder: Path, split: str) -> None:
         boxes = [item.box for item in items] + [_random_box(rng) for _ in items]
         rng.shuffle(boxes)
         annotations += [{"image_id": number, "bbox": [x, y, right - x, low - y]} for x, y, right, low in boxes]
-        by_kind: dict[str, list[tuple[str, Item]]] = {}
+        by_kind: dict[str, list[tuple[str, Placed]]] = {}
         for kind, text, item in expressions(items):
             by_kind.setdefault(kind, []).append((text, item))
         for kind, texts in by_kind.items():
@@ -138,7 +138,7 @@ def _draw_all(folder: Path, split: str) -> None:
     os.replace(unfinished, folder / "boxes.json")
 
 
-def _compose(chosen: list[emoji.Drawing], rng: random.Random) -> tuple[list[Item], Pillow.Image]:
+def _compose(chosen: list[emoji.Drawing], rng: random.Random) -> tuple[list[Placed], Pillow.Image]:
     """Drawings on a pale ground, in cells of a grid, shifted about within them."""
     picture = Pillow.new("RGB", (SIDE, SIDE), tuple(rng.randrange(200, 256) for _ in range(3)))
     cell = SIDE // 3
@@ -150,7 +150,7 @@ def _compose(chosen: list[emoji.Drawing], rng: random.Random) -> tuple[list[Item
         with Pillow.open(str(drawing.image.source)) as opened:
             drawn = opened.convert("RGBA").resize((size, size), Pillow.Resampling.BICUBIC)
         picture.paste(drawn, (left, top), drawn)
-        items.append(Item(drawing.name, colour_of(drawn), (left, top, left + size, top + size)))
+        items.append(Placed(drawing.name, colour_of(drawn), (left, top, left + size, top + size)))
     return items, picture
 
 

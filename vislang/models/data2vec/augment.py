@@ -1,4 +1,4 @@
-"""Random changes to a training image, so that it is never the same twice; on Pillow images, in worker processes."""
+"""Random augmentation of training images (Pillow images, in worker processes)."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ class Augmentation:
     """Random resized crop, flip and colour jitter (the recipe of data2vec's and BEiT's pretraining).
 
     Attributes:
-        scale: least and greatest share of the image's area that a crop covers.
-        ratio: least and greatest ratio of its width to its height.
-        flip: probability of a mirror image.
-        brightness, contrast, saturation: each is multiplied by a factor between 1 minus and 1 plus this.
-        hue: turned by at most this share of the colour circle, at most 0.5.
-        background: probability that transparent parts lie over a drawn colour rather than over white; drawings and
-            cut-out photographs that always lie on white teach that white is what surrounds things.
+        scale: least and greatest share of the image's area in a crop.
+        ratio: least and greatest ratio of width to height of a crop.
+        flip: probability of a horizontal flip.
+        brightness, contrast, saturation: each is multiplied by a factor between 1 - value and 1 + value.
+        hue: greatest rotation of the hue, as a share of the colour circle; at most 0.5.
+        background: probability that the background of a transparent image is a random colour instead of white, so
+            that the model does not learn that objects are surrounded by white.
     """
 
     scale: Sequence[float | int] = (0.2, 1.0)
@@ -37,9 +37,13 @@ class Augmentation:
 
     def __post_init__(self):
         if not 0 < self.scale[0] <= self.scale[1] <= 1:
-            raise ValueError(f"augmentation.scale {self.scale}: two shares of the area, the smaller first.")
+            raise ValueError(
+                f"augmentation.scale is {self.scale}; it must be two shares of the area, the smaller first."
+            )
         if not 0 < self.ratio[0] <= self.ratio[1]:
-            raise ValueError(f"augmentation.ratio {self.ratio}: two ratios of width to height, the smaller first.")
+            raise ValueError(
+                f"augmentation.ratio is {self.ratio}; it must be two ratios of width to height, the smaller first."
+            )
         for name, most in (
             ("flip", 1),
             ("brightness", 1),
@@ -49,17 +53,17 @@ class Augmentation:
             ("background", 1),
         ):
             if not 0 <= getattr(self, name) <= most:
-                raise ValueError(f"augmentation.{name} is {getattr(self, name)}; it must lie between 0 and {most}.")
+                raise ValueError(f"augmentation.{name} is {getattr(self, name)}; it must be between 0 and {most}.")
 
     def draw_background(self, rng: random.Random) -> tuple[int, int, int]:
-        """What to lay transparent parts over, in one variant."""
+        """The background colour of one variant."""
         colour = (rng.randrange(256), rng.randrange(256), rng.randrange(256))
         return colour if rng.random() < self.background else WHITE
 
     def __call__(self, image: Image.Image, size: int, rng: random.Random) -> Image.Image:
         """One variant of an RGB image, a square of ``size`` pixels; the same rng state gives the same variant."""
         box = self.crop(image.width, image.height, rng)
-        # Cropping and resizing in one pass; a large crop is first reduced by a whole factor, which is much faster.
+        # Crop and resize in one pass; reducing_gap first reduces a large crop by a whole factor, which is much faster.
         out = image.resize((size, size), Image.Resampling.BICUBIC, box, reducing_gap=2.0)
         if rng.random() < self.flip:
             out = out.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
@@ -77,7 +81,7 @@ class Augmentation:
     def crop(self, width: int, height: int, rng: random.Random) -> tuple[float, float, float, float]:
         """A box (left, upper, right, lower) within an image of this size.
 
-        Boxes that do not fit are drawn again; after ten, the largest central box of an allowed ratio is taken.
+        Boxes that do not fit are drawn again; after ten attempts, it is the largest central box with an allowed ratio.
         """
         for _ in range(10):
             area = width * height * rng.uniform(*self.scale)

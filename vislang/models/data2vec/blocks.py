@@ -1,7 +1,7 @@
-"""data2vec's blocks: their shape, the sequence that passes through them, and the result of each.
+"""data2vec's transformer blocks: their configuration, and how they are run.
 
-A standard transformer (data2vec, arXiv 2202.03555, section 3.1). The teacher's targets are the results of its last
-blocks (section 3.3), which is why running them can give those too.
+It is a standard transformer (data2vec, arXiv 2202.03555, section 3.1). Targets are made of the outputs of the teacher's
+last blocks (section 3.3), so :func:`run_blocks` can return these; and the last block needs only the masked positions.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from vislang.errors import UserError
+from vislang.models.settings import must_be_above_zero, must_be_at_least, must_be_rates
 from vislang.nn.attention import Mask, not_padding
 from vislang.nn.transformer import EncoderBlock
 
@@ -24,14 +25,15 @@ class EncoderConfig:
     """The encoder that all modalities share. The defaults are the base model's.
 
     Attributes:
-        width, depth, heads, mlp_width: width of the sequence, blocks, attention heads, feed-forward units.
-        norm_first: normalise before each branch (images in v1) or after each addition.
-        final_norm: normalise the last block's output.
-        eps, affine: of the layer norms.
-        activation: of the feed-forward.
-        layer_scale: initial factor on each branch; None for none.
+        width, depth, heads, mlp_width: width of the sequence, and numbers of blocks, attention heads and feed-forward
+            units.
+        norm_first: normalise before each branch (images in v1), not after each addition.
+        final_norm: normalise the output of the last block.
+        eps, affine: eps of the layer norms, and whether they have weights.
+        activation: activation of the feed-forward layers.
+        layer_scale: initial factor on each branch; None for no factor.
         dropout, attention_dropout, activation_dropout: see EncoderBlock.
-        drop_path: probability of dropping a branch, of the first and of the last block; it rises between.
+        drop_path: probability of dropping a branch in the first and in the last block; it rises linearly.
     """
 
     width: int = 768
@@ -50,43 +52,66 @@ class EncoderConfig:
     drop_path: Sequence[float] = (0.0, 0.0)
 
     def __post_init__(self):
-        for name in ("width", "depth", "heads", "mlp_width"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+        must_be_at_least(1, self, "width", "depth", "heads", "mlp_width")
+        must_be_above_zero(self, "eps")
+        must_be_rates(self, "dropout", "attention_dropout", "activation_dropout")
         if self.width % self.heads:
-            raise UserError(f"width {self.width} is no multiple of {self.heads} heads.")
+            raise UserError(f"width {self.width} is not a multiple of {self.heads} heads.")
         if len(self.drop_path) != 2:
             raise UserError(f"drop_path is {list(self.drop_path)}; it must have two rates.")
+        if not all(0 <= rate < 1 for rate in self.drop_path):
+            raise UserError(f"drop_path is {list(self.drop_path)}; both must be at least 0 and below 1.")
 
     def blocks(self, depth: int, drop_path: Sequence[float] = (0.0, 0.0)) -> nn.ModuleList:
-        """So many blocks of this shape."""
+        """Blocks of this shape; the rate of ``drop_path`` rises from the first to the last."""
         rates = torch.linspace(drop_path[0], drop_path[1], depth).tolist()
         return nn.ModuleList(
-            EncoderBlock(
+            Block(
                 self.width,
                 self.heads,
                 self.mlp_width,
-                self.norm_first,
-                self.eps,
-                self.affine,
-                self.activation,
-                self.layer_scale,
-                self.dropout,
-                self.attention_dropout,
-                self.activation_dropout,
-                rate,
+                norm_first=self.norm_first,
+                eps=self.eps,
+                affine=self.affine,
+                activation=self.activation,
+                layer_scale=self.layer_scale,
+                dropout=self.dropout,
+                attention_dropout=self.attention_dropout,
+                activation_dropout=self.activation_dropout,
+                drop_path=rate,
             )
             for rate in rates
         )
+
+
+class Block(EncoderBlock):
+    """A transformer block that can compute its outputs at some positions only."""
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch tokens width"],
+        mask: Mask | None = None,
+        positions: Int[Tensor, "..."] | None = None,
+    ) -> tuple[Float[Tensor, "*chosen width"], Float[Tensor, "*chosen width"]]:
+        """See :class:`~vislang.nn.transformer.EncoderBlock`.
+
+        With ``positions`` (indices into the flattened batch and tokens), outputs are (positions, width), and after the
+        attention nothing is computed for other tokens.
+        """
+        if positions is None:
+            return super().forward(x, mask)
+        attended = self.attention.attend(*self.project(x), mask)
+        samples = positions // x.shape[1]
+        return self.after_attention(x.flatten(0, 1)[positions], attended.flatten(0, 1)[positions], samples)
 
 
 class Hidden(NamedTuple):
     """A sequence between the layers of the encoder.
 
     Attributes:
-        tokens: class tokens first.
-        padding: True where there is nothing.
-        bias: on the attention of each layer (or of all layers, where there is one).
+        tokens: the tokens, class tokens first.
+        padding: True at padding.
+        bias: attention bias of each layer, or one for all layers.
     """
 
     tokens: Float[Tensor, "batch tokens width"]
@@ -101,18 +126,18 @@ def run_blocks(
     end_of_block: bool = False,
     positions: Int[Tensor, "..."] | None = None,
 ) -> tuple[Float[Tensor, "*chosen width"], list[Tensor]]:
-    """Through all blocks; the last ``keep`` of their results too (feed-forward outputs, or block outputs).
+    """Run all blocks; returns the output, and the outputs (feed-forward or block) of the last ``keep`` blocks.
 
-    With ``positions``, indices into batch and tokens laid end to end, all that is returned is (positions, width), and
-    the last block computes no other token.
+    With ``positions`` (indices into the flattened batch and tokens), all results are (positions, width), and the last
+    block computes only these positions.
     """
     tokens = hidden.tokens
     results: list[Tensor] = []
     for index, block in enumerate(blocks):
-        assert isinstance(block, EncoderBlock)
+        assert isinstance(block, Block)
         mask = _mask(hidden, index)
         last = index == len(blocks) - 1
-        tokens, result = block(tokens, mask) if positions is None or not last else _at(block, tokens, mask, positions)
+        tokens, result = block(tokens, mask, positions if last else None)
         if index >= len(blocks) - keep:
             kept = tokens if end_of_block else result
             results.append(kept if last or positions is None else kept.flatten(0, 1)[positions])
@@ -120,17 +145,9 @@ def run_blocks(
 
 
 def _mask(hidden: Hidden, layer: int) -> Mask | None:
-    """The attention mask of a layer: its bias, and nothing of the padding."""
+    """The attention mask of a layer: its bias, and minus infinity at padding."""
     mask = not_padding(hidden.padding)
     if hidden.bias is None:
         return mask
     bias = hidden.bias[layer if len(hidden.bias) > 1 else 0]
     return bias if mask is None else bias.masked_fill(~mask, -torch.inf)
-
-
-def _at(
-    block: EncoderBlock, tokens: Float[Tensor, "batch tokens width"], mask: Mask | None, positions: Int[Tensor, "..."]
-) -> tuple[Float[Tensor, "positions width"], Float[Tensor, "positions width"]]:
-    """What a block gives at some positions; whatever follows its attention is computed there alone."""
-    attended = block.attention.attend(*block.project(tokens), mask).flatten(0, 1)[positions]
-    return block.after_attention(tokens.flatten(0, 1)[positions], attended, positions // tokens.shape[1])

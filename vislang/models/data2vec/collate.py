@@ -1,4 +1,4 @@
-"""Examples to batches for data2vec: what the teacher reads whole, and what is masked of it for the student."""
+"""Examples to batches for data2vec: whole inputs for the teacher, and the masks for the student."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 from vislang.document import Document, MediaError
 from vislang.errors import UserError
@@ -17,7 +18,7 @@ from vislang.models.data2vec.front_ends import ImageConfig, Modalities, SpeechCo
 from vislang.models.data2vec.inputs import Inputs, padded, picture, recording, words
 from vislang.models.data2vec.objective import Masked
 from vislang.nn.embed import frames
-from vislang.nn.masking import block_mask, inverse_block_mask, mask_tokens, span_mask
+from vislang.nn.masking import block_mask, generator_of, inverse_block_mask, mask_tokens, span_mask
 
 
 @dataclass
@@ -25,10 +26,10 @@ class TextMasking:
     """See :func:`~vislang.nn.masking.mask_tokens`; v2 leaves the chosen tokens out, so nothing is replaced there.
 
     Attributes:
-        rate: share of the tokens that is chosen; None takes the paper's (v1 0.15, v2 0.48).
-        replaced: share of the chosen that becomes the mask token.
-        randomised: share of the chosen that becomes a random token.
-        span: tokens of a run.
+        rate: share of the tokens that are chosen; None takes the paper's (v1 0.15, v2 0.48).
+        replaced: share of the chosen tokens that become the mask token.
+        randomised: share of the chosen tokens that become a random token.
+        span: length of a run of chosen tokens.
     """
 
     rate: float | None = None
@@ -42,11 +43,11 @@ class ImageMasking:
     """See :func:`~vislang.nn.masking.block_mask` (v1) and :func:`~vislang.nn.masking.inverse_block_mask` (v2).
 
     Attributes:
-        mask_ratio: share of the patches that is masked; None takes the paper's (v1 0.6, v2 0.8).
-        smallest: patches of the smallest block (v1).
-        aspect: least ratio of a block's height to its width; the greatest is its inverse (v1).
-        block: side of a block that is kept (v2).
-        adjust: see there (v2).
+        mask_ratio: share of the patches that are masked; None takes the paper's (v1 0.6, v2 0.8).
+        smallest: least number of patches of a block (v1).
+        aspect: least ratio of a block's height to its width; the greatest ratio is its inverse (v1).
+        block: side of a block that is kept, in patches (v2).
+        adjust: see :func:`~vislang.nn.masking.inverse_block_mask` (v2).
     """
 
     mask_ratio: float | None = None
@@ -61,9 +62,9 @@ class SpeechMasking:
     """See :func:`~vislang.nn.masking.span_mask`.
 
     Attributes:
-        rate: frames in drawn spans over all frames; None takes the paper's (v1 0.65, v2 0.5).
-        span: frames of a span; None takes the paper's (v1 10, v2 5).
-        max_seconds: a longer recording is cut to a part of this length that is drawn.
+        rate: frames in drawn spans, as a share of all frames; None takes the paper's (v1 0.65, v2 0.5).
+        span: length of a span in frames; None takes the paper's (v1 10, v2 5).
+        max_seconds: of longer recordings, a random part of this length is used.
     """
 
     rate: float | None = None
@@ -73,7 +74,7 @@ class SpeechMasking:
 
 @dataclass
 class MaskingConfig:
-    """What is masked, by modality."""
+    """The masking of each modality."""
 
     text: TextMasking = field(default_factory=TextMasking)
     image: ImageMasking = field(default_factory=ImageMasking)
@@ -83,15 +84,16 @@ class MaskingConfig:
 class Collator:
     """Turns examples of one modality into a :class:`~vislang.models.data2vec.objective.Masked` batch. Picklable.
 
-    Whatever is drawn, from crops to masks, follows from the seed that comes with a batch.
+    Everything random in an example, such as crops and masks, depends only on the seed of its batch and its number in
+    the batch.
 
     Args:
         inputs: how each modality is prepared.
         modalities: shapes of the front ends.
-        masking: what is masked.
-        generation: v1 masks blocks of patches and puts mask tokens there; v2 keeps blocks and leaves the rest out.
-        copies: masks of a sample.
-        augmentation: what is done to images, or None.
+        masking: how inputs are masked.
+        generation: v1 masks blocks of patches; v2 keeps blocks and masks the rest.
+        copies: number of masks of each sample.
+        augmentation: augmentation of images, or None.
     """
 
     def __init__(
@@ -110,106 +112,113 @@ class Collator:
         self.copies = copies
         self.augmentation = augmentation
 
-    def __call__(self, examples: Sequence[Example], seed: int = 0) -> Masked:
+    def __call__(self, examples: Sequence[Example], seed: int = 0, first: int = 0) -> Masked:
         """A batch of the examples' prompts; see :meth:`documents`."""
-        return self.documents([example.prompt for example in examples], seed, [example.name for example in examples])
+        names = [example.name for example in examples]
+        return self.documents([example.prompt for example in examples], seed, names, first)
 
-    def documents(self, documents: Sequence[Document], seed: int = 0, names: Sequence[str] = ()) -> Masked:
+    def documents(
+        self, documents: Sequence[Document], seed: int = 0, names: Sequence[str] = (), first: int = 0
+    ) -> Masked:
         """A batch of documents.
 
         Args:
-            documents: of one modality.
-            seed: of all that is drawn.
-            names: what to call them in messages; empty takes their own.
+            documents: documents of one modality.
+            seed: random seed of the batch.
+            names: their names in messages; by default, the documents' own.
+            first: number of the first document in the batch that these are a part of.
 
         Raises:
             MediaError: a medium cannot be used, or a recording is too short.
-            UserError: documents of two modalities, or of one that the model does not read; a text without a token.
+            UserError: the documents have different modalities, or one that the model does not read; or a text has no
+                tokens.
         """
         modality = self.inputs.common_modality(documents)
-        generator = torch.Generator().manual_seed(seed)
+        generators = [generator_of(seed, number) for number in range(first, first + len(documents))]
         collate = {"text": self._text, "image": self._image, "speech": self._speech}[modality]
         names = list(names) or [document.name for document in documents]
-        return collate(documents, generator)._replace(names=names)
+        return collate(documents, generators)._replace(names=names)
 
-    def _text(self, documents: Sequence[Document], generator: torch.Generator) -> Masked:
+    def _text(self, documents: Sequence[Document], generators: Sequence[torch.Generator]) -> Masked:
         text, config, masking = self.inputs.text, self.modalities.text, self.masking.text
         assert text is not None
         assert isinstance(config, TextConfig)
-        rows = []
-        for document in documents:
-            ids = text.tokens(words(document))
-            if not ids:
-                raise UserError(f"{document.name or 'a document'}: no text in it. Leave it out.")
-            room = text.max_length - 2
-            first = _draw(len(ids) - room + 1, generator)
-            rows.append(text.framed(ids[first : first + room]))
-        values, padding = padded(rows, text.padding_id)
-        copies = values.repeat_interleave(self.copies, dim=0)
-        special = (copies == text.start) | (copies == text.end) | (copies == text.padding_id)
         v1 = self.generation == "v1"
         rate = masking.rate if masking.rate is not None else (0.15 if v1 else 0.48)
-        masked = mask_tokens(
-            copies,
-            ~special,
-            text.mask_id,
-            config.vocabulary_size,
-            generator,
-            rate,
-            masking.replaced,
-            masking.randomised,
-            masking.span,
-        )
-        return Masked("text", values, masked.mask, masked.input_ids if v1 else None, padding)
+        rows, masked_ids, masks = [], [], []
+        for document, generator in zip(documents, generators, strict=True):
+            ids = text.tokens(words(document))
+            if not ids:
+                raise UserError(f"{document.name or 'a document'}: contains no text. Leave it out.")
+            room = text.max_length - 2
+            start = _draw(len(ids) - room + 1, generator)
+            row = text.framed(ids[start : start + room])
+            copies = row.expand(self.copies, -1)
+            masked = mask_tokens(
+                copies,
+                (copies != text.start) & (copies != text.end),
+                text.mask_id,
+                config.vocabulary_size,
+                generator,
+                rate,
+                masking.replaced,
+                masking.randomised,
+                masking.span,
+            )
+            rows.append(row)
+            masked_ids += masked.input_ids
+            masks += masked.mask
+        values, padding = padded(rows, text.padding_id)
+        student = padded(masked_ids, text.padding_id)[0] if v1 else None
+        return Masked("text", values, pad_sequence(masks, batch_first=True), student, padding)
 
-    def _image(self, documents: Sequence[Document], generator: torch.Generator) -> Masked:
+    def _image(self, documents: Sequence[Document], generators: Sequence[torch.Generator]) -> Masked:
         image, config, masking = self.inputs.image, self.modalities.image, self.masking.image
         assert image is not None
         assert isinstance(config, ImageConfig)
-        pixels = []
-        for document in documents:
+        side = config.size // config.patch
+        pixels, masks = [], []
+        for document, generator in zip(documents, generators, strict=True):
             if self.augmentation is None:
                 pixels.append(image(picture(document).decode()))
             else:
                 rng = random.Random(int(torch.randint(2**62, (), generator=generator)))
                 opened = picture(document).decode(background=self.augmentation.draw_background(rng))
                 pixels.append(image.tensor(self.augmentation(opened, image.size, rng)))
-        side = config.size // config.patch
-        patches, count = side * side, len(documents) * self.copies
-        if self.generation == "v1":
-            masked = round((0.6 if masking.mask_ratio is None else masking.mask_ratio) * patches)
-            blocks = [block_mask(side, side, masked, generator, masking.smallest, masking.aspect) for _ in range(count)]
-            mask = torch.stack(blocks)
-        else:
-            ratio = 0.8 if masking.mask_ratio is None else masking.mask_ratio
-            mask = inverse_block_mask(count, side, side, ratio, generator, masking.block, masking.adjust)
-        return Masked("image", torch.stack(pixels), mask.flatten(1))
+            if self.generation == "v1":
+                masked = round((0.6 if masking.mask_ratio is None else masking.mask_ratio) * side * side)
+                for _ in range(self.copies):
+                    masks.append(block_mask(side, side, masked, generator, masking.smallest, masking.aspect))
+            else:
+                ratio = 0.8 if masking.mask_ratio is None else masking.mask_ratio
+                masks += inverse_block_mask(self.copies, side, side, ratio, generator, masking.block, masking.adjust)
+        return Masked("image", torch.stack(pixels), torch.stack(masks).flatten(1))
 
-    def _speech(self, documents: Sequence[Document], generator: torch.Generator) -> Masked:
+    def _speech(self, documents: Sequence[Document], generators: Sequence[torch.Generator]) -> Masked:
         speech, config, masking = self.inputs.speech, self.modalities.speech, self.masking.speech
         assert speech is not None
         assert isinstance(config, SpeechConfig)
-        rows = []
-        for document in documents:
-            samples = speech.samples(recording(document))
-            room = int(masking.max_seconds * speech.rate)
-            first = _draw(len(samples) - room + 1, generator)
-            samples = samples[first : first + room]
-            if frames(torch.tensor(len(samples)), config.convolutions) < 2:
-                raise MediaError(
-                    f"{document.name or recording(document).name}: {len(samples) / speech.rate:.3f} seconds, too short "
-                    "to mask a part of it. Leave it out."
-                )
-            rows.append(speech(samples))
-        values, padding = padded(rows, 0.0)
-        lengths = frames(torch.tensor([len(row) for row in rows]), config.convolutions)
         v1 = self.generation == "v1"
         rate = masking.rate if masking.rate is not None else (0.65 if v1 else 0.5)
         span = masking.span if masking.span is not None else (10 if v1 else 5)
-        mask = span_mask(lengths.repeat_interleave(self.copies), int(lengths.max()), generator, rate, span)
-        return Masked("speech", values, mask, None, padding)
+        rows, masks = [], []
+        for document, generator in zip(documents, generators, strict=True):
+            samples = speech.samples(recording(document))
+            room = int(masking.max_seconds * speech.rate)
+            start = _draw(len(samples) - room + 1, generator)
+            samples = samples[start : start + room]
+            length = frames(torch.tensor(len(samples)), config.convolutions)
+            if length < 2:
+                raise MediaError(
+                    f"{document.name or recording(document).name}: {len(samples) / speech.rate:.3f} seconds is too "
+                    "short to mask a part of it. Leave it out."
+                )
+            rows.append(speech(samples))
+            masks += span_mask(length.expand(self.copies), int(length), generator, rate, span)
+        values, padding = padded(rows, 0.0)
+        return Masked("speech", values, pad_sequence(masks, batch_first=True), None, padding)
 
 
 def _draw(choices: int, generator: torch.Generator) -> int:
-    """A number below ``choices``, or 0 where there is nothing to choose."""
+    """A random number below ``choices``; 0 if there is no choice."""
     return int(torch.randint(choices, (), generator=generator)) if choices > 1 else 0

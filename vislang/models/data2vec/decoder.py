@@ -1,6 +1,6 @@
 """data2vec's heads, which predict the teacher's representations from the student's.
 
-v1 regresses them by linear layers (arXiv 2202.03555, section 3.4); v2 by a convolutional decoder, which fills in what
+v1 uses linear layers (arXiv 2202.03555, section 3.4). v2 uses a convolutional decoder, which adds the positions that
 the encoder did not read (arXiv 2212.07525, section 3.3).
 """
 
@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from vislang.errors import UserError
+from vislang.models.settings import must_be_above_zero, must_be_at_least
 from vislang.nn.embed import ChannelNorm
 from vislang.nn.linear import Linear
 
@@ -23,12 +25,13 @@ class DecoderConfig:
     """v2's decoder (section 3.3): convolutions over the sequence, or over the grid of an image.
 
     Attributes:
-        width, layers, kernel, groups: of the convolutions.
-        residual: add each layer's input to its output, where the widths agree.
-        projection_layers: linear layers that lead back to the encoder's width.
-        projection_ratio: inner width of those, in decoder widths.
-        positions: where fixed positions are added to the decoder's input: nowhere, at the gaps, everywhere.
-        noise: standard deviation of what fills the gaps.
+        width, layers, kernel, groups: shape of the convolutions.
+        residual: add the input of each layer to its output, if the widths are equal.
+        projection_layers: number of linear layers that project back to the encoder's width.
+        projection_ratio: inner width of these layers, as a multiple of the decoder's width.
+        positions: where fixed positions are added to the decoder's input: ``none``, only at masked positions
+            (``gaps``), or ``all``.
+        noise: standard deviation of the noise at masked positions.
     """
 
     width: int = 768
@@ -41,9 +44,16 @@ class DecoderConfig:
     positions: Literal["none", "gaps", "all"] = "none"
     noise: float = 0.01
 
+    def __post_init__(self):
+        must_be_at_least(1, self, "width", "layers", "kernel", "groups", of="decoder.")
+        must_be_at_least(0, self, "projection_layers", "noise", of="decoder.")
+        must_be_above_zero(self, "projection_ratio", of="decoder.")
+        if self.width % self.groups:
+            raise UserError(f"decoder.width {self.width} is not a multiple of {self.groups} groups.")
+
 
 def regression_head(width: int, layers: int) -> nn.Sequential:
-    """Linear layers with GELU between; the inner width is twice the outer (fairseq's ``head_layers``)."""
+    """Linear layers with GELU between them; the inner width is twice the outer one (fairseq's ``head_layers``)."""
     widths = [width, *[2 * width] * (layers - 1), width] if layers else []
     parts: list[nn.Module] = []
     for index in range(layers):
@@ -57,8 +67,8 @@ class ConvolutionalDecoder(nn.Module):
 
     Args:
         config: shape of the decoder.
-        width: of the encoder.
-        side: patches along the side of an image, for convolutions over the grid; None for a sequence.
+        width: width of the encoder.
+        side: number of patches along a side, for convolutions over the grid of an image; None for a sequence.
     """
 
     def __init__(self, config: DecoderConfig, width: int, side: int | None = None):
@@ -90,14 +100,17 @@ class ConvolutionalDecoder(nn.Module):
         visible: Float[Tensor, "batch visible width"],
         mask: Bool[Tensor, "batch tokens"],
         positions: Float[Tensor, "tokens width"] | None = None,
+        padding: Bool[Tensor, "batch tokens"] | None = None,
     ) -> Float[Tensor, "batch tokens width"]:
         """Predictions at all positions.
 
         Args:
-            visible: the encoder's output, without class tokens, in the order of the sequence; a row with fewer
-                tokens than another is padded at its end.
-            mask: True at the gaps.
-            positions: fixed positions, where the configuration has them.
+            visible: the encoder's output without class tokens, in the order of the sequence; shorter rows are padded at
+                the end.
+            mask: True at masked positions.
+            positions: fixed positions, if the configuration has them.
+            padding: True at padding; each layer reads zeros there, so that a sequence is decoded alike alone and beside
+                longer ones.
         """
         x = self.config.noise * torch.randn(*mask.shape, visible.shape[-1], device=visible.device, dtype=visible.dtype)
         counts = (~mask).sum(dim=1)
@@ -109,8 +122,10 @@ class ConvolutionalDecoder(nn.Module):
         if self.side is not None:
             x = x.unflatten(-1, (self.side, self.side))
         for layer in self.layers:
-            # An even kernel gives one position too many along each side.
+            # An even kernel outputs one position too many along each side.
             size = (slice(None), slice(None), *(slice(n) for n in x.shape[2:]))
+            if padding is not None:
+                x = x * ~padding[:, None]
             y = F.gelu(self.norm(layer(x)[size]))
             x = x + y if self.config.residual and x.shape == y.shape else y
         return self.project(x.flatten(2).transpose(1, 2))

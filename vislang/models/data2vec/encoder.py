@@ -1,7 +1,6 @@
 """data2vec's encoder: front ends of one or more modalities, and the blocks that they share.
 
-Student and teacher are such an encoder each (data2vec, arXiv 2202.03555, section 3); so is what a head stands on after
-pretraining.
+Student and teacher are encoders (data2vec, arXiv 2202.03555, section 3), and so is a fine-tuned model's encoder.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ from vislang.document import Document
 from vislang.models.data2vec.blocks import EncoderConfig, Hidden, run_blocks
 from vislang.models.data2vec.front_ends import FRONT_ENDS, FrontEnd, Modalities, SpeechConfig
 from vislang.models.data2vec.inputs import Inputs
+from vislang.nn.device import to_device
 
 
 class Encoder(nn.Module):
@@ -43,19 +43,19 @@ class Encoder(nn.Module):
         return front_end
 
     def forward(self, hidden: Hidden, positions: Int[Tensor, "..."] | None = None) -> Float[Tensor, "*chosen width"]:
-        """Through the shared blocks; class tokens stay in front. With ``positions``, see :func:`run_blocks`."""
+        """Run the shared blocks; class tokens come first. For ``positions`` see :func:`run_blocks`."""
         tokens, _ = run_blocks(self.blocks, hidden, positions=positions)
         return tokens if self.norm is None else self.norm(tokens)
 
     def features(
         self, modality: str, values: Tensor, padding: Tensor | None = None
     ) -> Float[Tensor, "batch tokens width"]:
-        """What the encoder makes of a whole input, without class tokens.
+        """The encoder's output for whole inputs, without class tokens.
 
         Args:
-            modality: its name.
+            modality: name of the modality.
             values: token ids, pixels or waveforms.
-            padding: True where there is nothing, in the units of ``values``.
+            padding: True at padding, in the units of ``values``.
         """
         hidden = self._enter(modality, values, padding)
         return self(hidden)[:, self.front_end(modality).config.class_tokens :]
@@ -63,12 +63,12 @@ class Encoder(nn.Module):
     def embed(
         self, modality: str, values: Tensor, padding: Tensor | None, depths: Sequence[int], parts: int = 1
     ) -> list[Float[Tensor, "batch vector"]]:
-        """One vector an input and a depth: the mean of its features.
+        """The mean features of each input after several depths.
 
         Args:
             modality, values, padding: see :meth:`features`.
-            depths: after how many of the shared blocks; after all of them comes the final norm.
-            parts: cut a sequence into so many equal parts, and give their means end to end: (batch, parts * width).
+            depths: numbers of shared blocks; after all of them, the final norm is applied.
+            parts: divide a sequence into this many equal parts, and concatenate their means: (batch, parts * width).
         """
         hidden = self._enter(modality, values, padding)
         last, results = run_blocks(self.blocks[: max(depths)], hidden, keep=max(depths), end_of_block=True)
@@ -103,11 +103,11 @@ class Encoder(nn.Module):
         """
         config = self.front_end(inputs.common_modality(documents)).config
         if isinstance(config, SpeechConfig) and not (config.strict_padding and config.convolution_norm == "layer"):
-            # Such a model reads a recording differently when it is padded.
+            # In such a model, padding would change the features of a recording.
             batch_size = 1
         made: dict[int, list[Tensor]] = {depth: [] for depth in depths}
         for start in range(0, len(documents), batch_size):
-            whole = inputs.read(documents[start : start + batch_size])
+            whole = to_device(inputs.read(documents[start : start + batch_size]), next(self.parameters()).device)
             vectors = self.embed(whole.modality, whole.values, whole.padding, depths, parts)
             for depth, vector in zip(depths, vectors, strict=True):
                 made[depth].append(vector.float().cpu())
@@ -124,9 +124,9 @@ class Encoder(nn.Module):
 def part_means(
     features: Float[Tensor, "batch tokens width"], real: Bool[Tensor, "batch tokens"] | None, parts: int = 1
 ) -> Float[Tensor, "batch vector"]:
-    """Mean features of each of so many equal parts of a sequence, end to end: (batch, parts * width).
+    """The concatenated mean features of the equal parts of each sequence: (batch, parts * width).
 
-    ``real`` is False at padding, which stands at the end. Parts share tokens where there are fewer tokens than parts.
+    ``real`` is False at padding, which is at the end. If there are fewer tokens than parts, parts share tokens.
     """
     batch, tokens, _ = features.shape
     lengths = torch.full((batch,), tokens, device=features.device) if real is None else real.sum(dim=1)

@@ -1,4 +1,4 @@
-"""Fine-tuning: a pretrained encoder of one modality, and a head that is trained with it for a task."""
+"""Fine-tuning: a pretrained encoder of one modality with a task head."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from vislang.capabilities import ModelRecipe, Progress
 from vislang.document import Document
 from vislang.errors import UserError
 from vislang.example import Example, Label, Prediction, Text, Value, kind_of
-from vislang.models.base import TrainableModel, fill_model, read_settings, write_model
+from vislang.models.base import TrainableModel, fill_model, must_be_numbers, read_settings, write_model
 from vislang.models.data2vec.blocks import EncoderConfig, run_blocks
 from vislang.models.data2vec.encoder import Encoder
-from vislang.models.data2vec.front_ends import Modalities
+from vislang.models.data2vec.front_ends import Modalities, must_agree
 from vislang.models.data2vec.heads import (
     Encoded,
     Head,
@@ -35,18 +35,20 @@ from vislang.models.data2vec.inputs import Inputs, InputsConfig, Whole, contents
 from vislang.models.data2vec.model import Data2Vec
 from vislang.models.deciding import head_for, why_undecided
 from vislang.models.loading import load
+from vislang.nn.device import to_device
 from vislang.nn.embed import TokenEmbedding
+from vislang.nn.precision import at_least_float32
 
 BLANK = "<blank>"
-"""CTC's symbol for nothing new (Graves et al. 2006, section 3.1); the first of a transcript's symbols."""
+"""CTC's blank symbol (Graves et al. 2006, section 3.1); it is the first symbol."""
 
 NO_TAG = -100
 
 DECIDED = {"classification": "label", "speaker": "label", "regression": "value", "tagging": "text", "ctc": "text"}
-"""The kind of target that each head decides; the others give logits only."""
+"""The kind of target that each head predicts; other heads only give logits."""
 
 TRAINED = ("classification", "regression", "tagging", "ctc")
-"""The heads that are trained here; the others come with converted weights."""
+"""The heads that can be trained here; the others exist only with converted weights."""
 
 
 class Labelled(NamedTuple):
@@ -54,10 +56,10 @@ class Labelled(NamedTuple):
 
     Attributes:
         whole: the inputs.
-        targets: class of each input; or its number; or (batch, tokens) a class at the first token of each word and
-            NO_TAG elsewhere; or (batch, symbols) a transcript, padded with blanks.
-        lengths: of the transcripts.
-        names: of the examples.
+        targets: the class or the value of each input; or (batch, tokens) the class of each word at its first token and
+            NO_TAG elsewhere; or (batch, symbols) transcripts, padded with blanks.
+        lengths: lengths of the transcripts.
+        names: names of the examples.
     """
 
     whole: Whole
@@ -65,10 +67,15 @@ class Labelled(NamedTuple):
     lengths: Int[Tensor, "..."] | None
     names: list[str]
 
+    @property
+    def tokens(self) -> int:
+        """Tokens of texts, padding not counted."""
+        return self.whole.tokens
+
 
 @dataclass
 class SavedFineTuned:
-    """The ``config.json`` of a fine-tuned model."""
+    """The settings in the ``config.json`` of a fine-tuned model."""
 
     encoder: EncoderConfig
     modalities: Modalities
@@ -77,22 +84,25 @@ class SavedFineTuned:
     labels: list[str]
     origin: dict[str, Any] | None = None
 
+    def __post_init__(self):
+        must_agree(self.modalities, self.inputs)
+
 
 class FineTuned(TrainableModel):
     """An encoder with a head. It Decides and Embeds.
 
     Args:
         encoder: shape of the blocks.
-        modalities: the one front end.
-        inputs: how documents are read.
-        head: what is predicted.
-        labels: names of the classes, of the tags, or the symbols of transcripts (BLANK first); empty until
-            :meth:`fit`, and where the head's outputs need no names.
-        frozen: train the head alone.
-        origin: where converted weights came from, for the record.
+        modalities: the front end of one modality.
+        inputs: how documents are prepared.
+        head: configuration of the head.
+        labels: names of the classes or tags, or the symbols of transcripts (BLANK first). They are empty before
+            :meth:`fit`, and for heads without named outputs.
+        frozen: train only the head.
+        origin: the origin of converted weights, for the record.
 
     Raises:
-        UserError: the head does not go with the modality.
+        UserError: there is not exactly one modality, or the head does not fit it.
     """
 
     collate: Collator
@@ -108,7 +118,10 @@ class FineTuned(TrainableModel):
         origin: dict[str, Any] | None = None,
     ):
         super().__init__()
-        ((self.modality, front_end),) = modalities.present().items()
+        present = modalities.present()
+        if len(present) != 1:
+            raise UserError(f"modalities: {', '.join(present) or 'none'}; a fine-tuned model has exactly one.")
+        ((self.modality, front_end),) = present.items()
         must_fit(head, self.modality, front_end)
         self.origin = origin
         self.modalities = modalities
@@ -119,7 +132,7 @@ class FineTuned(TrainableModel):
         self.encoder.requires_grad_(not frozen)
         self.labels: list[str] = []
         self.head: Head | None = None
-        # Mean and standard deviation of the numbers: the head predicts (number - mean) / standard deviation.
+        # Mean and standard deviation of the values: the head predicts (value - mean) / standard deviation.
         self.register_buffer("scale", torch.tensor([0.0, 1.0]))
         self._own_outputs = outputs_without_labels(head, front_end)
         if labels or self._own_outputs:
@@ -140,12 +153,12 @@ class FineTuned(TrainableModel):
         """Logits.
 
         Args:
-            values: token ids, pixels or waveforms; to choose among texts, (batch, choices, tokens).
-            padding: True where there is nothing, in the units of ``values``.
+            values: token ids, pixels or waveforms; for ``choice``, (batch, choices, tokens).
+            padding: True at padding, in the units of ``values``.
 
         Returns:
-            One row an input; or one a token or frame (``tagging``, ``ctc``, ``language``; ``answering``: of start and
-            end); of ``choice``, one a set of choices; of ``speaker``, see
+            Logits for each input; for each token or frame (``tagging``, ``ctc``, ``language``, and ``answering``, with
+            start and end); for each choice (``choice``); for ``speaker``, see
             :class:`~vislang.models.data2vec.heads.SpeakerHead`.
         """
         assert self.head is not None
@@ -166,10 +179,10 @@ class FineTuned(TrainableModel):
         return Encoded(tokens, hidden.padding, front_end.config.class_tokens, [hidden.tokens, *layers])
 
     def fit(self, examples: Sequence[Example]) -> None:
-        """Find the labels in the examples' targets; for numbers, their mean and standard deviation.
+        """Find the labels of the examples, or the mean and standard deviation of their values.
 
         Raises:
-            UserError: a target does not fit the head, or all are the same.
+            UserError: a target does not fit the head, or all labels are the same.
         """
         kind = self.head_config.kind
         if kind == "regression":
@@ -184,12 +197,12 @@ class FineTuned(TrainableModel):
         else:
             labels = [BLANK, *sorted({symbol for example in examples for symbol in transcript(label(example))})]
         if len(labels) < 2:
-            raise UserError(f"the examples have one label only ({', '.join(labels)}): there is nothing to learn.")
+            raise UserError(f"all examples have the same label ({', '.join(labels)}); two or more are needed.")
         self._set_labels(labels)
 
     def forward(self, batch: Labelled) -> dict[str, Float[Tensor, ""]]:
-        """Cross-entropy, squared error (in standard deviations of the numbers) or CTC, a mean over the batch."""
-        logits = self.logits(batch.whole.values, batch.whole.padding).float()
+        """Cross-entropy, squared error (in standard deviations of the values) or CTC loss; the mean over the batch."""
+        logits = at_least_float32(self.logits(batch.whole.values, batch.whole.padding))
         kind = self.head_config.kind
         if kind == "classification":
             return {"cross_entropy": F.cross_entropy(logits, batch.targets)}
@@ -197,41 +210,46 @@ class FineTuned(TrainableModel):
             expected = (batch.targets - self.scale[0]) / self.scale[1]
             return {"squared_error": F.mse_loss(logits[:, 0], expected)}
         if kind == "tagging":
-            return {"cross_entropy": F.cross_entropy(logits.flatten(0, 1), batch.targets.flatten())}
+            total = F.cross_entropy(logits.flatten(0, 1), batch.targets.flatten(), reduction="sum")
+            return {"cross_entropy": total / (batch.targets != NO_TAG).sum().clamp(min=1)}
         assert batch.lengths is not None
         frames = self._frames(batch.whole, logits.shape[1])
         short = (frames < batch.lengths).nonzero()
         if len(short):
             first = int(short[0])
             raise UserError(
-                f"{batch.names[first]}: {int(batch.lengths[first])} symbols in {int(frames[first])} frames of sound: "
-                "the transcript does not belong to this recording. Correct it, or leave it out."
+                f"{batch.names[first]}: {int(batch.lengths[first])} symbols for {int(frames[first])} frames of "
+                "sound: the transcript is too long for this recording. Correct it, or leave it out."
             )
         log_probabilities = logits.log_softmax(dim=-1).transpose(0, 1)
         loss = F.ctc_loss(log_probabilities, batch.targets, frames, batch.lengths, zero_infinity=True)
         return {"ctc": loss}
 
+    def loss_counts(self, batch: Labelled) -> dict[str, int | None]:
+        """Tags, where words are tagged; else examples."""
+        return {"cross_entropy": int((batch.targets != NO_TAG).sum())} if self.head_config.kind == "tagging" else {}
+
     def _frames(self, whole: Whole, most: int) -> Int[Tensor, "..."]:
         if whole.padding is None:
-            return torch.full((len(whole.values),), most)
+            return torch.full((len(whole.values),), most, device=whole.values.device)
         return (~self.encoder.front_end(self.modality).pad(whole.padding, most)).sum(dim=1)
 
     @property
     def heads(self) -> dict[str, str]:
-        """The one head, by its kind, and the kind of target that it decides; none where it gives logits only."""
+        """The head, named by its kind, and its kind of target; empty if it only gives logits."""
         kind = self.head_config.kind
         return {kind: DECIDED[kind]} if kind in DECIDED else {}
 
     def head_for(self, kind: str, name: str | None = None) -> str:
-        """See :class:`~vislang.capabilities.Decides`. Tags and transcripts may come as labels.
+        """See :class:`~vislang.capabilities.Decides`. Tags and transcripts may be given as labels.
 
         Raises:
-            UserError: the head decides no such target, or has another name.
+            UserError: the head does not predict this kind of target, or has another name.
         """
         return head_for(self.heads, self._decided(kind), name)
 
-    def why_undecided(self, kind: str, labels: Sequence[str] = ()) -> str | None:
-        """See :class:`~vislang.capabilities.Decides`."""
+    def why_undecided(self, kind: str, labels: Sequence[str] = (), images: int = 1) -> str | None:
+        """See :class:`~vislang.capabilities.Decides`; :meth:`why_unreadable` says that it reads one image."""
         kind = self._decided(kind)
         return why_undecided(self.heads, {self.head_config.kind: self.labels}, kind, labels if kind == "label" else ())
 
@@ -246,10 +264,10 @@ class FineTuned(TrainableModel):
         batch_size: int = 64,
         progress: Progress | None = None,
     ) -> list[Prediction]:
-        """Decide each example: a label with probabilities, a number, a tag for each word, or a transcript.
+        """Predict a label with probabilities, a value, a tag for each word, or a transcript, for each example.
 
         Raises:
-            UserError: an example is not of the model's modality, or the head gives logits only.
+            UserError: an example has another modality, or the head only gives logits.
         """
         self.head_for("none", head)
         training = self.training
@@ -261,8 +279,10 @@ class FineTuned(TrainableModel):
             if self.head_config.kind == "tagging":
                 found += map(Prediction, ids, self._tags([example.prompt for example in part]))
             else:
-                whole = self.inputs.read([example.prompt for example in part])
-                found += self._predictions(ids, whole, self.logits(whole.values, whole.padding).float())
+                whole = to_device(self.inputs.read([example.prompt for example in part]), self.device)
+                logits = self.logits(whole.values, whole.padding).float()
+                must_be_numbers(logits, f"{part[0].name}, or another record of its batch")
+                found += self._predictions(ids, whole, logits)
             if progress is not None:
                 progress(len(found), len(examples))
         self.train(training)
@@ -270,7 +290,7 @@ class FineTuned(TrainableModel):
 
     def _tags(self, documents: Sequence[Document]) -> list[str]:
         rows = [self.collate.tokens_of_words(document) for document in documents]
-        logits = self.logits(*padded([ids for ids, _ in rows], self.collate.text.padding_id))
+        logits = self.logits(*to_device(padded([ids for ids, _ in rows], self.collate.text.padding_id), self.device))
         best = [row[first].argmax(dim=-1).tolist() for (_, first), row in zip(rows, logits, strict=True)]
         return [" ".join(self.labels[tag] for tag in row) for row in best]
 
@@ -282,7 +302,7 @@ class FineTuned(TrainableModel):
         if kind == "ctc":
             frames = self._frames(whole, logits.shape[1]).tolist()
             rows = logits.argmax(dim=-1)
-            # Repetitions first, then blanks: a symbol that is spoken twice has a blank between.
+            # Repetitions are removed before blanks: a blank separates a symbol that is spoken twice.
             symbols = [row[:count].unique_consecutive().tolist() for row, count in zip(rows, frames, strict=True)]
             return list(map(Prediction, ids, ["".join(self.labels[n] for n in row if n != 0) for row in symbols]))
         if isinstance(self.head, SpeakerHead):
@@ -296,7 +316,7 @@ class FineTuned(TrainableModel):
     def embed(
         self, documents: Sequence[Document], batch_size: int = 64, *, progress: Progress | None = None
     ) -> Float[Tensor, "documents width"]:
-        """One vector a document: the mean over its tokens, patches or frames of the encoder's last layer.
+        """One vector for each document: the mean of the encoder's output over tokens, patches or frames.
 
         Raises:
             MediaError: a medium cannot be used.
@@ -314,11 +334,11 @@ class FineTuned(TrainableModel):
         return contents(*batch.whole)
 
     def rate_group(self, name: str) -> str:
-        """The head may have a rate of its own."""
+        """``head`` for the head, whose learning rate can be scaled; otherwise ``other``."""
         return "head" if name.startswith("head.") else "other"
 
     def decays(self, name: str, parameter: Tensor) -> bool:
-        """Matrices and embeddings, as in pretraining; no biases on attention."""
+        """Matrices and embeddings, as in pretraining, but not attention biases."""
         return parameter.ndim > 1 and ".bias." not in name
 
     def extra_state(self) -> dict[str, Any]:
@@ -326,7 +346,7 @@ class FineTuned(TrainableModel):
         return {"labels": self.labels}
 
     def load_extra_state(self, state: Mapping[str, Any]) -> None:
-        """Restore what :meth:`extra_state` gave; the head's shape follows from it."""
+        """Restore what :meth:`extra_state` returned; it determines the shape of the head."""
         self._set_labels(state["labels"])
 
     def save(self, folder: Path | str) -> None:
@@ -361,7 +381,7 @@ class Collator:
     """Turns Examples with targets into a :class:`Labelled` batch.
 
     Args:
-        model: whose labels and inputs are used, as they are when a batch is made.
+        model: the model; its current labels and inputs are used for each batch.
     """
 
     def __init__(self, model: FineTuned):
@@ -369,15 +389,15 @@ class Collator:
 
     @property
     def text(self):
-        """The text input of a model that has one."""
+        """The text input of the model."""
         assert self._model.inputs.text is not None
         return self._model.inputs.text
 
-    def __call__(self, examples: Sequence[Example], seed: int = 0) -> Labelled:
-        """Collate; nothing is drawn at random.
+    def __call__(self, examples: Sequence[Example], seed: int = 0, first: int = 0) -> Labelled:
+        """Collate; nothing is random.
 
         Raises:
-            UserError: an example without a target, or with one that does not fit the head.
+            UserError: an example has no target, or one that does not fit the head.
         """
         kind = self._model.head_config.kind
         names = [example.name for example in examples]
@@ -404,7 +424,8 @@ class Collator:
         return Labelled(Whole("text", values, padding), padded(targets, NO_TAG)[0], None, names)
 
     def tokens_of_words(self, document: Document) -> tuple[Tensor, list[int]]:
-        """Token ids of a text, and the index of the first token of each word; words over the length are cut off."""
+        """Token ids of a text, and the index of the first token of each word; words beyond the maximum length are
+        dropped."""
         ids: list[int] = []
         first: list[int] = []
         for index, word in enumerate(words(document).split()):
@@ -419,11 +440,11 @@ class Collator:
         try:
             return self._model.labels.index(name)
         except ValueError:
-            raise UserError(f"{example.name}: the label {name!r} does not occur in the training data.") from None
+            raise UserError(f"{example.name}: the label {name!r} is not in the training data.") from None
 
 
 def label(example: Example) -> str:
-    """A target in words: a label, tags or a transcript.
+    """The text of a target: a label, tags or a transcript.
 
     Raises:
         UserError: there is none.
@@ -434,15 +455,15 @@ def label(example: Example) -> str:
     if isinstance(target, Text):
         return target.references[0].strip()
     if target is None:
-        raise UserError(f"{example.name}: has no label. Give it one, or leave it out.")
-    raise UserError(f"{example.name}: its target is of the kind {kind_of(target)}; a label is needed.")
+        raise UserError(f"{example.name}: has no label. Add one, or leave it out.")
+    raise UserError(f"{example.name}: its target is of the kind {kind_of(target)}; this head needs a label.")
 
 
 def number(example: Example) -> float:
-    """A target that is a number.
+    """The value of a target.
 
     Raises:
-        UserError: it is none.
+        UserError: it is not a number.
     """
     target = example.target
     if isinstance(target, Value):
@@ -458,19 +479,19 @@ def number(example: Example) -> float:
 
 
 def tags(example: Example) -> list[str]:
-    """A target that gives each word of a text a tag, separated by spaces.
+    """The tags of a target, one for each word of the text.
 
     Raises:
         UserError: there are more or fewer tags than words.
     """
     found, expected = label(example).split(), len(words(example.prompt).split())
     if len(found) != expected:
-        raise UserError(f"{example.name}: {len(found)} tags for {expected} words. Give each word one.")
+        raise UserError(f"{example.name}: {len(found)} tags for {expected} words. Give each word one tag.")
     return found
 
 
 def transcript(text: str) -> str:
-    """A transcript as it is learned: lower case, single spaces."""
+    """A transcript in the form that is learned: lower case, single spaces."""
     return " ".join(text.lower().split())
 
 
@@ -480,10 +501,10 @@ class FineTuneRecipe(ModelRecipe):
 
     Attributes:
         start_from: folder of a data2vec model; its student is fine-tuned.
-        modality: which, where the model has several.
-        head: what is predicted.
-        frozen: train the head alone.
-        dropout, drop_path: of the encoder while it is fine-tuned; None leaves the pretrained model's.
+        modality: modality to use, if the model has several.
+        head: configuration of the head.
+        frozen: train only the head.
+        dropout, drop_path: rates of the encoder during fine-tuning; None keeps those of the pretrained model.
     """
 
     start_from: str = ""
@@ -493,25 +514,23 @@ class FineTuneRecipe(ModelRecipe):
     dropout: float | None = None
     drop_path: float | None = None
 
-    def build(self) -> FineTuned:
-        """The pretrained encoder under a fresh head.
+    def build(self, device: torch.device | str = "cpu") -> FineTuned:
+        """The pretrained encoder with a new head.
 
         Raises:
-            UserError: ``start_from`` is no data2vec model, or the head does not go with the modality.
+            UserError: ``start_from`` is not a data2vec model, or the head does not fit the modality.
         """
         if not self.start_from:
-            raise UserError("start_from: name the folder of a pretrained data2vec model.")
+            raise UserError("start_from: give the folder of a pretrained data2vec model.")
         start = load(self.start_from)
         if not isinstance(start, Data2Vec):
             raise UserError(f"start_from {self.start_from}: is a {type(start).__name__}, not a data2vec model.")
         present = start.modalities.present()
         modality: str | None = self.modality or (next(iter(present)) if len(present) == 1 else None)
         if modality not in present:
-            raise UserError(f"modality: {self.start_from} reads {' and '.join(present)}; name one of them.")
+            raise UserError(f"modality: {self.start_from} reads {' and '.join(present)}; choose one.")
         if self.head.kind not in TRAINED:
-            raise UserError(
-                f"head.kind {self.head.kind} comes with converted weights; trained are {', '.join(TRAINED)}."
-            )
+            raise UserError(f"head.kind {self.head.kind} cannot be trained here; use {', '.join(TRAINED)}.")
         needs = {"tagging": "text", "ctc": "speech"}.get(self.head.kind)
         if needs is not None and modality != needs:
             raise UserError(f"head.kind {self.head.kind} is for {needs}, and this model reads {modality}.")
@@ -522,13 +541,15 @@ class FineTuneRecipe(ModelRecipe):
             encoder.drop_path = (0.0, self.drop_path)
         inputs = Inputs(**{modality: getattr(start.inputs, modality)})
         if getattr(inputs, modality) is None:
-            raise UserError(f"{self.start_from}: knows no way to read {modality} (it was converted without one).")
+            raise UserError(
+                f"{self.start_from}: cannot prepare {modality} inputs, because it was converted without their settings."
+            )
         modalities = Modalities(**{modality: present[modality]})  # type: ignore[arg-type]
         model = FineTuned(encoder, modalities, inputs, self.head, (), self.frozen)
         known = model.encoder.state_dict()
         model.encoder.load_state_dict({k: v for k, v in start.student.state_dict().items() if k in known})
         return model
 
-    def open(self, folder: Path) -> FineTuned:
+    def open(self, folder: Path, device: torch.device | str = "cpu") -> FineTuned:
         """A trained model."""
         return FineTuned.load(folder)

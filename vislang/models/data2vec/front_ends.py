@@ -1,7 +1,7 @@
-"""data2vec's front ends: text, images and speech become one kind of sequence, of which parts can be masked.
+"""data2vec's front ends: they turn text, images and speech into sequences, and mask parts of them.
 
 Tokens as in RoBERTa, patches as in ViT and BEiT, frames as in wav2vec 2.0 (data2vec, arXiv 2202.03555, sections 3.1
-and 4). Masked positions are filled with a mask token (section 3.2), or left out of the sequence (data2vec 2.0, arXiv
+and 4). Masked positions are replaced by a mask token (section 3.2), or left out of the sequence (data2vec v2, arXiv
 2212.07525, section 3).
 """
 
@@ -16,9 +16,11 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from vislang.errors import UserError
 from vislang.models.data2vec.blocks import EncoderConfig, Hidden, run_blocks
 from vislang.models.data2vec.decoder import DecoderConfig
-from vislang.models.data2vec.inputs import SAMPLE_RATE
+from vislang.models.data2vec.inputs import SAMPLE_RATE, InputsConfig
+from vislang.models.settings import must_be_above_zero, must_be_at_least
 from vislang.nn.embed import (
     Alibi,
     ConvolutionalPositions,
@@ -35,7 +37,7 @@ from vislang.nn.linear import Linear
 
 @dataclass
 class AlibiConfig:
-    """Attention that falls with distance; see :class:`~vislang.nn.embed.Alibi`. ``heads`` None means all heads."""
+    """An attention bias by distance; see :class:`~vislang.nn.embed.Alibi`. ``heads`` None means all heads."""
 
     heads: int | None = None
     per_layer: bool = False
@@ -44,23 +46,26 @@ class AlibiConfig:
     scale: float = 1.0
     distance: Literal["steps", "manhattan", "euclidean"] = "steps"
 
+    def __post_init__(self):
+        must_be_at_least(1, self, "heads", of="alibi.")
+
 
 @dataclass
 class FrontEndConfig:
-    """What the front ends of all modalities have in common.
+    """The common settings of all front ends.
 
     Attributes:
-        class_tokens: learned tokens before the sequence.
+        class_tokens: number of learned tokens before the sequence.
         norm: normalise the sequence before the first block.
-        prenet_depth: blocks of the modality's own, before the shared ones.
-        alibi: bias attention by distance.
-        decoder: fills the gaps in, in v2.
-        head_layers: linear layers that predict, in v1; 0 regresses the encoder's output itself.
-        local_gradient: factor on the gradient into tokens, patches or convolutions; 0 freezes those.
-        strict_padding: padding leaves no trace, so that an input is read alike alone and in a batch: every layer of
-            convolutional positions reads zeros there, v2's encoder leaves it out, and the norms of targets do not count
-            it. The originals keep it out of the first layer only, let v2's decoder see what the encoder made of it, and
-            normalise over it too, so that a target depends on the amount of padding; converted models do as they do.
+        prenet_depth: number of blocks of this modality before the shared blocks.
+        alibi: attention bias by distance.
+        decoder: v2's decoder.
+        head_layers: number of linear layers of v1's head; 0 regresses the encoder's output.
+        local_gradient: factor on the gradient of tokens, patches or convolutions; 0 freezes them.
+        strict_padding: padding has no effect, so an input gets the same features alone and in a batch: all layers of
+            convolutional positions read zeros there, v2's encoder leaves it out, and the norms of targets exclude it.
+            In the originals, only the first layer reads zeros, v2's decoder reads the encoder's output at padding, and
+            targets depend on the amount of padding. Converted models do the same as the originals.
     """
 
     class_tokens: int = 0
@@ -71,6 +76,9 @@ class FrontEndConfig:
     head_layers: int = 1
     local_gradient: float = 1.0
     strict_padding: bool = True
+
+    def __post_init__(self):
+        must_be_at_least(0, self, "class_tokens", "prenet_depth", "head_layers", "local_gradient")
 
 
 @dataclass
@@ -88,13 +96,23 @@ class TextConfig(FrontEndConfig):
     zero_padding: bool = True
     head_layers: int = 2
 
+    def __post_init__(self):
+        super().__post_init__()
+        must_be_at_least(1, self, "vocabulary_size", "max_length")
+        must_be_at_least(0, self, "padding_id", "mask_id")
+        must_be_above_zero(self, "embedding_eps")
+        if self.padding_id >= self.vocabulary_size:
+            raise UserError(
+                f"padding_id is {self.padding_id}; it must be below vocabulary_size, {self.vocabulary_size}."
+            )
+
 
 @dataclass
 class ImageConfig(FrontEndConfig):
     """Square patches.
 
-    Positions are a bias on attention (``relative``, v1), ``fixed`` sinusoids (v2), or ``absolute``: a learned vector
-    for each patch, as in ViT (Dosovitskiy et al. 2021). Class tokens are learned themselves and need no position.
+    Positions are an attention bias (``relative``, v1), ``fixed`` sinusoids (v2), or ``absolute``: a learned vector for
+    each patch, as in ViT (Dosovitskiy et al. 2021). Class tokens have no position.
     """
 
     size: int = 224
@@ -106,14 +124,18 @@ class ImageConfig(FrontEndConfig):
     class_tokens: int = 1
     head_layers: int = 0
 
+    def __post_init__(self):
+        super().__post_init__()
+        must_be_at_least(1, self, "size", "patch", "channels", "patch_width")
+
 
 @dataclass
 class SpeechConfig(FrontEndConfig):
-    """A 16 kHz waveform, frames by strided convolutions, positions by convolutions over the frames.
+    """A 16 kHz waveform: strided convolutions to frames, and convolutional positions.
 
-    With ``log_mel`` the first layer is not learned: its channels are log energies in mel bands (see
-    :class:`~vislang.nn.embed.MelEnergies`). That is no part of the papers; with hours of sound rather than hundreds of
-    hours, it spares the model from finding out first that sound is made of tones.
+    With ``log_mel`` the first layer is fixed: its channels are log energies in mel bands (see
+    :class:`~vislang.nn.embed.MelEnergies`). This is not in the papers. It helps with a few hours of sound, which are
+    too little to learn a spectrum from.
     """
 
     convolutions: Sequence[Sequence[int]] = (
@@ -133,26 +155,50 @@ class SpeechConfig(FrontEndConfig):
     zero_padding: bool = True
     norm: bool = True
 
+    def __post_init__(self):
+        super().__post_init__()
+        must_be_at_least(1, self, "position_kernel", "position_groups")
+        must_be_at_least(0, self, "position_depth")
+        must_be_above_zero(self, "feature_eps")
+        if not self.convolutions or any(len(layer) != 3 or min(layer) < 1 for layer in self.convolutions):
+            raise UserError(
+                f"convolutions is {self.convolutions}; each is channels, kernel and stride, all at least 1, and there "
+                "must be one."
+            )
+
 
 @dataclass
 class Modalities:
-    """The front ends that a model has; at least one."""
+    """The front ends of a model, at least one."""
 
     text: TextConfig | None = None
     image: ImageConfig | None = None
     speech: SpeechConfig | None = None
 
     def present(self) -> dict[str, FrontEndConfig]:
-        """Those that are there, by name."""
+        """The front ends that are set, by name."""
         named: dict[str, FrontEndConfig | None] = {"text": self.text, "image": self.image, "speech": self.speech}
         return {name: config for name, config in named.items() if config is not None}
+
+
+def must_agree(modalities: Modalities, inputs: InputsConfig) -> None:
+    """Check that images are prepared at the size that their front end reads.
+
+    Raises:
+        UserError: they are not.
+    """
+    if modalities.image is not None and inputs.image is not None and modalities.image.size != inputs.image.size:
+        raise UserError(
+            f"inputs.image.size is {inputs.image.size}, and modalities.image.size is {modalities.image.size}; they "
+            "must be equal."
+        )
 
 
 # -------------------------------------------------------------------------------------------------- front ends
 
 
 class FrontEnd(nn.Module):
-    """A modality's way into the encoder: local features, then positions, class tokens and blocks of its own."""
+    """The front end of a modality: local features, positions, class tokens, and blocks of its own."""
 
     def __init__(self, config: FrontEndConfig, encoder: EncoderConfig, local: nn.Module):
         super().__init__()
@@ -177,7 +223,7 @@ class FrontEnd(nn.Module):
         self.heads = encoder.heads
 
     def local_features(self, values: Tensor) -> Float[Tensor, "batch tokens width"]:
-        """What each token, patch or frame is by itself."""
+        """The features of each token, patch or frame, without context."""
         assert self.local is not None
         factor = self.config.local_gradient
         with torch.set_grad_enabled(torch.is_grad_enabled() and factor > 0):
@@ -190,7 +236,7 @@ class FrontEnd(nn.Module):
         return local
 
     def pad(self, padding: Bool[Tensor, "batch inputs"], tokens: int) -> Bool[Tensor, "batch tokens"]:
-        """Which tokens are padding, where the input's padding is given in its own units."""
+        """The padding of tokens, from the padding of the input in its own units."""
         del tokens
         return padding
 
@@ -205,9 +251,9 @@ class FrontEnd(nn.Module):
 
         Args:
             local: local features.
-            padding: True where there is nothing.
+            padding: True at padding.
             mask: True at the positions to mask.
-            leave_out: take them out of the sequence (v2) rather than put mask tokens there (v1).
+            leave_out: leave them out of the sequence (v2) instead of replacing them by mask tokens (v1).
         """
         tokens = local
         bias = self._bias(local.shape[1])
@@ -242,16 +288,16 @@ class FrontEnd(nn.Module):
         if self.bias is None:
             return None
         bias = self.bias(tokens)
-        # Heads that ALiBi does not cover look everywhere alike.
+        # Heads without ALiBi get a bias of 0.
         return F.pad(bias, (0, 0, 0, 0, 0, self.heads - bias.shape[2]))
 
 
 def _visible(
     mask: Tensor, tokens: Tensor, padding: Tensor | None, bias: Tensor | None
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Take masked positions out of a sequence, its padding and its attention bias.
+    """Remove masked positions from a sequence, its padding and its attention bias.
 
-    A row with fewer visible positions than another is filled up with others, as padding.
+    Rows with fewer visible positions than others are padded.
     """
     counts = (~mask).sum(dim=1)
     longest = int(counts.max())
@@ -276,11 +322,11 @@ class TextFrontEnd(FrontEnd):
         local = TokenEmbedding(
             config.vocabulary_size,
             encoder.width,
-            config.max_length,
-            config.padding_id,
-            config.positions,
-            config.embedding_norm,
-            config.embedding_eps,
+            max_length=config.max_length,
+            padding_id=config.padding_id,
+            positions=config.positions,
+            norm=config.embedding_norm,
+            eps=config.embedding_eps,
             scale=config.scale_embedding,
             zero_padding=config.zero_padding,
         )
@@ -340,7 +386,7 @@ class SpeechFrontEnd(FrontEnd):
         return self.project(local)
 
     def pad(self, padding: Bool[Tensor, "batch inputs"], tokens: int) -> Bool[Tensor, "batch tokens"]:
-        """A frame is padding where it is computed from padding, in part or altogether."""
+        """A frame is padding if it depends on padded samples."""
         assert isinstance(self.local, SpeechConvolutions)
         real = self.local.frames((~padding).sum(dim=-1))
         return torch.arange(tokens, device=padding.device) >= real[:, None]

@@ -1,4 +1,4 @@
-"""Heads: what stands on an encoder and turns what it makes of an input into logits."""
+"""Task heads, which turn the output of an encoder into logits."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from vislang.errors import UserError
 from vislang.models.data2vec.blocks import EncoderConfig
 from vislang.models.data2vec.front_ends import FrontEndConfig, TextConfig
+from vislang.models.settings import must_be_at_least, must_be_rates
 from vislang.nn.embed import frames
 
 Kind = Literal["classification", "regression", "tagging", "ctc", "language", "answering", "choice", "speaker"]
@@ -21,21 +22,21 @@ Kind = Literal["classification", "regression", "tagging", "ctc", "language", "an
 
 @dataclass
 class HeadConfig:
-    """What stands on the encoder.
+    """Configuration of a head.
 
     Attributes:
-        kind: ``classification`` of the whole into one label; ``regression`` to a number; ``tagging``, a label for each
-            token, patch or frame; ``ctc``, a transcript of speech; ``language``, the masked token of a text;
-            ``answering``, where in a text an answer starts and ends; ``choice`` of one text among several; ``speaker``,
-            an x-vector of speech (Snyder et al. 2018).
-        pooling: how a whole becomes one vector: the ``mean`` over its tokens, patches or frames, or the ``first`` token
-            (of text, the start token; a class token where there is one).
-        dropout: before each linear layer.
-        norm: normalise that one vector.
-        inner: units of a linear layer before the last, None for no such layer; of a speaker, width of the x-vector.
-        activation: after the inner layer.
-        layer_sum: read a learned average of all blocks' outputs and of the first block's input, not the last output.
-        tied: a language head's last layer has the token embeddings for its weight.
+        kind: ``classification`` of the input; ``regression`` to a number; ``tagging``: a label for each token, patch or
+            frame; ``ctc``: a transcript of speech; ``language``: masked tokens of a text; ``answering``: start and end
+            of an answer in a text; ``choice`` of one text among several; ``speaker``: an x-vector of speech (Snyder et
+            al. 2018).
+        pooling: how the output becomes one vector: the ``mean`` over tokens, patches or frames, or the ``first`` token
+            (the start token of text, or a class token).
+        dropout: dropout rate before each linear layer.
+        norm: normalise the pooled vector.
+        inner: units of a hidden linear layer; None for no such layer. For a speaker, the width of the x-vector.
+        activation: activation of the hidden layer.
+        layer_sum: use a learned average of the first block's input and all blocks' outputs, not the last output.
+        tied: the last layer of a language head shares its weights with the token embeddings.
         convolutions: (channels, kernel, dilation) of a speaker head's convolutions over frames.
     """
 
@@ -49,15 +50,23 @@ class HeadConfig:
     tied: bool = True
     convolutions: Sequence[Sequence[int]] = ((512, 5, 1), (512, 3, 2), (512, 3, 3), (512, 1, 1), (1500, 1, 1))
 
+    def __post_init__(self):
+        must_be_at_least(1, self, "inner", of="head.")
+        must_be_rates(self, "dropout", of="head.")
+        if any(len(layer) != 3 or min(layer) < 1 for layer in self.convolutions):
+            raise UserError(
+                f"head.convolutions is {self.convolutions}; each is channels, kernel and dilation, all at least 1."
+            )
+
 
 class Encoded(NamedTuple):
-    """What an encoder made of an input.
+    """The output of an encoder.
 
     Attributes:
-        tokens: of the last block, class tokens first.
-        padding: True where there is nothing.
-        class_tokens: how many there are.
-        layers: the first block's input and each block's output, where the head averages them.
+        tokens: output of the last block, class tokens first.
+        padding: True at padding.
+        class_tokens: number of class tokens.
+        layers: the first block's input and each block's output, if the head averages them.
     """
 
     tokens: Float[Tensor, "batch tokens width"]
@@ -72,11 +81,11 @@ class Encoded(NamedTuple):
 
 
 class Head(nn.Module):
-    """What all heads share; a head's last layer is ``output``.
+    """The common part of all heads; the last layer of a head is ``output``.
 
     Args:
-        config: which head.
-        encoder: what it stands on.
+        config: configuration of the head.
+        encoder: configuration of the encoder.
     """
 
     output: nn.Linear
@@ -102,7 +111,7 @@ class Head(nn.Module):
 
 
 class WholeHead(Head):
-    """One row of logits an input: ``classification``, ``regression``, ``choice``."""
+    """Logits for each input: ``classification``, ``regression``, ``choice``."""
 
     def __init__(self, config: HeadConfig, encoder: EncoderConfig, outputs: int):
         super().__init__(config, encoder)
@@ -112,7 +121,7 @@ class WholeHead(Head):
         self.output = nn.Linear(config.inner or width, outputs)
 
     def read(self, encoded: Encoded) -> Float[Tensor, "batch outputs"]:
-        """Pool, then map."""
+        """Pool the tokens, then apply the linear layers."""
         if self.config.pooling == "first":
             pooled = encoded.tokens[:, 0]
         else:
@@ -121,7 +130,7 @@ class WholeHead(Head):
         if self.norm is not None:
             pooled = self.norm(pooled)
         if self.inner is not None:
-            # For several choices the vector itself has no dropout, as in BERT.
+            # For choices, the pooled vector has no dropout, as in BERT.
             pooled = self.inner(pooled if self.config.kind == "choice" else self.dropout(pooled))
             pooled = pooled.tanh() if self.config.activation == "tanh" else pooled
         return self.output(self.dropout(pooled))
@@ -133,7 +142,7 @@ def _mean(tokens: Tensor, padding: Tensor) -> Tensor:
 
 
 class TokenHead(Head):
-    """One row of logits a token, patch or frame: ``tagging``, ``ctc``, ``answering``."""
+    """Logits for each token, patch or frame: ``tagging``, ``ctc``, ``answering``."""
 
     def __init__(self, config: HeadConfig, encoder: EncoderConfig, outputs: int):
         super().__init__(config, encoder)
@@ -145,7 +154,7 @@ class TokenHead(Head):
 
 
 class LanguageHead(Head):
-    """Which token is at each position (RoBERTa's head: Liu et al. 2019): ``language``."""
+    """Logits over the vocabulary at each position (RoBERTa's head, Liu et al. 2019): ``language``."""
 
     def __init__(self, config: HeadConfig, encoder: EncoderConfig, outputs: int):
         super().__init__(config, encoder)
@@ -159,10 +168,10 @@ class LanguageHead(Head):
 
 
 class SpeakerHead(Head):
-    """An x-vector: convolutions over frames, their mean and standard deviation over time, two linear layers (Snyder et
-    al. 2018): ``speaker``.
+    """An x-vector: convolutions over frames, mean and standard deviation over time, two linear layers (Snyder et al.
+    2018): ``speaker``.
 
-    Its logits are as wide as the x-vector; :meth:`similarities` compares them with the labels.
+    Its logits have the width of the x-vector; :meth:`similarities` compares them with the labels.
     """
 
     def __init__(self, config: HeadConfig, encoder: EncoderConfig, outputs: int):
@@ -170,7 +179,7 @@ class SpeakerHead(Head):
         inner = config.inner or encoder.width
         widths = [config.convolutions[0][0], *(channels for channels, _, _ in config.convolutions)]
         self.project = nn.Linear(encoder.width, widths[0])
-        # A window over (frames, channels) as wide as the channels is a convolution over frames.
+        # A 2d kernel that is as wide as the channels is a convolution over frames.
         self.convolutions = nn.ModuleList(
             nn.Conv2d(1, channels, (kernel, before), dilation=(dilation, 1))
             for before, (channels, kernel, dilation) in zip(widths, config.convolutions, strict=False)
@@ -180,7 +189,7 @@ class SpeakerHead(Head):
         self.speakers = nn.Parameter(torch.randn(inner, outputs))
 
     def read(self, encoded: Encoded) -> Float[Tensor, "batch inner"]:
-        """Map the x-vector once more."""
+        """Compute the x-vector, and apply the last layer."""
         tokens, padding = encoded.without_class_tokens()
         hidden = self.project(tokens)
         for convolution in self.convolutions:
@@ -191,11 +200,12 @@ class SpeakerHead(Head):
         return self.output(self.vector(statistics))
 
     def _lengths(self, padding: Bool[Tensor, "batch frames"]) -> Int[Tensor, "..."]:
-        # As in transformers, which forgets the dilation here: a few frames that saw padding count.
+        # As in transformers, which ignores the dilation here: a few padded frames are included.
         return frames((~padding).sum(dim=1), [(width, kernel, 1) for width, kernel, _ in self.config.convolutions])
 
     def similarities(self, logits: Float[Tensor, "batch inner"]) -> Float[Tensor, "batch outputs"]:
-        """The cosine with each speaker's vector, which the additive-margin softmax trains (Wang et al. 2018)."""
+        """The cosine similarity with each speaker's vector, as trained by the additive-margin softmax (Wang et al.
+        2018)."""
         return F.normalize(logits, dim=1) @ F.normalize(self.speakers, dim=0)
 
 
@@ -211,11 +221,11 @@ HEADS: dict[str, type[WholeHead] | type[TokenHead] | type[LanguageHead] | type[S
 }
 
 NEEDS = {"ctc": "speech", "speaker": "speech", "language": "text", "answering": "text", "choice": "text"}
-"""The modality of heads that are for one only."""
+"""The modality of heads for a single modality."""
 
 
 def must_fit(config: HeadConfig, modality: str, front_end: FrontEndConfig) -> None:
-    """Check that a head can stand on an encoder of this modality.
+    """Check that a head can be used with an encoder of this modality.
 
     Raises:
         UserError: it cannot.
@@ -223,11 +233,11 @@ def must_fit(config: HeadConfig, modality: str, front_end: FrontEndConfig) -> No
     if config.kind in NEEDS and modality != NEEDS[config.kind]:
         raise UserError(f"head.kind {config.kind} is for {NEEDS[config.kind]}, and this model reads {modality}.")
     if config.pooling == "first" and modality != "text" and front_end.class_tokens == 0:
-        raise UserError(f"head.pooling first: this model of {modality} has no class token; take the mean.")
+        raise UserError(f"head.pooling first: this {modality} model has no class token; use the mean.")
 
 
 def outputs_without_labels(config: HeadConfig, front_end: FrontEndConfig) -> int | None:
-    """How many logits a head has whose labels need no names; None where it is the number of labels."""
+    """The number of outputs of a head without named labels; None if it is the number of labels."""
     if config.kind == "language":
         assert isinstance(front_end, TextConfig)
         return front_end.vocabulary_size
@@ -235,7 +245,7 @@ def outputs_without_labels(config: HeadConfig, front_end: FrontEndConfig) -> int
 
 
 def make_head(config: HeadConfig, encoder: EncoderConfig, outputs: int) -> Head:
-    """A fresh head; its linear layers start as in BERT."""
+    """A new head, with linear layers initialised as in BERT."""
     head = HEADS[config.kind](config, encoder, outputs)
     for module in head.modules():
         if isinstance(module, nn.Linear):

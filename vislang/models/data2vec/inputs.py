@@ -1,4 +1,4 @@
-"""From Documents to what an encoder of one modality reads: token ids, pixels or waveforms."""
+"""Documents to the inputs of an encoder of one modality: token ids, pixels or waveforms."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from vislang.cache import cache_folder
-from vislang.document import Audio, Document, Image
+from vislang.document import Audio, Document, EndOfChunk, Image, Learned
 from vislang.errors import UserError
+from vislang.models.settings import must_be_at_least
 from vislang.models.towers.feature_cache import FeatureCache
 
 TOKENIZER_FILE = "tokenizer.json"
 SAMPLE_RATE = 16_000
-"""Samples a second that speech models read."""
+"""Sampling rate of speech models, in Hz."""
 
 START, PADDING, END, UNKNOWN, MASK = "<s>", "<pad>", "</s>", "<unk>", "<mask>"
 
@@ -32,18 +33,25 @@ class Whole(NamedTuple):
     """Inputs of one modality, stacked.
 
     Attributes:
-        modality: its name.
+        modality: name of the modality.
         values: token ids (batch, tokens), pixels (batch, channels, height, width) or waveforms (batch, samples).
-        padding: (batch, inputs) True where there is nothing; None where nothing is padded.
+        padding: (batch, inputs) True at padding; None without padding.
     """
 
     modality: str
     values: Tensor
     padding: Bool[Tensor, "batch inputs"] | None
 
+    @property
+    def tokens(self) -> int:
+        """Tokens of texts, padding not counted; images and recordings have none."""
+        if self.modality != "text":
+            return 0
+        return self.values.numel() - (0 if self.padding is None else int(self.padding.sum()))
+
 
 class TooLong(UserWarning):
-    """A text was cut to the length that the model reads."""
+    """A text was cut to the maximum length of the model."""
 
 
 @dataclass(frozen=True)
@@ -52,22 +60,31 @@ class ImageInput:
 
     Attributes:
         size: side of the square in pixels.
-        mean, std: of each channel, as shares of full scale; the model reads (value - mean) / std.
+        mean, std: mean and standard deviation of each channel, for values from 0 to 1; the model reads
+            (value - mean) / std.
     """
 
     size: int = 224
     mean: Sequence[float | int] = (0.485, 0.456, 0.406)
     std: Sequence[float | int] = (0.229, 0.224, 0.225)
 
+    def __post_init__(self):
+        must_be_at_least(1, self, "size", of="image.")
+        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
+            raise UserError(
+                f"image.mean is {list(self.mean)} and image.std {list(self.std)}; each must have three numbers, and "
+                "those of std must be above 0."
+            )
+
     def __call__(self, image: Pillow.Image) -> Float[Tensor, "3 size size"]:
-        """The largest central square of an RGB image, scaled to the size."""
+        """The largest central square of an RGB image, resized."""
         side = min(image.size)
         left, upper = (image.width - side) / 2, (image.height - side) / 2
         box = (left, upper, left + side, upper + side)
         return self.tensor(image.resize((self.size, self.size), Pillow.Resampling.BICUBIC, box))
 
     def tensor(self, image: Pillow.Image) -> Float[Tensor, "3 size size"]:
-        """An RGB image that has the size already."""
+        """The tensor of an RGB image that already has this size."""
         values = np.asarray(image, dtype=np.float32) / 255
         values = (values - np.asarray(self.mean, np.float32)) / np.asarray(self.std, np.float32)
         return torch.from_numpy(values.transpose(2, 0, 1).copy())
@@ -78,20 +95,23 @@ class SpeechInput:
     """How waveforms are prepared.
 
     Attributes:
-        rate: samples a second.
-        normalise: bring each recording to mean 0 and standard deviation 1, as data2vec's released models expect.
+        rate: sampling rate in Hz.
+        normalise: standardise each recording, as data2vec's released models expect.
     """
 
     rate: int = SAMPLE_RATE
     normalise: bool = True
 
+    def __post_init__(self):
+        must_be_at_least(1, self, "rate", of="speech.")
+
     @property
     def decoded(self) -> FeatureCache:
-        """Recordings at this rate that were decoded before, as 16-bit samples."""
+        """The cache of decoded recordings at this rate, as 16-bit samples."""
         return FeatureCache(cache_folder("waveforms", str(self.rate)))
 
     def samples(self, sound: Audio) -> np.ndarray:
-        """A recording at this rate, decoded and resampled once and for all; see :meth:`Audio.decode`."""
+        """A recording at this rate, decoded and resampled once; see :meth:`Audio.decode`."""
         known = self.decoded.get(sound.content_hash)
         if known is None:
             known = torch.from_numpy((sound.decode(self.rate).clip(-1, 1) * 32767).round().astype(np.int16))
@@ -109,7 +129,7 @@ class TextInput:
 
     Args:
         tokenizer: with the special tokens ``<s>``, ``<pad>``, ``</s>`` and ``<mask>``.
-        max_length: the most tokens that the model reads, start and end included.
+        max_length: greatest number of tokens, including start and end.
 
     Raises:
         UserError: a special token is missing.
@@ -120,17 +140,17 @@ class TextInput:
         ids = [tokenizer.token_to_id(token) for token in needed]
         missing = [token for token, id in zip(needed, ids, strict=True) if id is None]
         if missing:
-            raise UserError(f"the tokenizer has no {', '.join(missing)}; give one made for RoBERTa or data2vec.")
+            raise UserError(f"the tokenizer has no {', '.join(missing)}. Give a tokenizer for RoBERTa or data2vec.")
         self.tokenizer = tokenizer
         self.max_length = max_length
         self.start, self.end, self.padding_id, self.mask_id = (int(id) for id in ids if id is not None)
 
     def __call__(self, text: str) -> Int[Tensor, "..."]:
-        """Token ids; what is over the length is cut off, with a notice that is the same for all texts."""
+        """Token ids; longer texts are cut, with a warning that is the same for all texts."""
         ids = self.tokens(text)
         if len(ids) > self.max_length - 2:
             warnings.warn(
-                f"texts over {self.max_length - 2} tokens are cut to what the model reads.",
+                f"texts of more than {self.max_length - 2} tokens are cut.",
                 TooLong,
                 stacklevel=2,
             )
@@ -141,12 +161,12 @@ class TextInput:
         return self.tokenizer.encode(text, add_special_tokens=False).ids
 
     def framed(self, ids: Sequence[int]) -> Int[Tensor, "..."]:
-        """Token ids between start and end."""
+        """Token ids with start and end tokens."""
         return torch.tensor([self.start, *ids, self.end])
 
     @classmethod
     def train(cls, texts: Sequence[str], vocabulary_size: int, max_length: int) -> TextInput:
-        """Learn a vocabulary of at most this size, the special tokens included."""
+        """Learn a vocabulary of at most this size, including the special tokens."""
         tokenizer = Tokenizer(models.BPE(unk_token=UNKNOWN))
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         tokenizer.decoder = decoders.ByteLevel()
@@ -166,7 +186,7 @@ class TextInput:
         """Open a ``tokenizer.json``.
 
         Raises:
-            UserError: no such file, or no tokenizer in it.
+            UserError: the file does not exist, or is not a tokenizer.
         """
         try:
             content = file.read_text(encoding="utf-8")
@@ -179,10 +199,10 @@ class TextInput:
 
     @classmethod
     def parse(cls, content: str, max_length: int) -> TextInput:
-        """From the content of a ``tokenizer.json``.
+        """Open the content of a ``tokenizer.json``.
 
         Raises:
-            UserError: it is none.
+            UserError: it is not a tokenizer.
         """
         return cls(parse_tokenizer(content), max_length)
 
@@ -191,25 +211,29 @@ def parse_tokenizer(content: str) -> Tokenizer:
     """A tokenizer from the content of its ``tokenizer.json``.
 
     Raises:
-        UserError: it is none.
+        UserError: it is not a tokenizer.
     """
     try:
         return Tokenizer.from_str(content)
     except Exception as error:
-        # tokenizers raises a plain Exception, whatever is wrong.
+        # tokenizers raises a plain Exception for every problem.
         raise UserError(f"not a tokenizer ({error}). Give the tokenizer.json of the model.") from None
 
 
 @dataclass
 class TextInputConfig:
-    """What is saved of a :class:`TextInput` beside its tokenizer."""
+    """The settings of a :class:`TextInput` in ``config.json``."""
 
     max_length: int
+
+    def __post_init__(self):
+        # Between the start and the end there has to be room for a token.
+        must_be_at_least(3, self, "max_length", of="text.")
 
 
 @dataclass
 class InputsConfig:
-    """What is saved of :class:`Inputs`."""
+    """The settings of :class:`Inputs` in ``config.json``."""
 
     text: TextInputConfig | None = None
     image: ImageInput | None = None
@@ -218,48 +242,49 @@ class InputsConfig:
 
 @dataclass
 class Inputs:
-    """The inputs of a model, one for each modality that it reads."""
+    """The preparation of inputs, for each modality that a model reads."""
 
     text: TextInput | None = None
     image: ImageInput | None = None
     speech: SpeechInput | None = None
 
     def modality(self, document: Document) -> str:
-        """Which modality a document is.
+        """The modality of a document.
 
         Raises:
-            UserError: it mixes modalities, is empty, or is of a modality that the model does not read.
+            UserError: it mixes modalities, is empty, or has a modality that the model does not read.
         """
-        kinds = {_MODALITY.get(type(part), type(part).__name__.lower()) for part in document.parts if part != ""}
+        read = [part for part in document.parts if part != "" and not isinstance(part, EndOfChunk)]
+        kinds = {_MODALITY.get(type(part), type(part).__name__.lower()) for part in read}
         name = document.name or "a document"
         if len(kinds) != 1:
             found = " and ".join(sorted(kinds)) or "nothing"
-            raise UserError(f"{name}: holds {found}; this model reads one modality at a time. Split the record.")
+            raise UserError(f"{name}: contains {found}; this model reads one modality at a time. Give one alone.")
         kind = kinds.pop()
         if kind not in _MODALITY.values() or getattr(self, kind) is None:
-            known = [modality for modality in _MODALITY.values() if getattr(self, modality) is not None]
-            raise UserError(f"{name}: is {kind}, and this model reads {' and '.join(known) or 'nothing yet'}.")
+            known = [modality for modality in dict.fromkeys(_MODALITY.values()) if getattr(self, modality) is not None]
+            raise UserError(f"{name}: is {kind}, and this model reads only {' and '.join(known) or 'nothing'}.")
         if kind != "text" and len(document.parts) > 1:
-            raise UserError(f"{name}: holds {len(document.parts)} media; this model reads one at a time.")
+            raise UserError(f"{name}: contains {len(document.parts)} media; this model reads one at a time.")
         return kind
 
     def common_modality(self, documents: Sequence[Document]) -> str:
-        """The one modality of all documents.
+        """The common modality of all documents.
 
         Raises:
-            UserError: there are two.
+            UserError: they have different modalities.
         """
         first = self.modality(documents[0])
         for document in documents[1:]:
             if self.modality(document) != first:
                 raise UserError(
-                    f"{document.name or 'a document'}: is {self.modality(document)} in a batch of {first}. Give each "
-                    "modality a stream of its own."
+                    f"{document.name or 'a document'}: is {self.modality(document)} in a batch of {first}. Put "
+                    "each modality into its own stream."
                 )
         return first
 
     def read(self, documents: Sequence[Document]) -> Whole:
-        """Stack documents of one modality, whole and with nothing drawn at random.
+        """Stack whole documents of one modality; nothing is random.
 
         Raises:
             MediaError: a medium cannot be used.
@@ -277,22 +302,20 @@ class Inputs:
         return Whole("text", *padded([self.text(words(d)) for d in documents], self.text.padding_id))
 
     def why_unreadable(self, media: frozenset[str]) -> str | None:
-        """Why documents that hold these media cannot be read, in a clause that follows the model's name; None where
-        they can (see :class:`~vislang.capabilities.Reads`)."""
+        """See :class:`~vislang.capabilities.Reads`."""
         known = [name for name, modality in MEDIA.items() if getattr(self, modality) is not None]
+        kinds = media - {"several images"}
+        unknown = sorted(kinds - set(known))
         if not known:
-            return "reads nothing yet: it was saved without what prepares its inputs"
-        unknown = sorted(media - {"several images"} - set(known))
-        if not known:
-            return "has neither a tokenizer nor settings of images or sound, as it was converted without them"
+            return "was converted without a tokenizer and without settings for images and recordings"
         if unknown:
-            return f"reads {' and '.join(known)}, and no {' or '.join(unknown)}"
-        if len(media) > 1:
-            return f"reads one medium at a time, not {' and '.join(sorted(media))}"
-        return None
+            return f"reads {' and '.join(known)}, but no {' or '.join(unknown)}"
+        if len(kinds) > 1:
+            return f"reads one medium at a time, not {' and '.join(sorted(kinds))}"
+        return "reads one image at a time" if "several images" in media else None
 
     def save(self, folder: Path) -> dict[str, Any]:
-        """Write the tokenizer, and return what belongs in the model's config."""
+        """Write the tokenizer, and return the settings for the model's config."""
         if self.text is not None:
             (folder / TOKENIZER_FILE).write_text(self.text.tokenizer.to_str(), encoding="utf-8")
         return {
@@ -303,7 +326,7 @@ class Inputs:
 
     @classmethod
     def load(cls, folder: Path, config: InputsConfig) -> Inputs:
-        """What :meth:`save` wrote and returned."""
+        """Open what :meth:`save` wrote and returned."""
         text = config.text
         return cls(
             None if text is None else TextInput.load(folder / TOKENIZER_FILE, text.max_length),
@@ -313,28 +336,28 @@ class Inputs:
 
 
 MEDIA = {"text": "text", "image": "image", "audio": "speech"}
-"""The modality of each medium, as :class:`~vislang.capabilities.Reads` calls them."""
+"""The modality of each medium of :class:`~vislang.capabilities.Reads`."""
 
-_MODALITY: dict[type, str] = {str: "text", Image: "image", Audio: "speech"}
+_MODALITY: dict[type, str] = {str: "text", Learned: "text", Image: "image", Audio: "speech"}
 
 
 def picture(document: Document) -> Image:
-    """The image of a document that is one."""
+    """The image of a document that is an image."""
     (part,) = document.parts
     assert isinstance(part, Image)
     return part
 
 
 def recording(document: Document) -> Audio:
-    """The recording of a document that is one."""
+    """The recording of a document that is a recording."""
     (part,) = document.parts
     assert isinstance(part, Audio)
     return part
 
 
 def words(document: Document) -> str:
-    """The text of a document that is nothing else."""
-    return "".join(part for part in document.parts if isinstance(part, str))
+    """The text of a document that is only text."""
+    return "".join(part for part in document.without_target().parts if isinstance(part, str))
 
 
 def contents(modality: str, values: Tensor, padding: Tensor | None) -> dict[str, int]:
@@ -346,7 +369,7 @@ def contents(modality: str, values: Tensor, padding: Tensor | None) -> dict[str,
 
 
 def padded(rows: Sequence[Tensor], value: float | int) -> tuple[Tensor, Tensor | None]:
-    """Rows of unequal length as one tensor, and True where it is padding (None where nothing is)."""
+    """Pad rows to one tensor; returns also the padding (True), or None without padding."""
     values = pad_sequence(list(rows), batch_first=True, padding_value=value)
     lengths = torch.tensor([len(row) for row in rows])
     if int(lengths.min()) == values.shape[1]:

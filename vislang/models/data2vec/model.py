@@ -1,17 +1,17 @@
 """data2vec: one self-supervised objective for text, images and speech (Baevski et al. 2022 and 2023).
 
-A front end turns its modality into a sequence of vectors, and masks part of it
-(:mod:`vislang.models.data2vec.front_ends`). The encoder does not know the modality
-(:mod:`vislang.models.data2vec.encoder`, :mod:`vislang.models.data2vec.blocks`). A teacher, which is the average of the
-student over time, reads the whole input; the student reads what was left of it, and its head
-(:mod:`vislang.models.data2vec.decoder`) regresses what the teacher's upper layers made of the masked positions
-(:mod:`vislang.models.data2vec.objective`). Here they come together.
+A front end turns its modality into a sequence of vectors and masks part of it
+(:mod:`vislang.models.data2vec.front_ends`). The encoder is independent of the modality
+(:mod:`vislang.models.data2vec.encoder`, :mod:`vislang.models.data2vec.blocks`). The teacher, a moving average of the
+student, reads the whole input. The student reads the masked input, and its head
+(:mod:`vislang.models.data2vec.decoder`) regresses the teacher's representations of the masked positions
+(:mod:`vislang.models.data2vec.objective`). This file puts the parts together.
 
-The two generations differ in how the student sees the gaps:
+The two generations differ in how the student treats masked positions:
 
-* **v1** (arXiv 2202.03555): mask tokens fill them, and go through the whole encoder.
-* **v2** (arXiv 2212.07525): the encoder reads only what is visible; a small convolutional decoder fills the gaps
-  in. Several masks of a sample share one pass of the teacher.
+* **v1** (arXiv 2202.03555): mask tokens replace them and pass through the whole encoder.
+* **v2** (arXiv 2212.07525): the encoder reads only visible positions; a small convolutional decoder adds the masked
+  ones. Several masks of a sample share one pass of the teacher.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ import copy
 import dataclasses
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from vislang.capabilities import Progress
@@ -44,6 +44,7 @@ from vislang.models.data2vec.front_ends import (
     ImageFrontEnd,
     Modalities,
     SpeechFrontEnd,
+    must_agree,
 )
 from vislang.models.data2vec.inputs import Inputs, InputsConfig
 from vislang.models.data2vec.objective import (
@@ -57,18 +58,20 @@ from vislang.models.data2vec.objective import (
     explained_variance,
     make_targets,
 )
+from vislang.models.settings import must_be_at_least
 from vislang.nn.averaging import annealed_decay, average_into
+from vislang.nn.precision import at_least_float32
 
 
 @dataclass
 class TeacherConfig:
-    """What of the teacher is its own, and how it trails the student.
+    """The parts that the teacher has, and how it follows the student.
 
     Attributes:
-        decay, end_decay, anneal_steps: the share of itself that it keeps, annealed in a straight line.
-        scope: ``encoder``: the blocks alone, fed by the student's front end. ``context``: positions, class token
-            and prenet too, fed by the student's local features. ``all``: it reads the input by itself.
-        copied: names of the student's parameters (or what they start with) that are copied, not averaged.
+        decay, end_decay, anneal_steps: weight of the teacher's old value in the moving average, annealed linearly.
+        scope: the teacher's own parts. ``encoder``: only the blocks; it uses the student's front end. ``context``: also
+            positions, class token and prenet; it uses the student's local features. ``all``: everything.
+        copied: beginnings of the names of parameters that are copied from the student, not averaged.
     """
 
     decay: float = 0.999
@@ -77,10 +80,16 @@ class TeacherConfig:
     scope: Literal["encoder", "context", "all"] = "context"
     copied: Sequence[str] = ()
 
+    def __post_init__(self):
+        must_be_at_least(0, self, "anneal_steps", of="teacher.")
+        for name in ("decay", "end_decay"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"teacher.{name} is {getattr(self, name)}; it is a share, from 0 to 1.")
+
 
 @dataclass
 class SavedData2Vec:
-    """The ``config.json`` of a data2vec model."""
+    """The settings in the ``config.json`` of a data2vec model."""
 
     encoder: EncoderConfig
     modalities: Modalities
@@ -90,6 +99,9 @@ class SavedData2Vec:
     updates: int = 0
     origin: dict[str, Any] | None = None
 
+    def __post_init__(self):
+        must_agree(self.modalities, self.inputs)
+
 
 class Data2Vec(nn.Module):
     """Student, teacher and objective; tensors in, tensors out.
@@ -97,12 +109,12 @@ class Data2Vec(nn.Module):
     Args:
         encoder: shape of the shared encoder.
         modalities: the front ends.
-        objective: what is regressed.
-        teacher: how the teacher trails.
-        origin: where converted weights came from, for the record.
+        objective: the training objective.
+        teacher: how the teacher follows the student.
+        origin: the origin of converted weights, for the record.
 
     Raises:
-        UserError: v2 without a decoder, a class loss without a class token, more layers in a target than there are.
+        UserError: v2 without a decoder, a class loss without a class token, or more layers in a target than blocks.
     """
 
     def __init__(
@@ -126,7 +138,7 @@ class Data2Vec(nn.Module):
         )
         self.teacher = self._make_teacher()
         self.updates = 0
-        self._watched: dict[str, float] = {}
+        self._watched: dict[str, float | Tensor] = {}
 
     def _head(self, name: str, config: FrontEndConfig) -> nn.Module:
         width = self.student.config.width
@@ -139,7 +151,7 @@ class Data2Vec(nn.Module):
         )
 
     def _make_teacher(self) -> Encoder:
-        """The student as it is now, without the parts that the teacher borrows."""
+        """A copy of the student, without the parts that the teacher shares with it."""
         teacher = copy.deepcopy(self.student).float().requires_grad_(False).eval()
         scope = self.teacher_config.scope
         for name in teacher.front_ends:
@@ -154,11 +166,11 @@ class Data2Vec(nn.Module):
         return teacher
 
     def reset_teacher(self) -> None:
-        """Make the teacher what the student is now."""
+        """Make the teacher a copy of the student."""
         self.teacher = self._make_teacher()
 
     def train(self, mode: bool = True) -> Data2Vec:
-        """The teacher never drops anything out."""
+        """Set the mode; the teacher always stays in evaluation mode."""
         super().train(mode)
         self.teacher.eval()
         return self
@@ -171,9 +183,9 @@ class Data2Vec(nn.Module):
         padding: Tensor | None,
         positions: Int[Tensor, "..."] | None = None,
     ) -> Float[Tensor, "*chosen width"]:
-        """What the teacher makes of whole inputs; ``local`` are the student's features of the same.
+        """The teacher's targets for whole inputs; ``local`` are the student's local features of them.
 
-        With ``positions``, indices into batch and tokens (class tokens included) laid end to end, of these alone.
+        With ``positions`` (indices into the flattened batch and tokens, including class tokens), only these targets.
         """
         scope = self.teacher_config.scope
         config = self.objective_config
@@ -181,7 +193,7 @@ class Data2Vec(nn.Module):
         if scope == "all":
             local = front_end.local_features(batch.values)
         hidden = front_end(local.detach(), padding)
-        # Other positions are not needed where each norm is over its own token alone.
+        # Other positions are not needed if every norm is over a single token.
         early = positions if set(config.layer_norms) | set(config.mean_norms) <= {"layer"} else None
         _, results = run_blocks(self.teacher.blocks, hidden, config.top_k, config.end_of_block, early)
         if early is not None:
@@ -192,7 +204,7 @@ class Data2Vec(nn.Module):
         return targets if positions is None else F.pad(targets, (0, 0, extra, 0)).flatten(0, 1)[positions]
 
     def objective(self, batch: Masked) -> Objective:
-        """Predict what was masked; see :class:`Objective`."""
+        """Predict the masked positions; see :class:`Objective`."""
         config = self.objective_config
         front_end = self.student.front_end(batch.modality)
         local = front_end.local_features(batch.values if batch.student_values is None else batch.student_values)
@@ -210,19 +222,21 @@ class Data2Vec(nn.Module):
     ) -> Objective:
         config = self.objective_config
         copies = len(batch.mask) // len(local)
+        mean_targets = _mean(targets, padding if front_end.config.strict_padding else None)
         local = local.repeat_interleave(copies, dim=0)
         padding = None if padding is None else padding.repeat_interleave(copies, dim=0)
+        strict = padding if front_end.config.strict_padding else None
         encoded = self.student(front_end(local, padding, batch.mask, leave_out=True))
         extra = front_end.config.class_tokens
-        gaps = batch.mask if padding is None or not front_end.config.strict_padding else batch.mask | padding
-        decoded = self.heads[batch.modality](encoded[:, extra:], gaps, front_end.fixed_positions)
+        gaps = batch.mask if strict is None else batch.mask | strict
+        decoded = self.heads[batch.modality](encoded[:, extra:], gaps, front_end.fixed_positions, strict)
         predictions = decoded[batch.mask]
         wanted = targets.repeat_interleave(copies, dim=0)[batch.mask]
         losses = {}
         class_predictions = class_targets = None
         if config.class_loss > 0:
             class_predictions = encoded[:, extra - 1]
-            class_targets = targets.mean(dim=1).repeat_interleave(copies, dim=0)
+            class_targets = mean_targets.repeat_interleave(copies, dim=0)
             losses["class"] = self._loss(class_predictions, class_targets) * config.class_loss * len(wanted)
         losses["regression"] = self._loss(predictions, wanted) * config.weight
         return Objective(losses, len(wanted), predictions, wanted, class_predictions, class_targets)
@@ -230,46 +244,46 @@ class Data2Vec(nn.Module):
     def _loss(self, predictions: Tensor, targets: Tensor) -> Float[Tensor, ""]:
         config = self.objective_config
         scale = 1 / math.sqrt(targets.shape[-1]) if config.scale is None else config.scale
-        predictions, targets = predictions.float(), targets.float()
+        predictions, targets = at_least_float32(predictions), at_least_float32(targets)
         if config.beta == 0:
             return scale * F.mse_loss(predictions, targets, reduction="sum")
         return scale * F.smooth_l1_loss(predictions, targets, reduction="sum", beta=config.beta)
 
     def forward(self, batch: Masked) -> dict[str, Float[Tensor, ""]]:
-        """The objective's losses per predicted position (v1 section 3.4; fairseq divides by the same number).
-
-        Raises:
-            Collapsed: targets or predictions hardly differ from position to position any more.
-        """
+        """The losses per predicted position (v1, section 3.4; fairseq divides by the same number)."""
         found = self.objective(batch)
         self._watched = {
-            "target_std": channel_std(found.targets).item(),
-            "prediction_std": channel_std(found.predictions.detach()).item(),
-            "explained_variance": explained_variance(found.predictions.detach(), found.targets).item(),
+            "target_std": channel_std(found.targets),
+            "prediction_std": channel_std(found.predictions.detach()),
+            "explained_variance": explained_variance(found.predictions.detach(), found.targets),
             "teacher_decay": self.decay,
         }
-        self._must_not_have_collapsed()
         return {name: loss / found.positions for name, loss in found.losses.items()}
 
-    def _must_not_have_collapsed(self) -> None:
+    def check(self, diagnostics: Mapping[str, float], updates: int) -> None:
+        """See :meth:`~vislang.models.base.TrainableModel.check`.
+
+        Raises:
+            Collapsed: targets or predictions are nearly the same at all positions.
+        """
         config = self.objective_config
-        if self.updates < config.watch_from:
+        if updates < config.watch_from:
             return
         for what, least in (("target", config.min_target_std), ("prediction", config.min_prediction_std)):
-            found = self._watched[f"{what}_std"]
+            found = diagnostics[f"{what}_std"]
             if found < least:
                 raise Collapsed(
-                    f"update {self.updates}: the {what}s have collapsed. Their standard deviation over positions is "
-                    f"{found:.4f}, below objective.min_{what}_std {least}: the encoder gives every input nearly the "
-                    "same representation, which is easy to predict and of no use. Usual causes: a learning rate that "
-                    "is too high or warmed up too fast, a teacher that follows too closely (raise teacher.decay), "
-                    "targets that are not normalised, too low a mask ratio."
+                    f"update {updates}: the {what}s have collapsed. Their standard deviation over positions is "
+                    f"{found:.4f}, below objective.min_{what}_std ({least}): all inputs have nearly the same "
+                    "representation, which is easy to predict and useless. Usual causes: a learning rate that is too "
+                    "high or a warmup that is too short, a teacher that follows too closely (raise teacher.decay), "
+                    "targets that are not normalised, or a mask ratio that is too low."
                 )
-        if self._watched["explained_variance"] > TOO_EASY:
-            # Python shows a warning of the same words from the same line once.
+        if diagnostics["explained_variance"] > TOO_EASY:
+            # Python shows repeated warnings of the same line only once.
             warnings.warn(
-                f"over {TOO_EASY:.0%} of the targets' variance is predicted, more than the content can explain. Usual "
-                "cause: learned positions, which give targets away; take positions: none and alibi.",
+                f"more than {TOO_EASY:.0%} of the targets' variance is predicted. Probably they can be predicted from "
+                "the positions alone, without the input. Use positions: none, with alibi.",
                 TooEasy,
                 stacklevel=3,
             )
@@ -281,15 +295,15 @@ class Data2Vec(nn.Module):
         encoder: Literal["student", "teacher"] = "student",
         progress: Progress | None = None,
     ) -> Float[Tensor, "documents width"]:
-        """One vector a document: the mean over its tokens, patches or frames of what the encoder makes of them.
+        """One vector for each document: the mean of the encoder's output over tokens, patches or frames.
 
-        Args and errors are those of :meth:`embed_at`.
+        For arguments and errors see :meth:`embed_at`.
         """
         return self.embed_at(documents, [self.depth], batch_size, encoder, progress=progress)[self.depth]
 
     @property
     def depth(self) -> int:
-        """Blocks of the shared encoder."""
+        """The number of blocks of the shared encoder."""
         return len(self.student.blocks)
 
     def embed_at(
@@ -305,19 +319,19 @@ class Data2Vec(nn.Module):
 
         Args:
             documents: each one text, one image or one recording; all of the same modality.
-            depths: after how many of the shared blocks, from 1 to all of them.
+            depths: numbers of shared blocks, from 1 to all of them.
             batch_size: documents at a time.
-            encoder: whose; the teacher can embed only where it has all front ends of its own.
-            parts: cut each sequence into so many equal parts and give the mean of each, end to end, so that the
-                beginning and the end of a recording stay apart.
+            encoder: student or teacher; the teacher can embed only if its scope is ``all``.
+            parts: divide each sequence into this many equal parts and concatenate their means, to keep the order of
+                sounds in a recording.
             progress: called with (documents done, documents in all).
 
         Raises:
             MediaError: a medium cannot be used.
-            UserError: the model does not read this modality, or its teacher cannot read by itself.
+            UserError: the model does not read this modality, or its teacher has no front ends.
         """
         if encoder == "teacher" and self.teacher_config.scope != "all":
-            raise UserError("this model's teacher reads what the student's front end gives it; embed with the student.")
+            raise UserError("this model's teacher has no front ends and cannot embed; use the student.")
         chosen = self.student if encoder == "student" else self.teacher
         return chosen.embed_documents(self.inputs, documents, depths, batch_size, parts, progress)
 
@@ -325,24 +339,25 @@ class Data2Vec(nn.Module):
         """See :class:`~vislang.capabilities.Reads`."""
         return self.inputs.why_unreadable(media)
 
-    def diagnostics(self) -> dict[str, float]:
-        """Standard deviations of targets and predictions and explained variance of the last batch; teacher's decay."""
+    def diagnostics(self) -> dict[str, float | Tensor]:
+        """Standard deviations of targets and predictions, explained variance of the last batch, and the teacher's
+        decay."""
         return dict(self._watched)
 
     @property
     def decay(self) -> float:
-        """The share of itself that the teacher keeps at this update."""
+        """The decay of the teacher's moving average at this update."""
         config = self.teacher_config
         return annealed_decay(config.decay, config.end_decay, self.updates, config.anneal_steps)
 
     def after_step(self) -> None:
-        """One update more, and the teacher follows."""
+        """Count an update, and update the teacher."""
         self.updates += 1
         average_into(self.teacher, self.student, self.decay, self._is_copied)
 
     @torch.no_grad()
     def copy_to_teacher(self) -> None:
-        """Bring what is copied rather than averaged up to date."""
+        """Update the parameters of the teacher that are copied and not averaged."""
         theirs = dict(self.teacher.named_parameters())
         for name, parameter in self.student.named_parameters():
             if name in theirs and self._is_copied(name):
@@ -381,6 +396,16 @@ class Data2Vec(nn.Module):
         return model.eval()
 
 
+def _mean(
+    targets: Float[Tensor, "batch tokens width"], padding: Bool[Tensor, "batch tokens"] | None
+) -> Float[Tensor, "batch width"]:
+    """The mean target of each sample, over its real positions."""
+    if padding is None:
+        return targets.mean(dim=1)
+    real = ~padding[..., None]
+    return (targets * real).sum(dim=1) / real.sum(dim=1)
+
+
 def _check(encoder: EncoderConfig, modalities: dict[str, FrontEndConfig], objective: ObjectiveConfig) -> None:
     if not 1 <= objective.top_k <= encoder.depth:
         raise UserError(f"objective.top_k is {objective.top_k}; the encoder has {encoder.depth} blocks.")
@@ -388,12 +413,12 @@ def _check(encoder: EncoderConfig, modalities: dict[str, FrontEndConfig], object
         raise UserError("modalities: name at least one of text, image and speech.")
     for name, modality in modalities.items():
         if objective.generation == "v2" and modality.decoder is None:
-            raise UserError(f"modalities.{name}: data2vec 2.0 needs a decoder.")
+            raise UserError(f"modalities.{name}: data2vec v2 needs a decoder.")
         relative = isinstance(modality, ImageConfig) and modality.positions == "relative"
         if relative and (objective.generation == "v2" or modality.class_tokens != 1):
             raise UserError(
-                f"modalities.{name}.positions: relative ones go with one class token and with mask tokens (v1); "
-                "take fixed ones."
+                f"modalities.{name}.positions: relative positions need v1 and exactly one class token. Use fixed "
+                "positions."
             )
         if objective.class_loss > 0 and modality.class_tokens == 0:
             raise UserError(f"modalities.{name}: objective.class_loss needs a class token.")

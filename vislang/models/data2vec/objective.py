@@ -1,7 +1,7 @@
-"""data2vec's objective: what is masked and predicted, the targets, and signs that they have collapsed.
+"""data2vec's objective: masked batches, targets, losses, and measures of collapse.
 
-Targets are averages of what the teacher's last layers make of the whole input, normalised (data2vec, arXiv 2202.03555,
-sections 3.3 and 3.4).
+Targets are normalised averages of the teacher's last layers for the whole input (data2vec, arXiv 2202.03555, sections
+3.3 and 3.4).
 """
 
 from __future__ import annotations
@@ -16,28 +16,31 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from vislang.errors import UserError
+from vislang.models.data2vec.inputs import Whole
+from vislang.models.settings import must_be_at_least
+from vislang.nn.precision import at_least_float32
 
 Norm = Literal["batch", "instance", "group", "layer", "instance_across", "group_across"]
 
 
 @dataclass
 class ObjectiveConfig:
-    """What is regressed, and how (v1 sections 3.3 and 3.4).
+    """Targets and losses (v1, sections 3.3 and 3.4).
 
     Attributes:
         generation: ``v1`` or ``v2``.
         top_k: number of the teacher's last layers that are averaged.
-        end_of_block: regress the blocks' outputs rather than their feed-forwards' (before the residual).
-        layer_norms: normalisations of each layer's result, in order.
-        mean_norms: normalisations of their mean, in order.
-        beta: of the smooth L1 loss; 0 for the squared error.
+        end_of_block: regress the outputs of blocks, and not their feed-forward outputs before the residual connection.
+        layer_norms: normalisations of the output of each layer, in order.
+        mean_norms: normalisations of the mean over layers, in order.
+        beta: beta of the smooth L1 loss; 0 for the squared error.
         scale: factor on the loss, which is summed over features; None for 1 / sqrt(width).
-        copies: masks of a sample that share one reading by the teacher (v2).
+        copies: number of masks of a sample that share one pass of the teacher (v2).
         class_loss: weight of predicting the mean target from the class token (v2).
-        weight: of the regression.
-        min_target_std, min_prediction_std: least standard deviations of targets and predictions over positions; below
-            these, from update ``watch_from`` on, the run has collapsed.
-        watch_from: updates during which these may still be small.
+        weight: weight of the regression loss.
+        min_target_std, min_prediction_std: if, from update ``watch_from`` on, the standard deviation of targets or
+            predictions over positions is lower, the run has collapsed.
+        watch_from: number of updates during which they may be lower.
     """
 
     generation: Literal["v1", "v2"] = "v1"
@@ -54,17 +57,22 @@ class ObjectiveConfig:
     min_prediction_std: float = 0.01
     watch_from: int = 5000
 
+    def __post_init__(self):
+        must_be_at_least(1, self, "top_k", "copies", of="objective.")
+        not_negative = ("beta", "class_loss", "weight", "min_target_std", "min_prediction_std", "watch_from")
+        must_be_at_least(0, self, *not_negative, of="objective.")
+
 
 class Masked(NamedTuple):
-    """A batch: whole inputs, and which positions of them are masked for the student.
+    """A batch of whole inputs, and the positions that are masked for the student.
 
     Attributes:
-        modality: its name.
+        modality: name of the modality.
         values: token ids, pixels (batch, channels, height, width) or waveforms (batch, samples).
         mask: (batch * copies, tokens) True at the positions to predict.
-        student_values: what the student reads instead of ``values``: token ids with mask tokens among them.
-        padding: (batch, inputs) True where there is nothing, in the units of ``values``.
-        names: of the examples, for messages.
+        student_values: the input of the student, if it differs from ``values``: token ids with mask tokens.
+        padding: (batch, inputs) True at padding, in the units of ``values``.
+        names: names of the examples, for messages.
     """
 
     modality: str
@@ -74,15 +82,20 @@ class Masked(NamedTuple):
     padding: Tensor | None = None
     names: Sequence[str] = ()
 
+    @property
+    def tokens(self) -> int:
+        """Tokens of texts, padding not counted; images and recordings have none."""
+        return Whole(self.modality, self.values, self.padding).tokens
+
 
 class Objective(NamedTuple):
-    """Everything that the objective computes.
+    """The losses, predictions and targets of a batch.
 
     Attributes:
-        losses: by name, each summed over positions (and over features).
+        losses: losses by name, summed over positions (and features).
         positions: number of predicted positions.
-        predictions, targets: at those positions.
-        class_predictions, class_targets: of the class loss, where there is one.
+        predictions, targets: predictions and targets at these positions.
+        class_predictions, class_targets: those of the class loss, if there is one.
     """
 
     losses: dict[str, Float[Tensor, ""]]
@@ -100,12 +113,12 @@ def normalise(
     (``batch``), each token over its channels (``layer``), or a sample as a whole (``group``). All but ``layer``
     want (batch, tokens, width).
 
-    ``instance_across`` and ``group_across`` take the batch for time and time for the batch, as fairseq's v1 speech
-    model does where no other normalisation has put its axes in order before.
+    ``instance_across`` and ``group_across`` swap batch and time, as fairseq's v1 speech model does if no other
+    normalisation precedes them.
 
-    With ``real``, what is False there (padding) counts in no mean and no variance.
+    With ``real``, positions that are False there (padding) are excluded from means and variances.
     """
-    x = x.float()
+    x = at_least_float32(x)
     if norm in ("instance_across", "group_across"):
         return normalise(x.transpose(0, 1), "instance" if norm == "instance_across" else "group").transpose(0, 1)
     if norm == "layer":
@@ -120,7 +133,7 @@ def normalise(
 
 
 def _standardise(x: Tensor, over: tuple[int, ...], real: Tensor, eps: float = 1e-5) -> Tensor:
-    """Mean 0 and variance 1 over these dimensions, of what is real."""
+    """Standardise over these dimensions, with statistics of real positions only."""
     counted = real[..., None].expand_as(x)
     count = counted.sum(over, keepdim=True)
     centred = x - (x * counted).sum(over, keepdim=True) / count
@@ -130,12 +143,12 @@ def _standardise(x: Tensor, over: tuple[int, ...], real: Tensor, eps: float = 1e
 def make_targets(
     results: Sequence[Tensor], config: ObjectiveConfig, real: Bool[Tensor, "batch tokens"] | None = None
 ) -> Float[Tensor, "*batch width"]:
-    """Normalise each layer's result, average them, normalise the mean (v1, section 3.3); see :func:`normalise`."""
+    """Normalise the output of each layer, average, and normalise the mean (v1, section 3.3); see :func:`normalise`."""
     total = torch.zeros((), device=results[0].device)
     for result in results:
         for norm in config.layer_norms:
             result = normalise(result, norm, real)
-        total = total + result.float()
+        total = total + at_least_float32(result)
     mean = total / len(results)
     for norm in config.mean_norms:
         mean = normalise(mean, norm, real)
@@ -143,26 +156,26 @@ def make_targets(
 
 
 def channel_std(x: Float[Tensor, "positions width"]) -> Float[Tensor, ""]:
-    """Standard deviation of each channel over positions, averaged: near 0, all inputs look the same."""
-    return (x.float().var(dim=0) + 1e-6).sqrt().mean()
+    """Standard deviation over positions, averaged over channels; near 0, all inputs have the same representation."""
+    return (at_least_float32(x).var(dim=0) + 1e-6).sqrt().mean()
 
 
 def explained_variance(
     predictions: Float[Tensor, "positions width"], targets: Float[Tensor, "positions width"]
 ) -> Float[Tensor, ""]:
-    """Share of the targets' variance over positions that the predictions explain: 1 is all, 0 is a constant guess."""
-    predictions, targets = predictions.float(), targets.float()
+    """Share of the targets' variance over positions that the predictions explain; predicting the mean gives 0."""
+    predictions, targets = at_least_float32(predictions), at_least_float32(targets)
     left = (targets - predictions).square().sum()
     return 1 - left / (targets - targets.mean(dim=0)).square().sum().clamp(min=1e-6)
 
 
 class Collapsed(UserError):
-    """Every input is given the same representation: the easiest way to predict one's own average."""
+    """All inputs have nearly the same representation."""
 
 
 class TooEasy(UserWarning):
-    """Nearly all of the targets is predicted: there is a way to do so without reading."""
+    """Nearly all of the targets' variance is predicted, probably without using the input."""
 
 
 TOO_EASY = 0.98
-"""A share of the targets' variance above which something other than the content must give them away."""
+"""Above this explained variance, something other than the content must predict the targets."""

@@ -1,7 +1,7 @@
-"""Pretraining with data2vec: a recipe, and the model that it trains.
+"""Pretraining with data2vec: the recipe, and the model that it trains.
 
-What a recipe leaves open is as in the paper of its generation, so that ``generation`` alone changes the objective with
-all that belongs to it.
+Settings that a recipe leaves out have the values of the paper of its generation, so ``generation`` switches the whole
+objective.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from vislang.models.data2vec.model import Data2Vec, TeacherConfig
 from vislang.models.data2vec.objective import Masked, Norm, ObjectiveConfig
 from vislang.models.loading import load
 from vislang.models.precision import Precision, autocast, dtype_of
+from vislang.nn.device import to_device
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Published:
     scope: Literal["encoder", "context", "all"] = "encoder"
 
 
-# The papers' appendices, completed from fairseq's released configurations (see docs/data2vec.md).
+# From the papers' appendices, completed by fairseq's released configurations (see docs/data2vec.md).
 PAPERS: dict[tuple[str, str], Published] = {
     ("v1", "text"): Published(
         top_k=10,
@@ -96,9 +97,9 @@ DECODERS = {
 
 @dataclass
 class Choices:
-    """What a recipe sets itself; None takes the paper's value (fields as in ObjectiveConfig, TeacherConfig).
+    """Settings that differ from the paper; None takes the paper's value. See ObjectiveConfig and TeacherConfig.
 
-    ``copies`` and ``class_loss`` belong to v2 and mean nothing to v1.
+    ``copies`` and ``class_loss`` have no effect in v1.
     """
 
     top_k: int | None = None
@@ -119,18 +120,22 @@ class Data2VecRecipe(ModelRecipe):
     """The settings of a data2vec model in a recipe.
 
     Attributes:
-        generation: v1 or v2; the one switch between the objectives.
+        generation: v1 or v2; switches between the two objectives.
         encoder: the shared blocks.
-        modalities: the front ends. Decoders serve v2 only; one that is missing is the paper's, as wide as the encoder.
-        choices: where the recipe differs from the papers.
-        masking: what is masked.
-        augmentation: what is done to images.
+        modalities: the front ends. Only v2 has decoders; without a setting, they are the paper's, as wide as the
+            encoder.
+        choices: settings that differ from the papers.
+        masking: how inputs are masked.
+        augmentation: augmentation of images.
         tokenizer: a ``tokenizer.json`` for text; None learns one from the examples.
-        collapse_watch_from: updates after which a small standard deviation of targets or predictions stops the run.
-        start_from: folder of a data2vec model to continue; encoder and modalities are then that model's.
-        dtype: of the arithmetic; ``auto`` takes bfloat16 where the machine multiplies it in hardware. Weights, and the
-            teacher's average, stay float32.
+        collapse_watch_from: number of updates after which a small standard deviation of targets or predictions stops
+            the run.
+        start_from: folder of a data2vec model to continue from, with its encoder and modalities.
+        dtype: number type of the computation; ``auto`` takes bfloat16 if the device has hardware for it. The weights
+            of student and teacher stay in float32.
     """
+
+    needs_targets = False
 
     generation: Literal["v1", "v2"] = "v2"
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
@@ -143,11 +148,11 @@ class Data2VecRecipe(ModelRecipe):
     start_from: str | None = None
     dtype: Precision = "float32"
 
-    def build(self) -> Pretraining:
+    def build(self, device: torch.device | str = "cpu") -> Pretraining:
         """A model at the start of its pretraining.
 
         Raises:
-            UserError: the settings do not go together, or ``start_from`` is no data2vec model.
+            UserError: settings contradict each other, or ``start_from`` is not a data2vec model.
         """
         start = self._start()
         if start is not None:
@@ -166,19 +171,19 @@ class Data2VecRecipe(ModelRecipe):
             class_loss=chosen.class_loss,
             watch_from=self.collapse_watch_from,
         )
-        # v1's text teacher shares the student's embeddings, but has to read the tokens that are masked for the student.
+        # v1's text teacher shares the student's embeddings, but reads the tokens that are masked for the student.
         copied = ("front_ends.text.local",) if self.generation == "v1" and modalities.text else ()
         teacher = TeacherConfig(chosen.decay, chosen.end_decay, chosen.anneal_steps, chosen.scope, copied)
         model = Data2Vec(encoder, modalities, objective, teacher)
         if start is not None:
             _take_over(model, start)
         model.inputs = self._inputs(modalities, None if start is None else start.inputs)
-        return Pretraining(model, self._collate(model), dtype_of(self.dtype))
+        return Pretraining(model, self._collate(model), dtype_of(self.dtype, device))
 
-    def open(self, folder: Path) -> Pretraining:
-        """A pretrained model with the batches of this recipe."""
+    def open(self, folder: Path, device: torch.device | str = "cpu") -> Pretraining:
+        """A pretrained model with the masking and augmentation of this recipe."""
         model = Data2Vec.load(folder)
-        return Pretraining(model, self._collate(model), dtype_of(self.dtype)).eval()
+        return Pretraining(model, self._collate(model), dtype_of(self.dtype, device)).eval()
 
     def _collate(self, model: Data2Vec) -> Collator:
         copies = model.objective_config.copies
@@ -193,7 +198,7 @@ class Data2VecRecipe(ModelRecipe):
         return start
 
     def _modalities(self) -> Modalities:
-        """The front ends with the parts that this generation needs, and without those that it does not."""
+        """The front ends with the decoders of this generation."""
         made = {}
         for name, config in self.modalities.present().items():
             decoder = None
@@ -203,7 +208,7 @@ class Data2VecRecipe(ModelRecipe):
         return Modalities(**made)  # type: ignore[arg-type]  # each under its own name
 
     def _chosen(self, modalities: Sequence[str], depth: int) -> Published:
-        """The recipe's choices, completed by the papers'."""
+        """The recipe's choices, completed by the paper's values."""
         if not modalities:
             raise UserError("modalities: name at least one of text, image and speech.")
         own = {name: value for name, value in vars(self.choices).items() if value is not None}
@@ -216,11 +221,11 @@ class Data2VecRecipe(ModelRecipe):
             if len(theirs) > 1:
                 raise UserError(
                     f"choices.{name}: the papers differ between {' and '.join(modalities)} "
-                    f"({', '.join(map(str, sorted(theirs, key=str)))}); say which."
+                    f"({', '.join(map(str, sorted(theirs, key=str)))}). Choose a value."
                 )
             (found[name],) = theirs
         if self.generation == "v1":
-            # One mask a sample, and nothing for the class token to predict: both are v2's.
+            # v1 has one mask per sample and no class loss.
             found |= {"copies": 1, "class_loss": 0.0}
         if "top_k" not in own:
             found["top_k"] = min(found["top_k"], depth)
@@ -248,7 +253,7 @@ class Pretraining(TrainableModel):
     Args:
         model: student, teacher and objective.
         collate: makes batches.
-        dtype: of the arithmetic.
+        dtype: number type of the computation.
     """
 
     collate: Collator
@@ -260,7 +265,7 @@ class Pretraining(TrainableModel):
         self.dtype = dtype
 
     def prepare(self, examples: Sequence[Example], progress: Progress | None = None) -> int:
-        """Decode recordings that no run has decoded yet; returns how many those were."""
+        """Decode and cache recordings; returns the number of recordings that were decoded."""
         speech = self.collate.inputs.speech
         if speech is None:
             return 0
@@ -273,10 +278,10 @@ class Pretraining(TrainableModel):
         return len(missing)
 
     def fit(self, examples: Sequence[Example]) -> None:
-        """Learn a vocabulary from the examples, where the model reads text and no tokenizer was given.
+        """Learn a vocabulary from the examples if the model reads text and has no tokenizer.
 
         Raises:
-            UserError: the examples hold no text.
+            UserError: the examples contain no text.
         """
         config, inputs = self.model.modalities.text, self.collate.inputs
         if config is None or inputs.text is not None:
@@ -284,7 +289,7 @@ class Pretraining(TrainableModel):
         prompts = [example.prompt for example in examples]
         texts = [words(prompt) for prompt in prompts if all(isinstance(part, str) for part in prompt.parts)]
         if not texts:
-            raise UserError("no text to learn a vocabulary from; add text, or name a tokenizer in the recipe.")
+            raise UserError("no text to learn a vocabulary from. Add text, or set a tokenizer in the recipe.")
         inputs.text = TextInput.train(texts, config.vocabulary_size, config.max_length)
         _must_fit(inputs.text, config)
 
@@ -295,21 +300,21 @@ class Pretraining(TrainableModel):
 
     @torch.no_grad()
     def reveal(self, documents: Sequence[Document], seed: int = 0) -> list[Revealed]:
-        """What is masked of each document, and how well the student predicted it; of several masks, the first."""
+        """The masked positions of each document (of the first mask), and how well the student predicts them."""
         plain = Collator(**{**vars(self.collate), "augmentation": None})
-        whole = plain.documents(documents, seed)
+        whole = to_device(plain.documents(documents, seed), self.device)
         with torch.random.fork_rng():
-            # v2's decoder fills gaps with noise.
+            # v2's decoder fills masked positions with noise.
             torch.manual_seed(seed)
             found = self.model.objective(whole)
         centre = found.targets.mean(dim=0)
         left = (found.targets - found.predictions).square().sum(dim=-1)
-        agreement = torch.full(whole.mask.shape, torch.nan)
+        agreement = torch.full(whole.mask.shape, torch.nan, device=left.device)
         agreement[whole.mask] = 1 - left / (found.targets - centre).square().sum(dim=-1)
         copies = len(whole.mask) // len(documents)
         revealed = []
         for number in range(len(documents)):
-            mask, agreed = whole.mask[number * copies], agreement[number * copies]
+            mask, agreed = whole.mask[number * copies].cpu(), agreement[number * copies].cpu()
             tokens: list[str] = []
             rows = 1
             if whole.modality == "image":
@@ -337,28 +342,37 @@ class Pretraining(TrainableModel):
         return contents(batch.modality, batch.values, batch.padding)
 
     def decays(self, name: str, parameter: Tensor) -> bool:
-        """Matrices and embeddings, as in fairseq; no biases on attention."""
+        """Matrices and embeddings, as in fairseq, but not attention biases."""
         return parameter.ndim > 1 and ".bias." not in name
 
     def after_step(self) -> None:
         """Update the teacher."""
         self.model.after_step()
 
-    def diagnostics(self) -> dict[str, float]:
+    def loss_counts(self, batch: Masked) -> dict[str, int | None]:
+        """Masked positions. The class loss is a sum over samples: the paper multiplies it by the positions (v2,
+        section 3.4), of which each loss is then a mean."""
+        return {"regression": int(batch.mask.sum()), "class": None}
+
+    def diagnostics(self) -> dict[str, float | Tensor]:
         """See :meth:`Data2Vec.diagnostics`."""
         return self.model.diagnostics()
+
+    def check(self, diagnostics: Mapping[str, float], updates: int) -> None:
+        """See :meth:`Data2Vec.check`."""
+        self.model.check(diagnostics, updates)
 
     def trainable_state(self) -> dict[str, Tensor]:
         """Student, heads and teacher."""
         return {name: tensor.detach() for name, tensor in self.model.state_dict().items()}
 
     def extra_state(self) -> dict[str, Any]:
-        """The number of updates, which the teacher's decay goes by, and the tokenizer."""
+        """The number of updates, on which the teacher's decay depends, and the tokenizer."""
         text = self.collate.inputs.text
         return {"updates": self.model.updates, "tokenizer": None if text is None else text.tokenizer.to_str()}
 
     def load_extra_state(self, state: Mapping[str, Any]) -> None:
-        """Restore what :meth:`extra_state` gave."""
+        """Restore what :meth:`extra_state` returned."""
         self.model.updates = state["updates"]
         if (tokenizer := state.get("tokenizer")) is not None:
             assert self.model.modalities.text is not None
@@ -372,7 +386,7 @@ class Pretraining(TrainableModel):
 def _must_fit(text: TextInput, config: TextConfig) -> None:
     size = text.tokenizer.get_vocab_size()
     if size > config.vocabulary_size:
-        raise UserError(f"the tokenizer has {size} types, and modalities.text.vocabulary_size is less; raise it.")
+        raise UserError(f"the tokenizer has {size} types; raise modalities.text.vocabulary_size.")
     if text.padding_id != config.padding_id:
         raise UserError(
             f"the tokenizer's padding is {text.padding_id}, and modalities.text.padding_id is {config.padding_id}; "
@@ -381,7 +395,7 @@ def _must_fit(text: TextInput, config: TextConfig) -> None:
 
 
 def _take_over(model: Data2Vec, start: Data2Vec) -> None:
-    """Take another model's student; where the heads have the same shapes, those too."""
+    """Copy the student of another model, and its heads if they have the same shapes."""
     model.student.load_state_dict(start.student.state_dict())
     ours, theirs = model.heads.state_dict(), start.heads.state_dict()
     if {name: t.shape for name, t in ours.items()} == {name: t.shape for name, t in theirs.items()}:

@@ -1,18 +1,19 @@
-"""A contrastive pair of encoders: one vector for an image, one for a text, near each other where they belong together.
+"""A contrastive dual encoder: vectors of images and texts that are close to each other if the two match.
 
-As CLIP (Radford et al. 2021, section 2.3), and as Flamingo's vision encoder was pretrained (Alayrac et al. 2022,
-appendix B.1.3): symmetric cross-entropy over the similarities of a batch, with a learned temperature. An image is what
-a frozen tower gives of its regions, encoded by a few blocks or by none; a text is encoded by blocks, or is the sum of
-its words. Large batches need no more memory than small ones: encoders take chunks, and each chunk is encoded once more
-for its gradient (Gao et al. 2021).
+It is trained like CLIP (Radford et al. 2021, section 2.3), and like Flamingo's vision encoder (Alayrac et al. 2022,
+appendix B.1.3): symmetric cross-entropy over the similarities of a batch, with a learned temperature. The image encoder
+reads a frozen tower's features of the regions, with or without transformer blocks. The text encoder has blocks, or is
+the sum of word vectors. Large batches need no more memory than small ones: batches are encoded in chunks, and each
+chunk is encoded again for its gradient (Gao et al. 2021).
 """
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -34,45 +35,51 @@ from vislang.models.dual_encoder.tower import DualEncoderTower
 from vislang.models.loading import load, saved_class
 from vislang.models.precision import Precision, autocast, dtype_of
 from vislang.models.regions.readers import RegionsConfig
+from vislang.models.settings import must_be_at_least
 from vislang.models.vilbert.config import EPS, TextStreamConfig, VisionStreamConfig
 from vislang.models.vilbert.inputs import PairInputs, PairInputsConfig, Pairs, pairs_of
 from vislang.models.vilbert.pair_model import PairModel
 from vislang.models.vilbert.streams import RegionEmbedding, TextEmbedding
 from vislang.models.vilbert.word_pieces import Pieces, WordPieces
 from vislang.nn.attention import not_padding
+from vislang.nn.device import to_device
 from vislang.nn.linear import Linear
+from vislang.nn.precision import at_least_float32
 from vislang.nn.statistics import mean_and_std
 from vislang.nn.transformer import EncoderBlock
 
-HOTTEST = math.log(100)
+MAX_LOG_SCALE = math.log(100)
 """The temperature's inverse is kept below 100, as in CLIP."""
 
 MEASURED = 2000
-"""Images whose features are averaged."""
+"""Greatest number of images on which feature statistics are measured."""
 
 
 class UnknownWords(UserWarning):
-    """A text has words that a bag of words does not know."""
+    """A text contains words that are not in the vocabulary of a bag of words."""
 
 
 @dataclass
 class DualEncoderConfig:
-    """Two encoders.
+    """The shapes of the two encoders.
 
     Attributes:
-        text, vision: their shapes; ``classes`` and ``images`` of the vision side mean nothing here. A ``depth`` of 0 is
-            the sum of the words, or the whole image's feature alone: of some ten thousand pairs these learned more than
-            two blocks a side over word pieces (docs/vilbert.md has the figures).
-        width: of the vectors.
+        text, vision: shapes of the encoders; ``classes`` and ``images`` of the vision side are not used. With a
+            ``depth`` of 0, a text is the sum of its words, and an image the feature of the whole image. With eleven
+            thousand training pairs this gave better results than two blocks (docs/results/vilbert.md).
+        width: width of the vectors.
     """
 
     text: TextStreamConfig = field(default_factory=TextStreamConfig)
     vision: VisionStreamConfig = field(default_factory=VisionStreamConfig)
     width: int = 256
 
+    def __post_init__(self):
+        must_be_at_least(1, self, "width", of="encoders.")
+
 
 class Encoder(nn.Module):
-    """Blocks that normalise first, over embeddings of either kind; the first position becomes the vector."""
+    """Pre-norm blocks over embeddings; the output at the first position becomes the vector."""
 
     def __init__(self, config: TextStreamConfig | VisionStreamConfig, width: int):
         super().__init__()
@@ -95,8 +102,8 @@ class Encoder(nn.Module):
     def forward(
         self, x: Float[Tensor, "items length width"], padding: Bool[Tensor, "items length"] | None
     ) -> Float[Tensor, "items vector"]:
-        """A vector of length 1 each."""
-        return F.normalize(self.to_vector(self.read(x, padding)[:, 0]).float(), dim=-1)
+        """One vector of length 1 for each item."""
+        return F.normalize(at_least_float32(self.to_vector(self.read(x, padding)[:, 0])), dim=-1)
 
     def read(
         self, x: Float[Tensor, "items length width"], padding: Bool[Tensor, "items length"] | None
@@ -108,7 +115,7 @@ class Encoder(nn.Module):
 
 
 class WordEncoder(nn.Module):
-    """A text encoded by blocks, its words in their order."""
+    """A text encoder with transformer blocks."""
 
     def __init__(self, config: TextStreamConfig, width: int):
         super().__init__()
@@ -121,15 +128,15 @@ class WordEncoder(nn.Module):
         segments: Int[Tensor, "texts tokens"],
         unread: Bool[Tensor, "texts tokens"] | None,
     ) -> Float[Tensor, "texts vector"]:
-        """A vector of length 1 each."""
+        """One vector of length 1 for each text."""
         return self.encoder(self.embedding(ids, segments), unread)
 
 
 class WordBag(nn.Module):
-    """A text as the sum of its words' vectors, whatever their order.
+    """A text encoder that adds word vectors and ignores their order.
 
-    The vectors start near zero, so that a rare word counts for little. A text without any known word has a vector of
-    zeros, which is similar to nothing.
+    The vectors start near zero, so a rare word has little weight. A text without known words has a zero vector, which
+    is similar to no image.
     """
 
     def __init__(self, config: TextStreamConfig, width: int):
@@ -143,15 +150,16 @@ class WordBag(nn.Module):
         segments: Int[Tensor, "texts tokens"],
         unread: Bool[Tensor, "texts tokens"] | None,
     ) -> Float[Tensor, "texts vector"]:
-        """A vector of length 1 each, or 0."""
-        counted = torch.ones_like(ids, dtype=self.embedding.weight.dtype) if unread is None else (~unread).float()
-        # In training some words of a text are left out.
+        """One vector of length 1, or 0, for each text."""
+        real = torch.ones_like(ids, dtype=torch.bool) if unread is None else ~unread
+        counted = real.to(self.embedding.weight.dtype)
+        # In training, random words of a text are dropped.
         counted = F.dropout(counted, self.dropout, self.training)
-        return F.normalize((self.embedding(ids) * counted[..., None]).sum(dim=1).float(), dim=-1)
+        return F.normalize(at_least_float32((self.embedding(ids) * counted[..., None]).sum(dim=1)), dim=-1)
 
 
 class ImageEncoder(nn.Module):
-    """An image's regions, standardised and encoded by blocks; the output at the whole image becomes the vector."""
+    """An image encoder over standardised region features; the output at the whole image becomes the vector."""
 
     features_mean: Tensor
     features_deviation: Tensor
@@ -164,7 +172,7 @@ class ImageEncoder(nn.Module):
         self.encoder = Encoder(config, width)
 
     def standardise(self, features: Float[Tensor, "regions feature_width"]) -> None:
-        """Measure mean and standard deviation of the features, which are standardised by them."""
+        """Measure the mean and standard deviation with which features are standardised."""
         mean, std = mean_and_std(features)
         self.features_mean.copy_(mean)
         self.features_deviation.copy_(std)
@@ -175,9 +183,9 @@ class ImageEncoder(nn.Module):
         boxes: Float[Tensor, "images regions 5"],
         padding: Bool[Tensor, "images regions"] | None,
     ) -> Float[Tensor, "images vector"]:
-        """A vector of length 1 each, from the whole image and its regions, the whole first."""
+        """One vector of length 1 for each image, from the whole image (first) and its regions."""
         if not len(self.encoder.blocks):
-            # Without blocks no region depends on another.
+            # Without blocks, the output at the whole image does not depend on other regions.
             features, boxes, padding = features[:, :1], boxes[:, :1], None
         return self.encoder(self._embed(features, boxes), padding)
 
@@ -192,10 +200,10 @@ class ImageEncoder(nn.Module):
 
 
 class DualEncoder(nn.Module):
-    """Tensors in, vectors out.
+    """The two encoders; tensors in, vectors out.
 
     Args:
-        config: of both encoders.
+        config: shapes of the encoders.
     """
 
     def __init__(self, config: DualEncoderConfig):
@@ -220,14 +228,14 @@ class DualEncoder(nn.Module):
         Args:
             images: features, boxes and padding, see :class:`ImageEncoder`.
             texts: ids, segments and padding, see :class:`WordEncoder`.
-            chunk: items that are encoded at a time; 0 for all.
+            chunk: number of items that are encoded at once; 0 for all.
         """
         return self._in_chunks(self.image, images, chunk), self._in_chunks(self.text, texts, chunk)
 
     def _in_chunks(
         self, encode: nn.Module, inputs: Sequence[Tensor | None], chunk: int
     ) -> Float[Tensor, "items vector"]:
-        """Encode in chunks, whose inner states are not kept but computed again for the gradient."""
+        """Encode in chunks; activations are recomputed for the gradient (checkpointing)."""
         first = inputs[0]
         assert first is not None
         if not chunk or len(first) <= chunk:
@@ -240,8 +248,8 @@ class DualEncoder(nn.Module):
 
     @property
     def scale(self) -> Float[Tensor, ""]:
-        """What similarities are multiplied by: the inverse of the temperature."""
-        return self.log_scale.clamp(max=HOTTEST).exp()
+        """The factor on similarities: the inverse of the temperature."""
+        return self.log_scale.clamp(max=MAX_LOG_SCALE).exp()
 
 
 def contrastive_loss(
@@ -254,8 +262,8 @@ def contrastive_loss(
 
     Args:
         images, texts: vectors of length 1.
-        belong: which go together. An image with several texts finds each of them among those of others; what else is
-            its own is no negative.
+        belong: which pairs match. For an image with several texts, each text is compared only with the texts of other
+            images; its own other texts are not negatives.
         scale: inverse of the temperature.
 
     Returns:
@@ -273,7 +281,7 @@ def contrastive_loss(
 
 
 class PairCollator:
-    """Examples [image] -> Text to a batch; nothing is drawn at random.
+    """Turns captioned images into a batch; nothing is random.
 
     Args:
         inputs: how texts and images are prepared.
@@ -282,21 +290,25 @@ class PairCollator:
     def __init__(self, inputs: PairInputs):
         self.inputs = inputs
 
-    def __call__(self, examples: Sequence[Example], seed: int = 0) -> Pairs:
-        """Collate; each reference of an example is a pair of its own.
+    def __call__(self, examples: Sequence[Example], seed: int = 0, first: int = 0) -> Pairs:
+        """Collate; each reference of an example makes a pair.
 
         Raises:
-            UserError: an example is not one image and its caption.
+            UserError: an example is not an image with its caption.
             RegionError, MediaError: an image's regions cannot be computed or read.
         """
         pairs = pairs_of(examples)
         rows = [((caption,), (image,)) for image, caption in map(self.inputs.pair_of, pairs)]
-        return self.inputs.read(rows, [pair.name for pair in pairs])
+        read = self.inputs.read(rows, [pair.name for pair in pairs])
+        # Each distinct item once, in the order of its first pair, as they are read.
+        read.text_keys = keys_of(text for text, _ in rows)
+        read.image_keys = keys_of(images for _, images in rows)
+        return read
 
 
 @dataclass
 class SavedContrastiveEncoder:
-    """The ``config.json`` of a dual encoder."""
+    """The settings in the ``config.json`` of a dual encoder."""
 
     encoders: DualEncoderConfig
     inputs: PairInputsConfig
@@ -308,9 +320,11 @@ class ContrastiveEncoder(PairModel[DualEncoder]):
     Args:
         network: the encoders.
         inputs: how texts and images are prepared.
-        chunk: items that are encoded at a time; each is then encoded twice in training. 0 for the whole batch.
-        dtype: of the arithmetic.
+        chunk: number of items that are encoded at once, and in training twice; 0 for the whole batch.
+        dtype: number type of the computation.
     """
+
+    needs_whole_batch = True
 
     def __init__(self, network: DualEncoder, inputs: PairInputs, chunk: int = 0, dtype: torch.dtype = torch.float32):
         config = network.config
@@ -319,18 +333,17 @@ class ContrastiveEncoder(PairModel[DualEncoder]):
         self.collate = PairCollator(inputs)
 
     def why_unreadable(self, media: frozenset[str]) -> str | None:
-        """See :class:`~vislang.capabilities.Reads`; an image or a text alone has a vector, too."""
+        """See :class:`~vislang.capabilities.Reads`; texts without images can be embedded, too."""
         return super().why_unreadable(media | {"image"})
 
     def expand(self, examples: Sequence[Example]) -> Sequence[Example]:
-        """A pair for each reference."""
+        """One example for each reference."""
         return pairs_of(examples)
 
     def fit(self, examples: Sequence[Example]) -> None:
-        """Learn a vocabulary where none was given, of whole words for a bag; measure mean and standard deviation of the
-        features.
+        """Learn a vocabulary if there is none (of whole words for a bag of words), and measure feature statistics.
 
-        A bag that was trained before learns the words that are new in these examples on top.
+        The vocabulary of a trained bag of words is extended by the new words of these examples.
         """
         text = self.network.config.text
         pairs = [self.inputs.pair_of(pair) for pair in pairs_of(examples)]
@@ -341,26 +354,28 @@ class ContrastiveEncoder(PairModel[DualEncoder]):
                 self.inputs.words = WordPieces.of_whole_words(texts, text.vocabulary_size, text.max_length, known)
         elif known is None:
             self.inputs.words = WordPieces.train(list(dict.fromkeys(texts)), text.vocabulary_size, text.max_length)
-        # A model that is trained further keeps the statistics that it was trained with.
+        # A model that is trained further keeps its statistics.
         if not self.network.image.features_mean.any():
             images = list({image: None for image, _ in pairs})[:MEASURED]
             features = [self.inputs.regions_of((image,)).features for image in images]
             self.network.image.standardise(torch.from_numpy(np.concatenate(features)))
 
     def forward(self, batch: Pairs) -> dict[str, Float[Tensor, ""]]:
-        """See :func:`contrastive_loss`. Across processes each contrasts its own pairs with all items."""
+        """See :func:`contrastive_loss`. In training, the items of all processes are compared."""
         with autocast(batch.features.device, self.dtype):
             images, texts = self.network(
                 (batch.features, batch.boxes, batch.region_padding), self._readable(batch.text), self.chunk
             )
         belong = torch.zeros(len(images), len(texts), dtype=torch.bool, device=images.device)
         belong[batch.image_of, batch.text_of] = True
-        if distributed.is_initialized() and distributed.get_world_size() > 1:
-            images, texts, belong = gathered(images, texts, belong)
+        if self.training and distributed.is_initialized() and distributed.get_world_size() > 1:
+            assert batch.image_keys is not None
+            assert batch.text_keys is not None
+            images, texts, belong = gathered(images, texts, belong, batch.image_keys, batch.text_keys)
         return contrastive_loss(images, texts, belong, self.network.scale)
 
     def _readable(self, pieces: Pieces) -> Pieces:
-        """The pieces; for a bag, all that is not a known word becomes padding."""
+        """The pieces; for a bag of words, everything but known words becomes padding."""
         assert self.inputs.words is not None
         if not isinstance(self.network.text, WordBag):
             return pieces
@@ -380,7 +395,7 @@ class ContrastiveEncoder(PairModel[DualEncoder]):
             part = documents[start : start + batch_size]
             for document in part:
                 if len(document.media) > 1 or (document.media and len(document.parts) > 1):
-                    raise UserError(f"{document.name or 'a document'}: one image or one text has a vector, not both.")
+                    raise UserError(f"{document.name or 'a document'}: has an image and a text; a vector is for one.")
             images = {n: self.inputs.images_of(document)[0] for n, document in enumerate(part) if document.media}
             texts = {n: " ".join(self.inputs.texts_of(document)) for n, document in enumerate(part) if n not in images}
             rows: dict[int, Tensor] = {}
@@ -395,40 +410,41 @@ class ContrastiveEncoder(PairModel[DualEncoder]):
 
     @torch.inference_mode()
     def embed_images(self, images: Sequence[Image], batch_size: int = 64) -> Float[Tensor, "images vector"]:
-        """A vector for each image."""
+        """One vector for each image."""
         parts = []
         for start in range(0, len(images), batch_size):
             read = [self.inputs.regions_of((image,)) for image in images[start : start + batch_size]]
             pairs = self.inputs.pairs(self.inputs.text([("",)]), read, [0] * len(read), range(len(read)), [])
+            pairs = to_device(pairs, self.device)
             with autocast(pairs.features.device, self.dtype):
-                parts.append(self.network.image(pairs.features, pairs.boxes, pairs.region_padding))
+                parts.append(self.network.image(pairs.features, pairs.boxes, pairs.region_padding).cpu())
         return torch.cat(parts)
 
     @torch.inference_mode()
     def embed_texts(self, texts: Sequence[str], batch_size: int = 64) -> Float[Tensor, "texts vector"]:
-        """A vector for each text. A bag of words leaves out those that it does not know, and warns."""
+        """One vector for each text. A bag of words ignores unknown words, with a warning."""
         parts = []
         self._warn_of_unknown(texts)
         for start in range(0, len(texts), batch_size):
-            pieces = self.inputs.text([(text,) for text in texts[start : start + batch_size]])
+            pieces = to_device(self.inputs.text([(text,) for text in texts[start : start + batch_size]]), self.device)
             with autocast(pieces.ids.device, self.dtype):
-                parts.append(self.network.text(*self._readable(pieces)))
+                parts.append(self.network.text(*self._readable(pieces)).cpu())
         return torch.cat(parts)
 
     def _warn_of_unknown(self, texts: Sequence[str]) -> None:
-        # A tokenizer of one's own may cut words into pieces, so that none is unknown.
+        # A tokenizer of word pieces has no unknown words.
         words = self.inputs.words
         unknown = words.unknown_in(texts) if words is not None and words.has_whole_words else []
         if unknown:
             more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
             warnings.warn(
-                f"words that the model never learned are left out: {', '.join(unknown[:5])}{more}.",
+                f"words that are not in the model's vocabulary are ignored: {', '.join(unknown[:5])}{more}.",
                 UnknownWords,
                 stacklevel=3,
             )
 
     def why_unmatched(self) -> str | None:
-        """Nothing is in the way; see :class:`~vislang.capabilities.Matches`."""
+        """It always can; see :class:`~vislang.capabilities.Matches`."""
         return None
 
     @torch.inference_mode()
@@ -450,9 +466,9 @@ class ContrastiveEncoder(PairModel[DualEncoder]):
         network = self.network
         return DualEncoderTower(name, network.image, network.config.vision.width, self.inputs.regions, image_size)
 
-    def diagnostics(self) -> dict[str, float]:
+    def diagnostics(self) -> dict[str, float | Tensor]:
         """The temperature."""
-        return {"temperature": 1 / self.network.scale.item()}
+        return {"temperature": 1 / self.network.scale.detach()}
 
     def save(self, folder: Path) -> None:
         """Write weights, config and tokenizer."""
@@ -475,26 +491,57 @@ class ContrastiveEncoder(PairModel[DualEncoder]):
 
 
 def gathered(
-    images: Float[Tensor, "images vector"], texts: Float[Tensor, "texts vector"], belong: Bool[Tensor, "images texts"]
+    images: Float[Tensor, "images vector"],
+    texts: Float[Tensor, "texts vector"],
+    belong: Bool[Tensor, "images texts"],
+    image_keys: Int[Tensor, "..."],
+    text_keys: Int[Tensor, "..."],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The items of all processes, as many as each has; gradients flow back to where an item came from.
+    """The items of all processes; gradients flow back to the process of an item.
 
-    Texts that two processes share count as two, and so as each other's negatives.
+    An item that occurs in several processes counts once, as in the batch of one process.
+
+    Args:
+        images, texts, belong: see :func:`contrastive_loss`.
+        image_keys, text_keys: (images,) and (texts,) which item each is; see :func:`keys_of`.
+
+    Returns:
+        Images, texts and which of them belong together.
     """
     counts = torch.tensor([len(images), len(texts)], device=images.device)
-    all_counts = [torch.zeros_like(counts) for _ in range(distributed.get_world_size())]
-    distributed.all_gather(all_counts, counts)
-    most = torch.stack(all_counts).amax(dim=0)
-    everything = []
-    for side, part in enumerate((images, texts)):
-        padded = F.pad(part, (0, 0, 0, int(most[side]) - len(part)))
-        received = all_gather(padded)
-        everything.append(torch.cat([rows[: int(c[side])] for rows, c in zip(received, all_counts, strict=True)]))
-    own = F.pad(belong.float(), (0, int(most[1]) - len(texts), 0, int(most[0]) - len(images)))
-    blocks = [torch.zeros_like(own) for _ in all_counts]
-    distributed.all_gather(blocks, own)
-    cut = [block[: int(c[0]), : int(c[1])] for block, c in zip(blocks, all_counts, strict=True)]
-    return everything[0], everything[1], torch.block_diag(*cut).bool()
+    of_each = torch.stack(_received(counts)).tolist()
+    most_images, most_texts = (max(column) for column in zip(*of_each, strict=True))
+    own = F.pad(belong.float(), (0, most_texts - len(texts), 0, most_images - len(images)))
+    blocks = [block[:n, :m] for block, (n, m) in zip(_received(own), of_each, strict=True)]
+    together = torch.block_diag(*blocks).bool()
+    vectors, numbers = [], []
+    for side, (part, keys, most) in enumerate(((images, image_keys, most_images), (texts, text_keys, most_texts))):
+        real = [n[side] for n in of_each]
+        rows = all_gather(F.pad(part, (0, 0, 0, most - len(part))))
+        everything = torch.cat([each[:n] for each, n in zip(rows, real, strict=True)])
+        marks = _received(F.pad(keys, (0, most - len(keys))))
+        distinct, number = torch.cat([e[:n] for e, n in zip(marks, real, strict=True)]).unique(return_inverse=True)
+        positions = torch.arange(len(number), device=number.device)
+        first = number.new_full((len(distinct),), len(number)).scatter_reduce(0, number, positions, "amin")
+        vectors.append(everything[first])
+        numbers.append(number)
+    row, column = together.nonzero(as_tuple=True)
+    merged = torch.zeros(len(vectors[0]), len(vectors[1]), dtype=torch.bool, device=images.device)
+    merged[numbers[0][row], numbers[1][column]] = True
+    return vectors[0], vectors[1], merged
+
+
+def _received(own: Tensor) -> list[Tensor]:
+    """A tensor of the same shape from each process, without gradients."""
+    received = [torch.empty_like(own) for _ in range(distributed.get_world_size())]
+    distributed.all_gather(received, own.contiguous())
+    return received
+
+
+def keys_of(items: Iterable[object]) -> Int[Tensor, "..."]:
+    """A number for each distinct item, in the order of their first appearance: the same in every process."""
+    digests = (hashlib.sha256(repr(item).encode()).digest() for item in dict.fromkeys(items))
+    return torch.tensor([int.from_bytes(digest[:8], "little", signed=True) for digest in digests])
 
 
 @dataclass
@@ -502,12 +549,12 @@ class DualEncoderRecipe(ModelRecipe):
     """The settings of a dual encoder in a recipe.
 
     Attributes:
-        encoders: widths and depths; the vision side's ``feature_width`` is the region source's.
-        regions: where regions come from; None for the default, or with ``start_from`` for that model's source.
+        encoders: widths and depths; ``feature_width`` of the vision side is set by the region source.
+        regions: source of regions; None takes the default, or with ``start_from`` that model's source.
         tokenizer: a ``tokenizer.json`` or BERT's ``vocab.txt``; None learns one from the texts.
-        start_from: folder of a trained dual encoder to continue, whose shapes and words are then taken.
-        chunk: items that are encoded at a time; 0 for the whole batch.
-        dtype: of the arithmetic; ``auto`` takes bfloat16 where the machine multiplies it in hardware.
+        start_from: folder of a trained dual encoder to continue from, with its shapes and vocabulary.
+        chunk: number of items that are encoded at once; 0 for the whole batch.
+        dtype: number type of the computation; ``auto`` takes bfloat16 if the device has hardware for it.
     """
 
     encoders: DualEncoderConfig = field(default_factory=DualEncoderConfig)
@@ -517,30 +564,30 @@ class DualEncoderRecipe(ModelRecipe):
     chunk: int = 0
     dtype: Precision = "float32"
 
-    def build(self) -> ContrastiveEncoder:
+    def build(self, device: torch.device | str = "cpu") -> ContrastiveEncoder:
         """A model at the start of its training.
 
         Raises:
-            UserError: the settings do not go together, or ``start_from`` is no dual encoder.
+            UserError: settings contradict each other, or ``start_from`` is not a dual encoder.
         """
         if self.start_from is not None:
             if not issubclass(made := saved_class(self.start_from), ContrastiveEncoder):
                 raise UserError(f"start_from {self.start_from}: is a {made.__name__}, not a dual encoder.")
             start = load(self.start_from, regions=self.regions)
-            return ContrastiveEncoder(start.network, start.inputs, self.chunk, dtype_of(self.dtype)).train()
+            return ContrastiveEncoder(start.network, start.inputs, self.chunk, dtype_of(self.dtype, device)).train()
         text = self.encoders.text
         words = None
         if self.tokenizer is not None:
             words = WordPieces.load(Path(self.tokenizer), text.max_length)
             if words.size > text.vocabulary_size:
-                raise UserError(f"tokenizer: has {words.size} pieces, and encoders.text.vocabulary_size is less.")
+                raise UserError(f"tokenizer: has {words.size} word pieces; raise encoders.text.vocabulary_size.")
         regions = self.regions or RegionsConfig()
         inputs = PairInputs(words, regions.open(), regions)
         self.encoders.vision.feature_width = inputs.regions.width
-        return ContrastiveEncoder(DualEncoder(self.encoders), inputs, self.chunk, dtype_of(self.dtype))
+        return ContrastiveEncoder(DualEncoder(self.encoders), inputs, self.chunk, dtype_of(self.dtype, device))
 
-    def open(self, folder: Path) -> ContrastiveEncoder:
-        """A trained model with the arithmetic of this recipe."""
+    def open(self, folder: Path, device: torch.device | str = "cpu") -> ContrastiveEncoder:
+        """A trained model with the ``chunk`` and ``dtype`` of this recipe."""
         made = ContrastiveEncoder.load(folder)
-        made.chunk, made.dtype = self.chunk, dtype_of(self.dtype)
+        made.chunk, made.dtype = self.chunk, dtype_of(self.dtype, device)
         return made

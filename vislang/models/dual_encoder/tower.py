@@ -1,5 +1,5 @@
-"""The image side of a dual encoder as a frozen vision tower, as Flamingo's own vision encoder is one: pretrained by
-contrast with text, and frozen (Alayrac et al. 2022, section 3.1.1)."""
+"""The image encoder of a dual encoder as a vision tower. Flamingo's own vision encoder was also pretrained with a
+contrastive loss (Alayrac et al. 2022, section 3.1.1)."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from vislang.models.regions.region import Regions
 from vislang.models.regions.sources import GridRegions, grid_boxes
 from vislang.models.towers.packaged import TowerError
 from vislang.models.towers.vision import VisionTower
+from vislang.nn.recompute import Recomputable
 
 
 class DualEncoderTower(VisionTower):
@@ -26,17 +27,19 @@ class DualEncoderTower(VisionTower):
         name: folder of the dual encoder.
         image: its image encoder.
         width: of that encoder's hidden states.
-        regions: where it has regions from, which must be a grid.
-        image_size: must be the one that it was trained with, or None.
+        regions: its source of regions, which must be a grid.
+        image_size: the image size that it was trained with, or None.
 
     Raises:
-        TowerError: its regions are no grid, or another size is wanted.
+        TowerError: the regions are not a grid, or ``image_size`` differs.
     """
 
     def __init__(self, name: str, image: nn.Module, width: int, regions: RegionReader, image_size: int | None = None):
         super().__init__()
         if not isinstance(regions, ComputedRegions) or not isinstance(regions.source, GridRegions):
-            raise TowerError(f"vision tower {name!r}: a dual encoder over {regions.name}; it must be one over a grid.")
+            raise TowerError(
+                f"vision tower {name!r}: its regions come from {regions.name}; only a grid can serve as a tower."
+            )
         self.below = regions.source.tower
         if image_size not in (None, self.below.image_size):
             raise TowerError(
@@ -47,26 +50,32 @@ class DualEncoderTower(VisionTower):
         self._read: Callable[[Tensor, Tensor], Tensor] = image.read  # type: ignore[assignment]  # hidden states
         self.name, self.image_size = name, self.below.image_size
         self.width = width
-        # What it stands on counts too.
+        # The hash includes the tower that gives the features.
         below = torch.tensor(list(self.below.fingerprint.encode()), dtype=torch.uint8)
         self.fingerprint = fingerprint({**self.image.state_dict(), "below": below})
         self.requires_grad_(False).eval()
 
+    def recompute_activations(self) -> None:
+        """See :meth:`VisionTower.recompute_activations`."""
+        self.below.recompute_activations()
+        for module in self.image.modules():
+            if isinstance(module, Recomputable):
+                module.recompute = True
+
     def preprocess(self, image: Pillow.Image) -> Float[Tensor, "channels height width"]:
-        """As the tower below wants it."""
+        """Preprocess an image for the tower that gives the features."""
         return self.below.preprocess(image)
 
-    @torch.no_grad()
     def forward(
         self, pixels: Float[Tensor, "images channels height width"]
     ) -> Float[Tensor, "images positions features_width"]:
-        """The cells, row by row; the position of the whole image is left out."""
+        """The cells, row by row, without the whole image."""
         features = self.below(pixels)
         whole = torch.cat([features.mean(dim=1, keepdim=True), features], dim=1)
         return self._read(whole, self._boxes(features))[:, 1:]
 
     def _boxes(self, features: Float[Tensor, "images positions below"]) -> Float[Tensor, "images regions 5"]:
-        """Where the whole and the cells lie: the same in every image."""
+        """The boxes of the whole image and the cells; they are the same for every image."""
         images, positions, _ = features.shape
         side = round(positions**0.5)
         unit = Regions(np.zeros((positions, 1), dtype=np.float32), grid_boxes(side, side, 1, 1), 1, 1)

@@ -1,170 +1,41 @@
 """Flamingo's bridge: a frozen language model attends to media (Alayrac et al. 2022). Tensors in, tensors out.
 
-:meth:`Bridge.forward` is the definition, in one pass through every layer. :mod:`vislang.models.flamingo.prefill`
-computes the same with less work, and is tested against it. Only the resampler, the gated blocks and, if wanted, the
-embeddings of two added tokens train.
+:meth:`Bridge.forward` is the definition: one pass through every layer. :mod:`vislang.models.flamingo.prefill` computes
+the same with less work, and is tested against it. Only the resampler, the gated blocks and, if wanted, the embeddings
+of two added tokens train.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import replace
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from vislang.errors import UserError
 from vislang.models.flamingo.collate import Batch
+from vislang.models.flamingo.config import FlamingoConfig
 from vislang.models.flamingo.gated_block import GatedCrossAttentionBlock
+from vislang.models.flamingo.media import MediaKeysValues, media_mask
 from vislang.models.flamingo.resampler import PerceiverResampler
-from vislang.models.towers.causal_lm import FrozenCausalLM, Step
-from vislang.nn.attention import KeysValues
-
-
-@dataclass
-class FlamingoConfig:
-    """Shape of the bridge. The defaults are OpenFlamingo's; the paper's 3B to 80B are in ``vislang/presets``.
-
-    Attributes:
-        gated_layers: indices of the language model's layers with a gated block before them; None places
-            one before each layer i with (i + 1) % gate_every == 0.
-        gate_every: see ``gated_layers``.
-        latents: latents of a medium.
-        resampler_width: width of the latents; None takes the vision tower's.
-        resampler_depth: layers of the resampler.
-        heads, head_width: shape of every attention, in the resampler and in the gated blocks.
-        resampler_heads, resampler_head_width: shape of the resampler's, where it differs.
-        expansion: inner width of every feed-forward, in widths.
-        scales: the scale of each gated block (see GatedCrossAttentionBlock), in the order of layers; None measures them
-            on the language model, 1 for each is the paper's.
-        gate_all_text: apply the gated blocks' feed-forward to text before the first medium too, as the paper does.
-            Otherwise the frozen language model alone reads such text, and it does so once for each text (see
-            :mod:`vislang.models.flamingo.frozen_text`).
-        train_added_tokens: train embeddings of a media token and of an end-of-chunk token, two tokens beyond the
-            language model's vocabulary; no other row of its embedding changes. The layers below the first gate then
-            depend on them, and are computed and differentiated at every step. Otherwise the media token keeps its
-            initial embedding, and chunks end with the language model's own end of text.
-        media_token: its id, where the language model's vocabulary has one; None puts it beyond the vocabulary.
-        chunk_token: the id of the end of chunks, where the vocabulary has one; None takes the trained one, or else the
-            end of text.
-        attend_to: a token attends to the ``latest`` medium before it (section 3.1.3), or to ``all`` before it.
-        frames: time embeddings for videos; 0 for a model of images.
-    """
-
-    gated_layers: list[int] | None = None
-    gate_every: int = 4
-    latents: int = 64
-    resampler_width: int | None = None
-    resampler_depth: int = 6
-    heads: int = 8
-    head_width: int = 64
-    resampler_heads: int | None = None
-    resampler_head_width: int | None = None
-    expansion: int = 4
-    scales: list[float] | None = None
-    gate_all_text: bool = False
-    train_added_tokens: bool = False
-    media_token: int | None = None
-    chunk_token: int | None = None
-    attend_to: Literal["latest", "all"] = "latest"
-    frames: int = 0
-
-    def __post_init__(self):
-        for name in ("gate_every", "latents", "resampler_depth", "heads", "head_width", "expansion"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"bridge.{name} is {getattr(self, name)}; it must be at least 1.")
-        for name in ("resampler_width", "resampler_heads", "resampler_head_width"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise ValueError(f"bridge.{name} is {value}; it must be at least 1.")
-        if self.frames < 0:
-            raise ValueError(f"bridge.frames is {self.frames}; it must not be negative.")
-
-
-class MediaKeysValues:
-    """Keys and values of the media of a batch for every gated layer, projected once.
-
-    Args:
-        by_layer: keys and values (media, heads, latents, head width) of each gated layer, each distinct medium once.
-        index: (rows, row media) which medium; -1 for none.
-    """
-
-    def __init__(self, by_layer: dict[int, KeysValues], index: Int[Tensor, "rows row_media"]):
-        self.by_layer = by_layer
-        self.index = index
-        self.latents = next(iter(by_layer.values())).keys.shape[2]
-
-    def of_rows(self, layer: int) -> KeysValues:
-        """(rows, heads, row media * latents, head width), the media of each row laid end to end."""
-        rows = self.index.clamp(min=0)
-        if torch.equal(rows.flatten(), torch.arange(len(self.by_layer[layer].keys), device=rows.device)):
-            # Each medium occurs once, in order: nothing has to be gathered, and no gradient scattered.
-            whole = (side.unflatten(0, rows.shape) for side in self.by_layer[layer])
-            return KeysValues(*(side.transpose(1, 2).flatten(2, 3) for side in whole))
-        return KeysValues(*(side[rows].transpose(1, 2).flatten(2, 3) for side in self.by_layer[layer]))
-
-    def present(self) -> Bool[Tensor, "rows row_latents"]:
-        """True where a latent is there, False where the medium of a row is missing."""
-        return (self.index >= 0).repeat_interleave(self.latents, dim=1)
-
-    def of(self, rows: Int[Tensor, "..."], times: Int[Tensor, "..."] | None = None) -> MediaKeysValues:
-        """The media of some rows; with ``times`` (counted from 1) only the medium of each row at that time."""
-        index = self.index[rows]
-        if times is not None:
-            latest = index.gather(1, (times - 1).clamp(min=0)[:, None])
-            index = latest.masked_fill(times[:, None] == 0, -1)
-        return MediaKeysValues(self.by_layer, index)
-
-    def followed_by(self, others: MediaKeysValues) -> MediaKeysValues:
-        """Each row's media, followed by those of the same row of others."""
-        by_layer, known = {}, len(next(iter(self.by_layer.values())).keys)
-        for layer, (keys, values) in self.by_layer.items():
-            more = others.by_layer[layer]
-            by_layer[layer] = KeysValues(torch.cat([keys, more.keys]), torch.cat([values, more.values]))
-        moved = torch.where(others.index >= 0, others.index + known, others.index)
-        return MediaKeysValues(by_layer, torch.cat([self.index, moved], dim=1))
-
-
-def media_mask(
-    media_time: Int[Tensor, "batch tokens"],
-    media_count: int,
-    latents: int,
-    all_before: bool = False,
-    media_before: Int[Tensor, "batch tokens"] | None = None,
-) -> Bool[Tensor, "batch tokens row_latents"]:
-    """Flamingo's mask: each token sees only the latest medium before it (section 3.1.3, figure 7).
-
-    Args:
-        media_time: (batch, tokens) the medium that each token goes with, counted from 1; 0 sees nothing.
-        media_count: number of media in a row.
-        latents: number of latents of each medium.
-        all_before: see every medium up to that one.
-        media_before: (batch, tokens) how many of them belong to other texts in the same row, which it must not see.
-
-    Returns:
-        True where a token may look, over the media's latents laid end to end.
-    """
-    order = torch.arange(1, media_count + 1, device=media_time.device).repeat_interleave(latents)
-    if not all_before:
-        return media_time[..., None] == order
-    first = torch.zeros_like(media_time) if media_before is None else media_before
-    return (order <= media_time[..., None]) & (order > first[..., None])
+from vislang.models.towers.causal_lm import CausalLM, Step
 
 
 class Bridge(nn.Module):
-    """The resampler and the gated blocks around a frozen causal language model: everything of Flamingo that trains.
+    """The resampler and the gated blocks of a frozen causal language model: everything in Flamingo that trains.
 
     Args:
         config: shape of the bridge.
         lm: the frozen language model.
         features_width: width of the vision tower's features.
-        media_embedding: (width of the embeddings) the initial embedding of the media token.
+        media_embedding: (embedding width,) the initial embedding of the media token.
 
     Raises:
-        UserError: a gated layer that the language model does not have, or none at all.
+        UserError: the language model lacks one of the gated layers, or no layer is gated.
     """
 
-    def __init__(self, config: FlamingoConfig, lm: FrozenCausalLM, features_width: int, media_embedding: Tensor):
+    def __init__(self, config: FlamingoConfig, lm: CausalLM, features_width: int, media_embedding: Tensor):
         super().__init__()
         depth = len(lm.layers)
         gated = config.gated_layers
@@ -172,12 +43,12 @@ class Bridge(nn.Module):
             gated = [i for i in range(depth) if (i + 1) % config.gate_every == 0]
         if not gated or min(gated) < 0 or max(gated) >= depth or len(set(gated)) != len(gated):
             raise UserError(
-                f"gated_layers {gated}: name at least one of the language model's layers 0 to {depth - 1}, "
-                "each once (gate_every must not exceed their number)."
+                f"gated_layers {gated}: list one or more of the language model's layers 0 to {depth - 1}, each once "
+                "(gate_every must not exceed the number of layers)."
             )
         if config.scales is not None and len(config.scales) != len(gated):
             raise UserError(
-                f"scales: {len(config.scales)}, and there are {len(gated)} gated layers. Give one for each."
+                f"scales has {len(config.scales)} values for {len(gated)} gated layers. Give one for each layer."
             )
         self.lm = lm
         width = config.resampler_width or features_width
@@ -204,7 +75,7 @@ class Bridge(nn.Module):
         trains = config.train_added_tokens
         self.media_embedding = nn.Parameter(media_embedding.clone().float(), requires_grad=trains)
         self.chunk_embedding = nn.Parameter(media_embedding.clone().float()) if trains else None
-        # Where the head shares its weights with the embedding, the new row serves both.
+        # If the output layer shares its weights with the embedding, the new row is used in both.
         untied = trains and not lm.tied
         self.chunk_head = nn.Parameter(torch.zeros(lm.head_width)) if untied else None
 
@@ -221,16 +92,16 @@ class Bridge(nn.Module):
 
     @property
     def media_token(self) -> int:
-        """The media token's id: one beyond the language model's vocabulary, unless it has one of its own."""
+        """The media token's id: the first one after the language model's vocabulary, unless that contains one."""
         return self.lm.vocabulary_size if self.config.media_token is None else self.config.media_token
 
     @property
     def chunk_token(self) -> int | None:
-        """The id of the end of chunks, a trained one being one beyond the media token; None where there is none."""
+        """The id of the end-of-chunk token; a trained one follows the media token. None if there is none."""
         return self.config.chunk_token if self.chunk_embedding is None else self.lm.vocabulary_size + 1
 
     def embed(self, input_ids: Int[Tensor, "batch tokens"]) -> Float[Tensor, "batch tokens embed_width"]:
-        """Embed tokens, the added ones included."""
+        """Embed tokens, including the added ones."""
         is_media = input_ids == self.media_token
         is_chunk = torch.zeros_like(is_media) if self.chunk_embedding is None else input_ids == self.chunk_token
         embeddings = self.lm.embed(input_ids.masked_fill(is_media | is_chunk, 0))
@@ -242,8 +113,8 @@ class Bridge(nn.Module):
     def logits(self, hidden: Float[Tensor, "batch tokens head_width"]) -> Float[Tensor, "batch tokens types"]:
         """The language model's logits.
 
-        Where an end-of-chunk token was added, its logit follows, after minus infinity for the media token, which must
-        never be generated.
+        If an end-of-chunk token was added, two logits follow: minus infinity for the media token, which must never be
+        generated, and that of the end-of-chunk token.
         """
         own = self.lm.logits(hidden)
         if self.chunk_embedding is None:
@@ -270,16 +141,13 @@ class Bridge(nn.Module):
         media_before: Int[Tensor, "batch tokens"] | None = None,
         weights: dict[int, Tensor] | None = None,
     ) -> dict[int, Step]:
-        """The gated blocks, as steps before the language model's layers.
-
-        Several rows of hidden states may share one row of media, as beams do. Their tokens are then the queries of one
-        row, and the media are not repeated.
+        """The gated blocks, as steps that run before the language model's layers.
 
         Args:
             media: the media of each row.
-            media_time: (rows, tokens) the medium that a token goes with, counted from 1; 0 for none.
-            media_before: (rows, tokens) how many of the row's media belong to documents before; None for none.
-            weights: a dictionary that receives the attention weights of each gated layer: (batch, heads, tokens,
+            media_time: (rows, tokens) or (rows, 1) the index of each token's medium, counted from 1; 0 for no medium.
+            media_before: see :func:`~vislang.models.flamingo.media.media_mask`.
+            weights: if given, receives the attention weights of each gated layer: (batch, heads, tokens,
                 row media * latents).
         """
         mask: Tensor | None = media_mask(
@@ -297,23 +165,15 @@ class Bridge(nn.Module):
             def step(hidden: Tensor) -> Tensor:
                 if weights is not None:
                     weights[layer] = block.attention.weights(block.norm(hidden), keys_values, mask)
-                rows, shared = len(media.index), len(hidden) // len(media.index)
-                queries = hidden.unflatten(0, (rows, shared)).flatten(1, 2) if shared > 1 else hidden
-                visible = mask
-                if mask is not None and shared > 1:
-                    visible = mask.expand(-1, hidden.shape[1], -1).repeat(1, shared, 1)
-                gated = block(queries, keys_values, visible)
-                gated = gated.unflatten(1, (shared, -1)).flatten(0, 1) if shared > 1 else gated
-                if gate_all:
-                    return gated
-                return torch.where(gated_tokens.repeat_interleave(shared, dim=0), gated, hidden)
+                gated = block(hidden, keys_values, mask)
+                return gated if gate_all else torch.where(gated_tokens, gated, hidden)
 
             return step
 
         return {layer: before(layer) for layer in self.gated_layers}
 
     def forward(self, batch: Batch) -> Float[Tensor, "batch tokens types"]:
-        """Logits at every position, every layer run for every token: the definition."""
+        """Logits at every position, computed by running every layer for every token: the definition."""
         return self.logits(self.hidden_states(batch))
 
     def hidden_states(
@@ -332,11 +192,11 @@ class Bridge(nn.Module):
 
     @torch.no_grad()
     def attention_maps(self, batch: Batch) -> Float[Tensor, "batch tokens row_media positions"]:
-        """The attention of each token to the positions of each medium of its row, in shares.
+        """How each token's attention is distributed over the positions of each medium of its row.
 
-        A token's attention to latents is averaged over heads and over gated layers (weighted by the size of each gate).
-        It is multiplied by the latents' attention to positions, averaged over the resampler's layers and heads. The map
-        shows what was attended to, which is not yet why an answer was given.
+        A token's attention to the latents is averaged over heads and over gated layers, weighted by the size of each
+        gate. The result is multiplied by the latents' attention to the positions, averaged over the resampler's layers
+        and heads. The map shows what was attended to; that does not explain why an answer was given.
         """
         by_layer: list[Tensor] = []
         latents = self.resampler(batch.features, batch.frames, by_layer)
@@ -351,10 +211,11 @@ class Bridge(nn.Module):
         weights = weights.unflatten(-1, (media.index.shape[1], media.latents))
         return torch.einsum("btml,bmlp->btmp", weights, positions[batch.media_index.clamp(min=0)])
 
-    def gates(self) -> dict[str, float]:
-        """tanh of every gate: how far each gated block is open, 0 for shut."""
+    @torch.no_grad()
+    def gates(self) -> dict[str, Float[Tensor, ""]]:
+        """tanh of every gate: how far each gated block is open, 0 is closed."""
         return {
-            f"gate/{layer}/{part}": gate.tanh().item()
+            f"gate/{layer}/{part}": gate.tanh()
             for layer in self.gated_layers
             for part, gate in (
                 ("attention", self.block(layer).attention_gate),

@@ -1,4 +1,4 @@
-"""Examples and Documents to batches for Flamingo: tokens, which medium each token goes with, and the media."""
+"""Examples and Documents to batches for Flamingo: tokens, the medium that each token attends to, and the media."""
 
 from __future__ import annotations
 
@@ -18,37 +18,36 @@ from transformers import PreTrainedTokenizerBase
 from vislang.document import Absent, Document, EndOfChunk, Image, Learned, MediaError, Medium, Part, Video, set_off
 from vislang.errors import UserError
 from vislang.example import Example, kind_of
+from vislang.models.settings import must_be_above_zero, must_be_at_least
 from vislang.models.towers.feature_cache import FeatureCache
 from vislang.models.towers.vision import VisionTower
 from vislang.prompt import Prompts
 
 IGNORED = -100
-"""Target of a position after which nothing is to be predicted."""
+"""Target of a position whose next token is not predicted."""
 
 
 @dataclass
 class Batch:
     """Texts with media, ready for the bridge.
 
-    Columns before ``prefix`` come before the first medium of every row and are padded on the left; those
-    from ``prefix`` on are padded on the right.
+    The first ``prefix`` columns precede the first medium of every row and are padded on the left. The other columns are
+    padded on the right.
 
     Attributes:
-        input_ids: (batch, tokens); a media token may lie beyond the language model's vocabulary.
-        attention_mask: (batch, tokens), 1 for real tokens.
-        media_time: (batch, tokens), the medium that each token goes with, counted from 1 in its row; 0 for none.
-        targets: (batch, tokens), the token that is to be predicted after each, ``IGNORED`` where none is.
-        media_index: (batch, most media in a row), which medium; -1 where a row has fewer media, or where a medium was
-            taken away. The tokens of such a medium attend to nothing.
-        prefix: number of columns that no medium reaches.
-        features: (media, frames, positions, width) of the vision tower, each distinct medium once. Where they are not
-            known yet, None.
-        pixels: (frames of all media, channels, height, width), from which the tower has yet to compute the features.
-        frames: (media,) number of frames of each; None where each has one.
-        segments: (batch, tokens), the document of its row that each token belongs to, where rows hold several that do
-            not attend to each other; else None.
-        media_before: (batch, tokens), how many of the row's media belong to documents before, where there are segments.
-        names: of the documents, for messages.
+        input_ids: (batch, tokens) token ids; the media token may be outside the language model's vocabulary.
+        attention_mask: (batch, tokens) 1 for real tokens.
+        media_time: (batch, tokens) the index of each token's medium in its row, counted from 1; 0 for no medium.
+        targets: (batch, tokens) the next token, where it is to be predicted; elsewhere ``IGNORED``.
+        media_index: (batch, row media) the index of each medium in ``features``. It is -1 where a row has fewer media,
+            and for media that were removed; the tokens of a removed medium attend to nothing.
+        prefix: number of columns before the first medium.
+        features: (media, frames, positions, width) features of each distinct medium; None before they are computed.
+        pixels: (all frames, channels, height, width) preprocessed frames, if the features are not computed yet.
+        frames: (media,) number of frames of each medium; None if each has one.
+        segments: (batch, tokens) for packed rows: the document of each token. Documents do not attend to each other.
+        media_before: (batch, tokens) for packed rows: how many media of the row belong to earlier documents.
+        names: names of the documents, for messages.
     """
 
     input_ids: Int[Tensor, "batch tokens"]
@@ -64,6 +63,11 @@ class Batch:
     media_before: Int[Tensor, "batch tokens"] | None = None
     names: list[str] = field(default_factory=list)
 
+    @property
+    def tokens(self) -> int:
+        """Tokens of the texts, padding not counted."""
+        return int(self.attention_mask.sum())
+
     def position_ids(self) -> Int[Tensor, "batch tokens"]:
         """The position of each token in its own document."""
         if self.segments is None:
@@ -73,23 +77,23 @@ class Batch:
         return column - torch.where(new, column, 0).cummax(dim=-1).values
 
     def mask(self, dtype: torch.dtype) -> Int[Tensor, "batch tokens"] | Float[Tensor, "batch 1 tokens tokens"]:
-        """The language model's attention mask: of padding, or, where documents share rows, a bias."""
+        """The language model's attention mask: 1 for real tokens, or, for packed rows, a bias."""
         if self.segments is None:
             return self.attention_mask
         same = self.segments[:, :, None] == self.segments[:, None, :]
         visible = same.tril() & (self.attention_mask[:, None, :] == 1)
-        # Padding attends to itself, since a softmax over nothing is NaN.
+        # Padding attends to itself, because a softmax over no keys is NaN.
         visible = visible | torch.eye(visible.shape[-1], dtype=torch.bool, device=visible.device)
         bias = torch.zeros(visible.shape, dtype=dtype, device=visible.device)
         return bias.masked_fill(~visible, torch.finfo(dtype).min)[:, None]
 
     def longest(self) -> int:
-        """Tokens of the longest document."""
+        """Number of tokens of the longest document."""
         return int((self.position_ids() * self.attention_mask).max()) + 1
 
 
 class PromptNotice(UserWarning):
-    """Something of a prompt was left out."""
+    """A part of a prompt or an answer was removed."""
 
 
 @dataclass
@@ -97,13 +101,14 @@ class CollateConfig:
     """How documents become rows of tokens.
 
     Attributes:
-        frames_per_second: frames that are sampled from each second of a video.
-        max_frames: the most frames of a video.
-        page_tokens: a page is trained on by a window of so many tokens around a medium, drawn each time.
-        page_media: the most media in such a window, drawn as well (the paper has 256 tokens and 5 media).
-        pack: training documents share rows of about so many tokens, without attending to each other; 0 for a row each.
-        too_long: what happens to a prompt that is longer than the language model's context: ``error`` raises one,
-            ``drop`` leaves its first examples out, with a warning.
+        frames_per_second: sampling rate of videos.
+        max_frames: greatest number of frames of a video.
+        page_tokens: a page is trained on in windows of this many tokens around a medium, drawn each time.
+        page_media: greatest number of media in such a window (the paper has 256 tokens and 5 media).
+        pack: lay several training documents in one row of about this many tokens, without attention between them; 0
+            gives each document its own row.
+        too_long: what to do with a prompt that is longer than the language model's context: raise an ``error``, or
+            ``drop`` its first examples with a warning.
     """
 
     frames_per_second: float = 1.0
@@ -114,16 +119,14 @@ class CollateConfig:
     too_long: Literal["error", "drop"] = "error"
 
     def __post_init__(self):
-        for name in ("max_frames", "page_tokens", "page_media"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"collate.{name} is {getattr(self, name)}; it must be at least 1.")
-        if self.frames_per_second <= 0 or self.pack < 0:
-            raise ValueError("collate.frames_per_second must be above 0, and collate.pack must not be negative.")
+        must_be_at_least(1, self, "max_frames", "page_tokens", "page_media", of="collate.")
+        must_be_at_least(0, self, "pack", of="collate.")
+        must_be_above_zero(self, "frames_per_second", of="collate.")
 
 
 @dataclass
 class _Row:
-    """A document as tokens, with their targets and the media that they go with."""
+    """A document as tokens, with their targets and media."""
 
     ids: list[int] = field(default_factory=list)
     media_time: list[int] = field(default_factory=list)
@@ -135,17 +138,17 @@ class _Row:
 
 
 class Collator:
-    """Turns Examples to learn from, or Documents, into a :class:`Batch`. Picklable, so that workers can run it.
+    """Turns training Examples, or Documents, into a :class:`Batch`. Picklable, so worker processes can run it.
 
     Args:
-        prompts: the templates around media and questions.
+        prompts: the templates for questions and captions.
         tokenizer: the language model's.
         vision: the vision tower, for its preprocessing.
         cache: of features, or None.
         media_token: id of the media token.
-        chunk_token: id of the end of chunks; None takes the end of text.
-        context_length: the most tokens the language model has positions for, or None.
-        prefix_apart: whether media have no effect on the text before the first one (see ``gate_all_text``).
+        chunk_token: id of the end-of-chunk token; None takes the end-of-text token.
+        context_length: number of positions of the language model; None for no limit.
+        prefix_apart: whether the text before the first medium is independent of the media (see ``gate_all_text``).
         config: how documents become rows.
     """
 
@@ -170,45 +173,56 @@ class Collator:
         self.prefix_apart = prefix_apart
         self.config = config
         if tokenizer.eos_token_id is None:
-            raise UserError("the language model's tokenizer has no end-of-text token, which answers end with.")
+            raise UserError("the language model's tokenizer has no end-of-text token, which is needed to end answers.")
         self.chunk_token = tokenizer.eos_token_id if chunk_token is None else chunk_token
         first = tokenizer("a")["input_ids"][0]
         self._start = [tokenizer.bos_token_id] if first == tokenizer.bos_token_id else []
 
-    def __call__(self, examples: Sequence[Example], seed: int = 0) -> Batch:
-        """A batch to train on: each example in its template, with its target.
+    def __call__(self, examples: Sequence[Example], seed: int = 0, first: int = 0) -> Batch:
+        """A training batch: each example in its template, with its target.
 
         Args:
-            examples: with targets that can be written.
-            seed: of the part of a long page that is trained on, and of the medium that its text goes with.
+            examples: their targets must be expressible as text.
+            seed: determines which part of a long page is used, and which media side a page's text attends to.
+            first: number of the first example in the batch that these are a part of.
 
         Raises:
-            MediaError: a medium cannot be used, or is of a kind that Flamingo does not read.
-            UserError: an example has nothing to learn to write, is empty, or is too long for the language model.
+            MediaError: a medium cannot be used, or Flamingo does not read this kind of medium.
+            UserError: an example has no text to learn, is empty, or is too long for the language model.
         """
-        documents = [self.prompts.render(example, learn=True) for example in examples]
-        for example, document in zip(examples, documents, strict=True):
-            if not _has_targets(document):
-                raise UserError(
-                    f"{example.name}: its target is {kind_of(example.target)}, and this model learns to write text. "
-                    "Give a text, an answer, a label, a number or a choice among texts."
-                )
-        return self.documents(documents, seed)
+        return self.documents([self.to_learn(example) for example in examples], seed, first=first)
 
-    def documents(self, documents: Sequence[Document], seed: int = 0, prefilled: int = 0) -> Batch:
-        """A batch of documents, to learn from or to continue.
-
-        Args:
-            documents: what is read.
-            seed: see :meth:`__call__`.
-            prefilled: tokens of a decode state that the documents continue. The text before their first medium then
-                goes with the media of that state.
+    def to_learn(self, example: Example) -> Document:
+        """An example in its template, with the text that is learned.
 
         Raises:
-            MediaError: a medium cannot be used, or is of a kind that Flamingo does not read.
+            UserError: it has no text to learn.
+        """
+        document = self.prompts.render(example, learn=True)
+        if not _has_targets(document):
+            raise UserError(
+                f"{example.name}: this model learns to generate text, and the target is of the kind "
+                f"{kind_of(example.target)}. Give a text, an answer, a label, a number or a choice among texts."
+            )
+        return document
+
+    def documents(self, documents: Sequence[Document], seed: int = 0, prefilled: int = 0, first: int = 0) -> Batch:
+        """A batch of documents, for training or to be continued.
+
+        Args:
+            documents: the documents.
+            seed, first: see :meth:`__call__`.
+            prefilled: number of tokens of the decode state that the documents continue. Text before their first medium
+                then attends to the media of that state.
+
+        Raises:
+            MediaError: a medium cannot be used, or Flamingo does not read this kind of medium.
             UserError: a document is empty, or too long for the language model.
         """
-        rows = [self._row(document, random.Random(f"{seed} {n}"), prefilled) for n, document in enumerate(documents)]
+        rows = [
+            self._row(document, random.Random(f"{seed} {number}"), prefilled)
+            for number, document in enumerate(documents, start=first)
+        ]
         packed = self.config.pack > 0 and not prefilled and all(_has_targets(document) for document in documents)
         if packed:
             rows = _packed(rows, self.config.pack)
@@ -251,7 +265,7 @@ class Collator:
         return batch
 
     def key(self, medium: Medium) -> str:
-        """The key of a medium's features in the cache; that of a video includes how its frames were sampled."""
+        """The key of a medium's features in the cache; for videos it includes the sampling of frames."""
         if isinstance(medium, Video):
             return f"{medium.content_hash}-{self.config.frames_per_second:g}-{self.config.max_frames}"
         return medium.content_hash
@@ -276,13 +290,19 @@ class Collator:
         return medium.decode(self.config.frames_per_second, self.config.max_frames)
 
     def answer(self, document: Document, text: str) -> list[int]:
-        """The tokens of a text that follows a document, and the end."""
+        """The tokens of an answer to a document, including the end-of-text token."""
         before = _joined(document.parts)[-1:]
         return [*self._answer(text, before[0] if before else None), self.tokenizer.eos_token_id]
 
     def _add_media(self, batch: Batch, media: list[Medium]) -> None:
-        if not media:
+        if not media and not self.vision.trains:
             batch.features = torch.zeros(1, 1, 1, self.vision.width)
+            return
+        if not media:
+            # No token attends to it. A tower that is trained runs for every batch, because each of several processes
+            # must have a gradient for the same parameters.
+            blank = self.vision.preprocess(PIL.Image.new("RGB", (8, 8)))
+            batch.pixels, batch.frames = blank[None], torch.ones(1, dtype=torch.long)
             return
         if self.cache is not None:
             known = [self.cache.get(self.key(medium)) for medium in media]
@@ -307,16 +327,16 @@ class Collator:
             if self.config.too_long == "error" or not ends or ends[0] + 1 == len(parts):
                 raise UserError(
                     f"{document.name or 'a document'}: {prefilled + len(row.ids)} tokens, and the language model has "
-                    f"positions for {self.context_length}. Shorten it, or give fewer examples"
-                    + (" (or let the first ones be dropped)." if self.config.too_long == "error" else ".")
+                    f"{self.context_length} positions. Shorten it, give fewer examples"
+                    + (", or let the first ones be dropped." if self.config.too_long == "error" else ", or both.")
                 )
             parts = parts[ends[0] + 1 :]
             dropped += 1
             row = self._whole_row(document, parts, rng, prefilled)
         if dropped:
             warnings.warn(
-                f"{document.name or 'a document'}: longer than the language model's {self.context_length} tokens; the "
-                f"first {dropped} of its examples were left out.",
+                f"{document.name or 'a document'}: longer than the language model's {self.context_length} positions; "
+                f"the first {dropped} of its examples were dropped.",
                 PromptNotice,
                 stacklevel=4,
             )
@@ -335,18 +355,18 @@ class Collator:
             learned += [learns] * len(tokens)
             before = part
         if not row.ids:
-            raise UserError(f"{document.name or 'a document'}: empty. Give it text or an image.")
+            raise UserError(f"{document.name or 'a document'}: empty. Add text or an image.")
         prompt_end = len(row.ids) - 1
         if document.target is not None:
             answer = [*self._answer(document.target, before), self.tokenizer.eos_token_id]
             row.ids += answer
             times += [len(row.media)] * len(answer)
             learned += [True] * len(answer)
-        looks = rng.choice(["before", "after"]) if document.looks == "either" else document.looks
-        row.media_time = times if looks == "before" else self._next_times(row.ids, times, len(row.media))
+        side = rng.choice(["before", "after"]) if document.media_side == "either" else document.media_side
+        row.media_time = times if side == "before" else self._next_times(row.ids, times, len(row.media))
         row.targets = _targets(row, learned, prompt_end, document.target is not None)
         if learned[-1] and len(row.ids) > 1:
-            # The last token is predicted, and predicts nothing itself.
+            # The last token is only predicted; it predicts nothing itself.
             for values in (row.ids, row.media_time, row.targets):
                 values.pop()
         first = next((column for column, time in enumerate(row.media_time) if time), len(row.ids))
@@ -369,11 +389,11 @@ class Collator:
         )
 
     def _answer(self, text: str, before: Part | None) -> list[int]:
-        """The tokens of a text that is to be written after a part."""
+        """The tokens of a target text that follows a part."""
         return self.tokenizer(set_off(text, before), add_special_tokens=False)["input_ids"]
 
     def _next_times(self, ids: list[int], times: list[int], count: int) -> list[int]:
-        """The medium after each token instead of the one before it; media tokens keep their own."""
+        """For text that attends to the medium after it: media tokens keep their own medium."""
         moved = [time if token == self.media_token else time + 1 for token, time in zip(ids, times, strict=True)]
         return [time if time <= count else 0 for time in moved]
 
@@ -381,10 +401,10 @@ class Collator:
 def stack_frames(
     features: Sequence[Float[Tensor, "..."]],
 ) -> tuple[Float[Tensor, "media frames positions width"], Int[Tensor, "..."]]:
-    """Media of unequal numbers of frames as one tensor, padded, and these numbers.
+    """Stack media with different numbers of frames, padded; returns also these numbers.
 
     Args:
-        features: (frames, positions, width) of each, or of an image (positions, width).
+        features: of each medium (frames, positions, width); of an image also (positions, width).
     """
     videos = [each if each.ndim == 3 else each[None] for each in features]
     most = max(len(video) for video in videos)
@@ -393,8 +413,8 @@ def stack_frames(
 
 
 def _targets(row: _Row, learned: list[bool], prompt_end: int, has_target: bool) -> list[int]:
-    """The next token, where it is to be learned. The words of a page are learned from its first medium on, since the
-    frozen language model alone reads what comes before."""
+    """The next token where it is learned. The text of a page is learned only from its first medium on, because only the
+    frozen language model reads the text before it."""
     targets, after_medium = [IGNORED] * len(row.ids), False
     for column in range(len(row.ids) - 1):
         after_medium = after_medium or row.media_time[column] > 0
@@ -408,7 +428,7 @@ def _has_targets(document: Document) -> bool:
 
 
 def _joined(parts: Sequence[Part]) -> list[Part]:
-    """Neighbouring strings as one, so that tokens may span them."""
+    """Join neighbouring strings, so tokens can span them."""
     joined: list[Part] = []
     for part in parts:
         before = joined[-1] if joined else None
@@ -420,7 +440,7 @@ def _joined(parts: Sequence[Part]) -> list[Part]:
 
 
 def _window(row: _Row, tokens: int, media_token: int, rng: random.Random) -> _Row:
-    """So many tokens of a page around a medium, both drawn; text whose medium lies outside goes with none."""
+    """A random window of a page around a random medium; text whose medium is outside attends to none."""
     medium = rng.choice([column for column, token in enumerate(row.ids) if token == media_token] or [0])
     start = rng.randint(max(0, medium - tokens + 1), min(medium, len(row.ids) - tokens))
     chosen = slice(start, start + tokens)
@@ -429,7 +449,7 @@ def _window(row: _Row, tokens: int, media_token: int, rng: random.Random) -> _Ro
 
 
 def _with_media(row: _Row, most: int, media_token: int, rng: random.Random) -> _Row:
-    """The part of a row with at most so many successive media; which ones is drawn."""
+    """A random part of a row that has at most ``most`` successive media."""
     columns = [column for column, token in enumerate(row.ids) if token == media_token]
     if len(columns) <= most:
         return row
@@ -439,7 +459,7 @@ def _with_media(row: _Row, most: int, media_token: int, rng: random.Random) -> _
 
 
 def _cut(row: _Row, chosen: slice, first: int, last: int) -> _Row:
-    """Some of the tokens, with the media after ``first`` up to ``last``; what comes before these is not learned."""
+    """A slice of the tokens, with the media from ``first`` to ``last``; text before these media is not learned."""
     times = [time - first if first < time <= last else 0 for time in row.media_time[chosen]]
     after_medium, targets = False, []
     for time, target in zip(times, row.targets[chosen], strict=True):
@@ -449,7 +469,7 @@ def _cut(row: _Row, chosen: slice, first: int, last: int) -> _Row:
 
 
 def _packed(rows: Sequence[_Row], size: int) -> list[_Row]:
-    """Several documents in one row: the longest first, each in the first row that has room for it."""
+    """Pack documents into rows: the longest first, each into the first row that has room for it."""
     made: list[_Row] = []
     for row in sorted(rows, key=lambda row: -len(row.ids)):
         into = next((other for other in made if len(other.ids) + len(row.ids) <= size), None)

@@ -1,4 +1,4 @@
-"""A bridge that OpenFlamingo trained, with the language model that it was trained on: tensors in, logits out."""
+"""A bridge converted from OpenFlamingo, with its language model: tensors in, logits out."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vislang.models.base import copy_state, fingerprint, read_settings, read_weights, write_model
-from vislang.models.flamingo.bridge import Bridge, FlamingoConfig
+from vislang.models.flamingo.bridge import Bridge
 from vislang.models.flamingo.collate import Batch
+from vislang.models.flamingo.config import FlamingoConfig
 from vislang.models.flamingo.model import Flamingo, SavedTower
 from vislang.models.towers.causal_lm import CausalLMWithRows
 from vislang.models.towers.language import LanguageTower, load_causal_lm, load_language_tower
@@ -33,18 +34,18 @@ class SavedBridge:
 
 
 class ConvertedFlamingo(nn.Module):
-    """A converted bridge. The language model is recorded by name and hash, and not written.
+    """A converted bridge. Its language model is not saved; the config records its name and hash.
 
     Args:
         config: shape of the bridge.
         language_model: folder or Hub id of the language model.
-        features_width: of the vision tower that it was trained with.
-        ids, rows: tokens whose embeddings were trained, or added to the language model, and these embeddings.
-        origin: where the weights came from, for the record.
-        expected: hash of the language model that is meant; None takes any.
+        features_width: feature width of the vision tower that it was trained with.
+        ids, rows: the tokens whose embeddings were trained or added, and these embeddings.
+        origin: the origin of the weights, for the record.
+        expected: hash of the language model; None accepts any.
 
     Raises:
-        TowerError: there is no such language model, or it is another one.
+        TowerError: the language model was not found, or has another hash.
     """
 
     def __init__(
@@ -62,8 +63,8 @@ class ConvertedFlamingo(nn.Module):
         self.language_name, self.fingerprint = language_model, fingerprint(lm.state_dict())
         if expected is not None and self.fingerprint != expected:
             raise TowerError(
-                f"language model {language_model}: has the hash {self.fingerprint[:12]}, and the bridge was converted "
-                f"with one of {expected[:12]}. Give the one that it was trained on."
+                f"language model {language_model}: its weights have the hash {self.fingerprint[:12]}, and the bridge "
+                f"was converted with {expected[:12]}. Give the language model that it was trained with."
             )
         self.features_width, self.origin = features_width, origin
         extended = CausalLMWithRows(lm, ids, rows)
@@ -76,21 +77,21 @@ class ConvertedFlamingo(nn.Module):
         return self.bridge(batch)
 
     def with_towers(self, vision_tower: str, prompts: Prompts, image_size: int | None = None) -> Flamingo:
-        """The same bridge with a vision tower and the language model's tokenizer, so that it reads Documents.
+        """The same bridge with a vision tower and the language model's tokenizer: it reads Documents.
 
         Args:
-            vision_tower: the one that it was trained with: a folder or a Hub id.
+            vision_tower: the tower that it was trained with: a folder or a Hub id.
             prompts: the templates that it was trained with.
-            image_size: of the tower; None takes the tower's own.
+            image_size: image size of the tower; None takes the tower's default.
 
         Raises:
-            TowerError: there is no such tower, or its features have another width.
+            TowerError: the tower was not found, or its features have another width.
         """
         vision = load_vision_tower(vision_tower, image_size)
         if vision.width != self.features_width:
             raise TowerError(
-                f"vision tower {vision_tower!r}: has features of width {vision.width}, and the bridge was trained on "
-                f"{self.features_width}."
+                f"vision tower {vision_tower!r}: its features have the width {vision.width}, and the bridge was "
+                f"trained with {self.features_width}."
             )
         tokenizer = load_language_tower(self.language_name).tokenizer
         language = LanguageTower(self.language_name, self.fingerprint, self.bridge.lm, tokenizer)
@@ -103,7 +104,7 @@ class ConvertedFlamingo(nn.Module):
         return {name: value for name, value in self.bridge.state_dict().items() if not name.startswith("lm.")}
 
     def save(self, folder: Path | str) -> None:
-        """Write config and what was trained."""
+        """Write the config and the trained weights."""
         lm = self.bridge.lm
         assert isinstance(lm, CausalLMWithRows)
         settings = {
@@ -120,10 +121,10 @@ class ConvertedFlamingo(nn.Module):
 
         Args:
             folder: the folder.
-            language_model: where the language model lies now, if no longer where it was.
+            language_model: new location of the language model, if it has moved.
 
         Raises:
-            TowerError: the language model is missing, or is not the one that it was converted with.
+            TowerError: the language model was not found, or is not the one that it was converted with.
             UserError: a setting of the config is wrong, or the weights do not fit it.
         """
         saved, state = read_settings(SavedBridge, folder), read_weights(folder)
@@ -131,10 +132,10 @@ class ConvertedFlamingo(nn.Module):
             saved.bridge,
             language_model or saved.language_model.name,
             saved.features_width,
-            state.pop("row_ids"),
-            state.pop("rows"),
-            saved.origin,
-            saved.language_model.fingerprint,
+            ids=state.pop("row_ids"),
+            rows=state.pop("rows"),
+            origin=saved.origin,
+            expected=saved.language_model.fingerprint,
         )
         copy_state(model.state(), state)
         return model.eval()

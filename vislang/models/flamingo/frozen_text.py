@@ -1,13 +1,13 @@
-"""What a frozen language model computes of text before any medium can reach it: computed once, kept.
+"""The parts of the forward pass that depend only on the text; they are computed once and kept.
 
-In a bridge with gated cross-attention two parts of the work depend on the text alone:
+With gated cross-attention, two parts are independent of the media:
 
-* the tokens before the first medium, in every layer: no gated block changes them, so the tokens after them need only
-  their keys and values;
+* the tokens before the first medium, in every layer: no gated block changes them, and later tokens need only their keys
+  and values;
 * all tokens, in the layers below the first gated block.
 
-A question about a thousand images is therefore read once. For each image there remain the few tokens after it, in the
-layers from the first gate up.
+So a question about a thousand images is read once. For each image, only the few tokens after it remain, in the layers
+from the first gate up.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import DynamicCache
 
-from vislang.models.towers.causal_lm import FrozenCausalLM, positions_of
+from vislang.models.towers.causal_lm import CausalLM, positions_of
 
 LayerKeysValues = list[tuple[Tensor, Tensor]]
 """Keys and values, each (heads, tokens, head width), of consecutive layers."""
@@ -29,14 +29,14 @@ LayerKeysValues = list[tuple[Tensor, Tensor]]
 
 @dataclass
 class TextState:
-    """What later tokens and the gated layers need of one text.
+    """The states of a text that the rest of the forward pass needs.
 
     Attributes:
         gate_inputs: hidden states at the first gate, of the tokens from the first medium on.
-        upper: keys and values of the tokens before the first medium, in the layers from the first gate up; empty where
+        upper: keys and values of the tokens before the first medium, in the layers from the first gate up; empty if
             there are no such tokens.
-        lower: keys and values of all tokens in the layers below the first gate. Only a text that is to be continued
-            needs them; else None.
+        lower: keys and values of all tokens in the layers below the first gate. Only texts that will be continued
+            need them; otherwise None.
         prefix: number of tokens before the first medium.
     """
 
@@ -46,24 +46,24 @@ class TextState:
     prefix: int
 
     def size(self) -> int:
-        """Bytes held."""
+        """Size in bytes."""
         pairs = self.upper + (self.lower or [])
         return self.gate_inputs.nbytes + sum(keys.nbytes + values.nbytes for keys, values in pairs)
 
 
 class FrozenText:
-    """Computes the states of texts, and keeps those of the texts that are named beforehand.
+    """Computes the states of texts, and keeps those of texts that :meth:`keep` was called with.
 
-    Texts are not kept as they come, as a cache would: the last bits of a hidden state can depend on the other rows of
-    its batch, and a run that is resumed must meet the same bits.
+    Other texts are not kept as they come: the last bits of a hidden state can depend on the other rows of its batch,
+    and a resumed run must compute the same bits.
 
     Args:
         lm: the frozen language model.
         first_gate: index of the lowest layer with a gated block before it.
-        budget: bytes to keep at most.
+        budget: greatest number of bytes to keep.
     """
 
-    def __init__(self, lm: FrozenCausalLM, first_gate: int, budget: int = 2 * 1024**3):
+    def __init__(self, lm: CausalLM, first_gate: int, budget: int = 2 * 1024**3):
         self._lm = lm
         self._first_gate = first_gate
         self._budget = budget
@@ -78,7 +78,7 @@ class FrozenText:
         prefix: int,
         to_continue: bool,
     ) -> None:
-        """Compute the states of the rows of a batch and keep them, as far as the budget goes."""
+        """Compute and keep the states of a batch's rows, within the budget."""
         keys, spans = _keys(input_ids, attention_mask, prefix)
         for key, text in zip(
             keys, self._states_of(embeddings, attention_mask, prefix, spans, to_continue), strict=True
@@ -95,14 +95,14 @@ class FrozenText:
         prefix: int,
         to_continue: bool = False,
     ) -> list[TextState]:
-        """The state of each row of a batch, recalled where it was kept.
+        """The state of each row of a batch, computed unless it was kept.
 
         Args:
-            embeddings: the embedded tokens, media tokens included.
-            input_ids: the same tokens, by which a text is recognised.
-            attention_mask: 1 for real tokens. Padding stands left of the prefix and right of the suffix.
+            embeddings: the embedded tokens, including media tokens.
+            input_ids: the same tokens; they are the key of a text.
+            attention_mask: 1 for real tokens. Padding is left of the prefix and right of the suffix.
             prefix: number of columns before the first medium of any row.
-            to_continue: whether tokens will be added to these texts, which needs ``lower``.
+            to_continue: whether the texts will be continued, which needs ``lower``.
         """
         keys, spans = _keys(input_ids, attention_mask, prefix)
         found = {
@@ -147,7 +147,7 @@ class FrozenText:
             texts.append(
                 TextState(
                     gate_inputs=gate_inputs[row, prefix : start + length].clone(),
-                    # The same whatever the other rows of the batch are: a kept text may be recalled beside others.
+                    # Must not depend on the other rows of the batch: a kept text is used beside other texts later.
                     upper=_columns(upper.layers[gate:], row, head) if before else [],
                     lower=_columns(lower.layers[:gate], row, whole) if to_continue else None,
                     prefix=before,
@@ -157,7 +157,7 @@ class FrozenText:
 
 
 def _columns(layers: Sequence[Any], row: int, columns: slice) -> LayerKeysValues:
-    """Copies of some columns of a row in a cache's layers."""
+    """Copies of some columns of a row of a cache."""
     return [(layer.keys[row, :, columns].clone(), layer.values[row, :, columns].clone()) for layer in layers]
 
 
@@ -187,7 +187,7 @@ def stack_gate_inputs(texts: Sequence[TextState], suffix: int) -> Float[Tensor, 
 def upper_cache(texts: Sequence[TextState], prefix: int, gate: int) -> DynamicCache:
     """A cache with the prefixes of several texts, padded on the left, for the layers from ``gate`` up.
 
-    The layers below hold as many empty columns, since a cache takes its length from its lowest layer.
+    The layers below have the same number of empty columns, because a cache takes its length from its lowest layer.
     """
     cache = DynamicCache()
     if prefix == 0:
@@ -201,7 +201,7 @@ def upper_cache(texts: Sequence[TextState], prefix: int, gate: int) -> DynamicCa
 
 
 def add_lower(cache: DynamicCache, texts: Sequence[TextState], prefix: int, columns: int) -> None:
-    """Give a cache whose upper layers hold whole texts, ``columns`` wide, the lower layers of the same."""
+    """Fill the lower layers of a cache whose upper layers already hold the texts, ``columns`` wide."""
     stacked = _stack([text.lower or [] for text in texts], _starts(texts, prefix), columns)
     for layer, (keys, values) in zip(cache.layers, stacked, strict=False):
         layer.lazy_initialization(keys, values)
@@ -213,9 +213,9 @@ def _starts(texts: Sequence[TextState], prefix: int) -> list[int]:
 
 
 def _stack(rows: Sequence[LayerKeysValues], starts: Sequence[int], columns: int) -> LayerKeysValues:
-    """Keys and values of several rows, layer by layer: each row from its own column on, zeros elsewhere.
+    """Stack the keys and values of several rows, layer by layer; each row starts at its own column, the rest is zeros.
 
-    A row without any keys and values, a text without a prefix, is all zeros.
+    A row without keys and values (a text without a prefix) is all zeros.
     """
     stacked: LayerKeysValues = []
     for first in next((row for row in rows if row), []):

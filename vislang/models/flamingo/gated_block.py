@@ -13,18 +13,18 @@ from vislang.nn.transformer import FeedForward
 class GatedCrossAttentionBlock(nn.Module):
     """Text attends to media before a frozen layer, scaled by two gates (section 3.1.2, figure 4).
 
-    ``x + s tanh(a) * attend(x, media)``, then ``x + s tanh(f) * feed_forward(x)``. Both gates start at 0, so that
-    training starts from the unchanged language model.
+    ``x = x + s tanh(a) * attend(x, media)``, then ``x = x + s tanh(f) * feed_forward(x)``. Both gates, a and f, start
+    at 0, so training starts from the unchanged language model.
 
-    The scale s is not in the paper (which has 1). A language model's hidden states grow from layer to layer, to a root
-    mean square of 8 to 25 in the upper layers of SmolLM2-135M, where the output of an untrained block is about 0.1. The
-    block would spend its training on growing. With s its output has the size of the layer's hidden states.
+    The scale s is not in the paper, where it is 1. In the upper layers of SmolLM2-135M, the hidden states have a root
+    mean square of 8 to 25, and the output of an untrained block has about 0.1. With s, the output has the magnitude of
+    the layer's hidden states; without it, the block would first have to learn this magnitude.
 
     Args:
         width: width of the language model.
         media_width: width of the latents.
         heads, head_width: shape of the attention.
-        expansion: inner width of the feed-forward, in widths.
+        expansion: inner width of the feed-forward layer, as a multiple of its width.
         scale: s, the root mean square of the hidden states before this layer.
     """
 
@@ -51,7 +51,7 @@ class GatedCrossAttentionBlock(nn.Module):
         media: KeysValues,
         mask: Bool[Tensor, "#batch #tokens row_latents"] | None,
     ) -> Float[Tensor, "batch tokens width"]:
-        """Let each token attend to the media where ``mask`` is True; without a mask, to all that are given."""
+        """Let each token attend to the media where ``mask`` is True; without a mask, to all of them."""
         attended = self.attention(self.norm(hidden), media, mask)
         hidden = hidden + self.scale * self.attention_gate.tanh() * attended
         return hidden + self.scale * self.feed_forward_gate.tanh() * self.feed_forward(hidden)

@@ -1,8 +1,8 @@
 """Flamingo: Documents of text, images and videos in, text out (Alayrac et al. 2022).
 
-Here the parts are put together. Then read :mod:`vislang.models.flamingo.bridge` (what trains, as the paper has it),
+This file puts the parts together: :mod:`vislang.models.flamingo.bridge` (what is trained, as in the paper),
 :mod:`~vislang.models.flamingo.collate` (documents to tokens), :mod:`~vislang.models.flamingo.prefill` (the same results
-with less work) and :mod:`~vislang.models.flamingo.decoding` (how text is written).
+with less work) and :mod:`~vislang.models.flamingo.decoding` (text generation).
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ from vislang.capabilities import ModelRecipe, Progress, Score, TokenAttention
 from vislang.document import Document, Image, Learned, Medium, Video
 from vislang.errors import UserError
 from vislang.example import Example
-from vislang.models.base import TrainableModel, read_settings, read_weights, write_model
-from vislang.models.flamingo.bridge import Bridge, FlamingoConfig
+from vislang.models.base import TrainableModel, fingerprint, read_settings, read_weights, write_model
+from vislang.models.flamingo.bridge import Bridge
 from vislang.models.flamingo.collate import IGNORED, Batch, CollateConfig, Collator, PromptNotice, stack_frames
+from vislang.models.flamingo.config import FlamingoConfig
 from vislang.models.flamingo.decoding import Decoding, Stops, generate, generate_stepwise
 from vislang.models.flamingo.prefill import DecodeState, Runner
 from vislang.models.precision import Precision, autocast, dtype_of
@@ -35,20 +36,21 @@ from vislang.models.towers.causal_lm import CausalLMWithRows
 from vislang.models.towers.feature_cache import FeatureCache
 from vislang.models.towers.language import LanguageTower, load_language_tower, outline_language_tower
 from vislang.models.towers.packaged import EFFICIENTNET_LITE0, SMOLLM2, TowerError
+from vislang.models.towers.tuning import TuneConfig, merge_updates
 from vislang.models.towers.vision import VisionTower, load_vision_tower, outline_vision_tower
 from vislang.nn.fake import FakeFloats
 from vislang.prompt import Prompts
 
 RANKED_AT_ONCE = 64
-"""Answers whose likelihoods are computed at a time: each has a copy of its prompt's keys and values."""
+"""Answers that are ranked at once; each needs a copy of its prompt's keys and values."""
 
 MEASURED_MEDIA = 1000
-"""Media that the mean and the standard deviation of features are measured on."""
+"""Most media on which the mean and standard deviation of the features are measured."""
 
 
 @dataclass(frozen=True)
 class Completion:
-    """A text that was written, and its log-likelihood in nats."""
+    """A generated text, and its log-likelihood in nats."""
 
     text: str
     log_likelihood: float
@@ -59,12 +61,14 @@ class Flamingo(TrainableModel):
 
     Args:
         config: shape of the bridge.
-        language: the frozen language model.
-        vision: the frozen vision tower.
-        prompts: the templates around media and questions, in training and afterwards.
+        language: the language model.
+        vision: the vision tower.
+        prompts: the templates for questions and captions.
         collate: how documents become batches.
-        cache_features: keep features of media on disk, so that each is encoded once.
-        origin: where converted weights came from, for the record.
+        cache_features: keep the features of media on disk, so each medium is encoded once. The features of a vision
+            tower that is trained are never kept.
+        origin: the origin of converted weights, for the record.
+        tuned: how the towers are trained, for the record; see :func:`~vislang.models.towers.tuning.tune`.
     """
 
     collate: Collator
@@ -78,9 +82,11 @@ class Flamingo(TrainableModel):
         collate: CollateConfig | None = None,
         cache_features: bool = True,
         origin: dict[str, Any] | None = None,
+        tuned: TuneConfig | None = None,
     ):
         super().__init__()
         self.origin = origin
+        self.tuned = tuned or TuneConfig()
         self.language_name, self.language_fingerprint = language.name, language.fingerprint
         self.quantized = language.quantized or vision.quantized
         self.tokenizer = language.tokenizer
@@ -91,32 +97,32 @@ class Flamingo(TrainableModel):
             media = self.tokenizer(" image", add_special_tokens=False, return_tensors="pt")["input_ids"]
         self.bridge = Bridge(config, language.lm, vision.width, language.lm.embed(media)[0].mean(dim=0))
         self.runner = Runner(self.bridge)
-        self.caches_features = cache_features
-        cache = None
-        if cache_features:
-            folder = f"{vision.fingerprint[:32]}-{vision.image_size}{'-int8' if vision.quantized else ''}"
-            cache = FeatureCache(cache_folder("features", folder))
+        # These are saved, whether or not a recipe freezes some of them.
+        self._own = [name for name, parameter in self.bridge.named_parameters() if parameter.requires_grad]
+        self._own_of_vision = [name for name, parameter in vision.named_parameters() if parameter.requires_grad]
+        self.caches_features = cache_features and not vision.trains
+        cache = _features_of(vision, vision.fingerprint) if self.caches_features else None
         self.collate = Collator(
             prompts or Prompts(),
             self.tokenizer,
             vision,
             cache,
-            self.bridge.media_token,
-            self.bridge.chunk_token,
-            language.lm.context_length,
+            media_token=self.bridge.media_token,
+            chunk_token=self.bridge.chunk_token,
+            context_length=language.lm.context_length,
             prefix_apart=not config.gate_all_text,
             config=collate or CollateConfig(),
         )
 
     @property
     def prompts(self) -> Prompts:
-        """The templates around media and questions."""
+        """The templates for questions and captions."""
         return self.collate.prompts
 
     @property
     def dtype(self) -> torch.dtype:
-        """The number type of the arithmetic in language model and bridge; what trains is kept in float32."""
-        return self.bridge.lm.lm.dtype
+        """The number type in which language model and bridge compute; trained parameters are kept in float32."""
+        return self.bridge.lm.dtype
 
     def _arithmetic(self) -> torch.autocast:
         return autocast(self.device, self.dtype)
@@ -124,13 +130,13 @@ class Flamingo(TrainableModel):
     def why_unreadable(self, media: frozenset[str]) -> str | None:
         """Why the model cannot read prompts with these media; see :class:`vislang.capabilities.Reads`."""
         if "audio" in media:
-            return "reads text, images and videos, and no audio"
+            return "reads text, images and videos, but no audio"
         if "video" in media and not self.bridge.config.frames:
-            return "was trained for images alone (bridge.frames is 0)"
+            return "was trained on images only (bridge.frames is 0)"
         return None
 
     def drop_examples(self) -> None:
-        """From now on leave the first examples of a prompt out where it is too long, with a warning."""
+        """From now on, drop the first examples of a prompt that is too long, with a warning."""
         self.collate.config = dataclasses.replace(self.collate.config, too_long="drop")
 
     # Training
@@ -141,33 +147,44 @@ class Flamingo(TrainableModel):
         with self._arithmetic():
             return self.runner.losses(batch)
 
-    def prepare(self, examples: Sequence[Example], progress: Progress | None = None) -> int:
-        """Compute once what these examples need again and again; see :meth:`prepare_documents`.
+    def loss_counts(self, batch: Batch) -> dict[str, int | None]:
+        """The targets."""
+        return {"text": int((batch.targets != IGNORED).sum())}
 
-        Examples with a target, and pages, are rendered as in training; others as prompts.
+    def prepare(self, examples: Sequence[Example], progress: Progress | None = None) -> int:
+        """Encode the media of examples and cache repeated texts; see :meth:`prepare_documents`.
+
+        Examples with a target, and pages, are rendered as in training, others as prompts.
+
+        Raises:
+            UserError: an example has a target and no text to learn.
+            MediaError: a medium cannot be used; those before it are kept.
         """
         learned = [e.target is not None or any(isinstance(p, Learned) for p in e.prompt.parts) for e in examples]
-        rendered = [self.prompts.render(e, learn=learn) for e, learn in zip(examples, learned, strict=True)]
+        rendered = [
+            self.collate.to_learn(example) if learn else self.prompts.render(example)
+            for example, learn in zip(examples, learned, strict=True)
+        ]
         return self.prepare_documents(rendered, progress)
 
     def prepare_documents(
         self, documents: Sequence[Document], progress: Progress | None = None, chunk: int = 32
     ) -> int:
-        """Compute once what these documents need again and again.
+        """Encode the media of documents, and cache repeated texts.
 
-        Media that are not in the cache are encoded and kept on disk. Texts that occur more than once are read by the
-        language model and kept in memory.
+        Media that are not in the cache are encoded and kept on disk. The language model's states of texts that occur
+        more than once are kept in memory.
 
         Args:
-            documents: with targets for training, and without for generating.
-            progress: called with (media done, media to do).
-            chunk: frames, or texts, at a time.
+            documents: with targets for training, without targets for generation.
+            progress: called with (media done, media in all).
+            chunk: number of frames, or texts, at a time.
 
         Returns:
             The number of media encoded.
 
         Raises:
-            MediaError: a medium cannot be used; those before it are kept.
+            MediaError: a medium cannot be used; the media before it stay in the cache.
         """
         self._keep_repeated(documents, chunk)
         cache = self.collate.cache
@@ -183,16 +200,17 @@ class Flamingo(TrainableModel):
             if sum(len(pixels) for _, pixels in waiting) >= chunk or done == len(missing):
                 encoded = self.vision(torch.cat([pixels for _, pixels in waiting]).to(self.device)).cpu()
                 for (known, _), features in zip(waiting, encoded.split([len(p) for _, p in waiting]), strict=True):
-                    # An image's features are kept without a dimension of frames, as regions are.
+                    # The features of an image are stored without a dimension of frames.
                     cache.put(known, features if isinstance(media[known], Video) else features[0])
                 waiting = []
             if progress is not None:
                 progress(done, len(missing))
         return len(missing)
 
+    @torch.no_grad()
     def fit(self, examples: Sequence[Example]) -> None:
-        """Measure the mean and the standard deviation of each channel of features, on media spread evenly over the
-        prepared training examples."""
+        """Measure the mean and standard deviation of each feature channel, on media evenly spaced over the prepared
+        training examples."""
         documents = [self.prompts.render(example, learn=True) for example in examples]
         distinct = {medium.content_hash: medium for document in documents for medium in _visual(document)}
         chosen = list(distinct.values())[:: max(1, len(distinct) // MEASURED_MEDIA)]
@@ -207,6 +225,8 @@ class Flamingo(TrainableModel):
             self.bridge.resampler.standardise(torch.cat(measured)[None])
 
     def _keep_repeated(self, documents: Sequence[Document], chunk: int) -> None:
+        if not self.runner.texts_are_frozen:
+            return
         words = (tuple(None if isinstance(part, Medium) else part for part in d.parts) for d in documents)
         texts = list(zip(words, (d.target for d in documents), strict=True))
         repeated = {text for text, count in Counter(texts).items() if count > 1}
@@ -223,14 +243,14 @@ class Flamingo(TrainableModel):
     # Ranking
 
     def score(self, documents: Sequence[Document], batch_size: int = 64) -> list[Score]:
-        """How likely each document's target is, its end included.
+        """The log-likelihood of each document's target, including the end-of-text token.
 
         Raises:
-            UserError: a document without a target.
+            UserError: a document has no target.
         """
         for document in documents:
             if document.target is None:
-                raise UserError(f"{document.name or 'a document'}: has no target to score.")
+                raise UserError(f"{document.name or 'a document'}: has no target, so there is nothing to score.")
         targets = [[document.target or ""] for document in documents]
         return [own for (own,) in self.rank(documents, targets, batch_size)]
 
@@ -242,17 +262,17 @@ class Flamingo(TrainableModel):
         state: DecodeState | None = None,
         progress: Progress | None = None,
     ) -> list[list[Score]]:
-        """How likely each option is to follow each document, its end included; a document is read once.
+        """The log-likelihood of each option after each document, including the end-of-text token.
 
         Args:
-            documents: prompts.
-            options: the same for all documents, or a list for each.
+            documents: prompts; each is read once.
+            options: one list for all documents, or a list for each document.
             batch_size: documents at a time.
-            state: what was read before them, from :meth:`prefill`.
-            progress: called with (documents done, of how many).
+            state: a decode state from :meth:`prefill` that precedes the documents.
+            progress: called with (documents done, documents in all).
 
         Raises:
-            UserError: an option is too long for the language model after its prompt, or a likelihood is not finite.
+            UserError: prompt and option together are too long for the language model, or a likelihood is not finite.
         """
         each = _options_of_each(options, len(documents))
         found: list[list[Score]] = []
@@ -274,8 +294,8 @@ class Flamingo(TrainableModel):
                 tokens = self.collate.answer(document, option)
                 if room is not None and len(tokens) > room:
                     raise UserError(
-                        f"{document.name or 'a document'}: an answer of {len(tokens)} tokens, and the language model "
-                        f"has positions for {room} more. Shorten the prompt, or give fewer examples."
+                        f"{document.name or 'a document'}: an answer of {len(tokens)} tokens does not fit; the "
+                        f"language model has room for {room} more. Shorten the prompt, or give fewer examples."
                     )
                 answers.append((row, tokens))
         scores: list[list[Score]] = [[] for _ in documents]
@@ -289,23 +309,24 @@ class Flamingo(TrainableModel):
                 scores[row].append(Score(value, len(tokens)))
         return scores
 
-    # Writing
+    # Generation
 
     def prefill(self, document: Document, state: DecodeState | None = None) -> DecodeState:
-        """Read once what many prompts begin with, examples say.
+        """Read the common beginning of many prompts, such as examples.
 
-        Give the result as ``state`` to :meth:`generate`, :meth:`complete`, :meth:`stream` or :meth:`rank`, any number
-        of times.
+        The result is the argument ``state`` of :meth:`generate`, :meth:`complete`, :meth:`stream` and :meth:`rank`; it
+        can be used any number of times.
         """
         return self._prefill([document], state)
 
     def _prefill(self, documents: Sequence[Document], state: DecodeState | None) -> DecodeState:
-        """The decode state after each of several prompts."""
+        """The decode state after several prompts."""
         prefilled = 0 if state is None else int(state.lengths.max())
         prompts = [document.without_target() for document in documents]
-        batch = self.with_features(self.collate.documents(prompts, prefilled=prefilled))
-        with torch.no_grad(), self._arithmetic():
-            return self.runner.prefill(batch) if state is None else self.runner.extend(state, batch)
+        with torch.no_grad():
+            batch = self.with_features(self.collate.documents(prompts, prefilled=prefilled))
+            with self._arithmetic():
+                return self.runner.prefill(batch) if state is None else self.runner.extend(state, batch)
 
     def generate(
         self,
@@ -314,7 +335,7 @@ class Flamingo(TrainableModel):
         batch_size: int = 64,
         state: DecodeState | None = None,
     ) -> list[str]:
-        """The text that follows each document, decoded greedily.
+        """The continuation of each document by greedy decoding.
 
         Raises:
             MediaError: a medium cannot be used.
@@ -331,14 +352,14 @@ class Flamingo(TrainableModel):
         state: DecodeState | None = None,
         progress: Progress | None = None,
     ) -> list[list[Completion]]:
-        """Texts that follow each document, as many as ``decoding.returns``.
+        """``decoding.returns`` continuations of each document.
 
         Args:
             documents: prompts.
             decoding: how text is decoded.
             batch_size: prompts at a time.
-            state: what was read before them, from :meth:`prefill`.
-            progress: called with (prompts done, of how many).
+            state: a decode state from :meth:`prefill` that precedes the prompts.
+            progress: called with (prompts done, prompts in all).
 
         Raises:
             MediaError: a medium cannot be used.
@@ -353,7 +374,7 @@ class Flamingo(TrainableModel):
         return found
 
     def _complete(self, state: DecodeState, decoding: Decoding) -> list[list[Completion]]:
-        """Continue each row, by no more tokens than there are positions for after it, whatever the other rows are."""
+        """Continue each row by at most as many tokens as the context has room for; rows do not affect each other."""
         rows_by_length: dict[int, list[int]] = {}
         for row, room in enumerate(self._rooms(state)):
             rows_by_length.setdefault(self._fitting(decoding, room).max_new_tokens, []).append(row)
@@ -371,26 +392,26 @@ class Flamingo(TrainableModel):
     def stream(
         self, document: Document, decoding: Decoding | None = None, state: DecodeState | None = None
     ) -> Iterator[str]:
-        """The text that follows a document, piece by piece, as it is written.
+        """The continuation of a document, piece by piece while it is generated.
 
         Raises:
-            UserError: beams, whose text is not known before its end, or several texts.
+            UserError: ``decoding`` has beams, whose text is not known before the end, or returns several texts.
         """
         decoding = decoding or Decoding()
         if decoding.beams > 1 or decoding.returns > 1:
-            raise UserError("a text is streamed one at a time, and without beams.")
+            raise UserError("streaming gives one text, without beams; set beams and returns to 1.")
         after = self._prefill([document], state)
         fitting = self._fitting(decoding, self._rooms(after)[0])
         stepwise = generate_stepwise(self.runner, after, fitting, self._ends, self._stops(decoding))
         shown, text = "", ""
         while True:
-            # The caller's own arithmetic and gradients are left alone between two pieces.
+            # Between two pieces, the caller's autocast and gradient modes are in effect.
             with torch.no_grad(), self._arithmetic():
                 texts = next(stepwise, None)
             if texts is None:
                 break
             text = self._text(texts[0].tokens, decoding)
-            # The last character may be incomplete, and the last characters may be the beginning of a stop.
+            # The last character may be incomplete, and the last characters may be the beginning of a stop string.
             certain = text.rstrip("\ufffd")
             certain = certain[: len(certain) - _beginning_of_stop(certain, decoding.stop)]
             if len(certain) > len(shown) and certain.startswith(shown):
@@ -400,20 +421,20 @@ class Flamingo(TrainableModel):
             yield text[len(shown) :]
 
     def _rooms(self, state: DecodeState) -> list[int | None]:
-        """How many tokens can follow each row; None for any number.
+        """How many tokens can follow each row; None means any number.
 
-        The last token that is written is not an input any more, so there may be one more than there are positions.
+        The last generated token is not read again, so there may be one more token than positions.
         """
         length = self.collate.context_length
         return [None if length is None else length - count + 1 for count in state.lengths.tolist()]
 
     def _fitting(self, decoding: Decoding, room: int | None) -> Decoding:
-        """The same, with no more tokens than the language model has positions for."""
+        """The same settings, with at most as many new tokens as the language model has positions for."""
         if room is None or decoding.max_new_tokens <= room:
             return decoding
         warnings.warn(
-            f"no more than {room} tokens are written: the language model has positions for "
-            f"{self.collate.context_length}, the prompt included.",
+            f"at most {room} tokens are generated: the language model has {self.collate.context_length} positions, "
+            "including the prompt.",
             PromptNotice,
             stacklevel=4,
         )
@@ -445,7 +466,7 @@ class Flamingo(TrainableModel):
         shots: Sequence[Example] = (),
         max_new_tokens: int = 20,
     ) -> str:
-        """Answer a question about an image or a video, or caption it where there is no question, after any shots."""
+        """Answer a question about an image or a video, or write a caption without a question; after ``shots``."""
         example = Example(image.name, Document([image, question] if question else [image]))
         return self.generate([self.prompts.render(example, shots)], max_new_tokens)[0]
 
@@ -453,31 +474,32 @@ class Flamingo(TrainableModel):
     def embed(
         self, documents: Sequence[Document], batch_size: int = 64, *, progress: Progress | None = None
     ) -> Float[Tensor, "documents features_width"]:
-        """The vision tower's mean feature of each document's last image or video, to retrieve shots by, say.
+        """The mean feature of each document's last image or video, for example to retrieve shots.
 
         Raises:
-            UserError: a document without an image or a video.
+            UserError: a document has no image or video.
         """
         rows = []
         for start in range(0, len(documents), batch_size):
             part = documents[start : start + batch_size]
             for document in part:
                 if not _visual(document):
-                    raise UserError(f"{document.name or 'a document'}: no image in it to embed.")
+                    raise UserError(f"{document.name or 'a document'}: contains no image to embed.")
             batch = self.with_features(self.collate.documents([Document(_visual(document)[-1:]) for document in part]))
             assert batch.features is not None
             frames = torch.ones(len(batch.features)) if batch.frames is None else batch.frames
-            # Frames that are padding are zeros.
+            # Padded frames are zeros.
             means = batch.features.mean(dim=2).sum(dim=1) / frames[:, None]
             rows.append(means[batch.media_index[:, 0]].cpu())
             if progress is not None:
                 progress(start + len(part), len(documents))
         return torch.cat(rows)
 
+    @torch.no_grad()
     def attention(self, document: Document, max_new_tokens: int = 20) -> list[TokenAttention]:
-        """The answer, token by token, and what each token attended to; see :meth:`Bridge.attention_maps`.
+        """The answer token by token, with attention maps; see :meth:`Bridge.attention_maps`.
 
-        A token's map is that of the position that predicted it.
+        The map of a token is that of the position that predicted it.
         """
         answer = document.target
         if answer is None:
@@ -488,7 +510,7 @@ class Flamingo(TrainableModel):
             maps = self.bridge.attention_maps(batch)[0].float()
         maps = maps.unflatten(-1, batch.features.shape[1:3])
         side = round(maps.shape[-1] ** 0.5)
-        # Videos with fewer frames than others end in padding.
+        # Videos that are shorter than others are padded.
         frames = (
             [maps.shape[2]] * maps.shape[1] if batch.frames is None else batch.frames[batch.media_index[0]].tolist()
         )
@@ -525,21 +547,63 @@ class Flamingo(TrainableModel):
             "resampler": bridge.resampler,
         }
 
-    def rate_group(self, name: str) -> str:
-        """``gates`` for the gates, whose learning rate decides how soon the bridge has an effect; ``other``."""
-        return "gates" if name.endswith("_gate") else "other"
+    def recompute_activations(self) -> None:
+        """Recompute the resampler's layers, the language model's with the gated blocks before them, and those of a
+        vision tower that is trained."""
+        super().recompute_activations()
+        self.bridge.lm.recompute = True
+        if self.vision.trains:
+            self.vision.recompute_activations()
 
-    def diagnostics(self) -> dict[str, float]:
+    def repeated_blocks(self) -> list[nn.Module]:
+        """The resampler's layers, the gated blocks, and the language model's layers."""
+        # A gated block's keys and values are projected before the block itself runs.
+        gated = [
+            (self.bridge.block(n).attention.to_keys_values, self.bridge.block(n)) for n in self.bridge.gated_layers
+        ]
+        return [*self.bridge.resampler.layers, *(part for parts in gated for part in parts), *self.bridge.lm.layers]
+
+    def frozen_towers(self) -> list[nn.Module]:
+        """The language model and the vision tower, unless they are trained. The latter runs for media without cached
+        features alone, so that its blocks are none that every batch runs."""
+        towers = (self.bridge.lm, self.vision)
+        return [tower for tower in towers if not tower.trains]
+
+    def run_uniformly(self) -> None:
+        """Recall no texts: the language model reads each batch whole."""
+        self.runner.recalls = False
+
+    def rate_group(self, name: str) -> str:
+        """``gates`` for the gates, whose learning rate decides how soon the bridge takes effect; ``language_model`` and
+        ``vision_tower`` for the trained parameters of the towers; otherwise ``other``."""
+        if name.endswith("_gate"):
+            return "gates"
+        towers = {"bridge.lm.": "language_model", "vision.": "vision_tower"}
+        return next((group for start, group in towers.items() if name.startswith(start)), "other")
+
+    def decays(self, name: str, parameter: Tensor) -> bool:
+        """Matrices and kernels, but no embeddings, whatever their names are in a tuned tower."""
+        owner = self.get_submodule(name.rpartition(".")[0])
+        return super().decays(name, parameter) and not isinstance(owner, nn.Embedding)
+
+    def is_hidden_matrix(self, name: str, parameter: Tensor) -> bool:
+        """See :meth:`TrainableModel.is_hidden_matrix`; the language model's output layer does not count."""
+        head = self.bridge.lm.lm.get_output_embeddings()
+        return super().is_hidden_matrix(name, parameter) and parameter is not head.weight
+
+    def diagnostics(self) -> dict[str, float | Tensor]:
         """tanh of every gate."""
         return self.bridge.gates()
 
     def trainable_state(self) -> dict[str, Tensor]:
-        """Every parameter that trains and what was measured on the training media, by name; no towers."""
-        trained = {name: p.detach() for name, p in self.bridge.named_parameters() if p.requires_grad}
-        return trained | {f"resampler.{name}": value for name, value in self.bridge.resampler.named_buffers()}
+        """The parameters of the bridge, the trained parameters of the towers, and the feature statistics, by name."""
+        own = {name: self.bridge.get_parameter(name).detach() for name in self._own}
+        own |= {f"vision.{name}": self.vision.get_parameter(name).detach() for name in self._own_of_vision}
+        return own | {f"resampler.{name}": value for name, value in self.bridge.resampler.named_buffers()}
 
     def save(self, folder: Path | str) -> None:
-        """Write config, trained weights, tokenizer and a model card. The towers are recorded by name and hash."""
+        """Write config, trained weights, tokenizer and a model card. The config records the towers' names and hashes;
+        the weights include what was trained of the towers."""
         folder = Path(folder)
         settings = {
             "bridge": dataclasses.asdict(self.bridge.config),
@@ -547,6 +611,7 @@ class Flamingo(TrainableModel):
             "collate": dataclasses.asdict(self.collate.config),
             "dtype": str(self.dtype).removeprefix("torch."),
             "quantize": self.quantized,
+            "tune": dataclasses.asdict(self.tuned),
             "origin": self.origin,
             "language_model": {"name": _portable(self.language_name), "fingerprint": self.language_fingerprint},
             "vision_tower": {
@@ -564,33 +629,50 @@ class Flamingo(TrainableModel):
 
     @classmethod
     def load(cls, folder: Path, language_model: str | None = None, vision_tower: str | None = None) -> Flamingo:
-        """Open a folder that :meth:`save` wrote.
+        """Open a folder that :meth:`save` wrote. Tuned towers are frozen, and low-rank updates are merged.
 
         Args:
             folder: the folder.
-            language_model: where the language model lies now, if it has moved.
-            vision_tower: where the vision tower lies now, if it has moved.
+            language_model: new location of the language model, if it has moved.
+            vision_tower: new location of the vision tower, if it has moved.
 
         Raises:
-            TowerError: a tower was not found, or its weights are not those that the bridge was trained on.
+            TowerError: a tower was not found, or has other weights than the one that the bridge was trained with.
             UserError: a setting of the config is wrong, or the weights do not fit it.
         """
         saved, state = read_settings(SavedFlamingo, folder), read_weights(folder)
+        tuned = saved.tune
         language = load_language_tower(
-            language_model or saved.language_model.name, getattr(torch, saved.dtype), saved.quantize
+            language_model or saved.language_model.name,
+            getattr(torch, saved.dtype),
+            saved.quantize,
+            tuned.language_model,
+            tuned.lora,
         )
         saved.language_model.check("language model", language.name, language.fingerprint)
         recorded = saved.vision_tower
-        vision = load_vision_tower(vision_tower or recorded.name, recorded.image_size, saved.quantize)
+        vision = load_vision_tower(
+            vision_tower or recorded.name, recorded.image_size, saved.quantize, tuned.vision_tower, tuned.lora
+        )
         recorded.check("vision tower", vision.name, vision.fingerprint)
         if "row_ids" in state:
             language.lm = CausalLMWithRows(language.lm.lm, state.pop("row_ids"), state.pop("rows"))
-        model = cls(saved.bridge, language, vision, saved.prompts, saved.collate, origin=saved.origin)
+        model = cls(saved.bridge, language, vision, saved.prompts, saved.collate, origin=saved.origin, tuned=tuned)
         model.load_trainable_state(state)
+        model._freeze_towers()
         return model.eval()
 
+    def _freeze_towers(self) -> None:
+        """Stop training the towers, so that features and text states may be kept again."""
+        for tower in (self.bridge.lm, self.vision):
+            tower.requires_grad_(False)
+            merge_updates(tower)
+        if self._own_of_vision:
+            # The features of a tuned tower differ from those of the original tower.
+            self.collate.cache = _features_of(self.vision, fingerprint(self.vision.state_dict()))
+
     def with_features(self, batch: Batch) -> Batch:
-        """The batch on the model's device, its pixels (if it still has any) encoded."""
+        """The batch on the model's device; pixels are encoded to features."""
         moved: dict[str, Any] = {
             part.name: value.to(self.device)
             for part in dataclasses.fields(batch)
@@ -604,14 +686,20 @@ class Flamingo(TrainableModel):
         return batch
 
     def _card(self) -> str:
-        trained = sum(p.numel() for p in self.bridge.parameters() if p.requires_grad)
+        trained = sum(tensor.numel() for tensor in self.trainable_state().values())
+        tuned = {
+            "frozen": "",
+            "lora": "; its low-rank updates are in this folder",
+            "full": "; its tuned weights are in this folder",
+        }
         return (
             "---\nlibrary_name: vislang\npipeline_tag: image-text-to-text\n---\n\n"
             "# A Flamingo bridge\n\n"
-            f"{trained:,} trained parameters between two frozen towers, which are not in this folder:\n\n"
-            f"* language model `{self.language_name}`, SHA-256 of its weights `{self.language_fingerprint}`\n"
+            f"{trained:,} trained parameters, and two pretrained towers, which are not in this folder:\n\n"
+            f"* language model `{self.language_name}`, SHA-256 of its weights `{self.language_fingerprint}`"
+            f"{tuned[self.tuned.language_model]}\n"
             f"* vision tower `{self.vision.name}` at {self.vision.image_size} px, SHA-256 of its weights "
-            f"`{self.vision.fingerprint}`\n\n"
+            f"`{self.vision.fingerprint}`{tuned[self.tuned.vision_tower]}\n\n"
             "```python\nimport vislang\n\nmodel = vislang.load(FOLDER)\n"
             'model.ask(vislang.Image("photo.png"), "what is it?")\n```\n'
         )
@@ -619,22 +707,22 @@ class Flamingo(TrainableModel):
 
 @dataclass(frozen=True)
 class SavedTower:
-    """A frozen tower that a bridge was trained on, as its config records it."""
+    """A tower in the config of a saved bridge, as it was before any tuning."""
 
     name: str
     fingerprint: str
     image_size: int | None = None
 
     def check(self, kind: str, name: str, found: str) -> None:
-        """Compare it with the tower that was opened.
+        """Compare the recorded hash with that of the opened tower.
 
         Raises:
-            TowerError: that has other weights.
+            TowerError: they differ.
         """
         if found != self.fingerprint:
             raise TowerError(
-                f"{kind} {name!r} is not the one that this bridge was trained on: its weights hash to {found[:16]}..., "
-                f"and {self.fingerprint[:16]}... was recorded. Restore the original weights, or train again."
+                f"{kind} {name!r} is not the one that this bridge was trained with: its weights have the hash "
+                f"{found[:16]}..., not {self.fingerprint[:16]}.... Restore the original weights, or train again."
             )
 
 
@@ -650,10 +738,11 @@ class SavedFlamingo:
     language_model: SavedTower
     vision_tower: SavedTower
     origin: dict[str, Any] | None = None
+    tune: TuneConfig = field(default_factory=TuneConfig)
 
 
 class Depth(NamedTuple):
-    """How many layers of each kind a Flamingo has; its gated blocks are before the lowest of the language model's."""
+    """Numbers of layers of a Flamingo; its gated blocks are before the lowest layers of the language model."""
 
     language: int
     gated: int
@@ -667,14 +756,15 @@ class FlamingoRecipe(ModelRecipe):
 
     Attributes:
         language_model: a folder, a packaged name or a Hub id; see :mod:`vislang.models.towers.packaged`.
-        vision_tower: a folder, a packaged name or a Hub id; the folder of a trained dual encoder serves too.
-        image_size: side of the square that images are resized to; None takes the tower's own.
-        dtype: number type of the arithmetic in language model and bridge; ``auto`` takes bfloat16 where the machine
-            multiplies it in hardware. What trains is kept, and updated, in float32.
-        quantize: keep the linear maps of both towers in 8 bits: a quarter of the memory, at slightly lower accuracy.
-        cache_features: encode each image once and keep its features on disk; otherwise it is encoded in every step.
-        bridge: shape of what trains.
-        prompts: the templates around media and questions.
+        vision_tower: a folder, a packaged name, a Hub id, or the folder of a trained dual encoder.
+        image_size: side of the square that images are resized to, in pixels; None takes the tower's default.
+        dtype: number type in which language model and bridge compute; ``auto`` takes bfloat16 if the device has
+            hardware for it. Trained parameters are kept and updated in float32.
+        quantize: keep the linear layers of both towers in 8 bits: a quarter of the memory, slightly less accurate.
+        tune: how the towers are trained; by default both are frozen, as in the paper.
+        cache_features: encode each image once and keep its features on disk; otherwise encode it in every step.
+        bridge: shape of the bridge.
+        prompts: the templates for questions and captions.
         collate: how documents become batches.
     """
 
@@ -683,20 +773,27 @@ class FlamingoRecipe(ModelRecipe):
     image_size: int | None = None
     dtype: Precision = "float32"
     quantize: bool = False
+    tune: TuneConfig = field(default_factory=TuneConfig)
     cache_features: bool = True
     bridge: FlamingoConfig = field(default_factory=FlamingoConfig)
     prompts: Prompts = field(default_factory=Prompts)
     collate: CollateConfig = field(default_factory=CollateConfig)
 
-    def build(self) -> Flamingo:
-        """An untrained Flamingo between the two towers; its gates are shut.
+    def __post_init__(self):
+        if self.quantize and "full" in (self.tune.language_model, self.tune.vision_tower):
+            raise ValueError("quantize keeps weights in 8 bits, and tune: full trains them. Take lora, or drop one.")
+
+    def build(self, device: torch.device | str = "cpu") -> Flamingo:
+        """An untrained Flamingo; its gates are closed.
 
         Raises:
             TowerError: a tower was not found.
+            UserError: a tower cannot be tuned in this way.
         """
-        language = load_language_tower(self.language_model, dtype_of(self.dtype), self.quantize)
-        vision = load_vision_tower(self.vision_tower, self.image_size, self.quantize)
-        return Flamingo(self.bridge, language, vision, self.prompts, self.collate, self.cache_features)
+        tune, dtype = self.tune, dtype_of(self.dtype, device)
+        language = load_language_tower(self.language_model, dtype, self.quantize, tune.language_model, tune.lora)
+        vision = load_vision_tower(self.vision_tower, self.image_size, self.quantize, tune.vision_tower, tune.lora)
+        return Flamingo(self.bridge, language, vision, self.prompts, self.collate, self.cache_features, tuned=tune)
 
     def outline(self, fakes: FakeFloats, reads: bool = True, depth: Depth | None = None) -> Flamingo:
         """See :class:`~vislang.capabilities.Outlines`.
@@ -704,30 +801,39 @@ class FlamingoRecipe(ModelRecipe):
         Args:
             fakes: an active mode.
             reads: whether it makes batches of examples.
-            depth: build no more layers than these; None builds all.
+            depth: numbers of layers; None builds all layers.
 
         Raises:
             TowerError: a tower was not found.
+            UserError: a tower cannot be tuned in this way.
         """
-        dtype, bridge = dtype_of(self.dtype), self.bridge
+        dtype, bridge, tune = dtype_of(self.dtype), self.bridge, self.tune
         if depth is not None:
             gated = list(range(depth.gated))
             bridge = replace(bridge, gated_layers=gated, scales=[1.0] * depth.gated, resampler_depth=depth.resampler)
         language = outline_language_tower(
-            self.language_model, fakes, reads, dtype, self.quantize, depth and depth.language
+            *(self.language_model, fakes, reads, dtype, self.quantize, tune.language_model, tune.lora),
+            layers=depth and depth.language,
         )
         vision = outline_vision_tower(
-            self.vision_tower, fakes, reads, self.image_size, self.quantize, depth and depth.vision
+            *(self.vision_tower, fakes, reads, self.image_size, self.quantize, tune.vision_tower, tune.lora),
+            layers=depth and depth.vision,
         )
         with fakes.building():
-            model = Flamingo(bridge, language, vision, self.prompts, self.collate, cache_features=False)
-        model.caches_features = self.cache_features
+            model = Flamingo(bridge, language, vision, self.prompts, self.collate, cache_features=False, tuned=tune)
+        model.caches_features = self.cache_features and not vision.trains
         fakes.empty(model)
         return model
 
-    def open(self, folder: Path) -> Flamingo:
+    def open(self, folder: Path, device: torch.device | str = "cpu") -> Flamingo:
         """A trained Flamingo."""
         return Flamingo.load(folder)
+
+
+def _features_of(vision: VisionTower, weights: str) -> FeatureCache:
+    """The cache of a tower's features; ``weights`` is a hash of what they depend on."""
+    folder = f"{weights[:32]}-{vision.image_size}{'-int8' if vision.quantized else ''}"
+    return FeatureCache(cache_folder("features", folder))
 
 
 def _visual(document: Document) -> list[Image | Video]:
@@ -739,7 +845,7 @@ def _options_of_each(options: Sequence[str] | Sequence[Sequence[str]], documents
     """A list of options for each document.
 
     Raises:
-        ValueError: there are lists, and not one for each document.
+        ValueError: the number of lists differs from that of documents.
     """
     if options and all(isinstance(option, str) for option in options):
         return [list(options)] * documents  # type: ignore[arg-type]
@@ -749,7 +855,7 @@ def _options_of_each(options: Sequence[str] | Sequence[Sequence[str]], documents
 
 
 def _padded(texts: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Token ids of several texts, padded on the right, and a mask of the real ones, both (texts, tokens)."""
+    """Token ids of several texts, padded on the right, and a mask that is 1 for real tokens; both (texts, tokens)."""
     ids = torch.zeros(len(texts), max(len(tokens) for tokens in texts), dtype=torch.long)
     mask = torch.zeros_like(ids)
     for row, tokens in enumerate(texts):
@@ -759,11 +865,11 @@ def _padded(texts: Sequence[Sequence[int]], device: torch.device) -> tuple[Tenso
 
 
 def _beginning_of_stop(text: str, stops: Sequence[str]) -> int:
-    """How many of the last characters may be the beginning of a stop."""
+    """How many of the last characters may be the beginning of a stop string."""
     most = max((len(stop) for stop in stops), default=1) - 1
     return next((n for n in range(min(most, len(text)), 0, -1) if any(stop.startswith(text[-n:]) for stop in stops)), 0)
 
 
 def _portable(name: str) -> str:
-    """A tower's name as another process can use it: a local folder by its full path."""
+    """The name of a tower, with local folders as absolute paths."""
     return str(Path(name).resolve()) if Path(name).is_dir() else name

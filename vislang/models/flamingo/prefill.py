@@ -1,8 +1,8 @@
-"""A bridge without repeated work: losses for training, decode states for writing.
+"""A bridge without repeated work: losses for training, decode states for generation.
 
-:class:`Runner` computes what :class:`~vislang.models.flamingo.bridge.Bridge` defines. What depends on text alone is
-recalled (:mod:`vislang.models.flamingo.frozen_text`), nothing below the first gate is differentiated, vocabulary logits
-are computed only where there is a target, and a prompt is read once for any number of continuations.
+:class:`Runner` computes what :class:`~vislang.models.flamingo.bridge.Bridge` defines. Whatever depends only on the text
+is cached (:mod:`vislang.models.flamingo.frozen_text`), nothing below the first gate is differentiated, vocabulary
+logits are computed only where there is a target, and a prompt is read once for any number of continuations.
 """
 
 from __future__ import annotations
@@ -15,24 +15,26 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import DynamicCache
 
-from vislang.errors import UserError
-from vislang.models.flamingo.bridge import Bridge, MediaKeysValues
+from vislang.models.base import must_be_numbers
+from vislang.models.flamingo.bridge import Bridge
 from vislang.models.flamingo.collate import IGNORED, Batch
 from vislang.models.flamingo.frozen_text import FrozenText, TextState, add_lower, stack_gate_inputs, upper_cache
+from vislang.models.flamingo.media import MediaKeysValues
 from vislang.models.towers.causal_lm import Step
 from vislang.nn.attention import kernel_for
+from vislang.nn.precision import at_least_float32
 
 
 @dataclass
 class DecodeState:
-    """What the next token after some texts depends on.
+    """Everything that the next token of several texts depends on.
 
     Attributes:
         cache: keys and values of every layer of the language model.
-        attention_mask: (rows, columns) 1 for real tokens, which come last.
+        attention_mask: (rows, columns) 1 for real tokens, which are on the right.
         lengths: (rows,) number of real tokens.
-        media: of each row.
-        media_time: (rows,) the medium that the next token goes with, counted from 1; 0 for none.
+        media: the media of each row.
+        media_time: (rows,) the index of the next token's medium, counted from 1; 0 for no medium.
         hidden: (rows, 1, head width) the decoder's output at the last token of each row.
     """
 
@@ -44,7 +46,7 @@ class DecodeState:
     hidden: Float[Tensor, "rows 1 head_width"]
 
     def of(self, rows: Int[Tensor, "..."]) -> DecodeState:
-        """Some of the rows, each as often as it is named; this state is not changed."""
+        """A new state with the rows of these indices, which may repeat. This state is not changed."""
         chosen = DynamicCache()
         for index, layer in enumerate(self.cache.layers):
             chosen.update(layer.keys[rows], layer.values[rows], index)
@@ -59,15 +61,15 @@ class DecodeState:
 
 
 class NextSteps:
-    """The gated blocks for every token that continues a state, as steps before the language model's layers.
+    """The gated blocks for the tokens that continue a state, as steps that run before the language model's layers.
 
-    The keys and values of each row's media are gathered once. They are gathered again only where a token that was
-    written, the media token itself, changes which medium a row attends to.
+    The keys and values of each row's media are gathered once. They are gathered again only if a generated media token
+    changes which medium a row attends to.
 
     Args:
-        runner: of the bridge.
-        state: what is continued.
-        shared: how many neighbouring rows share the same media, which are then not repeated.
+        runner: the bridge's runner.
+        state: the state that is continued.
+        shared: number of neighbouring rows, such as the beams of a prompt, that share the same media.
     """
 
     def __init__(self, runner: Runner, state: DecodeState, shared: int = 1):
@@ -87,6 +89,9 @@ class Runner:
 
     Args:
         bridge: the definition of what is computed.
+
+    Attributes:
+        recalls: whether texts are recalled in training. Otherwise all layers run once for every batch.
     """
 
     def __init__(self, bridge: Bridge):
@@ -94,22 +99,28 @@ class Runner:
         self.lm = bridge.lm
         self.first_gate = bridge.gated_layers[0]
         self.frozen_text = FrozenText(bridge.lm, self.first_gate)
+        self.recalls = True
+
+    @property
+    def texts_are_frozen(self) -> bool:
+        """Whether the language model's states of text never change: neither it nor added tokens are trained."""
+        return not self.bridge.config.train_added_tokens and not self.lm.trains
 
     # Training
 
     def losses(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
-        """Mean cross-entropy over the targets, in nats; 0 where there are none."""
-        with kernel_for(batch.input_ids.shape[1], batch.input_ids.device, self.lm.lm.dtype):
+        """Mean cross-entropy over the targets, in nats; 0 without targets."""
+        with kernel_for(batch.input_ids.shape[1], batch.input_ids.device, self.lm.dtype):
             log_likelihoods, _ = self.token_log_likelihoods(batch)
         return {"text": -log_likelihoods.sum() / max(1, len(log_likelihoods))}
 
     def token_log_likelihoods(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Log-probability of each target, in nats, and its row, both (targets,).
+        """The log-probability of each target in nats, and the row of each target; both (targets,).
 
-        Gradients are computed only where something can change: for the tokens from the first medium on, from the first
-        gated layer up.
+        Gradients are computed only for the tokens from the first medium on, in the layers from the first gate up; the
+        rest does not depend on trained parameters.
         """
-        if self.bridge.config.train_added_tokens:
+        if not (self.recalls and self.texts_are_frozen):
             hidden, targets = self.bridge.hidden_states(batch), batch.targets
         elif batch.segments is not None:
             hidden, targets = self._packed(batch), batch.targets
@@ -117,15 +128,16 @@ class Runner:
             hidden, targets = self._from_first_medium(batch)[0], batch.targets[:, batch.prefix :]
         labelled = targets != IGNORED
         logits = self.bridge.logits(hidden[labelled][None])[0]
-        log_likelihoods = -F.cross_entropy(logits.float(), targets[labelled], reduction="none")
+        log_likelihoods = -F.cross_entropy(at_least_float32(logits), targets[labelled], reduction="none")
         return log_likelihoods, labelled.nonzero()[:, 0]
 
     def keep_texts(self, batch: Batch, to_continue: bool) -> None:
-        """Compute the states of the texts of a batch now, and keep them for all later batches.
+        """Compute the states of a batch's texts, and keep them for later batches.
 
-        Nothing is kept while added tokens train, since their embeddings then change with every step.
+        Nothing is kept while the embeddings of added tokens, or the language model, are trained: the states then change
+        with every step.
         """
-        if not self.bridge.config.train_added_tokens:
+        if self.texts_are_frozen:
             embeddings = self.bridge.embed(batch.input_ids)
             self.frozen_text.keep(embeddings, batch.input_ids, batch.attention_mask, batch.prefix, to_continue)
 
@@ -133,7 +145,7 @@ class Runner:
 
     @torch.inference_mode()
     def prefill(self, batch: Batch) -> DecodeState:
-        """The decode state after the texts of a batch."""
+        """Read the texts of a batch; returns their decode state."""
         media = self.bridge.resample(batch)
         hidden, cache, texts = self._from_first_medium(batch, media, to_continue=True)
         add_lower(cache, texts, batch.prefix, batch.input_ids.shape[1])
@@ -141,17 +153,18 @@ class Runner:
 
     @torch.inference_mode()
     def extend(self, state: DecodeState, batch: Batch) -> DecodeState:
-        """The decode state after more text: after a state of one row, which then precedes every row of the batch, or
-        of as many rows as the batch has.
+        """Read more text after a state; returns the new decode state.
 
-        The state that is given is not changed, so that it can be continued in other ways. The batch's columns are
-        padded on the right.
+        Args:
+            state: it has as many rows as the batch, or one row, which then precedes every row of the batch. It is not
+                changed, so it can be continued several times.
+            batch: the texts, padded on the right.
         """
         rows = torch.arange(len(batch.input_ids), device=batch.input_ids.device)
         before = state.of(rows if len(state.lengths) > 1 else torch.zeros_like(rows))
         media = before.media.followed_by(self.bridge.resample(batch))
         known = before.media.index.shape[1]
-        # A token without a medium of its own before it goes with the last one of the state.
+        # A token before the batch's first medium attends to the last medium of the state.
         media_time = torch.where(batch.media_time > 0, batch.media_time + known, before.media_time[:, None])
         batch = replace(batch, media_time=media_time)
         mask = torch.cat([before.attention_mask, batch.attention_mask], dim=1)
@@ -165,20 +178,22 @@ class Runner:
         return self._state(batch, before.cache, mask, media, hidden, 0)
 
     def steps_after(self, state: DecodeState, shared: int = 1) -> dict[int, Step]:
-        """The gated blocks for a token that continues each row; see :class:`NextSteps`."""
+        """The gated blocks for the tokens that continue each row; see :class:`NextSteps`."""
         rows = torch.arange(0, len(state.lengths), shared, device=state.lengths.device)
         times = state.media_time[rows]
         if self.bridge.config.attend_to == "latest":
-            return self.bridge.steps(state.media.of(rows, times), times.clamp(max=1)[:, None])
-        return self.bridge.steps(state.media.of(rows), times[:, None])
+            steps = self.bridge.steps(state.media.of(rows, times), times.clamp(max=1)[:, None])
+        else:
+            steps = self.bridge.steps(state.media.of(rows), times[:, None])
+        return steps if shared == 1 else {layer: _for_groups(step, shared) for layer, step in steps.items()}
 
     @torch.inference_mode()
     def advance(self, state: DecodeState, tokens: Int[Tensor, "..."], steps: NextSteps) -> DecodeState:
-        """The decode state after one more token (rows,) of each row. The state's cache grows.
+        """Append one token (rows,) to each row; returns the new decode state. The cache of the old one grows.
 
-        A language model that has a media token in its vocabulary may write it. No medium follows it. From there on the
-        row attends to its first medium, as in OpenFlamingo: while it decodes, it counts the media tokens of the tokens
-        that it was last given with any among them, and these are the ones just written.
+        A language model with a media token in its vocabulary may generate that token, without a medium. From then on
+        the row attends to its first medium, as in OpenFlamingo: its decoder counts the media tokens in the latest input
+        that contained any, and that input is then the generated token alone.
         """
         written = tokens == self.bridge.media_token
         state = replace(state, media_time=torch.where(written, 1, state.media_time))
@@ -189,17 +204,13 @@ class Runner:
         return replace(state, attention_mask=mask, lengths=state.lengths + 1, hidden=hidden)
 
     def next_log_probabilities(self, hidden: Float[Tensor, "rows 1 head_width"]) -> Float[Tensor, "rows types"]:
-        """The distribution of the next token, by the decoder's output at the last one.
+        """The distribution of the next token, from the decoder's output at the last one.
 
         Raises:
-            UserError: it is not finite.
+            UserError: it is not a number.
         """
         found = self.bridge.logits(hidden)[:, -1].float().log_softmax(dim=-1)
-        if bool(found.isnan().any()):
-            raise UserError(
-                "the model's output is not a number (NaN): its weights, or those of a tower, are damaged. Copy them "
-                "again, or train again."
-            )
+        must_be_numbers(found, "the next token")
         return found
 
     @torch.inference_mode()
@@ -210,13 +221,13 @@ class Runner:
         ids: Int[Tensor, "texts tokens"],
         mask: Int[Tensor, "texts tokens"],
     ) -> Float[Tensor, "..."]:
-        """How likely each of several texts is to follow a row of a state, in nats.
+        """The log-likelihood, in nats, of several texts that continue rows of a state.
 
         Args:
-            state: it is not changed.
-            rows: (texts,) the row that each text follows; texts of the same row are neighbours.
-            ids: (texts, tokens).
-            mask: (texts, tokens), 1 for real tokens, which come first.
+            state: the state; it is not changed.
+            rows: (texts,) the row that each text continues; texts of the same row are neighbours.
+            ids: (texts, tokens) token ids.
+            mask: (texts, tokens) 1 for real tokens, which are on the left.
 
         Raises:
             UserError: a log-likelihood is not finite.
@@ -226,7 +237,7 @@ class Runner:
         found = first[of_text].gather(1, ids[:, :1])[:, 0]
         if ids.shape[1] == 1:
             return found
-        # Texts of one row attend to the same media, which need not be repeated if each row has as many texts.
+        # If all rows have the same number of texts, the texts of a row can share its media.
         counts = rows.unique_consecutive(return_counts=True)[1]
         shared = int(counts[0]) if bool((counts == counts[0]).all()) else 1
         before = state.of(rows)
@@ -251,10 +262,10 @@ class Runner:
         hidden: Float[Tensor, "rows suffix head_width"],
         prefix: int,
     ) -> DecodeState:
-        """The state after the last tokens of a batch; ``hidden`` is of its columns from ``prefix`` on.
+        """The decode state after a batch; ``hidden`` belongs to its columns from ``prefix`` on.
 
-        Padding is moved to the front, so that the next token comes right after the last one, for language models that
-        count columns (sliding windows, MPT's biases).
+        Padding is moved to the left, so that the next token directly follows the last one. Language models that count
+        columns (sliding windows, MPT's biases) need that.
         """
         rows = torch.arange(len(hidden), device=hidden.device)
         if bool((mask.diff(dim=1) < 0).any()):
@@ -270,10 +281,10 @@ class Runner:
             hidden[rows, last][:, None],
         )
 
-    # The decoder's output, with less than the whole pass
+    # Hidden states, computed with less than a full pass
 
     def _packed(self, batch: Batch) -> Float[Tensor, "batch tokens head_width"]:
-        """All columns of documents that share rows, without gradients below the first gate."""
+        """The hidden states of packed rows, without gradients below the first gate."""
         self.lm.check_packing(batch.longest())
         embeddings = self.bridge.embed(batch.input_ids)
         mask, positions = batch.mask(embeddings.dtype), batch.position_ids()
@@ -290,7 +301,7 @@ class Runner:
     def _from_first_medium(
         self, batch: Batch, media: MediaKeysValues | None = None, to_continue: bool = False
     ) -> tuple[Float[Tensor, "batch suffix head_width"], DynamicCache, list[TextState]]:
-        """The columns from the first medium on; what depends on text alone is recalled."""
+        """The hidden states of the columns from the first medium on; what depends only on the text may be cached."""
         prefix = batch.prefix
         embeddings = self.bridge.embed(batch.input_ids)
         texts = self.frozen_text.states(embeddings, batch.input_ids, batch.attention_mask, prefix, to_continue)
@@ -306,8 +317,21 @@ class Runner:
         return hidden, cache, texts
 
 
+def _for_groups(step: Step, size: int) -> Step:
+    """A step over rows of media, for hidden states of which ``size`` neighbouring rows share a row of media.
+
+    The tokens of a group become the queries of one row, so the media are not repeated.
+    """
+
+    def grouped(hidden: Tensor) -> Tensor:
+        tokens = hidden.shape[1]
+        return step(hidden.unflatten(0, (-1, size)).flatten(1, 2)).unflatten(1, (size, tokens)).flatten(0, 1)
+
+    return grouped
+
+
 def _in_order(cache: DynamicCache, order: Int[Tensor, "rows columns"]) -> DynamicCache:
-    """The same keys and values, with the columns of each row in another order."""
+    """The same cache with the columns of each row reordered."""
     moved = DynamicCache()
     for index, layer in enumerate(cache.layers):
         columns = order[:, None, :, None]

@@ -1,4 +1,4 @@
-"""The Perceiver resampler: features of a medium, however many, become a fixed number of latents."""
+"""The Perceiver resampler: maps any number of features of a medium to a fixed number of latents."""
 
 from __future__ import annotations
 
@@ -9,28 +9,29 @@ from torch import Tensor, nn
 
 from vislang.errors import UserError
 from vislang.nn.attention import CrossAttention
+from vislang.nn.recompute import Recomputable
 from vislang.nn.statistics import mean_and_std
 from vislang.nn.transformer import FeedForward
 
 
 class PerceiverResampler(nn.Module):
-    """Features of a medium, however many, become a fixed number of latents (section 3.1.1, figure 5).
+    """Maps any number of features of a medium to a fixed number of latents (section 3.1.1, figure 5).
 
     Learned latents attend to the features and to themselves: keys and values come from the concatenation of both.
-    Features are standardised first, channel by channel, with the mean and the standard deviation that
-    :meth:`standardise` measured. Otherwise what all images share would hide what distinguishes them.
+    Each feature channel is first standardised with the mean and standard deviation measured by :meth:`standardise`,
+    because the features of all images have a large component in common.
 
-    A video is several frames, each with a learned time embedding; an image is a video of one frame. Where a video has
-    more frames than there are embeddings, these are interpolated along time (appendix A.1.1).
+    Each frame of a video gets a learned time embedding; an image is a video of one frame. If a video has more frames
+    than there are embeddings, these are interpolated over time (appendix A.1.1).
 
     Args:
         features_width: width of the vision tower's features.
-        width: width of the latents; features of another width are mapped to it first.
+        width: width of the latents; features of another width are projected to it first.
         latents: number of latents of a medium.
         depth: number of layers.
         heads, head_width: shape of the attention.
-        expansion: inner width of the feed-forward, in widths.
-        frames: number of time embeddings; 0 for images alone, which then get none.
+        expansion: inner width of the feed-forward layers, as a multiple of their width.
+        frames: number of time embeddings; 0 for images only.
     """
 
     features_mean: Tensor
@@ -51,16 +52,16 @@ class PerceiverResampler(nn.Module):
         self.register_buffer("features_mean", torch.zeros(features_width))
         self.register_buffer("features_deviation", torch.ones(features_width))
         self.project = nn.Identity() if features_width == width else _small_linear(features_width, width)
-        # Larger than the features: at 0.02, like the latents, the order of frames was not learned.
+        # With a standard deviation of 0.02, like that of the latents, the order of frames was not learned.
         self.times = nn.Parameter(torch.randn(frames, width)) if frames else None
-        # Small beside what they attend to, so that latents differ between images from the first step.
+        # Small compared with the features, so the latents of different images differ from the first step.
         self.latents = nn.Parameter(0.02 * torch.randn(latents, width))
         self.layers = nn.ModuleList(ResamplerLayer(width, heads, head_width, expansion) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
 
     @torch.no_grad()
     def standardise(self, features: Float[Tensor, "media positions features_width"]) -> None:
-        """Measure mean and standard deviation of each channel, over media and positions."""
+        """Measure the mean and standard deviation of each channel over media and positions."""
         mean, std = mean_and_std(features)
         self.features_mean.copy_(mean)
         self.features_deviation.copy_(std)
@@ -74,13 +75,13 @@ class PerceiverResampler(nn.Module):
         """Resample each medium.
 
         Args:
-            features: of each frame; those of videos with fewer frames than others end in padding.
-            frames: (media,) number of real frames of each; None where all are.
-            weights: a list that receives each layer's attention weights over positions: (media, heads, latents,
-                frames * positions), without those on the latents themselves.
+            features: features of each frame; videos that are shorter than others are padded.
+            frames: (media,) number of real frames of each medium; None if there is no padding.
+            weights: if given, receives the attention weights of each layer over the positions: (media, heads, latents,
+                frames * positions), without the weights on the latents.
 
         Raises:
-            UserError: a video, and there are no time embeddings.
+            UserError: a medium is a video, and there are no time embeddings.
         """
         media, most, positions, _ = features.shape
         features = self.project((features - self.features_mean) / self.features_deviation)
@@ -90,7 +91,7 @@ class PerceiverResampler(nn.Module):
             features = features + times[:, :, None].to(features.dtype)
         elif most > 1:
             raise UserError(
-                "this bridge was built for images alone; set bridge.frames (8, say) and train it on videos."
+                "this bridge reads only images. Set bridge.frames, for example to 8, and train it on videos."
             )
         mask = None
         if min(counts) < most:
@@ -102,7 +103,7 @@ class PerceiverResampler(nn.Module):
         return self.norm(latents)
 
     def _times(self, frames: int) -> Float[Tensor, "frames width"]:
-        """The embedding of each frame's time."""
+        """The time embedding of each frame."""
         assert self.times is not None
         if frames <= len(self.times):
             return self.times[:frames]
@@ -111,8 +112,10 @@ class PerceiverResampler(nn.Module):
 
 
 def _small_linear(width_in: int, width_out: int) -> nn.Linear:
-    """A linear map with a tenth of the usual initial size. Its output is normalised next, so that only the direction of
-    its rows matters, and the smaller they are the faster that direction changes."""
+    """A linear layer with a tenth of the usual initial weights.
+
+    Its output is normalised next, so only the direction of its rows matters; smaller rows change direction faster.
+    """
     linear = nn.Linear(width_in, width_out)
     with torch.no_grad():
         linear.weight.mul_(0.1)
@@ -120,8 +123,8 @@ def _small_linear(width_in: int, width_out: int) -> nn.Linear:
     return linear
 
 
-class ResamplerLayer(nn.Module):
-    """Latents attend to features and to themselves, then a feed-forward; both with a residual connection."""
+class ResamplerLayer(Recomputable):
+    """Attention of the latents to features and latents, then a feed-forward layer; both with a residual connection."""
 
     def __init__(self, width: int, heads: int, head_width: int, expansion: int):
         super().__init__()

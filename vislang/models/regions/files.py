@@ -1,8 +1,7 @@
-"""Regions that were extracted before, in the formats of the original code.
+"""Region files in the formats of the original code.
 
-* a folder of ``.npy`` files, one an image, as vilbert-multi-task's extraction writes them;
-* an LMDB whose records hold arrays (vilbert-multi-task) or base64 text of float32 (vilbert_beta, and the
-  bottom-up-attention files that it was made from).
+* a folder with an ``.npy`` file for each image, as vilbert-multi-task's extraction writes them;
+* an LMDB with arrays (vilbert-multi-task) or base64 text of float32 (vilbert_beta and bottom-up-attention).
 """
 
 from __future__ import annotations
@@ -25,20 +24,20 @@ INSTALL = "LMDB files need lmdb. Run: pip install 'vislang[data]'"
 
 
 class RegionFiles(Mapping[str, Regions]):
-    """Image id -> its regions, checked when they are read.
+    """The regions of each image id; they are checked when they are read.
 
     Args:
         path: a folder of ``.npy`` files, or an LMDB (a folder with ``data.mdb``, or a file).
 
     Attributes:
-        width: of a feature.
-        classes: over how many classes each region's distribution is; 0 where the files have none.
+        width: width of a feature.
+        classes: number of classes of each region's distribution; 0 without classes.
 
     Raises:
-        RegionError: there is nothing of the kind at ``path``.
+        RegionError: there are no region files at ``path``.
     """
 
-    # Whatever made the files, they say nothing of it.
+    # The files do not record which detector made them.
     fingerprint = classes_fingerprint = ""
 
     def __init__(self, path: Path | str):
@@ -60,11 +59,11 @@ class RegionFiles(Mapping[str, Regions]):
         else:
             raise RegionError(f"{self.path}: no such file or folder. Give a folder of .npy files, or an LMDB.")
         if not self._names:
-            raise RegionError(f"{self.path}: holds neither .npy files nor an LMDB (data.mdb) with a record.")
+            raise RegionError(f"{self.path}: contains neither .npy files nor an LMDB (data.mdb) with records.")
         self._known = frozenset(self._names)
 
     def __getstate__(self) -> dict[str, Any]:
-        # A process that prepares batches opens the files for itself.
+        # Each worker process opens the files again.
         return {name: value for name, value in vars(self).items() if name not in ("_names", "_record", "_known")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -76,7 +75,7 @@ class RegionFiles(Mapping[str, Regions]):
 
         Raises:
             KeyError: there is no such image.
-            RegionError: its record cannot be used.
+            RegionError: its record is invalid.
             PickleError: its record cannot be read.
         """
         if name not in self._known:
@@ -84,11 +83,11 @@ class RegionFiles(Mapping[str, Regions]):
         return regions_of(self._record(name), f"{self.path}, image {name}")
 
     def read(self, images: Sequence[Image]) -> list[Regions]:
-        """The regions of images, by the names of their files without folder and ending; see RegionReader.
+        """The regions of images, looked up by file name without folder and extension; see RegionReader.
 
         Raises:
-            RegionError: there is no record of an image, or it cannot be used, or it differs from the first in the
-                width of its features or the number of its classes.
+            RegionError: an image has no record, an invalid one, or one with another feature width or number of classes
+                than the first record.
         """
         found = []
         for image in images:
@@ -97,22 +96,22 @@ class RegionFiles(Mapping[str, Regions]):
                 raise RegionError(self._missing([image]))
             regions = self[name]
             for what, have, wanted in (
-                ("features of {} numbers", regions.features.shape[1], self.width),
-                ("distributions over {} classes", _classes_of(regions), self.classes),
+                ("features of width {}", regions.features.shape[1], self.width),
+                ("{} classes", _classes_of(regions), self.classes),
             ):
                 if have != wanted:
                     raise RegionError(
-                        f"{self.path}, image {name}: {what.format(have)}, and of {self._names[0]} it is {wanted}. "
-                        "Extract all images with one detector."
+                        f"{self.path}, image {name}: {what.format(have)}, but image {self._names[0]} has {wanted}. "
+                        "Extract all images with the same detector."
                     )
             found.append(regions)
         return found
 
     def prepare(self, images: Sequence[Image], progress: Progress | None = None) -> int:
-        """Nothing to compute, but to see that each image has a record, before anything begins.
+        """Check that each image has a record.
 
         Raises:
-            RegionError: some have none; the message names them.
+            RegionError: some images have none; the message names them.
         """
         missing = [image for image in images if self._name_of(image) is None]
         if missing:
@@ -120,8 +119,8 @@ class RegionFiles(Mapping[str, Regions]):
         return 0
 
     def _name_of(self, image: Image) -> str | None:
-        """What the files call an image: its file's name, or the number in it, as COCO's images have one
-        (``COCO_val2014_000000000042.jpg`` is 42 in the original's files)."""
+        """The key of an image in the files: its file name, or the number in a COCO file name
+        (``COCO_val2014_000000000042.jpg`` is 42)."""
         stem = Path(image.name).stem
         number = re.fullmatch(r"(?:COCO_[a-z]+\d{4}_)?0*(\d+)", stem)
         names = [stem] if number is None else [stem, number.group(1)]
@@ -130,9 +129,7 @@ class RegionFiles(Mapping[str, Regions]):
     def _missing(self, images: Sequence[Image]) -> str:
         stems = list(dict.fromkeys(Path(image.name).stem for image in images))
         more = f" and {len(stems) - 3:,} more" if len(stems) > 3 else ""
-        return (
-            f"{self.path}: holds no regions of {', '.join(stems[:3])}{more} (of {images[0].name}). Extract them first."
-        )
+        return f"{self.path}: has no regions of {', '.join(stems[:3])}{more} (of {images[0].name}). Extract them first."
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)
@@ -145,24 +142,24 @@ def regions_of(record: Any, name: str) -> Regions:
     """The regions in a record of either format.
 
     Args:
-        record: a mapping, as it was pickled.
-        name: of the file and the record, for messages.
+        record: the unpickled record.
+        name: name of the file and record, for messages.
 
     Raises:
-        RegionError: a field is missing, or does not fit the others.
+        RegionError: a field is missing or invalid.
     """
     if not isinstance(record, Mapping):
-        raise RegionError(f"{name}: is a {type(record).__name__}, not a record with fields.")
+        raise RegionError(f"{name}: a {type(record).__name__}, not a record with fields.")
     stated = _number(record, name, "num_boxes")
     if not (stated >= 1 and stated.is_integer()):
         raise RegionError(f"{name}: states {stated:g} boxes. Extract it again, or leave the image out.")
     flat = _floats(_field(record, name, "bbox", "boxes"), name, "boxes")
     if flat.size % 4:
-        raise RegionError(f"{name}: {flat.size} numbers of boxes, which do not make boxes of four.")
+        raise RegionError(f"{name}: {flat.size} numbers for the boxes; they must be a multiple of four.")
     boxes = _rows(flat, flat.size // 4, name, "boxes")
     if len(boxes) < stated:
         raise RegionError(
-            f"{name}: states {stated:g} boxes and holds {len(boxes)}. The file was cut off; extract it again."
+            f"{name}: states {stated:g} boxes and has {len(boxes)}. The file was truncated; extract it again."
         )
     features = _rows(_floats(_field(record, name, "features"), name, "features"), len(boxes), name, "features")
     classes = record.get("cls_prob")
@@ -184,27 +181,27 @@ def _number(record: Mapping[str, Any], name: str, *names: str) -> float:
     try:
         return float(value)
     except (TypeError, ValueError):
-        raise RegionError(f"{name}: {' or '.join(names)} is {value!r}, which is no number.") from None
+        raise RegionError(f"{name}: {' or '.join(names)} is {value!r}, not a number.") from None
 
 
 def _floats(value: Any, name: str, field: str) -> np.ndarray:
-    """An array, or base64 text of float32 in the machine's usual order."""
+    """An array, or base64 text of little-endian float32."""
     try:
         if isinstance(value, np.ndarray):
             return value.astype(np.float32)
         return np.frombuffer(base64.b64decode(value, validate=True), dtype="<f4").copy()
     except (binascii.Error, TypeError, ValueError) as error:
-        raise RegionError(f"{name}: {field} are neither an array nor base64 of float32 ({error}).") from None
+        raise RegionError(f"{name}: {field} is neither an array nor base64 of float32 ({error}).") from None
 
 
 def _rows(values: np.ndarray, boxes: int, name: str, field: str) -> np.ndarray:
-    """A row for each box: of an array the rows that it has, of text, which has no shape, equal shares."""
+    """One row for each box; flat values are divided equally."""
     if values.ndim == 1 and boxes and values.size and values.size % boxes == 0:
         return values.reshape(boxes, -1)
     if values.ndim == 2 and len(values) == boxes and values.size:
         return values
     shape = " x ".join(map(str, values.shape))
-    raise RegionError(f"{name}: {field} of {shape} numbers, which do not make a row for each of {boxes} boxes.")
+    raise RegionError(f"{name}: {field} has the shape {shape}, which does not give a row for each of {boxes} boxes.")
 
 
 def _classes_of(regions: Regions) -> int:
@@ -227,16 +224,16 @@ def _open_lmdb(path: Path) -> tuple[list[str], Callable[[str], Any]]:
 
     listed = get(b"keys")
     if listed is None:
-        raise RegionError(f"{path}: an LMDB without the key 'keys', which should list its images.")
+        raise RegionError(f"{path}: an LMDB without the key 'keys', which must list its images.")
     keys = read_pickle(listed, f"{path}, keys")
     if not isinstance(keys, list | tuple | np.ndarray):
-        raise RegionError(f"{path}: its 'keys' are a {type(keys).__name__}, not a list of its images.")
+        raise RegionError(f"{path}: its 'keys' is a {type(keys).__name__}, not a list of images.")
     names = [key.decode() if isinstance(key, bytes) else str(key) for key in keys]
 
     def read(name: str) -> Any:
         record = get(name.encode())
         if record is None:
-            raise RegionError(f"{path}: lists image {name} among its keys, and has no record of it.")
+            raise RegionError(f"{path}: its keys list image {name}, but it has no record for it.")
         return read_pickle(record, f"{path}, image {name}")
 
     return names, read

@@ -1,4 +1,4 @@
-"""From the images of documents to their regions: computed once and kept, read from files, or in boxes of one's own."""
+"""The regions of images: computed and cached, read from files, or pooled in given boxes."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from vislang.cache import cache_folder
 from vislang.capabilities import Progress
 from vislang.document import Image
 from vislang.errors import UserError
+from vislang.files import must_be_file
 from vislang.models.regions.files import RegionFiles
 from vislang.models.regions.region import RegionError, Regions
 from vislang.models.regions.sources import ClusteredRegions, GridRegions, QueryRegions, RegionSource
@@ -26,19 +27,19 @@ from vislang.models.towers.packaged import EFFICIENTNET_LITE0, TowerError
 from vislang.models.towers.vision import load_vision_tower
 
 AT_ONCE = 64
-"""Images whose regions are computed together."""
+"""Number of images whose regions are computed at once."""
 
 
 @runtime_checkable
 class RegionReader(Protocol):
-    """Gives regions of images as documents name them.
+    """Reads the regions of the images in documents.
 
     Attributes:
-        name: where they come from, for messages.
-        fingerprint: of whatever decides the features; empty for files.
-        classes_fingerprint: of whatever else decides the classes; empty where nothing else does.
-        width: of a feature.
-        classes: over how many classes each region's distribution is; 0 where it has none.
+        name: name of the source, for messages.
+        fingerprint: hash of everything that the features depend on; empty for files.
+        classes_fingerprint: hash of what else the class distributions depend on; empty for nothing else.
+        width: width of a feature.
+        classes: number of classes of each region's distribution; 0 without classes.
     """
 
     name: str
@@ -51,22 +52,22 @@ class RegionReader(Protocol):
         """The regions of each image.
 
         Raises:
-            RegionError: there are none, or they cannot be used.
+            RegionError: an image has no regions, or they are invalid.
             MediaError: an image cannot be decoded.
         """
         ...
 
     def prepare(self, images: Sequence[Image], progress: Progress | None = None) -> int:
-        """Compute what is computed once; returns for how many images it was."""
+        """Compute and cache the regions of images; returns the number of images that were processed."""
         ...
 
 
 class ComputedRegions:
-    """Regions of a source, computed once an image and kept on disk at half precision.
+    """Regions that are computed once for each image and cached on disk in half precision.
 
     Args:
-        source: of the regions.
-        folder: where to keep them.
+        source: the source of regions.
+        folder: folder of the cache.
     """
 
     def __init__(self, source: RegionSource, folder: Path):
@@ -94,7 +95,7 @@ class ComputedRegions:
     def _known(self, image: Image) -> Regions:
         kept = self.kept.get_named(image.content_hash)
         if kept is None:
-            # Another process took the file away, or it was damaged.
+            # The file was deleted by another process, or damaged.
             (regions,) = self.source([image.decode()])
             return regions
         classes = kept.get("classes")
@@ -120,16 +121,16 @@ def _tensors(regions: Regions) -> dict[str, torch.Tensor]:
 
 
 class BoxedRegions:
-    """Boxes of one's own, in COCO's format; each has the mean of a grid's features under it.
+    """Regions in given boxes (in COCO's format); their features are the mean of the grid features under the box.
 
     Args:
         grid: gives a grid of regions for each image.
         path: a JSON file with ``images`` (``id``, ``file_name``, ``width``, ``height``) and ``annotations``
-            (``image_id`` and ``bbox``: left, top, width, height in pixels). A bare name is looked for in the folder of
-            each image.
+            (``image_id`` and ``bbox``: left, top, width, height in pixels). A file name without a folder is looked up
+            in the folder of each image.
 
     Raises:
-        RegionError: no such file, or another format.
+        RegionError: the file does not exist or has another format.
     """
 
     def __init__(self, grid: RegionReader, path: Path | str):
@@ -152,9 +153,9 @@ class BoxedRegions:
             name = Path(image.name).name
             path = self.path if self.path.parent != Path() else Path(image.name).parent / self.path
             if name not in self._of(path):
-                raise RegionError(f"{path}: holds no box of {name}. Add its annotations.")
+                raise RegionError(f"{path}: has no box for {name}. Add its annotations.")
             width, height, boxes = self._of(path)[name]
-            # The file's pixels may be those of another scale of the image.
+            # The boxes may refer to another scale of the image.
             scale = np.array([cells.width / width, cells.height / height] * 2, dtype=np.float32)
             found.append(pooled(cells, boxes * scale).check(f"{path}, image {name}"))
         return found
@@ -165,11 +166,12 @@ class BoxedRegions:
 
 
 def read_coco_boxes(path: Path) -> dict[str, tuple[float, float, np.ndarray]]:
-    """By file name: width and height of the image, and its boxes as left, top, right, bottom.
+    """For each file name the width and height of the image, and its boxes as left, top, right, bottom.
 
     Raises:
-        RegionError: no such file, or another format; the message names the annotation.
+        RegionError: the file does not exist or has another format; the message names the annotation.
     """
+    must_be_file(path, "COCO's JSON of boxes", error=RegionError)
     try:
         content: Any = json.loads(path.read_text(encoding="utf-8"))
         named = {image["id"]: image for image in content["images"]}
@@ -177,7 +179,7 @@ def read_coco_boxes(path: Path) -> dict[str, tuple[float, float, np.ndarray]]:
         for index, annotation in enumerate(content["annotations"]):
             left, top, width, height = map(float, annotation["bbox"])
             if annotation["image_id"] not in named:
-                raise RegionError(f"{path}, annotation {index}: is of image {annotation['image_id']}, not in the file.")
+                raise RegionError(f"{path}, annotation {index}: its image {annotation['image_id']} is not in the file.")
             found[annotation["image_id"]].append([left, top, left + width, top + height])
         return {
             image["file_name"]: (float(image["width"]), float(image["height"]), np.array(found[number], np.float32))
@@ -190,22 +192,22 @@ def read_coco_boxes(path: Path) -> dict[str, tuple[float, float, np.ndarray]]:
         raise
     except (ValueError, KeyError, TypeError) as error:
         raise RegionError(
-            f"{path}: not COCO's JSON of boxes ({type(error).__name__}: {error}). Wanted: images with id, file_name, "
-            "width and height, and annotations with image_id and bbox."
+            f"{path}: not COCO's JSON of boxes ({type(error).__name__}: {error}). It needs images with id, "
+            "file_name, width and height, and annotations with image_id and bbox."
         ) from None
 
 
 def pooled(cells: Regions, boxes: np.ndarray) -> Regions:
-    """Regions in other boxes: of each the mean over the cells that it covers, weighted by how much of them.
+    """Regions in other boxes; each has the mean features of the cells that it covers, weighted by the covered area.
 
     Args:
         cells: a grid of regions.
-        boxes: left, top, right, bottom, in the same pixels.
+        boxes: left, top, right, bottom, in the pixels of ``cells``.
     """
     start = np.maximum(boxes[:, None, :2], cells.boxes[None, :, :2])
     end = np.minimum(boxes[:, None, 2:], cells.boxes[None, :, 2:])
     weights = (end - start).clip(0).prod(axis=-1)
-    # A box without area, or outside of the image, gets the cell that it comes nearest to.
+    # A box without area, or outside the image, gets the nearest cell.
     empty = weights.sum(axis=1) <= 0
     if empty.any():
         around = boxes[empty] + np.array([-1e-3, -1e-3, 1e-3, 1e-3], dtype=np.float32)
@@ -217,19 +219,20 @@ def pooled(cells: Regions, boxes: np.ndarray) -> Regions:
 
 @dataclass
 class RegionsConfig:
-    """Where regions come from. One of ``tower``, ``detector`` and ``files``.
+    """The source of regions: ``tower``, ``detector`` or ``files``.
 
     Attributes:
-        tower: a vision tower, whose grid is taken (see :func:`~vislang.models.towers.vision.load_vision_tower`).
-        image_size: side of the square that its images are resized to; 0 for the tower's own.
-        detector: a detector of transformers, whose queries are taken.
+        tower: a vision tower; each cell of its grid is a region (see
+            :func:`~vislang.models.towers.vision.load_vision_tower`).
+        image_size: side of the square that images are resized to, in pixels; 0 for the tower's default.
+        detector: a detector of transformers; each query is a region.
         files: region files; see :class:`~vislang.models.regions.files.RegionFiles`.
-        boxes: COCO's JSON of boxes, in which the tower's features are averaged; a bare name is looked for in the folder
-            of each image.
-        count: the most regions of an image that a detector finds, the surest ones; the whole image comes on top. Of a
-            grid, of boxes and of files all are taken.
-        clusters: a file of centres by :meth:`~vislang.models.regions.sources.ClusteredRegions.save`, where the source
-            has no classes of its own.
+        boxes: boxes in COCO's JSON, in which the tower's features are averaged. A file name without a folder is looked
+            up in the folder of each image.
+        count: greatest number of regions of an image that a detector returns, the most confident ones; the whole image
+            is added. Grids, boxes and files are used completely.
+        clusters: a file of cluster centres (:meth:`~vislang.models.regions.sources.ClusteredRegions.save`), for a
+            source without classes.
     """
 
     tower: str | None = EFFICIENTNET_LITE0
@@ -248,19 +251,19 @@ class RegionsConfig:
         """The reader.
 
         Raises:
-            UserError: the settings do not go together.
+            UserError: settings contradict each other.
             TowerError, RegionError: a tower or a file is missing.
         """
         if self.files is not None:
             if self.detector is not None or self.boxes is not None:
-                raise UserError("regions: files hold boxes and features; leave out detector and boxes.")
+                raise UserError("regions: files contain boxes and features; leave out detector and boxes.")
             return RegionFiles(self.files)
         if self.detector is not None:
             if self.boxes is not None:
-                raise UserError("regions: a detector finds its own boxes; give a tower to take features in yours.")
+                raise UserError("regions: a detector finds its own boxes; to use yours, set a tower.")
             return self._kept(QueryRegions(self.detector, self.count))
         if self.tower is None:
-            raise UserError("regions: name a tower, a detector or files.")
+            raise UserError("regions: set tower, detector or files.")
         tower = load_vision_tower(self.tower, self.image_size or None)
         source = GridRegions(tower)
         reader = self._kept(source)
@@ -273,22 +276,22 @@ class RegionsConfig:
                 found = ClusteredRegions.open(source, Path(self.clusters))
             except (OSError, SafetensorError) as error:
                 raise TowerError(
-                    f"regions.clusters {self.clusters}: cannot be read ({error}). Find them anew."
+                    f"regions.clusters {self.clusters}: cannot be read ({error}). Compute them again."
                 ) from None
-        # Whatever decides the regions decides where they are kept.
+        # The cache folder depends on everything that the regions depend on.
         size = source.tower.image_size if isinstance(source, GridRegions) else self.count
         mark = hashlib.sha256(f"{source.fingerprint} {found.classes_fingerprint} {size}".encode()).hexdigest()
         return ComputedRegions(found, cache_folder("regions", mark[:32]))
 
 
 def must_be_same(reader: RegionReader, fingerprint: str, folder: Path) -> None:
-    """Raise an error for features of another source than a model was trained on.
+    """Raise an error if a model was trained with another source of regions.
 
     Raises:
         TowerError: the fingerprints differ.
     """
     if fingerprint and reader.fingerprint != fingerprint:
         raise TowerError(
-            f"{folder}: was trained on regions by a source with the hash {fingerprint[:12]}, and {reader.name} has "
-            f"{reader.fingerprint[:12]}. Give the source that it was trained on."
+            f"{folder}: was trained with a source of regions with the hash {fingerprint[:12]}; {reader.name} has "
+            f"{reader.fingerprint[:12]}. Use the source that it was trained with."
         )

@@ -1,4 +1,4 @@
-"""Regions of raw images: cells of a vision tower's grid, boxes that a detector found, and classes for both."""
+"""Regions of raw images: the grid cells of a vision tower, the boxes of a detector, and clusters as their classes."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from PIL import Image as Pillow
 from torch import Tensor
 from transformers import AutoImageProcessor, AutoModelForObjectDetection
 
+from vislang.errors import needs
+from vislang.files import whole_file
 from vislang.models.base import fingerprint
 from vislang.models.regions.region import Regions
 from vislang.models.towers.packaged import TowerError
@@ -26,10 +28,10 @@ class RegionSource(Protocol):
 
     Attributes:
         name: the name that it was opened by.
-        fingerprint: SHA-256 over whatever decides its features, to keep with a model that was trained on them.
-        classes_fingerprint: of whatever else decides its classes; empty where nothing else does.
-        width: of a feature.
-        classes: over how many classes each region's distribution is; 0 where it has none.
+        fingerprint: SHA-256 of everything that the features depend on; it is saved with models.
+        classes_fingerprint: hash of what else the class distributions depend on; empty for nothing else.
+        width: width of a feature.
+        classes: number of classes of each region's distribution; 0 without classes.
     """
 
     name: str
@@ -39,17 +41,17 @@ class RegionSource(Protocol):
     classes: int
 
     def __call__(self, images: Sequence[Pillow.Image]) -> list[Regions]:
-        """The regions of each RGB image, boxes in its own pixels."""
+        """The regions of each RGB image, with boxes in pixels of that image."""
         ...
 
 
 class GridRegions:
-    """Each position of a frozen tower's grid is a region, and its cell of the image the box.
+    """The grid cells of a frozen vision tower as regions.
 
-    The box is where the feature stands, not all that it has seen: convolutions and attention look beyond it.
+    The box of a region is its cell. The receptive field of the feature is larger.
 
     Args:
-        tower: gives a square grid.
+        tower: a tower whose features form a square grid.
     """
 
     classes_fingerprint = ""
@@ -84,14 +86,14 @@ def grid_boxes(rows: int, columns: int, width: float | int, height: float | int)
 
 
 class QueryRegions:
-    """What a detector of transformers found: DETR, YOLOS and others that give boxes and classes for each query.
+    """The detections of a transformers model with queries, such as DETR or YOLOS, as regions.
 
     Args:
-        source: a folder in transformers' convention, or a Hub id.
-        count: the surest so many are kept.
+        source: a folder in transformers' format, or a Hub id.
+        count: number of detections to keep, the most confident ones.
 
     Raises:
-        TowerError: there is no detector there.
+        TowerError: the detector was not found or cannot be opened.
     """
 
     classes_fingerprint = ""
@@ -114,7 +116,7 @@ class QueryRegions:
 
     @torch.no_grad()
     def __call__(self, images: Sequence[Pillow.Image]) -> list[Regions]:
-        """See :class:`RegionSource`. One image at a time, since detectors pad a batch to one size."""
+        """See :class:`RegionSource`. One image at a time, because detectors pad batches to one size."""
         found = []
         for image in images:
             made = self.detector(**self.processor(images=image, return_tensors="pt"))
@@ -131,9 +133,9 @@ class QueryRegions:
         return found
 
     def _classes(self, logits: Tensor) -> tuple[Float[Tensor, "queries classes"], Float[Tensor, "..."]]:
-        """Each query's distribution, and how sure it is that something is there."""
+        """The class distribution of each query, and its confidence that there is an object."""
         if logits.shape[-1] == self.detector.config.num_labels + 1:
-            # The last class stands for no object.
+            # The last class means "no object".
             probabilities = logits.softmax(dim=-1)
             return probabilities, 1 - probabilities[:, -1]
         probabilities = logits.sigmoid()
@@ -141,19 +143,18 @@ class QueryRegions:
 
 
 class ClusteredRegions:
-    """Another source's regions, with the cluster of each feature as its class.
+    """The regions of another source, with clusters of features as classes.
 
-    Where a source has no classes, masked regions still need something to be predicted of them: which of so many frozen
-    centres a feature is near.
+    They give pretraining something to predict for masked regions of a source without classes.
 
     Args:
-        source: of the regions.
-        centres: of the clusters; see :meth:`fit`.
-        spread: root mean squared distance of features to their nearest centre.
+        source: the source of regions.
+        centres: the cluster centres; see :meth:`fit`.
+        scale: root mean squared distance of features to their nearest centre.
     """
 
-    def __init__(self, source: RegionSource, centres: Float[np.ndarray, "clusters width"], spread: float):
-        self.source, self.centres, self.spread = source, centres, spread
+    def __init__(self, source: RegionSource, centres: Float[np.ndarray, "clusters width"], scale: float):
+        self.source, self.centres, self.scale = source, centres, scale
         self.name, self.fingerprint, self.width = source.name, source.fingerprint, source.width
         self.classes = len(centres)
         self.classes_fingerprint = fingerprint({"centres": torch.from_numpy(centres)})
@@ -162,16 +163,18 @@ class ClusteredRegions:
     def fit(
         cls, source: RegionSource, images: Sequence[Pillow.Image], clusters: int = 256, seed: int = 0
     ) -> ClusteredRegions:
-        """Find centres in the regions of some images, by k-means.
+        """Compute centres from the regions of some images, by k-means.
 
         Raises:
-            ValueError: fewer regions than clusters.
+            ValueError: there are fewer regions than clusters.
+            UserError: scikit-learn is not installed.
         """
+        needs("sklearn", "eval", "clusters of regions")
         from sklearn.cluster import MiniBatchKMeans
 
         features = np.concatenate([regions.features for regions in source(images)])
         if len(features) < clusters:
-            raise ValueError(f"{len(features)} regions for {clusters} clusters; give more images, or ask for fewer.")
+            raise ValueError(f"{len(features)} regions for {clusters} clusters; give more images or fewer clusters.")
         found = MiniBatchKMeans(clusters, random_state=seed, n_init=3).fit(features)
         return cls(source, found.cluster_centers_.astype(np.float32), float((found.inertia_ / len(features)) ** 0.5))
 
@@ -183,16 +186,16 @@ class ClusteredRegions:
         ]
 
     def distribution(self, features: Float[np.ndarray, "regions width"]) -> Float[np.ndarray, "regions clusters"]:
-        """Which centres features are near: the softmax of squared distances in units of the spread."""
+        """The class distribution of each feature: the softmax of negative squared distances to the centres, scaled."""
         x, centres = torch.from_numpy(features), torch.from_numpy(self.centres)
-        distances = torch.cdist(x, centres).square() / max(self.spread, 1e-6) ** 2
+        distances = torch.cdist(x, centres).square() / max(self.scale, 1e-6) ** 2
         return (-distances).softmax(dim=-1).numpy()
 
     def save(self, path: Path) -> None:
         """Write the centres; :meth:`open` reads them."""
-        safetensors.numpy.save_file(
-            {"centres": self.centres, "spread": np.array([self.spread], dtype=np.float32)}, path
-        )
+        tensors = {"centres": self.centres, "spread": np.array([self.scale], dtype=np.float32)}
+        with whole_file(path) as unfinished:
+            safetensors.numpy.save_file(tensors, unfinished)
 
     @classmethod
     def open(cls, source: RegionSource, path: Path) -> ClusteredRegions:

@@ -1,1 +1,1 @@
-"""Frozen towers: language models and image encoders that are found, opened, fingerprinted and never trained."""
+"""Frozen towers: language models and image encoders that are never trained; they are identified by a hash."""

@@ -1,9 +1,9 @@
-"""Running any causal language model of transformers layer by layer, without changing it.
+"""Run any causal language model of transformers layer by layer, without changing it.
 
-A bridge needs three things that ``forward`` does not offer: a step before a given layer, a start at a layer whose input
-is known already, and a stop before a layer. All three are done with a shallow copy of the model that shares every
-parameter and lists other layers. The model itself, its class, its modules and its hooks stay as they were, so that
-several bridges (or threads) can share it.
+A bridge needs three things that ``forward`` does not offer: a step before a layer, a start at a layer whose input is
+already known, and a stop before a layer. Each is done with a shallow copy of the model that shares all parameters and
+has other entries in its list of layers. The model itself, its class, modules and hooks do not change, so several
+bridges or threads can share it.
 """
 
 from __future__ import annotations
@@ -18,25 +18,35 @@ from transformers import Cache, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
 from vislang.errors import UserError
+from vislang.models.towers.stand_in import RecomputedLayer, StandIn
+from vislang.models.towers.tuning import set_update_dropout
 from vislang.nn.linear import with_fast_linears
 
 Step = Callable[[Tensor], Tensor]
-"""Maps the input of a layer, (batch, tokens, width), to the input that it gets instead."""
+"""Maps the input of a layer (batch, tokens, width) to a new input."""
 
 
-class FrozenCausalLM(nn.Module):
-    """A causal language model that never trains, run layer by layer.
+class CausalLM(nn.Module):
+    """A causal language model, run layer by layer.
 
     Args:
         lm: a transformers causal language model whose decoder holds its layers in one ``nn.ModuleList``.
+        tuned: whether parameters are trained, see :func:`~vislang.models.towers.tuning.tune`; otherwise all are frozen.
+        dtype: number type of the computation; None takes that of the weights.
+
+    Attributes:
+        recompute: whether the inner activations of layers are recomputed in the backward pass. A cache then does not
+            grow while gradients are enabled.
 
     Raises:
         UserError: no list of ``config.num_hidden_layers`` layers was found in the model.
     """
 
-    def __init__(self, lm: PreTrainedModel):
+    def __init__(self, lm: PreTrainedModel, tuned: bool = False, dtype: torch.dtype | None = None):
         super().__init__()
-        self.lm = lm.requires_grad_(False).eval()
+        self.recompute = False
+        self.lm = lm.eval() if tuned else lm.requires_grad_(False).eval()
+        self._dtype = dtype
         self._layers_path = _find_layers(lm)
         self._decoder_path = self._layers_path.rpartition(".")[0]
         # In a list, since a second module with the same parameters would be saved twice.
@@ -46,8 +56,7 @@ class FrozenCausalLM(nn.Module):
 
     @torch.no_grad()
     def _layers_give_tuples(self) -> bool:
-        """Whether a layer returns a tuple whose first item is its hidden states, which is tried with one token.
-        What stands in for a layer must do the same."""
+        """Whether the layers return tuples, tested with one token; replacements of layers must do the same."""
         watched = _Watched(self.layers[0])
         decoder = _with_submodule(self.lm, self._layers_path, nn.ModuleList([watched])).get_submodule(
             self._decoder_path
@@ -55,10 +64,22 @@ class FrozenCausalLM(nn.Module):
         decoder(input_ids=torch.zeros(1, 1, dtype=torch.long, device=self.lm.device), use_cache=False)
         return watched.gave_tuple
 
-    def train(self, mode: bool = True) -> FrozenCausalLM:
-        """Stay in evaluation mode: a frozen model has no dropout."""
-        del mode
-        return super().train(False)
+    def train(self, mode: bool = True) -> CausalLM:
+        """Stay in evaluation mode, without dropout except that of low-rank updates."""
+        super().train(False)
+        for model in (self.lm, *self._twin):
+            set_update_dropout(model, mode)
+        return self
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Number type of the computation."""
+        return self._dtype or self.lm.dtype
+
+    @property
+    def trains(self) -> bool:
+        """Whether any parameter is trained, so that its states of a text change from step to step."""
+        return any(parameter.requires_grad for parameter in self.lm.parameters())
 
     @property
     def layers(self) -> nn.ModuleList:
@@ -74,13 +95,13 @@ class FrozenCausalLM(nn.Module):
 
     @property
     def context_length(self) -> int | None:
-        """The most tokens that the model has positions for, or None where it states no limit."""
+        """The number of positions of the model; None if it states no limit."""
         config = self.lm.config.get_text_config()
         return getattr(config, "max_position_embeddings", None) or getattr(config, "max_seq_len", None)
 
     @property
     def tied(self) -> bool:
-        """Whether the head shares its weights with the embedding."""
+        """Whether the output layer shares its weights with the embedding."""
         return self.lm.get_output_embeddings().weight is self.lm.get_input_embeddings().weight
 
     @property
@@ -94,29 +115,29 @@ class FrozenCausalLM(nn.Module):
         return self.lm.get_input_embeddings().weight.shape[0]
 
     def check_packing(self, longest: int) -> None:
-        """Raise an error where documents cannot share a row without attending to each other.
+        """Raise an error if documents cannot be packed into one row.
 
         Args:
-            longest: tokens of the longest document.
+            longest: number of tokens of the longest document.
 
         Raises:
-            UserError: the model attends within a window or by distances (ALiBi) that it takes from the columns.
+            UserError: the model has a sliding window or distance biases (ALiBi) that count columns.
         """
         config = self.lm.config.get_text_config()
         window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
         if window is not None and longest > window:
             raise UserError(
-                f"collate.pack: some layers of this {config.model_type} attend to the last {window} tokens only, and "
-                f"count them across the documents of a row. Set pack to at most {window}, or to 0."
+                f"collate.pack: some layers of this {config.model_type} attend only to the last {window} columns of a "
+                f"row, across documents. Set pack to at most {window}, or to 0."
             )
         if getattr(config, "alibi", False) or config.model_type in ("bloom", "mpt"):
             raise UserError(
-                f"collate.pack: a {config.model_type} biases attention by distances (ALiBi) that it takes from the "
-                "columns, so documents cannot share a row. Set pack to 0."
+                f"collate.pack: a {config.model_type} has attention biases (ALiBi) that depend on columns, so "
+                "documents cannot share a row. Set pack to 0."
             )
 
     def embed(self, input_ids: Int[Tensor, "batch tokens"]) -> Float[Tensor, "batch tokens embed_width"]:
-        """Look tokens up in the model's own input embedding."""
+        """Embed tokens with the model's input embedding."""
         return self.lm.get_input_embeddings()(input_ids)
 
     def forward(
@@ -137,9 +158,9 @@ class FrozenCausalLM(nn.Module):
             attention_mask: 1 for real tokens, 0 for padding, over the cached tokens and the new ones; or a bias that is
                 added to every layer's attention scores.
             position_ids: the position of each new token in its own text.
-            before: by layer, a step that is applied to the hidden states before it.
-            cache: keys and values of earlier tokens; it grows by the layers that run.
-            start: (layer, hidden states): start at this layer with these hidden states, and skip the layers below.
+            before: for some layers, a step that is applied to their input.
+            cache: keys and values of earlier tokens; the layers that run extend it.
+            start: (layer, hidden states): start at this layer with this input, and skip the layers below.
             stop: stop before this layer and return its input.
 
         Returns:
@@ -159,6 +180,8 @@ class FrozenCausalLM(nn.Module):
                 layers.append(_Preceded(layer, before.get(index), known if index == first else None))
             else:
                 layers.append(layer)
+            if self.recompute and not isinstance(layers[-1], _Skipped):
+                layers[-1] = RecomputedLayer(layers[-1])
         decoder = _with_submodule(twin, self._layers_path, nn.ModuleList(layers)).get_submodule(self._decoder_path)
         output = decoder(
             inputs_embeds=embeddings,
@@ -173,7 +196,7 @@ class FrozenCausalLM(nn.Module):
     def residual_scales(self, layers: Sequence[int]) -> list[float]:
         """The root mean square of the hidden states before each of these layers.
 
-        It is the median over 64 tokens spread over the vocabulary, since models give a few positions huge values
+        It is the median over 64 evenly spaced tokens of the vocabulary, because a few positions have very large values
         (attention sinks).
         """
         count = min(64, self.vocabulary_size)
@@ -195,9 +218,9 @@ class FrozenCausalLM(nn.Module):
     def logits(
         self, hidden: Float[Tensor, "batch tokens head_width"], rows: Float[Tensor, "others head_width"] | None = None
     ) -> Float[Tensor, "batch tokens types"]:
-        """The model's own head over the decoder's output, with any scaling or capping that it applies.
+        """The logits of the model's output layer, including any scaling or capping.
 
-        With ``rows`` the logits of other tokens, whose rows replace the head's.
+        With ``rows``, these replace the rows of the output layer: the logits of other tokens.
         """
         head = _with_submodule(self._twin[0], self._decoder_path, _Given(hidden))
         if rows is not None:
@@ -205,14 +228,14 @@ class FrozenCausalLM(nn.Module):
         return head(inputs_embeds=hidden, use_cache=False).logits
 
 
-class CausalLMWithRows(FrozenCausalLM):
-    """A frozen language model with other embeddings for some tokens, which were added to it and trained.
+class CausalLMWithRows(CausalLM):
+    """A frozen language model with new embeddings for some tokens.
 
-    Where its head shares its weights with its embedding (tied), those rows apply there too.
+    If the output layer is tied to the embedding, the new rows are used there, too.
 
     Args:
         lm: the language model.
-        ids: of the tokens; they may lie beyond its vocabulary.
+        ids: ids of the tokens; they may be outside the vocabulary.
         rows: their embeddings.
     """
 
@@ -231,7 +254,7 @@ class CausalLMWithRows(FrozenCausalLM):
         return max(own, int(self.row_ids.max()) + 1) if len(self.row_ids) else own
 
     def embed(self, input_ids: Int[Tensor, "batch tokens"]) -> Float[Tensor, "batch tokens embed_width"]:
-        """Look tokens up, in the rows first."""
+        """Embed tokens, with the new rows for their tokens."""
         embeddings = super().embed(input_ids.clamp(max=super().vocabulary_size - 1))
         for token, row in zip(self.row_ids, self.rows, strict=True):
             embeddings = torch.where((input_ids == token)[..., None], row.to(embeddings.dtype), embeddings)
@@ -240,7 +263,7 @@ class CausalLMWithRows(FrozenCausalLM):
     def logits(
         self, hidden: Float[Tensor, "batch tokens head_width"], rows: Float[Tensor, "others head_width"] | None = None
     ) -> Float[Tensor, "batch tokens types"]:
-        """The model's own head; where it is tied, with the rows of the added tokens."""
+        """The logits of the model's output layer; if it is tied, with the new rows."""
         found = super().logits(hidden, rows)
         if rows is not None or not self.tied or not len(self.row_ids):
             return found
@@ -251,24 +274,24 @@ class CausalLMWithRows(FrozenCausalLM):
 
 
 def positions_of(attention_mask: Int[Tensor, "batch tokens"]) -> Int[Tensor, "batch tokens"]:
-    """The position of each token in its own text, padding on either side or in between left out."""
+    """The position of each token in its text, not counting padding."""
     return (attention_mask.cumsum(dim=-1) - 1).clamp(min=0)
 
 
 def _find_layers(lm: PreTrainedModel) -> str:
-    """The dotted path of the decoder's layers: the outermost module list of the right length."""
+    """The dotted path of the decoder's layers: the outermost ModuleList of the right length."""
     count = lm.config.get_text_config().num_hidden_layers
     for name, module in lm.named_modules():
         if isinstance(module, nn.ModuleList) and len(module) == count:
             return name
     raise UserError(
-        f"{type(lm).__name__} has no nn.ModuleList of its {count} layers; only decoder-only models "
-        "with one list of layers can be bridged."
+        f"{type(lm).__name__} has no nn.ModuleList with its {count} layers. Use a decoder-only model with one list of "
+        "layers."
     )
 
 
 def _with_submodule(module: nn.Module, path: str, replacement: nn.Module) -> nn.Module:
-    """A shallow copy of a module in which one submodule is another; parameters are shared, not copied."""
+    """A shallow copy of a module with one submodule replaced; parameters are shared."""
     head, _, rest = path.partition(".")
     shallow = copy.copy(module)
     shallow._modules = dict(module._modules)
@@ -278,24 +301,7 @@ def _with_submodule(module: nn.Module, path: str, replacement: nn.Module) -> nn.
     return shallow
 
 
-class _StandIn(nn.Module):
-    """Stands in for a layer, and has the attributes that the decoder reads from its layers."""
-
-    def __init__(self, layer: nn.Module):
-        super().__init__()
-        self.layer = layer
-
-    def forward(self, *args, **kwargs):
-        return self.layer(*args, **kwargs)
-
-    def __getattr__(self, name: str):
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            return getattr(super().__getattr__("layer"), name)
-
-
-class _Watched(_StandIn):
+class _Watched(StandIn):
     """A layer that records whether it returns a tuple."""
 
     gave_tuple = False
@@ -306,7 +312,7 @@ class _Watched(_StandIn):
         return output
 
 
-class _Skipped(_StandIn):
+class _Skipped(StandIn):
     """A layer that does not run."""
 
     def __init__(self, layer: nn.Module, as_tuple: bool, report: Callable[[Tensor], None] | None = None):
@@ -320,8 +326,8 @@ class _Skipped(_StandIn):
         return (hidden, None) if self.as_tuple else hidden
 
 
-class _Preceded(_StandIn):
-    """A layer with a step before it, with another input, or with both."""
+class _Preceded(StandIn):
+    """A layer with a step before it, with another input, or both."""
 
     def __init__(self, layer: nn.Module, step: Step | None, start: Tensor | None):
         super().__init__(layer)
@@ -337,7 +343,7 @@ class _Preceded(_StandIn):
 
 
 class _Rows(nn.Module):
-    """A head for other tokens."""
+    """An output layer for other tokens."""
 
     def __init__(self, rows: Tensor):
         super().__init__()
@@ -348,7 +354,7 @@ class _Rows(nn.Module):
 
 
 class _Given(nn.Module):
-    """A decoder whose output is known already."""
+    """A decoder that returns a given output."""
 
     def __init__(self, hidden: Tensor):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Tensors that are computed once and kept on disk: features and regions of frozen towers, resampled waveforms."""
+"""A disk cache of tensors: features and regions of frozen towers, resampled waveforms."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from vislang.cache import writing
+
 
 class FeatureCache:
-    """Tensors by the content of the medium that they were computed from.
+    """Tensors by the content hash of the medium that they were computed from.
 
     Args:
-        folder: one for each tower and image size, or for each sampling rate.
+        folder: a folder for each tower and image size, or for each sampling rate.
     """
 
     def __init__(self, folder: Path):
@@ -26,12 +28,12 @@ class FeatureCache:
         return self._path(content_hash).is_file()
 
     def get(self, content_hash: str) -> Tensor | None:
-        """The features of a medium, or None where they are not known. A damaged file is removed."""
+        """The features of a medium, or None if they are not in the cache. A damaged file is deleted."""
         known = self.get_named(content_hash)
         return None if known is None else known["features"]
 
     def put(self, content_hash: str, features: Tensor) -> None:
-        """Keep the features of a medium; other processes see the whole file or none."""
+        """Store the features of a medium atomically."""
         self.put_named(content_hash, {"features": features})
 
     def get_named(self, content_hash: str) -> dict[str, Tensor] | None:
@@ -46,13 +48,23 @@ class FeatureCache:
             return None
 
     def put_named(self, content_hash: str, tensors: Mapping[str, Tensor]) -> None:
-        """Like :meth:`put`, for several tensors by name."""
+        """Like :meth:`put`, for several tensors by name.
+
+        Raises:
+            UserError: the cache cannot be written.
+        """
         path = self._path(content_hash)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, unfinished = tempfile.mkstemp(dir=path.parent, prefix=".unfinished-")
-        with os.fdopen(handle, "wb") as file:
-            file.write(safetensors.torch.save({name: tensor.contiguous() for name, tensor in tensors.items()}))
-        os.replace(unfinished, path)
+        content = safetensors.torch.save({name: tensor.contiguous() for name, tensor in tensors.items()})
+        with writing(self.folder):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle, unfinished = tempfile.mkstemp(dir=path.parent, prefix=".unfinished-")
+            try:
+                with os.fdopen(handle, "wb") as file:
+                    file.write(content)
+                os.replace(unfinished, path)
+            except BaseException:
+                os.unlink(unfinished)
+                raise
 
     def _path(self, content_hash: str) -> Path:
         return self.folder / content_hash[:2] / f"{content_hash}.safetensors"

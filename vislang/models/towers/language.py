@@ -1,10 +1,12 @@
-"""Frozen causal language models: opened by folder, packaged name or Hub id."""
+"""Causal language models: opened by folder, packaged name or Hub id."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,38 +23,42 @@ from transformers import (
 )
 from transformers.initialization import no_init_weights
 
-from vislang.cache import cache_folder
+from vislang.cache import cache_folder, writing
+from vislang.files import system_errors
 from vislang.models.base import fingerprint
-from vislang.models.towers.causal_lm import FrozenCausalLM
+from vislang.models.towers.causal_lm import CausalLM
 from vislang.models.towers.packaged import PACKAGED, TowerError, check_complete, not_found
 from vislang.models.towers.quiet import quiet_transformers
 from vislang.models.towers.shapes import config_of
+from vislang.models.towers.tuning import LoraConfig, Tuning, tune, updates_of
 from vislang.nn.fake import FakeFloats
 from vislang.nn.quantized import quantize_linears
 
 
 @dataclass
 class LanguageTower:
-    """A frozen causal language model with its tokenizer.
+    """A causal language model with its tokenizer.
 
     Attributes:
         name: the folder, packaged name or Hub id that it was opened by.
-        fingerprint: SHA-256 over its weights in float32, before any quantization.
-        quantized: whether its linear maps are kept in 8 bits.
+        fingerprint: SHA-256 of its weights in float32, before quantization and tuning.
+        lm: the language model.
+        tokenizer: its tokenizer.
+        quantized: whether its linear layers are kept in 8 bits.
     """
 
     name: str
     fingerprint: str
-    lm: FrozenCausalLM
+    lm: CausalLM
     tokenizer: PreTrainedTokenizerBase
     quantized: bool = False
 
 
 def load_causal_lm(name: str) -> PreTrainedModel:
-    """Open a causal language model of a folder or a Hub id, in float32, without its tokenizer.
+    """Open a causal language model by folder or Hub id, in float32, without its tokenizer.
 
     Raises:
-        TowerError: it was found nowhere, or is no causal language model.
+        TowerError: it was not found, or is not a causal language model.
     """
     try:
         return _open(name)
@@ -63,10 +69,10 @@ def load_causal_lm(name: str) -> PreTrainedModel:
 
 
 def _open(folder: str) -> PreTrainedModel:
-    """The model of a folder or a Hub id, in float32 and in evaluation mode.
+    """The model in float32 and in evaluation mode.
 
     Raises:
-        TowerError: some of its weights are missing, which transformers would draw at random.
+        TowerError: some weights are missing; transformers would initialise them at random.
     """
     with quiet_transformers():
         lm, loading = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
@@ -74,22 +80,76 @@ def _open(folder: str) -> PreTrainedModel:
     return lm.eval()
 
 
-def load_language_tower(name: str, dtype: torch.dtype = torch.float32, quantize: bool = False) -> LanguageTower:
-    """Open a frozen causal language model by folder, packaged name or Hub id.
+def load_language_tower(
+    name: str,
+    dtype: torch.dtype = torch.float32,
+    quantize: bool = False,
+    tuning: Tuning = "frozen",
+    lora: LoraConfig | None = None,
+) -> LanguageTower:
+    """Open a causal language model by folder, packaged name or Hub id.
 
     Args:
-        name: a folder in transformers' convention, a packaged name or a Hub id.
-        dtype: number type of the arithmetic.
-        quantize: keep its linear maps in 8 bits, all but the head.
+        name: a folder in transformers' format, a packaged name or a Hub id.
+        dtype: number type of the computation.
+        quantize: keep its linear layers, except for the output layer and low-rank updates, in 8 bits.
+        tuning: how it is trained; see :class:`~vislang.models.towers.tuning.TuneConfig`.
+        lora: shape of the low-rank updates, for ``tuning="lora"``.
 
     Raises:
-        TowerError: it was found nowhere, or is no causal language model.
+        TowerError: it was not found, or is not a causal language model.
+        UserError: it cannot be trained in this way.
     """
-    try:
+    with _opening(name):
         folder = _folder_of(name)
         lm = _open(folder)
         with quiet_transformers():
             tokenizer = AutoTokenizer.from_pretrained(folder)
+    marks = fingerprint(lm.state_dict())
+    return _tower(name, marks, lm.to(dtype), tokenizer, dtype, quantize, tuning, lora)
+
+
+def outline_language_tower(
+    name: str,
+    fakes: FakeFloats,
+    reads: bool,
+    dtype: torch.dtype = torch.float32,
+    quantize: bool = False,
+    tuning: Tuning = "frozen",
+    lora: LoraConfig | None = None,
+    layers: int | None = None,
+) -> LanguageTower:
+    """The same tower from its configuration alone, with fake weights.
+
+    Args:
+        name, dtype, quantize, tuning, lora: see :func:`load_language_tower`.
+        fakes: an active mode.
+        reads: whether it reads text. Otherwise its tokenizer is not opened, and a tokenizer with one token replaces it.
+        layers: number of layers; None builds all layers.
+
+    Raises:
+        TowerError: it was not found, or is not a causal language model.
+        UserError: it cannot be trained in this way.
+    """
+    with _opening(name):
+        folder = _folder_of(name)
+        config = config_of(folder)
+        if layers is not None:
+            config.num_hidden_layers = layers
+        with quiet_transformers():
+            tokenizer = AutoTokenizer.from_pretrained(folder) if reads else _no_tokenizer()
+        with fakes.building(), no_init_weights():
+            lm = AutoModelForCausalLM.from_config(config, dtype=dtype).eval()
+            lm.tie_weights()
+    with fakes.building():
+        return _tower(name, "", lm, tokenizer, dtype, quantize, tuning, lora)
+
+
+@contextmanager
+def _opening(name: str) -> Iterator[None]:
+    """Raise a TowerError if a language model cannot be opened inside."""
+    try:
+        yield
     except ImportError as error:
         needed = (str(error).strip().splitlines() or [""])[0]
         raise TowerError(
@@ -100,81 +160,46 @@ def load_language_tower(name: str, dtype: torch.dtype = torch.float32, quantize:
         raise
     except (OSError, ValueError) as error:
         raise not_found("language model", name, error) from error
-    marks = fingerprint(lm.state_dict())
-    lm = lm.to(dtype)
-    if quantize:
-        _quantize(lm, name)
-    return LanguageTower(name, marks, FrozenCausalLM(lm), tokenizer, quantize)
-
-
-def outline_language_tower(
-    name: str,
-    fakes: FakeFloats,
-    reads: bool,
-    dtype: torch.dtype = torch.float32,
-    quantize: bool = False,
-    layers: int | None = None,
-) -> LanguageTower:
-    """The same tower by its configuration alone, with fake weights.
-
-    Args:
-        name, dtype, quantize: see :func:`load_language_tower`.
-        fakes: an active mode.
-        reads: whether it reads text. Otherwise its tokenizer need not be here; one of a single token stands in.
-        layers: build so many of its layers; None builds all.
-
-    Raises:
-        TowerError: it was found nowhere, or is no causal language model.
-    """
-    try:
-        folder = _folder_of(name)
-        config = config_of(folder)
-        if layers is not None:
-            config.num_hidden_layers = layers
-        with quiet_transformers():
-            tokenizer = AutoTokenizer.from_pretrained(folder) if reads else _no_tokenizer()
-        with fakes.building(), no_init_weights():
-            lm = AutoModelForCausalLM.from_config(config, dtype=dtype).eval()
-            lm.tie_weights()
-            if quantize:
-                _quantize(lm, name)
-            return LanguageTower(name, "", FrozenCausalLM(lm), tokenizer, quantize)
-    except TowerError:
-        raise
-    except (OSError, ValueError) as error:
-        raise not_found("language model", name, error) from error
 
 
 def _folder_of(name: str) -> str:
-    """The folder of a packaged model, converted where need be; any other name as it is."""
+    """The folder of a packaged model, which is converted first if necessary; any other name unchanged."""
     packaged = PACKAGED.get(name)
     if not Path(name).is_dir() and packaged is not None and (weights := packaged.find()) is not None:
         return str(_converted_gguf(weights))
     return name
 
 
-def _quantize(lm: PreTrainedModel, name: str) -> None:
-    """Keep a model's linear maps in 8 bits, all but the head.
-
-    Raises:
-        TowerError: it has none.
-    """
-    head = lm.get_output_embeddings()
-    if not quantize_linears(lm, lambda linear: linear is head):
-        raise TowerError(f"language model {name!r}: has no linear maps to keep in 8 bits. Set quantize to false.")
-
-
 def _no_tokenizer() -> PreTrainedTokenizerBase:
     end = "<|endoftext|>"
-    return PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer(WordLevel({end: 0}, unk_token=end)), eos_token=end, unk_token=end
-    )
+    tokenizer = Tokenizer(WordLevel({end: 0}, unk_token=end))
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=end, unk_token=end)
+
+
+def _tower(
+    name: str,
+    marks: str,
+    lm: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    dtype: torch.dtype,
+    quantize: bool,
+    tuning: Tuning,
+    lora: LoraConfig | None,
+) -> LanguageTower:
+    """The tower of a model in ``dtype``, tuned and quantized as in :func:`load_language_tower`."""
+    head = lm.get_output_embeddings()
+    tune(lm, tuning, lora or LoraConfig(), f"language model {name!r}", spared=[head] if tuning == "lora" else [])
+    if quantize:
+        whole = {head, *updates_of(lm)}
+        if not quantize_linears(lm, lambda linear: linear in whole):
+            raise TowerError(f"language model {name!r}: has no linear layers to quantize. Set quantize to false.")
+    return LanguageTower(name, marks, CausalLM(lm, tuning != "frozen", dtype), tokenizer, quantize)
 
 
 def _converted_gguf(weights: Path) -> Path:
-    """The model of a GGUF file as a folder of safetensors in the cache, converted by the first call.
+    """Convert the model of a GGUF file to a folder of safetensors in the cache, once.
 
-    Opening the GGUF takes about 25 s, the converted folder less than one.
+    Opening a GGUF takes about 25 s; opening the converted folder takes less than 1 s.
     """
     stamp = weights.stat()
     folder = cache_folder("towers") / f"{weights.stem}-{stamp.st_size}-{int(stamp.st_mtime)}"
@@ -184,13 +209,19 @@ def _converted_gguf(weights: Path) -> Path:
     with quiet_transformers():
         tokenizer = AutoTokenizer.from_pretrained(**source)
         quantized = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
-    # transformers cannot save a model that it read from GGUF, so its weights are moved into a new one.
+    # transformers cannot save a model that it read from GGUF, so the weights are copied to a new model.
     settings = {k: v for k, v in quantized.config.to_dict().items() if k != "quantization_config"}
     fresh: PreTrainedModel = AutoModelForCausalLM.from_config(AutoConfig.for_model(**settings), dtype=torch.float32)
     fresh.load_state_dict(quantized.state_dict())
-    unfinished = Path(tempfile.mkdtemp(dir=folder.parent, prefix="unfinished-"))
-    fresh.save_pretrained(unfinished)
-    tokenizer.save_pretrained(unfinished)
+    with writing(folder.parent):
+        unfinished = Path(tempfile.mkdtemp(dir=folder.parent, prefix="unfinished-"))
+        try:
+            with system_errors(folder), quiet_transformers():
+                fresh.save_pretrained(unfinished)
+                tokenizer.save_pretrained(unfinished)
+        except BaseException:
+            shutil.rmtree(unfinished)
+            raise
     try:
         os.replace(unfinished, folder)
     except OSError:

@@ -1,8 +1,8 @@
 """How frozen towers are named, found and identified.
 
-A name is looked up in this order: a local folder, an installed package that ships the weights, the cache, the Hugging
-Face Hub. A tower's fingerprint (a hash of its weights) is saved with every model that is trained on it, so that a
-bridge is never opened with other towers.
+A name is looked up as a local folder, as an installed package that contains the weights, and on the Hugging Face Hub,
+in this order. The fingerprint of a tower (a hash of its weights) is saved with every model that was trained with it, so
+a bridge is never opened with other towers.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from vislang.errors import UserError
 
 
 class TowerError(UserError):
-    """A tower that cannot be found or is not the one that was meant; the message says what to do."""
+    """A tower was not found, or is not the expected one; the message has the remedy."""
 
 
 @dataclass(frozen=True)
 class PackagedWeights:
-    """Weights that an installable package ships.
+    """Weights that are part of a Python package.
 
     Attributes:
         module: the package's import name.
@@ -34,9 +34,9 @@ class PackagedWeights:
     install: str
 
     def find(self) -> Path | None:
-        """Where the weights lie, or None where the package is not installed.
+        """The path of the weights; None if the package is not installed.
 
-        The package is looked up, not imported: importing it may need dependencies that its weights do not.
+        The package is not imported, because that may need dependencies that the weights do not need.
         """
         spec = importlib.util.find_spec(self.module)
         if spec is None or not spec.submodule_search_locations:
@@ -62,18 +62,17 @@ PACKAGED = {
 
 
 def not_found(kind: str, name: str, error: Exception) -> TowerError:
-    """The error for a tower that was found nowhere, with the command that installs it."""
+    """The error for a tower that was not found, with the command that installs it."""
     packaged = PACKAGED.get(name)
-    remedy = f"Run: {packaged.install}" if packaged else "Give a folder in transformers' convention."
+    remedy = f"Run: {packaged.install}" if packaged else "Give a folder in transformers' format."
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return TowerError(
-        f"{kind} {name!r}: found neither as a local folder, nor as an installed package, nor on the Hub "
-        f"({reason}). {remedy}"
+        f"{kind} {name!r}: not a local folder, not an installed package, and not on the Hub ({reason}). {remedy}"
     )
 
 
 def check_complete(tower: str, missing: Collection[str]) -> None:
-    """Raise an error where a tower was opened without some of its weights, which transformers then draws at random.
+    """Raise an error if weights of a tower are missing; transformers initialises them at random.
 
     Raises:
         TowerError: some weights are missing.
@@ -81,4 +80,6 @@ def check_complete(tower: str, missing: Collection[str]) -> None:
     if missing:
         names = sorted(missing)
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-        raise TowerError(f"{tower}: has no weights for {', '.join(names[:3])}{more}. Give the folder of a whole model.")
+        raise TowerError(
+            f"{tower}: the weights of {', '.join(names[:3])}{more} are missing. Give the folder of a complete model."
+        )

@@ -1,4 +1,4 @@
-"""Quiet loading: what transformers prints while it opens a model is no news to our users."""
+"""Open models of transformers without its messages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from transformers.utils import logging
 def quiet_transformers() -> Iterator[None]:
     """Silence transformers' progress bars, load reports and warnings inside, and restore its settings afterwards.
 
-    A tower's missing pooler or unexpected head is expected. What matters is checked by us: weights by their hash.
+    It warns about missing poolers and additional heads, which are expected. vislang checks the weights by their hash.
     """
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()

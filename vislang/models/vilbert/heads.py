@@ -1,4 +1,4 @@
-"""Heads on the streams: of pretraining (Lu et al. 2019, section 3.1) and of tasks (12-in-1, Lu et al. 2020)."""
+"""Heads on the streams, for pretraining (Lu et al. 2019, section 3.1) and for tasks (12-in-1, Lu et al. 2020)."""
 
 from __future__ import annotations
 
@@ -10,22 +10,23 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from vislang.models.settings import must_be_at_least, must_be_rates
 from vislang.models.vilbert.config import EPS, ViLBERTConfig
 from vislang.nn.linear import Linear
 
 
 @dataclass
 class HeadConfig:
-    """A task's head on the streams.
+    """A task head on the streams.
 
     Attributes:
-        kind: ``fused``: the fused pooled outputs; ``pairs``: those of two neighbouring rows side by side (NLVR2: one
-            text, two images); ``regions``, ``tokens``: each region or token.
-        outputs: how many numbers.
-        mlp_width: units of a layer between; 0 for none.
-        activation: of these.
-        norm: whether they are normalised.
-        dropout: rate at which they are dropped.
+        kind: the input of the head. ``fused``: the fused pooled outputs; ``pairs``: those of two neighbouring rows,
+            concatenated (NLVR2: one text, two images); ``regions``, ``tokens``: each region or token.
+        outputs: number of outputs.
+        mlp_width: width of a hidden layer; 0 for none.
+        activation: activation of the hidden layer.
+        norm: whether the hidden layer is normalised.
+        dropout: dropout rate of the hidden layer.
     """
 
     kind: Literal["fused", "pairs", "regions", "tokens"]
@@ -34,6 +35,10 @@ class HeadConfig:
     activation: Literal["gelu", "relu"] = "gelu"
     norm: bool = True
     dropout: float = 0.0
+
+    def __post_init__(self):
+        must_be_at_least(0, self, "outputs", "mlp_width")
+        must_be_rates(self, "dropout")
 
 
 def original_heads(width: int = 1024) -> dict[str, HeadConfig]:
@@ -50,7 +55,7 @@ def original_heads(width: int = 1024) -> dict[str, HeadConfig]:
 
 
 def task_head(config: HeadConfig, streams: ViLBERTConfig) -> nn.Module:
-    """A fresh head."""
+    """A new head."""
     width = {
         "fused": streams.width,
         "pairs": 2 * streams.width,
@@ -70,12 +75,12 @@ def _activation(name: Literal["gelu", "relu"]) -> nn.Module:
 
 
 class PretrainingLogits(NamedTuple):
-    """What pretraining predicts.
+    """The predictions of pretraining.
 
     Attributes:
-        words: over the vocabulary.
-        regions: over the classes of regions.
-        alignment: whether text and image belong together: the first says yes, as in the original.
+        words: logits over the vocabulary.
+        regions: logits over the classes of regions.
+        alignment: whether text and image match: the first logit is for a match, as in the original.
     """
 
     words: Float[Tensor, "*tokens vocabulary"]
@@ -84,8 +89,11 @@ class PretrainingLogits(NamedTuple):
 
 
 class PretrainingHeads(nn.Module):
-    """What pretraining predicts (section 2.3): masked words, the classes of masked regions, whether the two belong
-    together. The last map to words is the word embedding's, as in BERT."""
+    """The heads of pretraining (section 2.3): masked words, classes of masked regions, and whether text and image
+    match.
+
+    The output layer for words is the word embedding, as in BERT.
+    """
 
     def __init__(self, config: ViLBERTConfig):
         super().__init__()
@@ -108,9 +116,10 @@ class PretrainingHeads(nn.Module):
         """Logits.
 
         Args:
-            text, vision: tokens and regions to predict. Give only masked ones: the map to words is the widest there is.
+            text, vision: the tokens and regions to predict; only the masked ones, because the output layer for words is
+                large.
             fused: pooled pairs, see :meth:`ViLBERT.fuse`.
-            embedding: of the words.
+            embedding: the word embedding.
         """
         words = F.linear(self.words(text), embedding, self.word_bias)
         return PretrainingLogits(words, self.regions(vision), self.alignment(fused))
@@ -121,7 +130,7 @@ def _transform(width: int, activation: Literal["gelu", "relu"]) -> nn.Sequential
 
 
 def head_key(name: str) -> str:
-    """The name of a task's head among the parameters: the task's, unless torch does not allow it for a module."""
+    """The module name of a task's head: the task's name, unless torch does not allow it."""
     key = name.replace(".", "-")
     while hasattr(_EMPTY, key):
         key += "_"
@@ -129,4 +138,4 @@ def head_key(name: str) -> str:
 
 
 _EMPTY = nn.ModuleDict()
-"""Names of its attributes, such as "train" and "values", are not allowed for modules in it."""
+"""A ModuleDict has no modules with the names of its attributes, such as "train" or "values"."""

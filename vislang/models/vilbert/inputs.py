@@ -1,4 +1,4 @@
-"""Examples to what ViLBERT's streams read: each text and each image once, and which of them are pairs."""
+"""Examples to the inputs of ViLBERT's streams: distinct texts and images, and the pairs that they form."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from vislang.errors import UserError
 from vislang.example import Example, Text
 from vislang.models.regions.readers import RegionReader, RegionsConfig, must_be_same
 from vislang.models.regions.region import Regions
+from vislang.models.settings import must_be_at_least
 from vislang.models.vilbert.model import ViLBERT
 from vislang.models.vilbert.streams import Encoded, Stream, TwoStreams
 from vislang.models.vilbert.word_pieces import FILE, Pieces, WordPieces
@@ -26,15 +27,17 @@ from vislang.models.vilbert.word_pieces import FILE, Pieces, WordPieces
 
 @dataclass
 class Pairs:
-    """Texts and images, each distinct one once, and the pairs that they are in.
+    """Distinct texts and images, and the pairs that they form.
 
     Attributes:
         text: the texts.
-        features, boxes: (images, regions, ...) of the whole image and its regions.
-        region_padding: True where there is no region; None where none is missing.
-        steps: (images, regions) the index of the image in its document that a region is of.
-        text_of, image_of: (pairs,) indices of text and image.
-        names: of the examples.
+        features, boxes: (images, regions, ...) features and boxes of the whole image and its regions.
+        region_padding: True at padding; None without padding.
+        steps: (images, regions) the index of each region's image in its document.
+        text_of, image_of: (pairs,) indices of the text and the image of each pair.
+        names: names of the examples.
+        text_keys, image_keys: (texts,) and (images,) numbers that identify the same item in other processes; None if
+            no model needs them.
     """
 
     text: Pieces
@@ -45,6 +48,13 @@ class Pairs:
     text_of: Int[Tensor, "..."]
     image_of: Int[Tensor, "..."]
     names: list[str] = field(default_factory=list)
+    text_keys: Int[Tensor, "..."] | None = None
+    image_keys: Int[Tensor, "..."] | None = None
+
+    @property
+    def tokens(self) -> int:
+        """Word pieces of the texts, padding not counted."""
+        return self.text.tokens
 
     def contents(self) -> dict[str, int]:
         """Word pieces and regions without padding, and images."""
@@ -56,7 +66,7 @@ class Pairs:
 
 @dataclass
 class Read:
-    """The regions of one or several images, ready to be stacked: see :meth:`PairInputs.regions_of`."""
+    """The regions of one or several images; see :meth:`PairInputs.regions_of`."""
 
     features: np.ndarray
     boxes: np.ndarray
@@ -66,26 +76,28 @@ class Read:
 
 @dataclass
 class PairInputsConfig:
-    """What is saved of :class:`PairInputs` beside the tokenizer."""
+    """The settings of :class:`PairInputs` in ``config.json``."""
 
     max_length: int | None
     regions: RegionsConfig
     regions_fingerprint: str
-    # Models of version 0.1.0 may lack it; most of them learned a tower's own classes.
+    # Models of version 0.1.0 may lack it; most of them predict the classes of a tower.
     classes_fingerprint: str = ""
+
+    def __post_init__(self):
+        must_be_at_least(3, self, "max_length", of="inputs.")
 
 
 class PairInputs:
     """How texts and images are prepared for the streams.
 
     Args:
-        words: None until a vocabulary was learned.
-        regions: where regions come from.
-        config: of ``regions``, to be kept with a model.
+        words: the tokenizer; None before a vocabulary is learned.
+        regions: the source of regions.
+        config: the configuration of ``regions``, which is saved with the model.
 
     Attributes:
-        learned_classes: the fingerprint of the classes that a saved model learned to predict; the source's own before
-            the model was saved.
+        learned_classes: the fingerprint of the classes that the model predicts.
     """
 
     def __init__(self, words: WordPieces | None, regions: RegionReader, config: RegionsConfig):
@@ -93,12 +105,12 @@ class PairInputs:
         self.learned_classes = regions.classes_fingerprint
 
     def prepare(self, examples: Sequence[Example], progress: Progress | None = None) -> int:
-        """Compute the regions of images that are not known yet; returns how many those were."""
+        """Compute and cache the regions of images; returns the number of images that were processed."""
         images = [medium for example in examples for medium in example.media if isinstance(medium, Image)]
         return self.regions.prepare(images, progress)
 
     def regions_of(self, images: Sequence[Image]) -> Read:
-        """The whole image and its regions; of several images, those of each, one image after the other."""
+        """The whole image and its regions; for several images, concatenated."""
         found = self.regions.read(images)
         whole = [regions.with_whole() for regions in found]
         return Read(
@@ -112,13 +124,13 @@ class PairInputs:
         """The one or two texts of a document.
 
         Raises:
-            UserError: there is none, or there are more.
+            UserError: there are none, or more.
         """
         texts = tuple(part for part in document.parts if isinstance(part, str) and part.strip())
         if not 1 <= len(texts) <= 2:
             raise UserError(
-                f"{document.name or 'a document'}: holds {len(texts)} texts; this model reads one beside an "
-                "image, or a pair such as a question and an answer."
+                f"{document.name or 'a document'}: has {len(texts)} texts; this model reads one text with an "
+                f"image, or two, such as a question and an answer. {'Join them' if texts else 'Add one'}."
             )
         return texts
 
@@ -126,11 +138,11 @@ class PairInputs:
         """The images of a document.
 
         Raises:
-            UserError: there is none, or another medium.
+            UserError: there are none, or there is another medium.
         """
         images = tuple(medium for medium in document.media if isinstance(medium, Image))
         if not images or len(images) < len(document.media):
-            raise UserError(f"{document.name or 'a document'}: this model reads text beside images, and nothing else.")
+            raise UserError(f"{document.name or 'a document'}: this model reads only text with images.")
         return images
 
     def pair_of(self, example: Example) -> tuple[Image, str]:
@@ -144,20 +156,20 @@ class PairInputs:
             raise UserError(f"{example.name}: {len(images)} images; a pair is one image and its caption.")
         target = example.target
         if not isinstance(target, Text) or example.text or not target.references[0].strip():
-            raise UserError(f"{example.name}: a pair is one image and its caption, and nothing else.")
+            raise UserError(f"{example.name}: not a pair of an image and its caption.")
         return images[0], target.references[0]
 
     def why_unreadable(self, media: frozenset[str], images: int = 1) -> str | None:
-        """See :class:`~vislang.capabilities.Reads`; ``images`` is the most that are read together."""
+        """See :class:`~vislang.capabilities.Reads`; ``images`` is the greatest number of images in a document."""
         unread = sorted(media & {"video", "audio"})
         if unread:
-            return f"reads images and text, and no {' or '.join(unread)}"
+            return f"reads images and text, but no {' or '.join(unread)}"
         if "image" not in media:
-            return "reads text beside images, and no text alone"
+            return "reads text only together with an image"
         return "reads one image at a time" if "several images" in media and images < 2 else None
 
     def read(self, rows: Sequence[tuple[tuple[str, ...], tuple[Image, ...]]], names: Sequence[str]) -> Pairs:
-        """Stack pairs of texts and images."""
+        """Read pairs of texts and images, and stack them."""
         texts = list(dict.fromkeys(text for text, _ in rows))
         images = list(dict.fromkeys(seen for _, seen in rows))
         return self.pairs(
@@ -169,7 +181,7 @@ class PairInputs:
         )
 
     def text(self, texts: Sequence[tuple[str, ...]]) -> Pieces:
-        """Texts as ids."""
+        """Texts as word pieces."""
         assert self.words is not None
         return self.words(texts)
 
@@ -177,7 +189,7 @@ class PairInputs:
     def pairs(
         text: Pieces, read: Sequence[Read], text_of: Sequence[int], image_of: Sequence[int], names: Sequence[str]
     ) -> Pairs:
-        """Stack what was read."""
+        """Stack texts and regions."""
         most = max(len(image.features) for image in read)
         width = read[0].features.shape[1]
         features, boxes = torch.zeros(len(read), most, width), torch.zeros(len(read), most, 5)
@@ -201,7 +213,7 @@ class PairInputs:
         )
 
     def save(self, folder: Path) -> dict[str, Any]:
-        """Write the tokenizer, and return what belongs in the model's config."""
+        """Write the tokenizer, and return the settings for the model's config."""
         if self.words is not None:
             (folder / FILE).write_text(self.words.tokenizer.to_str(), encoding="utf-8")
         return {
@@ -213,10 +225,10 @@ class PairInputs:
 
     @classmethod
     def load(cls, folder: Path, saved: PairInputsConfig, regions: RegionsConfig | None = None) -> PairInputs:
-        """What :meth:`save` wrote and returned; ``regions`` is another source of the same regions.
+        """Open what :meth:`save` wrote; ``regions`` replaces the recorded source of regions.
 
         Raises:
-            TowerError: the source is missing, or is another one.
+            TowerError: the source is missing, or has another fingerprint.
         """
         words = None
         if saved.max_length is not None:
@@ -230,7 +242,7 @@ class PairInputs:
 
 
 def pairs_of(examples: Sequence[Example]) -> list[Example]:
-    """Each reference of each example as a pair of its own, in order."""
+    """One example for each reference of each example, in order."""
     pairs = []
     for example in examples:
         references = example.target.references if isinstance(example.target, Text) else ()
@@ -240,7 +252,7 @@ def pairs_of(examples: Sequence[Example]) -> list[Example]:
 
 
 def read_texts(network: ViLBERT, text: Pieces, token: int = 0) -> Stream:
-    """The text stream alone; ``token`` is the task's, where the streams have tokens of tasks."""
+    """The text stream up to the first co-attention layer; ``token`` is the task token, if the streams have any."""
     if not network.config.text.task_tokens:
         return network.streams.read_text(*text)
     tasks = torch.full((len(text.ids),), token, device=text.ids.device)
@@ -249,21 +261,21 @@ def read_texts(network: ViLBERT, text: Pieces, token: int = 0) -> Stream:
 
 
 def encode(network: ViLBERT, pairs: Pairs, token: int = 0) -> Encoded:
-    """Both streams: what each does alone, once per item; what they do together, once per pair.
+    """Encode pairs: the layers before the first co-attention layer once per item, the others once per pair.
 
     Args:
         network: the streams.
-        pairs: what they read.
+        pairs: the inputs.
         token: see :func:`read_texts`.
 
     Raises:
-        UserError: a document has more images than the network tells apart.
+        UserError: a document has more images than the network was built for.
     """
     most, known = int(pairs.steps.max()) + 1, network.config.vision.images
     if most > known:
         raise UserError(
-            f"{pairs.names[0] if pairs.names else 'a document'} or one beside it: {most} images, and this model tells "
-            f"{known} apart. Raise streams.vision.images before training, or give fewer."
+            f"{pairs.names[0] if pairs.names else 'a document'}, or another record of its batch, has {most} images; "
+            f"this model reads {known} at once. Raise streams.vision.images before training, or give fewer."
         )
     text = read_texts(network, pairs.text, token)
     image = network.streams.read_regions(pairs.features, pairs.boxes, pairs.region_padding, pairs.steps)

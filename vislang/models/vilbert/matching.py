@@ -1,5 +1,5 @@
-"""Scores of all pairs of many images and many texts: what a stream does alone is done once per item (Lu et al. 2019,
-section 3.2, "Caption-Based Image Retrieval")."""
+"""Score all pairs of many images and texts; the layers before the first co-attention layer run once per item (Lu et
+al. 2019, section 3.2, "Caption-Based Image Retrieval")."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from vislang.models.precision import autocast
 from vislang.models.vilbert.inputs import PairInputs, pick, read_texts
 from vislang.models.vilbert.model import ViLBERT
 from vislang.models.vilbert.streams import Encoded, Stream
+from vislang.nn.device import to_device
 
 AT_ONCE = 64
-"""Items of a kind that are read together."""
+"""Images, or texts, that are read at once."""
 
 
 @torch.inference_mode()
@@ -33,27 +34,27 @@ def match_all(
     token: int = 0,
     progress: Progress | None = None,
 ) -> Float[Tensor, "images texts"]:
-    """Score every image with every text, or the candidates alone.
+    """Score every image with every text, or only the candidates.
 
-    The hidden states of each item before the first co-attentional block are kept: memory grows with the number of
-    items. Pairs pass through the rest in chunks: memory does not grow with the number of pairs.
+    The hidden states of all items before the first co-attention layer are kept, so memory grows with the number of
+    items. Pairs pass through the other layers in chunks, so memory does not grow with the number of pairs.
 
     Args:
         network: the streams.
         inputs: how texts and images are prepared.
-        score: encoded pairs -> a score each, the higher the better.
-        images, texts: to be paired.
-        candidates: True where a pair is to be scored, a shortlist by something faster; None scores all.
-        dtype: of the arithmetic.
-        pairs_at_once: size of a chunk.
-        token: of the task, where the streams have tokens of tasks.
+        score: returns a score for each encoded pair, higher is better.
+        images, texts: the images and texts.
+        candidates: True for the pairs to score, such as a shortlist of a faster model; None scores all.
+        dtype: number type of the computation.
+        pairs_at_once: number of pairs in a chunk.
+        token: the task token, if the streams have any.
         progress: called with (pairs done, pairs in all).
 
     Returns:
-        The scores; minus infinity where a pair is no candidate.
+        The scores; minus infinity for pairs that are not candidates.
     """
     scores = torch.full((len(images), len(texts)), -torch.inf)
-    # Texts of one length together, so that no pair carries another's padding.
+    # Texts of similar length are read together, to avoid padding.
     order = sorted(range(len(texts)), key=lambda number: len(texts[number]))
     wanted = len(images) * len(texts) if candidates is None else int(candidates.sum())
     device = next(network.parameters()).device
@@ -64,7 +65,7 @@ def match_all(
         ]
         for start in range(0, len(order), AT_ONCE):
             columns = torch.tensor(order[start : start + AT_ONCE])
-            pieces = inputs.text([(texts[number],) for number in columns.tolist()])
+            pieces = to_device(inputs.text([(texts[number],) for number in columns.tolist()]), device)
             read = read_texts(network, pieces, token)
             for number, seen in enumerate(images_read):
                 first = number * AT_ONCE
@@ -75,7 +76,7 @@ def match_all(
                 for chunk in chosen.nonzero().split(pairs_at_once):
                     image, text = chunk.unbind(dim=1)
                     encoded = network.streams(pick(read, text), pick(seen, image))
-                    scores[rows[image], columns[text]] = score(encoded).float()
+                    scores[rows[image], columns[text]] = score(encoded).float().cpu()
                     done += len(image)
                     if progress is not None:
                         progress(done, wanted)
@@ -85,6 +86,7 @@ def match_all(
 def _regions(network: ViLBERT, inputs: PairInputs, images: Sequence[Image]) -> Stream:
     rows = range(len(images))
     read = [inputs.regions_of((image,)) for image in images]
-    # A text is needed to make pairs, and is not read here.
+    # Pairs need a text; it is not read here.
     pairs = inputs.pairs(inputs.text([("",)]), read, [0] * len(images), rows, [])
+    pairs = to_device(pairs, next(network.parameters()).device)
     return network.streams.read_regions(pairs.features, pairs.boxes, pairs.region_padding, pairs.steps)

@@ -1,8 +1,8 @@
 """ViLBERT: a stream for text, a stream for vision, and co-attention between them (Lu et al. 2019, arXiv 1908.02265).
 
-Each stream is a transformer of its own width. Between some of their layers stands a co-attentional block, in which each
-stream attends to the keys and values of the other. Before the first such block a stream depends on its own input alone.
-That part is computed once per item, however many pairs the item is in.
+Each stream is a transformer with its own width. Between some layers there are co-attention layers, in which each
+stream attends to the keys and values of the other. Before the first such block, a stream depends only on its own input,
+so this part is computed once per item, even if the item is in many pairs.
 
 This file puts the parts together: shapes (:mod:`~vislang.models.vilbert.config`), streams and co-attention
 (:mod:`~vislang.models.vilbert.streams`), heads (:mod:`~vislang.models.vilbert.heads`).
@@ -28,7 +28,7 @@ from vislang.models.vilbert.streams import Encoded, SingleStream, TwoStreams
 
 @dataclass(kw_only=True)
 class SavedViLBERT:
-    """The ``config.json`` of a network; models with inputs add theirs."""
+    """The settings in the ``config.json`` of a network; other models extend them."""
 
     streams: ViLBERTConfig
     heads: dict[str, HeadConfig]
@@ -37,13 +37,13 @@ class SavedViLBERT:
 
 
 class ViLBERT(nn.Module):
-    """Two streams and heads; tensors in, tensors out.
+    """Two streams and their heads; tensors in, tensors out.
 
     Args:
-        config: of the streams.
+        config: configuration of the streams.
         heads: task heads, by name.
-        pretraining: whether the heads of pretraining are there.
-        origin: where converted weights came from, for the record.
+        pretraining: whether to include the heads of pretraining.
+        origin: the origin of converted weights, for the record.
     """
 
     def __init__(
@@ -62,12 +62,12 @@ class ViLBERT(nn.Module):
         self.heads = nn.ModuleDict()
         for name, made in (heads or {}).items():
             self.add_head(name, made)
-        # The original drops a tenth here, whatever the rates of the streams.
+        # 0.1 in the original, independent of the dropout rates of the streams.
         self.dropout = nn.Dropout(0.1)
         self.apply(self.initialise)
 
     def add_head(self, name: str, config: HeadConfig) -> None:
-        """Give the model a head for one more task, initialised afresh."""
+        """Add a new head for a task."""
         head = task_head(config, self.config)
         head.apply(self.initialise)
         self.head_configs[name] = config
@@ -75,7 +75,7 @@ class ViLBERT(nn.Module):
 
     @staticmethod
     def initialise(module: nn.Module) -> None:
-        """As BERT: weights by a normal distribution with a standard deviation of 0.02, biases 0."""
+        """As in BERT: weights from a normal distribution with a standard deviation of 0.02, biases 0."""
         if isinstance(module, nn.Linear | nn.Embedding):
             nn.init.normal_(module.weight, std=0.02)
         if isinstance(module, nn.Linear) and module.bias is not None:
@@ -94,14 +94,15 @@ class ViLBERT(nn.Module):
     ) -> Encoded:
         """Both streams over pairs of a text and an image; see :class:`TextEmbedding` and :class:`RegionEmbedding`.
 
-        :func:`~vislang.models.vilbert.inputs.encode` gives the same, and reads an item once that is in many pairs.
+        :func:`~vislang.models.vilbert.inputs.encode` gives the same result, and reads an item that is in many pairs
+        only once.
         """
         own = () if tasks is None else (tasks,)
         text = self.streams.read_text(ids, segments, text_padding, *own)
         return self.streams(text, self.streams.read_regions(features, boxes, region_padding, steps))
 
     def fuse(self, encoded: Encoded) -> Float[Tensor, "batch width"]:
-        """One vector a pair (section 2.3, "Vision-and-language alignment")."""
+        """One vector for each pair (section 2.3, "Vision-and-language alignment")."""
         left, right = encoded.pooled_text, encoded.pooled_vision
         if right is None:
             return self.dropout(left)
@@ -110,20 +111,21 @@ class ViLBERT(nn.Module):
     def predict(
         self, name: str, encoded: Encoded, fused: Float[Tensor, "batch width"] | None = None
     ) -> Float[Tensor, "..."]:
-        """What a head makes of encoded pairs.
+        """The outputs of a head for encoded pairs.
 
         Args:
-            name: of the head.
-            encoded: pairs.
-            fused: what :meth:`fuse` gave, where several heads share it.
+            name: name of the head.
+            encoded: encoded pairs.
+            fused: the result of :meth:`fuse`, if several heads share it.
 
         Returns:
-            (batch, outputs); of ``pairs`` (batch / 2, outputs); of ``regions`` and ``tokens`` (batch, length, outputs).
+            (batch, outputs); for ``pairs`` (batch / 2, outputs); for ``regions`` and ``tokens`` (batch, length,
+            outputs).
         """
         kind = self.head_configs[name].kind
         if kind == "regions":
             scores = self.heads[head_key(name)](self.dropout(encoded.vision))
-            # So far down that padding is never the best region; the original's number.
+            # Makes padding never the best region; the number is the original's.
             return scores if encoded.vision_padding is None else scores - 10_000 * encoded.vision_padding[..., None]
         if kind == "tokens":
             return self.heads[head_key(name)](self.dropout(encoded.text))
@@ -136,12 +138,12 @@ class ViLBERT(nn.Module):
         vision: Float[Tensor, "*regions vision_width"],
         fused: Float[Tensor, "batch width"],
     ) -> PretrainingLogits:
-        """What pretraining predicts of tokens, regions and pairs; see :class:`PretrainingHeads`."""
+        """The predictions of pretraining; see :class:`PretrainingHeads`."""
         assert self.pretraining is not None
         return self.pretraining(text, vision, fused, self.streams.text_embedding.words.weight)
 
     def alignment_logits(self, fused: Float[Tensor, "batch width"]) -> Float[Tensor, "batch 2"]:
-        """Whether text and image belong together, see :class:`PretrainingLogits`."""
+        """Whether text and image match; see :class:`PretrainingLogits`."""
         assert self.pretraining is not None
         return self.pretraining.alignment(fused)
 
@@ -156,11 +158,11 @@ class ViLBERT(nn.Module):
 
     @classmethod
     def from_settings(cls, saved: SavedViLBERT) -> ViLBERT:
-        """A fresh model of the same shape."""
+        """A new model with these settings."""
         return cls(saved.streams, saved.heads, saved.pretraining, saved.origin)
 
     def save(self, folder: Path | str) -> None:
-        """Write config and weights."""
+        """Write the config and the weights."""
         write_model(folder, self, self.settings())
 
     @classmethod
@@ -176,13 +178,13 @@ class ViLBERT(nn.Module):
 
 
 class PretrainingLabels(NamedTuple):
-    """What is to be predicted.
+    """The targets of pretraining.
 
     Attributes:
         words: the ids of masked words, -1 elsewhere.
         regions: True at masked regions.
-        region_classes: the distribution over classes of each region.
-        aligned: whether text and image of a row belong together.
+        region_classes: the class distribution of each region.
+        aligned: whether text and image of a row match.
     """
 
     words: Int[Tensor, "batch tokens"]
@@ -194,7 +196,7 @@ class PretrainingLabels(NamedTuple):
 def pretraining_losses(model: ViLBERT, encoded: Encoded, labels: PretrainingLabels) -> dict[str, Float[Tensor, ""]]:
     """The three losses (section 2.3): ``words``, ``regions``, ``alignment``.
 
-    Words and regions are means over what was masked; where nothing was, the loss is 0, and has a gradient of 0.
+    The losses of words and regions are means over masked positions; without any, the loss and its gradient are 0.
     """
     masked = labels.words >= 0
     logits = model.pretraining_logits(encoded.text[masked], encoded.vision[labels.regions], model.fuse(encoded))

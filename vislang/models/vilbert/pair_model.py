@@ -1,4 +1,4 @@
-"""What models of images and texts have in common: a network with its inputs, and how their state is kept."""
+"""What models of image-text pairs have in common: a network with its inputs, and their state."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from vislang.errors import UserError
 from vislang.example import Example
 from vislang.models.base import TrainableModel
 from vislang.models.vilbert.inputs import PairInputs, Pairs
+from vislang.models.vilbert.streams import CoAttentionBlock
 from vislang.models.vilbert.word_pieces import WordPieces
+from vislang.nn.transformer import EncoderBlock
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -22,14 +24,14 @@ class PairModel(TrainableModel, Generic[Network]):
     """A network with its inputs.
 
     Args:
-        network: what trains.
+        network: the trained module.
         inputs: how texts and images are prepared.
-        longest_text: the most word pieces that the network reads.
-        feature_width: of the regions that the network reads.
-        dtype: of the arithmetic.
+        longest_text: greatest number of word pieces of a text.
+        feature_width: width of the region features that the network reads.
+        dtype: number type of the computation.
 
     Raises:
-        UserError: the regions of ``inputs`` are of another width.
+        UserError: the regions of ``inputs`` have another width.
     """
 
     network: Network
@@ -45,34 +47,38 @@ class PairModel(TrainableModel, Generic[Network]):
         super().__init__()
         if inputs.regions.width != feature_width:
             raise UserError(
-                f"{inputs.regions.name}: gives regions of {inputs.regions.width} numbers, and the model reads "
-                f"{feature_width}. Give regions by the tower or detector that it was made for."
+                f"{inputs.regions.name}: its region features have the width {inputs.regions.width}, and the model "
+                f"reads {feature_width}. Use the tower or detector that the model was built for."
             )
         self.longest_text = longest_text
         self.network, self.inputs, self.dtype = network, inputs, dtype
 
     def prepare(self, examples: Sequence[Example], progress: Progress | None = None) -> int:
-        """Find the regions of images that are not known yet."""
+        """Compute and cache the regions of the examples' images."""
         return self.inputs.prepare(examples, progress)
 
     def contents(self, batch: Any) -> dict[str, int]:
-        """See :meth:`Pairs.contents <vislang.models.vilbert.inputs.Pairs.contents>`; ``batch`` is one, or has one."""
+        """See :meth:`Pairs.contents <vislang.models.vilbert.inputs.Pairs.contents>`."""
         return (batch if isinstance(batch, Pairs) else batch.pairs).contents()
 
     def why_unreadable(self, media: frozenset[str]) -> str | None:
-        """See :class:`~vislang.capabilities.Reads`; of several images each is compared with the text."""
+        """See :class:`~vislang.capabilities.Reads`; each of several images is compared with the text."""
         return self.inputs.why_unreadable(media, images=2)
 
     def why_unmatched(self) -> str | None:
         """See :class:`~vislang.capabilities.Matches`."""
         return None
 
+    def repeated_blocks(self) -> list[nn.Module]:
+        """The blocks of both streams, and the co-attention layers."""
+        return [module for module in self.modules() if isinstance(module, EncoderBlock | CoAttentionBlock)]
+
     def trainable_state(self) -> dict[str, Tensor]:
         """The network's weights."""
         return {name: tensor.detach() for name, tensor in self.network.state_dict().items()}
 
     def load_trainable_state(self, state: Mapping[str, Tensor]) -> None:
-        """Restore what :meth:`trainable_state` gave.
+        """Restore what :meth:`trainable_state` returned.
 
         Raises:
             UserError: it is the state of another model.
@@ -80,7 +86,7 @@ class PairModel(TrainableModel, Generic[Network]):
         try:
             self.network.load_state_dict(dict(state))
         except RuntimeError as error:
-            raise UserError(f"weights of another model: {error}") from None
+            raise UserError(f"these are the weights of another model: {error}") from None
 
     def extra_state(self) -> dict[str, Any]:
         """The tokenizer."""
@@ -88,6 +94,6 @@ class PairModel(TrainableModel, Generic[Network]):
         return {"tokenizer": None if words is None else words.tokenizer.to_str()}
 
     def load_extra_state(self, state: Mapping[str, Any]) -> None:
-        """Restore what :meth:`extra_state` gave."""
+        """Restore what :meth:`extra_state` returned."""
         if (tokenizer := state.get("tokenizer")) is not None:
             self.inputs.words = WordPieces.parse(tokenizer, self.longest_text)

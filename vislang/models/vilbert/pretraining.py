@@ -28,23 +28,23 @@ from vislang.models.vilbert.model import PretrainingLabels, SavedViLBERT, ViLBER
 from vislang.models.vilbert.pair_model import PairModel
 from vislang.models.vilbert.streams import Encoded
 from vislang.models.vilbert.word_pieces import WordPieces
-from vislang.nn.masking import mask_tokens
+from vislang.nn.masking import generator_of, mask_tokens
 
 POOL = 100_000
-"""Captions among which negatives are drawn."""
+"""Greatest number of captions from which negatives are drawn."""
 
 
 @dataclass
 class PairMasking:
-    """What is masked, and how often an image gets the caption of another.
+    """What is masked, and how often an image gets the caption of another image.
 
     Attributes:
-        words: share of the word pieces that is masked; of those 80 % become the mask token and 10 % another word.
-        regions: share of the regions that is masked; of those 90 % lose their features, never their boxes.
-        overlap: regions that overlap a masked one by more than this (intersection over union) lose their features too
-            (12-in-1, section 3.1), without being predicted; 1 for none.
-        mismatched: share of the pairs whose caption is another image's.
-        masked_when_mismatched: predict words and regions of such pairs as well, as the first paper does; 12-in-1 does
+        words: share of the word pieces that are masked; 80 % of them become the mask token, 10 % another word.
+        regions: share of the regions that are masked; 90 % of them lose their features. They keep their boxes.
+        overlap: regions that overlap a masked one by more than this (intersection over union) also lose their features
+            (12-in-1, section 3.1), but are not predicted; 1 for none.
+        mismatched: share of the pairs that get the caption of another image.
+        masked_when_mismatched: also predict words and regions of mismatched pairs, as in the first paper; 12-in-1 does
             not.
     """
 
@@ -57,7 +57,7 @@ class PairMasking:
     def __post_init__(self):
         for name in ("words", "regions", "overlap", "mismatched"):
             if not 0 <= getattr(self, name) <= 1:
-                raise UserError(f"masking.{name} is {getattr(self, name)}; it is a share, from 0 to 1.")
+                raise UserError(f"masking.{name} is {getattr(self, name)}; it must be from 0 to 1.")
 
 
 @dataclass
@@ -66,17 +66,23 @@ class PretrainingPairs:
 
     Attributes:
         pairs: masked texts and images.
-        labels: what is to be predicted.
-        names: of the examples.
+        labels: the targets.
+        names: names of the examples.
     """
 
     pairs: Pairs
     labels: PretrainingLabels
     names: list[str]
 
+    @property
+    def tokens(self) -> int:
+        """Word pieces of the texts, padding not counted."""
+        return self.pairs.tokens
+
 
 class PretrainingCollator:
-    """Examples [image] -> Text to a batch. Picklable; all that is drawn follows from the seed.
+    """Turns captioned images into a batch. Picklable; everything random in a pair depends only on the seed of its batch
+    and its number there.
 
     Args:
         inputs: how texts and images are prepared.
@@ -89,7 +95,7 @@ class PretrainingCollator:
         self.captions_of: dict[str, set[str]] = {}
 
     def learn_captions(self, examples: Sequence[Example]) -> None:
-        """Remember the captions of each image, so that a negative is really another's caption."""
+        """Collect the captions of each image, so a negative is never one of them."""
         pool: dict[str, None] = {}
         for pair in pairs_of(examples):
             image, caption = self.inputs.pair_of(pair)
@@ -99,26 +105,31 @@ class PretrainingCollator:
         random.Random(0).shuffle(self.captions)
         del self.captions[POOL:]
 
-    def __call__(self, examples: Sequence[Example], seed: int = 0) -> PretrainingPairs:
-        """Collate; each reference of an example is a pair of its own.
+    def __call__(self, examples: Sequence[Example], seed: int = 0, first: int = 0) -> PretrainingPairs:
+        """Collate; each reference of an example makes a pair.
+
+        Args:
+            examples: pairs.
+            seed: of all that is drawn.
+            first: number of the first pair in a batch of which these are a part.
 
         Raises:
-            UserError: an example is not one image and its caption.
+            UserError: an example is not an image with its caption.
             RegionError, MediaError: an image's regions cannot be computed or read, or have no classes.
         """
-        rng = random.Random(seed)
-        generator = torch.Generator().manual_seed(seed)
         texts, aligned, read, pairs = [], [], [], pairs_of(examples)
-        for pair in pairs:
+        for number, pair in enumerate(pairs, start=first):
+            rng = random.Random(f"{seed} {number}")
             image, caption = self.inputs.pair_of(pair)
             other = self._other(image, caption, rng) if rng.random() < self.masking.mismatched else None
             texts.append((caption if other is None else other,))
             aligned.append(other is None)
             read.append(self.inputs.regions_of((image,)))
-        return self.assemble(texts, torch.tensor(aligned), read, [pair.name for pair in pairs], generator)
+        generators = [generator_of(seed, number) for number in range(first, first + len(pairs))]
+        return self.assemble(texts, torch.tensor(aligned), read, [pair.name for pair in pairs], generators)
 
     def _other(self, image: Image, caption: str, rng: random.Random) -> str | None:
-        """A caption of another image that this one does not have; None where there is none."""
+        """A caption of another image that this image does not have; None if there is none."""
         own = self.captions_of.get(image.name, set()) | {caption.lower()}
         for _ in range(20):
             if not self.captions:
@@ -134,7 +145,7 @@ class PretrainingCollator:
         aligned: Bool[Tensor, "..."],
         read: Sequence[Read],
         names: Sequence[str],
-        generator: torch.Generator,
+        generators: Sequence[torch.Generator],
     ) -> PretrainingPairs:
         """Mask words and regions, and stack."""
         masking, words = self.masking, self.inputs.words
@@ -143,14 +154,20 @@ class PretrainingCollator:
         special = (text.ids == words.start) | (text.ids == words.end) | (text.ids == 0)
         for name, row in zip(names, special, strict=True):
             if row.all():
-                raise UserError(f"{name}: no word in its text. Fill it in, or leave the record out.")
-        masked = mask_tokens(text.ids, ~special, words.mask, words.size, generator, masking.words)
-        labels = torch.where(masked.mask, text.ids, -1)
+                raise UserError(f"{name}: its text has no words. Add some, or leave the record out.")
+        masked_ids, labels = text.ids.clone(), torch.full_like(text.ids, -1)
+        for number, generator in enumerate(generators):
+            # Without its padding, whose length depends on the other rows.
+            own = slice(None) if text.padding is None else ~text.padding[number]
+            ids = text.ids[number, own][None]
+            masked = mask_tokens(ids, ~special[number, own][None], words.mask, words.size, generator, masking.words)
+            masked_ids[number, own] = masked.input_ids[0]
+            labels[number, own] = torch.where(masked.mask, ids, -1)[0]
         rows = range(len(texts))
-        pairs = self.inputs.pairs(text._replace(ids=masked.input_ids), read, rows, rows, names)
+        pairs = self.inputs.pairs(text._replace(ids=masked_ids), read, rows, rows, names)
         regions = torch.zeros(pairs.features.shape[:2], dtype=torch.bool)
         classes = torch.zeros(*regions.shape, self.inputs.regions.classes)
-        for number, image in enumerate(read):
+        for number, (image, generator) in enumerate(zip(read, generators, strict=True)):
             (found,) = image.found
             count = len(found.features)
             chosen = torch.rand(count, generator=generator) < masking.regions
@@ -159,7 +176,7 @@ class PretrainingCollator:
                 classes[number, 1 : count + 1] = torch.from_numpy(found.classes)
             gone = chosen & (torch.rand(count, generator=generator) < 0.9)
             gone |= _overlapping(found.boxes, gone, masking.overlap)
-            # The whole image's feature is the mean over the regions that are left: it must not give away the others.
+            # The feature of the whole image is the mean over unmasked regions, so it does not reveal the masked ones.
             left = torch.from_numpy(found.features) * ~gone[:, None]
             pairs.features[number, 1 : count + 1] = left
             pairs.features[number, 0] = left.sum(dim=0) / (~gone).sum().clamp(min=1)
@@ -170,7 +187,7 @@ class PretrainingCollator:
 
 
 def _overlapping(boxes: np.ndarray, chosen: Bool[Tensor, "..."], limit: float | int) -> Bool[Tensor, "..."]:
-    """Regions that overlap a chosen one by more than the limit."""
+    """The regions that overlap a chosen one by more than the limit."""
     if limit >= 1 or not chosen.any():
         return torch.zeros_like(chosen)
     return torch.from_numpy(overlaps(boxes, boxes[chosen.numpy()]) > limit).any(dim=1)
@@ -178,19 +195,19 @@ def _overlapping(boxes: np.ndarray, chosen: Bool[Tensor, "..."], limit: float | 
 
 @dataclass(kw_only=True)
 class SavedPretrainedViLBERT(SavedViLBERT):
-    """The ``config.json`` of a pretrained model."""
+    """The settings in the ``config.json`` of a pretrained model."""
 
     inputs: PairInputsConfig
 
 
 class PretrainedViLBERT(PairModel[ViLBERT]):
-    """ViLBERT with its inputs, as pretraining trains it. It Matches.
+    """ViLBERT with its inputs and the heads of pretraining. It Matches.
 
     Args:
-        network: streams with the heads of pretraining.
+        network: the streams and the heads of pretraining.
         inputs: how texts and images are prepared.
         masking: what is masked in training.
-        dtype: of the arithmetic.
+        dtype: number type of the computation.
     """
 
     collate: PretrainingCollator
@@ -207,11 +224,11 @@ class PretrainedViLBERT(PairModel[ViLBERT]):
         self.collate = PretrainingCollator(inputs, masking or PairMasking())
 
     def expand(self, examples: Sequence[Example]) -> Sequence[Example]:
-        """A pair for each reference."""
+        """One example for each reference."""
         return pairs_of(examples)
 
     def fit(self, examples: Sequence[Example]) -> None:
-        """Learn a vocabulary, where none was given, and which captions belong to which image."""
+        """Collect the captions of each image, and learn a vocabulary if there is none."""
         self.collate.learn_captions(examples)
         if self.inputs.words is None:
             size = self.network.config.text.vocabulary_size
@@ -222,8 +239,13 @@ class PretrainedViLBERT(PairModel[ViLBERT]):
         with autocast(batch.pairs.features.device, self.dtype):
             return pretraining_losses(self.network, encode(self.network, batch.pairs), batch.labels)
 
+    def loss_counts(self, batch: PretrainingPairs) -> dict[str, int | None]:
+        """Masked words, masked regions, pairs."""
+        words, regions = int((batch.labels.words >= 0).sum()), int(batch.labels.regions.sum())
+        return {"words": words, "regions": regions, "alignment": len(batch.labels.aligned)}
+
     def why_unmatched(self) -> str | None:
-        """Nothing is in the way; see :class:`~vislang.capabilities.Matches`."""
+        """It always can; see :class:`~vislang.capabilities.Matches`."""
         return None
 
     def match_all(
@@ -233,10 +255,10 @@ class PretrainedViLBERT(PairModel[ViLBERT]):
         candidates: Bool[Tensor, "images texts"] | None = None,
         progress: Progress | None = None,
     ) -> Float[Tensor, "images texts"]:
-        """How likely each image and text belong together, without any fine-tuning, as log odds."""
+        """The log odds that each image and text match, without fine-tuning."""
 
         def score(encoded: Encoded) -> Tensor:
-            # The first logit is for a pair that belongs together.
+            # The first logit is for a matching pair.
             yes, no = self.network.alignment_logits(self.network.fuse(encoded)).unbind(dim=-1)
             return yes - no
 
@@ -267,14 +289,13 @@ class ViLBERTPretrainingRecipe(ModelRecipe):
     """The settings of ViLBERT's pretraining in a recipe.
 
     Attributes:
-        streams: widths and depths. ``feature_width`` and ``classes`` of the vision stream are the region source's,
-            whatever is written here.
-        regions: where regions come from; None for the default, or with ``start_from`` for that model's source.
+        streams: widths and depths. ``feature_width`` and ``classes`` of the vision stream are set by the region source.
+        regions: source of regions; None takes the default, or with ``start_from`` that model's source.
         masking: what is masked.
         tokenizer: a ``tokenizer.json`` or BERT's ``vocab.txt``; None learns one from the captions.
-        start_from: folder of a model to continue, whose ``streams`` are then taken: a pretrained one, or converted
-            weights with the heads of pretraining, for which ``regions`` and ``tokenizer`` must be named.
-        dtype: of the arithmetic; ``auto`` takes bfloat16 where the machine multiplies it in hardware.
+        start_from: folder of a model to continue from, with its ``streams``: a pretrained model, or converted weights
+            with the heads of pretraining, which need ``regions`` and ``tokenizer``.
+        dtype: number type of the computation; ``auto`` takes bfloat16 if the device has hardware for it.
     """
 
     streams: ViLBERTConfig = field(default_factory=ViLBERTConfig)
@@ -284,62 +305,63 @@ class ViLBERTPretrainingRecipe(ModelRecipe):
     start_from: str | None = None
     dtype: Precision = "float32"
 
-    def build(self) -> PretrainedViLBERT:
+    def build(self, device: torch.device | str = "cpu") -> PretrainedViLBERT:
         """A model at the start of its pretraining.
 
         Raises:
-            UserError: the settings do not go together; the regions have no classes to be predicted, or others than
-                the model that is continued; ``start_from`` is no pretrained model.
+            UserError: settings contradict each other; the regions have no classes, or other classes than the model of
+                ``start_from``; or that is not a pretrained model.
         """
         if self.start_from is not None:
             network, inputs = begin_with(self.start_from, self.regions, self.tokenizer)
             if network.pretraining is None:
-                raise UserError(f"start_from {self.start_from}: has no heads of pretraining; give a pretrained model.")
+                raise UserError(f"start_from {self.start_from}: has no heads of pretraining. Give a pretrained model.")
         else:
             if self.streams.text.task_tokens:
-                raise UserError("streams.text.task_tokens: pretraining has no tasks; leave it 0.")
+                raise UserError("streams.text.task_tokens must be 0, because pretraining has no tasks.")
             inputs = make_inputs(self.regions, self.tokenizer, self.streams)
             network = ViLBERT(fitted(self.streams, inputs))
         if not inputs.regions.classes:
             raise UserError(
-                f"regions: {inputs.regions.name} gives no classes, which masked regions are to predict. Find clusters "
-                "(vislang.models.regions.sources.ClusteredRegions.fit) and name their file as regions.clusters."
+                f"regions: {inputs.regions.name} gives no classes, which pretraining predicts for masked regions. "
+                "Compute clusters (vislang.models.regions.sources.ClusteredRegions.fit) and set regions.clusters to "
+                "their file."
             )
         if inputs.regions.classes != (known := network.config.vision.classes):
             raise UserError(
                 f"regions: {inputs.regions.name} gives {inputs.regions.classes} classes, and {self.start_from} "
-                f"predicts {known}. Give the source that it was trained on."
+                f"predicts {known}. Use the source that it was trained with."
             )
         if inputs.regions.classes_fingerprint != inputs.learned_classes:
             raise UserError(
-                f"regions.clusters: are others than those that {self.start_from} learned to predict. Give the file "
-                "that it was trained on."
+                f"regions.clusters: not the clusters that {self.start_from} predicts. Give the file that it was "
+                "trained with."
             )
-        return PretrainedViLBERT(network, inputs, self.masking, dtype_of(self.dtype)).train()
+        return PretrainedViLBERT(network, inputs, self.masking, dtype_of(self.dtype, device)).train()
 
-    def open(self, folder: Path) -> PretrainedViLBERT:
+    def open(self, folder: Path, device: torch.device | str = "cpu") -> PretrainedViLBERT:
         """A pretrained model with the batches of this recipe."""
         made = PretrainedViLBERT.load(folder)
-        return PretrainedViLBERT(made.network, made.inputs, self.masking, dtype_of(self.dtype)).eval()
+        return PretrainedViLBERT(made.network, made.inputs, self.masking, dtype_of(self.dtype, device)).eval()
 
 
 def begin_with(start_from: str, regions: RegionsConfig | None, tokenizer: str | None) -> tuple[ViLBERT, PairInputs]:
     """The network of a saved ViLBERT, and its inputs.
 
     Args:
-        start_from: folder of a model of pretraining or tasks, or of converted weights, which come without inputs.
-        regions: where regions come from now; None for where the model had them from.
-        tokenizer: of converted weights.
+        start_from: folder of a pretrained model, of one with tasks, or of converted weights, which have no inputs.
+        regions: source of regions; None takes the model's.
+        tokenizer: tokenizer for converted weights.
 
     Raises:
-        UserError: no ViLBERT, or converted weights without regions or tokenizer.
+        UserError: it is not a ViLBERT, or converted weights have no regions or tokenizer.
     """
     made = saved_class(start_from)
     if issubclass(made, ViLBERT):
         network = load(start_from)
         if tokenizer is None or regions is None:
             raise UserError(
-                f"start_from {start_from}: are converted weights; name BERT's vocab.txt as tokenizer, and regions."
+                f"start_from {start_from}: converted weights need regions, and BERT's vocab.txt as the tokenizer."
             )
         return network, make_inputs(regions, tokenizer, network.config)
     start = load(start_from, regions=regions) if issubclass(made, PairModel) else None
@@ -355,7 +377,7 @@ def make_inputs(regions: RegionsConfig | None, tokenizer: str | None, streams: V
     if tokenizer is not None:
         words = WordPieces.load(Path(tokenizer), streams.longest_text)
         if words.size > streams.text.vocabulary_size:
-            raise UserError(f"tokenizer: has {words.size} pieces, and streams.text.vocabulary_size is less; raise it.")
+            raise UserError(f"tokenizer: has {words.size} word pieces; raise streams.text.vocabulary_size.")
     return PairInputs(words, regions.open(), regions)
 
 

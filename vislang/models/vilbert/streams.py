@@ -11,11 +11,13 @@ from torch import Tensor, nn
 from vislang.models.vilbert.config import EPS, TextStreamConfig, ViLBERTConfig, VisionStreamConfig
 from vislang.nn.attention import Mask, attend, attention_weights, not_padding, split_heads
 from vislang.nn.linear import Linear
+from vislang.nn.recompute import Recomputable
 from vislang.nn.transformer import ACTIVATIONS, EncoderBlock
 
 
 class TextEmbedding(nn.Module):
-    """Word, position and segment, added and normalised; a task's token may be inserted behind the first."""
+    """The normalised sum of word, position and segment embeddings; a task token may be inserted after the first
+    token."""
 
     def __init__(self, config: TextStreamConfig):
         super().__init__()
@@ -32,7 +34,7 @@ class TextEmbedding(nn.Module):
         segments: Int[Tensor, "batch tokens"],
         tasks: Int[Tensor, "..."] | None = None,
     ) -> Float[Tensor, "batch tokens_ width"]:
-        """Embed; with task tokens the sequence is longer by one."""
+        """Embed texts; with task tokens, the sequence gets one token longer."""
         x = self.words(ids) + self.positions.weight[: ids.shape[1]] + self.segments(segments)
         if self.tasks is not None:
             assert tasks is not None
@@ -41,7 +43,7 @@ class TextEmbedding(nn.Module):
 
 
 class RegionEmbedding(nn.Module):
-    """A region's features and its box, each mapped, added and normalised (section 2.2, "Image representations")."""
+    """The normalised sum of a region's projected features and projected box (section 2.2, "Image representations")."""
 
     def __init__(self, config: VisionStreamConfig):
         super().__init__()
@@ -57,7 +59,8 @@ class RegionEmbedding(nn.Module):
         boxes: Float[Tensor, "batch regions 5"],
         steps: Int[Tensor, "batch regions"] | None = None,
     ) -> Float[Tensor, "batch regions width"]:
-        """Embed. A box is (left, top, right, bottom, area), each a share; ``steps`` has the image of each region."""
+        """Embed regions. A box is (left, top, right, bottom, area), relative to the image; ``steps`` has the image
+        index of each region."""
         x = self.features(features) + self.boxes(boxes)
         if self.images is not None and steps is not None:
             x = x + self.images(steps)
@@ -65,7 +68,7 @@ class RegionEmbedding(nn.Module):
 
 
 class CoAttentionStream(nn.Module):
-    """One stream's side of a co-attentional block: it attends to the other stream, then maps each token on its own."""
+    """One stream's side of a co-attention layer: attention to the other stream, then a feed-forward layer."""
 
     def __init__(self, stream: TextStreamConfig | VisionStreamConfig, width: int, heads: int, attention_dropout: float):
         super().__init__()
@@ -93,19 +96,19 @@ class CoAttentionStream(nn.Module):
         values: Float[Tensor, "batch heads others head_width"],
         mask: Mask | None,
     ) -> Float[Tensor, "batch length width"]:
-        """Own queries, the other stream's keys and values; ``mask`` is False at the other stream's padding."""
+        """Attend with own queries to the other stream's keys and values; ``mask`` is False at its padding."""
         attended = attend(queries, keys, values, mask, self.attention_dropout if self.training else 0.0)
         x = self.attention_norm(x + self.dropout(self.to_output(attended)))
         mapped = self.narrow(self.activation(self.widen(x)))
         return self.feed_forward_norm(x + self.dropout(mapped))
 
 
-class CoAttentionBlock(nn.Module):
+class CoAttentionBlock(Recomputable):
     """The co-attentional transformer layer (section 2.2, figure 2b)."""
 
     def __init__(self, config: ViLBERTConfig):
         super().__init__()
-        # The dropout rate is that of the stream that is attended to, as in the original.
+        # As in the original, the dropout rate is that of the stream that is attended to.
         self.text = CoAttentionStream(config.text, config.width, config.heads, config.vision.attention_dropout)
         self.vision = CoAttentionStream(config.vision, config.width, config.heads, config.text.attention_dropout)
 
@@ -116,7 +119,7 @@ class CoAttentionBlock(nn.Module):
         text_mask: Bool[Tensor, "batch 1 1 tokens"] | None,
         vision_mask: Bool[Tensor, "batch 1 1 regions"] | None,
     ) -> tuple[Float[Tensor, "batch tokens text_width"], Float[Tensor, "batch regions vision_width"]]:
-        """Both streams at once: each attends to the other's input of the block."""
+        """Update both streams: each attends to the other's input of this block."""
         of_text, of_vision = self.text.project(text), self.vision.project(vision)
         return (
             self.text(text, of_text[0], of_vision[1], of_vision[2], vision_mask),
@@ -130,7 +133,7 @@ class CoAttentionBlock(nn.Module):
         text_mask: Bool[Tensor, "batch 1 1 tokens"] | None,
         vision_mask: Bool[Tensor, "batch 1 1 regions"] | None,
     ) -> tuple[Float[Tensor, "batch heads tokens regions"], Float[Tensor, "batch heads regions tokens"]]:
-        """The attention that :meth:`forward` uses, written out: of text over regions, of regions over text."""
+        """The attention weights of :meth:`forward`: of text over regions, and of regions over text."""
         of_text, of_vision = self.text.project(text), self.vision.project(vision)
         return (
             attention_weights(of_text[0], of_vision[1], vision_mask),
@@ -139,7 +142,7 @@ class CoAttentionBlock(nn.Module):
 
 
 class Stream(NamedTuple):
-    """Hidden states of a stream between layers, and True where they are padding."""
+    """Hidden states of a stream, and their padding (True)."""
 
     tokens: Float[Tensor, "batch length width"]
     padding: Bool[Tensor, "batch length"] | None
@@ -155,9 +158,9 @@ class Encoded(NamedTuple):
 
     Attributes:
         text, vision: hidden states of tokens and of regions.
-        pooled_text, pooled_vision: of the first token, and of the first region, which stands for the whole image; a
-            single stream pools the first token alone.
-        vision_padding: True where there is no region.
+        pooled_text, pooled_vision: pooled from the first token, and from the first region, which represents the whole
+            image. A single stream pools only the first token.
+        vision_padding: True at padded regions.
     """
 
     text: Float[Tensor, "batch tokens text_width"]
@@ -165,6 +168,26 @@ class Encoded(NamedTuple):
     pooled_text: Float[Tensor, "batch width"]
     pooled_vision: Float[Tensor, "batch width"] | None
     vision_padding: Bool[Tensor, "batch regions"] | None
+
+
+class QueryKeyGatedBlock(EncoderBlock):
+    """A vision block of 12-in-1's dynamic attention: the text scales its queries and keys."""
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch regions width"],
+        mask: Mask | None = None,
+        gates: Float[Tensor, "batch two_widths"] | None = None,
+    ) -> tuple[Float[Tensor, "batch regions width"], Float[Tensor, "batch regions width"]]:
+        """See :class:`~vislang.nn.transformer.EncoderBlock`.
+
+        ``gates`` are the factors of queries and of keys, concatenated; they are the same for all regions of a row.
+        """
+        if gates is None:
+            return super().forward(x, mask)
+        queries, keys, values = self.project(x)
+        query_gate, key_gate = (split_heads(gate[:, None], self.attention.heads) for gate in gates.chunk(2, dim=-1))
+        return self.after_attention(x, self.attention.attend(queries * query_gate, keys * key_gate, values, mask))
 
 
 class TwoStreams(nn.Module):
@@ -176,11 +199,11 @@ class TwoStreams(nn.Module):
         self.text_embedding = TextEmbedding(config.text)
         self.region_embedding = RegionEmbedding(config.vision)
         self.text_blocks = _blocks(config.text)
-        self.vision_blocks = _blocks(config.vision)
+        self.vision_blocks = _blocks(config.vision, QueryKeyGatedBlock if config.dynamic_attention else EncoderBlock)
         self.co_attention = nn.ModuleList(
             CoAttentionBlock(config) for _ in config.co_attention_layers if config.co_attention
         )
-        # 12-in-1's dynamic attention: gates on the queries and on the keys of each vision layer.
+        # 12-in-1's dynamic attention: gates on the queries and keys of each vision layer.
         gated = config.vision.depth if config.dynamic_attention else 0
         self.query_key_gates = nn.ModuleList(Linear(config.text.width, 2 * config.vision.width) for _ in range(gated))
         self.pool_text = Linear(config.text.width, config.width)
@@ -194,7 +217,7 @@ class TwoStreams(nn.Module):
         padding: Bool[Tensor, "batch tokens"] | None = None,
         tasks: Int[Tensor, "..."] | None = None,
     ) -> Stream:
-        """The text stream up to the first co-attentional block: a function of the text alone."""
+        """The text stream up to the first co-attention layer; it depends only on the text."""
         tokens = self.text_embedding(ids, segments, tasks)
         if padding is not None and self.text_embedding.tasks is not None:
             padding = torch.cat([padding[:, :1], torch.zeros_like(padding[:, :1]), padding[:, 1:]], dim=1)
@@ -207,17 +230,17 @@ class TwoStreams(nn.Module):
         padding: Bool[Tensor, "batch regions"] | None = None,
         steps: Int[Tensor, "batch regions"] | None = None,
     ) -> Stream:
-        """The vision stream up to the first co-attentional block: a function of the image alone.
+        """The vision stream up to the first co-attention layer; it depends only on the image.
 
-        With dynamic attention every vision layer depends on the text, and this is the embedding alone.
+        With dynamic attention, every vision layer depends on the text, so this is only the embedding.
         """
         stream = Stream(self.region_embedding(features, boxes, steps), padding)
         return stream if self.query_key_gates else self._vision(stream, 0, self._alone[1], None)
 
     def forward(self, text: Stream, vision: Stream, weights: list[tuple[Tensor, Tensor]] | None = None) -> Encoded:
-        """From the first co-attentional block to the end; rows of the two are pairs.
+        """From the first co-attention layer to the outputs; equal rows of the two streams form pairs.
 
-        The attention weights of each co-attentional block are appended to ``weights``; see
+        The attention weights of each co-attention layer are appended to ``weights``; see
         :meth:`CoAttentionBlock.weights`.
         """
         text_from, vision_from = self._alone
@@ -247,7 +270,7 @@ class TwoStreams(nn.Module):
 
     @property
     def _alone(self) -> tuple[int, int]:
-        """Layers before the first co-attentional block."""
+        """Layers before the first co-attention layer."""
         if not self.config.co_attention_layers:
             return self.config.text.depth, self.config.vision.depth
         text, vision = self.config.co_attention_layers[0]
@@ -263,20 +286,18 @@ class TwoStreams(nn.Module):
         tokens = stream.tokens
         for index in range(first, end):
             block = self.vision_blocks[index]
-            assert isinstance(block, EncoderBlock)
             if self.query_key_gates:
                 assert text is not None
-                tokens = _gated(block, tokens, stream.mask, 1 + self.query_key_gates[index](_mean(text)).sigmoid())
+                tokens, _ = block(tokens, stream.mask, 1 + self.query_key_gates[index](_mean(text)).sigmoid())
             else:
                 tokens, _ = block(tokens, stream.mask)
         return stream._replace(tokens=tokens)
 
 
 class SingleStream(nn.Module):
-    """The ablation (section 4.1, "Single-Stream"): tokens and regions side by side in one BERT.
+    """The ablation (section 4.1, "Single-Stream"): one BERT over the concatenated tokens and regions.
 
-    The text stream's config shapes it; widths are all the same. Its pooled output is of the first token, by tanh, as in
-    BERT. Alone, a text and an image are no more than embedded.
+    It has the shape of the text stream. As in BERT, its pooled output is a tanh layer over the first token.
     """
 
     def __init__(self, config: ViLBERTConfig):
@@ -307,7 +328,7 @@ class SingleStream(nn.Module):
         return Stream(self.region_embedding(features, boxes, steps), padding)
 
     def forward(self, text: Stream, vision: Stream) -> Encoded:
-        """All layers, over both; rows of the two are pairs."""
+        """All layers over tokens and regions; equal rows of the two form pairs."""
         padding = None
         if text.padding is not None or vision.padding is not None:
             sides = (side.tokens.new_zeros(side.tokens.shape[:2], dtype=torch.bool) for side in (text, vision))
@@ -322,20 +343,20 @@ class SingleStream(nn.Module):
 
 
 RENAMED_WEIGHTS = {"meetings.": "co_attention.", "gains.": "query_key_gates."}
-"""Weights of the streams that version 0.1.0 saved, as the beginnings of names, and what they are called now."""
+"""Beginnings of the weights' names in models of version 0.1.0, and their current names."""
 
 
 def _rename_weights(module: nn.Module, state: dict[str, Tensor], prefix: str, *rest: Any) -> None:
-    """Load weights by their old names, too."""
+    """Rename the weights of version 0.1.0 before they are loaded."""
     for name in list(state):
         for old, new in RENAMED_WEIGHTS.items():
             if name.startswith(prefix + old):
                 state[prefix + new + name.removeprefix(prefix + old)] = state.pop(name)
 
 
-def _blocks(config: TextStreamConfig | VisionStreamConfig) -> nn.ModuleList:
+def _blocks(config: TextStreamConfig | VisionStreamConfig, kind: type[EncoderBlock] = EncoderBlock) -> nn.ModuleList:
     return nn.ModuleList(
-        EncoderBlock(
+        kind(
             config.width,
             config.heads,
             config.mlp_width,
@@ -346,19 +367,6 @@ def _blocks(config: TextStreamConfig | VisionStreamConfig) -> nn.ModuleList:
         )
         for _ in range(config.depth)
     )
-
-
-def _gated(
-    block: EncoderBlock,
-    x: Float[Tensor, "batch regions width"],
-    mask: Mask | None,
-    gates: Float[Tensor, "batch two_widths"],
-) -> Float[Tensor, "batch regions width"]:
-    """A block whose queries and keys are multiplied by gates, which are the same for all regions of an image."""
-    queries, keys, values = block.project(x)
-    query_gate, key_gate = (split_heads(gate[:, None], block.attention.heads) for gate in gates.chunk(2, dim=-1))
-    output, _ = block.after_attention(x, block.attention.attend(queries * query_gate, keys * key_gate, values, mask))
-    return output
 
 
 def _mean(stream: Stream) -> Float[Tensor, "batch width"]:

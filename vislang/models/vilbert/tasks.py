@@ -1,4 +1,4 @@
-"""ViLBERT on tasks: one head a task on shared streams, one task or many at once (Lu et al. 2020, section 3)."""
+"""ViLBERT on tasks: a head for each task on shared streams, for one or several tasks (Lu et al. 2020, section 3)."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from vislang.capabilities import CoAttention, Explained, ModelRecipe, Progress
 from vislang.document import Image
 from vislang.errors import UserError
 from vislang.example import Answers, Choice, Example, Label, Prediction, Value, kind_of
-from vislang.models.base import fill_model, read_settings, write_model
+from vislang.models.base import fill_model, must_be_numbers, read_settings, write_model
 from vislang.models.deciding import head_for, heads_of, why_undecided
 from vislang.models.loading import current_settings
 from vislang.models.precision import Precision, autocast, dtype_of
 from vislang.models.regions.readers import RegionsConfig
-from vislang.models.settings import settings_of
+from vislang.models.settings import must_be_above_zero, must_be_at_least, settings_of
 from vislang.models.vilbert.config import ViLBERTConfig
 from vislang.models.vilbert.heads import HeadConfig
 from vislang.models.vilbert.inputs import PairInputs, PairInputsConfig, Pairs, encode, read_texts
@@ -35,21 +35,23 @@ from vislang.models.vilbert.pair_model import PairModel
 from vislang.models.vilbert.pretraining import begin_with, fitted, make_inputs
 from vislang.models.vilbert.streams import Encoded, TwoStreams
 from vislang.models.vilbert.word_pieces import WordPieces
+from vislang.nn.device import to_device
+from vislang.nn.precision import at_least_float32
 
 Kind = Literal["answers", "choice", "box", "label", "value"]
 
 
 @dataclass
 class Task:
-    """What is decided in a task.
+    """A task of the model.
 
     Attributes:
-        kind: of target, see :data:`vislang.example.TARGETS`.
-        names: answers or labels; empty for the other kinds.
-        images: of a document: 1; of a label 2 that are compared, each read beside the text on its own (NLVR2);
-            otherwise several are one path, read together.
-        mean, std: mean and standard deviation of numbers.
-        token: index of its task token, where the streams have task tokens (12-in-1, section 3.2).
+        kind: kind of target, see :data:`vislang.example.TARGETS`.
+        names: the answers or labels; empty for the other kinds.
+        images: images of a document. With labels and 2 images, these are compared: each is read with the text (NLVR2).
+            Otherwise several images are read together, as one path.
+        mean, std: mean and standard deviation of values.
+        token: index of its task token, if the streams have task tokens (12-in-1, section 3.2).
     """
 
     kind: Kind
@@ -59,8 +61,13 @@ class Task:
     std: float = 1.0
     token: int = 0
 
+    def __post_init__(self):
+        must_be_at_least(1, self, "images")
+        must_be_at_least(0, self, "token")
+        must_be_above_zero(self, "std")
+
     def head(self, width: int) -> HeadConfig:
-        """The head of 12-in-1 for such a task."""
+        """The head of 12-in-1 for this kind of task."""
         if self.kind == "answers":
             return HeadConfig("fused", len(self.names), 2 * width)
         if self.kind == "box":
@@ -76,17 +83,17 @@ class Task:
 
 @dataclass
 class TaskBatch:
-    """Examples of one task.
+    """A batch of examples of one task.
 
     Attributes:
-        task: its name.
-        pairs: of texts and images.
-        choices: (examples, most choices) the pair that a choice is; -1 where an example has fewer.
+        task: name of the task.
+        pairs: pairs of texts and images.
+        choices: (examples, choices) the pair of each choice; -1 where an example has fewer choices.
         targets: answers: (examples, answers) soft scores; choice: (examples,) index; box: (examples, regions) overlap
-            with the ground truth, 0 below one half; label: (examples,) index; value: (examples,) standardised. None
-            where unknown.
-        candidates: (examples, regions, 4) boxes in pixels, for a task of boxes.
-        names: of the examples.
+            with the ground truth, 0 below one half; label: (examples,) index; value: (examples,) standardised. None if
+            they are not known.
+        candidates: (examples, regions, 4) boxes in pixels, for a task with boxes.
+        names: names of the examples.
     """
 
     task: str
@@ -96,9 +103,14 @@ class TaskBatch:
     candidates: Float[Tensor, "examples regions 4"] | None
     names: list[str]
 
+    @property
+    def tokens(self) -> int:
+        """Word pieces of the texts, padding not counted."""
+        return self.pairs.tokens
+
 
 class TaskCollator:
-    """Examples of one task to a batch. Picklable.
+    """Turns examples of one task into a batch. Picklable.
 
     Args:
         inputs: how texts and images are prepared.
@@ -108,22 +120,24 @@ class TaskCollator:
     def __init__(self, inputs: PairInputs, tasks: dict[str, Task]):
         self.inputs, self.tasks = inputs, tasks
 
-    def __call__(self, examples: Sequence[Example], seed: int = 0) -> TaskBatch:
-        """Collate; nothing is drawn at random.
+    def __call__(self, examples: Sequence[Example], seed: int = 0, first: int = 0) -> TaskBatch:
+        """Collate; nothing is random.
 
         Raises:
-            UserError: examples of several tasks, or of one that the model does not know.
+            UserError: the examples belong to several tasks, or to one that the model does not know.
             RegionError, MediaError: an image's regions cannot be computed or read.
         """
         names = {task_name(example) for example in examples}
         name = task_name(examples[0])
         if name not in self.tasks or len(names) > 1:
             found = ", ".join(sorted(names))
-            raise UserError(f"{examples[0].name}: tasks {found} in one batch; this model has {', '.join(self.tasks)}.")
+            raise UserError(
+                f"{examples[0].name}: a batch with the tasks {found}; this model has the tasks {', '.join(self.tasks)}."
+            )
         return self.batch(name, examples)
 
     def batch(self, name: str, examples: Sequence[Example]) -> TaskBatch:
-        """Examples as records of a task, whatever task they are of; see :meth:`__call__`."""
+        """A batch of examples for a task, whatever task they belong to; see :meth:`__call__`."""
         task = self.tasks[name]
         rows: list[tuple[tuple[str, ...], tuple[Image, ...]]] = []
         documents = [example.documents() for example in examples]
@@ -132,9 +146,9 @@ class TaskCollator:
             for index, document in enumerate(own):
                 text, images = self.inputs.texts_of(document), self.inputs.images_of(document)
                 if task.compares:
-                    # Two rows side by side; the choice is the first of them, counted in pairs of rows.
+                    # Two neighbouring rows; choices are counted in pairs of rows.
                     if len(images) != 2:
-                        raise UserError(f"{example.name}: {len(images)} images; {name} compares two.")
+                        raise UserError(f"{example.name}: {len(images)} images; the task {name} compares two.")
                     choices[number, index] = len(rows) // 2
                     rows += [(text, (image,)) for image in images]
                 else:
@@ -152,7 +166,9 @@ class TaskCollator:
         targets = [example.target for example in examples]
         for example, target in zip(examples, targets, strict=True):
             if kind_of(target) != task.kind:
-                raise UserError(f"{example.name}: its target is of the kind {kind_of(target)}; {name} is {task.kind}.")
+                raise UserError(
+                    f"{example.name}: its target is of the kind {kind_of(target)}; the task {name} has {task.kind}."
+                )
         index = {known: number for number, known in enumerate(task.names)}
         if task.kind == "answers":
             scores = torch.zeros(len(examples), len(task.names))
@@ -175,7 +191,9 @@ class TaskCollator:
             labels = [target.name for target in targets if isinstance(target, Label)]
             for example, label in zip(examples, labels, strict=True):
                 if label not in index:
-                    raise UserError(f"{example.name}: label {label!r}; this model knows {', '.join(task.names)}.")
+                    raise UserError(
+                        f"{example.name}: unknown label {label!r}; this model knows {', '.join(task.names)}."
+                    )
             return torch.tensor([index[label] for label in labels])
         if task.kind == "choice":
             return torch.tensor([target.index for target in targets if isinstance(target, Choice)])
@@ -190,9 +208,9 @@ class TaskCollator:
         return boxes
 
     def boxes(self, example: Example) -> np.ndarray:
-        """The boxes of an example's one image as the streams read them, the whole image first, in the image's pixels.
+        """The boxes of an example's image in pixels, the whole image first.
 
-        Region files may have been made of the image at another scale; without the image itself, their scale holds.
+        Region files may have been made from the image at another scale; without the image, that scale is used.
         """
         (document,) = example.documents()
         (image,) = self.inputs.images_of(document)
@@ -206,7 +224,7 @@ class TaskCollator:
 
 @dataclass(kw_only=True)
 class SavedViLBERTForTasks(SavedViLBERT):
-    """The ``config.json`` of a model with tasks."""
+    """The settings in the ``config.json`` of a model with tasks."""
 
     inputs: PairInputsConfig
     tasks: dict[str, Task]
@@ -218,8 +236,8 @@ class ViLBERTForTasks(PairModel[ViLBERT]):
     Args:
         network: the streams.
         inputs: how texts and images are prepared.
-        tasks: by name; :meth:`fit` finds those that are missing in the examples.
-        dtype: of the arithmetic.
+        tasks: tasks by name; :meth:`fit` adds those that occur in the examples.
+        dtype: number type of the computation.
     """
 
     collate: TaskCollator
@@ -236,17 +254,17 @@ class ViLBERTForTasks(PairModel[ViLBERT]):
         self.tasks = dict(tasks or {})
         for name, task in self.tasks.items():
             if name not in network.head_configs:
-                raise UserError(f"task {name}: the network has no head of this name.")
+                raise UserError(f"task {name}: the network has no head with this name.")
             outputs = network.head_configs[name].outputs
             if outputs != task.head(network.config.width).outputs:
                 raise UserError(
-                    f"task {name}: {len(task.names)} answers or labels, and its head has {outputs} outputs. Give the "
-                    "vocabulary that it was trained with."
+                    f"task {name}: it has {len(task.names)} answers or labels, and its head has {outputs} outputs. Use "
+                    "the answers that it was trained with."
                 )
         self.collate = TaskCollator(inputs, self.tasks)
 
     def fit(self, examples: Sequence[Example]) -> None:
-        """Learn a vocabulary, where none was given, and the answers and labels of each task that is new."""
+        """Learn a vocabulary if there is none, and find the answers and labels of each new task."""
         if self.inputs.words is None:
             documents = [document for example in examples for document in example.documents()]
             texts = {text: None for document in documents for text in self.inputs.texts_of(document)}
@@ -257,7 +275,7 @@ class ViLBERTForTasks(PairModel[ViLBERT]):
             by_task.setdefault(task_name(example), []).append(example)
         for name, group in by_task.items():
             if name not in self.tasks:
-                # With fewer tokens than tasks, some tasks share one.
+                # With fewer task tokens than tasks, some tasks share a token.
                 token = len(self.tasks) % max(1, self.network.config.text.task_tokens)
                 self._add(name, dataclasses.replace(task_of(name, group), token=token))
 
@@ -277,7 +295,7 @@ class ViLBERTForTasks(PairModel[ViLBERT]):
         kind = self.tasks[batch.task].kind
         scores = self._scores(batch)
         if kind in ("answers", "box"):
-            weight = (scores > -1000).float() if kind == "box" else None
+            weight = (scores > -1000).to(scores.dtype) if kind == "box" else None
             loss = F.binary_cross_entropy_with_logits(scores, batch.targets, weight, reduction="sum") / len(scores)
         elif kind == "value":
             loss = F.mse_loss(scores, batch.targets)
@@ -289,7 +307,7 @@ class ViLBERTForTasks(PairModel[ViLBERT]):
         """Logits: (examples, answers, choices, regions or labels), or (examples,) of numbers."""
         with autocast(batch.pairs.features.device, self.dtype):
             encoded = encode(self.network, batch.pairs, self.tasks[batch.task].token)
-            found = self.network.predict(batch.task, encoded).float()
+            found = at_least_float32(self.network.predict(batch.task, encoded))
         kind = self.tasks[batch.task].kind
         if kind == "choice":
             padded = torch.cat([found[:, 0], found.new_full((1,), -torch.inf)])
@@ -300,20 +318,32 @@ class ViLBERTForTasks(PairModel[ViLBERT]):
 
     @property
     def heads(self) -> dict[str, str]:
-        """The tasks, and the kind of target that each decides."""
+        """The tasks, and the kind of target of each."""
         return {name: task.kind for name, task in self.tasks.items()}
 
     def head_for(self, kind: str, name: str | None = None) -> str:
         """See :class:`~vislang.capabilities.Decides`.
 
         Raises:
-            UserError: there is none, or there are several.
+            UserError: there is no such head, or several.
         """
         return head_for(self.heads, kind, name)
 
-    def why_undecided(self, kind: str, labels: Sequence[str] = ()) -> str | None:
+    def why_undecided(self, kind: str, labels: Sequence[str] = (), images: int = 1) -> str | None:
         """See :class:`~vislang.capabilities.Decides`."""
-        return why_undecided(self.heads, {name: task.names for name, task in self.tasks.items()}, kind, labels)
+        known = {name: task.names for name, task in self.tasks.items()}
+        if (reason := why_undecided(self.heads, known, kind, labels)) is not None:
+            return reason
+        most = self.network.config.vision.images
+        # A head that compares reads two images, each beside the text; others read all images of an example together.
+        reading = {
+            name: task.kind
+            for name, task in self.tasks.items()
+            if (images == 2 if task.compares else 1 <= images <= most)
+        }
+        if why_undecided(reading, known, kind, labels) is None:
+            return None
+        return f"was built for {most} image{'s' if most > 1 else ''} together, and this task shows {images}"
 
     def why_unreadable(self, media: frozenset[str]) -> str | None:
         """See :class:`~vislang.capabilities.Reads`."""
@@ -328,10 +358,10 @@ class ViLBERTForTasks(PairModel[ViLBERT]):
         batch_size: int = 64,
         progress: Progress | None = None,
     ) -> list[Prediction]:
-        """See :class:`~vislang.capabilities.Decides`; examples that one head decides are read together.
+        """See :class:`~vislang.capabilities.Decides`; examples of the same head are read together.
 
         Raises:
-            UserError: no head decides an example, or several could.
+            UserError: there is no head for an example, or several.
         """
         names = heads_of(self.heads, examples, head)
         predictions: dict[int, Prediction] = {}
@@ -344,14 +374,16 @@ class ViLBERTForTasks(PairModel[ViLBERT]):
                     progress(len(predictions), len(examples))
         return [predictions[row] for row in range(len(examples))]
 
-    def _decide(self, name: str, examples: Sequence[Example]) -> list[Prediction]:
-        # Without targets: a label that the model does not know must not keep it from deciding.
+    def _batch(self, name: str, examples: Sequence[Example]) -> TaskBatch:
+        """Examples to decide, on the model's device. Their targets are removed, because an unknown label
+        would be an error."""
         batch = self.collate.batch(name, [dataclasses.replace(example, target=None) for example in examples])
+        return to_device(batch, self.device)
+
+    def _decide(self, name: str, examples: Sequence[Example]) -> list[Prediction]:
+        batch = self._batch(name, examples)
         task, scores = self.tasks[name], self._scores(batch)
-        if scores.isnan().any():
-            raise UserError(
-                f"{examples[0].name} or one beside it: the model's scores are NaN; its weights are damaged."
-            )
+        must_be_numbers(scores, f"{examples[0].name}, or another record of its batch")
         if task.kind == "value":
             numbers = [float(score) * task.std + task.mean for score in scores]
             return [Prediction(example.id, number) for example, number in zip(examples, numbers, strict=True)]
@@ -378,12 +410,12 @@ class ViLBERTForTasks(PairModel[ViLBERT]):
         """
         streams = self.network.streams
         if not isinstance(streams, TwoStreams) or not streams.co_attention:
-            raise UserError("this model has no co-attention to show: it is a single stream, or was built without.")
+            raise UserError("this model has no co-attention: it is a single stream, or was built without it.")
         documents, images = len(example.documents()), len(example.media)
         if documents != 1 or images != 1:
-            raise UserError(f"{example.name}: {documents} choices, {images} images; give one of each.")
+            raise UserError(f"{example.name}: has {documents} choices and {images} images; give one of each.")
         (name,) = heads_of(self.heads, [example], head)
-        batch = self.collate.batch(name, [dataclasses.replace(example, target=None)])
+        batch = self._batch(name, [example])
         pairs = batch.pairs
         weights: list[tuple[Tensor, Tensor]] = []
         text = read_texts(self.network, pairs.text, self.tasks[name].token)
@@ -393,21 +425,21 @@ class ViLBERTForTasks(PairModel[ViLBERT]):
         if self.network.config.text.task_tokens:
             words.insert(1, "[TASK]")
         if self.tasks[name].kind == "choice":
-            # One choice leaves nothing to choose: the score by which choices are ranked.
+            # With a single choice, show the score by which choices are ranked.
             prediction = Prediction(example.id, float(self._scores(batch)[0, 0]))
         else:
             (prediction,) = self._decide(name, [example])
         return Explained(
             words,
             [Box(*box) for box in self.collate.boxes(example).tolist()],
-            [CoAttention(of_text[0], of_regions[0]) for of_text, of_regions in weights],
+            [CoAttention(of_text[0].cpu(), of_regions[0].cpu()) for of_text, of_regions in weights],
             prediction,
         )
 
     def why_unmatched(self) -> str | None:
         """See :class:`~vislang.capabilities.Matches`: pairs are scored by a head for choices."""
         kinds = [task.kind for task in self.tasks.values()]
-        return None if "choice" in kinds else "has no head for choices, which scores an image with a text"
+        return None if "choice" in kinds else "has no head for choices, which would score pairs of image and text"
 
     def match_all(
         self,
@@ -416,7 +448,7 @@ class ViLBERTForTasks(PairModel[ViLBERT]):
         candidates: Bool[Tensor, "images texts"] | None = None,
         progress: Progress | None = None,
     ) -> Float[Tensor, "images texts"]:
-        """Score all pairs by the head of a task of choices; see :func:`~vislang.models.vilbert.matching.match_all`.
+        """Score all pairs with the head of a task with choices; see :func:`~vislang.models.vilbert.matching.match_all`.
 
         Raises:
             UserError: the model has no such task.
@@ -438,7 +470,7 @@ class ViLBERTForTasks(PairModel[ViLBERT]):
         return {**super().extra_state(), "tasks": {name: asdict(task) for name, task in self.tasks.items()}}
 
     def load_extra_state(self, state: Mapping[str, Any]) -> None:
-        """Restore what :meth:`extra_state` gave; tasks that are new get a head."""
+        """Restore what :meth:`extra_state` returned; new tasks get a head."""
         super().load_extra_state(state)
         for name, values in current_settings({"tasks": state["tasks"]})["tasks"].items():
             if name not in self.tasks:
@@ -469,24 +501,26 @@ class ViLBERTForTasks(PairModel[ViLBERT]):
 
 
 def task_name(example: Example) -> str:
-    """The task of an example; where it names none, the kind of its target."""
+    """The task of an example; without one, its kind of target."""
     return example.task or kind_of(example.target)
 
 
 def task_of(name: str, examples: Sequence[Example]) -> Task:
-    """The task that examples with targets are of.
+    """The task for examples with targets.
 
     Raises:
-        UserError: targets of several kinds, or of none that is decided.
+        UserError: the targets are of several kinds, or of a kind for which there is no head.
     """
     kinds = {kind_of(example.target) for example in examples}
     kind = kinds.pop()
     if kinds or kind not in get_args(Kind):
         found = ", ".join(sorted({kind, *kinds}))
-        raise UserError(f"task {name}: targets of the kind {found}; a task has one of {', '.join(get_args(Kind))}.")
+        raise UserError(
+            f"task {name}: targets of the kind {found}; a task has one kind, of {', '.join(get_args(Kind))}."
+        )
     images = max(len(document.media) for example in examples for document in example.documents())
     if kind == "box" and images > 1:
-        raise UserError(f"task {name}: a box is in one image, and a record has {images}.")
+        raise UserError(f"task {name}: a record has {images} images; a box needs a single image.")
     if kind == "answers":
         return Task("answers", _answers(examples), images)
     targets = [example.target for example in examples]
@@ -499,7 +533,7 @@ def task_of(name: str, examples: Sequence[Example]) -> Task:
 
 
 def _answers(examples: Sequence[Example], least: int = 9, most: int = 3129) -> list[str]:
-    """The answers that are right at least nine times, the most frequent ones first; of a small set, all."""
+    """The answers that are correct at least nine times, most frequent first; of a small set, all."""
     counts = Counter(
         answer
         for example in examples
@@ -519,11 +553,11 @@ class ViLBERTRecipe(ModelRecipe):
 
     Attributes:
         streams: widths and depths, where training starts from random weights.
-        regions: where regions come from; None for the default, or with ``start_from`` for that model's source.
+        regions: source of regions; None takes the default, or with ``start_from`` that model's source.
         tokenizer: a ``tokenizer.json`` or BERT's ``vocab.txt``; None learns one from the examples.
-        start_from: folder of a model to start from: of pretraining or tasks, whose streams and tokenizer are then
-            taken, or converted weights, for which ``regions`` and ``tokenizer`` must be named. Heads are fresh.
-        dtype: of the arithmetic; ``auto`` takes bfloat16 where the machine multiplies it in hardware.
+        start_from: folder of a model to start from. A pretrained model or one with tasks brings its streams, tokenizer
+            and regions; converted weights need ``regions`` and ``tokenizer``. The heads are new.
+        dtype: number type of the computation; ``auto`` takes bfloat16 if the device has hardware for it.
     """
 
     streams: ViLBERTConfig = field(default_factory=ViLBERTConfig)
@@ -532,24 +566,24 @@ class ViLBERTRecipe(ModelRecipe):
     start_from: str | None = None
     dtype: Precision = "float32"
 
-    def build(self) -> ViLBERTForTasks:
-        """A model whose tasks :meth:`ViLBERTForTasks.fit` finds.
+    def build(self, device: torch.device | str = "cpu") -> ViLBERTForTasks:
+        """An untrained model; :meth:`ViLBERTForTasks.fit` adds the tasks.
 
         Raises:
-            UserError: the settings do not go together, or ``start_from`` is no pretrained model.
+            UserError: settings contradict each other, or ``start_from`` is not a ViLBERT.
         """
         if self.start_from is not None:
             known, inputs = begin_with(self.start_from, self.regions, self.tokenizer)
             network = ViLBERT(known.config, pretraining=False)
             network.streams.load_state_dict(known.streams.state_dict())
-            return ViLBERTForTasks(network, inputs, dtype=dtype_of(self.dtype))
+            return ViLBERTForTasks(network, inputs, dtype=dtype_of(self.dtype, device))
         inputs = make_inputs(self.regions, self.tokenizer, self.streams)
         return ViLBERTForTasks(
-            ViLBERT(fitted(self.streams, inputs), pretraining=False), inputs, dtype=dtype_of(self.dtype)
+            ViLBERT(fitted(self.streams, inputs), pretraining=False), inputs, dtype=dtype_of(self.dtype, device)
         )
 
-    def open(self, folder: Path) -> ViLBERTForTasks:
+    def open(self, folder: Path, device: torch.device | str = "cpu") -> ViLBERTForTasks:
         """A trained model."""
         made = ViLBERTForTasks.load(folder)
-        made.dtype = dtype_of(self.dtype)
+        made.dtype = dtype_of(self.dtype, device)
         return made

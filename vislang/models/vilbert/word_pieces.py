@@ -26,20 +26,25 @@ class Pieces(NamedTuple):
     Attributes:
         ids: of the pieces.
         segments: 0, and 1 for the second text of a pair.
-        padding: True where there is nothing; None where nothing is padded.
+        padding: True at padding; None without padding.
     """
 
     ids: Int[Tensor, "texts tokens"]
     segments: Int[Tensor, "texts tokens"]
     padding: Bool[Tensor, "texts tokens"] | None
 
+    @property
+    def tokens(self) -> int:
+        """How many pieces there are, padding not counted."""
+        return self.ids.numel() - (0 if self.padding is None else int(self.padding.sum()))
+
 
 class WordPieces:
-    """Texts to ids: lower case, without accents, between ``[CLS]`` and ``[SEP]``.
+    """Turns texts into ids: lower case, without accents, between ``[CLS]`` and ``[SEP]``.
 
     Args:
         tokenizer: WordPiece with BERT's special tokens, padding being 0.
-        max_length: the most pieces of a text, or of a pair of texts, special ones included.
+        max_length: greatest number of pieces of a text or pair of texts, including special tokens.
 
     Raises:
         UserError: a special token is missing, or padding is not 0.
@@ -50,33 +55,33 @@ class WordPieces:
         ids = [tokenizer.token_to_id(token) for token in needed]
         missing = [token for token, number in zip(needed, ids, strict=True) if number is None]
         if missing:
-            raise UserError(f"the tokenizer has no {', '.join(missing)}; give one that was made for BERT.")
+            raise UserError(f"the tokenizer has no {', '.join(missing)}. Give a tokenizer for BERT.")
         if ids[0] != 0:
-            raise UserError(f"the tokenizer's {PADDING} has the id {ids[0]}; BERT's, and ViLBERT's, is 0.")
+            raise UserError(f"the tokenizer's {PADDING} has the id {ids[0]}; it must be 0, as for BERT.")
         self.tokenizer, self.max_length = tokenizer, max_length
         _, self.unknown, self.start, self.end, self.mask = (number for number in ids if number is not None)
 
     @property
     def size(self) -> int:
-        """How many pieces there are."""
+        """The number of pieces in the vocabulary."""
         return self.tokenizer.get_vocab_size()
 
     @property
     def has_whole_words(self) -> bool:
-        """Whether words are never cut, as :meth:`of_whole_words` learns them."""
+        """Whether the vocabulary has only whole words; see :meth:`of_whole_words`."""
         return isinstance(self.tokenizer.model, models.WordLevel)
 
     def unknown_in(self, texts: Sequence[str]) -> list[str]:
-        """Words of two letters and more, in the order of the texts, that are not in a vocabulary of whole words."""
+        """The words of two or more letters that are not in the vocabulary, in the order of the texts."""
         words = dict.fromkeys(word for text in texts for word in _words(self.tokenizer, text))
         return [word for word in words if self.tokenizer.token_to_id(word) is None]
 
     def are_words(self, ids: Int[Tensor, "texts tokens"]) -> Bool[Tensor, "texts tokens"]:
-        """Which ids say something: neither special ones nor what is not in the vocabulary."""
+        """Which ids are words: not special tokens and not the unknown token."""
         return ~torch.isin(ids, torch.tensor([0, self.unknown, self.start, self.end, self.mask], device=ids.device))
 
     def __call__(self, texts: Sequence[Sequence[str]]) -> Pieces:
-        """Read texts, each one or two strings; of a pair that is too long, the longer loses pieces first."""
+        """Encode texts of one or two strings each. If a pair is too long, its longer string is cut first."""
         rows = [self._row(text) for text in texts]
         longest = max(len(ids) for ids, _ in rows)
         ids = torch.zeros(len(rows), longest, dtype=torch.long)
@@ -93,7 +98,7 @@ class WordPieces:
         encoded = [self.tokenizer.encode(part, add_special_tokens=False).ids for part in text]
         room = self.max_length - 1 - len(encoded)
         if sum(map(len, encoded)) > room:
-            warnings.warn(f"texts over {room} word pieces are cut to what the model reads.", TooLong, stacklevel=4)
+            warnings.warn(f"texts of more than {room} word pieces are cut.", TooLong, stacklevel=4)
             while sum(map(len, encoded)) > room:
                 max(encoded, key=len).pop()
         row = [self.start]
@@ -105,15 +110,15 @@ class WordPieces:
 
     @classmethod
     def train(cls, texts: Sequence[str], vocabulary_size: int, max_length: int) -> WordPieces:
-        """Learn a vocabulary of at most this size, the same one each time.
+        """Learn a vocabulary of at most this size; the result is deterministic.
 
         Raises:
-            UserError: the letters of the texts alone are more.
+            UserError: the texts have more different letters.
         """
         learner = _bert(models.WordPiece(unk_token=UNKNOWN))
         special = [PADDING, UNKNOWN, START, END, MASK]
-        # The trainer numbers letters within words in an order that changes from run to run, and breaks ties by these
-        # numbers. Named beforehand, they keep theirs.
+        # The trainer numbers letters within words in a random order and breaks ties by these numbers. As special
+        # tokens, they get fixed numbers.
         within = [f"##{letter}" for letter in sorted(_letters_within(learner, texts))]
         trainer = trainers.WordPieceTrainer(
             vocab_size=vocabulary_size,
@@ -124,8 +129,8 @@ class WordPieces:
         learner.train_from_iterator(texts, trainer)
         if (size := learner.get_vocab_size()) > vocabulary_size:
             raise UserError(
-                f"vocabulary_size is {vocabulary_size}, and the letters of these texts alone make {size} pieces; "
-                "raise it."
+                f"vocabulary_size is {vocabulary_size}, and the single letters of these texts already make {size} "
+                "pieces. Raise it."
             )
         tokenizer = _bert(models.WordPiece(learner.get_vocab(), unk_token=UNKNOWN))
         tokenizer.add_special_tokens(special)
@@ -135,13 +140,13 @@ class WordPieces:
     def of_whole_words(
         cls, texts: Sequence[str], vocabulary_size: int, max_length: int, known: WordPieces | None = None
     ) -> WordPieces:
-        """A vocabulary of whole words alone: those of two letters and more that stand in two texts at least.
+        """A vocabulary of whole words: those with two or more letters that occur in two or more texts.
 
         Args:
-            texts: to learn from.
-            vocabulary_size: at most so many words, the most frequent ones; special tokens count.
+            texts: the texts.
+            vocabulary_size: greatest number of words, including special tokens; the most frequent words are taken.
             max_length: see above.
-            known: a vocabulary of whole words, which keep their ids; new ones follow while there is room.
+            known: a vocabulary of whole words to extend; its words keep their ids.
 
         Raises:
             UserError: there is no such word, or no room for one.
@@ -159,8 +164,8 @@ class WordPieces:
                 vocabulary.setdefault(word, len(vocabulary))
         if len(vocabulary) == len(special):
             raise UserError(
-                f"no word of two letters and more stands in two texts, or vocabulary_size, {vocabulary_size}, leaves "
-                f"no room for one beside {len(special)} special tokens; a bag of words has nothing to learn then."
+                "a bag of words needs words of two or more letters that occur in two or more texts, and a "
+                f"vocabulary_size above {len(special)} (it is {vocabulary_size}); there are none."
             )
         tokenizer.model = models.WordLevel(vocabulary, unk_token=UNKNOWN)
         tokenizer.add_special_tokens(special)
@@ -171,7 +176,7 @@ class WordPieces:
         """Open a ``tokenizer.json``, or BERT's ``vocab.txt`` (lower case).
 
         Raises:
-            UserError: no such file, or no tokenizer in it.
+            UserError: the file does not exist, or is not a tokenizer.
         """
         try:
             if file.suffix == ".txt":
@@ -185,22 +190,22 @@ class WordPieces:
 
     @classmethod
     def parse(cls, content: str, max_length: int) -> WordPieces:
-        """From the content of a ``tokenizer.json``.
+        """Open the content of a ``tokenizer.json``.
 
         Raises:
-            UserError: it is none.
+            UserError: it is not a tokenizer.
         """
         return cls(parse_tokenizer(content), max_length)
 
 
 def _words(tokenizer: Tokenizer, text: str) -> list[str]:
-    """The words of a text that have two letters and more."""
+    """The words of a text with two or more letters."""
     split = tokenizer.pre_tokenizer.pre_tokenize_str(tokenizer.normalizer.normalize_str(text))
     return [word for word, _ in split if len(word) > 1 and word.isalnum()]
 
 
 def _letters_within(tokenizer: Tokenizer, texts: Sequence[str]) -> set[str]:
-    """Letters that stand behind the first of some word."""
+    """All letters that occur in a word after its first letter."""
     found: set[str] = set()
     for text in texts:
         for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(tokenizer.normalizer.normalize_str(text)):
