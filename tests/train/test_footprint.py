@@ -1,4 +1,4 @@
-"""What a step takes, counted on fake tensors, against torch's own counters on the real step: of every kind of model."""
+"""What a step needs, counted on fake tensors, against torch's own counters on the real step: for every kind of model."""
 
 from __future__ import annotations
 
@@ -6,134 +6,56 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-import soundfile
 import torch
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
-from tests import tiny
-from tests.models.test_dual_encoder import small as dual_encoder
-from tests.models.test_pretraining import recipe as data2vec
-from tests.models.test_vilbert_pretraining import COLOURS, pair_of, picture
-from tests.models.test_vilbert_pretraining import small as vilbert
-from vislang.document import Audio, Document
-from vislang.example import Example, Label
-from vislang.models.data2vec.finetuning import FineTuneRecipe, HeadConfig
-from vislang.models.dual_encoder.model import DualEncoderRecipe
-from vislang.models.regions.readers import RegionsConfig
-from vislang.models.regions.sources import ClusteredRegions
-from vislang.models.vilbert.pretraining import ViLBERTPretrainingRecipe
-from vislang.models.vilbert.tasks import ViLBERTRecipe
+from tests.train import cases
 from vislang.nn import linear
 from vislang.nn.fake import FakeFloats
 from vislang.train.config import TrainConfig
 from vislang.train.footprint import StepCounter, footprint, tensors_of
 from vislang.train.optimizer import Optimizer
+from vislang.train.parallel import Engine
+from vislang.train.processes import current
 
-COUNT = 8
-
-
-@pytest.fixture
-def images(tmp_path):
-    return [picture(tmp_path / f"{n}.png", COLOURS[n % 4], n) for n in range(COUNT)]
-
-
-def of_pictures(images, generation: str):
-    model = data2vec(generation, "image").build()
-    return model, [Example(str(n), Document([image])) for n, image in enumerate(images)]
-
-
-def of_texts():
-    model = data2vec("v2", "text").build()
-    texts = [f"The fox number {n} jumps over the lazy dog " * (1 + n % 3) for n in range(COUNT)]
-    examples = [Example(str(n), Document([text])) for n, text in enumerate(texts)]
-    model.fit(examples)
-    return model, examples
-
-
-def of_sounds(folder):
-    rng = np.random.default_rng(0)
-    for n in range(COUNT):
-        soundfile.write(folder / f"{n}.wav", 0.1 * rng.standard_normal(1600 + 160 * n), 16_000)
-    examples = [Example(str(n), Document([Audio(folder / f"{n}.wav")])) for n in range(COUNT)]
-    return data2vec("v2", "speech").build(), examples
-
-
-def fine_tuned(images, folder):
-    data2vec("v1", "image").build().save(folder / "pretrained")
-    model = FineTuneRecipe(str(folder / "pretrained"), head=HeadConfig(kind="classification")).build()
-    examples = [Example(str(n), Document([i]), Label(COLOURS[n % 4])) for n, i in enumerate(images)]
-    model.fit(examples)
-    return model, examples
-
-
-def answering(images, towers):
-    model = ViLBERTRecipe(vilbert(), RegionsConfig(tower=towers[1], image_size=0)).build()
-    examples = [tiny.question(image, "what colour?", COLOURS[n % 4]) for n, image in enumerate(images)]
-    model.fit(examples)
-    return model, examples
-
-
-def pairs_of(images):
-    return [pair_of(image, f"a {COLOURS[n % 4]} shape", name=str(n)) for n, image in enumerate(images)]
-
-
-def vilbert_pretraining(images, towers, folder):
-    config = RegionsConfig(tower=towers[1], image_size=0)
-    clusters = folder / "clusters.safetensors"
-    ClusteredRegions.fit(config.open().source, [image.decode() for image in images], clusters=4).save(clusters)
-    model = ViLBERTPretrainingRecipe(vilbert(), RegionsConfig(tower=towers[1], image_size=0, clusters=str(clusters))).build()
-    model.fit(pairs_of(images))
-    return model, pairs_of(images)
-
-
-def contrasting(images, towers):
-    """In chunks, which are computed again in the backward pass."""
-    model = DualEncoderRecipe(dual_encoder(), RegionsConfig(tower=towers[1], image_size=0), chunk=4).build()
-    model.fit(pairs_of(images))
-    return model, pairs_of(images)
-
-
-def bridge(images, towers):
-    examples = [tiny.question(image, "what colour?", COLOURS[n % 4]) for n, image in enumerate(images)]
-    return tiny.flamingo(towers), examples
-
-
-KINDS: dict[str, Callable] = {
-    "flamingo": lambda images, towers, folder: bridge(images, towers),
-    "data2vec v1, images": lambda images, towers, folder: of_pictures(images, "v1"),
-    "data2vec v2, images": lambda images, towers, folder: of_pictures(images, "v2"),
-    "data2vec v2, text": lambda images, towers, folder: of_texts(),
-    "data2vec v2, speech": lambda images, towers, folder: of_sounds(folder),
-    "data2vec, fine-tuned": lambda images, towers, folder: fine_tuned(images, folder),
-    "ViLBERT, answers": lambda images, towers, folder: answering(images, towers),
-    "ViLBERT, pretraining": vilbert_pretraining,
-    "dual encoder": lambda images, towers, folder: contrasting(images, towers),
-}
-CONFIG = TrainConfig()
 ATTENTION = {
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v),
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: (
         lambda gradient, q, k, v, *_, **__: sdpa_backward_flop_count(gradient, q, k, v)
     ),
 }
-"""torch's formulas for operators that its counter has them for on GPUs alone."""
+"""torch's formulas for operators that its counter has only for GPUs."""
 
 
-def loss_of(model, batch):
-    return torch.stack(list(model(batch).values())).sum()
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("files")
+    cases.write_files(folder)
+    return folder
 
 
-def step(model, batch, optimizer):
-    loss_of(model, batch).backward()
-    torch.nn.utils.clip_grad_norm_(list(optimizer.named.values()), CONFIG.clip_norm)
-    optimizer.step(1.0)
-    model.after_step()
+def case_of(name: str, folder) -> tuple:
+    """A case's model, the whole batch of each stream of a step, and its settings."""
+    torch.manual_seed(0)
+    case = cases.CASES[name](folder)
+    settings = {key: value for key, value in case.config.items() if key != "minutes"}
+    config = TrainConfig(**{**settings, "device": "cpu", "lr_scale": {}})
+    if config.gradient_checkpointing:
+        case.model.recompute_activations()
+    case.model.train()
+    batches = [case.model.as_prepared(case.model.collate(stream.examples, 0)) for stream in case.streams]
+    return case.model, batches, config
+
+
+def gradients(engine: Engine, batches) -> None:
+    for batch in batches:
+        engine.backward(torch.stack(list(engine.losses(batch).values())).sum())
 
 
 def allocated(run: Callable[[], None]) -> int:
-    """The most bytes that torch's allocator has given out while something runs."""
+    """The largest number of bytes that torch's allocator has given out while ``run`` runs."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         run()
     assert profiler.profiler is not None
@@ -141,51 +63,88 @@ def allocated(run: Callable[[], None]) -> int:
     return int(np.cumsum([event.nbytes() for event in events if event.name() == "[memory]"]).max())
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_counts_without_contents_are_those_of_the_real_step(kind, images, towers, tmp_path, monkeypatch):
-    torch.manual_seed(0)
-    model, examples = KINDS[kind](images, towers, tmp_path)
-    model.train()
-    batch = model.as_prepared(model.collate(examples, 0))
-    # oneDNN's products are an operator that torch's counter does not know.
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("name", cases.CASES)
+def test_counts_on_fake_tensors_are_those_of_the_real_step(name, optimizer, files, monkeypatch):
+    model, batches, config = case_of(name, files)
+    config = TrainConfig(optimizer=optimizer, device="cpu", gradient_checkpointing=config.gradient_checkpointing)
+    engine = Engine(model, current())
+    # torch's counter does not know the operator of oneDNN's products.
     monkeypatch.setattr(linear, "_by_onednn", lambda x, weight: False)
     with FlopCounterMode(display=False, custom_mapping=ATTENTION) as counter:
-        loss_of(model, batch).backward()
+        gradients(engine, batches)
     monkeypatch.undo()
-    optimizer = Optimizer(model, CONFIG)
-    for parameter in optimizer.named.values():
-        parameter.grad = torch.zeros_like(parameter)
-    optimizer.step(0.0)
-    optimizer.zero_grad()
-    there = [*model.parameters(), *model.buffers(), *tree_leaves(optimizer.state()), *tensors_of(batch)]
+    updates = Optimizer(model, config)
+    updates.step(0.0)
+    updates.zero_grad()
+
+    def step() -> None:
+        gradients(engine, batches)
+        engine.clip(config.clip_norm)
+        updates.step(1.0)
+        model.after_step()
+
+    there = [*model.parameters(), *model.buffers(), *tree_leaves(updates.state())]
+    there += [tensor for batch in batches for tensor in tensors_of(batch)]
     storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in there}
-    peak = sum(storages.values()) + allocated(lambda: step(model, batch, optimizer))
-    del optimizer
+    peak = sum(storages.values()) + allocated(step)
+    moments = sum(tensor.nbytes for tensor in tree_leaves(updates.state()))
+    del updates
     model.zero_grad()
     with FakeFloats() as fakes:
         fakes.empty(model)
-        found = footprint(model, [batch], CONFIG)
+        found = footprint(model, [[batch] for batch in batches], config)
+    # Muon's own products come on top, after the backward passes.
     assert sum(found.operations) == pytest.approx(counter.get_total_flops(), rel=0.05)
     assert found.peak.total == pytest.approx(peak, rel=0.15)
     assert found.peak.weights == sum(tensor.nbytes for tensor in {*model.parameters(), *model.buffers()})
-    # Two moments a parameter, and a count of steps each.
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    assert found.peak.optimizer == sum(2 * parameter.nbytes + 4 for parameter in trained)
+    assert found.peak.optimizer == moments
 
 
-def test_streams_of_a_step_add_up_their_gradients(images, towers):
-    model, examples = bridge(images, towers)
-    batch = model.as_prepared(model.collate(examples, 0))
+def test_adamw_has_two_moments_of_each_parameter_and_muon_one_of_each_matrix(files):
+    state = {}
+    for optimizer in ("adamw", "muon"):
+        model, batches, _ = case_of("flamingo", files)
+        config = TrainConfig(optimizer=optimizer)
+        with FakeFloats() as fakes:
+            fakes.empty(model)
+            state[optimizer] = footprint(model, [[batch] for batch in batches], config).peak.optimizer
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    by_muon = {name: p for name, p in trained.items() if model.is_hidden_matrix(name, p)}
+    # And a count of steps for each parameter of AdamW.
+    assert state["adamw"] == sum(2 * p.nbytes + 4 for p in trained.values())
+    assert state["muon"] == state["adamw"] - sum(p.nbytes + 4 for p in by_muon.values())
+    assert by_muon
+
+
+def test_recomputed_activations_are_not_kept_and_are_computed_again(files):
+    found = []
+    for recomputes in (False, True):
+        model, batches, config = case_of("data2vec_v1", files)
+        if recomputes:
+            model.recompute_activations()
+        with FakeFloats() as fakes:
+            fakes.empty(model)
+            found.append(footprint(model, [[batch] for batch in batches], config))
+    kept, recomputed = found
+    assert recomputed.saved < 0.7 * kept.saved
+    assert recomputed.peak.total < kept.peak.total
+    assert 1.1 * sum(kept.operations) < sum(recomputed.operations) < 1.5 * sum(kept.operations)
+
+
+def test_micro_batches_share_the_activations_and_add_up_their_gradients(files):
+    model, batches, config = case_of("flamingo", files)
     with FakeFloats() as fakes:
         fakes.empty(model)
-        once, twice = (footprint(model, [batch] * times, CONFIG) for times in (1, 2))
-    assert twice.operations == [once.operations[0]] * 2
+        once, twice = (footprint(model, [batches[:1] * times], config) for times in (1, 2))
+    assert twice.operations == [2 * once.operations[0]]
+    assert twice.saved <= 1.01 * once.saved
+    # The gradients of the second one are added to those of the first one, which are there from the beginning.
     trained = sum(p.nbytes for p in model.parameters() if p.requires_grad)
-    # The second stream's gradients are added to the first one's, which are there from the beginning.
-    assert once.peak.total < twice.peak.total <= once.peak.total + trained
+    assert once.peak.total < twice.peak.total <= once.peak.total + 1.01 * trained
 
 
-def test_a_counter_forgets_what_is_freed_and_counts_a_view_once():
+def test_a_counter_subtracts_freed_memory_and_counts_views_once():
     counter = StepCounter()
     with counter:
         kept = torch.zeros(1000)
@@ -200,7 +159,7 @@ def test_a_counter_forgets_what_is_freed_and_counts_a_view_once():
     assert counter.held.total == 0
 
 
-def test_gradients_and_copies_are_told_from_activations():
+def test_copies_of_weights_are_no_activations():
     layer = torch.nn.Linear(64, 32, bias=False)
     counter = StepCounter()
     counter.hold(layer.parameters(), "weights")

@@ -1,7 +1,8 @@
-"""What a step of a recipe takes of a device that has some examples of each stream, counted on fake tensors."""
+"""What a step of a recipe needs of one of several devices, counted on fake tensors."""
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -10,32 +11,39 @@ from typing import Any, Protocol
 import numpy as np
 
 from vislang.capabilities import Outlines, Trainable
-from vislang.data.order import Shuffled
+from vislang.data.indexed import Indexed, expanded
 from vislang.data.problems import DataError
 from vislang.data.sources import SOURCES
+from vislang.errors import UserError
 from vislang.models.flamingo.model import Depth, Flamingo, FlamingoRecipe
 from vislang.models.flamingo.presets import SEQUENCES, TrainingSequence, paper_batch
 from vislang.models.towers.vision import TransformersVision
 from vislang.nn.fake import FakeFloats
 from vislang.recipe import Recipe
 from vislang.runs.streams import read_streams
+from vislang.train.batches import Steps, Stream
 from vislang.train.config import TrainConfig
+from vislang.train.device import device_of
 from vislang.train.footprint import Footprint, Memory, StepCounter, footprint
+from vislang.train.freezing import freeze
 
 SHALLOW = (Depth(1, 1, 1, 1), Depth(2, 1, 1, 1), Depth(2, 2, 1, 1), Depth(1, 1, 2, 1), Depth(1, 1, 1, 2))
 """Flamingos that differ in one kind of layer at a time."""
 
 STEPS = 3
-"""Steps whose batches are looked at. Their mean counts of operations, and the largest of memory."""
+"""Steps that are counted. Operations are their mean, memory is that of the largest."""
+
+MOST_EXAMPLES = 128
+"""Larger batches are not read; what they need is extrapolated from batches of this size and of half of it."""
 
 
 @dataclass(frozen=True)
 class Load:
-    """What a step takes of a device.
+    """What a step needs of a device.
 
     Attributes:
         footprint: memory, and the operations of each stream.
-        contents: of each stream's batch.
+        contents: of each stream's share of the batch, see :meth:`~vislang.capabilities.Trainable.contents`.
     """
 
     footprint: Footprint
@@ -43,23 +51,23 @@ class Load:
 
 
 class Loads(Protocol):
-    """Steps of a recipe.
+    """The steps of a recipe.
 
     Attributes:
-        model: with fake parameters.
-        batch_sizes: examples a step, of each stream.
+        model: the model with fake parameters.
+        batch_sizes: examples per step of each stream.
     """
 
     model: Trainable
     batch_sizes: list[int]
 
-    def of(self, counts: Sequence[int]) -> Load:
-        """A step with so many examples of each stream."""
+    def of(self, devices: int) -> Load:
+        """A step on one of ``devices``, the one with the largest share."""
         ...
 
 
 class LoadOfData:
-    """Steps of a recipe whose data are here.
+    """The steps of a recipe, by batches of its data.
 
     Args:
         recipe: the recipe.
@@ -67,54 +75,81 @@ class LoadOfData:
 
     Raises:
         DataError: the data are not here.
+        UserError: a setting does not fit the model or the data.
     """
 
     def __init__(self, recipe: Recipe, fakes: FakeFloats):
         must_be_here(recipe)
-        data, _ = read_streams(recipe)
-        everything = [example for stream in data for example in stream.train]
+        data = read_streams(recipe).streams
         self._config = recipe.train
+        self._skip = recipe.skip_bad_records
         self._kept = 0
         if isinstance(recipe.model, Outlines):
             self.model = recipe.model.outline(fakes)
             counter = StepCounter()
             with counter:
-                # No medium is encoded: an outline keeps no features.
-                self.model.prepare(everything)
+                # The model keeps states of repeated texts. It encodes no media, because an outline caches no features.
+                self.model.prepare([e for stream in data if not isinstance(stream.train, Indexed) for e in stream.train])
             self._kept = counter.held.total
         else:
-            self.model = recipe.model.build()
-            self.model.fit(everything)
+            self.model = recipe.model.build(device_of(recipe.train.device))
+            self.model.fit([example for stream in data for example in stream.sample])
             fakes.empty(self.model)
-        self.batch_sizes = [stream.config.batch_size or recipe.train.batch_size for stream in data]
-        self._streams = [self.model.expand(stream.train) for stream in data]
-        self._orders = [Shuffled(len(examples), recipe.train.seed) for examples in self._streams]
-
-    def of(self, counts: Sequence[int]) -> Load:
-        """See :class:`Loads`; of several steps."""
-        steps = [self._step(number, counts) for number in range(STEPS)]
-        largest = max(steps, key=lambda step: step.footprint.peak.total).footprint
-        operations = [statistics.fmean(own) for own in zip(*(s.footprint.operations for s in steps), strict=True)]
-        contents = [
-            {kind: statistics.fmean(own[kind] for own in stream) for kind in stream[0]}
-            for stream in zip(*(step.contents for step in steps), strict=True)
+        _apply(self.model, recipe.train)
+        self.batch_sizes = _batch_sizes(recipe, [stream.config.batch_size for stream in data])
+        self._streams = [
+            Stream(stream.name, expanded(stream.train, self.model.expand), 1.0, size)
+            for stream, size in zip(data, self.batch_sizes, strict=True)
         ]
-        return Load(replace(largest, operations=operations), contents)
 
-    def _step(self, number: int, counts: Sequence[int]) -> Load:
-        batches = []
-        for examples, order, size, count in zip(self._streams, self._orders, self.batch_sizes, counts, strict=True):
-            drawn = [examples[order[number * size + position]] for position in range(count)]
-            batches.append(self.model.as_prepared(self.model.collate(drawn, number)))
-        contents = [dict[str, float](self.model.contents(batch)) for batch in batches]
-        return Load(_of_batches(self.model, batches, self._config).beside(self._kept), contents)
+    def of(self, devices: int) -> Load:
+        """See :class:`Loads`."""
+        examples = sum(math.ceil(size / devices) for size in self.batch_sizes)
+        if examples <= MOST_EXAMPLES:
+            return self._counted(self._streams, devices)
+        smaller = []
+        for most in (MOST_EXAMPLES // 2, MOST_EXAMPLES):
+            sizes = [max(1, round(size / devices * most / examples)) for size in self.batch_sizes]
+            smaller.append([replace(s, batch_size=size) for s, size in zip(self._streams, sizes, strict=True)])
+        half, full = (self._counted(streams, 1) for streams in smaller)
+        one, other = (sum(stream.batch_size for stream in streams) for streams in smaller)
+        return _extrapolated(half, full, (examples - one) / (other - one))
+
+    def _counted(self, streams: Sequence[Stream], devices: int) -> Load:
+        in_turn = self._config.mixing == "round-robin"
+        steps = Steps(
+            *(self.model.collate, streams, self._config.seed, in_turn),
+            # The last process has the largest share.
+            *(devices - 1, devices, self._config.accumulate, self._skip),
+        )
+        footprints: list[Footprint] = []
+        operations: list[list[float]] = [[] for _ in streams]
+        contents: list[list[dict[str, float]]] = [[] for _ in streams]
+        for number in range(STEPS * (len(streams) if in_turn else 1)):
+            drawn = steps[number]
+            if isinstance(drawn, UserError):
+                raise drawn
+            taking_part = [stream for stream, parts in enumerate(drawn.parts) if parts is not None]
+            batches = [
+                [self.model.as_prepared(batch) for batch, _ in parts] for parts in drawn.parts if parts is not None
+            ]
+            found = footprint(self.model, batches, self._config)
+            footprints.append(found)
+            for stream, own, count in zip(taking_part, batches, found.operations, strict=True):
+                operations[stream].append(count)
+                contents[stream].append(_sum([self.model.contents(batch) for batch in own]))
+        largest = max(footprints, key=lambda one: one.peak.total).plus(self._kept)
+        return Load(
+            replace(largest, operations=[statistics.fmean(own) for own in operations]),
+            [{kind: statistics.fmean(step[kind] for step in own) for kind in own[0]} for own in contents],
+        )
 
 
 class LoadOfPaper:
-    """Steps of one of the paper's Flamingos, with sequences as long as the paper's.
+    """The steps of one of the paper's Flamingos, with sequences as long as the paper's.
 
-    What a step takes is a sum over layers, and those of a kind are alike. It is counted with one and with two of each
-    kind, and extended to all.
+    What a step needs is a sum over layers, and layers of one kind are alike. It is counted with one and with two layers
+    of each kind, and extrapolated to all.
 
     Args:
         recipe: for which :func:`by_paper` is true.
@@ -127,29 +162,35 @@ class LoadOfPaper:
         self._fakes = fakes
         self._config = recipe.train
         self._names = [stream.name for stream in recipe.data]
-        self.batch_sizes = [stream.batch_size or recipe.train.batch_size for stream in recipe.data]
+        self.batch_sizes = _batch_sizes(recipe, [stream.batch_size for stream in recipe.data])
         self.model = recipe.model.outline(fakes, reads=False)
         self._shallow = [recipe.model.outline(fakes, reads=False, depth=depth) for depth in SHALLOW]
-        # The whole model's numbers of layers as a sum of the shallow ones', each so many times.
+        for model in (self.model, *self._shallow):
+            _apply(model, recipe.train)
+        # The numbers of layers of the whole model as a sum of those of the shallow models, each so many times.
         sizes = np.array([(1, *depth) for depth in SHALLOW], dtype=float)
         self._times = np.linalg.solve(sizes.T, np.array((1, *_depth(self.model)), dtype=float))
 
-    def of(self, counts: Sequence[int]) -> Load:
-        """See :class:`Loads`. The peak is an upper bound, with each kind at its most."""
+    def of(self, devices: int) -> Load:
+        """See :class:`Loads`. The peak is an upper bound: the largest number of bytes of each kind."""
         found: dict[tuple[TrainingSequence, int], list[Footprint]] = {}
-        contents = []
-        for name, count in zip(self._names, counts, strict=True):
-            # No values are known of them: pixels of a large batch would take gigabytes.
+        streams, contents, passes = [], [], []
+        for name, size in zip(self._names, self.batch_sizes, strict=True):
+            share = math.ceil(size / devices)
+            rows = math.ceil(share / self._config.accumulate)
+            passes.append(share / rows)
+            # Only shapes matter; real pixels of a large batch would need gigabytes.
             with self._fakes.building():
-                batches = [paper_batch(model, SEQUENCES[name], count) for model in self._shallow]
-            contents.append(dict[str, float](self.model.contents(batches[0])))
-            if (SEQUENCES[name], count) not in found:
-                of_each = zip(self._shallow, batches, strict=True)
-                found[SEQUENCES[name], count] = [footprint(model, [batch], self._config) for model, batch in of_each]
-        streams = [found[SEQUENCES[name], count] for name, count in zip(self._names, counts, strict=True)]
+                batches = [paper_batch(model, SEQUENCES[name], rows) for model in self._shallow]
+            contents.append(_times(self.model.contents(batches[0]), share / rows))
+            key = SEQUENCES[name], rows
+            if key not in found:
+                pairs = zip(self._shallow, batches, strict=True)
+                found[key] = [footprint(model, [[batch]], self._config) for model, batch in pairs]
+            streams.append(found[key])
         saved = max(self._whole([one.saved for one in stream]) for stream in streams)
         copies = max(self._whole([one.copies for one in stream]) for stream in streams)
-        # What comes on top in the backward pass is for a block at a time, whatever the depth.
+        # In the backward pass, one block at a time needs more, whatever the depth.
         activations = saved + max(one.activations - one.saved for stream in streams for one in stream)
         peak = Memory(
             weights=sum(tensor.nbytes for tensor in [*self.model.parameters(), *self.model.buffers()]),
@@ -158,29 +199,63 @@ class LoadOfPaper:
             optimizer=self._whole([one.peak.optimizer for one in streams[0]]),
             activations=activations,
         )
-        operations = [float(self._whole([one.operations[0] for one in stream])) for stream in streams]
+        operations = [
+            times * self._whole([one.operations[0] for one in stream])
+            for stream, times in zip(streams, passes, strict=True)
+        ]
         return Load(Footprint(operations, peak, activations, saved, copies), contents)
 
-    def _whole(self, of_shallow: Sequence[int]) -> int:
-        """A count of the whole model, from those of the shallow ones."""
+    def _whole(self, of_shallow: Sequence[float]) -> int:
+        """A count of the whole model, from those of the shallow models."""
         return round(float(self._times @ np.array(of_shallow, dtype=float)))
+
+
+def _apply(model: Any, config: TrainConfig) -> None:
+    """Freeze and recompute what the settings say, as a run does."""
+    freeze(model, config.freeze)
+    if config.gradient_checkpointing:
+        model.recompute_activations()
+
+
+def _batch_sizes(recipe: Recipe, of_streams: Sequence[int]) -> list[int]:
+    return [size or recipe.train.batch_size for size in of_streams]
 
 
 def _depth(model: Flamingo) -> Depth:
     bridge = model.bridge
     assert isinstance(model.vision, TransformersVision)
-    return Depth(
-        len(bridge.lm.layers), len(bridge.gated_blocks), len(bridge.resampler.layers), model.vision.depth
+    return Depth(len(bridge.lm.layers), len(bridge.gated_blocks), len(bridge.resampler.layers), model.vision.depth)
+
+
+def _extrapolated(small: Load, large: Load, times: float) -> Load:
+    """A load that differs from ``small`` by so many times the difference of ``large`` from it."""
+
+    def extend(one: float, other: float) -> float:
+        return one + times * (other - one)
+
+    one, other = small.footprint, large.footprint
+    peak = replace(one.peak, activations=round(extend(one.peak.activations, other.peak.activations)))
+    return Load(
+        Footprint(
+            [extend(a, b) for a, b in zip(one.operations, other.operations, strict=True)],
+            peak,
+            round(extend(one.activations, other.activations)),
+            round(extend(one.saved, other.saved)),
+            one.copies,
+        ),
+        [
+            {kind: extend(own[kind], more[kind]) for kind in own}
+            for own, more in zip(small.contents, large.contents, strict=True)
+        ],
     )
 
 
-def _of_batches(model: Trainable, batches: Sequence[Any], config: TrainConfig) -> Footprint:
-    """Of a step with one batch of each stream; where streams take turns, of a step of each, and the largest."""
-    if config.mixing == "sum":
-        return footprint(model, batches, config)
-    found = [footprint(model, [batch], config) for batch in batches]
-    largest = max(found, key=lambda one: one.peak.total)
-    return replace(largest, operations=[count for one in found for count in one.operations])
+def _sum(contents: Sequence[dict[str, int]]) -> dict[str, float]:
+    return {kind: float(sum(own[kind] for own in contents)) for kind in contents[0]}
+
+
+def _times(contents: dict[str, int], times: float) -> dict[str, float]:
+    return {kind: count * times for kind, count in contents.items()}
 
 
 def by_paper(recipe: Recipe) -> bool:
@@ -191,10 +266,10 @@ def by_paper(recipe: Recipe) -> bool:
 
 
 def must_be_here(recipe: Recipe) -> None:
-    """Raise an error for data that would have to be downloaded first, which a plan does not do.
+    """Raise an error for data that must be downloaded first, which a plan does not do.
 
     Raises:
-        DataError: the message names the command.
+        DataError: the message has the command.
     """
     sources = [recipe.data] if isinstance(recipe.data, str) else [s for stream in recipe.data for s in stream.sources]
     for spec in sources:
@@ -202,5 +277,5 @@ def must_be_here(recipe: Recipe) -> None:
         data_set = next((SOURCES[name].data_set for name in (spec, kind, rest) if name in SOURCES), None)
         if data_set is not None and not data_set.is_here:
             raise DataError(
-                f"{spec}: not here yet, and a plan reads a few batches. Run: vislang data fetch {data_set.name}"
+                f"{spec}: not downloaded yet, and a plan reads a few batches. Run: vislang data fetch {data_set.name}"
             )

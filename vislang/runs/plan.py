@@ -1,13 +1,12 @@
-"""What a recipe takes before it is trained: parameters, operations and memory, for any number of devices.
+"""What a recipe needs: parameters, operations and memory, for any number of devices.
 
-Steps are run on fake tensors (:mod:`vislang.nn.fake`), so that nothing is computed and no large model is in memory. Their
-batches are of the recipe's own data, or, for the paper's Flamingos, as long as the paper's sequences
+Steps run on fake tensors (:mod:`vislang.nn.fake`), so nothing is computed and no large model is in memory. Their batches
+are those of the recipe's own data, or, for the paper's Flamingos, as long as the paper's sequences
 (:mod:`vislang.runs.loads`).
 """
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections import Counter
 from dataclasses import dataclass
@@ -18,13 +17,12 @@ from vislang.capabilities import Trainable
 from vislang.nn.fake import FakeFloats
 from vislang.recipe import Recipe
 from vislang.runs.loads import LoadOfData, LoadOfPaper, Loads, by_paper
-from vislang.train.footprint import Footprint
-from vislang.train.placement import Assumptions, Placement, placements, sizes_of
+from vislang.train.placement import Placement, placements
 
 
 @dataclass(frozen=True)
 class Part:
-    """Parameters of a part of the model: how many there are, and how many of them train."""
+    """A part of the model: its number of parameters, and how many of them are trained."""
 
     name: str
     count: int
@@ -33,21 +31,23 @@ class Part:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a recipe takes.
+    """What a recipe needs.
 
     Attributes:
         parts: of the model.
-        dtype: of the arithmetic.
-        steps: of the run.
-        examples: in a step.
+        dtype: number type of the computation.
+        steps: number of steps of the run; 0 if its ``minutes`` decide it.
+        minutes: time budget of the run; 0 if it has none.
+        examples: in a step, over all devices.
         contents: of a step, by kind: ``tokens``, ``images`` and so on.
-        operations: floating-point operations of a step on all devices together.
-        placements: the settings, and what each takes of a device.
+        operations: floating-point operations of a step, over all devices.
+        placements: all parallel settings.
     """
 
     parts: list[Part]
     dtype: torch.dtype
     steps: int
+    minutes: float
     examples: int
     contents: dict[str, int]
     operations: float
@@ -55,102 +55,90 @@ class Plan:
 
     @property
     def chosen(self) -> Placement | None:
-        """The setting to take: of those that fit and use the most devices, the simplest. None where none fits."""
+        """The recommended setting: the simplest that fits and uses all devices, or else one device; None if no setting
+        fits."""
         fitting = [placement for placement in self.placements if placement.fits]
         return max(fitting, key=lambda placement: placement.devices, default=None)
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a run takes in time and money.
+    """Time and money of a run.
 
     Attributes:
-        rate: operations a second that a device is taken to do.
-        step_seconds: of a step.
-        hours: of the whole run.
+        rate: operations per second of each device.
+        steps: number of steps.
+        step_seconds: time of a step.
+        hours: time of the run.
         device_hours: of all devices together.
-        price: of all device hours, in the currency of the price of one; None where none was given.
+        price: of all device hours, in the currency of the hourly price; None without one.
     """
 
     rate: float
+    steps: int
     step_seconds: float
     hours: float
     device_hours: float
     price: float | None
 
 
-def plan(recipe: Recipe, devices: int, memory: float, assume: Assumptions | None = None) -> Plan:
-    """Work out what a recipe takes.
+def plan(recipe: Recipe, devices: int, memory: float) -> Plan:
+    """Work out what a recipe needs.
 
     Args:
         recipe: the recipe.
-        devices: that share the work.
-        memory: of each, in bytes.
-        assume: of the engine.
+        devices: number of devices.
+        memory: of each device, in bytes.
 
     Raises:
         DataError: the recipe's data are not here.
-        UserError: what the recipe names does not go together.
+        UserError: a setting does not fit the model or the data.
     """
-    assume = assume or Assumptions()
     with FakeFloats() as fakes:
         loads: Loads = LoadOfPaper(recipe, fakes) if by_paper(recipe) else LoadOfData(recipe, fakes)
-        counts = [math.ceil(size / devices) for size in loads.batch_sizes]
-        share = loads.of(counts)
-        model = loads.model
-
-        def whole() -> Footprint:
-            # What grows with the batch grows in a straight line.
-            doubled = loads.of([2 * count for count in counts])
-            times = max(size / count for size, count in zip(loads.batch_sizes, counts, strict=True)) - 1
-            return _extended(share.footprint, doubled.footprint, times)
-
-        sizes = sizes_of(model, model.parts().values(), model.dtype, assume)
-        found = placements(share.footprint, whole, sizes, devices, memory, assume)
+        model, config = loads.model, recipe.train
+        share = loads.of(devices)
+        in_turn = config.mixing == "round-robin"
+        shares = [math.ceil(size / devices) for size in loads.batch_sizes]
+        of_streams = [min(config.accumulate, share) for share in shares]
+        passes = max(of_streams) if in_turn else sum(of_streams)
+        found = placements(model, config, share.footprint, lambda: loads.of(1).footprint, devices, memory, passes)
     # Streams that take turns share the steps.
-    turns = len(counts) if recipe.train.mixing == "round-robin" else 1
-    scales = [size / count / turns for size, count in zip(loads.batch_sizes, counts, strict=True)]
+    turns = len(shares) if in_turn else 1
+    scales = [size / own / turns for size, own in zip(loads.batch_sizes, shares, strict=True)]
     contents = Counter[str]()
     for own, scale in zip(share.contents, scales, strict=True):
         contents.update({kind: value * scale for kind, value in own.items()})  # type: ignore[dict-item]
     return Plan(
         parts_of(model),
-        model.dtype,
-        recipe.train.steps,
+        getattr(model, "dtype", torch.float32),
+        config.steps,
+        config.minutes,
         round(sum(loads.batch_sizes) / turns),
         {kind: round(value) for kind, value in contents.items()},
-        sum(own * scale for own, scale in zip(share.footprint.operations, scales, strict=True)),
+        sum(count * scale for count, scale in zip(share.footprint.operations, scales, strict=True)),
         found,
     )
 
 
 def cost(found: Plan, rate: float, price: float | None = None) -> Cost:
-    """How long the run takes, by its operations alone: evaluations and checkpoints come on top.
+    """Time and money of the steps of a run, by their operations alone.
 
     Args:
-        found: the plan; without a setting that fits, the time is that of one device.
-        rate: operations a second that each device does.
+        found: the plan. If no setting fits, the time is that of one device.
+        rate: operations per second of each device.
         price: of a device for an hour.
     """
     devices = found.chosen.devices if found.chosen else 1
     step_seconds = found.operations / rate / devices
-    hours = found.steps * step_seconds / 3600
-    return Cost(rate, step_seconds, hours, hours * devices, None if price is None else hours * devices * price)
-
-
-def _extended(once: Footprint, twice: Footprint, times: float) -> Footprint:
-    """What a batch takes that is larger than that of ``once`` by so many times what ``twice`` has more."""
-
-    def extend(one: int, other: int) -> int:
-        return round(one + times * (other - one))
-
-    peak = dataclasses.replace(once.peak, activations=extend(once.peak.activations, twice.peak.activations))
-    activations, saved = extend(once.activations, twice.activations), extend(once.saved, twice.saved)
-    return dataclasses.replace(once, peak=peak, activations=activations, saved=saved)
+    within = int(60 * found.minutes / step_seconds) if found.minutes else found.steps
+    steps = min(within, found.steps or within)
+    hours = steps * step_seconds / 3600
+    return Cost(rate, steps, step_seconds, hours, hours * devices, None if price is None else hours * devices * price)
 
 
 def parts_of(model: Trainable) -> list[Part]:
-    """The parts; a parameter of two parts counts in the first, and one of none as ``other``."""
+    """The parts. A parameter of two parts counts in the first one, and a parameter of no part as ``other``."""
     assert isinstance(model, torch.nn.Module)
     seen: set[torch.nn.Parameter] = set()
     found = []

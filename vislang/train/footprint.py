@@ -1,14 +1,14 @@
-"""What a training step takes of a device: floating-point operations, and memory by what it is for.
+"""What a training step needs of a device: floating-point operations, and memory by its use.
 
-Both are counted while the step runs, by the operators that it calls. The tensors may be real, or fake
-(:mod:`vislang.train.fake`), which gives the same counts without the work.
+Both are counted while the step runs, operator by operator. The tensors may be real or fake (:mod:`vislang.nn.fake`);
+the counts are the same, and fake tensors need no computation.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,25 +16,27 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
 from vislang.capabilities import Trainable
 from vislang.train.config import TrainConfig
+from vislang.train.operations import operations_of
 from vislang.train.optimizer import Optimizer
+from vislang.train.parallel import Engine
+from vislang.train.processes import current
 
 Kind = Literal["weights", "copies", "gradients", "optimizer", "activations"]
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes by what they are for.
+    """Bytes by use.
 
     Attributes:
         weights: parameters and buffers.
-        copies: of parameters that train, in the number type of the arithmetic.
-        gradients: of the parameters that train.
-        optimizer: its moments.
-        activations: batches, and whatever else is computed.
+        copies: of parameters, in another number type or gathered from shards.
+        gradients: of the trained parameters.
+        optimizer: state of the optimizer: two moments per parameter for AdamW, one for Muon.
+        activations: batches, and everything else that is computed.
     """
 
     weights: int = 0
@@ -45,21 +47,20 @@ class Memory:
 
     @property
     def total(self) -> int:
-        """All of them."""
+        """The sum."""
         return sum(dataclasses.astuple(self))
 
 
 @dataclass(frozen=True)
 class Footprint:
-    """What one step takes of one device.
+    """What one step needs of one device.
 
     Attributes:
-        operations: floating-point operations of the step's matrix products and convolutions, two a multiply-add; of
-            each stream.
-        peak: memory when the step holds most.
-        activations: the most bytes of activations at any time; that may be another time than the peak's.
-        saved: bytes of activations after a forward pass, which its backward pass needs.
-        copies: the most bytes of copies.
+        operations: floating-point operations of each stream's matrix products and convolutions; a multiply-add is two.
+        peak: memory at the moment when most is in use.
+        activations: the largest number of bytes of activations, possibly at another moment.
+        saved: the largest number of bytes of activations after a forward pass, which its backward pass needs.
+        copies: the largest number of bytes of copies.
     """
 
     operations: Sequence[float]
@@ -68,24 +69,24 @@ class Footprint:
     saved: int
     copies: int
 
-    def beside(self, kept: int) -> Footprint:
-        """The same with so many bytes more, kept all the time."""
+    def plus(self, kept: int) -> Footprint:
+        """The same with ``kept`` more bytes of activations all the time."""
         peak = dataclasses.replace(self.peak, activations=self.peak.activations + kept)
         return dataclasses.replace(self, peak=peak, activations=self.activations + kept, saved=self.saved + kept)
 
 
-def footprint(model: Trainable, batches: Sequence[Any], config: TrainConfig) -> Footprint:
-    """Run one step as the training loop does, and count.
+def footprint(model: Trainable, streams: Sequence[Sequence[Any]], config: TrainConfig) -> Footprint:
+    """Run one step in the same way as the training loop, and count.
 
-    It is a step in the middle of training: the optimizer has its moments already. The model is changed by it.
+    The step is one in the middle of a run, so the optimizer already has its state. The model changes.
 
     Args:
-        model: with real or with fake parameters.
-        batches: of the step, one for each stream that takes part. Their gradients are added up.
-        config: of the training.
+        model: with real or fake parameters.
+        streams: for each stream of the step, its micro-batches.
+        config: settings of the training.
     """
     assert isinstance(model, torch.nn.Module)
-    optimizer = Optimizer(model, config)
+    engine, optimizer = Engine(model, current()), Optimizer(model, config)
     for parameter in optimizer.named.values():
         parameter.grad = torch.zeros_like(parameter)
     optimizer.step(0.0)
@@ -93,23 +94,24 @@ def footprint(model: Trainable, batches: Sequence[Any], config: TrainConfig) -> 
     counter = StepCounter()
     counter.hold([*model.parameters(), *model.buffers()], "weights")
     counter.hold(tree_leaves(optimizer.state()), "optimizer")
-    counter.hold([tensor for batch in batches for tensor in tensors_of(batch)], "activations")
+    counter.hold([tensor for batches in streams for batch in batches for tensor in tensors_of(batch)], "activations")
 
-    def after_accumulation(parameter: Tensor) -> None:
+    def accumulated(parameter: Tensor) -> None:
         counter.hold([parameter.grad], "gradients")
 
-    hooks = [p.register_post_accumulate_grad_hook(after_accumulation) for p in optimizer.named.values()]
+    hooks = [p.register_post_accumulate_grad_hook(accumulated) for p in optimizer.named.values()]
     operations, saved = [], 0
     model.train()
     with counter:
-        for batch in batches:
+        for batches in streams:
             before = counter.operations
-            loss = torch.stack(list(model(batch).values())).sum()
-            saved = max(saved, counter.held.activations)
-            loss.backward()
-            del loss
+            for batch in batches:
+                loss = torch.stack(list(engine.losses(batch).values())).sum()
+                saved = max(saved, counter.held.activations)
+                engine.backward(loss)
+                del loss
             operations.append(counter.operations - before)
-        torch.nn.utils.clip_grad_norm_(list(optimizer.named.values()), config.clip_norm)
+        engine.clip(config.clip_norm)
         optimizer.step(1.0)
         model.after_step()
     optimizer.zero_grad()
@@ -119,14 +121,14 @@ def footprint(model: Trainable, batches: Sequence[Any], config: TrainConfig) -> 
 
 
 class StepCounter(TorchDispatchMode):
-    """Counts operations and the memory of tensors, while it is active.
+    """Counts operations and the memory of tensors while it is active.
 
-    Memory is that of storages: views take none, and what is freed counts no longer.
+    Memory is that of storages, so views need none, and freed memory is subtracted.
 
     Attributes:
         operations: floating-point operations so far, by torch's formulas.
-        peak: memory when most was held.
-        most: by kind, the most bytes at any time.
+        peak: memory at the moment when most was in use.
+        most: the largest number of bytes of each kind.
     """
 
     def __init__(self):
@@ -141,11 +143,11 @@ class StepCounter(TorchDispatchMode):
 
     @property
     def held(self) -> Memory:
-        """Memory that is held now."""
+        """The memory in use now."""
         return Memory(**self._held)
 
     def hold(self, tensors: Iterable[Any], kind: Kind) -> None:
-        """Count what tensors take as memory of a kind, from now on until they are freed."""
+        """Count the memory of tensors as that of a kind, from now on until they are freed."""
         for tensor in tensors:
             if isinstance(tensor, Tensor):
                 self._hold(tensor.untyped_storage(), kind)
@@ -170,15 +172,15 @@ class StepCounter(TorchDispatchMode):
         del self._storages[key]
 
     def _is_copy(self, func: Any, args: Any) -> bool:
-        """Whether an operator gives a parameter in another number type."""
+        """Whether an operator converts a parameter to another number type."""
         if func is not torch.ops.aten._to_copy.default:
             return False
         return self._kinds.get(args[0].untyped_storage()._cdata, ("", 0))[0] == "weights"
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        if (formula := FORMULAS.get(func._overloadpacket)) is not None:
-            self.operations += formula(*args, **(kwargs or {}), out_val=result)
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        self.operations += operations_of(func, args, kwargs, result)
         for tensor in [result] if isinstance(result, Tensor) else tree_leaves(result):
             if isinstance(tensor, Tensor):
                 storage = tensor.untyped_storage()
@@ -193,7 +195,7 @@ class StepCounter(TorchDispatchMode):
 
 
 def tensors_of(values: Any) -> list[Tensor]:
-    """The tensors in a batch: in a dataclass, a tuple, a list, a dictionary, or itself one."""
+    """The tensors in a batch, which is a tensor, dataclass, tuple, list or dictionary."""
     if isinstance(values, Tensor):
         return [values]
     if dataclasses.is_dataclass(values):
@@ -201,26 +203,3 @@ def tensors_of(values: Any) -> list[Tensor]:
     if isinstance(values, dict):
         values = list(values.values())
     return [tensor for value in values for tensor in tensors_of(value)] if isinstance(values, list | tuple) else []
-
-
-def _attention(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> int:
-    return sdpa_flop_count(query.shape, key.shape, value.shape)
-
-
-def _attention_backward(gradient: Tensor, query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> int:
-    return sdpa_backward_flop_count(gradient.shape, query.shape, key.shape, value.shape)
-
-
-def _linear(x: Tensor, weight: Tensor, *_: Any, **__: Any) -> int:
-    return 2 * x.numel() * weight.shape[0]
-
-
-FORMULAS: dict[Any, Callable[..., int]] = {
-    **flop_registry,
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention,
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
-}
-"""Operations of an operator, by torch's counter, which lacks those of processors."""
-
-if torch.backends.mkldnn.is_available():
-    FORMULAS[torch.ops.mkldnn._linear_pointwise] = _linear

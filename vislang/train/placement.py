@@ -1,158 +1,172 @@
-"""Where a model fits: the memory that each way of sharing the work takes of a device, by what one step takes."""
+"""Where a run fits: the memory of a device that each parallel setting needs, given the footprint of a step."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any
 
 import torch
 from torch import nn
 
+from vislang.train.config import Parallel, TrainConfig
 from vislang.train.footprint import Footprint, Memory
+from vislang.train.parallel import kept_whole, large_towers, reduces_each_pass
 
 GIB = 2**30
 
-Parallel = Literal["none", "ddp", "fsdp2"]
+RESERVED = 0.1
+"""Share of a device's memory that a plan leaves to allocators and libraries."""
 
+GATHERED_BLOCKS = 3
+"""Blocks whose parameters are whole on a device at a time under ``fsdp2``: the one that runs, the next one, and the
+buffer in which that one arrives."""
 
-@dataclass(frozen=True)
-class Assumptions:
-    """What is taken for granted of the engine and of devices; all other figures are counted.
-
-    Attributes:
-        shard_above: parameters of a frozen tower above which ``fsdp2`` shards its blocks; smaller ones stay whole.
-        whole_blocks: how many blocks ``fsdp2`` has whole on a device at a time: the one that runs, and the next.
-        free: share of a device's memory that stays free, for what allocators and libraries need beside tensors.
-    """
-
-    shard_above: float = 1e9
-    whole_blocks: int = 2
-    free: float = 0.1
+REDUCED_BLOCKS = 2
+"""Blocks whose gradients are whole at a time under ``fsdp2``: the one that was computed last, and the one before, which
+is on its way to the other devices."""
 
 
 @dataclass(frozen=True)
 class Placement:
-    """A way of sharing the work, and what it takes of each device.
+    """A parallel setting, and the memory that it needs.
 
     Attributes:
-        parallel: the setting's name.
-        devices: that take part.
-        memory: of each; None where it was not worked out, since less already does not fit.
-        fits: whether it can be used.
-        why: the reason, in a clause.
+        parallel: name of the setting.
+        devices: number of devices that take part.
+        memory: of each device; None if it was not computed, because a part of it is already too much.
+        host: bytes of host memory of each process for the whole model, if that is not on the device.
+        fits: whether the setting can be used.
+        why: why not, in a sentence.
     """
 
     parallel: Parallel
     devices: int
     memory: Memory | None
+    host: int
     fits: bool
     why: str
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """The parameters of a model, in bytes, by what the settings do with them.
+    """The parameters of a model under ``fsdp2``, in bytes.
 
     Attributes:
-        trained: what has a gradient.
-        cut: what ``fsdp2`` cuts into a share for each device.
-        whole: on every device: small frozen towers, buffers, and what is in no block of a large one.
-        largest_block: of the blocks that are cut, as it is when it runs.
-        largest_gradient: of the blocks that train.
+        trained: trained parameters, as they are stored.
+        sharded: parameters that are sharded.
+        kept: parameters and buffers that every device has whole.
+        root: parameters outside of blocks when they are gathered; they stay whole during a pass.
+        block: the largest block when it is gathered.
+        gradient: the gradient of the largest trained block: as computed, and in float32 to be reduced.
+        rest: the whole model beside the shards, on a device.
+        host: the whole model beside the shards, on the host.
     """
 
     trained: int
-    cut: int
-    whole: int
-    largest_block: int
-    largest_gradient: int
+    sharded: int
+    kept: int
+    root: int
+    block: int
+    gradient: int
+    rest: int
+    host: int
 
 
-def sizes_of(model: nn.Module, parts: Iterable[nn.Module], dtype: torch.dtype, assume: Assumptions) -> Sizes:
-    """Sort the parameters of a model.
+def sizes_of(model: Any, config: TrainConfig) -> Sizes:
+    """The sizes of a model as :class:`~vislang.train.parallel.ShardedEngine` shards it."""
+    assert isinstance(model, nn.Module)
+    dtype = getattr(model, "dtype", torch.float32)
+    parameters = list(model.parameters())
+    kept = kept_whole(model, config.shard_above) | {p for p in parameters if p.requires_grad and p.ndim == 0}
 
-    Args:
-        model: whole.
-        parts: of it; those without a parameter that trains are frozen towers.
-        dtype: that blocks are gathered in.
-        assume: see there.
-    """
-    found = list(blocks(model))
-    in_blocks = {parameter for block in found for parameter in block.parameters()}
-    whole: set[nn.Parameter] = set()
-    for part in parts:
-        parameters = set(part.parameters())
-        if not any(parameter.requires_grad for parameter in parameters):
-            count = sum(parameter.numel() for parameter in parameters)
-            whole |= parameters - in_blocks if count > assume.shard_above else parameters
-    cut = [parameter for parameter in model.parameters() if parameter not in whole]
+    def gathered(parameter: nn.Parameter) -> int:
+        return parameter.numel() * min(dtype.itemsize, parameter.itemsize)
 
-    def gathered(block: nn.Module, trains: bool = False) -> int:
-        own = [p for p in block.parameters() if p not in whole and (p.requires_grad or not trains)]
-        return sum(p.numel() * min(dtype.itemsize, p.itemsize) for p in own)
-
+    blocks, grouped = [], set(kept)
+    for block in model.repeated_blocks():
+        blocks.append([parameter for parameter in block.parameters() if parameter not in grouped])
+        grouped |= set(blocks[-1])
+    reduced = [sum(gathered(p) + 4 * p.numel() for p in block if p.requires_grad) for block in blocks]
+    buffers = sum(buffer.nbytes for buffer in model.buffers())
+    whole = sum(parameter.nbytes for parameter in parameters) + buffers
+    shared = sum(p.nbytes for p in kept_whole(model, config.shard_above))
+    on_host = bool(large_towers(model, config.shard_above))
     return Sizes(
-        trained=sum(parameter.nbytes for parameter in model.parameters() if parameter.requires_grad),
-        cut=sum(parameter.nbytes for parameter in cut),
-        whole=sum(parameter.nbytes for parameter in whole) + sum(buffer.nbytes for buffer in model.buffers()),
-        largest_block=max((gathered(block) for block in found), default=0),
-        largest_gradient=max((gathered(block, trains=True) for block in found), default=0),
+        trained=sum(p.nbytes for p in parameters if p.requires_grad),
+        sharded=sum(p.nbytes for p in parameters if p not in kept),
+        kept=sum(p.nbytes for p in kept) + buffers,
+        root=sum(gathered(p) for p in parameters if p not in grouped),
+        block=max((sum(map(gathered, block)) for block in blocks), default=0),
+        gradient=max(reduced, default=0),
+        rest=0 if on_host else whole - shared,
+        host=whole if on_host else 0,
     )
 
 
-def blocks(model: nn.Module) -> Iterable[nn.Module]:
-    """The blocks that a model repeats: what its lists of modules hold, the outermost lists."""
-    for child in model.children():
-        if isinstance(child, nn.ModuleList | nn.ModuleDict):
-            yield from child.children()
-        else:
-            yield from blocks(child)
-
-
 def placements(
+    model: Any,
+    config: TrainConfig,
     share: Footprint,
     whole: Callable[[], Footprint],
-    sizes: Sizes,
     devices: int,
     memory: float,
-    assume: Assumptions,
+    passes: int,
 ) -> list[Placement]:
-    """Every setting, whether it fits.
+    """All parallel settings, and whether they fit.
 
     Args:
-        share: of a step in which a device has its share of the batch.
-        whole: of a step in which one device has the whole batch; called where that may fit.
-        sizes: of the model.
-        devices: that there are.
-        memory: of each, in bytes.
-        assume: see there.
+        model: the model, with real or fake parameters.
+        config: settings of the training.
+        share: of a step in which a device computes its share of the batch.
+        whole: returns that of a step in which one device computes the whole batch; called only if that may fit.
+        devices: number of devices.
+        memory: of each device, in bytes.
+        passes: backward passes of a device in a step.
     """
-    room = memory * (1 - assume.free)
+    room = memory * (1 - RESERVED)
     peak = share.peak
 
-    def judged(parallel: Parallel, used: int, need: Memory) -> Placement:
+    def judged(parallel: Parallel, used: int, need: Memory, host: int = 0) -> Placement:
         fits = need.total <= room
-        why = "" if fits else f"a device needs {need.total / GIB:,.1f} GiB and has {room / GIB:,.1f}"
-        return Placement(parallel, used, need, fits, why)
+        return Placement(parallel, used, need, host, fits, "" if fits else _too_much(need, room))
 
     found: list[Placement] = []
     static = replace(peak, copies=0, activations=0, gradients=0)
     if static.total > room:
-        why = f"weights and moments alone take {static.total / GIB:,.1f} GiB, and a device has {room / GIB:,.1f}"
-        found.append(Placement("none", 1, None, False, why))
+        why = f"weights and optimizer alone need {_gib(static.total)} per device; {_gib(room)} can be used"
+        found.append(Placement("none", 1, None, 0, False, why))
     else:
         found.append(judged("none", 1, (share if devices == 1 else whole()).peak))
     if devices == 1:
-        alone: list[Parallel] = ["ddp", "fsdp2"]
-        return [*found, *(Placement(name, 1, None, False, "there is one device") for name in alone)]
-    # Gradients are views of the buckets that they cross in, which are there all the time.
+        several: list[Parallel] = ["ddp", "fsdp2"]
+        return [*found, *(Placement(name, 1, None, 0, False, "needs several devices") for name in several)]
+    sizes = sizes_of(model, config)
+    # Gradients are views of the buffers in which they are exchanged, and these stay allocated.
     replicated = replace(peak, copies=share.copies, gradients=sizes.trained, activations=share.activations)
     found.append(judged("ddp", devices, replicated))
+    whole_gradients = passes > 1 and not reduces_each_pass(model, config.shard_above)
     sharded = Memory(
-        weights=sizes.cut // devices + sizes.whole + assume.whole_blocks * sizes.largest_block,
-        gradients=sizes.trained // devices + sizes.largest_gradient,
-        optimizer=peak.optimizer // devices,
+        weights=-(-sizes.sharded // devices) + sizes.kept + sizes.rest,
+        copies=sizes.root + GATHERED_BLOCKS * sizes.block,
+        gradients=sizes.trained if whole_gradients else -(-sizes.trained // devices) + REDUCED_BLOCKS * sizes.gradient,
+        optimizer=-(-peak.optimizer // devices),
         activations=share.activations,
     )
-    return [*found, judged("fsdp2", devices, sharded)]
+    return [*found, judged("fsdp2", devices, sharded, sizes.host)]
+
+
+def _too_much(need: Memory, room: float) -> str:
+    """Why a setting does not fit, with the largest kind of memory, and how to need less of it."""
+    kinds = {
+        "weights": (need.weights + need.copies, ""),
+        "gradients": (need.gradients, ""),
+        "optimizer state": (need.optimizer, ""),
+        "activations": (need.activations, "; --train.accumulate or --train.gradient_checkpointing true need less"),
+    }
+    name, (size, remedy) = max(kinds.items(), key=lambda kind: kind[1][0])
+    return f"needs {_gib(need.total)} per device ({_gib(size)} of it {name}); {_gib(room)} can be used{remedy}"
+
+
+def _gib(size: float) -> str:
+    return f"{size / GIB:,.1f} GiB" if size >= GIB / 10 else f"{size / 2**20:,.1f} MiB"

@@ -535,7 +535,7 @@ class Flamingo(TrainableModel):
         """Tokens without padding, and images; a video counts as its frames."""
         media = batch.media_index[batch.media_index >= 0].unique()
         frames = torch.ones(len(media)) if batch.frames is None else batch.frames[media]
-        return {"tokens": int(batch.attention_mask.sum()), "images": int(frames.sum())}
+        return {"tokens": batch.tokens, "images": int(frames.sum())}
 
     def parts(self) -> dict[str, nn.Module]:
         """As in the paper's table 5."""

@@ -59,9 +59,7 @@ class Pairs:
     def contents(self) -> dict[str, int]:
         """Word pieces and regions without padding, and images."""
         regions = self.steps.numel() if self.region_padding is None else int((~self.region_padding).sum())
-        padding = self.text.padding
-        tokens = self.text.ids.numel() if padding is None else int((~padding).sum())
-        return {"tokens": tokens, "images": len(self.features), "regions": regions}
+        return {"tokens": self.tokens, "images": len(self.features), "regions": regions}
 
 
 @dataclass
