@@ -1,9 +1,10 @@
-"""``vislang plan``: what a recipe takes, before anything of it is in memory."""
+"""``vislang plan``: what a recipe needs, before anything of it is in memory."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,134 +20,190 @@ if TYPE_CHECKING:
     from vislang.runs.plan import Cost
     from vislang.runs.plan import Plan as Found
 
+EXAMPLE_RATE = 100.0
+"""TFLOPS of a device, for the time of several devices whose rate is not known."""
+
+INDENT = 9
+"""Columns of the names in front of lines."""
+
 
 @dataclass(frozen=True)
 class Plan:
-    """Say what a recipe takes before it is trained: parameters, memory, operations, time, and what fits.
+    """Estimate what a recipe needs: parameters, memory, operations, time and cost, and which parallel setting fits.
 
     Attributes:
-        recipe: YAML file, or one of the paper's models: flamingo-3b, flamingo-9b, flamingo-80b
-        devices: that share the work
-        memory: of each device, in GiB; without it, that of this machine
-        rate: TFLOPS that a device reaches in training; without it, this machine's rate of matrix products for one device
-        price: of a device for an hour, in any currency
-        json: one JSON object on standard output
+        recipe: YAML file, or a preset: flamingo-3b, flamingo-9b or flamingo-80b
+        devices: number of devices
+        memory: memory of each device in GiB (default: that of this machine)
+        rate: TFLOPS that each device reaches in training (default for one device: the matrix rate of this machine)
+        bandwidth: GB/s that each device receives from others
+        price: price of a device for an hour, in any currency
+        json: print one JSON object
     """
 
     recipe: Path = positional()
     devices: int = 1
     memory: float | None = None
     rate: float | None = None
+    bandwidth: float | None = None
     price: float | None = None
     json: bool = False
     overrides: list[str] = overrides()
 
     def run(self) -> int:
-        """Print the plan; returns 0, or 1 where no setting fits."""
-        for name in ("devices", "memory", "rate", "price"):
+        """Print the plan; returns 0, or 1 if no setting fits.
+
+        Raises:
+            UserError: an option or the recipe cannot be used.
+        """
+        for name in ("devices", "memory", "rate", "bandwidth", "price"):
             value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise UserError(f"--{name} {value}: must be above 0.")
-        from vislang.models.flamingo.presets import PAPER
+            if value is not None and not 0 < value < float("inf"):
+                raise UserError(f"--{name} is {value}; it must be above 0.")
         from vislang.recipe import read_recipe
         from vislang.runs.plan import cost, plan
-        from vislang.train.machine import matrix_rate, memory
+        from vislang.train.device import device_of, memory_of
         from vislang.train.placement import GIB
+        from vislang.train.speed import matrix_rate
 
         recipe, _ = read_recipe(self.recipe, self.overrides)
-        room = memory() if self.memory is None else self.memory * GIB
-        found = plan(recipe, self.devices, room)
-        rate = None if self.rate is None else self.rate * 1e12
-        if rate is None and self.devices == 1:
-            rate = matrix_rate(found.dtype)
-        spent = None if rate is None else cost(found, rate, self.price)
-        paper = PAPER.get(str(self.recipe), {})
+        device = device_of(recipe.train.device)
+        room = memory_of(device) / GIB if self.memory is None else self.memory
+        found = plan(recipe, self.devices, room * GIB)
+        rate = EXAMPLE_RATE * 1e12 if self.rate is None else self.rate * 1e12
+        if self.rate is None and self.devices == 1:
+            rate = matrix_rate(device, found.dtype)
+        spent = cost(found, rate, self.price, None if self.bandwidth is None else self.bandwidth * 1e9)
         if self.json:
-            print(json.dumps({"schema": SCHEMA, **self._values(found, spent, paper, room / GIB)}))
+            print(json.dumps({"schema": SCHEMA, **self._values(found, spent, room)}))
         else:
-            self._show(found, spent, paper, room / GIB)
+            self._show(found, spent, room)
         return 0 if found.chosen else 1
 
-    def _values(self, found: Found, spent: Cost | None, paper: dict[str, float], room: float) -> dict[str, Any]:
-        parts = [{**dataclasses.asdict(part), "paper": paper.get(part.name)} for part in found.parts]
+    def _values(self, found: Found, spent: Cost, room: float) -> dict[str, Any]:
+        from vislang.models.flamingo.presets import PAPER
+
+        paper = PAPER.get(str(self.recipe), {})
         return {
             "recipe": str(self.recipe),
             "devices": self.devices,
             "memory_gib": room,
             "dtype": _name(found.dtype),
-            "parts": parts,
+            "parts": [{**dataclasses.asdict(part), "paper": paper.get(part.name)} for part in found.parts],
             "parameters": sum(part.count for part in found.parts),
             "trained": sum(part.trained for part in found.parts),
             "paper_parameters": paper.get("total"),
             "step": {"examples": found.examples, **found.contents, "flops": found.operations},
-            "steps": found.steps,
             "settings": [
-                {
-                    **dataclasses.asdict(placement),
-                    "bytes": placement.memory and placement.memory.total,
-                }
+                {**dataclasses.asdict(placement), "bytes": placement.memory and placement.memory.total}
                 for placement in found.placements
             ],
             "chosen": found.chosen and found.chosen.parallel,
-            "cost": spent and dataclasses.asdict(spent),
+            "cost": dataclasses.asdict(spent),
         }
 
-    def _show(self, found: Found, spent: Cost | None, paper: dict[str, float], room: float) -> None:
-        several = "a device" if self.devices == 1 else f"{self.devices:,} devices"
-        console.print(f"{self.recipe} on {several} of {room:,.0f} GiB, arithmetic in {_name(found.dtype)}\n")
-        console.print(_parts_table(found, paper))
-        console.print()
+    def _show(self, found: Found, spent: Cost, room: float) -> None:
+        several = "one device" if self.devices == 1 else f"{self.devices:,} devices"
+        console.print(f"{self.recipe} on {several} of {room:,.4g} GiB, computing in {_name(found.dtype)}\n", markup=False)
+        console.print(_parts_table(found, str(self.recipe)))
+        console.print("\nMemory per device in GiB")
         console.print(_settings_table(found))
+        console.print()
         for placement in found.placements:
             if not placement.fits:
-                console.print(f"{placement.parallel} does not fit: {placement.why}", markup=False)
-        held = ", ".join(f"{count:,} {kind}" for kind, count in found.contents.items())
-        console.print(f"\na step   {found.examples:,} examples: {held}; {_operations(found.operations)}", markup=False)
-        if spent is None:
-            console.print("time     give --rate, the TFLOPS that a device reaches in training")
+                _line(placement.parallel, f"does not fit: {placement.why}")
+        chosen = found.chosen
+        if chosen is not None:
+            note = f"fits; take --train.parallel {chosen.parallel}"
+            if chosen.host:
+                note += (
+                    f". In host memory, each process keeps the whole model ({chosen.host / 2**30:,.1f} GiB) to start "
+                    "from, to evaluate and to save"
+                )
+            _line(chosen.parallel, note)
+        console.print()
+        contents = ", ".join(f"{count:,} {kind}" for kind, count in found.contents.items())
+        _line("step", f"{found.examples:,} examples ({contents}), {_operations(found.operations)}")
+        totals = [f"{_rounded(count * spent.steps)} {kind}" for kind, count in found.contents.items()]
+        _line("run", f"{spent.steps:,} steps ({', '.join(totals)}), {found.operations * spent.steps:.2e} FLOP")
+        _line("time", self._time(spent))
+        if chosen is not None and chosen.traffic:
+            needed = chosen.traffic / spent.compute_seconds
+            network = f"each device receives {chosen.traffic / 1e9:,.1f} GB per step"
+            if spent.network_seconds is None:
+                network += f"; with less than {needed / 1e9:,.3g} GB/s (--bandwidth) this takes longer than computing"
+            else:
+                computing, waiting = _duration(spent.compute_seconds), _duration(spent.network_seconds)
+                network += f": {waiting} at {self.bandwidth:,.4g} GB/s, while it computes for {computing}"
+            _line("network", network)
+        price = "" if spent.price is None else f", {spent.price:,.2f} at {self.price:,.2f} per hour"
+        _line("cost", f"{spent.device_hours:,.1f} device hours{price}")
+        self._show_paper_run(found, spent)
+
+    def _time(self, spent: Cost) -> str:
+        whole, step = _duration(3600 * spent.hours), _duration(spent.step_seconds)
+        rate = f"{spent.rate / 1e12:,.3g} TFLOPS per device"
+        if self.rate is None:
+            rate = f"an assumed {rate} (set --rate)" if self.devices > 1 else f"{rate}, the matrix rate measured here"
+        return f"{'at least ' if self.rate is None and self.devices == 1 else ''}{whole}, {step} per step, at {rate}"
+
+    def _show_paper_run(self, found: Found, spent: Cost) -> None:
+        from vislang.models.flamingo.presets import PAPER_RUNS
+
+        run = PAPER_RUNS.get(str(self.recipe))
+        if run is None:
             return
-        source = "" if self.rate else ", the rate of matrix products here"
-        console.print(
-            f"time     {_duration(spent.step_seconds / 3600)} a step, {_duration(spent.hours)} for {found.steps:,} steps, at "
-            f"{spent.rate / 1e12:,.3g} TFLOPS a device{source}"
+        rate = found.operations * spent.steps / (run.devices * run.days * 86400)
+        _line(
+            "paper",
+            f"{run.days:g} days on {run.devices:,} {run.device}; for the operations above that is "
+            f"{rate / 1e12:.0f} TFLOPS per device, {rate / run.peak:.0%} of its peak of {run.peak / 1e12:.0f}",
         )
-        price = "" if spent.price is None else f", {spent.price:,.2f} at {self.price:,.2f} an hour"
-        console.print(f"cost     {spent.device_hours:,.1f} device hours{price}")
 
 
-def _parts_table(found: Found, paper: dict[str, float]) -> Table:
+def _line(name: str, text: str) -> None:
+    """Print a text with a name in front; the lines that follow are indented."""
+    lines = textwrap.wrap(text, max(40, console.width - INDENT), break_long_words=False, break_on_hyphens=False)
+    for number, line in enumerate(lines):
+        console.print(f"{'' if number else name:<{INDENT}}{line}", markup=False, soft_wrap=True)
+
+
+def _parts_table(found: Found, recipe: str) -> Table:
+    from vislang.models.flamingo.presets import PAPER
+
+    paper = PAPER.get(recipe, {})
     table = Table(box=None, pad_edge=False)
-    table.add_column("parameters")
-    table.add_column("count", justify="right")
-    table.add_column("")
+    table.add_column("part")
+    for name in ("parameters", "trained"):
+        table.add_column(name, justify="right")
     if paper:
-        table.add_column("the paper's", justify="right")
+        table.add_column("in the paper", justify="right")
         table.add_column("ratio", justify="right")
-    total = sum(part.count for part in found.parts)
     rows = [(part.name, part.count, part.trained) for part in found.parts]
-    for name, count, trained in [*rows, ("total", total, sum(part.trained for part in found.parts))]:
-        state = "frozen" if not trained else "trains" if trained == count else f"{trained:,} train"
+    total = ("total", sum(part.count for part in found.parts), sum(part.trained for part in found.parts))
+    for name, count, trained in [*rows, total]:
         stated = paper.get(name)
         compared = ["", ""] if stated is None else [_rounded(stated), f"{count / stated:.2f}"]
-        table.add_row(name, f"{count:,}", state, *(compared if paper else []), style="bold" if name == "total" else "")
+        state = "frozen" if not trained else "all" if trained == count else f"{trained:,}"
+        style = "bold" if name == "total" else ""
+        table.add_row(name, f"{count:,}", state, *(compared if paper else []), style=style)
     return table
 
 
 def _settings_table(found: Found) -> Table:
     table = Table(box=None, pad_edge=False)
-    table.add_column("GiB a device")
-    for name in ("devices", "weights", "gradients", "optimizer", "activations", "in all"):
+    table.add_column("parallel")
+    for name in ("devices", "weights", "gradients", "optimizer", "activations", "total", "fits"):
         table.add_column(name, justify="right")
-    table.add_column("fits")
     for placement in found.placements:
         memory = placement.memory
         sizes = ["-"] * 5
         if memory is not None:
             kinds = (memory.weights + memory.copies, memory.gradients, memory.optimizer, memory.activations)
             sizes = [f"{size / 2**30:,.2f}" for size in (*kinds, memory.total)]
-        mark = "yes, take this" if placement is found.chosen else "yes" if placement.fits else "no"
         style = "bold" if placement is found.chosen else ""
-        table.add_row(placement.parallel, f"{placement.devices:,}", *sizes, mark, style=style)
+        fits = "yes" if placement.fits else "no"
+        table.add_row(placement.parallel, f"{placement.devices:,}", *sizes, fits, style=style)
     return table
 
 
@@ -155,18 +212,22 @@ def _name(dtype: Any) -> str:
 
 
 def _rounded(count: float) -> str:
-    return f"{count / 1e9:.3g}B" if count >= 1e9 else f"{count / 1e6:.0f}M"
+    for unit, size in (("T", 1e12), ("B", 1e9), ("M", 1e6)):
+        if count >= size:
+            return f"{count / size:.3g}{unit}"
+    return f"{count:,.0f}"
 
 
 def _operations(count: float) -> str:
-    unit, size = next((unit, size) for unit, size in (("PFLOP", 1e15), ("TFLOP", 1e12), ("GFLOP", 0)) if count >= size)
-    return f"{count / (size or 1e9):,.3g} {unit}" if count < 1e18 else f"{count / 1e15:,.0f} PFLOP"
+    unit, size = next((unit, size) for unit, size in (("PFLOP", 1e15), ("TFLOP", 1e12), ("GFLOP", 0.0)) if count >= size)
+    number = count / (size or 1e9)
+    return f"{number:,.0f} {unit}" if number >= 100 else f"{number:.3g} {unit}"
 
 
-def _duration(hours: float) -> str:
-    seconds = hours * 3600
-    if seconds < 120:
-        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
-    if hours < 2:
-        return f"{hours * 60:.0f} minutes"
-    return f"{hours:.1f} hours" if hours < 48 else f"{hours / 24:,.1f} days"
+def _duration(seconds: float) -> str:
+    if seconds < 1:
+        return f"{1000 * seconds:.3g} ms"
+    for unit, size, most in (("seconds", 1, 120), ("minutes", 60, 120), ("hours", 3600, 48)):
+        if seconds < most * size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds / 86400:,.3g} days" if seconds < 86400 * 1000 else f"{seconds / (365 * 86400):,.3g} years"

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol
 
 import numpy as np
+from torch.utils._pytree import tree_leaves
 
 from vislang.capabilities import Outlines, Trainable
 from vislang.data.indexed import Indexed, expanded
@@ -24,7 +25,7 @@ from vislang.runs.streams import read_streams
 from vislang.train.batches import Steps, Stream
 from vislang.train.config import TrainConfig
 from vislang.train.device import device_of
-from vislang.train.footprint import Footprint, Memory, StepCounter, footprint
+from vislang.train.footprint import Footprint, Memory, StepCounter, footprint, optimizer_in_use
 from vislang.train.freezing import freeze
 
 SHALLOW = (Depth(1, 1, 1, 1), Depth(2, 1, 1, 1), Depth(2, 2, 1, 1), Depth(1, 1, 2, 1), Depth(1, 1, 1, 2))
@@ -170,44 +171,82 @@ class LoadOfPaper:
         # The numbers of layers of the whole model as a sum of those of the shallow models, each so many times.
         sizes = np.array([(1, *depth) for depth in SHALLOW], dtype=float)
         self._times = np.linalg.solve(sizes.T, np.array((1, *_depth(self.model)), dtype=float))
+        state = optimizer_in_use(self.model, recipe.train).state()
+        self._optimizer = sum(tensor.nbytes for tensor in tree_leaves(state))
+        self._known: dict[tuple[TrainingSequence, int], _MicroBatch] = {}
 
     def of(self, devices: int) -> Load:
         """See :class:`Loads`. The peak is an upper bound: the largest number of bytes of each kind."""
-        found: dict[tuple[TrainingSequence, int], list[Footprint]] = {}
-        streams, contents, passes = [], [], []
+        micro_batches, passes = [], []
         for name, size in zip(self._names, self.batch_sizes, strict=True):
             share = math.ceil(size / devices)
             rows = math.ceil(share / self._config.accumulate)
+            micro_batches.append(self._micro_batch(name, rows))
             passes.append(share / rows)
-            # Only shapes matter; real pixels of a large batch would need gigabytes.
-            with self._fakes.building():
-                batches = [paper_batch(model, SEQUENCES[name], rows) for model in self._shallow]
-            contents.append(_times(self.model.contents(batches[0]), share / rows))
-            key = SEQUENCES[name], rows
-            if key not in found:
-                pairs = zip(self._shallow, batches, strict=True)
-                found[key] = [footprint(model, [[batch]], self._config) for model, batch in pairs]
-            streams.append(found[key])
-        saved = max(self._whole([one.saved for one in stream]) for stream in streams)
-        copies = max(self._whole([one.copies for one in stream]) for stream in streams)
-        # In the backward pass, one block at a time needs more, whatever the depth.
-        activations = saved + max(one.activations - one.saved for stream in streams for one in stream)
+        saved = round(max(one.saved for one in micro_batches))
+        copies = round(max(one.copies for one in micro_batches))
+        activations = round(max(one.saved for one in micro_batches) + max(one.backward for one in micro_batches))
         peak = Memory(
             weights=sum(tensor.nbytes for tensor in [*self.model.parameters(), *self.model.buffers()]),
             copies=copies,
             gradients=sum(p.nbytes for p in self.model.parameters() if p.requires_grad),
-            optimizer=self._whole([one.peak.optimizer for one in streams[0]]),
+            optimizer=self._optimizer,
             activations=activations,
         )
-        operations = [
-            times * self._whole([one.operations[0] for one in stream])
-            for stream, times in zip(streams, passes, strict=True)
+        operations = [one.operations * times for one, times in zip(micro_batches, passes, strict=True)]
+        contents = [
+            {kind: count * times for kind, count in one.contents.items()}
+            for one, times in zip(micro_batches, passes, strict=True)
         ]
         return Load(Footprint(operations, peak, activations, saved, copies), contents)
 
-    def _whole(self, of_shallow: Sequence[float]) -> int:
+    def _micro_batch(self, name: str, rows: int) -> _MicroBatch:
+        """A micro-batch of so many sequences of a data set; everything grows linearly with their number."""
+        one = self._counted(SEQUENCES[name], 1)
+        return one if rows == 1 else one.extended(self._counted(SEQUENCES[name], 2), rows - 1)
+
+    def _counted(self, sequence: TrainingSequence, rows: int) -> _MicroBatch:
+        if (sequence, rows) not in self._known:
+            # Only shapes matter; real pixels would need memory.
+            with self._fakes.building():
+                batches = [paper_batch(model, sequence, rows) for model in self._shallow]
+            pairs = zip(self._shallow, batches, strict=True)
+            found = [footprint(model, [[batch]], self._config, update=False) for model, batch in pairs]
+            self._known[sequence, rows] = _MicroBatch(
+                operations=self._whole([one.operations[0] for one in found]),
+                saved=self._whole([one.saved for one in found]),
+                # One block at a time, whatever the depth.
+                backward=max(one.activations - one.saved for one in found),
+                copies=self._whole([one.copies for one in found]),
+                contents=self.model.contents(batches[0]),
+            )
+        return self._known[sequence, rows]
+
+    def _whole(self, of_shallow: Sequence[float]) -> float:
         """A count of the whole model, from those of the shallow models."""
-        return round(float(self._times @ np.array(of_shallow, dtype=float)))
+        return float(self._times @ np.array(of_shallow, dtype=float))
+
+
+@dataclass(frozen=True)
+class _MicroBatch:
+    """What some sequences of the paper need: operations; bytes of activations that are saved, and that the backward
+    pass needs beside them; bytes of copies; and what they contain."""
+
+    operations: float
+    saved: float
+    backward: float
+    copies: float
+    contents: Mapping[str, float]
+
+    def extended(self, larger: _MicroBatch, times: float) -> _MicroBatch:
+        """What differs from this one by so many times the difference of ``larger`` from it."""
+        contents = {kind: count + times * (larger.contents[kind] - count) for kind, count in self.contents.items()}
+        of_each = {
+            part.name: (one := getattr(self, part.name)) + times * (getattr(larger, part.name) - one)
+            for part in fields(self)
+            if part.name != "contents"
+        }
+        return _MicroBatch(**of_each, contents=contents)
 
 
 def _apply(model: Any, config: TrainConfig) -> None:
@@ -252,10 +291,6 @@ def _extrapolated(small: Load, large: Load, times: float) -> Load:
 
 def _sum(contents: Sequence[dict[str, int]]) -> dict[str, float]:
     return {kind: float(sum(own[kind] for own in contents)) for kind in contents[0]}
-
-
-def _times(contents: dict[str, int], times: float) -> dict[str, float]:
-    return {kind: count * times for kind, count in contents.items()}
 
 
 def by_paper(recipe: Recipe) -> bool:

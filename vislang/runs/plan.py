@@ -68,7 +68,10 @@ class Cost:
     Attributes:
         rate: operations per second of each device.
         steps: number of steps.
-        step_seconds: time of a step.
+        compute_seconds: time of a step's operations.
+        network_seconds: time in which a device receives what the others send in a step; None if the bandwidth is
+            unknown.
+        step_seconds: time of a step: the longer of both, since the network works while the device computes.
         hours: time of the run.
         device_hours: of all devices together.
         price: of all device hours, in the currency of the hourly price; None without one.
@@ -76,6 +79,8 @@ class Cost:
 
     rate: float
     steps: int
+    compute_seconds: float
+    network_seconds: float | None
     step_seconds: float
     hours: float
     device_hours: float
@@ -121,20 +126,25 @@ def plan(recipe: Recipe, devices: int, memory: float) -> Plan:
     )
 
 
-def cost(found: Plan, rate: float, price: float | None = None) -> Cost:
-    """Time and money of the steps of a run, by their operations alone.
+def cost(found: Plan, rate: float, price: float | None = None, bandwidth: float | None = None) -> Cost:
+    """Time and money of the steps of a run, without evaluation and checkpoints.
 
     Args:
         found: the plan. If no setting fits, the time is that of one device.
         rate: operations per second of each device.
         price: of a device for an hour.
+        bandwidth: bytes per second that each device receives from others; None leaves the network out.
     """
-    devices = found.chosen.devices if found.chosen else 1
-    step_seconds = found.operations / rate / devices
+    chosen = found.chosen
+    devices, traffic = (chosen.devices, chosen.traffic) if chosen else (1, 0)
+    computing = found.operations / rate / devices
+    network = None if bandwidth is None else traffic / bandwidth
+    step_seconds = max(computing, network or 0.0)
     within = int(60 * found.minutes / step_seconds) if found.minutes else found.steps
     steps = min(within, found.steps or within)
     hours = steps * step_seconds / 3600
-    return Cost(rate, steps, step_seconds, hours, hours * devices, None if price is None else hours * devices * price)
+    price = None if price is None else hours * devices * price
+    return Cost(rate, steps, computing, network, step_seconds, hours, hours * devices, price)
 
 
 def parts_of(model: Trainable) -> list[Part]:

@@ -75,7 +75,19 @@ class Footprint:
         return dataclasses.replace(self, peak=peak, activations=self.activations + kept, saved=self.saved + kept)
 
 
-def footprint(model: Trainable, streams: Sequence[Sequence[Any]], config: TrainConfig) -> Footprint:
+def optimizer_in_use(model: Trainable, config: TrainConfig) -> Optimizer:
+    """The optimizer of a model as it is after the first step, with its state. The model changes."""
+    optimizer = Optimizer(model, config)
+    for parameter in optimizer.named.values():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step(0.0)
+    optimizer.zero_grad()
+    return optimizer
+
+
+def footprint(
+    model: Trainable, streams: Sequence[Sequence[Any]], config: TrainConfig, update: bool = True
+) -> Footprint:
     """Run one step in the same way as the training loop, and count.
 
     The step is one in the middle of a run, so the optimizer already has its state. The model changes.
@@ -84,13 +96,10 @@ def footprint(model: Trainable, streams: Sequence[Sequence[Any]], config: TrainC
         model: with real or fake parameters.
         streams: for each stream of the step, its micro-batches.
         config: settings of the training.
+        update: whether to clip the gradients and update the parameters. Otherwise only the passes are counted.
     """
     assert isinstance(model, torch.nn.Module)
-    engine, optimizer = Engine(model, current()), Optimizer(model, config)
-    for parameter in optimizer.named.values():
-        parameter.grad = torch.zeros_like(parameter)
-    optimizer.step(0.0)
-    optimizer.zero_grad()
+    engine, optimizer = Engine(model, current()), optimizer_in_use(model, config) if update else Optimizer(model, config)
     counter = StepCounter()
     counter.hold([*model.parameters(), *model.buffers()], "weights")
     counter.hold(tree_leaves(optimizer.state()), "optimizer")
@@ -111,9 +120,10 @@ def footprint(model: Trainable, streams: Sequence[Sequence[Any]], config: TrainC
                 engine.backward(loss)
                 del loss
             operations.append(counter.operations - before)
-        engine.clip(config.clip_norm)
-        optimizer.step(1.0)
-        model.after_step()
+        if update:
+            engine.clip(config.clip_norm)
+            optimizer.step(1.0)
+            model.after_step()
     optimizer.zero_grad()
     for hook in hooks:
         hook.remove()
@@ -137,7 +147,7 @@ class StepCounter(TorchDispatchMode):
         self.peak = Memory()
         self._held: dict[str, int] = dataclasses.asdict(self.peak)
         self.most = dict(self._held)
-        self._total = 0
+        self._total = self._most_in_all = 0
         self._kinds: dict[int, tuple[str, int]] = {}
         self._storages: dict[int, weakref.ref] = {}
 
@@ -180,13 +190,16 @@ class StepCounter(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
+        if func is torch.ops.prim.device.default:
+            return result
         self.operations += operations_of(func, args, kwargs, result)
         for tensor in [result] if isinstance(result, Tensor) else tree_leaves(result):
             if isinstance(tensor, Tensor):
                 storage = tensor.untyped_storage()
                 if storage._cdata not in self._kinds:
                     self._hold(storage, "copies" if self._is_copy(func, args) else "activations")
-        if self._total > self.peak.total:
+        if self._total > self._most_in_all:
+            self._most_in_all = self._total
             self.peak = Memory(**self._held)
         for kind, size in self._held.items():
             if size > self.most[kind]:

@@ -36,6 +36,7 @@ class Placement:
         devices: number of devices that take part.
         memory: of each device; None if it was not computed, because a part of it is already too much.
         host: bytes of host memory of each process for the whole model, if that is not on the device.
+        traffic: bytes that each device receives from others in a step.
         fits: whether the setting can be used.
         why: why not, in a sentence.
     """
@@ -44,6 +45,7 @@ class Placement:
     devices: int
     memory: Memory | None
     host: int
+    traffic: int
     fits: bool
     why: str
 
@@ -56,8 +58,9 @@ class Sizes:
         trained: trained parameters, as they are stored.
         sharded: parameters that are sharded.
         kept: parameters and buffers that every device has whole.
-        root: parameters outside of blocks when they are gathered; they stay whole during a pass.
-        block: the largest block when it is gathered.
+        gathered: sharded parameters when all are gathered, in the number type of the computation.
+        root: those of them that are in no block; they stay whole during a pass.
+        block: those of the largest block.
         gradient: the gradient of the largest trained block: as computed, and in float32 to be reduced.
         rest: the whole model beside the shards, on a device.
         host: the whole model beside the shards, on the host.
@@ -66,6 +69,7 @@ class Sizes:
     trained: int
     sharded: int
     kept: int
+    gathered: int
     root: int
     block: int
     gradient: int
@@ -96,6 +100,7 @@ def sizes_of(model: Any, config: TrainConfig) -> Sizes:
         trained=sum(p.nbytes for p in parameters if p.requires_grad),
         sharded=sum(p.nbytes for p in parameters if p not in kept),
         kept=sum(p.nbytes for p in kept) + buffers,
+        gathered=sum(gathered(p) for p in parameters if p not in kept),
         root=sum(gathered(p) for p in parameters if p not in grouped),
         block=max((sum(map(gathered, block)) for block in blocks), default=0),
         gradient=max(reduced, default=0),
@@ -127,25 +132,30 @@ def placements(
     room = memory * (1 - RESERVED)
     peak = share.peak
 
-    def judged(parallel: Parallel, used: int, need: Memory, host: int = 0) -> Placement:
+    def judged(parallel: Parallel, used: int, need: Memory, host: int = 0, traffic: float = 0) -> Placement:
         fits = need.total <= room
-        return Placement(parallel, used, need, host, fits, "" if fits else _too_much(need, room))
+        return Placement(parallel, used, need, host, round(traffic), fits, "" if fits else _too_much(need, room))
 
     found: list[Placement] = []
     static = replace(peak, copies=0, activations=0, gradients=0)
     if static.total > room:
         why = f"weights and optimizer alone need {_gib(static.total)} per device; {_gib(room)} can be used"
-        found.append(Placement("none", 1, None, 0, False, why))
+        found.append(Placement("none", 1, None, 0, 0, False, why))
     else:
         found.append(judged("none", 1, (share if devices == 1 else whole()).peak))
     if devices == 1:
         several: list[Parallel] = ["ddp", "fsdp2"]
-        return [*found, *(Placement(name, 1, None, 0, False, "needs several devices") for name in several)]
+        return [*found, *(Placement(name, 1, None, 0, 0, False, "needs several devices") for name in several)]
     sizes = sizes_of(model, config)
     # Gradients are views of the buffers in which they are exchanged, and these stay allocated.
     replicated = replace(peak, copies=share.copies, gradients=sizes.trained, activations=share.activations)
-    found.append(judged("ddp", devices, replicated))
-    whole_gradients = passes > 1 and not reduces_each_pass(model, config.shard_above)
+    others = (devices - 1) / devices
+    # Gradients are summed in a ring: once around for the sums, once more to distribute them.
+    found.append(judged("ddp", devices, replicated, traffic=2 * sizes.trained * others))
+    each_pass = reduces_each_pass(model, config.shard_above)
+    # Parameters are gathered for the forward and for the backward pass.
+    exchanged = 2 * passes * sizes.gathered + sizes.trained * (passes if each_pass else 1)
+    whole_gradients = passes > 1 and not each_pass
     sharded = Memory(
         weights=-(-sizes.sharded // devices) + sizes.kept + sizes.rest,
         copies=sizes.root + GATHERED_BLOCKS * sizes.block,
@@ -153,7 +163,7 @@ def placements(
         optimizer=-(-peak.optimizer // devices),
         activations=share.activations,
     )
-    return [*found, judged("fsdp2", devices, sharded, sizes.host)]
+    return [*found, judged("fsdp2", devices, sharded, sizes.host, exchanged * others)]
 
 
 def _too_much(need: Memory, room: float) -> str:

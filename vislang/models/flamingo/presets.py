@@ -29,6 +29,27 @@ PAPER: dict[str, dict[str, float]] = {
 
 
 @dataclass(frozen=True)
+class PaperRun:
+    """How the paper trained a model: on how many devices, for how many days, and what they are.
+
+    Attributes:
+        devices: number of devices.
+        days: duration.
+        device: name of the device.
+        peak: its highest rate in bfloat16, in operations per second.
+    """
+
+    devices: int
+    days: float
+    device: str
+    peak: float
+
+
+PAPER_RUNS = {"flamingo-80b": PaperRun(1536, 15, "TPUv4", 275e12)}
+"""By preset; the paper does not state it for the others."""
+
+
+@dataclass(frozen=True)
 class TrainingSequence:
     """A training sequence of the paper.
 
