@@ -59,7 +59,7 @@ class Plan:
         for name in ("devices", "memory", "rate", "bandwidth", "price"):
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):
-                raise UserError(f"--{name} is {value}; it must be above 0.")
+                raise UserError(f"--{name} is {value}; it must be {'finite' if value > 0 else 'above 0'}.")
         from vislang.recipe import read_recipe
         from vislang.runs.plan import cost, plan
         from vislang.train.device import device_of, memory_of
@@ -156,7 +156,7 @@ class Plan:
         rate = found.operations * spent.steps / (run.devices * run.days * 86400)
         _line(
             "paper",
-            f"{run.days:g} days on {run.devices:,} {run.device}; for the operations above that is "
+            f"{run.days} days on {run.devices:,} {run.device}; for the operations above that is "
             f"{rate / 1e12:.0f} TFLOPS per device, {rate / run.peak:.0%} of its peak of {run.peak / 1e12:.0f}",
         )
 

@@ -31,7 +31,7 @@ from vislang.train.freezing import freeze
 SHALLOW = (Depth(1, 1, 1, 1), Depth(2, 1, 1, 1), Depth(2, 2, 1, 1), Depth(1, 1, 2, 1), Depth(1, 1, 1, 2))
 """Flamingos that differ in one kind of layer at a time."""
 
-STEPS = 3
+STEPS = 2
 """Steps that are counted. Operations are their mean, memory is that of the largest."""
 
 MOST_EXAMPLES = 128

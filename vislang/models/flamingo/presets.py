@@ -40,7 +40,7 @@ class PaperRun:
     """
 
     devices: int
-    days: float
+    days: int
     device: str
     peak: float
 

@@ -141,8 +141,8 @@ def outline_language_tower(
         with fakes.building(), no_init_weights():
             lm = AutoModelForCausalLM.from_config(config, dtype=dtype).eval()
             lm.tie_weights()
-    with fakes.building():
-        return _tower(name, "", lm, tokenizer, dtype, quantize, tuning, lora)
+    # Low-rank updates are small and are built with real weights, because peft converts them in place.
+    return _tower(name, "", lm, tokenizer, dtype, quantize, tuning, lora)
 
 
 @contextmanager

@@ -361,7 +361,7 @@ def outline_vision_tower(
             processor = AutoImageProcessor.from_pretrained(name, backend="pil") if reads else None
         with fakes.building(), no_init_weights():
             model = AutoModel.from_config(config, dtype=torch.float32)
-            return TransformersVision(name, model, processor, "", image_size, quantize, tuning, lora)
+        return TransformersVision(name, model, processor, "", image_size, quantize, tuning, lora)
     except UserError:
         raise
     except (OSError, ValueError) as error:
