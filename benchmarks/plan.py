@@ -48,7 +48,7 @@ CASES: dict[str, tuple[str, ...]] = {
     "vilbert-easyvqa.yaml": ("vilbert-easyvqa.yaml", "--limit=1600", "--train.batch_size=512", "--model.dtype=float32"),
     "vilbert-pretrain.yaml": (
         "vilbert-pretrain.yaml",
-        *("--data=emoji-google-names", "--eval_data=null", "--train.batch_size=128", "--model.dtype=float32"),
+        *("--data=emoji-google-names", "--eval_data=null", "--train.batch_size=256", "--model.dtype=float32"),
     ),
     "data2vec-image.yaml": IMAGES,
     "data2vec-text.yaml": TEXT,

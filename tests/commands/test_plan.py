@@ -24,7 +24,10 @@ from vislang.train.placement import Placement
 SMALL = (
     *("--model.bridge.gated_layers=[0,2]", "--model.bridge.scales=[1,1]", "--model.bridge.heads=2"),
     *("--model.bridge.head_width=8", "--model.bridge.resampler_width=32", "--model.bridge.resampler_depth=3"),
-    *("--train.batch_size=8", '--data=[{"sources": ["ltip"], "name": "ltip"}, {"sources": ["align"], "name": "align"}]'),
+    *(
+        "--train.batch_size=8",
+        '--data=[{"sources": ["ltip"], "name": "ltip"}, {"sources": ["align"], "name": "align"}]',
+    ),
 )
 
 
@@ -164,7 +167,9 @@ def test_the_output_fits_the_terminal(width, capsys, monkeypatch):
     monkeypatch.setattr(console, "width", width)
     small = Memory(weights=2**30, gradients=2**28, optimizer=2**31, activations=2**32)
     settings = [
-        Placement("none", 1, None, 0, 0, False, "weights and optimizer alone need 228.3 GiB per device; 28.8 can be used"),
+        Placement(
+            "none", 1, None, 0, 0, False, "weights and optimizer alone need 228.3 GiB per device; 28.8 can be used"
+        ),
         Placement("fsdp2", 1536, small, 2**37, int(1e12), True, ""),
     ]
     parts = [Part("language model", 70_553_706_496, 0), Part("gated blocks", 8_355_446_808, 8_355_446_808)]
@@ -194,7 +199,10 @@ def test_the_output_fits_the_terminal(width, capsys, monkeypatch):
         (["{recipe}", "--memory", "-1"], "--memory is -1.0; it must be above 0."),
         (["{recipe}", "--rate", "nan"], "--rate is nan; it must be above 0."),
         (["{recipe}", "--price", "inf"], "--price is inf; it must be finite."),
-        (["{recipe}", "--data", "gimp-manual"], "not downloaded yet, and a plan reads a few batches. Run: vislang data "),
+        (
+            ["{recipe}", "--data", "gimp-manual"],
+            "not downloaded yet, and a plan reads a few batches. Run: vislang data ",
+        ),
         (["{recipe}", "--train.optimiser", "adamw"], "no such setting of "),
         (["{data}"], "model is missing."),
         (["{recipe}", "--data", "nothing.jsonl"], "nothing.jsonl"),

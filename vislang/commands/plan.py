@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from vislang.metrics.figure import SCHEMA
 if TYPE_CHECKING:
     from vislang.runs.plan import Cost
     from vislang.runs.plan import Plan as Found
+    from vislang.train.placement import Placement
 
 EXAMPLE_RATE = 100.0
 """TFLOPS of a device, for the time of several devices whose rate is not known."""
@@ -104,17 +106,21 @@ class Plan:
 
     def _show(self, found: Found, spent: Cost, room: float) -> None:
         several = "one device" if self.devices == 1 else f"{self.devices:,} devices"
-        console.print(f"{self.recipe} on {several} of {room:,.4g} GiB, computing in {_name(found.dtype)}\n", markup=False)
+        # One device has no use for the other settings.
+        shown = [placement for placement in found.placements if self.devices > 1 or placement.parallel == "none"]
+        console.print(
+            f"{self.recipe} on {several} of {room:,.4g} GiB, computing in {_name(found.dtype)}\n", markup=False
+        )
         console.print(_parts_table(found, str(self.recipe)))
         console.print("\nMemory per device in GiB")
-        console.print(_settings_table(found))
+        console.print(_settings_table(shown, found.chosen))
         console.print()
-        for placement in found.placements:
+        for placement in shown:
             if not placement.fits:
                 _line(placement.parallel, f"does not fit: {placement.why}")
         chosen = found.chosen
         if chosen is not None:
-            note = f"fits; take --train.parallel {chosen.parallel}"
+            note = "fits" if self.devices == 1 else f"fits; take --train.parallel {chosen.parallel}"
             if chosen.host:
                 note += (
                     f". In host memory, each process keeps the whole model ({chosen.host / 2**30:,.1f} GiB) to start "
@@ -122,10 +128,11 @@ class Plan:
                 )
             _line(chosen.parallel, note)
         console.print()
-        contents = ", ".join(f"{count:,} {kind}" for kind, count in found.contents.items())
-        _line("step", f"{found.examples:,} examples ({contents}), {_operations(found.operations)}")
-        totals = [f"{_rounded(count * spent.steps)} {kind}" for kind, count in found.contents.items()]
-        _line("run", f"{spent.steps:,} steps ({', '.join(totals)}), {found.operations * spent.steps:.2e} FLOP")
+        contents = {"examples": found.examples, **found.contents}
+        held = ", ".join(f"{count:,} {kind}" for kind, count in contents.items())
+        _line("step", f"{held}; {_operations(found.operations)}")
+        held = ", ".join(f"{_rounded(count * spent.steps)} {kind}" for kind, count in contents.items())
+        _line("run", f"{spent.steps:,} steps: {held}; {found.operations * spent.steps:.2e} FLOP")
         _line("time", self._time(spent))
         if chosen is not None and chosen.traffic:
             needed = chosen.traffic / spent.compute_seconds
@@ -142,7 +149,8 @@ class Plan:
 
     def _time(self, spent: Cost) -> str:
         whole, step = _duration(3600 * spent.hours), _duration(spent.step_seconds)
-        rate = f"{spent.rate / 1e12:,.3g} TFLOPS per device"
+        rate = f"{spent.rate / 1e12:,.3g} TFLOPS" if spent.rate >= 1e11 else f"{spent.rate / 1e9:,.3g} GFLOPS"
+        rate += " per device"
         if self.rate is None:
             rate = f"an assumed {rate} (set --rate)" if self.devices > 1 else f"{rate}, the matrix rate measured here"
         return f"{'at least ' if self.rate is None and self.devices == 1 else ''}{whole}, {step} per step, at {rate}"
@@ -190,18 +198,18 @@ def _parts_table(found: Found, recipe: str) -> Table:
     return table
 
 
-def _settings_table(found: Found) -> Table:
+def _settings_table(placements: Sequence[Placement], chosen: Placement | None) -> Table:
     table = Table(box=None, pad_edge=False)
     table.add_column("parallel")
     for name in ("devices", "weights", "gradients", "optimizer", "activations", "total", "fits"):
         table.add_column(name, justify="right")
-    for placement in found.placements:
+    for placement in placements:
         memory = placement.memory
         sizes = ["-"] * 5
         if memory is not None:
             kinds = (memory.weights + memory.copies, memory.gradients, memory.optimizer, memory.activations)
             sizes = [f"{size / 2**30:,.2f}" for size in (*kinds, memory.total)]
-        style = "bold" if placement is found.chosen else ""
+        style = "bold" if placement is chosen else ""
         fits = "yes" if placement.fits else "no"
         table.add_row(placement.parallel, f"{placement.devices:,}", *sizes, fits, style=style)
     return table
@@ -219,15 +227,15 @@ def _rounded(count: float) -> str:
 
 
 def _operations(count: float) -> str:
-    unit, size = next((unit, size) for unit, size in (("PFLOP", 1e15), ("TFLOP", 1e12), ("GFLOP", 0.0)) if count >= size)
-    number = count / (size or 1e9)
+    unit, size = ("PFLOP", 1e15) if count >= 1e15 else ("TFLOP", 1e12) if count >= 1e12 else ("GFLOP", 1e9)
+    number = count / size
     return f"{number:,.0f} {unit}" if number >= 100 else f"{number:.3g} {unit}"
 
 
 def _duration(seconds: float) -> str:
     if seconds < 1:
         return f"{1000 * seconds:.3g} ms"
-    for unit, size, most in (("seconds", 1, 120), ("minutes", 60, 120), ("hours", 3600, 48)):
+    for unit, size, most in (("s", 1, 120), ("min", 60, 120), ("h", 3600, 48)):
         if seconds < most * size:
             return f"{seconds / size:.3g} {unit}"
     return f"{seconds / 86400:,.3g} days" if seconds < 86400 * 1000 else f"{seconds / (365 * 86400):,.3g} years"

@@ -37,12 +37,10 @@ class TrainableModel(nn.Module):
             their number without padding; then the log has tokens per second.
         needs_whole_batch: whether a loss compares the examples of a batch with each other, so that it cannot be
             computed from parts of the batch.
-        dtype: number type of the computation; trained parameters are kept in float32.
     """
 
     collate: Callable[..., Any]
     needs_whole_batch: bool = False
-    dtype: torch.dtype = torch.float32
 
     def forward(self, batch: Any) -> dict[str, Float[Tensor, ""]]:
         """The losses of a batch by name: scalars whose sum is minimised."""

@@ -79,6 +79,8 @@ def _positions(indices: list[Tensor | None]) -> list[Tensor | None]:
     """Masks as positions, whose number a fake tensor must know."""
     found: list[Tensor | None] = []
     for index in indices:
-        real_mask = index is not None and index.dtype == torch.bool and not isinstance(index, FakeTensor)
-        found += index.nonzero(as_tuple=True) if real_mask else [index]
+        if index is None or index.dtype != torch.bool or isinstance(index, FakeTensor):
+            found.append(index)
+        else:
+            found += index.nonzero(as_tuple=True)
     return found

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from torch.utils._pytree import tree_leaves
 
-from vislang.capabilities import Outlines, Trainable
+from vislang.capabilities import Outlines
 from vislang.data.indexed import Indexed, expanded
 from vislang.data.problems import DataError
 from vislang.data.sources import SOURCES
@@ -59,7 +59,7 @@ class Loads(Protocol):
         batch_sizes: examples per step of each stream.
     """
 
-    model: Trainable
+    model: Any
     batch_sizes: list[int]
 
     def of(self, devices: int) -> Load:
@@ -86,11 +86,12 @@ class LoadOfData:
         self._skip = recipe.skip_bad_records
         self._kept = 0
         if isinstance(recipe.model, Outlines):
-            self.model = recipe.model.outline(fakes)
+            self.model: Any = recipe.model.outline(fakes)
             counter = StepCounter()
             with counter:
                 # The model keeps states of repeated texts. It encodes no media, because an outline caches no features.
-                self.model.prepare([e for stream in data if not isinstance(stream.train, Indexed) for e in stream.train])
+                in_memory = [stream.train for stream in data if not isinstance(stream.train, Indexed)]
+                self.model.prepare([example for examples in in_memory for example in examples])
             self._kept = counter.held.total
         else:
             self.model = recipe.model.build(device_of(recipe.train.device))
@@ -164,15 +165,14 @@ class LoadOfPaper:
         self._config = recipe.train
         self._names = [stream.name for stream in recipe.data]
         self.batch_sizes = _batch_sizes(recipe, [stream.batch_size for stream in recipe.data])
-        self.model = recipe.model.outline(fakes, reads=False)
-        self._shallow = [recipe.model.outline(fakes, reads=False, depth=depth) for depth in SHALLOW]
+        self.model: Any = recipe.model.outline(fakes, reads=False)
+        self._shallow: list[Any] = [recipe.model.outline(fakes, reads=False, depth=depth) for depth in SHALLOW]
         for model in (self.model, *self._shallow):
             _apply(model, recipe.train)
         # The numbers of layers of the whole model as a sum of those of the shallow models, each so many times.
         sizes = np.array([(1, *depth) for depth in SHALLOW], dtype=float)
         self._times = np.linalg.solve(sizes.T, np.array((1, *_depth(self.model)), dtype=float))
-        state = optimizer_in_use(self.model, recipe.train).state()
-        self._optimizer = sum(tensor.nbytes for tensor in tree_leaves(state))
+        self._optimizer = _state_size(self.model, recipe.train)
         self._known: dict[tuple[TrainingSequence, int], _MicroBatch] = {}
 
     def of(self, devices: int) -> Load:
@@ -254,6 +254,11 @@ def _apply(model: Any, config: TrainConfig) -> None:
     freeze(model, config.freeze)
     if config.gradient_checkpointing:
         model.recompute_activations()
+
+
+def _state_size(model: Any, config: TrainConfig) -> int:
+    """Bytes of the optimizer's state."""
+    return sum(tensor.nbytes for tensor in tree_leaves(optimizer_in_use(model, config).state()))
 
 
 def _batch_sizes(recipe: Recipe, of_streams: Sequence[int]) -> list[int]:

@@ -1,14 +1,14 @@
 """What a recipe needs: parameters, operations and memory, for any number of devices.
 
-Steps run on fake tensors (:mod:`vislang.nn.fake`), so nothing is computed and no large model is in memory. Their batches
-are those of the recipe's own data, or, for the paper's Flamingos, as long as the paper's sequences
+Steps run on fake tensors (:mod:`vislang.nn.fake`), so nothing is computed and no large model is in memory. Their
+batches are those of the recipe's own data, or, for the paper's Flamingos, as long as the paper's sequences
 (:mod:`vislang.runs.loads`).
 """
 
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import defaultdict
 from dataclasses import dataclass
 
 import torch
@@ -111,9 +111,10 @@ def plan(recipe: Recipe, devices: int, memory: float) -> Plan:
     # Streams that take turns share the steps.
     turns = len(shares) if in_turn else 1
     scales = [size / own / turns for size, own in zip(loads.batch_sizes, shares, strict=True)]
-    contents = Counter[str]()
+    contents: defaultdict[str, float] = defaultdict(float)
     for own, scale in zip(share.contents, scales, strict=True):
-        contents.update({kind: value * scale for kind, value in own.items()})  # type: ignore[dict-item]
+        for kind, value in own.items():
+            contents[kind] += value * scale
     return Plan(
         parts_of(model),
         getattr(model, "dtype", torch.float32),

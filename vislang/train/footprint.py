@@ -99,7 +99,10 @@ def footprint(
         update: whether to clip the gradients and update the parameters. Otherwise only the passes are counted.
     """
     assert isinstance(model, torch.nn.Module)
-    engine, optimizer = Engine(model, current()), optimizer_in_use(model, config) if update else Optimizer(model, config)
+    engine, optimizer = (
+        Engine(model, current()),
+        optimizer_in_use(model, config) if update else Optimizer(model, config),
+    )
     counter = StepCounter()
     counter.hold([*model.parameters(), *model.buffers()], "weights")
     counter.hold(tree_leaves(optimizer.state()), "optimizer")

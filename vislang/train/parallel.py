@@ -215,8 +215,8 @@ def reduces_each_pass(model: nn.Module, shard_above: float) -> bool:
 
 
 def home_of(model: nn.Module, config: TrainConfig, processes: Processes, device: torch.device) -> torch.device:
-    """Where the whole model of a run is kept: on its device, or on the host if ``fsdp2`` shards a large frozen tower, so
-    a device need not have memory for the whole model."""
+    """Where the whole model of a run is kept: on its device, or on the host if ``fsdp2`` shards a large frozen tower.
+    Then a device need not have memory for the whole model."""
     sharded = config.parallel == "fsdp2" and processes.count > 1
     return torch.device("cpu") if sharded and large_towers(model, config.shard_above) else device
 

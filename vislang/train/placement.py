@@ -79,9 +79,8 @@ class Sizes:
 
 def sizes_of(model: Any, config: TrainConfig) -> Sizes:
     """The sizes of a model as :class:`~vislang.train.parallel.ShardedEngine` shards it."""
-    assert isinstance(model, nn.Module)
     dtype = getattr(model, "dtype", torch.float32)
-    parameters = list(model.parameters())
+    parameters: list[nn.Parameter] = list(model.parameters())
     kept = kept_whole(model, config.shard_above) | {p for p in parameters if p.requires_grad and p.ndim == 0}
 
     def gathered(parameter: nn.Parameter) -> int:

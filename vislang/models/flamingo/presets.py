@@ -13,7 +13,6 @@ from vislang.models.flamingo.collate import IGNORED, Batch
 from vislang.models.flamingo.model import Flamingo
 
 
-
 def _stated(language: float, gated: float, total: float) -> dict[str, float]:
     """A row of the paper's table; all three models have the same vision encoder and the same resampler."""
     same = {"vision encoder": 435e6, "resampler": 194e6}

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from PIL import Image as Pillow
 from torch import Tensor, nn
-from transformers import AutoImageProcessor, AutoModel
+from transformers import AutoImageProcessor, AutoModel, PreTrainedModel
 from transformers.initialization import no_init_weights
 
 from vislang.errors import UserError
@@ -187,7 +187,7 @@ class TransformersVision(VisionTower):
     def __init__(
         self,
         name: str,
-        model: nn.Module,
+        model: PreTrainedModel,
         processor: Callable[..., Any] | None,
         marks: str,
         image_size: int | None = None,
@@ -368,5 +368,5 @@ def outline_vision_tower(
         raise not_found("vision tower", name, error) from error
 
 
-def _image_encoder(model: nn.Module) -> nn.Module:
+def _image_encoder(model: PreTrainedModel) -> PreTrainedModel:
     return getattr(model, "vision_model", model)
