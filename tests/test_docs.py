@@ -64,7 +64,7 @@ def check(command: Command) -> None:
     # The words after a redirection are for the shell.
     words = command.words[: command.words.index(">")] if ">" in command.words else command.words
     made = parsed(words[1:])
-    if command.words[1] == "train" and made.recipe is not None:
+    if command.words[1] in ("train", "rehearse") and made.recipe is not None:
         read_recipe(ROOT / made.recipe, made.overrides)
     if command.words[1] in ("eval", "probe") and made.task is not None:
         must_be_task(made.task)

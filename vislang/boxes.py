@@ -19,8 +19,8 @@ class Box:
 
 
 def as_array(*boxes: Box) -> Float[np.ndarray, "boxes 4"]:
-    """Boxes as rows of left, top, right and bottom."""
-    return np.array([[box.left, box.top, box.right, box.bottom] for box in boxes], dtype=np.float32)
+    """Boxes as rows of left, top, right and bottom, in the precision of the boxes."""
+    return np.array([[box.left, box.top, box.right, box.bottom] for box in boxes], dtype=np.float64)
 
 
 def overlaps(boxes: Float[np.ndarray, "n 4"], others: Float[np.ndarray, "m 4"]) -> Float[np.ndarray, "n m"]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from vislang.boxes import Box
 from vislang.document import Document, Image, Medium
+from vislang.errors import UserError
 from vislang.example import Example, Prediction
 from vislang.prompt import Prompts
 
@@ -23,6 +25,12 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int], None]
 """Called with (items done, items in all) during long operations."""
+
+LEAST_TEMPERATURE = 1e-3
+"""Below this temperature, logits would overflow; 0 takes the most likely token."""
+
+GREATEST_PENALTY = 10.0
+"""The greatest absolute length penalty; beyond it, lengths to this power would overflow."""
 
 
 @runtime_checkable
@@ -175,6 +183,20 @@ class Generates(Protocol):
         """The continuation of each document by greedy decoding; with ``state``, after what was prefilled."""
         ...
 
+    def generate_scored(
+        self, documents: Sequence[Document], max_new_tokens: int = 20, batch_size: int = 64, state: Any = None
+    ) -> list[Completion]:
+        """The same continuations with their log-likelihoods."""
+        ...
+
+
+@dataclass(frozen=True)
+class Completion:
+    """A generated text, and its log-likelihood in nats, including the end-of-text token if it was generated."""
+
+    text: str
+    log_likelihood: float
+
 
 @runtime_checkable
 class Embeds(Protocol):
@@ -241,6 +263,16 @@ class Revealed:
     mask: Tensor
     agreement: Tensor
     tokens: list[str]
+
+
+@runtime_checkable
+class Caches(Protocol):
+    """Caches on disk what it computes of each medium."""
+
+    def keep_in_memory(self, media: int) -> None:
+        """From now on cache what is computed of this many media, in memory and not on disk. A server calls it: the
+        images of its clients are not to be kept."""
+        ...
 
 
 @runtime_checkable
@@ -347,6 +379,113 @@ class Matches(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Decoding:
+    """Settings of text generation.
+
+    Attributes:
+        max_new_tokens: greatest number of new tokens.
+        temperature: 0 takes the most likely token; otherwise logits are divided by it and a token is sampled.
+        top_k: sample among the k most likely tokens; 0 for all.
+        top_p: sample among the most likely tokens whose probabilities add up to this (Holtzman et al. 2020).
+        beams: number of beams; 1 for no beam search.
+        length_penalty: beams are ranked by log-likelihood / length ** penalty, from -10 to 10. 0 ranks by likelihood
+            alone, as OpenFlamingo does.
+        returns: number of texts for each prompt; more than one needs beams or a temperature.
+        stop: strings that end a text; they are not part of it.
+        seed: seed of sampling. Each text has its own generator, so the other texts of a batch have no effect on it.
+
+    Raises:
+        UserError: a setting is out of range, or settings contradict each other.
+    """
+
+    max_new_tokens: int = 20
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    beams: int = 1
+    length_penalty: float = 1.0
+    returns: int = 1
+    stop: tuple[str, ...] = ()
+    seed: int = 0
+
+    def __post_init__(self):
+        for name in ("max_new_tokens", "beams", "returns"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+        if not (self.temperature == 0 or LEAST_TEMPERATURE <= self.temperature < math.inf):
+            raise UserError(f"temperature is {self.temperature}; it must be 0 or at least {LEAST_TEMPERATURE}.")
+        if not abs(self.length_penalty) <= GREATEST_PENALTY:
+            greatest = f"{GREATEST_PENALTY:g}"
+            raise UserError(
+                f"length_penalty is {self.length_penalty}; it must be a number from -{greatest} to {greatest}."
+            )
+        if self.top_k < 0:
+            raise UserError(f"top_k is {self.top_k}; it must not be negative.")
+        if not 0 < self.top_p <= 1:
+            raise UserError(f"top_p is {self.top_p}; it must be above 0 and at most 1.")
+        if self.temperature == 0 and (self.top_k > 0 or self.top_p < 1):
+            raise UserError("top_k and top_p have an effect only where tokens are drawn. Set a temperature.")
+        if self.beams == 1 and self.length_penalty != 1:
+            raise UserError("length_penalty ranks beams. Set beams to 2 or more, or leave it out.")
+        if not 0 <= self.seed < 2**32:
+            raise UserError(f"seed is {self.seed}; it must be at least 0 and below 2**32.")
+        if self.beams > 1 and self.temperature > 0:
+            raise UserError("beam search does not sample; set temperature to 0, or beams to 1.")
+        if self.returns > 1 and self.temperature == 0 and self.returns > self.beams:
+            raise UserError(f"{self.returns} texts of one prompt would be equal; set a temperature, or more beams.")
+        if any(not text for text in self.stop):
+            raise UserError("stop must not contain an empty string.")
+
+
+@runtime_checkable
+class Continues(Generates, Prefills, Protocol):
+    """Continues a prompt token by token, greedily or by sampling."""
+
+    def prompt_tokens(self, state: Any) -> int:
+        """The number of tokens of a decode state of one prompt; a medium is one token."""
+        ...
+
+    def continuations(
+        self, state: Any, decoding: Decoding, top_tokens: int | None = None
+    ) -> Iterator[list[Continuation]]:
+        """After each token, all continuations of a decode state of one prompt.
+
+        Args:
+            state: from :meth:`Prefills.prefill`.
+            decoding: how text is decoded, without beams.
+            top_tokens: how many of the most likely tokens at each position to list; None lists no tokens at all.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """A text that continues a prompt, while it is generated.
+
+    Attributes:
+        text: the text so far, as far as no later token can change it.
+        length: its number of tokens.
+        finish: ``stop`` where an end-of-text token or a stop string ended it, ``length`` where the number of tokens
+            did; None while it goes on.
+        tokens: its tokens with their likelihoods, if they were asked for.
+    """
+
+    text: str
+    length: int
+    finish: Literal["stop", "length"] | None = None
+    tokens: tuple[TokenLikelihood, ...] = ()
+
+
+@dataclass(frozen=True)
+class TokenLikelihood:
+    """A token as text, its log-probability in nats, and the most likely tokens at its position with theirs."""
+
+    text: str
+    log_probability: float
+    top: tuple[tuple[str, float], ...] = ()
+
+
 @runtime_checkable
 class Scores(Protocol):
     """Computes the likelihood of texts."""
@@ -377,6 +516,30 @@ class Attends(Protocol):
     def frames(self, medium: Medium) -> list[PIL.Image.Image]:
         """The frames of a medium that the model reads; an image is one frame."""
         ...
+
+
+@runtime_checkable
+class AttendsToChunks(Protocol):
+    """Shows how much of an answer's attention goes to each chunk of a prompt: a medium with the text after it."""
+
+    def chunk_attention(self, document: Document) -> ChunkAttention:
+        """The attention of the document's target, which is the answer."""
+        ...
+
+
+@dataclass(frozen=True)
+class ChunkAttention:
+    """The mean attention of the tokens that predict an answer, by chunk.
+
+    Attributes:
+        text: (1 + media,) the share of the language model's self-attention on the tokens of each chunk, the mean over
+            heads and layers. The first entry is the text before all media. None if the language model's attention
+            cannot be recorded.
+        media: (media,) the share of the cross-attention on each medium.
+    """
+
+    text: Tensor | None
+    media: Tensor
 
 
 @runtime_checkable

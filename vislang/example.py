@@ -7,6 +7,7 @@ unlabelled image are all Examples. The kind of target says what is asked. How a 
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -184,7 +185,19 @@ def reference_text(example: Example) -> str | None:
     return None
 
 
+EDGES = ("left", "top", "right", "bottom")
+
+KINDS_OF_SCORE = ("probability", "log_likelihood", "similarity")
+
 Answer = str | int | float | Box | tuple[str, ...] | None
+
+
+def shown_answer(answer: Answer) -> str:
+    """An answer as text."""
+    if isinstance(answer, Box):
+        edges = (answer.left, answer.top, answer.right, answer.bottom)
+        return f"{', '.join(f'{edge:.0f}' for edge in edges)} (left, top, right, bottom)"
+    return f"{answer:.3f}" if isinstance(answer, float) else str(answer)
 
 
 @dataclass(frozen=True)
@@ -200,6 +213,7 @@ class Prediction:
         kind: the kind of score: ``probability``, ``log_likelihood`` or ``similarity``.
         prompt: the prompt as it was sent to the model, shots included, with the names of the media. If each choice or
             label has its own prompt, that of the answer.
+        log_likelihood: of a generated text, in nats.
     """
 
     id: str
@@ -208,11 +222,12 @@ class Prediction:
     scores: tuple[float, ...] = ()
     kind: str = "probability"
     prompt: str = ""
+    log_likelihood: float | None = None
 
     def as_record(self) -> dict[str, Any]:
         """The prediction as JSON values; :func:`prediction_from` reads them."""
         # The answer is written even if it is an empty text.
-        found = {name: value for name, value in vars(self).items() if name == "answer" or value not in ((), "")}
+        found = {name: value for name, value in vars(self).items() if name == "answer" or value not in ((), "", None)}
         return {name: _plain(value) for name, value in found.items()}
 
 
@@ -220,20 +235,29 @@ def prediction_from(record: Mapping[str, Any]) -> Prediction:
     """Read what :meth:`Prediction.as_record` wrote.
 
     Raises:
-        KeyError, TypeError, ValueError: the record is not a prediction.
+        ValueError: the record is not a prediction.
     """
-    answer = _answer(record["answer"])
-    candidates = tuple(_answer(value) for value in record.get("candidates", ()))
-    scores = tuple(float(score) for score in record.get("scores", ()))
-    if len(candidates) != len(scores):
-        raise ValueError(f"{len(candidates)} candidates and {len(scores)} scores")
+    for name in ("id", "answer"):
+        if name not in record:
+            raise ValueError(f'has no "{name}"')
+    name, answer = record["id"], _answer(record["answer"])
+    if not isinstance(name, str | int) or isinstance(name, bool) or name == "":
+        raise ValueError(f'"id" is {name!r}, not an identifier')
+    given, scores = record.get("candidates", []), record.get("scores", [])
+    if not isinstance(given, list) or not isinstance(scores, list) or len(given) != len(scores):
+        raise ValueError('"candidates" and "scores" are not lists of the same length')
+    candidates = tuple(_answer(value) for value in given)
+    kind, prompt = record.get("kind", "probability"), record.get("prompt", "")
+    if kind not in KINDS_OF_SCORE:
+        raise ValueError(f'"kind" is {kind!r}, none of {", ".join(KINDS_OF_SCORE)}')
     return Prediction(
-        str(record["id"]),
+        str(name),
         answer,
         candidates,  # type: ignore[arg-type]  # no candidate is a path
-        scores,
-        str(record.get("kind", "probability")),
-        str(record.get("prompt", "")),
+        tuple(_number(score, "a score") for score in scores),
+        kind,
+        str(prompt),
+        None if record.get("log_likelihood") is None else _number(record["log_likelihood"], "log_likelihood"),
     )
 
 
@@ -244,10 +268,34 @@ def _plain(value: Any) -> Any:
 
 
 def _answer(value: Any) -> Answer:
-    if isinstance(value, dict):
-        return Box(**{edge: float(value[edge]) for edge in ("left", "top", "right", "bottom")})
-    if isinstance(value, list):
-        return tuple(str(step) for step in value)
-    if value is None or (isinstance(value, str | int | float) and not isinstance(value, bool)):
+    if isinstance(value, dict) and value.keys() == set(EDGES):
+        return Box(**{edge: _number(value[edge], f'"{edge}"') for edge in EDGES})
+    if isinstance(value, list) and all(isinstance(step, str) for step in value):
+        return tuple(value)
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        _number(value, "the answer")
         return value
     raise ValueError(f"{value!r} is not an answer")
+
+
+def finite_number(value: Any) -> float | None:
+    """A finite number as a float; None for any other value, such as NaN, true, or an integer too large for a float.
+
+    >>> finite_number(2), finite_number(float("nan")), finite_number("2")
+    (2.0, None, None)
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        return float(value) if math.isfinite(value) else None
+    except OverflowError:
+        return None
+
+
+def _number(value: Any, what: str) -> float:
+    number = finite_number(value)
+    if number is None:
+        raise ValueError(f"{what} is {value!r}, not a finite number")
+    return number

@@ -20,8 +20,12 @@ BEHIND_A_CHECK = (
         f"vislang.evaluate.{name}"
         for name in ("page", "plots", "curves", "attention_maps", "gallery", "revealed", "probe")
     ),
-    *(f"vislang.evaluate.{name}_page" for name in ("examples", "explain", "few_shot", "run", "compare")),
+    *(
+        f"vislang.evaluate.{name}_page"
+        for name in ("abstain", "examples", "explain", "few_shot", "run", "compare", "shots")
+    ),
     "vislang.studies",
+    "vislang.serve",
 )
 """Modules that are imported where they are needed, once it is known that their packages are there."""
 
@@ -41,6 +45,7 @@ for module in pkgutil.walk_packages(vislang.__path__, "vislang."):
 
 def test_everything_is_imported_without_the_packages_of_the_extras():
     packages = "sklearn,threadpoolctl,pyarrow,sacrebleu,jiwer,soundfile,soxr,av,lmdb,jinja2,matplotlib,easy_vqa"
+    packages += ",fastapi,starlette,uvicorn,prometheus_client"
     arguments = [packages, ",".join(BEHIND_A_CHECK)]
     done = subprocess.run([sys.executable, "-c", IMPORT_ALL, *arguments], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -65,6 +70,7 @@ def without(monkeypatch):
         ("explain model 0.png what", "jinja2", "the page needs jinja2. Run: pip install 'vislang[report]'"),
         ("report run", "matplotlib", "a report needs matplotlib. Run: pip install 'vislang[report]'"),
         ("data show my.jsonl", "jinja2", "needs jinja2. Run: pip install 'vislang[report]'"),
+        ("serve model", "fastapi", "a server needs fastapi. Run: pip install 'vislang[serve]'"),
         ("eval model --task my.jsonl --shots 0 --report page.html", "matplotlib", "--report needs matplotlib"),
     ],
 )
@@ -82,7 +88,7 @@ def test_an_evaluation_by_embedding_names_the_extra_that_it_needs(without):
 
 
 def test_doctor_and_readme_name_every_extra(without, capsys):
-    extras = set(metadata("vislang").get_all("Provides-Extra") or []) - {"test"}
+    extras = set(metadata("vislang").get_all("Provides-Extra") or []) - {"test", "clients"}
     assert {"eval", "report", "demo"} <= extras
     assert main(["doctor"]) == 0
     listed = {line.split()[0] for line in capsys.readouterr().out.splitlines() if line.strip()}

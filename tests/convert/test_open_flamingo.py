@@ -10,11 +10,12 @@ from transformers import AutoModelForCausalLM
 import vislang
 from tests import tiny
 from tests.models.flamingo.test_prefill import as_the_original, writes_media  # noqa: F401
+from vislang.capabilities import Decoding
 from vislang.cli import main
 from vislang.convert import open_flamingo
 from vislang.models.flamingo.config import FlamingoConfig
 from vislang.models.flamingo.converted import ConvertedFlamingo
-from vislang.models.flamingo.decoding import Decoding, generate
+from vislang.models.flamingo.decoding import generate
 from vislang.models.flamingo.prefill import Runner
 from vislang.models.towers.causal_lm import CausalLMWithRows
 

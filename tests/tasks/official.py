@@ -108,7 +108,7 @@ def sentiment_record(name: str, score: float, text: str = "so") -> dict:
 
 
 def r2r_folder(folder: Path, split: str = "val", path_id: int = 1) -> Path:
-    """Five viewpoints in a row, 2 m apart, and one that is not included; two instructions for the first four."""
+    """Five viewpoints in a row, 2 m apart, and one that is not included; three instructions for the first four."""
     views = "abcdex"
 
     def viewpoint(number):
@@ -124,12 +124,13 @@ def r2r_folder(folder: Path, split: str = "val", path_id: int = 1) -> Path:
         "path": list("abcd"),
         "heading": 0,
         "distance": 6,
-        "instructions": ["go", "walk"],
+        "instructions": ["go", "walk", "turn"],
     }
     write(folder / f"R2R_{split}.json", [record])
     beams = [
         {"instr_id": f"{path_id}_0", "ranked_paths": [["a", "b"], ["a", "b", "c", "d"], ["a", "b", "c", "d", "e"]]},
         {"instr_id": f"{path_id}_1", "ranked_paths": [["a"], ["a", "b"]]},
+        {"instr_id": f"{path_id}_2", "ranked_paths": [["a", "b", "c"], ["a"]]},
     ]
     write(folder / f"beams_{split}.json", beams)
     return folder
@@ -233,7 +234,7 @@ def _r2r(folder: Path) -> None:
     r2r_folder(folder, "train", 2)
     r2r_folder(folder, "val_unseen", 1)
     beams = folder / "beams_train.json"
-    # Both instructions to learn from have a candidate that arrives.
+    # All instructions to learn from have a candidate that arrives.
     records = json.loads(beams.read_text())
     records[1]["ranked_paths"].append(list("abcd"))
     write(beams, records)

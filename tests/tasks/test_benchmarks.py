@@ -22,6 +22,7 @@ from tests.tasks.official import (
 )
 from vislang.boxes import Box
 from vislang.data.problems import DataError
+from vislang.errors import UserError
 from vislang.example import Choice, Label, Prediction
 from vislang.metrics.classification import area_under_curve
 from vislang.metrics.regression import sentiment
@@ -312,8 +313,10 @@ def test_mvsa(tmp_path):
     assert {e.target.name for e in examples} == {"negative"}
     write(tmp_path / "sent.jsonl", lines([{"id": 10, "label": "negative"}, {"id": 20, "label": "positive"}]))
     found = scored(benchmark, "test", tmp_path / "sent.jsonl")
-    # One of two found, nothing wrongly called negative: 2 * 1 / (1 + 2).
-    assert found == pytest.approx({"accuracy": 0.5, "weighted_f1": 2 / 3, "macro_f1": 2 / 3})
+    # Negative: one of two found, none wrong: 2 * 1 / (1 + 2). Positive: only predicted, 0; it counts for the macro F1.
+    assert found == pytest.approx({"accuracy": 0.5, "weighted_f1": 2 / 3, "macro_f1": 1 / 3})
+    without = benchmark.score(examples, predictions({"10": "negative", "20": None}))
+    assert values(without) == pytest.approx({"accuracy": 0.5, "weighted_f1": 2 / 3, "macro_f1": 2 / 3})
     must_come_back(benchmark, examples, predictions({"10": "neutral", "20": "negative"}), tmp_path)
 
 
@@ -345,12 +348,12 @@ def test_sentiment_in_numbers(tmp_path):
 def test_navigation_by_ranking_paths(tmp_path):
     benchmark = R2R(r2r_folder(tmp_path))
     examples = benchmark.examples("val")
-    first, second = examples
+    first, second, _ = examples
     assert (first.text, first.target) == ("go", Choice(1))
     assert second.target is None  # no candidate ends within 3 m of the goal
     assert [image.name.rpartition("/")[2] for image in first.choices[0].media] == ["s-a.jpg", "s-b.jpg"]
     # The first goes one viewpoint too far, 2 m from the goal: arrived, 8 m walked for 6; the second stays at the start.
-    found = values(benchmark.score(examples, predictions({"1_0": 2, "1_1": 0})))
+    found = values(benchmark.score(examples[:2], predictions({"1_0": 2, "1_1": 0})))
     # Warping costs 2 m for the viewpoint too far; staying costs 0 + 2 + 4 + 6 m. Both over 3 m x 4 viewpoints.
     assert found == pytest.approx(
         {
@@ -363,16 +366,9 @@ def test_navigation_by_ranking_paths(tmp_path):
             "sdtw": math.exp(-2 / 12) / 2,
         }
     )
-    steps = [[view, 0.0, 0.0] for view in "abbcd"]
-    write(
-        tmp_path / "sent.json",
-        [{"instr_id": "1_0", "trajectory": steps}, {"instr_id": "1_1", "trajectory": [["a", 0.0, 0.0]]}],
-    )
-    found = scored(benchmark, "val", tmp_path / "sent.json")
-    assert (found["spl"], found["trajectory_length"]) == (0.5, 3)
-    must_come_back(benchmark, examples, predictions({"1_0": 1, "1_1": ("a", "b")}), tmp_path)
-    with pytest.raises(DataError, match="prediction 1_1: 2 is neither a path nor the index of one, from 0 to 1"):
-        benchmark.score(examples, predictions({"1_0": 2, "1_1": 2}))
+    must_come_back(benchmark, examples, predictions({"1_0": 1, "1_1": ("a", "b"), "1_2": ("a", "a")}), tmp_path)
+    with pytest.raises(UserError, match="prediction 1_1: 2 is not the index of a choice, from 0 to 1"):
+        benchmark.score(examples[:2], predictions({"1_0": 2, "1_1": 2}))
     assert values(benchmark.guesses([], [first])["chance"]) == pytest.approx({"accuracy": 1 / 3})
 
 
@@ -389,7 +385,7 @@ def test_a_folder_without_the_files_names_what_is_wanted(name, tmp_path):
 
 def test_a_bad_record_is_named(tmp_path):
     write(tmp_path / "dev_seen.jsonl", lines([{"id": 1, "img": "a.png", "text": "x"}, {"id": 2, "img": "b.png"}]))
-    with pytest.raises(DataError, match=r"dev_seen\.jsonl, record 2: has no 'text'"):
+    with pytest.raises(DataError, match=r"dev_seen\.jsonl, record 2: has no \"text\""):
         HatefulMemes(tmp_path).examples("dev_seen")
     write(tmp_path / "dev_seen.jsonl", '{"id": 1, "img": "a.png", "text": "x"}\n{oh')
     with pytest.raises(DataError, match=r"dev_seen\.jsonl:2: not JSON"):
@@ -411,8 +407,8 @@ def test_predictions_that_are_none_are_one_line(tmp_path, content):
 def test_a_path_begins_at_the_start(tmp_path):
     """A path that is only its end has not arrived there."""
     benchmark = R2R(r2r_folder(tmp_path))
-    paths = predictions({"1_0": ("d",), "1_1": ("a",)})
-    with pytest.raises(DataError, match="the path must start at a"):
+    paths = predictions({"1_0": ("d",), "1_1": ("a",), "1_2": ("a",)})
+    with pytest.raises(UserError, match="prediction 1_0: the path must start at a"):
         benchmark.score(benchmark.examples("val"), paths)
 
 
@@ -423,7 +419,7 @@ def test_labels_of_another_task_are_no_memes(tmp_path):
     with pytest.raises(DataError, match="labels 0 and 1, and the model decides among no, yes"):
         benchmark.score(examples, [Prediction("1", "yes", ("no", "yes"), (0.2, 0.8))])
     write(tmp_path / "sent.csv", "id,proba,label\n1,nan,1\n")
-    with pytest.raises(DataError, match="proba is nan"):
+    with pytest.raises(DataError, match=r'sent\.csv, record 1: proba is "nan", not a number'):
         benchmark.read_predictions(tmp_path / "sent.csv", examples)
 
 

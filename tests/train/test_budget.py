@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import asdict
 
 import pytest
 import torch
@@ -22,6 +23,7 @@ from vislang.train.checkpoint import CheckpointError
 from vislang.train.config import TrainConfig
 from vislang.train.log import read_metrics, without_measurements
 from vislang.train.loop import train
+from vislang.train.state import changed_settings
 
 
 class Clock:
@@ -37,7 +39,7 @@ class Clock:
     def read(self) -> float:
         return self.now
 
-    def within(self, minutes: float, at_most: int = 0, streams: int = 1) -> Budget:
+    def within(self, minutes: float, at_most: int | None = None, streams: int = 1) -> Budget:
         budget = steps_within(minutes, at_most, self.step, streams, self.read)
         assert self.steps == list(range(budget.tried))
         return budget
@@ -126,9 +128,14 @@ def quick(monkeypatch):
     monkeypatch.setattr("vislang.runs.run.final_scores", lambda *arguments: {})
 
 
+def test_a_run_that_was_stopped_in_its_trial_may_start_again():
+    config = TrainConfig(minutes=8)
+    assert changed_settings(asdict(config), config) == []
+
+
 def test_the_number_is_printed_recorded_and_kept_when_the_run_is_resumed(recipe, pictures, tmp_path, capsys, quick):
     folder = tmp_path / "run"
-    changes = ["--train.steps=0", "--train.minutes=0.6", "--train.checkpoint_every=4", "--train.eval_every=0"]
+    changes = ["--train.steps=null", "--train.minutes=0.6", "--train.checkpoint_every=4", "--train.eval_every=0"]
     recipe_made, values = read_recipe(recipe, changes)
     run_recipe(recipe_made, values, folder)
     record = json.loads((folder / "run.json").read_text())

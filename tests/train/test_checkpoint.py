@@ -13,6 +13,7 @@ from vislang.train.checkpoint import (
     list_checkpoints,
     open_checkpoint,
 )
+from vislang.train.processes import Processes
 
 
 def save(folder, step, tensors=None, keep=2, best=None):
@@ -56,6 +57,17 @@ def test_what_was_not_finished_does_not_count(tmp_path):
     (tmp_path / ".unfinished-00000002" / "state.json").write_text("{}")
     (tmp_path / "step-00000003").mkdir()
     assert Checkpoints(tmp_path).latest().step == 1
+
+
+def test_what_a_killed_run_left_is_removed(tmp_path):
+    path = save(tmp_path, 1)
+    for name in (".unfinished-00000002", ".removed-step-00000000"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "state.json").write_text("{}")
+    Checkpoints(tmp_path, Processes(1, 2)).check(0)
+    assert len(list(tmp_path.iterdir())) == 3
+    Checkpoints(tmp_path).check(0)
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_run_that_wrote_none_has_none(tmp_path):

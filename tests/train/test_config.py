@@ -10,7 +10,9 @@ from vislang.train.config import TrainConfig
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"steps": -1}, "steps is -1; it must not be negative"),
+        ({"steps": -1}, "steps is -1; it must be at least 1. Without it .* has 1,000 steps"),
+        ({"steps": 0}, "steps is 0; it must be at least 1"),
+        ({"steps": 0, "minutes": 8}, "steps is 0; it must be at least 1"),
         ({"minutes": -1.0}, r"minutes is -1\.0; it must not be negative"),
         ({"minutes": float("inf")}, "minutes is inf; it must be a finite number"),
         ({"batch_size": 0}, "batch_size is 0; it must be at least 1"),
@@ -34,7 +36,7 @@ def test_what_cannot_be_is_named(settings, message):
         TrainConfig(**settings)
 
 
-@pytest.mark.parametrize("option", ["betas=[2,3]", f"seed={2**70}", "final_lr=-1"])
+@pytest.mark.parametrize("option", ["betas=[2,3]", f"seed={2**70}", "final_lr=-1", "steps=0"])
 def test_on_the_command_line_too(option, tmp_path):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("model: {class_path: vislang.models.data2vec.pretraining.Data2VecRecipe}")
@@ -43,6 +45,6 @@ def test_on_the_command_line_too(option, tmp_path):
 
 
 def test_a_run_without_a_number_of_steps_has_a_thousand_or_as_many_as_fit():
-    assert TrainConfig().steps == TrainConfig(steps=0).steps == 1000
-    assert TrainConfig(minutes=8).steps == 0
+    assert TrainConfig().steps == TrainConfig(steps=None).steps == 1000
+    assert TrainConfig(minutes=8).steps is None
     assert TrainConfig(steps=50, minutes=8).steps == 50

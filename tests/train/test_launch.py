@@ -1,10 +1,11 @@
-"""Processes that the launcher starts: one that fails ends the other, a signal reaches both."""
+"""Processes that the launcher starts: one that fails ends the other, a signal reaches both, none outlives it."""
 
 import signal
 import subprocess
 import sys
 import time
 
+from vislang.runs.child import Child
 from vislang.train.checkpoint import list_checkpoints
 from vislang.train.launch import launch
 
@@ -32,3 +33,16 @@ def test_a_signal_stops_both_after_they_have_saved(tmp_path):
     assert process.wait(timeout=60) == 130
     (saved,) = list_checkpoints(tmp_path / "checkpoints")
     assert int(saved.name.removeprefix("step-")) == len(metrics.read_text().splitlines())
+
+
+def test_none_outlives_a_launcher_that_is_killed(tmp_path):
+    child = Child(["-c", CODE, "-m", "tests.train.launched", str(tmp_path), "1000000"], tmp_path / "log")
+    metrics, deadline = tmp_path / "metrics.jsonl", time.monotonic() + 120
+    while not metrics.exists() or metrics.read_text().count("\n") < 5:
+        assert not child.ended()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert len(child.members()) >= 3
+    child.send(signal.SIGKILL)
+    assert child.wait_for_all(60) is not None
+    assert "its launcher was killed, and it ends, too" in child.said()

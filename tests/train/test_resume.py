@@ -13,8 +13,12 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests import tiny
-from vislang.train.checkpoint import list_checkpoints
+from tests.train.line import EXAMPLES, Line, Silent
+from vislang.train.batches import Stream
+from vislang.train.checkpoint import Checkpoints, list_checkpoints
+from vislang.train.config import TrainConfig
 from vislang.train.log import MetricsLog, read_metrics, without_measurements
+from vislang.train.loop import train
 
 
 def start(recipe: Path, out: Path, *more: str) -> subprocess.Popen:
@@ -142,3 +146,20 @@ def test_worker_processes_change_nothing_but_who_prepares_the_batches(recipe, pi
     finish(start(recipe, tmp_path / "alone"))
     finish(start(recipe, tmp_path / "helped", "--train.workers", "2"))
     assert steps(tmp_path / "helped") == steps(tmp_path / "alone")
+
+
+def test_a_signal_while_the_last_checkpoint_is_written_waits_for_it(tmp_path, monkeypatch):
+    """Sent by the thread that writes, after the last step."""
+    real = Checkpoints._write
+
+    def slowly(self, step, *arguments):
+        if step == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.1)
+        real(self, step, *arguments)
+
+    monkeypatch.setattr(Checkpoints, "_write", slowly)
+    stream = Stream("numbers", EXAMPLES, 1.0, 4)
+    outcome = train(Line(), [stream], TrainConfig(steps=4, batch_size=4, device="cpu"), tmp_path, Silent())
+    assert (outcome.steps, outcome.interrupted) == (4, True)
+    assert [path.name for path in list_checkpoints(tmp_path / "checkpoints")] == ["step-00000004"]

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from vislang.boxes import Box
+from vislang.commands.abstain import Limit
 from vislang.commands.options import given, optional_positional, positional, repeated
 from vislang.data.files import MEDIA
-from vislang.document import Document, Image, Video
+from vislang.document import Document, Image, MediaError, Video
 from vislang.errors import UserError
-from vislang.example import Answer, Answers, Example
+from vislang.example import Answers, Example, Prediction, shown_answer
 
 GENERATION = (
     "shot",
@@ -31,6 +31,9 @@ GENERATION = (
 
 IN_A_PROMPT = ("shot", "drop_examples")
 """Those that it also uses to rank --options."""
+
+DECODING = tuple(name for name in GENERATION if name not in IN_A_PROMPT)
+"""Those that change how an answer is generated."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,7 @@ class Ask:
         stop: text that ends an answer
         device: where the model runs: auto, cpu, cuda or mps
         drop_examples: if the prompt is too long, drop its first examples
+        abstain: folder of an evaluation with --abstain; no answer is given where the model is less sure than it says
     """
 
     model: str = positional()
@@ -74,6 +78,7 @@ class Ask:
     stop: list[str] = repeated("TEXT")
     device: str = "auto"
     drop_examples: bool = False
+    abstain: Path | None = None
 
     def run(self) -> int:
         """Print one or several answers; returns 0.
@@ -83,13 +88,15 @@ class Ask:
             MediaError: an image or video cannot be used.
         """
         options = self._options()
+        if self.abstain is not None and (ignored := given(self, DECODING)):
+            raise UserError(f"{ignored}: not used together with --abstain, whose threshold is for greedy decoding.")
+        limit = None if self.abstain is None else Limit.read(self.abstain, self.model, len(self.shot))
         # Opening a model takes seconds, so everything that needs no model is checked first.
         example = Example(self.image, Document(self._parts(), name=self.image), source=self.image)
         shots = [shot_of(path, text, self.question) for path, text in self.shot]
         for medium in (m for e in (example, *shots) for m in e.media):
             medium.decode(max_frames=1) if isinstance(medium, Video) else medium.decode()  # type: ignore[attr-defined]
-        from vislang.capabilities import Decides, Generates
-        from vislang.models.flamingo.decoding import Decoding
+        from vislang.capabilities import Decides, Decoding, Generates
         from vislang.models.loading import load
         from vislang.train.device import device_of
 
@@ -99,32 +106,34 @@ class Ask:
         if isinstance(model, Generates):
             if self.head is not None:
                 raise UserError(f"--head: {self.model} generates text and has no heads. Leave --head out.")
-            self._generate(model, model.prompts.render(example, shots), options, decoding)
+            if limit is not None:
+                limit.must_be_way("generate" if options is None else "rank")
+            self._generate(model, model.prompts.render(example, shots), options, decoding, limit)
             return 0
         if not isinstance(model, Decides):
             raise UserError(
                 f"{self.model}: a {type(model).__name__} neither generates text nor has a task head. Give a Flamingo, "
                 "a ViLBERT that was trained on a task, or a fine-tuned data2vec."
             )
-        self._decide(model, example, options)
+        if limit is not None:
+            limit.must_be_way("decide")
+        self._decide(model, example, options, limit)
         return 0
 
     def _parts(self) -> list[Any]:
         return [medium_of(self.image), *([] if self.question is None else [checked(self.question, "the question")])]
 
     def _options(self) -> tuple[str, ...] | None:
-        if self.options is None:
+        found = options_of(self.options)
+        if found is None:
             return None
-        found = tuple(option.strip() for option in self.options.split(",") if option.strip())
-        if len(set(found)) < max(2, len(found)):
-            raise UserError('--options: give two or more different answers, such as --options "cat,dog".')
-        if ignored := given(self, (name for name in GENERATION if name not in IN_A_PROMPT)):
+        if ignored := given(self, DECODING):
             raise UserError(
                 f"{ignored}: no effect with --options, which ranks answers and generates none. Leave it out."
             )
         return found
 
-    def _decide(self, model: Any, example: Example, options: tuple[str, ...] | None) -> None:
+    def _decide(self, model: Any, example: Example, options: tuple[str, ...] | None, limit: Limit | None) -> None:
         """Print the head's answer, or the probability of each option."""
         if ignored := given(self, GENERATION):
             raise UserError(f"{ignored}: no effect, because {self.model} generates no text. Leave it out.")
@@ -138,35 +147,48 @@ class Ask:
                     f'--options: the head {head} of {self.model} chooses among given answers, such as "cat,dog".'
                 )
             (prediction,) = model.decide([example], head)
-            print(shown_answer(prediction.answer))
+            if limit is None or limit.allows(prediction):
+                print(shown_answer(prediction.answer))
             return
-        if kind not in ("answers", "label", "choice"):
-            raise UserError(f"--options: the head {head} of {self.model} predicts a {kind}. Leave --options out.")
-        if kind == "choice":
-            choices = tuple(Document([option], name=self.image) for option in options)
-            (prediction,) = model.decide([replace(example, choices=choices)], head)
-            scores = dict(zip(options, prediction.scores, strict=True))
-        else:
-            (prediction,) = model.decide([example], head)
-            scores = dict(zip(map(str, prediction.candidates), prediction.scores, strict=True))
-        unknown = [option for option in options if option not in scores]
-        if unknown:
-            known = ", ".join([*list(scores)[:10], *(["..."] if len(scores) > 10 else [])])
-            raise UserError(
-                f"--options: the head {head} of {self.model} does not know {', '.join(unknown)}. It knows {known}."
-            )
-        for option in sorted(options, key=lambda option: -scores[option]):
-            print(f"{scores[option] / max(sum(scores[o] for o in options), 1e-12):.3f}  {option}")
+        from vislang.evaluate.decide import decide_among
 
-    def _generate(self, model: Any, prompt: Document, options: tuple[str, ...] | None, decoding: Any) -> None:
+        try:
+            found = decide_among(model, example, options, head)
+        except MediaError:
+            raise
+        except UserError as error:
+            raise UserError(f"--options: of {self.model}, {error}") from None
+        if limit is not None and not limit.allows(found):
+            return
+        total = max(sum(found.scores), 1e-12)
+        for score, option in sorted(zip(found.scores, options, strict=True), key=lambda pair: -pair[0]):
+            print(f"{score / total:.3f}  {option}")
+
+    def _generate(
+        self,
+        model: Any,
+        prompt: Document,
+        options: tuple[str, ...] | None,
+        decoding: Any,
+        limit: Limit | None,
+    ) -> None:
         if self.drop_examples:
             model.drop_examples()
         if options is not None:
             (scores,) = model.rank([prompt], options)
-            top = max(score.log_likelihood for score in scores)
+            values = tuple(score.log_likelihood for score in scores)
+            best = options[values.index(max(values))]
+            if limit is not None and not limit.allows(Prediction("", best, options, values, "log_likelihood")):
+                return
+            top = max(values)
             shares = [math.exp(score.log_likelihood - top) for score in scores]
             for share, option in sorted(zip(shares, options, strict=True), reverse=True):
                 print(f"{share / sum(shares):.3f}  {option}")
+            return
+        if limit is not None:
+            (made,) = model.generate_scored([prompt], decoding.max_new_tokens)
+            if limit.allows(Prediction("", made.text, log_likelihood=made.log_likelihood)):
+                print(made.text)
             return
         if decoding.beams == 1 and decoding.returns == 1:
             for piece in model.stream(prompt, decoding):
@@ -176,6 +198,20 @@ class Ask:
         (texts,) = model.complete([prompt], decoding)
         for text in texts:
             print(text.text)
+
+
+def options_of(text: str | None) -> tuple[str, ...] | None:
+    """Possible answers with commas between them; None without any.
+
+    Raises:
+        UserError: there are fewer than two, or some are equal.
+    """
+    if text is None:
+        return None
+    found = tuple(option.strip() for option in text.split(",") if option.strip())
+    if len(set(found)) < max(2, len(found)):
+        raise UserError('--options: give two or more different answers, such as --options "cat,dog".')
+    return found
 
 
 def medium_of(path: str) -> Image | Video:
@@ -231,11 +267,3 @@ def head_of(model: Any, source: str, name: str | None) -> str:
         raise UserError(f"{source}: its head gives logits only and no answers. Fine-tune a head for a task.")
     known = ", ".join(f"{head} ({kind})" for head, kind in model.heads.items())
     raise UserError(f"--head{'' if name is None else f' {name}'}: {source} has the heads {known}. Choose one.")
-
-
-def shown_answer(answer: Answer) -> str:
-    """An answer as text."""
-    if isinstance(answer, Box):
-        edges = (answer.left, answer.top, answer.right, answer.bottom)
-        return f"{', '.join(f'{edge:.0f}' for edge in edges)} (left, top, right, bottom)"
-    return f"{answer:.3f}" if isinstance(answer, float) else str(answer)

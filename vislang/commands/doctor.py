@@ -17,6 +17,7 @@ from vislang.errors import UserError
 MODULES = {
     "efficientnet-lite-pytorch": "efficientnet_lite_pytorch",
     "easy-vqa": "easy_vqa",
+    "prometheus-client": "prometheus_client",
     "scikit-learn": "sklearn",
 }
 """Import names of packages whose import name differs from the package's name."""
@@ -28,6 +29,7 @@ EXTRAS = {
     "video": "videos",
     "data": "Parquet files, region features in LMDB files",
     "remote": "data at https:// and s3:// addresses",
+    "serve": "vislang serve",
     "track": "train --track tensorboard",
     "tune": "low-rank updates (LoRA)",
     "demo": "the packaged towers and the demo's data",

@@ -28,6 +28,7 @@ class Train:
         skip_bad_records: skip bad records and count them
         track: experiment trackers that get each row of metrics.jsonl too, separated by commas: tensorboard, trackio,
             wandb, mlflow (a resumed run keeps those that it had)
+        no_report: do not draw report.html at the end (vislang report draws it later)
     """
 
     recipe: Path | None = optional_positional()
@@ -40,6 +41,7 @@ class Train:
     dry_run: bool = False
     skip_bad_records: bool = False
     track: str | None = None
+    no_report: bool = False
     overrides: list[str] = overrides()
 
     def run(self) -> int:
@@ -80,7 +82,7 @@ class Train:
         resume = self.resume is not None or (restarts() > 0 and (folder / RUN).is_file())
         try:
             track = None if self.track is None else tracker_names(self.track)
-            run = run_recipe(recipe, values, folder, resume, self.dry_run, track)
+            run = run_recipe(recipe, values, folder, resume, self.dry_run, track, not self.no_report)
         except OtherProcessFailed:
             return 2
         if run is None:
@@ -98,6 +100,7 @@ class Train:
             if value is not None:
                 words += [str(value)] if name == "recipe" else [f"--{name}", str(value)]
         words += ["--skip-bad-records"] if self.skip_bad_records else []
+        words += ["--no-report"] if self.no_report else []
         words += self.overrides
         words += ["--train.parallel=ddp"] if parallel == "none" else []
         return launch(words, self.devices)

@@ -10,6 +10,8 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from vislang.data.index import IndexedFile
 from vislang.data.problems import DataError, Problem, must_be_good
 
@@ -116,9 +118,7 @@ class BadRecords:
                 continue
             self.kinds[problem.kind] += 1
             if self._path is not None:
-                # Each line is one write, so several processes can append to the file.
-                with self._path.open("ab", buffering=0) as file:
-                    file.write((json.dumps(row) + "\n").encode())
+                _list_once(self._path, row)
         self._check_share(len(self._replaced), drawn, "drawn")
 
     def _listed(self) -> Iterator[Problem]:
@@ -136,6 +136,16 @@ class BadRecords:
                 f"max_bad_share allows ({100 * self.max_share:g} %): {in_words(self.kinds)}.{where} Fix the data, or "
                 "raise max_bad_share."
             )
+
+
+def _list_once(path: Path, row: Mapping[str, Any]) -> None:
+    """Append a bad record to the list of a run, unless another process of the run has met it before."""
+    with FileLock(path.with_name(f".{path.name}.lock")):
+        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+        if _key(row) in map(_key, map(json.loads, lines)):
+            return
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
 
 
 def read_kinds(folder: Path) -> dict[str, int]:

@@ -21,14 +21,13 @@ one.
 from __future__ import annotations
 
 import difflib
-import json
-import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from vislang.boxes import Box
+from vislang.data.fields import finite, kind_of_value, shown, whole_characters
 from vislang.data.problems import RecordError
 from vislang.data.remote import Folder, RemoteFile, within
 from vislang.document import Audio, Document, Image, Part, Video
@@ -65,24 +64,10 @@ def text_of(record: dict[str, Any], key: str) -> str:
         raise RecordError(f'no "{key}". A record is one of {FORMS}.')
     value = record[key]
     if not isinstance(value, str):
-        raise RecordError(f'"{key}" is {_kind(value)}, not text. Put it in quotes.')
+        raise RecordError(f'"{key}" is {kind_of_value(value)}, not text. Put it in quotes.')
     if not value.strip():
         raise RecordError(f'"{key}" is empty. Fill it in, or remove the record.')
     return whole_characters(value, f'"{key}"')
-
-
-def whole_characters(text: str, what: str) -> str:
-    """The same text.
-
-    Raises:
-        RecordError: there is half of a character in it, which no tokenizer reads; ``what`` names the text.
-    """
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        fault = f"{what} contains half a character (a lone surrogate). Save the file as UTF-8."
-        raise RecordError(fault, "format") from None
-    return text
 
 
 def example_of(record: dict[str, Any], origin: str, number: int, folder: Folder, targets: bool = True) -> Example:
@@ -201,14 +186,14 @@ def _target(record: dict[str, Any], stated: str) -> Target:
     if stated == "box":
         edges = record["box"]
         if not isinstance(edges, list) or len(edges) != 4:
-            raise RecordError(f'"box" is {_short(edges)}, not four numbers: left, top, right, bottom in pixels.')
-        return Box(*(_number(edge, "box") for edge in edges))
+            raise RecordError(f'"box" is {shown(edges)}, not four numbers: left, top, right, bottom in pixels.')
+        return Box(*(finite(edge, '"box"') for edge in edges))
     if stated == "score":
-        return Value(_number(record["score"], "score"))
+        return Value(finite(record["score"], '"score"'))
     count = len(record["options"])
     right = record.get("right")
     if not isinstance(right, int) or isinstance(right, bool) or not 0 <= right < count:
-        raise RecordError(f'"right" is {_short(right)}; it counts the options from 0 to {count - 1}.')
+        raise RecordError(f'"right" is {shown(right)}; it counts the options from 0 to {count - 1}.')
     return Choice(right)
 
 
@@ -218,7 +203,7 @@ def _options(record: dict[str, Any]) -> list[str]:
         raise RecordError('"options" is not a list of two texts or more.')
     texts = [text_of({"options": option}, "options") for option in options]
     if twice := next((text for text in texts if texts.count(text) > 1), None):
-        raise RecordError(f'"options" contains {_short(twice)} twice. Write each option once.')
+        raise RecordError(f'"options" contains {shown(twice)} twice. Write each option once.')
     return texts
 
 
@@ -242,7 +227,7 @@ def _parts(parts: Any, folder: Folder) -> Iterator[Part]:
             yield MEDIA[kind](medium_source(part, kind, folder))
         else:
             raise RecordError(
-                f'part {number} of "parts" is {_short(part)}, neither text nor one of '
+                f'part {number} of "parts" is {shown(part)}, neither text nor one of '
                 '{"image": path}, {"video": path} or {"audio": path}.'
             )
 
@@ -266,22 +251,3 @@ def _list(record: dict[str, Any], key: str) -> list[Any]:
     if not isinstance(record[key], list) or not record[key]:
         raise RecordError(f'"{key}" is not a list, or is empty. Write "{key}": ["one", ...].')
     return record[key]
-
-
-def _number(value: Any, key: str) -> float:
-    try:
-        number = math.nan if isinstance(value, bool) or not isinstance(value, int | float) else float(value)
-    except OverflowError:
-        number = math.inf
-    if not math.isfinite(number):
-        raise RecordError(f'"{key}" contains {_short(value)}, which is not a number.')
-    return number
-
-
-def _short(value: Any) -> str:
-    return json.dumps(value, default=str)[:60]
-
-
-def _kind(value: Any) -> str:
-    names = {bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "an object"}
-    return "null" if value is None else names.get(type(value), f"a {type(value).__name__}")

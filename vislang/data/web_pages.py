@@ -18,10 +18,10 @@ from typing import Any
 from urllib.parse import unquote, urlparse
 
 from vislang.capabilities import Progress
+from vislang.data.fields import whole_characters
 from vislang.data.jsonl import JsonLines
 from vislang.data.parquet import ParquetFile
 from vislang.data.problems import DataError, Problem, RecordError
-from vislang.data.record import whole_characters
 from vislang.data.record_file import RecordFile
 from vislang.data.remote import Folder, ending_of, within
 from vislang.document import Document, EndOfChunk, Image, Learned, MediaError, Part

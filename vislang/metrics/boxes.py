@@ -1,4 +1,9 @@
-"""Accuracy of boxes: a box is correct if it overlaps the ground truth by more than one half."""
+"""Accuracy of boxes: a box is correct if it overlaps the ground truth by at least one half.
+
+This is the rule of MAttNet's program (Yu et al. 2018), to which papers on referring expressions compare. That program
+never counts an overlap that is at most one pixel wide or high; only ground truths of at most two pixels could meet it,
+and they are scored by the same rule as all others here.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +13,7 @@ from vislang.boxes import Box, as_array, overlaps
 from vislang.metrics.figure import Figures, share
 
 OVERLAP = 0.5
-"""A correct box has a greater intersection over union with the ground truth."""
+"""A correct box has at least this intersection over union with the ground truth."""
 
 
 def pointing(predicted: Sequence[Box], truth: Sequence[Box], candidates: Sequence[Sequence[Box]] = ()) -> Figures:
@@ -28,4 +33,4 @@ def pointing(predicted: Sequence[Box], truth: Sequence[Box], candidates: Sequenc
 
 def hit(boxes: Sequence[Box], truth: Box) -> bool:
     """Whether any of the boxes is correct."""
-    return bool(boxes) and bool((overlaps(as_array(*boxes), as_array(truth)) > OVERLAP).any())
+    return bool(boxes) and bool((overlaps(as_array(*boxes), as_array(truth)) >= OVERLAP).any())

@@ -103,19 +103,42 @@ def score_of(answer: object, example: Example) -> float:
     target = example.target
     if answer is None:
         return 0.0
+    must_answer(Prediction(example.id, answer), kind_of(target), len(example.choices))  # type: ignore[arg-type]
     if isinstance(target, Answers):
         return soft_score(str(answer), target.scores)
     if isinstance(target, Text):
         return float(correct(str(answer), target.references))
     if isinstance(target, Choice):
-        if not isinstance(answer, int) or not 0 <= answer < len(example.choices):
-            last = len(example.choices) - 1
-            raise UserError(f"prediction {example.id}: {answer!r} is not the index of a choice, from 0 to {last}.")
         return float(answer == target.index)
     assert isinstance(target, Label)
-    if not isinstance(answer, str):
-        raise UserError(f"prediction {example.id}: {answer!r} is not a label; write it as a text, in quotes.")
     return float(answer == target.name)
+
+
+def must_answer(prediction: Prediction, kind: str, choices: int = 0) -> None:
+    """Raise an error if a prediction is not an answer of a kind. A missing answer is one, except for a box.
+
+    Args:
+        prediction: the prediction.
+        kind: the kind of target.
+        choices: number of choices, if that is the kind.
+
+    Raises:
+        UserError: it is not; the message names the prediction and the expected answer.
+    """
+    answer = prediction.answer
+    whole = isinstance(answer, int) and not isinstance(answer, bool)
+    wanted = {
+        "text": (isinstance(answer, str), "a text; write it in quotes"),
+        "answers": (isinstance(answer, str), "a text; write it in quotes"),
+        "label": (isinstance(answer, str), "a label; write it as a text, in quotes"),
+        "choice": (whole and 0 <= answer < choices, f"the index of a choice, from 0 to {choices - 1}"),  # type: ignore[operator]
+        "box": (isinstance(answer, Box), "a box"),
+        "value": (whole or isinstance(answer, float), "a number"),
+        "pairs": (whole and answer >= 1, "a rank, from 1"),  # type: ignore[operator]
+    }
+    fits, expected = wanted[kind]
+    if not fits and (answer is not None or kind in ("box", "pairs")):
+        raise UserError(f"prediction {prediction.id}: {answer!r} is not {expected}.")
 
 
 def numbers_of(predictions: Sequence[Prediction]) -> tuple[list[float], Figures]:
@@ -130,10 +153,8 @@ def numbers_of(predictions: Sequence[Prediction]) -> tuple[list[float], Figures]
     for prediction in predictions:
         if prediction.answer is None:
             continue
-        try:
-            known.append(float(prediction.answer))  # type: ignore[arg-type]
-        except (TypeError, ValueError):
-            raise UserError(f"prediction {prediction.id}: {prediction.answer!r} is not a number.") from None
+        must_answer(prediction, "value")
+        known.append(float(prediction.answer))  # type: ignore[arg-type]
     if len(known) == len(predictions):
         return known, {}
     filler = sum(known) / len(known) if known else 0.0

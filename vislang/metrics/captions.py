@@ -1,13 +1,11 @@
 """Captions: CIDEr-D (Vedantam et al. 2015), BLEU (Papineni et al. 2002) and exact match.
 
-Words are sequences of letters and digits in lower case. The authors' scorer uses the Penn Treebank tokenizer, which
-needs Java; for captions without contractions and abbreviations both give the same words.
+The scores are those of the COCO caption evaluation (Chen et al. 2015), with its words (:mod:`vislang.metrics.ptb`).
 """
 
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
@@ -15,9 +13,13 @@ import numpy as np
 
 from vislang.metrics.accuracy import exact_match
 from vislang.metrics.figure import Figures, mean, plain
+from vislang.metrics.ptb import words
 
 LONGEST = 4
 """Length of the longest n-grams, in words."""
+
+_TINY, _SMALL = 1e-15, 1e-9
+"""Added to the counts of BLEU by the authors' program: a precision without a match is tiny, and not 0."""
 
 SIGMA = 6.0
 """Width of CIDEr-D's Gaussian penalty on the difference in length, in words."""
@@ -43,11 +45,6 @@ def captions(predicted: Sequence[str], references: Sequence[Sequence[str]]) -> F
         "bleu_1": plain(bleu(predicted, references, 1), len(references)),
         "bleu_2": plain(bleu(predicted, references, 2), len(references)),
     }
-
-
-def words(text: str) -> list[str]:
-    """The words of a caption."""
-    return re.findall(r"\w+", text.lower())
 
 
 def cider_d(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
@@ -120,7 +117,7 @@ def _similarity(candidate: _Vector, reference: _Vector) -> float:
 
 
 def bleu(candidates: Sequence[str], references: Sequence[Sequence[str]], longest: int = LONGEST) -> float:
-    """Corpus BLEU from 0 to 1, without smoothing: 0 if no n-gram of the greatest length matches.
+    """Corpus BLEU from 0 to 1, as the COCO caption evaluation computes it: tiny if no n-gram of some length matches.
 
     Args:
         candidates: a caption for each image.
@@ -141,8 +138,7 @@ def bleu(candidates: Sequence[str], references: Sequence[Sequence[str]], longest
         length += size
         # The reference with the nearest length is used; of two equally near ones, the shorter.
         wanted += min((len(words(reference)) for reference in own), key=lambda n: (abs(n - size), n))
-    if not all(shared):
-        return 0.0
-    brevity = math.exp(1 - wanted / length) if length < wanted else 1.0
-    precisions = [100 * hits / all_of_them for hits, all_of_them in zip(shared, total, strict=True)]
-    return brevity * math.exp(sum(math.log(p) for p in precisions) / longest) / 100
+    precisions = [(hits + _TINY) / (of + _SMALL) for hits, of in zip(shared, total, strict=True)]
+    ratio = (length + _TINY) / (wanted + _SMALL)
+    brevity = math.exp(1 - 1 / ratio) if ratio < 1 else 1.0
+    return brevity * math.prod(precisions) ** (1 / longest)

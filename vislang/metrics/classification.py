@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,15 +10,20 @@ import numpy as np
 from vislang.metrics.figure import Figures, plain
 
 
-def f1(predicted: Sequence[str], truth: Sequence[str]) -> Figures:
-    """``weighted_f1`` and ``macro_f1`` over the classes that occur: weighted by their frequency, and not weighted."""
-    predicted, truth = list(predicted), list(truth)
-    classes = sorted(set(truth))
-    scores, weights = [], []
-    for name in classes:
-        hits = sum(p == t == name for p, t in zip(predicted, truth, strict=True))
-        scores.append(2 * hits / max(1, predicted.count(name) + truth.count(name)))
-        weights.append(truth.count(name))
+def f1(predicted: Sequence[str | None], truth: Sequence[str]) -> Figures:
+    """``weighted_f1`` and ``macro_f1``: the mean over classes, weighted by their frequency in the truth, and not.
+
+    The classes are those that occur in the truth or among the predictions, as in scikit-learn.
+
+    Args:
+        predicted: the predicted classes; None is no class, and wrong.
+        truth: the correct classes.
+    """
+    predictions, targets = Counter(predicted), Counter(truth)
+    hits = Counter(t for p, t in zip(predicted, truth, strict=True) if p == t)
+    classes = sorted({*targets, *(name for name in predictions if name is not None)})
+    scores = [2 * hits[name] / (predictions[name] + targets[name]) for name in classes]
+    weights = [targets[name] for name in classes]
     return {
         "weighted_f1": plain(float(np.average(scores, weights=weights)), len(truth)),
         "macro_f1": plain(float(np.mean(scores)), len(truth)),

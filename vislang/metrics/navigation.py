@@ -44,8 +44,7 @@ class Graph:
             UserError: no such viewpoint.
         """
         for view in (start, end):
-            if view not in self.edges:
-                raise UserError(f"viewpoint {view}: not in the building's graph, or not included there.")
+            self.must_have(view)
         if start not in self._from:
             known = {start: 0.0}
             queue = [(0.0, start)]
@@ -60,20 +59,46 @@ class Graph:
             self._from[start] = known
         return self._from[start].get(end, math.inf)
 
+    def must_have(self, view: str) -> None:
+        """Raise an error if there is no such viewpoint.
+
+        Raises:
+            UserError: there is none.
+        """
+        if view not in self.edges:
+            raise UserError(f"viewpoint {view}: not in the building's graph, or not included there.")
+
+    def must_have_path(self, path: Sequence[str]) -> None:
+        """Raise an error if a path cannot be walked. A repeated viewpoint is a turn of the head.
+
+        Raises:
+            UserError: a viewpoint is not in the graph, or there is no edge from one to the next.
+        """
+        for view in path:
+            self.must_have(view)
+        for one, other in pairwise(path):
+            if one != other and other not in self.edges[one]:
+                raise UserError(f"no edge leads from viewpoint {one} to {other}.")
+
 
 def navigation_scores(graph: Graph, walked: Sequence[str], reference: Sequence[str]) -> dict[str, float]:
     """The figures of one path.
 
     ``trajectory_length``: metres walked. ``navigation_error``: metres left to the goal. ``success_rate``: whether that
     is below 3 m. ``oracle_success_rate``: whether any viewpoint on the path was. ``spl``: success by shortest length
-    over length walked (Anderson et al. 2018b). ``ndtw``: exp(-DTW / (3 m x viewpoints of the reference)), and
-    ``sdtw``: the same where arrived (Ilharco et al. 2019).
+    over length walked (Anderson et al. 2018b); 1 for who stays at a start that is the goal, where the authors' program
+    divides by zero. ``ndtw``: exp(-DTW / (3 m x viewpoints of the reference)), and ``sdtw``: the same if the path ends
+    at most 3 m from the goal (Ilharco et al. 2019, whose program counts exactly 3 m, unlike that of R2R).
 
     Args:
-        graph: of the building.
-        walked: viewpoints of the path.
+        graph: the graph of the building.
+        walked: viewpoints of the path; a repeated one, where the agent turned its head, counts for ``ndtw``.
         reference: viewpoints of the path that was described; its last one is the goal.
+
+    Raises:
+        UserError: the path cannot be walked.
     """
+    graph.must_have_path(walked)
     end = reference[-1]
     length = sum(graph.distance(one, other) for one, other in pairwise(walked))
     left = graph.distance(walked[-1], end)
@@ -93,7 +118,7 @@ def navigation_scores(graph: Graph, walked: Sequence[str], reference: Sequence[s
         "navigation_error": left,
         "trajectory_length": length,
         "ndtw": fidelity,
-        "sdtw": arrived * fidelity,
+        "sdtw": float(left <= SUCCESS) * fidelity,
     }
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 
@@ -32,17 +33,18 @@ def vqa_accuracy(prediction: str, answers: Sequence[str]) -> float:
     return float(np.mean([min(1.0, (sum(same) - own) / 3) for own in same]))
 
 
+@lru_cache(maxsize=100_000)
 def clean(answer: str) -> str:
     """The official clean-up: punctuation, numbers as digits, no articles, apostrophes where they belong."""
     answer = _trimmed(answer)
     found = answer
     for mark in PUNCTUATION:
         # A mark next to a space is removed; between letters it becomes a space. In an answer with 1,000 all are
-        # removed.
-        loose = f"{mark} " in answer or f" {mark}" in answer or re.search(r"\d,\d", answer) is not None
+        # removed; only ASCII digits count there, as in the official program (of Python 2).
+        loose = f"{mark} " in answer or f" {mark}" in answer or re.search(r"\d,\d", answer, re.ASCII) is not None
         found = found.replace(mark, "" if loose else " ")
     # The official expression, whose first group was meant to be a lookbehind, and its count.
-    found = re.sub(r"(?!<=\d)(\.)(?!\d)", "", found, count=32)
+    found = re.sub(r"(?!<=\d)(\.)(?!\d)", "", found, count=32, flags=re.ASCII)
     words = [NUMBERS.get(word, word) for word in found.lower().split()]
     return " ".join(CONTRACTIONS.get(word, word) for word in words if word not in ("a", "an", "the"))
 

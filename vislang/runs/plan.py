@@ -118,7 +118,7 @@ def plan(recipe: Recipe, devices: int, memory: float) -> Plan:
     return Plan(
         parts_of(model),
         getattr(model, "dtype", torch.float32),
-        config.steps,
+        (config.steps or 0) if config.minutes else config.number_of_steps,
         config.minutes,
         round(sum(loads.batch_sizes) / turns),
         {kind: round(value) for kind, value in contents.items()},

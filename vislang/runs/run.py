@@ -55,7 +55,7 @@ from vislang.runs.trackers import Trackers, must_have_trackers, trackers_of
 from vislang.train.batches import Stream
 from vislang.train.budget import Budget
 from vislang.train.checkpoint import CheckpointError
-from vislang.train.device import device_of
+from vislang.train.device import device_of, seed_everything
 from vislang.train.freezing import freeze, trained_and_frozen
 from vislang.train.loop import Outcome, train
 from vislang.train.memory import keep_freed_memory
@@ -113,6 +113,7 @@ def run_recipe(
     resume: bool = False,
     dry_run: bool = False,
     track: Sequence[str] | None = None,
+    report: bool = True,
 ) -> Run | None:
     """Train as a recipe says, score the result, write it all into a folder.
 
@@ -125,6 +126,7 @@ def run_recipe(
         resume: continue the run in ``folder``.
         dry_run: build model and data, take one step's losses, write nothing.
         track: experiment trackers (:mod:`vislang.runs.trackers`); None takes those that a resumed run had.
+        report: draw the page of the run at the end.
 
     Returns:
         The run, or None where it was dry or interrupted.
@@ -157,7 +159,9 @@ def run_recipe(
             time_budget = earlier.get("time_budget")
             try:
                 with Trackers((track or []) if processes.is_first else [], folder, values, resume) as trackers:
-                    return _run(recipe, values, folder, prepared, started, resume, processes, time_budget, trackers)
+                    return _run(
+                        *(recipe, values, folder, prepared, started, resume, processes, time_budget, trackers, report)
+                    )
             except UserError:
                 if processes.is_first and not resume:
                     discard_unused(folder)
@@ -174,6 +178,7 @@ def _run(
     processes: Processes,
     time_budget: dict[str, Any] | None,
     trackers: Trackers,
+    report: bool,
 ) -> Run | None:
     model, streams, tasks, bad_records = found.model, found.streams, found.tasks, found.data.bad_records
     where = {"device": str(device_of(recipe.train.device, processes.local_rank)), "processes": processes.count}
@@ -205,7 +210,7 @@ def _run(
         )
         for stream in streams
     ]
-    with TrainingMonitor(recipe.train.steps, recipe.train.log_every) as monitor:
+    with TrainingMonitor(recipe.train.steps or 0, recipe.train.log_every) as monitor:
 
         def budgeted(budget: Budget) -> None:
             write_record(time_budget=asdict(budget))
@@ -251,7 +256,8 @@ def _run(
         scores = {f"final/{t}/{n}": f.value for t, e in evaluations.items() for n, f in e.figures.items()}
         trackers.evaluated(outcome.steps, scores)
         console.print(f"the model is in {folder / 'model'}")
-        draw_report(Run(model, streams, metrics, evaluations), folder)
+        if report:
+            draw_report(Run(model, streams, metrics, evaluations), folder)
         return metrics
 
     return Run(model, streams, processes.from_first(score), evaluations)
@@ -317,7 +323,7 @@ def _prepared(recipe: Recipe, processes: Processes, indexed: list[str] | None) -
     for stream in data.streams:
         kind_of_all([*stream.test, *stream.sample])
     named = named_tasks(recipe)
-    torch.manual_seed(recipe.train.seed)
+    seed_everything(recipe.train.seed)
     with processes.first_of_machine_first():
         model = recipe.model.build(device)
         model.to(home_of(model, recipe.train, processes, device))
@@ -388,7 +394,7 @@ def _with_chosen_steps(
             "were chosen when it started. To extend it, give a larger number: --train.steps."
         )
     steps = recipe.train.steps
-    if steps in (0, earlier["recipe"]["train"].get("steps")):
+    if steps in (None, earlier["recipe"]["train"].get("steps")):
         steps = budget["steps"]
     else:
         values = {**values, "train": {**values["train"], "minutes": 0.0}}

@@ -159,12 +159,12 @@ def _trained(study: Study, generation: str, seed: int, runs: Path) -> Path:
     if is_finished(folder):
         return folder
     plain, _ = _read(study, generation, seed)
-    steps = plain.train.steps
+    steps = plain.train.number_of_steps
     if generation == "v1":
         (*_, last) = (row for row in read_metrics(runs / f"v2-{seed}" / "metrics.jsonl") if "loss" in row)
         steps = max(POINTS, int(last["seconds"] / _seconds_a_step(study, generation, seed, runs)))
     # The annealing of the teacher and the warm-up are the same share of a run for any number of steps.
-    share = steps / plain.train.steps
+    share = steps / plain.train.number_of_steps
     anneal = plain.model.choices.anneal_steps  # type: ignore[attr-defined]
     recipe, values = _read(
         study,

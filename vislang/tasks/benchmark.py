@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import ClassVar
 
 from vislang.capabilities import Progress
+from vislang.data.fields import one_of
 from vislang.data.problems import DataError, Problem
-from vislang.example import Example, Wording
+from vislang.example import Example, Prediction, Wording
 from vislang.tasks.files import splits_of
 from vislang.tasks.task import Task, split_named
 
@@ -64,18 +65,26 @@ class Benchmark(Task):
     def examples(
         self, split: str, problems: list[Problem] | None = None, progress: Progress | None = None
     ) -> list[Example]:
-        """The examples of a split. A bad record is an error, because official files have none."""
-        return self.read(split_named(split, self.splits, f"{self.name} in {self.folder}"))
-
-    def known_label(self, answer: object) -> str:
-        """One of the labels, as a file of predictions has it.
+        """The examples of a split. A bad record is an error, because official files have none.
 
         Raises:
-            ValueError: it is none.
+            DataError: there is no such split, a record is bad, two have the same id, or there are none.
         """
-        if answer not in self.labels:
-            raise ValueError(f"{answer!r} is none of {', '.join(self.labels)}")
-        return str(answer)
+        examples = self.read(split_named(split, self.splits, f"{self.name} in {self.folder}"))
+        if not examples:
+            raise DataError(f"{self.folder}: the split {split} of {self.name} contains no records.")
+        names: dict[str, str] = {}
+        for example in examples:
+            if example.id in names:
+                raise DataError(f"{self.folder}: two records have the id {example.id} ({names[example.id]}).")
+            names[example.id] = example.name
+        return examples
+
+    def must_answer(self, prediction: Prediction, example: Example) -> None:
+        """See :meth:`~vislang.tasks.task.Task.must_answer`; a label must be one of the benchmark's."""
+        super().must_answer(prediction, example)
+        if self.labels and prediction.answer is not None:
+            one_of(prediction.answer, self.labels)
 
     def subset(self, examples: Sequence[Example], limit: int, seed: int) -> list[Example]:
         """At most ``limit`` random examples (0: all); examples that are scored together are drawn together."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from vislang.data.jsonl import lines_of, parse_record
+from vislang.data.jsonl import DECODER, lines_of, parse_record
 from vislang.data.problems import DataError, RecordError
 from vislang.document import Image
 from vislang.files import must_be_file
@@ -26,12 +26,13 @@ def read_text(path: Path) -> str:
     """
     must_be_file(path, "the official file", error=DataError)
     try:
-        with path.open(encoding="utf-8", newline="") as file:
+        # A byte-order mark at the beginning, as Windows writes it, is no part of the text.
+        with path.open(encoding="utf-8-sig", newline="") as file:
             return file.read()
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}).") from None
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text (byte {error.start + 1}). Give the official file.") from None
+        raise DataError(f"{path}: not UTF-8 text (byte {error.start + 1}). Save it as UTF-8.") from None
 
 
 def read_json(path: Path) -> Any:
@@ -42,7 +43,7 @@ def read_json(path: Path) -> Any:
     """
     text = read_text(path)
     try:
-        return json.loads(text)
+        return DECODER.decode(text)
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: not JSON ({error}). Download it again.") from None
 
@@ -77,8 +78,30 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV file with a header, by the names of its columns."""
-    return list(csv.DictReader(io.StringIO(read_text(path), newline="")))
+    """The rows of a CSV file with a header, by the names of its columns.
+
+    Raises:
+        DataError: missing, not UTF-8, not CSV, or a row has more or fewer cells than the header.
+    """
+    header, *rows = read_rows(path) or [[]]
+    if len(set(header)) < len(header):
+        raise DataError(f"{path}: its first line names a column twice: {','.join(header)}.")
+    for number, row in enumerate(rows, start=1):
+        if len(row) != len(header):
+            raise DataError(f"{path}, record {number}: {len(row)} cells; the first line names {len(header)} columns.")
+    return [dict(zip(header, row, strict=True)) for row in rows]
+
+
+def read_rows(path: Path) -> list[list[str]]:
+    """The rows of a CSV file that are not blank.
+
+    Raises:
+        DataError: missing, not UTF-8, or not CSV.
+    """
+    try:
+        return [row for row in csv.reader(io.StringIO(read_text(path), newline=""), strict=True) if row]
+    except csv.Error as error:
+        raise DataError(f"{path}: not CSV ({error}).") from None
 
 
 def written_csv(rows: Iterable[Iterable[Any]]) -> str:
@@ -97,7 +120,8 @@ def each(path: Path, records: Iterable[Any], make: Callable[[Any], Made]) -> lis
     """Apply ``make`` to each record; errors name the number of the record.
 
     Raises:
-        DataError: there are no records, or a record lacks a field or has one of the wrong type.
+        DataError: there are no records, or ``make`` raises a ValueError, such as the RecordErrors of
+            :mod:`vislang.data.fields`, for one.
     """
     if not isinstance(records, Iterable) or isinstance(records, str | dict):
         raise DataError(f"{path}: a JSON {type(records).__name__}, not a list of records. Give the official file.")
@@ -105,15 +129,28 @@ def each(path: Path, records: Iterable[Any], make: Callable[[Any], Made]) -> lis
     for number, record in enumerate(records, start=1):
         try:
             made.append(make(record))
-        except KeyError as error:
-            raise DataError(f"{path}, record {number}: has no {error}.") from None
-        except (TypeError, ValueError, IndexError, AttributeError) as error:
-            if isinstance(error, DataError):
-                raise
-            raise DataError(f"{path}, record {number}: {error}.") from None
+        except DataError:
+            raise
+        except ValueError as error:
+            raise DataError(f"{path}, record {number}: {str(error).rstrip('.')}.") from None
     if not made:
         raise DataError(f"{path}: contains no records.")
     return made
+
+
+def keyed(path: Path, records: Iterable[Any], make: Callable[[Any], tuple[str, Made]]) -> dict[str, Made]:
+    """Like :func:`each`, as a dictionary: ``make`` returns a key and a value.
+
+    Raises:
+        DataError: as there, or two records have the same key.
+    """
+    found: dict[str, Made] = {}
+    numbers: dict[str, int] = {}
+    for number, (key, value) in enumerate(each(path, records, make), start=1):
+        if key in found:
+            raise DataError(f"{path}, record {number}: its id {key} is also that of record {numbers[key]}.")
+        found[key], numbers[key] = value, number
+    return found
 
 
 def splits_of(folder: Path, wanted: str, *patterns: str) -> dict[str, Path]:

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vislang.data.problems import DataError
+from vislang.data.fields import field, finite_text, id_field, index_field, one_of, text_field
+from vislang.data.problems import DataError, RecordError
 from vislang.document import Document
 from vislang.example import Example, Label, Prediction, Wording
 from vislang.metrics import by_kind
@@ -40,10 +41,11 @@ class HatefulMemes(Benchmark):
         path = self.split_files[split]
 
         def example(record: Mapping[str, Any]) -> Example:
-            source = f"{path.name}, {record['id']}"
-            prompt = Document([image_in(self.folder, record["img"]), record["text"]], name=source)
-            target = Label(str(record["label"])) if "label" in record else None
-            return Example(str(record["id"]), prompt, target, (), record["img"], source, self.name, self.wording)
+            name, image = id_field(record, "id"), text_field(record, "img")
+            source = f"{path.name}, {name}"
+            prompt = Document([image_in(self.folder, image), text_field(record, "text")], name=source)
+            target = Label(str(index_field(record, "label", 2))) if "label" in record else None
+            return Example(name, prompt, target, (), image, source, self.name, self.wording)
 
         return each(path, read_lines(path), example)
 
@@ -59,10 +61,11 @@ class HatefulMemes(Benchmark):
         """A CSV with ``id``, ``proba`` and ``label``."""
 
         def predict(row: Mapping[str, str]) -> Prediction:
-            sure = float(row["proba"])
+            sure = finite_text(field(row, "proba"), "proba")
             if not 0 <= sure <= 1:
-                raise ValueError(f"proba is {row['proba']}, and not from 0 to 1")
-            return Prediction(row["id"], self.known_label(row["label"].strip()), ("0", "1"), (1 - sure, sure))
+                raise RecordError(f"proba is {row['proba']}, and not from 0 to 1.")
+            label = one_of(field(row, "label").strip(), self.labels)
+            return Prediction(id_field(row, "id"), label, ("0", "1"), (1 - sure, sure))
 
         return each(path, read_csv(path), predict)
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from vislang.data.problems import DataError
+from vislang.data.fields import field, id_field, one_of
+from vislang.data.problems import DataError, RecordError
 from vislang.document import Document
 from vislang.example import Example, Label, Prediction, Wording
 from vislang.metrics import by_kind
 from vislang.metrics.classification import f1
 from vislang.metrics.figure import Figures
 from vislang.tasks.benchmark import Benchmark
-from vislang.tasks.files import each, image_in, one_file, read_lines, read_text, written_lines
+from vislang.tasks.files import each, image_in, keyed, one_file, read_lines, read_text, written_lines
 
 TENTHS = {"train": range(8), "val": range(8, 9), "test": range(9, 10)}
 """Splits by index: tenths of the records. The set has no official split."""
@@ -48,12 +50,16 @@ class MVSA(Benchmark):
     def read(self, split: str) -> list[Example]:
         """The records of a split that annotators agree on, in the order of the file."""
         path = one_file(self.folder, "labelResultAll.txt")
-        rows = [line.split("\t") for line in read_text(path).splitlines()[1:] if line.strip()]
+        header, *rows = [line.rstrip().split("\t") for line in read_text(path).splitlines() if line.strip()] or [[""]]
+        if header[0].strip().lower() != "id":
+            raise DataError(f"{path}: its first line does not begin with ID. Give the official file, with its header.")
 
         def labelled(row: list[str]) -> tuple[str, str | None]:
+            if not row[0].strip() or len(row) != len(header):
+                raise RecordError(f"{len(row)} columns; the first line names {len(header)}.")
             return row[0].strip(), agreed([cell.strip() for cell in row[1:]])
 
-        kept = [(number, label) for number, label in each(path, rows, labelled) if label is not None]
+        kept = [(number, label) for number, label in keyed(path, rows, labelled).items() if label is not None]
         examples = []
         for index, (number, label) in enumerate(kept):
             if index % 10 not in TENTHS[split]:
@@ -71,11 +77,15 @@ class MVSA(Benchmark):
     def score(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> Figures:
         """``accuracy``, and ``weighted_f1`` and ``macro_f1`` over the classes."""
         truth = [example.target.name for example in examples if isinstance(example.target, Label)]
-        return {**by_kind.score(examples, predictions), **f1([str(p.answer) for p in predictions], truth)}
+        return {**by_kind.score(examples, predictions), **f1([p.answer for p in predictions], truth)}  # type: ignore[misc]
 
     def read_official(self, path: Path, examples: Sequence[Example]) -> list[Prediction]:
         """A record a line: ``{"id": ..., "label": ...}``."""
-        return each(path, read_lines(path), lambda r: Prediction(str(r["id"]), self.known_label(r["label"])))
+
+        def predict(record: Mapping[str, Any]) -> Prediction:
+            return Prediction(id_field(record, "id"), one_of(field(record, "label"), self.labels))
+
+        return each(path, read_lines(path), predict)
 
     def submission(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> tuple[str, str]:
         """The format of :meth:`read_official`."""
@@ -83,11 +93,17 @@ class MVSA(Benchmark):
 
 
 def agreed(cells: Sequence[str]) -> str | None:
-    """The label of a record, or None where text and image contradict each other or annotators do not agree."""
-    pairs = [cell.split(",") for cell in cells if cell]
+    """The label of a record, or None where text and image contradict each other or annotators do not agree.
+
+    Raises:
+        RecordError: a cell is not two labels with a comma between them.
+    """
+    pairs = [[one_of(label.strip(), MVSA.labels) for label in cell.split(",")] for cell in cells]
+    if not pairs or any(len(pair) != 2 for pair in pairs):
+        raise RecordError(f"{' '.join(cells) or 'nothing'!r} is not a label of the text and one of the image.")
     sides = []
     for side in zip(*pairs, strict=True):
-        (label, count), *_ = Counter(part.strip() for part in side).most_common(1)
+        (label, count), *_ = Counter(side).most_common(1)
         if len(pairs) > 1 and count * 2 <= len(pairs):
             return None
         sides.append(label)

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from vislang.data.fields import one_of, text_field
+from vislang.data.problems import RecordError
 from vislang.document import Document
 from vislang.example import Example, Label, Prediction, Wording
 from vislang.metrics.by_kind import score_of
 from vislang.metrics.figure import Figures, share
 from vislang.tasks.benchmark import Benchmark, must_have_target
-from vislang.tasks.files import each, image_in, read_lines, read_text, written_csv
+from vislang.tasks.files import each, image_in, read_lines, read_rows, written_csv
 
 
 class NLVR2(Benchmark):
@@ -42,14 +42,17 @@ class NLVR2(Benchmark):
         path = self.split_files[split]
 
         def example(record: Mapping[str, Any]) -> Example:
-            identifier = record["identifier"]
+            identifier = text_field(record, "identifier")
             if len(identifier.split("-")) != 4:
-                raise ValueError(f"identifier {identifier!r} does not have four parts, such as dev-850-0-1")
+                raise RecordError(f"identifier {identifier!r} does not have four parts, such as dev-850-0-1.")
             pair = identifier.rpartition("-")[0]
             images = [image_in(self.folder, f"{pair}-img{side}.png") for side in (0, 1)]
             source = f"{path.name}, {identifier}"
-            prompt = Document([*images, record["sentence"]], name=source)
-            target = Label(str(record["label"])) if "label" in record else None
+            prompt = Document([*images, text_field(record, "sentence")], name=source)
+            # The authors' program ignores the case of labels.
+            target = None
+            if "label" in record:
+                target = Label(one_of(text_field(record, "label").capitalize(), self.labels))
             return Example(identifier, prompt, target, (), pair, source, self.name, self.wording)
 
         return each(path, read_lines(path), example)
@@ -72,13 +75,13 @@ class NLVR2(Benchmark):
 
     def read_official(self, path: Path, examples: Sequence[Example]) -> list[Prediction]:
         """Lines of ``identifier,True`` or ``identifier,False``."""
-        rows = [row for row in csv.reader(io.StringIO(read_text(path), newline="")) if row]
 
         def predict(row: list[str]) -> Prediction:
-            identifier, answer = row
-            return Prediction(identifier, self.known_label(answer.strip().capitalize()))
+            if len(row) != 2:
+                raise RecordError(f"{len(row)} cells; a line is identifier,True or identifier,False.")
+            return Prediction(row[0].strip(), one_of(row[1].strip().capitalize(), self.labels))
 
-        return each(path, rows, predict)
+        return each(path, read_rows(path), predict)
 
     def submission(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> tuple[str, str]:
         """The format of :meth:`read_official`."""

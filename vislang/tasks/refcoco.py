@@ -1,6 +1,6 @@
 """Referring expressions: RefCOCO, RefCOCO+ and RefCOCOg (Yu et al. 2016; Mao et al. 2016).
 
-A prediction is correct if its box overlaps the ground truth by more than one half (intersection over union).
+A prediction is correct if its box overlaps the ground truth by at least one half (intersection over union).
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ from typing import Any
 
 from vislang.boxes import Box
 from vislang.capabilities import Progress
-from vislang.data.problems import DataError, Problem
+from vislang.data.fields import finite, id_field, list_field, text_field
+from vislang.data.problems import DataError, Problem, RecordError, must_be_file
 from vislang.document import Document
 from vislang.example import Example, Prediction
 from vislang.pickles import read_pickle
 from vislang.tasks.benchmark import Benchmark
-from vislang.tasks.files import each, image_in, listed, one_file, read_json
+from vislang.tasks.files import each, image_in, keyed, listed, one_file, read_json
 
 
 class RefCOCO(Benchmark):
@@ -49,7 +50,9 @@ class RefCOCO(Benchmark):
         for path in paths:
             prefix = f"{path.name} " if len(paths) > 1 else ""
             by_split: dict[str, list[Mapping[str, Any]]] = {}
-            for split, reference in each(path, read_pickle(path.read_bytes(), str(path)), lambda r: (r["split"], r)):
+            must_be_file(path, "the official file")
+            references = read_pickle(path.read_bytes(), str(path))
+            for split, reference in each(path, references, lambda r: (text_field(r, "split"), r)):
                 by_split.setdefault(split, []).append(reference)
                 if split in ("testA", "testB"):
                     by_split.setdefault("test", []).append(reference)
@@ -68,31 +71,37 @@ class RefCOCO(Benchmark):
         path, references = self._by_split[split]
         instances = one_file(self.folder, "instances.json")
         content = read_json(instances)
-        boxes = dict(each(instances, listed(instances, content, "annotations"), lambda a: (a["id"], a["bbox"])))
-        files = dict(each(instances, listed(instances, content, "images"), lambda i: (i["id"], i["file_name"])))
+        boxes = keyed(instances, listed(instances, content, "annotations"), lambda a: (id_field(a, "id"), a))
+        files = keyed(
+            instances,
+            listed(instances, content, "images"),
+            lambda i: (id_field(i, "id"), text_field(i, "file_name")),
+        )
 
         def examples(reference: Mapping[str, Any]) -> list[Example]:
-            left, top, width, height = boxes[reference["ann_id"]]
-            target = Box(float(left), float(top), float(left + width), float(top + height))
-            image = image_in(self.folder, files[reference["image_id"]])
+            box, image = id_field(reference, "ann_id"), id_field(reference, "image_id")
+            for kind, name, known in (("annotation", box, boxes), ("image", image, files)):
+                if name not in known:
+                    raise RecordError(f"{kind} {name} is not in {instances.name}.")
+            try:
+                target = _box(boxes[box], "bbox")
+            except RecordError as error:
+                raise DataError(f"{instances}, annotation {box}: {error}") from None
+            if target.right == target.left or target.bottom == target.top:
+                raise DataError(f"{instances}, annotation {box}: its bbox is empty.")
             found = []
-            for sentence in reference["sentences"]:
-                source = f"{path.name}, sentence {sentence['sent_id']}"
-                prompt = Document([image, sentence["sent"]], name=source)
-                group = str(reference["image_id"])
-                found.append(Example(str(sentence["sent_id"]), prompt, target, (), group, source, self.name))
+            for sentence in list_field(reference, "sentences"):
+                name = id_field(sentence, "sent_id")
+                source = f"{path.name}, sentence {name}"
+                prompt = Document([image_in(self.folder, files[image]), text_field(sentence, "sent")], name=source)
+                found.append(Example(name, prompt, target, (), image, source, self.name))
             return found
 
         return [example for made in each(path, references, examples) for example in made]
 
     def read_official(self, path: Path, examples: Sequence[Example]) -> list[Prediction]:
         """``[{"sent_id": ..., "box": [left, top, width, height]}, ...]``, boxes in pixels as COCO has them."""
-
-        def predict(record: Mapping[str, Any]) -> Prediction:
-            left, top, width, height = map(float, record["box"])
-            return Prediction(str(record["sent_id"]), Box(left, top, left + width, top + height))
-
-        return each(path, read_json(path), predict)
+        return each(path, read_json(path), lambda r: Prediction(id_field(r, "sent_id"), _box(r, "box")))
 
     def submission(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> tuple[str, str]:
         """The format of :meth:`read_official`."""
@@ -102,5 +111,13 @@ class RefCOCO(Benchmark):
             if not isinstance(box, Box):
                 raise DataError(f"prediction {prediction.id}: {box!r} is not a box.")
             edges = [box.left, box.top, box.right - box.left, box.bottom - box.top]
-            records.append({"sent_id": int(prediction.id), "box": edges})
+            records.append({"sent_id": int(prediction.id) if prediction.id.isdigit() else prediction.id, "box": edges})
         return "refcoco_predictions.json", json.dumps(records)
+
+
+def _box(record: Any, key: str) -> Box:
+    """The box in a field, which holds left, top, width and height, as MS COCO has them."""
+    left, top, width, height = (finite(edge, f'"{key}"') for edge in list_field(record, key, 4))
+    if width < 0 or height < 0:
+        raise RecordError(f'"{key}" has a negative size.')
+    return Box(left, top, left + width, top + height)

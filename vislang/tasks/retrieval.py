@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,17 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
+from vislang.data.fields import list_field, text_field
 from vislang.data.problems import DataError
 from vislang.data.split import draw
 from vislang.document import Document, Image
 from vislang.errors import UserError
-from vislang.example import Choice, Example, Prediction, Text
+from vislang.example import Choice, Example, Prediction, Text, prediction_from
+from vislang.metrics import by_kind
 from vislang.metrics.figure import Figures
+from vislang.metrics.items import Items
 from vislang.metrics.retrieval import METRICS, belonging, ranks, recalls_at
-from vislang.tasks.files import each, image_in, listed, one_file, read_json
+from vislang.tasks.files import image_in, keyed, listed, one_file, read_json
 from vislang.tasks.task import Reader, ReadTask, split_named
 
 
@@ -60,14 +64,39 @@ class Retrieval(ReadTask):
         answers = [*of_texts.tolist(), *of_images.tolist()]
         return [Prediction(name, rank) for name, rank in zip(self.ids(examples), answers, strict=True)]
 
+    def prediction_reader(self, examples: Sequence[Example]) -> Callable[[Mapping[str, Any]], Prediction]:
+        """See :meth:`~vislang.tasks.task.Task.prediction_reader`; a rank is at most the number of candidates."""
+        images, texts, _ = sides(examples)
+        candidates = {"text": len(images), "image": len(texts)}
+
+        def read(record: Mapping[str, Any]) -> Prediction:
+            prediction = prediction_from(record)
+            by_kind.must_answer(prediction, "pairs")
+            most = candidates.get(prediction.id.partition(" ")[0], math.inf)
+            if prediction.answer > most:  # type: ignore[operator]
+                raise UserError(f"prediction {prediction.id}: {prediction.answer} is not a rank among {most}.")
+            return prediction
+
+        return read
+
     def score(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> Figures:
         """Recall at 1, 5 and 10 in both directions, from the ranks."""
         found: dict[str, list[int]] = {"text": [], "image": []}
         for prediction in predictions:
-            if not isinstance(prediction.answer, int):
-                raise UserError(f"prediction {prediction.id}: {prediction.answer!r} is not a rank.")
-            found[prediction.id.partition(" ")[0]].append(prediction.answer)
+            by_kind.must_answer(prediction, "pairs")
+            found[prediction.id.partition(" ")[0]].append(prediction.answer)  # type: ignore[arg-type]
         return recalls_at(found["text"], found["image"])
+
+    def score_each(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> Items:
+        """Whether each text's image, and a text of each image, is ranked first."""
+        first = np.array([prediction.answer == 1 for prediction in predictions])
+        return Items("recall_at_1", first.astype(float), first)
+
+    def clusters(self, examples: Sequence[Example]) -> list[str]:
+        """The image of each text, then each image."""
+        images, _, image_of = sides(examples)
+        keys = [image.content_hash if image.is_there else image.name for image in images]
+        return [*(keys[number] for number in image_of), *keys]
 
     def subset(self, examples: Sequence[Example], limit: int, seed: int) -> list[Example]:
         """At most ``limit`` random images (0: all), with all their texts."""
@@ -104,15 +133,16 @@ def karpathy_splits(folder: Path) -> dict[str, list[Example]]:
     """
     path = one_file(folder, "dataset*.json")
 
-    def read(record: Mapping[str, Any]) -> tuple[str, Example]:
-        name = record["filename"]
-        image = image_in(folder, name, f"{record.get('filepath', '')}/{name}")
-        captions = tuple(sentence["raw"] for sentence in record["sentences"])
+    def read(record: Mapping[str, Any]) -> tuple[str, tuple[str, Example]]:
+        name, split = text_field(record, "filename"), text_field(record, "split")
+        place = text_field(record, "filepath") if "filepath" in record else ""
+        captions = tuple(text_field(sentence, "raw") for sentence in list_field(record, "sentences"))
         source = f"{path.name}, {name}"
-        return record["split"], Example(name, Document([image], name=source), Text(captions), source=source)
+        prompt = Document([image_in(folder, name, f"{place}/{name}")], name=source)
+        return name, (split, Example(name, prompt, Text(captions), source=source))
 
     found: dict[str, list[Example]] = {}
-    for split, example in each(path, listed(path, read_json(path), "images"), read):
+    for split, example in keyed(path, listed(path, read_json(path), "images"), read).values():
         found.setdefault("train" if split == "restval" else split, []).append(example)
     return found
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from vislang.data.fields import id_field, number_field, text_field
+from vislang.data.problems import RecordError
 from vislang.document import Document
 from vislang.example import Example, Prediction, Value, Wording
 from vislang.metrics.by_kind import numbers_of
@@ -13,6 +15,9 @@ from vislang.metrics.figure import Figures
 from vislang.metrics.regression import SENTIMENT_METRICS, sentiment
 from vislang.tasks.benchmark import Benchmark, must_have_target
 from vislang.tasks.files import each, image_in, read_lines, written_lines
+
+STRONGEST = 3
+"""The score of the strongest feeling; that of the opposite one is its negative."""
 
 
 class Sentiment(Benchmark):
@@ -34,10 +39,12 @@ class Sentiment(Benchmark):
         path = self.split_files[split]
 
         def example(record: Mapping[str, Any]) -> Example:
-            source = f"{path.name}, {record['id']}"
-            prompt = Document([image_in(self.folder, record["image"]), record["text"]], name=source)
-            target = Value(float(record["score"]))
-            return Example(str(record["id"]), prompt, target, (), record["image"], source, self.name, self.wording)
+            name, image, score = id_field(record, "id"), text_field(record, "image"), number_field(record, "score")
+            if abs(score) > STRONGEST:
+                raise RecordError(f'"score" is {score:g}, not from {-STRONGEST} to {STRONGEST}.')
+            source = f"{path.name}, {name}"
+            prompt = Document([image_in(self.folder, image), text_field(record, "text")], name=source)
+            return Example(name, prompt, Value(score), (), image, source, self.name, self.wording)
 
         return each(path, read_lines(path), example)
 
@@ -51,7 +58,7 @@ class Sentiment(Benchmark):
 
     def read_official(self, path: Path, examples: Sequence[Example]) -> list[Prediction]:
         """A record a line: ``{"id": ..., "score": ...}``."""
-        return each(path, read_lines(path), lambda r: Prediction(str(r["id"]), float(r["score"])))
+        return each(path, read_lines(path), lambda r: Prediction(id_field(r, "id"), number_field(r, "score")))
 
     def submission(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> tuple[str, str]:
         """The format of :meth:`read_official`; a missing number is the mean of the others, as it is scored."""

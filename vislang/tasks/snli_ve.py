@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from vislang.data.fields import field, id_field, one_of, text_field
 from vislang.document import Document
 from vislang.example import Example, Label, Prediction, Wording
 from vislang.tasks.benchmark import Benchmark
@@ -35,19 +36,24 @@ class SNLIVE(Benchmark):
         path = self.split_files[split]
 
         def example(record: Mapping[str, Any]) -> Example:
-            # The released files spell the first key in two ways.
-            picture = record.get("Flickr30K_ID") or record.get("Flikr30kID") or record["Flickr30kID"]
-            source = f"{path.name}, {record['pairID']}"
-            image = image_in(self.folder, f"{str(picture).removesuffix('.jpg')}.jpg")
-            prompt = Document([image, record["sentence2"]], name=source)
-            target = Label(record["gold_label"])
-            return Example(str(record["pairID"]), prompt, target, (), str(picture), source, self.name, self.wording)
+            # The released files spell the first key in several ways.
+            key = next((key for key in ("Flickr30K_ID", "Flikr30kID") if key in record), "Flickr30kID")
+            picture, name = id_field(record, key), id_field(record, "pairID")
+            source = f"{path.name}, {name}"
+            image = image_in(self.folder, f"{picture.removesuffix('.jpg')}.jpg")
+            prompt = Document([image, text_field(record, "sentence2")], name=source)
+            target = Label(one_of(field(record, "gold_label"), self.labels))
+            return Example(name, prompt, target, (), picture, source, self.name, self.wording)
 
         return each(path, read_lines(path), example)
 
     def read_official(self, path: Path, examples: Sequence[Example]) -> list[Prediction]:
         """A record a line: ``{"pairID": ..., "prediction": "entailment"}``."""
-        return each(path, read_lines(path), lambda r: Prediction(str(r["pairID"]), self.known_label(r["prediction"])))
+
+        def predict(record: Mapping[str, Any]) -> Prediction:
+            return Prediction(id_field(record, "pairID"), one_of(field(record, "prediction"), self.labels))
+
+        return each(path, read_lines(path), predict)
 
     def submission(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> tuple[str, str]:
         """The format of :meth:`read_official`."""

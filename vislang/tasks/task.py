@@ -7,14 +7,16 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from vislang.capabilities import Progress
-from vislang.data.problems import DataError, Problem
-from vislang.data.split import draw
+from vislang.data.problems import DataError, Problem, must_be_file
+from vislang.data.split import draw, keys_of
 from vislang.document import Audio, Document, Image, Video
 from vislang.example import Example, Label, Prediction, prediction_from
 from vislang.metrics import by_kind
 from vislang.metrics.figure import Figures
+from vislang.metrics.items import Items, items
 from vislang.tasks.files import each, read_lines
 
 Reader = Callable[[list[Problem] | None, Progress | None], list[Example]]
@@ -76,9 +78,30 @@ class Task(ABC):
         """
         return by_kind.score(examples, predictions)
 
+    def score_each(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> Items:
+        """The score of each prediction; see :func:`vislang.metrics.items.items`. The arguments are those of
+        :meth:`score`."""
+        return items(examples, predictions)
+
+    def clusters(self, examples: Sequence[Example]) -> list[str]:
+        """A key for each of ``ids(examples)``. Predictions with the same key share an image (without media, a text), so
+        they are not independent."""
+        if all(medium.is_there for example in examples for medium in example.media):
+            return keys_of(examples)
+        # A model that reads region files needs no images.
+        return [example.group or "".join(medium.name for medium in example.media) for example in examples]
+
     def can_score(self, examples: Sequence[Example]) -> bool:
         """Whether the examples have targets; those of a test split are often not published."""
         return any(example.target is not None for example in examples)
+
+    def must_be_answerable(self, examples: Sequence[Example]) -> None:
+        """Raise an error if a model cannot answer the examples, because a file is missing that only models need.
+
+        Raises:
+            DataError: one is missing.
+        """
+        return
 
     def ids(self, examples: Sequence[Example]) -> list[str]:
         """The ids of the predictions for these examples."""
@@ -105,9 +128,33 @@ class Task(ABC):
         Raises:
             DataError: the file has another format, or predictions are missing, unknown or duplicate.
         """
-        ours = _is_ours(path)
-        read = each(path, read_lines(path), prediction_from) if ours else self.read_official(path, examples)
-        return complete(self.ids(examples), read, str(path))
+        must_be_file(path, "a file of predictions")
+        if not _is_ours(path):
+            return complete(self.ids(examples), self.read_official(path, examples), str(path))
+        return complete(self.ids(examples), each(path, read_lines(path), self.prediction_reader(examples)), str(path))
+
+    def prediction_reader(self, examples: Sequence[Example]) -> Callable[[Mapping[str, Any]], Prediction]:
+        """Reads a record of ``predictions.jsonl`` and checks that it answers its example.
+
+        The function raises a ValueError if it does not. An unknown id is left to :func:`complete`, which counts them.
+        """
+        by_id = {example.id: example for example in examples}
+
+        def read(record: Mapping[str, Any]) -> Prediction:
+            prediction = prediction_from(record)
+            if prediction.id in by_id:
+                self.must_answer(prediction, by_id[prediction.id])
+            return prediction
+
+        return read
+
+    def must_answer(self, prediction: Prediction, example: Example) -> None:
+        """Raise an error if a prediction from a file does not answer an example of this task.
+
+        Raises:
+            ValueError: the answer has another type, or is out of its range.
+        """
+        by_kind.must_answer(prediction, self.kind, len(example.choices))
 
     def read_official(self, path: Path, examples: Sequence[Example]) -> list[Prediction]:
         """Read predictions in the official format, in any order.
@@ -240,7 +287,7 @@ def _media_in(document: Document) -> set[str]:
 def _is_ours(path: Path) -> bool:
     """Whether a file contains predictions as :meth:`~vislang.example.Prediction.as_record` gives them."""
     try:
-        with path.open(encoding="utf-8") as file:
+        with path.open(encoding="utf-8-sig") as file:
             first = json.loads(file.readline())
     except (OSError, ValueError, RecursionError):
         return False

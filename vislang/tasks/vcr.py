@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from vislang.data.fields import field, finite_text, id_field, index_field, list_field, shown, text_field
+from vislang.data.problems import RecordError
 from vislang.document import Document
 from vislang.example import Choice, Example, Prediction
 from vislang.metrics.by_kind import score_of
@@ -50,31 +52,38 @@ class VCR(Benchmark):
         return [example for examples in made for example in examples]
 
     def _examples(self, path: Path, record: Mapping[str, Any]) -> list[Example]:
-        image = image_in(self.folder, f"vcr1images/{record['img_fn']}", record["img_fn"])
-        objects, annotation = record["objects"], record["annot_id"]
-        question = written(record["question"], objects)
+        picture, annotation = text_field(record, "img_fn"), id_field(record, "annot_id")
+        image = image_in(self.folder, f"vcr1images/{picture}", picture)
+        objects = [one for one in list_field(record, "objects") if isinstance(one, str)]
+        if len(objects) < len(record["objects"]):
+            raise RecordError('"objects" are not all names of classes.')
+        question = written(list_field(record, "question"), objects)
         answers, rationales = (
-            [written(choice, objects) for choice in record[f"{part}_choices"]] for part in ("answer", "rationale")
+            [written(choice, objects) for choice in list_field(record, f"{part}_choices", len(CHOICES))]
+            for part in ("answer", "rationale")
         )
 
-        def example(part: str, text: str, choices: Sequence[str], label: object) -> Example:
+        def example(part: str, text: str, choices: Sequence[str], label: int | None) -> Example:
             source = f"{path.name}, {annotation}, {part}"
             return Example(
                 f"{annotation} {part}",
                 Document([image, text], name=source),
-                None if label is None else Choice(int(label)),  # type: ignore[call-overload]
+                None if label is None else Choice(label),
                 tuple(Document([choice], name=source) for choice in choices),
-                record["img_fn"],
+                picture,
                 source,
                 self.name,
             )
 
-        first = example("answer", question, answers, record.get("answer_label"))
         if "answer_label" in record:
-            given = f"{question} {answers[record['answer_label']]}"
-            return [first, example("rationale", given, rationales, record.get("rationale_label"))]
+            right = index_field(record, "answer_label", len(CHOICES))
+            reason = index_field(record, "rationale_label", len(CHOICES))
+            return [
+                example("answer", question, answers, right),
+                example("rationale", f"{question} {answers[right]}", rationales, reason),
+            ]
         return [
-            first,
+            example("answer", question, answers, None),
             *(example(f"rationale {n}", f"{question} {answer}", rationales, None) for n, answer in enumerate(answers)),
         ]
 
@@ -104,10 +113,11 @@ class VCR(Benchmark):
             parts.setdefault(_annotation(example.id), []).append((example.id, columns))
 
         def predictions(row: Mapping[str, str]) -> list[Prediction]:
-            annotation = row["annot_id"]
+            annotation = id_field(row, "annot_id")
             found = []
             for name, columns in parts.get(annotation, [(f"{annotation} answer", "answer")]):
-                scores = tuple(float(row[f"{columns}_{n}"]) for n in CHOICES)
+                keys = [f"{columns}_{n}" for n in CHOICES]
+                scores = tuple(finite_text(field(row, key), key) for key in keys)
                 found.append(Prediction(name, int(np.argmax(scores)), tuple(CHOICES), scores))
             return found
 
@@ -148,12 +158,24 @@ def _columns(examples: Sequence[Example]) -> list[str]:
 
 
 def written(tokens: Sequence[Any], objects: Sequence[str]) -> str:
-    """Tokens as text, with neutral names for people and class names for other objects."""
+    """Tokens as text, with neutral names for people and class names for other objects.
+
+    Raises:
+        RecordError: a token is neither a word nor a list of indices of objects.
+    """
+    if not isinstance(tokens, list):
+        raise RecordError(f"{shown(tokens)} is not a list of tokens.")
     words: list[str] = []
     for token in tokens:
         if isinstance(token, str):
             words.append(token)
             continue
+        if (
+            not isinstance(token, list)
+            or not token
+            or any(type(n) is not int or not 0 <= n < len(objects) for n in token)
+        ):
+            raise RecordError(f"token {shown(token)} is neither a word nor a list of indices of its objects.")
         named = [
             NEUTRAL_NAMES[number % len(NEUTRAL_NAMES)] if objects[number] == "person" else objects[number]
             for number in token

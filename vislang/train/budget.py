@@ -40,7 +40,7 @@ class Budget:
 
 def steps_within(
     minutes: float,
-    at_most: int,
+    at_most: int | None,
     try_step: Callable[[int], object],
     streams: int = 1,
     clock: Callable[[], float] = time.perf_counter,
@@ -49,7 +49,7 @@ def steps_within(
 
     Args:
         minutes: the budget, for the trial and the run together.
-        at_most: largest number of steps of the run; 0 for any number.
+        at_most: largest number of steps of the run; None for any number.
         try_step: runs a step; its argument is the number of the step, counted from 0.
         streams: steps in a round. Streams that take turns need different times for a step.
         clock: returns seconds; all processes of a run need the same clock.
@@ -75,7 +75,7 @@ def steps_within(
     while True:
         now = try_round()
         enough = tried - untimed >= TIMED * streams and now - timed_from >= SHARE * limit
-        if enough or now - started >= MOST * limit or 0 < at_most <= tried - untimed:
+        if enough or now - started >= MOST * limit or (at_most is not None and at_most <= tried - untimed):
             break
     seconds_per_step = (now - timed_from) / (tried - untimed)
     steps = int((limit - (now - started)) / seconds_per_step)
@@ -84,4 +84,4 @@ def steps_within(
             f"train.minutes is {minutes:g}: a step takes {seconds_per_step:.1f} s, so no step fits after a trial of "
             f"{tried}. Raise it, or make a step smaller (train.batch_size)."
         )
-    return Budget(minutes, min(steps, at_most or steps), seconds_per_step, tried)
+    return Budget(minutes, steps if at_most is None else min(steps, at_most), seconds_per_step, tried)

@@ -36,6 +36,10 @@ from vislang.train.processes import Processes
 warnings.filterwarnings("ignore", "torch.distributed is disabled", UserWarning)
 
 PREFIX = "step-"
+UNFINISHED = ".unfinished-"
+"""How the name of a checkpoint starts that is being written."""
+REMOVED = ".removed-"
+"""The same for one that is being removed."""
 STATE = "state.json"
 OLD_FILE = "state.pt"
 """The one file of a checkpoint of version 0.1.0."""
@@ -122,11 +126,17 @@ class Checkpoints:
     def check(self, size: int) -> None:
         """Raise an error where a checkpoint of ``size`` bytes could not be written.
 
+        What a killed run left of checkpoints that it was writing or removing is removed.
+
         Raises:
             CheckpointError: the folder cannot be written, or there is no room.
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            if self._processes.is_first:
+                for prefix in (UNFINISHED, REMOVED):
+                    for left in self.folder.glob(f"{prefix}*"):
+                        shutil.rmtree(left)
             probe = self.folder / f".probe-{self._processes.rank}"
             probe.write_bytes(b"")
             probe.unlink()
@@ -186,7 +196,7 @@ class Checkpoints:
 
     def _write(self, step: int, tensors: dict[str, Tensor], values: dict[str, Any], best: Any, group: Any) -> None:
         final = self.folder / f"{PREFIX}{step:08d}"
-        unfinished = self.folder / f".unfinished-{step:08d}"
+        unfinished = self.folder / f"{UNFINISHED}{step:08d}"
         first = self._processes.is_first
         if first:
             shutil.rmtree(unfinished, ignore_errors=True)
@@ -218,7 +228,10 @@ class Checkpoints:
         kept = {best["checkpoint"]} if best else set()
         for path in list_checkpoints(self.folder)[: -self._keep]:
             if path.name not in kept:
-                shutil.rmtree(path)
+                # Killed in the middle of it, nothing is left that looks like a checkpoint.
+                removed = self.folder / f"{REMOVED}{path.name}"
+                os.replace(path, removed)
+                shutil.rmtree(removed)
 
     def best(self) -> dict[str, Any] | None:
         """What was said of the best checkpoint, its name as ``checkpoint`` included; None where there is none."""

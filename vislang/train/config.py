@@ -20,9 +20,9 @@ class TrainConfig:
     """How to train.
 
     Attributes:
-        steps: number of optimizer steps; 0 means 1,000, or with ``minutes`` as many as fit.
+        steps: number of optimizer steps; None means 1,000, or with ``minutes`` as many as fit.
         minutes: time budget for the training steps, without preparation, evaluation and checkpoints. Some steps are
-            timed in a trial, and the run gets as many as fit, at most ``steps`` unless that is 0. 0 means no budget.
+            timed in a trial, and the run gets as many as fit, at most ``steps`` unless that is None. 0 means no budget.
         batch_size: examples a step.
         lr: peak learning rate.
         lr_scale: factors on ``lr`` for groups of parameters, such as ``{"gates": 20}``.
@@ -55,7 +55,8 @@ class TrainConfig:
         device: where to train; ``auto`` takes a GPU where there is one.
         parallel: how several processes share the work: ``ddp`` gives each a replica, ``fsdp2`` a shard of the
             parameters, gradients and moments (docs/training.md); ``none`` for one process.
-        shard_above: with ``fsdp2``, parameters of a frozen tower above which its blocks are sharded as well.
+        shard_above: with ``fsdp2``, parameters of a frozen tower above which its blocks are sharded as well, and trained
+            parameters above which gradients are exchanged in every backward pass instead of once per step.
         accumulate: micro-batches that a process computes one after the other, to save memory; the loss stays that of
             the whole batch.
         compile: compile the repeated blocks of the model (torch.compile).
@@ -66,7 +67,7 @@ class TrainConfig:
             never.
     """
 
-    steps: int = 0
+    steps: int | None = None
     minutes: float = 0.0
     batch_size: int = 32
     lr: float = 1e-3
@@ -105,14 +106,19 @@ class TrainConfig:
         for name in ("lr", "clip_norm", "weight_decay", "final_lr", "minutes", "decay_share", "momentum"):
             if not math.isfinite(getattr(self, name)):
                 raise UserError(f"train.{name} is {getattr(self, name)}; it must be a finite number.")
-        if self.steps == 0 and not self.minutes:
+        if self.steps is None and not self.minutes:
             object.__setattr__(self, "steps", DEFAULT_STEPS)
         least_one = ("batch_size", "checkpoint_every", "keep_checkpoints", "log_every", "eval_examples", "accumulate")
         for name in least_one:
             if getattr(self, name) < 1:
                 raise UserError(f"train.{name} is {getattr(self, name)}; it must be at least 1.")
+        if self.steps is not None and self.steps < 1:
+            raise UserError(
+                f"train.steps is {self.steps}; it must be at least 1. Without it (or with null) a run has "
+                f"{DEFAULT_STEPS:,} steps, or with train.minutes as many as fit."
+            )
         for name in (
-            *("steps", "minutes", "warmup_steps", "eval_every", "workers", "threads", "weight_decay"),
+            *("minutes", "warmup_steps", "eval_every", "workers", "threads", "weight_decay"),
             *("shard_above", "skip_steps", "hang_minutes"),
         ):
             if getattr(self, name) < 0:
@@ -140,3 +146,9 @@ class TrainConfig:
         for group, scale in self.lr_scale.items():
             if not (scale >= 0 and math.isfinite(scale)):
                 raise UserError(f"train.lr_scale: {group} is {scale}; it must be a finite number, not negative.")
+
+    @property
+    def number_of_steps(self) -> int:
+        """``steps`` as a number: always known, except before the trial of a time budget."""
+        assert self.steps is not None
+        return self.steps

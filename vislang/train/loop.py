@@ -86,7 +86,8 @@ def train(
             same as with this number of steps and no time budget.
 
     Returns:
-        How it ended. After Ctrl-C or SIGTERM the state is saved first, and ``interrupted`` is true.
+        How it ended. After Ctrl-C or SIGTERM the state is saved first, and ``interrupted`` is true, also if all steps
+        were done.
 
     Raises:
         TrainingDiverged: too many gradients in a row are NaN or infinite; the last checkpoint stays as it was.
@@ -129,6 +130,7 @@ def train(
         config = replace(config, steps=budget.steps, minutes=0.0)
         if budgeted is not None:
             budgeted(budget)
+    end = config.number_of_steps
     optimizer = Optimizer(engine.model, config)
     schedule = StopAndGo([stream.name for stream in streams])
     done, clock = 0, Stopwatch()
@@ -144,7 +146,7 @@ def train(
     processes.from_first(lambda: bad_records.start(folder, done))
     if not processes.is_first:
         bad_records.start(folder, done, append_only=True)
-    upcoming = batches(steps, done, config.steps, config.workers, bad_records)
+    upcoming = batches(steps, done, end, config.workers, bad_records)
     log = StepLog(folder, done, model, streams, config, processes, device, monitor, clock)
     best = Best(checkpoints.best() if saved is not None else None, streams, config)
     watchdog = Watchdog(config.hang_minutes if processes.count > 1 else 0, processes)
@@ -163,8 +165,8 @@ def train(
     model.train()
     engine.model.train()
     saved_at = done
-    with checkpoints, stop_signals() as stop:
-        while done < config.steps:
+    with stop_signals() as stop, checkpoints:
+        while done < end:
             clock.start()
             with watchdog.step(done + 1):
                 taking_part = _taking_part(model, streams, next(upcoming), schedule, done, config)
@@ -177,8 +179,8 @@ def train(
                     norm = _update(engine, optimizer, taking_part, totals, device, numbers, several, factor)
                 done += 1
             log.add(numbers, norm, factor)
-            evaluates = done == config.steps or (config.eval_every and done % config.eval_every == 0)
-            saves = done == config.steps or done % config.checkpoint_every == 0
+            evaluates = done == end or (config.eval_every and done % config.eval_every == 0)
+            saves = done == end or done % config.checkpoint_every == 0
             if evaluates or saves or device.type == "cpu" or done % config.log_every == 0:
                 log.write()
             clock.stop()
@@ -191,17 +193,20 @@ def train(
                     schedule.update({s.name: figures[s.watched] for s in streams if s.watched in figures})
                 found_best = best.update(done, figures)
             # A step that was skipped leaves nothing new to be saved.
-            if (saves and not log.skipped_in_a_row) or found_best or done == config.steps:
+            if (saves and not log.skipped_in_a_row) or found_best or done == end:
                 save(found_best)
                 saved_at = done
-        if done < config.steps:
+        if done < end:
             log.write()
             if saved_at < done:
                 save()
+        # A signal must not end the process before the last checkpoint is written.
+        checkpoints.wait()
+        interrupted = processes.sum([float(stop.requested)])[0] > 0
     engine.complete()
     log.close()
     model.eval()
-    return Outcome(done, clock.seconds, done < config.steps)
+    return Outcome(done, clock.seconds, interrupted)
 
 
 @dataclass(frozen=True)

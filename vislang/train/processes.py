@@ -20,6 +20,8 @@ from torch import Tensor
 from torch import distributed as dist
 from torch.distributed.rendezvous import rendezvous
 
+from vislang.train.launcher_watch import end_with_launcher
+
 Result = TypeVar("Result")
 
 
@@ -163,6 +165,7 @@ def joined(timeout_minutes: float = 30) -> Iterator[Processes]:
     if not started_by_launcher() or dist.is_initialized():
         yield current()
         return
+    end_with_launcher()
     rank, count = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     local_rank = int(os.environ.get("LOCAL_RANK", rank))
     if torch.cuda.is_available():

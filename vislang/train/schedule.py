@@ -37,11 +37,12 @@ def rate_factor(config: TrainConfig, step: int) -> float:
         return rise
     if config.schedule == "inverse-sqrt":
         return rise * math.sqrt(min(1.0, max(warmup, 1) / (step + 1)))
+    end = config.number_of_steps
     if config.schedule == "linear":
-        return rise * (1 - (1 - final) * _progress(step, warmup, config.steps))
+        return rise * (1 - (1 - final) * _progress(step, warmup, end))
     if config.schedule == "tri-stage":
-        return rise * final ** _progress(step, config.steps - round(config.decay_share * config.steps), config.steps)
-    return rise * (final + (1 - final) * 0.5 * (1 + math.cos(math.pi * _progress(step, 0, config.steps))))
+        return rise * final ** _progress(step, end - round(config.decay_share * end), end)
+    return rise * (final + (1 - final) * 0.5 * (1 + math.cos(math.pi * _progress(step, 0, end))))
 
 
 def _progress(step: int, first: int, end: int) -> float:

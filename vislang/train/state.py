@@ -93,7 +93,7 @@ def check_same_run(saved: Saved, config: TrainConfig) -> None:
             f"{checkpoints} is of a run with other settings ({'; '.join(changed)}). Resume with the same, or "
             "start a new run in another folder."
         )
-    if config.steps > before["steps"]:
+    if config.number_of_steps > before["steps"]:
         warnings.warn(
             f"{checkpoints.parent}: extended from {before['steps']} to {config.steps} steps; the rate continues as in "
             "a run of that length.",
@@ -117,7 +117,8 @@ def changed_settings(saved: Mapping[str, Any], config: TrainConfig) -> list[str]
     if config.stop_and_go:
         # What is evaluated, and when, decides which tasks rest.
         free = free - {"eval_every", "eval_examples"}
-    if config.steps > saved.get("steps", 0):
+    # A run that was stopped in the trial of its time budget has no number yet.
+    if (config.steps or 0) > (saved.get("steps") or 0):
         free = free | {"steps"}
     now = asdict(config)
     return [

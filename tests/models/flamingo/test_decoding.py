@@ -9,11 +9,12 @@ import torch
 
 from tests import tiny
 from tests.models.flamingo.test_collate import image
+from vislang.capabilities import Decoding
 from vislang.document import Document, EndOfChunk, Learned
 from vislang.errors import UserError
 from vislang.models.flamingo.bridge import Bridge
 from vislang.models.flamingo.collate import Batch, CollateConfig, PromptNotice
-from vislang.models.flamingo.decoding import Decoding, generate, top
+from vislang.models.flamingo.decoding import generate, top
 from vislang.models.flamingo.prefill import NextSteps, Runner
 
 

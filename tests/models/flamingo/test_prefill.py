@@ -8,11 +8,12 @@ import torch
 import vislang
 from tests import tiny
 from tests.models.flamingo.test_collate import image
+from vislang.capabilities import Decoding
 from vislang.document import Document, EndOfChunk, Learned
 from vislang.errors import UserError
 from vislang.example import VERBATIM, Answers, Box, Choice, Example, Label, Wording
 from vislang.models.flamingo.collate import IGNORED, Batch, PromptNotice
-from vislang.models.flamingo.decoding import Decoding, generate
+from vislang.models.flamingo.decoding import generate
 from vislang.models.flamingo.prefill import Runner
 
 MEDIA = 4

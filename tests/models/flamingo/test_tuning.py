@@ -14,11 +14,11 @@ from tests import tiny
 from tests.models.flamingo.test_collate import image
 from tests.train.line import Silent
 from tests.train.test_loop import drop_last
+from vislang.capabilities import Decoding
 from vislang.document import Document
 from vislang.errors import UserError
 from vislang.models.flamingo.collate import IGNORED
 from vislang.models.flamingo.config import FlamingoConfig
-from vislang.models.flamingo.decoding import Decoding
 from vislang.models.flamingo.model import Flamingo, FlamingoRecipe
 from vislang.models.towers.packaged import EFFICIENTNET_LITE0, PACKAGED
 from vislang.models.towers.tuning import LoraConfig, TuneConfig, merge_updates, tune, updates_of

@@ -141,6 +141,8 @@ class TextInput:
         missing = [token for token, id in zip(needed, ids, strict=True) if id is None]
         if missing:
             raise UserError(f"the tokenizer has no {', '.join(missing)}. Give a tokenizer for RoBERTa or data2vec.")
+        # A text that spells <mask> or </s> stays text.
+        tokenizer.encode_special_tokens = True
         self.tokenizer = tokenizer
         self.max_length = max_length
         self.start, self.end, self.padding_id, self.mask_id = (int(id) for id in ids if id is not None)

@@ -92,6 +92,10 @@ class Batch:
         return int((self.position_ids() * self.attention_mask).max()) + 1
 
 
+class PromptTooLong(UserError):
+    """A prompt has more tokens than the language model has positions."""
+
+
 class PromptNotice(UserWarning):
     """A part of a prompt or an answer was removed."""
 
@@ -325,7 +329,7 @@ class Collator:
         while self.context_length is not None and len(row.ids) > self.context_length - prefilled:
             ends = [index for index, part in enumerate(parts) if isinstance(part, EndOfChunk)]
             if self.config.too_long == "error" or not ends or ends[0] + 1 == len(parts):
-                raise UserError(
+                raise PromptTooLong(
                     f"{document.name or 'a document'}: {prefilled + len(row.ids)} tokens, and the language model has "
                     f"{self.context_length} positions. Shorten it, give fewer examples"
                     + (", or let the first ones be dropped." if self.config.too_long == "error" else ", or both.")
@@ -375,7 +379,7 @@ class Collator:
 
     def _tokens(self, document: Document, part: Part, before: Part | None, row: _Row) -> list[int]:
         if isinstance(part, str):
-            return self.tokenizer(part, add_special_tokens=False)["input_ids"]
+            return self._text(part)
         if isinstance(part, Learned):
             return self._answer(part.text, before)
         if isinstance(part, EndOfChunk):
@@ -390,7 +394,12 @@ class Collator:
 
     def _answer(self, text: str, before: Part | None) -> list[int]:
         """The tokens of a target text that follows a part."""
-        return self.tokenizer(set_off(text, before), add_special_tokens=False)["input_ids"]
+        return self._text(set_off(text, before))
+
+    def _text(self, text: str) -> list[int]:
+        """The tokens of a text. Text that spells a special token, such as ``<image>``, stays text: else whoever writes
+        a question could end it, or claim an image that is not there."""
+        return self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
 
     def _next_times(self, ids: list[int], times: list[int], count: int) -> list[int]:
         """For text that attends to the medium after it: media tokens keep their own medium."""

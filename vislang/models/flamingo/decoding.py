@@ -2,90 +2,35 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from vislang.errors import UserError
+from vislang.capabilities import Decoding
 from vislang.models.flamingo.prefill import DecodeState, NextSteps, Runner
-
-LEAST_TEMPERATURE = 1e-3
-"""Below this temperature, logits would overflow; 0 takes the most likely token."""
-
-GREATEST_PENALTY = 10.0
-"""The greatest absolute length penalty; beyond it, lengths to this power would overflow."""
-
-
-@dataclass(frozen=True)
-class Decoding:
-    """Settings of text generation.
-
-    Attributes:
-        max_new_tokens: greatest number of new tokens.
-        temperature: 0 takes the most likely token; otherwise logits are divided by it and a token is sampled.
-        top_k: sample among the k most likely tokens; 0 for all.
-        top_p: sample among the most likely tokens whose probabilities add up to this (Holtzman et al. 2020).
-        beams: number of beams; 1 for no beam search.
-        length_penalty: beams are ranked by log-likelihood / length ** penalty, from -10 to 10. 0 ranks by likelihood
-            alone, as OpenFlamingo does.
-        returns: number of texts for each prompt; more than one needs beams or a temperature.
-        stop: strings that end a text; they are not part of it.
-        seed: seed of sampling. Each text has its own generator, so the other texts of a batch have no effect on it.
-
-    Raises:
-        UserError: a setting is out of range, or settings contradict each other.
-    """
-
-    max_new_tokens: int = 20
-    temperature: float = 0.0
-    top_k: int = 0
-    top_p: float = 1.0
-    beams: int = 1
-    length_penalty: float = 1.0
-    returns: int = 1
-    stop: tuple[str, ...] = ()
-    seed: int = 0
-
-    def __post_init__(self):
-        for name in ("max_new_tokens", "beams", "returns"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} is {getattr(self, name)}; it must be at least 1.")
-        if not (self.temperature == 0 or LEAST_TEMPERATURE <= self.temperature < math.inf):
-            raise UserError(f"temperature is {self.temperature}; it must be 0 or at least {LEAST_TEMPERATURE}.")
-        if not abs(self.length_penalty) <= GREATEST_PENALTY:
-            greatest = f"{GREATEST_PENALTY:g}"
-            raise UserError(
-                f"length_penalty is {self.length_penalty}; it must be a number from -{greatest} to {greatest}."
-            )
-        if self.top_k < 0:
-            raise UserError(f"top_k is {self.top_k}; it must not be negative.")
-        if not 0 < self.top_p <= 1:
-            raise UserError(f"top_p is {self.top_p}; it must be above 0 and at most 1.")
-        if self.temperature == 0 and (self.top_k > 0 or self.top_p < 1):
-            raise UserError("top_k and top_p have an effect only where tokens are drawn. Set a temperature.")
-        if self.beams == 1 and self.length_penalty != 1:
-            raise UserError("length_penalty ranks beams. Set beams to 2 or more, or leave it out.")
-        if not 0 <= self.seed < 2**32:
-            raise UserError(f"seed is {self.seed}; it must be at least 0 and below 2**32.")
-        if self.beams > 1 and self.temperature > 0:
-            raise UserError("beam search does not sample; set temperature to 0, or beams to 1.")
-        if self.returns > 1 and self.temperature == 0 and self.returns > self.beams:
-            raise UserError(f"{self.returns} texts of one prompt would be equal; set a temperature, or more beams.")
-        if any(not text for text in self.stop):
-            raise UserError("stop must not contain an empty string.")
 
 
 @dataclass(frozen=True)
 class Generated:
-    """The tokens of a text without the end-of-text token, and its log-likelihood in nats, including that token if it
-    was generated."""
+    """A generated text.
+
+    Attributes:
+        tokens: its tokens, without the end-of-text token.
+        log_likelihood: in nats, including the end-of-text token if it was generated.
+        ended: whether an end-of-text token or a stop string ended it. It and the next two are not set by beam search.
+        log_probabilities: of each token, in nats, before any temperature.
+        top: for each token, the most likely tokens at its position with their log-probabilities, if they were asked
+            for.
+    """
 
     tokens: list[int]
     log_likelihood: float
+    ended: bool = False
+    log_probabilities: list[float] = field(default_factory=list)
+    top: list[list[tuple[int, float]]] = field(default_factory=list)
 
 
 Stops = Callable[[list[int]], bool]
@@ -115,9 +60,17 @@ def generate(
 
 
 def generate_stepwise(
-    runner: Runner, state: DecodeState, decoding: Decoding, ends: frozenset[int], stops: Stops | None = None
+    runner: Runner,
+    state: DecodeState,
+    decoding: Decoding,
+    ends: frozenset[int],
+    stops: Stops | None = None,
+    top_tokens: int = 0,
 ) -> Iterator[list[Generated]]:
-    """The same without beams: yields all texts after each token; the texts of a prompt are neighbours."""
+    """The same without beams: yields all texts after each token; the texts of a prompt are neighbours.
+
+    ``top_tokens`` is how many of the most likely tokens at each position are listed in ``Generated.top``.
+    """
     copies = decoding.returns
     if copies > 1:
         state = state.of(torch.arange(len(state.lengths), device=state.lengths.device).repeat_interleave(copies))
@@ -126,12 +79,15 @@ def generate_stepwise(
     # Each text has its own generator, whose seed does not depend on the other rows.
     draws = [torch.Generator().manual_seed(decoding.seed * 1_000_003 + row % copies) for row in range(count)]
     texts: list[list[int]] = [[] for _ in range(count)]
+    of_tokens: list[list[float]] = [[] for _ in range(count)]
+    tops: list[list[list[tuple[int, float]]]] = [[] for _ in range(count)]
     likelihoods = [0.0] * count
     over = [False] * count
     for position in range(decoding.max_new_tokens):
         log_probabilities = runner.next_log_probabilities(state.hidden)
         tokens = _next(log_probabilities, decoding, draws)
         chosen = log_probabilities.gather(1, tokens[:, None])[:, 0].tolist()
+        best = log_probabilities.topk(min(top_tokens, log_probabilities.shape[1]), dim=-1) if top_tokens else None
         for row, token in enumerate(tokens.tolist()):
             if over[row]:
                 continue
@@ -139,8 +95,12 @@ def generate_stepwise(
             over[row] = token in ends
             if not over[row]:
                 texts[row] = [*texts[row], token]
+                of_tokens[row] = [*of_tokens[row], chosen[row]]
+                if best is not None:
+                    pairs = zip(best.indices[row].tolist(), best.values[row].tolist(), strict=True)
+                    tops[row] = [*tops[row], list(pairs)]
                 over[row] = stops is not None and stops(texts[row])
-        yield [Generated(text, likelihood) for text, likelihood in zip(texts, likelihoods, strict=True)]
+        yield list(map(Generated, texts, likelihoods, list(over), of_tokens, tops))
         if all(over) or position + 1 == decoding.max_new_tokens:
             return
         state = runner.advance(state, tokens, steps)

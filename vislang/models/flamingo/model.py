@@ -21,7 +21,17 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vislang.cache import cache_folder
-from vislang.capabilities import ModelRecipe, Progress, Score, TokenAttention
+from vislang.capabilities import (
+    ChunkAttention,
+    Completion,
+    Continuation,
+    Decoding,
+    ModelRecipe,
+    Progress,
+    Score,
+    TokenAttention,
+    TokenLikelihood,
+)
 from vislang.document import Document, Image, Learned, Medium, Video
 from vislang.errors import UserError
 from vislang.example import Example
@@ -29,31 +39,29 @@ from vislang.models.base import TrainableModel, fingerprint, read_settings, read
 from vislang.models.flamingo.bridge import Bridge
 from vislang.models.flamingo.collate import IGNORED, Batch, CollateConfig, Collator, PromptNotice, stack_frames
 from vislang.models.flamingo.config import FlamingoConfig
-from vislang.models.flamingo.decoding import Decoding, Stops, generate, generate_stepwise
+from vislang.models.flamingo.decoding import Generated, Stops, generate, generate_stepwise
 from vislang.models.flamingo.prefill import DecodeState, Runner
 from vislang.models.precision import Precision, autocast, dtype_of
 from vislang.models.towers.causal_lm import CausalLMWithRows
 from vislang.models.towers.feature_cache import FeatureCache
 from vislang.models.towers.language import LanguageTower, load_language_tower, outline_language_tower
 from vislang.models.towers.packaged import EFFICIENTNET_LITE0, SMOLLM2, TowerError
+from vislang.models.towers.recorded_attention import recorded_attention
 from vislang.models.towers.tuning import TuneConfig, merge_updates
+<<<<<<< HEAD
 from vislang.models.towers.vision import VisionTower, load_vision_tower, outline_vision_tower
 from vislang.nn.fake import FakeFloats
 from vislang.prompt import Prompts
+=======
+from vislang.models.towers.vision import VisionTower, load_vision_tower
+from vislang.prompt import Prompts, as_generation
+>>>>>>> main
 
 RANKED_AT_ONCE = 64
 """Answers that are ranked at once; each needs a copy of its prompt's keys and values."""
 
 MEASURED_MEDIA = 1000
 """Most media on which the mean and standard deviation of the features are measured."""
-
-
-@dataclass(frozen=True)
-class Completion:
-    """A generated text, and its log-likelihood in nats."""
-
-    text: str
-    log_likelihood: float
 
 
 class Flamingo(TrainableModel):
@@ -211,8 +219,8 @@ class Flamingo(TrainableModel):
     def fit(self, examples: Sequence[Example]) -> None:
         """Measure the mean and standard deviation of each feature channel, on media evenly spaced over the prepared
         training examples."""
-        documents = [self.prompts.render(example, learn=True) for example in examples]
-        distinct = {medium.content_hash: medium for document in documents for medium in _visual(document)}
+        prompts = (as_generation(each).prompt for example in examples for each in (*example.shots, example))
+        distinct = {medium.content_hash: medium for prompt in prompts for medium in _visual(prompt)}
         chosen = list(distinct.values())[:: max(1, len(distinct) // MEASURED_MEDIA)]
         measured = []
         for start in range(0, len(chosen), 64):
@@ -231,7 +239,8 @@ class Flamingo(TrainableModel):
         texts = list(zip(words, (d.target for d in documents), strict=True))
         repeated = {text for text, count in Counter(texts).items() if count > 1}
         chosen = {text: d for text, d in zip(texts, documents, strict=True) if text in repeated}
-        for to_continue in (False, True):
+        # Prompts first: a prompt with its answer is then computed from the answer on.
+        for to_continue in (True, False):
             group = [d.without_media() for d in chosen.values() if (d.target is None) == to_continue]
             group.sort(key=lambda d: sum(len(part) for part in d.parts if isinstance(part, str)))
             for start in range(0, len(group), chunk):
@@ -341,8 +350,17 @@ class Flamingo(TrainableModel):
             MediaError: a medium cannot be used.
             UserError: a document is empty or too long for the language model, or the model's output is not finite.
         """
-        completions = self.complete(documents, Decoding(max_new_tokens), batch_size, state)
-        return [own[0].text for own in completions]
+        return [found.text for found in self.generate_scored(documents, max_new_tokens, batch_size, state)]
+
+    def generate_scored(
+        self,
+        documents: Sequence[Document],
+        max_new_tokens: int = 20,
+        batch_size: int = 64,
+        state: DecodeState | None = None,
+    ) -> list[Completion]:
+        """The same continuations with their log-likelihoods."""
+        return [own[0] for own in self.complete(documents, Decoding(max_new_tokens), batch_size, state)]
 
     def complete(
         self,
@@ -400,25 +418,63 @@ class Flamingo(TrainableModel):
         decoding = decoding or Decoding()
         if decoding.beams > 1 or decoding.returns > 1:
             raise UserError("streaming gives one text, without beams; set beams and returns to 1.")
-        after = self._prefill([document], state)
-        fitting = self._fitting(decoding, self._rooms(after)[0])
-        stepwise = generate_stepwise(self.runner, after, fitting, self._ends, self._stops(decoding))
-        shown, text = "", ""
-        while True:
-            # Between two pieces, the caller's autocast and gradient modes are in effect.
+        shown = ""
+        for (text,) in self.continuations(self._prefill([document], state), decoding):
+            if len(text.text) > len(shown):
+                yield text.text[len(shown) :]
+                shown = text.text
+
+    def continuations(
+        self, state: DecodeState, decoding: Decoding, top_tokens: int | None = None
+    ) -> Iterator[list[Continuation]]:
+        """After each token, the ``decoding.returns`` continuations of a state of one prompt.
+
+        Args:
+            state: from :meth:`prefill`.
+            decoding: how text is decoded, without beams.
+            top_tokens: how many of the most likely tokens at each position to list; None lists no tokens at all.
+        """
+        decoding = self._fitting(decoding, self._rooms(state)[0])
+        stepwise = generate_stepwise(
+            self.runner, state, decoding, self._ends, self._stops(decoding), top_tokens=top_tokens or 0
+        )
+        shown = [""] * decoding.returns
+        listed: list[tuple[TokenLikelihood, ...]] = [()] * decoding.returns
+        for position in range(decoding.max_new_tokens):
+            # Between two steps, the caller's autocast and gradient modes are in effect.
             with torch.no_grad(), self._arithmetic():
-                texts = next(stepwise, None)
-            if texts is None:
+                generated = next(stepwise, None)
+            if generated is None:
                 break
-            text = self._text(texts[0].tokens, decoding)
-            # The last character may be incomplete, and the last characters may be the beginning of a stop string.
-            certain = text.rstrip("\ufffd")
-            certain = certain[: len(certain) - _beginning_of_stop(certain, decoding.stop)]
-            if len(certain) > len(shown) and certain.startswith(shown):
-                yield certain[len(shown) :]
-                shown = certain
-        if text.startswith(shown) and len(text) > len(shown):
-            yield text[len(shown) :]
+            last = position + 1 == decoding.max_new_tokens
+            found = []
+            for row, own in enumerate(generated):
+                text = self._text(own.tokens, decoding)
+                if not own.ended and not last:
+                    # The last character may be incomplete, and the last characters may be the beginning of a stop.
+                    text = text.rstrip("\ufffd")
+                    text = text[: len(text) - _beginning_of_stop(text, decoding.stop)]
+                if text.startswith(shown[row]):
+                    shown[row] = text
+                if top_tokens is not None and len(own.tokens) > len(listed[row]):
+                    listed[row] = (*listed[row], self._token_likelihood(own))
+                finish: Literal["stop", "length"] | None = "stop" if own.ended else "length" if last else None
+                found.append(Continuation(shown[row], len(own.tokens), finish, listed[row]))
+            yield found
+
+    def _token_likelihood(self, generated: Generated) -> TokenLikelihood:
+        """The last token of a text, with its likelihood and its alternatives."""
+        decode = self.tokenizer.decode
+        top = generated.top[-1] if generated.top else []
+        return TokenLikelihood(
+            decode([generated.tokens[-1]]),
+            generated.log_probabilities[-1],
+            tuple((decode([token]), log_probability) for token, log_probability in top),
+        )
+
+    def prompt_tokens(self, state: DecodeState) -> int:
+        """The number of tokens of a state of one prompt; a medium is one token."""
+        return int(state.lengths[0])
 
     def _rooms(self, state: DecodeState) -> list[int | None]:
         """How many tokens can follow each row; None means any number.
@@ -522,6 +578,28 @@ class Flamingo(TrainableModel):
                 grids = [grid[:count].unflatten(1, (side, side)).cpu() for grid, count in of_media]
                 shown.append(TokenAttention(token, grids))
         return shown
+
+    @torch.no_grad()
+    def chunk_attention(self, document: Document) -> ChunkAttention:
+        """The attention of the document's target to each medium, and to each medium's text; see
+        :class:`~vislang.capabilities.ChunkAttention`.
+
+        Raises:
+            UserError: the document has no target or no media.
+        """
+        if document.target is None or not document.media:
+            raise UserError(f"{document.name or 'a document'}: needs media, and a target whose attention is shown.")
+        batch = self.with_features(self.collate.documents([document]))
+        assert batch.features is not None
+        with self._arithmetic(), recorded_attention(self.bridge.lm.lm) as layers:
+            maps = self.bridge.attention_maps(batch)[0].float()
+        answer = batch.targets[0] != IGNORED
+        media = maps[answer].sum(dim=-1).mean(dim=0).cpu()
+        if not layers:
+            return ChunkAttention(None, media)
+        chunk_of = nn.functional.one_hot(batch.media_time[0], len(document.media) + 1).float()
+        weights = torch.stack([layer[0, answer].mean(dim=0) for layer in layers]).mean(dim=0)
+        return ChunkAttention((weights @ chunk_of).cpu(), media)
 
     def frames(self, medium: Medium) -> list[PIL.Image.Image]:
         """See :meth:`Collator.frames <vislang.models.flamingo.collate.Collator.frames>`."""

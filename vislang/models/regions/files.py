@@ -107,6 +107,9 @@ class RegionFiles(Mapping[str, Regions]):
             found.append(regions)
         return found
 
+    def keep_in_memory(self, images: int) -> None:
+        """Nothing is computed, so nothing is cached."""
+
     def prepare(self, images: Sequence[Image], progress: Progress | None = None) -> int:
         """Check that each image has a record.
 

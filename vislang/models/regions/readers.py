@@ -22,7 +22,7 @@ from vislang.files import must_be_file
 from vislang.models.regions.files import RegionFiles
 from vislang.models.regions.region import RegionError, Regions
 from vislang.models.regions.sources import ClusteredRegions, GridRegions, QueryRegions, RegionSource
-from vislang.models.towers.feature_cache import FeatureCache
+from vislang.models.towers.feature_cache import FeatureCache, RecentFeatures
 from vislang.models.towers.packaged import EFFICIENTNET_LITE0, TowerError
 from vislang.models.towers.vision import load_vision_tower
 
@@ -61,6 +61,10 @@ class RegionReader(Protocol):
         """Compute and cache the regions of images; returns the number of images that were processed."""
         ...
 
+    def keep_in_memory(self, images: int) -> None:
+        """From now on cache the regions of this many images, in memory and not on disk."""
+        ...
+
 
 class ComputedRegions:
     """Regions that are computed once for each image and cached on disk in half precision.
@@ -74,7 +78,7 @@ class ComputedRegions:
         self.source = source
         self.name, self.width, self.classes = source.name, source.width, source.classes
         self.fingerprint, self.classes_fingerprint = source.fingerprint, source.classes_fingerprint
-        self.kept = FeatureCache(folder)
+        self.kept: FeatureCache | RecentFeatures = FeatureCache(folder)
 
     def read(self, images: Sequence[Image]) -> list[Regions]:
         """See :class:`RegionReader`."""
@@ -91,6 +95,10 @@ class ComputedRegions:
             if progress is not None:
                 progress(start + len(chunk), len(missing))
         return len(missing)
+
+    def keep_in_memory(self, images: int) -> None:
+        """See :class:`RegionReader`."""
+        self.kept = RecentFeatures(images)
 
     def _known(self, image: Image) -> Regions:
         kept = self.kept.get_named(image.content_hash)
@@ -163,6 +171,10 @@ class BoxedRegions:
     def prepare(self, images: Sequence[Image], progress: Progress | None = None) -> int:
         """See :class:`RegionReader`."""
         return self.grid.prepare(images, progress)
+
+    def keep_in_memory(self, images: int) -> None:
+        """See :class:`RegionReader`."""
+        self.grid.keep_in_memory(images)
 
 
 def read_coco_boxes(path: Path) -> dict[str, tuple[float, float, np.ndarray]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -68,3 +69,31 @@ class FeatureCache:
 
     def _path(self, content_hash: str) -> Path:
         return self.folder / content_hash[:2] / f"{content_hash}.safetensors"
+
+
+class RecentFeatures:
+    """The same in memory, for the media that were used last.
+
+    Args:
+        most: greatest number of media.
+    """
+
+    def __init__(self, most: int):
+        self.most = most
+        self._known: OrderedDict[str, Mapping[str, Tensor]] = OrderedDict()
+
+    def __contains__(self, content_hash: str) -> bool:
+        return content_hash in self._known
+
+    def get_named(self, content_hash: str) -> Mapping[str, Tensor] | None:
+        """See :meth:`FeatureCache.get_named`."""
+        if content_hash in self._known:
+            self._known.move_to_end(content_hash)
+        return self._known.get(content_hash)
+
+    def put_named(self, content_hash: str, tensors: Mapping[str, Tensor]) -> None:
+        """See :meth:`FeatureCache.put_named`."""
+        self._known[content_hash] = tensors
+        self._known.move_to_end(content_hash)
+        while len(self._known) > self.most:
+            self._known.popitem(last=False)

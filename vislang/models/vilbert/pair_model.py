@@ -61,6 +61,10 @@ class PairModel(TrainableModel, Generic[Network]):
         """See :meth:`Pairs.contents <vislang.models.vilbert.inputs.Pairs.contents>`."""
         return (batch if isinstance(batch, Pairs) else batch.pairs).contents()
 
+    def keep_in_memory(self, media: int) -> None:
+        """See :class:`~vislang.capabilities.Caches`."""
+        self.inputs.regions.keep_in_memory(media)
+
     def why_unreadable(self, media: frozenset[str]) -> str | None:
         """See :class:`~vislang.capabilities.Reads`; each of several images is compared with the text."""
         return self.inputs.why_unreadable(media, images=2)

@@ -58,6 +58,8 @@ class WordPieces:
             raise UserError(f"the tokenizer has no {', '.join(missing)}. Give a tokenizer for BERT.")
         if ids[0] != 0:
             raise UserError(f"the tokenizer's {PADDING} has the id {ids[0]}; it must be 0, as for BERT.")
+        # A text that spells [MASK] or [SEP] stays text.
+        tokenizer.encode_special_tokens = True
         self.tokenizer, self.max_length = tokenizer, max_length
         _, self.unknown, self.start, self.end, self.mask = (number for number in ids if number is not None)
 

@@ -1,0 +1,162 @@
+"""``vislang serve``: an HTTP server with OpenAI's API."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vislang.commands.options import positional, repeated
+from vislang.console import messages
+from vislang.errors import UserError, needs
+
+if TYPE_CHECKING:
+    from vislang.serve.limits import Limits
+    from vislang.serve.served import Served
+
+TOKEN = "VISLANG_TOKEN"
+"""The environment variable that can hold the token: other users of a machine see its command lines."""
+
+
+@dataclass(frozen=True)
+class Serve:
+    """Serve models over HTTP, with OpenAI's API (docs/serve.md).
+
+    Attributes:
+        models: folders of models or Hub ids, each as MODEL or NAME=MODEL
+        host: address to listen on; any other than this machine's own needs a token
+        port: port to listen on; 0 takes a free one
+        token: every request but /health must have it (default: the variable VISLANG_TOKEN)
+        insecure: listen on other addresses without a token
+        allow_host: another name by which clients may call the server
+        allow_origin: a web page's origin, such as https://example.org, whose scripts may use the server
+        remote_images: a host whose images may be fetched, such as images.example.org or .example.org
+        max_images: greatest number of images in a request
+        max_tokens: greatest number of generated tokens of an answer
+        max_body_mb: greatest size of a request, in megabytes
+        max_waiting: greatest number of requests that wait
+        timeout: seconds that a request may take once it has arrived
+        device: where the models run: auto, cpu, cuda or mps
+    """
+
+    models: list[str] = positional()
+    host: str = "127.0.0.1"
+    port: int = 8000
+    token: str | None = None
+    insecure: bool = False
+    allow_host: list[str] = repeated("NAME")
+    allow_origin: list[str] = repeated("ORIGIN")
+    remote_images: list[str] = repeated("HOST")
+    max_images: int = 32
+    max_tokens: int = 512
+    max_body_mb: int = 20
+    max_waiting: int = 64
+    timeout: float = 120.0
+    device: str = "auto"
+
+    def run(self) -> int:
+        """Serve until the process is stopped; returns 0.
+
+        Raises:
+            UserError: a model cannot be opened, or the settings would let strangers in.
+        """
+        needs("fastapi", "serve", "a server")
+        needs("uvicorn", "serve", "a server")
+        sources = named(self.models)
+        token = os.environ.get(TOKEN) if self.token is None else self.token
+        self._must_be_safe(token)
+        limits = self._limits()
+        import uvicorn
+
+        from vislang.serve.app import make_app
+
+        # They name what clients sent, and Python keeps each one that is new.
+        warnings.simplefilter("ignore")
+        models = {name: self._opened(name, source) for name, source in sources.items()}
+        app = make_app(
+            models,
+            limits,
+            token=token,
+            hosts=["localhost", self.host, *self.allow_host],
+            origins=self.allow_origin,
+            fetch=self._fetch(),
+        )
+        for name, served in models.items():
+            messages.print(f"{name}: {', '.join(served.abilities)}", markup=False)
+        config = uvicorn.Config(
+            app, host=self.host, port=self.port, log_level="info", server_header=False, timeout_graceful_shutdown=30
+        )
+        uvicorn.Server(config).run()
+        return 0
+
+    def _must_be_safe(self, token: str | None) -> None:
+        from vislang.serve.security import is_loopback
+
+        if token is not None and (not token or not token.isascii() or not token.isprintable() or " " in token):
+            raise UserError("--token: give one or more printable ASCII characters without spaces.")
+        if token is None and not self.insecure and not is_loopback(self.host):
+            raise UserError(
+                f"--host {self.host}: other machines can reach this address. Give a --token, or --insecure if "
+                "anyone may use the server."
+            )
+        if "*" in self.allow_origin and token is None:
+            raise UserError("--allow-origin *: any web page could use the server. Give a --token.")
+        if not 0 <= self.port < 65536:
+            raise UserError(f"--port {self.port}: a port is a number from 0 to 65535.")
+
+    def _limits(self) -> Limits:
+        from vislang.serve.limits import Limits
+
+        for field in fields(self):
+            if (field.name.startswith("max_") or field.name == "timeout") and not getattr(self, field.name) > 0:
+                raise UserError(f"--{field.name.replace('_', '-')} must be above 0.")
+        body = self.max_body_mb * 2**20
+        return Limits(
+            body_bytes=body,
+            bodies_bytes=max(Limits.bodies_bytes, body),
+            images=self.max_images,
+            new_tokens=self.max_tokens,
+            waiting=self.max_waiting,
+            seconds=self.timeout,
+        )
+
+    def _fetch(self):
+        from vislang.serve.remote import fetch
+
+        if not self.remote_images:
+            return None
+        return lambda url: fetch(url, self.remote_images)
+
+    def _opened(self, name: str, source: str) -> Served:
+        from vislang.models.loading import load
+        from vislang.serve.served import Served
+        from vislang.train.device import device_of
+
+        return Served(name, load(source, device_of(self.device)))
+
+
+def named(models: list[str]) -> dict[str, str]:
+    """The models by their names: NAME of NAME=MODEL, or the name of a run's folder, or a Hub id.
+
+    >>> named(["runs/demo/model", "shapes=runs/shapes/model", "org/name"])
+    {'demo': 'runs/demo/model', 'shapes': 'runs/shapes/model', 'org/name': 'org/name'}
+
+    Raises:
+        UserError: two models have the same name.
+    """
+    found: dict[str, str] = {}
+    for given in models:
+        name, mark, source = given.partition("=")
+        if not mark or Path(given).exists():
+            name, source = "", given
+        if not name:
+            path = Path(source)
+            # A run's model is in its folder "model".
+            name = path.resolve().parent.name if path.name == "model" else path.name if path.is_dir() else source
+        if not source or name in found:
+            problem = "there is no model after =" if not source else f"two models are called {name}"
+            raise UserError(f"{given}: {problem}. Write NAME=MODEL.")
+        found[name] = source
+    return found
