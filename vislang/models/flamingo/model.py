@@ -48,14 +48,9 @@ from vislang.models.towers.language import LanguageTower, load_language_tower, o
 from vislang.models.towers.packaged import EFFICIENTNET_LITE0, SMOLLM2, TowerError
 from vislang.models.towers.recorded_attention import recorded_attention
 from vislang.models.towers.tuning import TuneConfig, merge_updates
-<<<<<<< HEAD
 from vislang.models.towers.vision import VisionTower, load_vision_tower, outline_vision_tower
 from vislang.nn.fake import FakeFloats
-from vislang.prompt import Prompts
-=======
-from vislang.models.towers.vision import VisionTower, load_vision_tower
 from vislang.prompt import Prompts, as_generation
->>>>>>> main
 
 RANKED_AT_ONCE = 64
 """Answers that are ranked at once; each needs a copy of its prompt's keys and values."""
