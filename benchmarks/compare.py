@@ -39,20 +39,32 @@ class Row:
     rounds: int
 
 
+def medians(
+    runs: Sequence[Callable[[], object]], rounds: int, warmup: int = 2, clock: Callable[[], float] = time.perf_counter
+) -> list[float]:
+    """Median seconds of each of some programs, which are timed in turn for several rounds.
+
+    Args:
+        runs: the programs.
+        rounds: how often each is timed.
+        warmup: how often each runs before that.
+        clock: ``time.process_time`` for processor time, on which other programs of the machine have less effect.
+    """
+    times: list[list[float]] = [[] for _ in runs]
+    for number in range(warmup + rounds):
+        for own, run in zip(times, runs, strict=True):
+            started = clock()
+            run()
+            if number >= warmup:
+                own.append(clock() - started)
+    return [statistics.median(own) for own in times]
+
+
 def compare(
     name: str, ours: Callable[[], object], peer: Callable[[], object], at_most: float, rounds: int, warmup: int = 2
 ) -> Row:
     """Time both in turn and compare the medians; the goal is a ratio of at most ``at_most``."""
-    for _ in range(warmup):
-        ours()
-        peer()
-    times: dict[str, list[float]] = {"ours": [], "peer": []}
-    for _ in range(rounds):
-        for which, run in (("ours", ours), ("peer", peer)):
-            started = time.perf_counter()
-            run()
-            times[which].append(time.perf_counter() - started)
-    ours_s, peer_s = statistics.median(times["ours"]), statistics.median(times["peer"])
+    ours_s, peer_s = medians([ours, peer], rounds, warmup)
     ratio = ours_s / peer_s
     return Row(name, ratio, "ours / peer", f"<= {at_most}", ratio <= at_most, ours_s, peer_s, rounds)
 

@@ -43,6 +43,7 @@ from vislang.models.data2vec.model import Data2Vec, TeacherConfig
 from vislang.models.data2vec.objective import Masked, ObjectiveConfig
 from vislang.nn.attention import SelfAttention
 from vislang.nn.averaging import average_into
+from vislang.nn.device import to_device
 from vislang.nn.masking import block_mask, inverse_block_mask, mask_tokens
 
 IMAGES, TEXTS, TOKENS = 8, 8, 128
@@ -51,15 +52,15 @@ PATCHES, MASKED = 196, 118
 DECAY, LR = 0.999, 1e-5
 
 
-def image_batch(generator: torch.Generator) -> Masked:
-    """Eight images, 60 % masked in blocks."""
-    mask = torch.stack([block_mask(14, 14, MASKED, generator).flatten() for _ in range(IMAGES)])
-    return Masked("image", torch.randn(IMAGES, 3, 224, 224, generator=generator), mask)
+def image_batch(generator: torch.Generator, images: int = IMAGES) -> Masked:
+    """Images, 60 % masked in blocks."""
+    mask = torch.stack([block_mask(14, 14, MASKED, generator).flatten() for _ in range(images)])
+    return Masked("image", torch.randn(images, 3, 224, 224, generator=generator), mask)
 
 
-def text_batch(generator: torch.Generator, mask_id: int) -> Masked:
-    """Eight texts of 128 tokens without padding, 15 % masked."""
-    tokens = torch.randint(4, 50_000, (TEXTS, TOKENS), generator=generator)
+def text_batch(generator: torch.Generator, mask_id: int, texts: int = TEXTS) -> Masked:
+    """Texts of 128 tokens without padding, 15 % masked."""
+    tokens = torch.randint(4, 50_000, (texts, TOKENS), generator=generator)
     masked = mask_tokens(tokens, torch.ones_like(tokens, dtype=torch.bool), mask_id, 50_000, generator)
     return Masked("text", tokens, masked.mask, masked.input_ids)
 
@@ -115,16 +116,22 @@ def plain(student: PreTrainedModel, head: nn.Module, batch: Masked, top_k: int, 
     return step
 
 
-def image_peer() -> PreTrainedModel:
+def image_peer(**shape: int) -> PreTrainedModel:
     """ViT-B with shared relative positions, as in the original's pretraining."""
-    config = Data2VecVisionConfig(use_mask_token=True, use_shared_relative_position_bias=True, drop_path_rate=0.0)
+    config = Data2VecVisionConfig(
+        use_mask_token=True, use_shared_relative_position_bias=True, drop_path_rate=0.0, **shape
+    )
     return Data2VecVisionModel(config, add_pooling_layer=False)
 
 
-def text_peer() -> PreTrainedModel:
+def text_peer(**shape: int) -> PreTrainedModel:
     """The base model of text."""
     config = Data2VecTextConfig(
-        vocab_size=50_265, max_position_embeddings=514, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0
+        vocab_size=50_265,
+        max_position_embeddings=514,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+        **shape,
     )
     return Data2VecTextModel(config, add_pooling_layer=False)
 
@@ -136,14 +143,22 @@ def converted(theirs: PreTrainedModel) -> Data2Vec:
         return convert(folder)
 
 
-def step_against_transformers(kind: str, rounds: int) -> tuple[Row, Callable[[], float], Data2Vec]:
-    """A row, and our step and model for other rows.
+def both(
+    kind: str, batch_size: int = IMAGES, device: str = "cpu", **shape: int
+) -> tuple[Callable[[], float], Callable[[], float], Data2Vec]:
+    """Our step, that of transformers, and our model, which both start with the same weights.
+
+    Args:
+        kind: ``image`` or ``text``.
+        batch_size: images or texts.
+        device: where they compute.
+        shape: settings of transformers' configuration; without any, the base model.
 
     Raises:
         AssertionError: the two compute different losses.
     """
     torch.manual_seed(0)
-    theirs = image_peer() if kind == "image" else text_peer()
+    theirs = image_peer(**shape) if kind == "image" else text_peer(**shape)
     model = converted(theirs)
     width = model.student.config.width
     if kind == "image":
@@ -154,14 +169,21 @@ def step_against_transformers(kind: str, rounds: int) -> tuple[Row, Callable[[],
     model.objective_config.end_of_block = True
     model.teacher_config = TeacherConfig(DECAY, DECAY, 0, model.teacher_config.scope)
     generator = torch.Generator().manual_seed(0)
-    batch = image_batch(generator) if kind == "image" else text_batch(generator, 50_264)
-    step = ours(model, batch)
+    batch = image_batch(generator, batch_size) if kind == "image" else text_batch(generator, 50_264, batch_size)
+    batch = to_device(batch, device)
+    step = ours(model.to(device), batch)
     config = model.objective_config
-    peer = plain(theirs, head, batch, config.top_k, config.beta)
+    peer = plain(theirs.to(device), head.to(device), batch, config.top_k, config.beta)
     for number, tolerance in ((1, 1e-5), (2, 1e-3)):
         losses = step(), peer()
         print(f"{kind}, step {number}: loss {losses[0]:.5f} here, {losses[1]:.5f} with transformers")
         assert math.isclose(*losses, rel_tol=tolerance), "the losses differ"
+    return step, peer, model
+
+
+def step_against_transformers(kind: str, rounds: int) -> tuple[Row, Callable[[], float], Data2Vec]:
+    """A row, and our step and model for other rows."""
+    step, peer, model = both(kind)
     return compare(f"{kind} v1 vs. transformers", step, peer, 0.8, rounds, warmup=1), step, model
 
 
@@ -180,17 +202,18 @@ def averaging_against_loop(model: Data2Vec, rounds: int) -> Row:
     )
 
 
-def second_generation() -> Callable[[], float]:
+def second_generation(images: int = IMAGES_V2, device: str = "cpu", depth: int = 10) -> Callable[[], float]:
     """A step of v2 at ViT-B's size: 80 % masked, sixteen masks for each image, decoder of 6 layers of width 768."""
     model = Data2Vec(
-        EncoderConfig(depth=10),
+        EncoderConfig(depth=depth),
         Modalities(image=ImageConfig(positions="fixed", prenet_depth=2, norm=True, decoder=DecoderConfig())),
-        ObjectiveConfig("v2", top_k=10, layer_norms=("instance",), mean_norms=("layer",), class_loss=0.01),
+        ObjectiveConfig("v2", top_k=depth, layer_norms=("instance",), mean_norms=("layer",), class_loss=0.01),
         TeacherConfig(0.9998, 0.99999, 100_000, "all"),
     )
     generator = torch.Generator().manual_seed(0)
-    mask = inverse_block_mask(IMAGES_V2 * COPIES, 14, 14, 0.8, generator).flatten(1)
-    return ours(model, Masked("image", torch.randn(IMAGES_V2, 3, 224, 224, generator=generator), mask))
+    mask = inverse_block_mask(images * COPIES, 14, 14, 0.8, generator).flatten(1)
+    batch = Masked("image", torch.randn(images, 3, 224, 224, generator=generator), mask)
+    return ours(model.to(device), to_device(batch, device))
 
 
 def v2_against_v1(step_v1: Callable[[], float], rounds: int) -> Row:

@@ -63,15 +63,18 @@ def batch_of(ids: Tensor, labels: Tensor, features: Tensor) -> Batch:
     targets = torch.full_like(ids, IGNORED)
     targets[:, :-1] = labels[:, 1:]
     rows, images = len(ids), int((ids[0] == MEDIA).sum())
-    index = torch.arange(rows * images).view(rows, images)
+    index = torch.arange(rows * images, device=ids.device).view(rows, images)
     return Batch(ids, torch.ones_like(ids), (ids == MEDIA).cumsum(dim=-1), targets, index, 0, features[:, None])
 
 
-def training(models: Both, cached: bool, check: bool = True) -> tuple[Callable[[], Tensor], Callable[[], Tensor]]:
+def training(
+    models: Both, cached: bool, check: bool = True, rows: int = ROWS
+) -> tuple[Callable[[], Tensor], Callable[[], Tensor]]:
     """The training step of each: loss, gradients, clipping and the optimizer."""
     torch.manual_seed(2)
-    ids, labels = sequences(ROWS, IMAGES, TOKENS)
-    pixels = torch.randn(ROWS, IMAGES, 1, 3, 224, 224)
+    device = next(models.peer.parameters()).device
+    ids, labels = (values.to(device) for values in sequences(rows, IMAGES, TOKENS))
+    pixels = torch.randn(rows, IMAGES, 1, 3, 224, 224).to(device)
     known = models.tower.features(pixels.flatten(0, 2))
     optimizers = [
         torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.0, fused=True)
@@ -85,7 +88,7 @@ def training(models: Both, cached: bool, check: bool = True) -> tuple[Callable[[
         return loss.detach()
 
     embedding = models.peer.lang_encoder.get_input_embeddings()  # type: ignore[operator, union-attr]
-    others = torch.ones(embedding.weight.shape[0], 1)
+    others = torch.ones(embedding.weight.shape[0], 1, device=device)
     others[[MEDIA, END]] = 0
 
     def peer() -> Tensor:

@@ -27,7 +27,7 @@ from PIL import Image, ImageDraw
 from tests.tiny import write_video
 
 ROOT = Path(__file__).parents[1]
-GUIDES = ("data", "data2vec", "vilbert", "flamingo", "training", "cluster", "serve")
+GUIDES = ("data", "data2vec", "vilbert", "flamingo", "training", "plan", "cluster", "serve")
 RESULTS = ("results/data2vec", "results/vilbert", "results/flamingo", "results/benchmarks")
 PAGES = ("README.md", *(f"docs/{name}.md" for name in (*GUIDES, "tasks", *RESULTS)), "CONTRIBUTING.md")
 """Pages whose commands are run, in this order: later pages use models that earlier ones trained."""
@@ -219,10 +219,13 @@ def runnable(command: Command) -> list[str] | None:
     if words[:1] == ["eval"] and words[1].endswith((".jsonl", ".json")):
         # Of a few examples only the same few are scored again; results beside the file state them.
         run += ["--limit", "4"] if "--task" in words else []
-    elif words[:1] == ["eval"]:
+    elif words[:1] == ["eval"] and "--like" not in words:
+        limit = "24" if "--abstain" in words else "4"
         run = [re.sub(r"^(\d+,\d+)(,\d+)+$", r"\1", word) for word in run]
-        run = [word for n, word in enumerate(run) if "--limit" not in run[max(n - 1, 0) : n + 1]] + ["--limit", "4"]
-        run += ["--seeds", "1"] if "--shots" in words and "--seeds" not in words else []
+        run = [word for n, word in enumerate(run) if "--limit" not in run[max(n - 1, 0) : n + 1]] + ["--limit", limit]
+        few = {"--draws": "1", "--orders": "2"}
+        run = [few.get(run[n - 1], word) for n, word in enumerate(run)]
+        run += ["--draws", "1"] if "--shots" in words and not {"--draws", "--seeds"} & set(words) else []
     return run
 
 

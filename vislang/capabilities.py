@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from vislang.nn.fake import FakeFloats
+
 Progress = Callable[[int, int], None]
 """Called with (items done, items in all) during long operations."""
 
@@ -79,6 +81,18 @@ class Trainable(Protocol):
 
     def after_step(self) -> None:
         """Called after each optimizer step."""
+        ...
+
+    def as_prepared(self, batch: Any) -> Any:
+        """The batch as :meth:`prepare` would let it be: with cached features, where the model caches them."""
+        ...
+
+    def contents(self, batch: Any) -> dict[str, int]:
+        """How much a batch contains, by kind: ``tokens``, ``images`` and so on."""
+        ...
+
+    def parts(self) -> dict[str, nn.Module]:
+        """The parts of the model by name, for a table of their sizes."""
         ...
 
     def diagnostics(self) -> dict[str, float | Tensor]:
@@ -144,6 +158,20 @@ class ModelRecipe(ABC):
 
 
 @runtime_checkable
+class Outlines(Protocol):
+    """A recipe whose model can be built without weights, because it contains large pretrained models."""
+
+    def outline(self, fakes: FakeFloats, reads: bool = True) -> Any:
+        """The untrained model with fake weights: all shapes, in hardly any memory.
+
+        Args:
+            fakes: an active mode.
+            reads: whether the model makes batches of examples. Otherwise it needs no tokenizer.
+        """
+        ...
+
+
+@runtime_checkable
 class Generates(Protocol):
     """Continues documents with text."""
 
@@ -154,6 +182,20 @@ class Generates(Protocol):
     ) -> list[str]:
         """The continuation of each document by greedy decoding; with ``state``, after what was prefilled."""
         ...
+
+    def generate_scored(
+        self, documents: Sequence[Document], max_new_tokens: int = 20, batch_size: int = 64, state: Any = None
+    ) -> list[Completion]:
+        """The same continuations with their log-likelihoods."""
+        ...
+
+
+@dataclass(frozen=True)
+class Completion:
+    """A generated text, and its log-likelihood in nats, including the end-of-text token if it was generated."""
+
+    text: str
+    log_likelihood: float
 
 
 @runtime_checkable
@@ -474,6 +516,30 @@ class Attends(Protocol):
     def frames(self, medium: Medium) -> list[PIL.Image.Image]:
         """The frames of a medium that the model reads; an image is one frame."""
         ...
+
+
+@runtime_checkable
+class AttendsToChunks(Protocol):
+    """Shows how much of an answer's attention goes to each chunk of a prompt: a medium with the text after it."""
+
+    def chunk_attention(self, document: Document) -> ChunkAttention:
+        """The attention of the document's target, which is the answer."""
+        ...
+
+
+@dataclass(frozen=True)
+class ChunkAttention:
+    """The mean attention of the tokens that predict an answer, by chunk.
+
+    Attributes:
+        text: (1 + media,) the share of the language model's self-attention on the tokens of each chunk, the mean over
+            heads and layers. The first entry is the text before all media. None if the language model's attention
+            cannot be recorded.
+        media: (media,) the share of the cross-attention on each medium.
+    """
+
+    text: Tensor | None
+    media: Tensor
 
 
 @runtime_checkable

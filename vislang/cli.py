@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import importlib
 import os
 import sys
@@ -16,11 +17,16 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "train": ("train", "Train", "train a model by a recipe, or resume a run"),
     "rehearse": ("rehearse", "Rehearse", "kill and resume copies of a short run, and compare them with the run"),
     "eval": ("evaluate", "Evaluate", "score a model, or a file of predictions, on a task"),
+    "compare": ("compare", "Compare", "compare two evaluations of the same questions, question by question"),
     "ask": ("ask", "Ask", "ask a model about an image or a video"),
     "tasks": ("tasks", "Tasks", "list the tasks, and how a model would answer each"),
     "search": ("search", "Search", "find the images that match a text best"),
     "classify": ("search", "Classify", "choose the label that matches each image best, without training"),
-    "explain": ("explain", "Explain", "write an HTML page with a ViLBERT's answer and its co-attention"),
+    "explain": (
+        "explain",
+        "Explain",
+        "write an HTML page that explains an answer: its co-attention, or its shots",
+    ),
     "report": ("report", "Report", "write the HTML report of a run, or a page that compares runs"),
     "embed": ("embed", "Embed", "write a vector for each file to a Parquet table"),
     "probe": ("probe", "Probe", "evaluate frozen features with a linear probe and nearest neighbours"),
@@ -35,7 +41,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "convert verify": ("convert", "Verify", "compare a converted model with recorded outputs of the original"),
     "export transformers": ("export", "Export", "write a data2vec model for transformers' Auto classes"),
     "serve": ("serve", "Serve", "serve models over HTTP, with OpenAI's API"),
-    "plan": ("plan", "Plan", "count the parameters of one of the paper's Flamingos, part by part"),
+    "plan": ("plan", "Plan", "estimate memory, time and cost of a recipe, and which parallel setting fits"),
     "doctor": ("doctor", "Doctor", "list what is installed and what is missing"),
 }
 """For each verb: its module in :mod:`vislang.commands`, its class there, and its line of help."""
@@ -53,6 +59,14 @@ _REMEDIES = {
     errno.ENAMETOOLONG: "Choose a shorter name.",
 }
 """What a user can do about errors of the operating system."""
+
+NEW_OBJECTS = 50_000
+"""New objects after which Python looks for garbage.
+
+torch, transformers and the examples of a data set are a million objects that stay. By default Python looks for garbage
+among them after every few hundred of these, which takes a sixth of the time until a run's first step. Tensors are freed
+when their last reference goes, and do not wait for this.
+"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -102,6 +116,7 @@ def _run(words: Sequence[str]) -> int:
     os.environ.setdefault("TQDM_DISABLE", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     warnings.showwarning = _warn  # type: ignore[assignment]  # it ignores the arguments that it does not need
+    gc.set_threshold(NEW_OBJECTS)
     module, name, _ = VERBS[verb]
     from vislang.commands.options import parse
 

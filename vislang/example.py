@@ -213,6 +213,7 @@ class Prediction:
         kind: the kind of score: ``probability``, ``log_likelihood`` or ``similarity``.
         prompt: the prompt as it was sent to the model, shots included, with the names of the media. If each choice or
             label has its own prompt, that of the answer.
+        log_likelihood: of a generated text, in nats.
     """
 
     id: str
@@ -221,11 +222,12 @@ class Prediction:
     scores: tuple[float, ...] = ()
     kind: str = "probability"
     prompt: str = ""
+    log_likelihood: float | None = None
 
     def as_record(self) -> dict[str, Any]:
         """The prediction as JSON values; :func:`prediction_from` reads them."""
         # The answer is written even if it is an empty text.
-        found = {name: value for name, value in vars(self).items() if name == "answer" or value not in ((), "")}
+        found = {name: value for name, value in vars(self).items() if name == "answer" or value not in ((), "", None)}
         return {name: _plain(value) for name, value in found.items()}
 
 
@@ -255,6 +257,7 @@ def prediction_from(record: Mapping[str, Any]) -> Prediction:
         tuple(_number(score, "a score") for score in scores),
         kind,
         str(prompt),
+        None if record.get("log_likelihood") is None else _number(record["log_likelihood"], "log_likelihood"),
     )
 
 

@@ -20,7 +20,10 @@ BEHIND_A_CHECK = (
         f"vislang.evaluate.{name}"
         for name in ("page", "plots", "curves", "attention_maps", "gallery", "revealed", "probe")
     ),
-    *(f"vislang.evaluate.{name}_page" for name in ("examples", "explain", "few_shot", "run", "compare")),
+    *(
+        f"vislang.evaluate.{name}_page"
+        for name in ("abstain", "examples", "explain", "few_shot", "run", "compare", "shots")
+    ),
     "vislang.studies",
     "vislang.serve",
 )

@@ -97,7 +97,7 @@ def test_predictions_with_shots_are_complete_for_every_setting(flamingo, memes, 
     file = out / "predictions.jsonl"
     rows = file.read_text().splitlines()
     file.write_text("\n".join(rows[:-1]))
-    assert "1 shots, seed 1: no prediction for 1 of 4 records: 14." in error(capsys, "eval", str(file))
+    assert "no prediction for 1 of 4 records: 14." in error(capsys, "eval", str(file))
 
 
 def test_texts_without_media_are_asked_after_shots(flamingo, tmp_path, capsys):
@@ -106,8 +106,12 @@ def test_texts_without_media_are_asked_after_shots(flamingo, tmp_path, capsys):
     arguments = ["--task", str(file), "--shots", "0,2", "--seeds", "1", "--out", str(out), "--json"]
     assert main(["eval", flamingo, *arguments]) == 0
     points = json.loads(capsys.readouterr().out)["points"]
-    # There is nothing that could be taken away.
-    assert [(point["shots"], point["blind"]) for point in points] == [(0, False), (2, False)]
+    # There is nothing that could be taken away, exchanged or compared.
+    assert [(point["shots"], point["variant"]) for point in points] == [
+        (0, "plain"),
+        (2, "plain"),
+        (2, "labels_shuffled"),
+    ]
     rows = [json.loads(line) for line in (out / "predictions.jsonl").read_text().splitlines()]
     assert [row["prompt"].count("<end>") for row in rows] == [2] * len(rows)
 
@@ -119,8 +123,8 @@ def test_what_is_asked_is_never_among_its_shots(flamingo, memes, tmp_path, capsy
     assert main(["eval", flamingo, *arguments]) == 0
     rows = [json.loads(line) for line in (out / "predictions.jsonl").read_text().splitlines()]
     assert len({row["id"] for row in rows}) == 2
-    for row in rows:
-        assert row["prompt"].count(f"{row['id']}.png") == (0 if row["blind"] else 1)
+    for row in (row for row in rows if row["variant"] in ("plain", "blind", "images_shuffled")):
+        assert row["prompt"].count(f"{row['id']}.png") == (0 if row["variant"] == "blind" else 1)
 
 
 def test_a_file_of_predictions_can_be_turned_into_a_submission(answered, memes, tmp_path, capsys):
@@ -156,7 +160,10 @@ def test_a_test_split_without_labels_gives_a_submission(flamingo, tmp_path, caps
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["MODEL", "--task", "TASK", "--report", "page.html"], "--report: only used together with --shots"),
+        (
+            ["MODEL", "--task", "TASK", "--report", "page.html"],
+            "--report: only used together with --shots or",
+        ),
         (["MODEL", "--task", "TASK", "--shots", "1", "--way", "rank"], "--way: not used together with --shots"),
         (["MODEL", "--task", "TASK", "--shots", "1", "--head", "x"], "--head: not used together with --shots"),
         (["FILE", "--shots", "1"], "--shots: no effect, because FILE is a file of predictions"),

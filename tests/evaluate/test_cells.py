@@ -23,7 +23,9 @@ from vislang.cli import main
 from vislang.document import Absent, Document, EndOfChunk, Image
 from vislang.errors import UserError
 from vislang.evaluate.evaluation import evaluate
-from vislang.evaluate.few_shot import Setting, evaluate_point, similarities
+from vislang.evaluate.few_shot import evaluate_point
+from vislang.evaluate.few_shot_baselines import similarities
+from vislang.evaluate.shots import Setting
 from vislang.evaluate.ways import WAYS, cell, ways
 from vislang.example import Answers, Example, Label, Prediction, Text, Value
 from vislang.models.data2vec.finetuning import FineTuneRecipe, HeadConfig
@@ -207,7 +209,7 @@ def test_flamingo_ranks_after_shots(models, tasks, name, shots):
     point = evaluate_point(model, task, task.support(), examples, Setting(shots), [7], batch_size=2)
     before = drawn(name, task, shots, 7)
     expected = best(name, examples, by_score(model, name, examples, before), before)
-    agree(point.predictions[7], expected)
+    agree(point.predictions[7, 0], expected)
     same_figures(point.means, task.score(examples, expected))
 
 
@@ -244,7 +246,7 @@ def test_flamingo_writes_after_shots(models, tasks, name, shots):
     examples = cells.asked(task)
     point = evaluate_point(model, task, task.support(), examples, Setting(shots), [7], batch_size=2)
     expected = written(model, name, examples, drawn(name, task, shots, 7))
-    agree(point.predictions[7], expected)
+    agree(point.predictions[7, 0], expected)
     same_figures(point.means, task.score(examples, expected))
 
 
@@ -278,7 +280,7 @@ def test_flamingo_finds_images_by_likelihood(models, tasks, shots):
         predictions, figures, before = found.predictions, found.figures, []
     else:
         point = evaluate_point(model, task, task.support(), examples, Setting(shots), [7], batch_size=2)
-        predictions, figures, before = point.predictions[7], point.means, drawn("retrieval", task, shots, 7)
+        predictions, figures, before = point.predictions[7, 0], point.means, drawn("retrieval", task, shots, 7)
     expected = ranks_by_hand(retrieval_scores(model, examples, before))
     assert [p.answer for p in predictions] == expected
     assert figures["recall_at_1_text_to_image"].value == sum(rank == 1 for rank in expected[:6]) / 6
@@ -481,7 +483,7 @@ def test_the_size_of_a_batch_changes_nothing_after_shots(models, tasks, name):
     model, task = models["flamingo"], tasks[name]
     examples, support = cells.asked(task), task.support()
     one, *others = (
-        evaluate_point(model, task, support, examples, Setting(2), [3], batch_size=size).predictions[3]
+        evaluate_point(model, task, support, examples, Setting(2), [3], batch_size=size).predictions[3, 0]
         for size in (1, 3, 7)
     )
     for other in others:
@@ -511,7 +513,7 @@ def test_the_size_of_a_batch_changes_nothing_after_retrieved_shots(models, tasks
     similarity = similarities(model, examples, support)
     assert len({tuple(row.topk(2).indices.tolist()) for row in similarity}) > 1
     one, *others = (
-        evaluate_point(model, task, support, examples, Setting(2, "retrieved"), [0], similarity, size).predictions[0]
+        evaluate_point(model, task, support, examples, Setting(2, "retrieved"), [0], similarity, size).predictions[0, 0]
         for size in (1, 3, 7)
     )
     for other in others:

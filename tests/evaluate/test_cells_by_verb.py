@@ -76,7 +76,7 @@ def test_a_cell_runs_and_is_scored_again_without_the_model(saved, folder, tmp_pa
     assert (again["schema"], again["way"], again["n"]) == (1, "file", found["n"])
     assert again["figures"] == found["figures"]
 
-    written = {path.name for path in out.iterdir()} - {"results.json", "predictions.jsonl"}
+    written = {path.name for path in out.iterdir()} - {"results.json", "predictions.jsonl", "card.json"}
     assert written == ({SUBMISSIONS[name]} if name in SUBMISSIONS else set())
     if written:
         official = printed(capsys, str(out / SUBMISSIONS[name]), "--task", spec)
@@ -92,12 +92,18 @@ def test_a_cell_runs_after_shots_and_is_scored_again_without_the_model(saved, fo
     arguments = ("--task", spec, "--shots", numbers, "--seeds", str(seeds), "--out", str(out))
     found = printed(capsys, saved["flamingo"], *arguments)
     assert (found["schema"], found["spec"]) == (1, spec)
-    # Ranks of images by their captions are never measured without the images.
-    blind = (False,) if name == "retrieval" else (False, True)
     shots = [int(number) for number in numbers.split(",")]
-    assert [(p["shots"], p["blind"]) for p in found["points"]] == [(n, b) for b in blind for n in shots]
+    # Ranks of images by their captions are never measured without the images.
+    measured = {"plain": shots, "images_shuffled": shots[1:], "labels_shuffled": shots[1:]}
+    measured |= {} if name == "retrieval" else {"blind": shots}
+    # A number, a path or a caption is not a class of a probe, and the index of a choice means nothing elsewhere.
+    measured |= {} if name in ("retrieval", "vcr", "r2r") else {"most_similar_shot": shots[1:]}
+    measured |= {"linear_probe": shots[1:]} if name in ("vqa", "nlvr2", "snli-ve", "hateful-memes", "mvsa") else {}
+    assert {v: [p["shots"] for p in found["points"] if p["variant"] == v] for v in measured} == measured
+    assert len(found["points"]) == sum(map(len, measured.values()))
     for point in found["points"]:
         must_be_figures(point["figures"])
+        assert point["blind"] == (point["variant"] == "blind")
         assert list(point["seeds"]) == [str(seed) for seed in range(seeds)]
 
     kept = json.loads((out / "results.json").read_text())
@@ -108,6 +114,6 @@ def test_a_cell_runs_after_shots_and_is_scored_again_without_the_model(saved, fo
 
     again = printed(capsys, str(out / "predictions.jsonl"))
     assert again["points"] == found["points"]
-    written = {path.name for path in out.iterdir()} - {"results.json", "predictions.jsonl"}
+    written = {path.name for path in out.iterdir()} - {"results.json", "predictions.jsonl", "card.json"}
     expected = {f"{n}-shots-random-seed-{seed}-{SUBMISSIONS.get(name)}" for n in shots for seed in range(seeds)}
     assert written == (expected if name in SUBMISSIONS else set())

@@ -7,7 +7,7 @@ import pytest
 from tests.browser import browse
 from tests.evaluate.test_report import looks_right
 from vislang.cli import main
-from vislang.evaluate.compare_page import differing, flat
+from vislang.evaluate.differences import differing, flat
 
 
 def write_run(folder, lr, accuracy, steps=24, of=24, **about):

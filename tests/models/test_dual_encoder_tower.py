@@ -10,7 +10,7 @@ from tests import tiny
 from tests.models.test_dual_encoder import model_of, pairs  # noqa: F401
 from vislang.cli import main
 from vislang.document import Document
-from vislang.evaluate.few_shot import similarities
+from vislang.evaluate.few_shot_baselines import similarities
 from vislang.models.dual_encoder.tower import DualEncoderTower
 from vislang.models.flamingo.config import FlamingoConfig
 from vislang.models.flamingo.model import FlamingoRecipe

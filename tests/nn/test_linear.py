@@ -80,3 +80,12 @@ def test_a_frozen_maps_input_is_not_kept():
     assert [saved is None for saved in function.saved_tensors] == [True, False]
     product.sum().backward()
     torch.testing.assert_close(x.grad, 2 * frozen[0].weight.sum(dim=0).expand_as(x), atol=1e-4, rtol=1e-4)
+
+
+def test_while_torch_compiles_the_product_is_torchs(monkeypatch):
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    monkeypatch.setattr("vislang.nn.linear._multiply", None)
+    layer = Linear(512, 16)
+    x = torch.randn(70, 512)
+    assert torch.equal(layer(x), F.linear(x, layer.weight, layer.bias))
+    layer(x).sum().backward()

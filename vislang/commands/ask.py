@@ -7,11 +7,12 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from vislang.commands.abstain import Limit
 from vislang.commands.options import given, optional_positional, positional, repeated
 from vislang.data.files import MEDIA
 from vislang.document import Document, Image, MediaError, Video
 from vislang.errors import UserError
-from vislang.example import Answers, Example, shown_answer
+from vislang.example import Answers, Example, Prediction, shown_answer
 
 GENERATION = (
     "shot",
@@ -30,6 +31,9 @@ GENERATION = (
 
 IN_A_PROMPT = ("shot", "drop_examples")
 """Those that it also uses to rank --options."""
+
+DECODING = tuple(name for name in GENERATION if name not in IN_A_PROMPT)
+"""Those that change how an answer is generated."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,7 @@ class Ask:
         stop: text that ends an answer
         device: where the model runs: auto, cpu, cuda or mps
         drop_examples: if the prompt is too long, drop its first examples
+        abstain: folder of an evaluation with --abstain; no answer is given where the model is less sure than it says
     """
 
     model: str = positional()
@@ -73,6 +78,7 @@ class Ask:
     stop: list[str] = repeated("TEXT")
     device: str = "auto"
     drop_examples: bool = False
+    abstain: Path | None = None
 
     def run(self) -> int:
         """Print one or several answers; returns 0.
@@ -82,6 +88,9 @@ class Ask:
             MediaError: an image or video cannot be used.
         """
         options = self._options()
+        if self.abstain is not None and (ignored := given(self, DECODING)):
+            raise UserError(f"{ignored}: not used together with --abstain, whose threshold is for greedy decoding.")
+        limit = None if self.abstain is None else Limit.read(self.abstain, self.model, len(self.shot))
         # Opening a model takes seconds, so everything that needs no model is checked first.
         example = Example(self.image, Document(self._parts(), name=self.image), source=self.image)
         shots = [shot_of(path, text, self.question) for path, text in self.shot]
@@ -97,32 +106,34 @@ class Ask:
         if isinstance(model, Generates):
             if self.head is not None:
                 raise UserError(f"--head: {self.model} generates text and has no heads. Leave --head out.")
-            self._generate(model, model.prompts.render(example, shots), options, decoding)
+            if limit is not None:
+                limit.must_be_way("generate" if options is None else "rank")
+            self._generate(model, model.prompts.render(example, shots), options, decoding, limit)
             return 0
         if not isinstance(model, Decides):
             raise UserError(
                 f"{self.model}: a {type(model).__name__} neither generates text nor has a task head. Give a Flamingo, "
                 "a ViLBERT that was trained on a task, or a fine-tuned data2vec."
             )
-        self._decide(model, example, options)
+        if limit is not None:
+            limit.must_be_way("decide")
+        self._decide(model, example, options, limit)
         return 0
 
     def _parts(self) -> list[Any]:
         return [medium_of(self.image), *([] if self.question is None else [checked(self.question, "the question")])]
 
     def _options(self) -> tuple[str, ...] | None:
-        if self.options is None:
+        found = options_of(self.options)
+        if found is None:
             return None
-        found = tuple(option.strip() for option in self.options.split(",") if option.strip())
-        if len(set(found)) < max(2, len(found)):
-            raise UserError('--options: give two or more different answers, such as --options "cat,dog".')
-        if ignored := given(self, (name for name in GENERATION if name not in IN_A_PROMPT)):
+        if ignored := given(self, DECODING):
             raise UserError(
                 f"{ignored}: no effect with --options, which ranks answers and generates none. Leave it out."
             )
         return found
 
-    def _decide(self, model: Any, example: Example, options: tuple[str, ...] | None) -> None:
+    def _decide(self, model: Any, example: Example, options: tuple[str, ...] | None, limit: Limit | None) -> None:
         """Print the head's answer, or the probability of each option."""
         if ignored := given(self, GENERATION):
             raise UserError(f"{ignored}: no effect, because {self.model} generates no text. Leave it out.")
@@ -136,7 +147,8 @@ class Ask:
                     f'--options: the head {head} of {self.model} chooses among given answers, such as "cat,dog".'
                 )
             (prediction,) = model.decide([example], head)
-            print(shown_answer(prediction.answer))
+            if limit is None or limit.allows(prediction):
+                print(shown_answer(prediction.answer))
             return
         from vislang.evaluate.decide import decide_among
 
@@ -146,19 +158,37 @@ class Ask:
             raise
         except UserError as error:
             raise UserError(f"--options: of {self.model}, {error}") from None
+        if limit is not None and not limit.allows(found):
+            return
         total = max(sum(found.scores), 1e-12)
         for score, option in sorted(zip(found.scores, options, strict=True), key=lambda pair: -pair[0]):
             print(f"{score / total:.3f}  {option}")
 
-    def _generate(self, model: Any, prompt: Document, options: tuple[str, ...] | None, decoding: Any) -> None:
+    def _generate(
+        self,
+        model: Any,
+        prompt: Document,
+        options: tuple[str, ...] | None,
+        decoding: Any,
+        limit: Limit | None,
+    ) -> None:
         if self.drop_examples:
             model.drop_examples()
         if options is not None:
             (scores,) = model.rank([prompt], options)
-            top = max(score.log_likelihood for score in scores)
+            values = tuple(score.log_likelihood for score in scores)
+            best = options[values.index(max(values))]
+            if limit is not None and not limit.allows(Prediction("", best, options, values, "log_likelihood")):
+                return
+            top = max(values)
             shares = [math.exp(score.log_likelihood - top) for score in scores]
             for share, option in sorted(zip(shares, options, strict=True), reverse=True):
                 print(f"{share / sum(shares):.3f}  {option}")
+            return
+        if limit is not None:
+            (made,) = model.generate_scored([prompt], decoding.max_new_tokens)
+            if limit.allows(Prediction("", made.text, log_likelihood=made.log_likelihood)):
+                print(made.text)
             return
         if decoding.beams == 1 and decoding.returns == 1:
             for piece in model.stream(prompt, decoding):
@@ -168,6 +198,20 @@ class Ask:
         (texts,) = model.complete([prompt], decoding)
         for text in texts:
             print(text.text)
+
+
+def options_of(text: str | None) -> tuple[str, ...] | None:
+    """Possible answers with commas between them; None without any.
+
+    Raises:
+        UserError: there are fewer than two, or some are equal.
+    """
+    if text is None:
+        return None
+    found = tuple(option.strip() for option in text.split(",") if option.strip())
+    if len(set(found)) < max(2, len(found)):
+        raise UserError('--options: give two or more different answers, such as --options "cat,dog".')
+    return found
 
 
 def medium_of(path: str) -> Image | Video:

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from vislang.commands.options import given, positional
+from vislang.commands.options import given, optional_positional
 from vislang.commands.outputs import must_hold_file, must_hold_folder
 from vislang.console import console, reporting
 from vislang.data.problems import DataError, Problem, must_be_good
 from vislang.errors import UserError, needs
 
-FEW_SHOT = ("seeds", "select", "selector", "orders", "report")
+FEW_SHOT = ("draws", "seeds", "select", "selector", "orders")
 """Options that have an effect only with --shots."""
 
 PREDICTIONS = (".jsonl", ".json", ".csv")
@@ -29,7 +29,7 @@ class Evaluate:
     """Score a model, or a file of predictions, on a task.
 
     Attributes:
-        model: folder of a model, a Hub id, or a file of predictions
+        model: folder of a model, a Hub id, or a file of predictions; with --like, the model of the card if left out
         task: a task (vislang tasks lists them), such as easy-vqa, vqa:FOLDER or retrieval:FOLDER; or any data source
             whose records have targets, such as my.jsonl
         data: the folder of the benchmark named by --task; or, without --task, a data source
@@ -43,17 +43,21 @@ class Evaluate:
         limit: evaluate at most this many examples, drawn at random; 0 for all
         seed: seed of this draw
         shots: numbers of examples in the prompt, such as 0,4,8
-        seeds: with --shots: how often random shots are drawn
+        draws: with --shots: how often random shots are drawn
+        seeds: the same as --draws
         select: with --shots: how shots are selected: at random, or retrieved by the similarity of their images
         selector: with retrieved shots: the model that compares images (default: the model's own vision tower)
-        orders: with --shots: average ranked answers over this many orders of the shots
-        report: with --shots: HTML page to write, with the curves
-        out: folder for results.json, predictions.jsonl and the benchmark's submission file
+        orders: with --shots: number of orders in which the shots of each draw are given
+        abstain: the largest share of given answers that may be wrong, such as 0.05; finds the confidence from which on
+            the model should answer
+        report: with --shots or --abstain: HTML page to write, with the curves
+        like: run the evaluation of this card.json again, and say what differs
+        out: folder for results.json, predictions.jsonl, card.json and the benchmark's submission file
         skip_bad_records: skip bad records and count them
         json: print one JSON object
     """
 
-    model: str = positional()
+    model: str | None = optional_positional()
     task: str | None = None
     data: str | None = None
     split: str | None = None
@@ -66,21 +70,35 @@ class Evaluate:
     limit: int = 0
     seed: int = 0
     shots: str | None = None
-    seeds: int = 3
+    draws: int = 3
+    seeds: int | None = None
     select: Literal["random", "retrieved", "both"] = "random"
     selector: str | None = None
     orders: int = 1
+    abstain: float | None = None
     report: Path | None = None
+    like: Path | None = None
     out: Path | None = None
     skip_bad_records: bool = False
     json: bool = False
 
     def run(self) -> int:
-        """Print the scores; returns 0.
+        """Print the scores; returns 0, or 1 if they differ from those of ``like``.
 
         Raises:
             UserError: the model cannot do what is asked, or the data cannot be used.
         """
+        if self.like is not None:
+            from vislang.commands.like import rerun
+
+            return rerun(self, self.like)
+        if self.model is None:
+            raise UserError("give a model: its folder, or a Hub id. Or give --like card.json.")
+        return self.evaluate()
+
+    def evaluate(self) -> int:
+        """Evaluate by the options; returns 0. The errors are those of :meth:`run`."""
+        assert self.model is not None
         self._check()
         source = Path(self.model)
         if source.is_file():
@@ -98,7 +116,7 @@ class Evaluate:
         if self.shortlist is not None and task.kind != "pairs":
             raise UserError(f"--shortlist has no effect: {task.name} is not a task of pairs. Leave it out.")
         if few_shot is not None:
-            return few_shot.run(task, examples, self.about(task, bad))
+            return few_shot.run(task, examples, self.about(task, bad), self.card)
         from vislang.evaluate.evaluation import evaluate, must_have_way, way_of
         from vislang.models.loading import load
         from vislang.train.device import device_of
@@ -122,11 +140,14 @@ class Evaluate:
             model = Shortlisted(model, shortlist, self.shortlist_size)
         # No example is evaluated with its own target.
         support = [] if task.support_split == task.default_split else task.support()
-        evaluation = evaluate(model, task, examples, support, way=way, head=self.head, reporter=reporting)
+        card = self.card(task, examples, support if learns else ())
+        evaluation = evaluate(
+            model, task, examples, support, way=way, head=self.head, abstain=self.abstain, reporter=reporting
+        )
         about = {"model": self.model, **self.about(task, bad)}
         if self.shortlist is not None:
             about |= {"shortlist": self.shortlist, "shortlist_size": self.shortlist_size}
-        return self.finish(task, evaluation, about)
+        return self.finish(task, evaluation, about, card)
 
     def _check(self) -> None:
         """Check the options that need neither data nor a model."""
@@ -140,11 +161,16 @@ class Evaluate:
             raise UserError(f"--limit is {self.limit}; it must not be negative. 0 takes all examples.")
         if self.shortlist_size < 1:
             raise UserError(f"--shortlist-size is {self.shortlist_size}; it must be at least 1.")
+        assert self.model is not None
         if Path(self.model).suffix in PREDICTIONS and not Path(self.model).exists():
             raise UserError(f"{self.model}: no such file. Give a file of predictions, or a model.")
         of_a_file = Path(self.model).is_file()
         if of_a_file and (ignored := given(self, ("shots", *FEW_SHOT, *ONE_PROMPT))):
             raise UserError(f"{ignored}: no effect, because {self.model} is a file of predictions. Leave it out.")
+        if self.report is not None and self.shots is None and self.abstain is None:
+            raise UserError("--report: only used together with --shots or --abstain. Add one, or leave it out.")
+        if self.abstain is not None and not 0 < self.abstain < 1:
+            raise UserError(f"--abstain is {self.abstain}; it must be between 0 and 1, such as 0.05.")
         if self.shots is None and (ignored := given(self, FEW_SHOT)):
             raise UserError(f"{ignored}: only used together with --shots. Add --shots, or leave it out.")
         if self.shots is not None and (ignored := given(self, ONE_PROMPT)):
@@ -162,7 +188,10 @@ class Evaluate:
             return None
         from vislang.commands.few_shot import FewShot
 
-        return FewShot(**{field.name: getattr(self, field.name) for field in dataclasses.fields(FewShot)})
+        if self.seeds is not None and given(self, ("draws",)) and self.seeds != self.draws:
+            raise UserError(f"--seeds {self.seeds} and --draws {self.draws} are the same option. Leave one out.")
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(FewShot)}
+        return FewShot(**{**values, "draws": self.draws if self.seeds is None else self.seeds})
 
     def spec(self) -> str:
         """The task as one word, such as ``vqa:FOLDER``."""
@@ -197,6 +226,7 @@ class Evaluate:
         from vislang.models.loading import load
         from vislang.train.device import device_of
 
+        assert self.model is not None
         device = device_of(self.device)
         if self.regions is None:
             return load(self.model, device)
@@ -214,20 +244,60 @@ class Evaluate:
             "bad_records": bad,
         }
 
-    def finish(self, task: Any, evaluation: Any, about: dict[str, Any]) -> int:
+    def _command(self, about: dict[str, Any]) -> str:
+        """The command that was run."""
+        options = {"task": about["spec"], "split": about["split"], "limit": about["limit"], "seed": about["seed"]}
+        options |= {"way": self.way, "head": self.head, "abstain": self.abstain}
+        named = (f"--{name} {value}" for name, value in options.items() if value is not None)
+        return " ".join([f"vislang eval {self.model}", *named])
+
+    def options(self) -> dict[str, Any]:
+        """The options that decide the result, as they are in a card."""
+        from vislang.commands.like import NOT_IN_CARDS
+
+        names = [field.name for field in dataclasses.fields(self) if field.name not in NOT_IN_CARDS]
+        return {name: getattr(self, name) for name in names}
+
+    def card(self, task: Any, examples: Any, support: Any) -> dict[str, Any]:
+        """The card of an evaluation before the model runs; see :func:`vislang.evaluate.card.card_of`.
+
+        Raises:
+            UserError: it differs from the card of ``--like`` in the data, the scorer or the model.
+        """
+        from vislang.evaluate.card import card_of
+        from vislang.models.loading import identity
+        from vislang.runs.folder import environment
+
+        assert self.model is not None
+        model = {"source": self.model, **identity(self.model)}
+        card = card_of(task, examples, support, model=model, options=self.options(), environment=environment())
+        if self.like is not None:
+            from vislang.commands.like import must_match
+
+            must_match(self.like, card)
+        return card
+
+    def finish(self, task: Any, evaluation: Any, about: dict[str, Any], card: dict[str, Any]) -> int:
         """Write the files, and print the figures; returns 0.
 
         Args:
             task: the task.
             evaluation: the result.
             about: what else the results record.
+            card: the score card, before the model ran.
         """
         values = {**evaluation.as_json(), **about}
         if self.out is not None:
             from vislang.evaluate.results import write_evaluation
             from vislang.runs.folder import environment
 
-            write_evaluation(self.out, evaluation, task, {**about, **environment()})
+            write_evaluation(self.out, evaluation, task, {**about, **environment()}, card)
+        if self.report is not None and evaluation.abstention is not None:
+            from vislang.evaluate.abstain_page import write_abstention_page
+            from vislang.runs.folder import versions
+
+            title = f"{task.name}: {self.model}"
+            write_abstention_page(self.report, title, evaluation, self._command(about), versions())
         if self.json:
             print(json.dumps(values))
             return 0
@@ -239,6 +309,8 @@ class Evaluate:
             console.print(evaluation_table({task.name: values}))
         else:
             console.print(f"{len(evaluation.predictions):,} predictions; no record has a target, so none was scored")
+        if evaluation.abstention is not None:
+            console.print(evaluation.abstention.in_words)
         if self.out is not None:
             console.print(f"wrote results and predictions to [bold]{self.out}[/bold]")
         return 0

@@ -3,31 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from rich.table import Table
-
 from vislang.console import console, reporting
 from vislang.errors import UserError
-from vislang.evaluate.few_shot import (
-    TEXT_SHOTS,
-    Point,
-    Select,
-    Setting,
-    baselines,
-    measure,
-    selection,
-    settings_for,
-    shots_of,
-    way_of,
-)
-from vislang.evaluate.few_shot_results import as_record, read_points, write_points
+from vislang.evaluate.card import completed, write_card
+from vislang.evaluate.few_shot import FewShotEvaluation, concluded, measure, settings_for, way_of
+from vislang.evaluate.few_shot_baselines import baselines
+from vislang.evaluate.few_shot_results import as_record, read_points, shots_as_json, write_points
 from vislang.evaluate.results import write_results
+from vislang.evaluate.shots import TEXT_SHOTS, Select, shots_of
+from vislang.evaluate.tables import few_shot_table
 from vislang.example import Example
-from vislang.metrics.figure import SCHEMA, Figures, figures_as_json, metric, show, title_of
+from vislang.metrics.figure import SCHEMA, figures_as_json
 from vislang.models.loading import load
 from vislang.runs.folder import environment, versions
 from vislang.tasks.few_shot import split_own_file
@@ -50,10 +41,11 @@ class FewShot:
 
     model: str
     shots: str
-    seeds: int
+    draws: int
     select: Literal["random", "retrieved", "both"]
     selector: str | None
     orders: int
+    abstain: float | None
     limit: int
     seed: int
     report: Path | None
@@ -62,23 +54,29 @@ class FewShot:
     device: str
 
     def __post_init__(self):
-        self.settings()
+        self._numbers()
 
-    def run(self, task: Task, examples: list[Example], about: dict[str, Any]) -> int:
+    def run(
+        self,
+        task: Task,
+        examples: list[Example],
+        about: dict[str, Any],
+        card_of: Callable[[Task, Sequence[Example], Sequence[Example]], dict[str, Any]],
+    ) -> int:
         """Print the figures, and write a page with their curves; returns 0.
 
         Args:
             task: the task.
             examples: the examples of its split. Data without a training split are divided into shots and queries.
             about: what the results record of the command.
+            card_of: makes the score card from the task, the queries and the examples that shots are drawn from.
 
         Raises:
             UserError: the model cannot be prompted with examples, or there are too few.
         """
         support, queries = sides(task, examples, self.limit, self.seed)
-        settings = self.settings()
-        if task.kind == "pairs" or not any(query.media for query in queries):
-            settings = [setting for setting in settings if not setting.blind]
+        media = any(query.media for query in queries)
+        settings = settings_for(self._numbers(), SELECT[self.select], media, blind=task.kind != "pairs")
         if self.report is not None and not task.can_score(queries):
             raise UserError(f"--report: no record of {task.name} has a target, so there are no figures to draw.")
         if task.kind == "pairs" and self.select != "random":
@@ -92,21 +90,23 @@ class FewShot:
         device = device_of(self.device)
         selector = None if self.selector is None else load(self.selector, device)
         model = load(self.model, device)
-        if self.orders > 1 and way_of(model, task) != "rank":
-            raise UserError(f"--orders: answers to {task.name} are generated; only ranked answers can be averaged.")
-        points, others = measure(model, task, support, queries, settings, self.seeds, selector, reporting)
-        finish(task, queries, points, others, {"model": self.model, **about}, self.out, self.json)
+        card = card_of(task, queries, support)
+        way = way_of(model, task)
+        found = measure(
+            model, task, support, queries, settings, self.draws, self.orders, selector, self.abstain, reporting
+        )
+        finish(task, support, queries, found, {"model": self.model, **about}, card, way, self.out, self.json)
         if self.report is not None:
             from vislang.evaluate.few_shot_page import write_few_shot_page
 
             title = f"{task.name}: {self.model}"
-            write_few_shot_page(self.report, title, points, others, self._command(about), versions())
+            write_few_shot_page(self.report, title, found, self._command(about), versions())
             if not self.json:
                 console.print(f"wrote the curves to [bold]{self.report}[/bold]")
         return 0
 
-    def settings(self) -> list[Setting]:
-        """How to prompt.
+    def _numbers(self) -> list[int]:
+        """The numbers of shots.
 
         Raises:
             UserError: ``--shots`` is not a list of numbers, or an option is out of its range.
@@ -117,17 +117,18 @@ class FewShot:
             numbers = [-1]
         if min(numbers) < 0:
             raise UserError(f"--shots {self.shots}: write numbers with commas between them, such as 0,4,8.")
-        for name in ("seeds", "orders"):
+        for name in ("draws", "orders"):
             if getattr(self, name) < 1:
                 raise UserError(f"--{name} is {getattr(self, name)}; it must be at least 1.")
-        return settings_for(numbers, SELECT[self.select], self.orders)
+        return numbers
 
     def _command(self, about: dict[str, Any]) -> str:
         """The command that was run."""
         options = {"task": about["spec"], "split": about["split"]}
-        options |= {"shots": self.shots, "seeds": self.seeds, "select": self.select, "orders": self.orders}
+        options |= {"shots": self.shots, "draws": self.draws, "select": self.select, "orders": self.orders}
         options |= {"limit": self.limit, "seed": self.seed}
         options |= {"selector": self.selector} if self.selector else {}
+        options |= {"abstain": self.abstain} if self.abstain is not None else {}
         return " ".join([f"vislang eval {self.model}", *(f"--{name} {value}" for name, value in options.items())])
 
 
@@ -148,7 +149,14 @@ def sides(task: Task, examples: list[Example], limit: int, seed: int) -> tuple[l
 
 
 def rescore_points(
-    file: Path, task: Task, examples: list[Example], about: dict[str, Any], out: Path | None, as_json: bool
+    file: Path,
+    task: Task,
+    examples: list[Example],
+    about: dict[str, Any],
+    card_of: Callable[[Task, Sequence[Example], Sequence[Example]], dict[str, Any]],
+    out: Path | None,
+    as_json: bool,
+    abstain: float | None = None,
 ) -> int:
     """Score a file of predictions with shots; returns 0.
 
@@ -156,21 +164,26 @@ def rescore_points(
         file: the ``predictions.jsonl`` of a few-shot evaluation.
         task, examples: see :meth:`FewShot.run`.
         about: what the results record of the command.
+        card_of: see :meth:`FewShot.run`.
         out: folder for the results, if any.
         as_json: print JSON.
+        abstain: see :func:`~vislang.evaluate.few_shot.measure`.
     """
     support, queries = sides(task, examples, about["limit"], about["seed"])
     points = read_points(file, task, queries)
-    finish(task, queries, points, baselines(task, support, queries), about, out, as_json)
+    found = concluded(task, queries, points, baselines(task, support, queries), abstain)
+    finish(task, support, queries, found, about, card_of(task, queries, support), "file", out, as_json)
     return 0
 
 
 def finish(
     task: Task,
+    support: Sequence[Example],
     queries: Sequence[Example],
-    points: Sequence[Point],
-    others: dict[str, Figures],
+    found: FewShotEvaluation,
     about: dict[str, Any],
+    card: dict[str, Any],
+    way: str,
     out: Path | None,
     as_json: bool,
 ) -> None:
@@ -179,32 +192,27 @@ def finish(
         "schema": SCHEMA,
         "task": task.name,
         "n": len(queries),
-        "points": [as_record(point) for point in points],
-        "baselines": {name: figures_as_json(figures) for name, figures in others.items()},
+        "points": [as_record(point) for point in found.points],
+        "baselines": {name: figures_as_json(figures) for name, figures in found.baselines.items()},
+        "verdict": [finding.as_json() for finding in found.verdict],
         **about,
     }
     if out is not None:
-        write_points(out, points, task, queries)
+        write_points(out, found.points, task, queries)
         write_results(out, {**values, **environment()})
+        media = [medium for example in (*queries, *support) for medium in example.media]
+        predictions = [p for point in found.points for own in point.predictions.values() for p in own]
+        write_card(out, completed(card, way, predictions, found.points[0].metric, media, shots_as_json(found.points)))
     if as_json:
         print(json.dumps(values), flush=True)
         return
     if about["bad_records"]:
         console.print(f"skipped {about['bad_records']} bad records")
-    console.print(few_shot_table(task.name, points, others))
+    console.print(few_shot_table(task.name, found))
+    for finding in found.verdict:
+        console.print(f"* {finding.text}")
+    for point in found.points:
+        if point.abstention is not None:
+            console.print(f"{point.setting.shots} shots, {point.setting.select}: {point.abstention.in_words}")
     if out is not None:
         console.print(f"wrote results and predictions to [bold]{out}[/bold]")
-
-
-def few_shot_table(task: str, points: Sequence[Point], others: dict[str, Figures]) -> Table:
-    """The figures of all points and baselines."""
-    table = Table(title=f"{task}: examples in the prompt", title_justify="left")
-    for heading in ("shots", "selection", "metric", "mean over seeds (95 % interval)"):
-        table.add_column(heading)
-    for point in points:
-        for name, figure in point.means.items():
-            table.add_row(str(point.setting.shots), selection(point.setting), metric(name).title, show(name, figure))
-    for baseline, figures in others.items():
-        for name, figure in figures.items():
-            table.add_row("", title_of(baseline), metric(name).title, show(name, figure))
-    return table

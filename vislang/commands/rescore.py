@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,16 @@ from vislang.commands.few_shot import rescore_points
 from vislang.commands.options import given
 from vislang.data.problems import DataError
 from vislang.errors import UserError
+from vislang.evaluate import card
+from vislang.evaluate.abstain import abstention
 from vislang.evaluate.evaluation import Evaluation, unread
 from vislang.evaluate.few_shot_results import holds_points
 from vislang.evaluate.results import RESULTS
-from vislang.runs.folder import read_json
+from vislang.example import Example
+from vislang.runs.folder import environment, read_json
+
+NOW = ("task", "data", "scorer", "environment")
+"""Entries of a card that are new where predictions are scored again."""
 
 RECORDED = ("split", "limit", "seed")
 """Options that the results of an evaluation record."""
@@ -38,8 +45,13 @@ def rescore(options: Any, file: Path) -> int:
         options = recorded(options, file)
     task, examples, bad = options.opened_task()
     about = {"predictions": str(file), **options.about(task, bad)}
+
+    def card_of(task: Any, examples: Sequence[Example], support: Sequence[Example]) -> dict[str, Any]:
+        return rescored_card(file, card.card_of(task, examples, support, **own))
+
+    own = {"model": {"source": str(file)}, "options": options.options(), "environment": environment()}
     if holds_points(file):
-        return rescore_points(file, task, examples, about, options.out, options.json)
+        return rescore_points(file, task, examples, about, card_of, options.out, options.json, options.abstain)
     examples = task.subset(examples, options.limit, options.seed)
     try:
         predictions = task.read_predictions(file, examples)
@@ -52,8 +64,18 @@ def rescore(options: Any, file: Path) -> int:
         figures = task.score(examples, predictions)
     except UserError as error:
         raise UserError(f"{file}: {error}") from None
-    evaluation = Evaluation(task.name, "file", examples, predictions, figures, unread=unread(predictions))
-    return options.finish(task, evaluation, about)
+    chosen = None if options.abstain is None else abstention(task, examples, predictions, options.abstain)
+    evaluation = Evaluation(
+        task.name, "file", examples, predictions, figures, unread=unread(predictions), abstention=chosen
+    )
+    return options.finish(task, evaluation, about, card_of(task, examples, ()))
+
+
+def rescored_card(file: Path, made: dict[str, Any]) -> dict[str, Any]:
+    """The card of predictions that are scored again: that of their evaluation, if there is one beside them, with the
+    data, the scorer and the environment of now."""
+    before = file.with_name(card.CARD)
+    return {**card.read_card(before), **{n: made[n] for n in NOW}} if before.is_file() else made
 
 
 def recorded(options: Any, file: Path) -> Any:

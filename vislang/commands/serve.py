@@ -37,7 +37,7 @@ class Serve:
         max_tokens: greatest number of generated tokens of an answer
         max_body_mb: greatest size of a request, in megabytes
         max_waiting: greatest number of requests that wait
-        timeout: seconds from a request's arrival to its end
+        timeout: seconds that a request may take once it has arrived
         device: where the models run: auto, cpu, cuda or mps
     """
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from vislang.evaluate.curves import compared_plots, typical_speed
+from vislang.evaluate.differences import ABSENT, differing, flat
 from vislang.evaluate.intervals import Drawn, by_metric, drawn
 from vislang.evaluate.page import template
 from vislang.evaluate.plots import series_colour
@@ -16,9 +16,6 @@ from vislang.evaluate.tables import loss_rows
 from vislang.files import write_text
 from vislang.metrics.figure import figures_from_json, metric
 from vislang.train.log import rates_in_words
-
-ABSENT = "—"
-"""Stands for a setting or a figure that a run does not have."""
 
 
 def write_compare_page(path: Path, runs: Sequence[RunRecord]) -> None:
@@ -86,27 +83,3 @@ def _settings(run: RunRecord) -> dict[str, str]:
     """All that decides a run, by dotted name: the recipe, the versions, the machine."""
     about = {key: run.about[key] for key in ("versions", "threads", "machine", "system", "cuda") if key in run.about}
     return flat({**run.recipe, "environment": about})
-
-
-def differing(settings: Sequence[dict[str, str]]) -> list[tuple[str, list[str]]]:
-    """The settings in which runs differ: each with the value of every run."""
-    names = dict.fromkeys(name for values in settings for name in values)
-    rows = [(name, [values.get(name, ABSENT) for values in settings]) for name in names]
-    return [(name, values) for name, values in rows if len(set(values)) > 1]
-
-
-def flat(values: Any, prefix: str = "") -> dict[str, str]:
-    """Nested settings by dotted name, each as JSON has it, but text without its quotes."""
-    if isinstance(values, dict) and values:
-        pairs = list(values.items())
-    elif isinstance(values, list) and any(isinstance(value, dict) for value in values):
-        pairs = [
-            (value.get("name", number) if isinstance(value, dict) else number, value)
-            for number, value in enumerate(values)
-        ]
-    else:
-        return {prefix: values if isinstance(values, str) else json.dumps(values)}
-    found: dict[str, str] = {}
-    for key, value in pairs:
-        found |= flat(value, f"{prefix}.{key}" if prefix else str(key))
-    return found

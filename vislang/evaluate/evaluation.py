@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from vislang.capabilities import Progress
 from vislang.errors import UserError, needs
+from vislang.evaluate.abstain import Abstention, abstention
 from vislang.evaluate.decide import decide
 from vislang.evaluate.generate import generate
 from vislang.evaluate.loss import reference_perplexity
@@ -56,6 +57,7 @@ class Evaluation:
         guesses: the scores of baselines without media, by name.
         perplexity: perplexity of the references, for a model that gives likelihoods.
         unread: number of predictions without a usable answer, such as a text without a number for a value.
+        abstention: when to answer, if that was asked.
     """
 
     task: str
@@ -67,6 +69,7 @@ class Evaluation:
     guesses: dict[str, Figures] = field(default_factory=dict)
     perplexity: float | None = None
     unread: int = 0
+    abstention: Abstention | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The evaluation as JSON values, without its predictions."""
@@ -85,6 +88,8 @@ class Evaluation:
             values["reference_perplexity"] = self.perplexity
         if self.unread:
             values["unread"] = self.unread
+        if self.abstention is not None:
+            values["abstention"] = self.abstention.as_json()
         return values
 
 
@@ -99,6 +104,7 @@ def evaluate(
     with_blind: bool = True,
     with_perplexity: bool = True,
     batch_size: int | None = None,
+    abstain: float | None = None,
     reporter: Reporter = quietly,
 ) -> Evaluation:
     """Score a model on examples of a task.
@@ -114,6 +120,7 @@ def evaluate(
         with_blind: also score the model with all media removed, if it generates or ranks.
         with_perplexity: also compute the perplexity of the references, if the model generates.
         batch_size: examples at a time; None takes a default. It does not change the result.
+        abstain: the largest share of given answers that may be wrong; finds the confidence from which on to answer.
         reporter: shows progress.
 
     Raises:
@@ -143,6 +150,7 @@ def evaluate(
         task.guesses(support, examples) if scored else {},
         reference_perplexity(model, examples) if way == "generate" and with_perplexity else None,
         unread(answered),
+        abstention(task, examples, answered, abstain) if scored and abstain is not None else None,
     )
 
 

@@ -1,88 +1,143 @@
 """Few-shot evaluation: a model is scored with several examples (shots) in its prompt (Alayrac et al. 2022, section
 4.2).
 
-Shots are drawn at random or retrieved. Random shots are the same for all queries of a seed, so they are prefilled once.
-Retrieved shots are those whose images are most similar to the query's image, the most similar last (RICES, Yang et al.
-2021). "Zero shots" are two examples without their images, as in the paper: they show the form of an answer.
+Every question is answered after several draws of shots and several orders of each draw, so that the score of a setting
+has an interval and the sources of its variance are known (:mod:`vislang.metrics.variance`). Controls that could explain
+the score are always measured with it: prompts without images, with the images or the answers of the shots shuffled
+(:mod:`vislang.evaluate.shots`), and guesses without a model (:mod:`vislang.evaluate.few_shot_baselines`). Random shots
+are the same for all queries of a trial, so they are prefilled once.
 """
 
 from __future__ import annotations
 
 import random
-from collections import Counter
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-import torch
+import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from vislang.capabilities import Embeds, Generates, Prefills, Progress, Ranks
-from vislang.document import Document, Medium
+from vislang.capabilities import Generates, Prefills, Progress, Ranks
 from vislang.errors import UserError
-from vislang.evaluate.evaluation import Reporter, prepare, quietly
+from vislang.evaluate.abstain import Abstention, abstention
+from vislang.evaluate.evaluation import Reporter, must_be_numbers, prepare, quietly
+from vislang.evaluate.few_shot_baselines import ImageFeatures, baselines, from_shots
 from vislang.evaluate.generate import generate
-from vislang.evaluate.prefix import NOTHING, Prefix
-from vislang.evaluate.rank import rank
+from vislang.evaluate.rank import mean_of_orders, rank
 from vislang.evaluate.retrieve import retrieve
+from vislang.evaluate.shots import (
+    TEXT_SHOTS,
+    Select,
+    Setting,
+    Trial,
+    Variant,
+    drawn,
+    is_shot,
+    prefill,
+    retrieved,
+    varied,
+)
+from vislang.evaluate.verdict import Finding, verdict
 from vislang.evaluate.ways import ways
-from vislang.example import Answer, Example, Label, Prediction, Value, reference_text
+from vislang.example import Example, Prediction
 from vislang.metrics.figure import Figure, Figures, share
-from vislang.prompt import as_generation, shown
+from vislang.metrics.variance import Spread, spread
 from vislang.tasks.retrieval import Retrieval
 from vislang.tasks.task import Task
 
-TEXT_SHOTS = 2
-"""Number of examples without images in a zero-shot prompt."""
-
-Select = Literal["random", "retrieved"]
-
-
-@dataclass(frozen=True)
-class Setting:
-    """How a model is prompted.
-
-    Attributes:
-        shots: number of examples in the prompt.
-        select: how they are chosen.
-        orders: number of orders of the shots over which likelihoods are averaged (section B.1.5); only for tasks whose
-            answers are ranked.
-        blind: remove all media and keep their positions.
-    """
-
-    shots: int
-    select: Select = "random"
-    orders: int = 1
-    blind: bool = False
+MOST_COMPARED = 10_000
+"""Most images among which the baseline looks for the most similar one; of more, so many are drawn."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """The figures of a setting.
+    """The results of a setting.
 
     Attributes:
-        setting: how the model was prompted.
-        seeds: the figures of each seed.
-        means: means over seeds, with the interval over queries. All seeds share the queries, so more seeds do not
-            narrow it.
-        predictions: the predictions of each seed.
+        setting: how the queries were answered.
+        predictions: the predictions of each trial.
+        figures: the figures of each trial; empty if the queries have no targets.
+        means: the means over trials. The main metric has an interval over draws, orders and questions, the others the
+            mean of the trials' intervals, which are over questions alone.
+        metric: the metric of single predictions.
+        scores: the scores of single predictions, (draws, orders, predictions).
+        spread: where the variance of their mean comes from.
+        shots: the ids of the shots of each trial, in order; empty if each query has its own.
+        abstention: when to answer, from the first trial; only of plain settings, if that was asked.
     """
 
     setting: Setting
-    seeds: dict[int, Figures]
+    predictions: dict[Trial, list[Prediction]] = field(repr=False)
+    figures: dict[Trial, Figures]
     means: Figures
-    predictions: dict[int, list[Prediction]] = field(default_factory=dict, repr=False)
+    metric: str = ""
+    scores: np.ndarray | None = field(default=None, repr=False)
+    spread: Spread | None = None
+    shots: dict[Trial, list[str]] = field(default_factory=dict, repr=False)
+    abstention: Abstention | None = None
+
+    @property
+    def draws(self) -> dict[int, Figures]:
+        """The mean figures of each draw over its orders."""
+        by_draw: dict[int, list[Figures]] = defaultdict(list)
+        for trial, figures in self.figures.items():
+            by_draw[trial.draw].append(figures)
+        return {draw: mean_figures(own) for draw, own in by_draw.items()}
+
+    @property
+    def orders(self) -> int:
+        """The number of orders of each draw."""
+        return 1 + max(trial.order for trial in self.predictions)
 
 
-def shots_of(examples: Sequence[Example]) -> list[Example]:
-    """The examples that can serve as shots; see :func:`is_shot`."""
-    return [example for example in examples if is_shot(example)]
+@dataclass(frozen=True)
+class FewShotEvaluation:
+    """A few-shot evaluation.
+
+    Attributes:
+        points: the results of each setting and control.
+        baselines: the figures of guesses from the whole support, by name.
+        verdict: what the shots are worth, and whether their images matter.
+    """
+
+    points: list[Point]
+    baselines: dict[str, Figures]
+    verdict: list[Finding]
 
 
-def is_shot(example: Example) -> bool:
-    """Whether an example can serve as a shot: it has a template and an answer in words."""
-    return not example.wording.verbatim and reference_text(as_generation(example)) is not None
+def point_of(
+    task: Task,
+    queries: Sequence[Example],
+    setting: Setting,
+    predictions: Mapping[Trial, list[Prediction]],
+    shots: Mapping[Trial, list[str]] | None = None,
+) -> Point:
+    """Score the predictions of a setting.
+
+    Args:
+        task: scores them.
+        queries: the queries, in the order of the predictions.
+        setting: how they were answered.
+        predictions: the predictions of each trial; each draw has the same number of orders.
+        shots: the ids of the shots of each trial.
+    """
+    own, named = dict(predictions), dict(shots or {})
+    if not task.can_score(queries):
+        return Point(setting, own, {}, {}, shots=named)
+    figures = {trial: task.score(queries, found) for trial, found in own.items()}
+    items = {trial: task.score_each(queries, found) for trial, found in own.items()}
+    draws = list(dict.fromkeys(trial.draw for trial in own))
+    orders = list(dict.fromkeys(trial.order for trial in own))
+    scores = np.stack([np.stack([items[Trial(draw, order)].scores for order in orders]) for draw in draws])
+    found = next(iter(items.values()))
+    made = spread(scores, task.clusters(queries), proportion=all(each.binary for each in items.values()))
+    means = mean_figures(list(figures.values()))
+    if found.metric in means:
+        means[found.metric] = made.mean
+    return Point(setting, own, figures, means, found.metric, scores, made, named)
 
 
 def evaluate_point(
@@ -91,12 +146,14 @@ def evaluate_point(
     support: Sequence[Example],
     queries: Sequence[Example],
     setting: Setting,
-    seeds: Sequence[int],
+    draws: Sequence[int],
     similarity: Float[Tensor, "queries support"] | None = None,
     batch_size: int = 16,
     progress: Progress | None = None,
+    orders: int = 1,
+    answered: dict[Any, list[Prediction]] | None = None,
 ) -> Point:
-    """Answer every query once for each seed, and score the answers.
+    """Answer every query after each order of each draw of shots, and score the answers.
 
     Args:
         model: it generates or ranks, and prefills.
@@ -104,23 +161,24 @@ def evaluate_point(
         support: examples that shots are chosen from; those that cannot serve as shots are ignored.
         queries: examples to answer; none of them is in the support.
         setting: how to prompt.
-        seeds: seeds of the shots and of their order.
-        similarity: for retrieved shots, how similar the images of queries and support are; see :func:`similarities`.
+        draws: seeds of the draws of random shots; retrieved shots are not drawn.
+        similarity: for retrieved shots, how similar the images of queries and support are; see
+            :func:`~vislang.evaluate.few_shot_baselines.similarities`.
         batch_size: queries at a time.
         progress: called with (queries done, all queries).
+        orders: number of orders of the shots of each draw.
+        answered: predictions of earlier trials of the same queries, which are not repeated; this call adds its own.
 
     Raises:
-        UserError: retrieved shots without ``similarity`` or for a retrieval task, several orders for a task whose
-            answers are generated, or fewer examples than shots.
+        UserError: retrieved shots without ``similarity`` or for a retrieval task, or fewer examples than shots.
     """
     if setting.select == "retrieved" and setting.shots:
         if isinstance(task, Retrieval):
             raise UserError(f"{task.name}: all images share the same shots; use --select random.")
         if similarity is None:
             raise UserError("retrieved shots need the similarity of images.")
-    ranked = way_of(model, task) == "rank"
-    if setting.orders > 1 and not ranked:
-        raise UserError(f"--orders: answers to {task.name} are generated; only ranked answers can be averaged.")
+        draws = (0,)
+    way = way_of(model, task)
     usable = [number for number, example in enumerate(support) if is_shot(example)]
     if (setting.shots or TEXT_SHOTS) > len(usable):
         raise UserError(
@@ -129,33 +187,91 @@ def evaluate_point(
         )
     support = [support[number] for number in usable]
     similarity = None if similarity is None else similarity[:, usable]
-    found: dict[int, Figures] = {}
-    predictions: dict[int, list[Prediction]] = {}
-    total = len(queries) * len(seeds)
-    for number, seed in enumerate(seeds):
-        rng = random.Random(f"{setting.shots} {seed}")
+    predictions: dict[Trial, list[Prediction]] = {}
+    named: dict[Trial, list[str]] = {}
+    answered = {} if answered is None else answered
+    trials = list(_trials(support, setting, draws, orders, similarity))
+    for number, (trial, shared, own) in enumerate(trials):
 
-        def report(done: int, of: int, before: int = number * len(queries)) -> None:
+        def report(done: int, of: int, before: int = number) -> None:
             if progress is not None:
-                progress(before + done, total)
+                progress((before * len(queries)) + round(len(queries) * done / of), len(queries) * len(trials))
 
-        chosen = _Shots(support, setting, rng, similarity)
-        answer = _ranked if ranked else _generated
-        predictions[seed] = answer(model, task, queries, chosen, batch_size, report)
-        found[seed] = task.score(queries, predictions[seed]) if task.can_score(queries) else {}
-    return Point(setting, found, mean_figures(list(found.values())), predictions)
+        # Zero shots are texts, which other draws and orders may have as well.
+        prompt = tuple(model.prompts.examples(shared)) if own is None else (setting, trial)
+        key = (setting.variant == "blind", prompt)
+        if key not in answered:
+            answered[key] = _answers(model, task, queries, setting, way, shared, own, batch_size, report)
+            must_be_numbers(answered[key])
+        predictions[trial] = answered[key]
+        if own is None:
+            named[trial] = [shot.id for shot in shared]
+    return point_of(task, queries, setting, predictions, named)
 
 
-def settings_for(shots: Sequence[int], select: Sequence[Select], orders: int = 1) -> list[Setting]:
-    """The settings of a few-shot curve: each number of shots with each selection, and random shots without images.
+def _trials(
+    support: Sequence[Example],
+    setting: Setting,
+    draws: Sequence[int],
+    orders: int,
+    similarity: Float[Tensor, "queries support"] | None,
+) -> Iterator[tuple[Trial, list[Example], list[list[Example]] | None]]:
+    """Each trial with the shots that all queries share, or those of each query."""
+    if setting.select == "retrieved" and setting.shots:
+        assert similarity is not None
+        for order, own in enumerate(retrieved(support, similarity, setting.shots, orders)):
+            seeded = [varied(shots, setting.variant, f"{query} {order}") for query, shots in enumerate(own)]
+            yield Trial(0, order), [], seeded
+        return
+    for draw in draws:
+        for order, shots in enumerate(drawn(support, setting.shots, draw, orders)):
+            yield Trial(draw, order), varied(shots, setting.variant, f"{draw} {order}"), None
 
-    Zero shots need no selection and are measured once.
+
+def _answers(
+    model: Any,
+    task: Task,
+    queries: Sequence[Example],
+    setting: Setting,
+    way: Literal["rank", "generate"],
+    shared: Sequence[Example],
+    own: Sequence[Sequence[Example]] | None,
+    batch_size: int,
+    progress: Progress,
+) -> list[Prediction]:
+    blind = setting.variant == "blind"
+    prefix = prefill(model, shared, blind)
+    if isinstance(task, Retrieval):
+        return retrieve(model, task, queries, "rank", batch_size, progress, prefix)
+    answer = rank if way == "rank" else generate
+    return answer(
+        model, queries, task.labels, blind=blind, shots=own, prefix=prefix, batch_size=batch_size, progress=progress
+    )
+
+
+def settings_for(
+    shots: Sequence[int], select: Sequence[Select], media: bool = True, blind: bool = True
+) -> list[Setting]:
+    """The settings of a few-shot curve: each number of shots with each selection, then the controls that prompt the
+    model, with the first selection. Zero shots need no selection and are measured once.
+
+    Args:
+        shots: numbers of shots.
+        select: how shots are chosen.
+        media: whether queries and shots have images, which can be removed or shuffled.
+        blind: whether prompts without images are a control.
     """
-    chosen = [
-        Setting(number, way, orders if number > 1 else 1) for way in select for number in sorted(set(shots)) if number
-    ]
-    none = [Setting(0)] if 0 in shots else []
-    return [*none, *chosen, *(Setting(number, blind=True) for number in sorted(set(shots)))]
+    numbers = sorted(set(shots))
+    plain = [Setting(0)] * (0 in numbers) + [Setting(number, way) for way in select for number in numbers if number]
+    controls: list[Setting] = []
+    variants: list[Variant] = ["blind"] if media and blind else []
+    variants += ["images_shuffled", "labels_shuffled"] if media else ["labels_shuffled"]
+    for variant in variants:
+        least = 0 if variant == "blind" else 2
+        controls += [
+            Setting(number, select[0] if number else "random", variant) for number in numbers if number >= least
+        ]
+    return [*plain, *controls]
 
 
 def measure(
@@ -164,56 +280,139 @@ def measure(
     support: Sequence[Example],
     queries: Sequence[Example],
     settings: Sequence[Setting],
-    seeds: int,
+    draws: int,
+    orders: int = 1,
     selector: Any = None,
+    abstain: float | None = None,
     reporter: Reporter = quietly,
-) -> tuple[list[Point], dict[str, Figures]]:
-    """Score a model in several settings.
+) -> FewShotEvaluation:
+    """Score a model in several settings, with the controls that need no prompt.
+
+    Controls that prompt the model use the first order of each draw. No prompt is sent twice: the mean over orders is
+    computed from their predictions, equal prompts of a trial are answered once, and where a shot is only an image and
+    its answer, shuffling the images is shuffling the answers.
 
     Args:
         model, task, support, queries: see :func:`evaluate_point`.
-        settings: how to prompt.
-        seeds: how often random shots are drawn.
-        selector: the model that compares images for retrieved shots; None takes ``model`` itself.
+        settings: how to prompt; see :func:`settings_for`.
+        draws: how often random shots are drawn.
+        orders: number of orders of each draw.
+        selector: the model that compares images; None takes ``model`` itself.
+        abstain: the largest share of given answers that may be wrong; see :mod:`vislang.evaluate.abstain`.
         reporter: shows progress.
-
-    Returns:
-        A point for each setting, and the figures of :func:`baselines`.
 
     Raises:
         UserError: see :func:`evaluate_point`; or ``selector`` gives no vectors, or has nothing to compare.
     """
-    comparer = model if selector is None else selector
-    if not isinstance(comparer, Embeds):
-        raise UserError(f"--selector: a {type(comparer).__name__} gives no vectors, so it cannot compare images.")
     retrieves = any(setting.select == "retrieved" for setting in settings)
-    # Random shots need no comparison. The baseline "most similar image" does, if every prompt has an image.
+    ranked = way_of(model, task) == "rank"
     with_images = all(example.prompt.media for example in (*queries, *support))
-    compares = retrieves or (way_of(model, task) == "generate" and with_images)
+    compares = retrieves or (with_images and not isinstance(task, Retrieval))
     if selector is not None and not compares:
-        raise UserError("--selector: random shots are not compared. Add --select retrieved, or leave it out.")
-    prepare(model, [*queries, *support] if compares else queries, reporter)
-    similarity = None
+        raise UserError("--selector: there are no images to compare. Leave it out.")
+    # Retrieval compares all examples; a baseline need not.
+    few = retrieves or len(support) <= MOST_COMPARED
+    pool = list(support) if few else random.Random(0).sample(list(support), MOST_COMPARED)
+    prepare(model, [*queries, *pool] if compares and selector is None else queries, reporter)
+    features = similarity = None
     if compares:
+        features = ImageFeatures(model if selector is None else selector)
         with reporter("comparing images") as progress:
-            similarity = similarities(comparer, queries, support, progress)
-    points = []
+            vectors = features.of([*queries, *pool], progress)
+        similarity = vectors[: len(queries)] @ vectors[len(queries) :].t()
+    points: dict[Setting, Point] = {}
+    answered: dict[Any, list[Prediction]] = {}
     for setting in settings:
-        # Retrieved shots are the same for every seed, unless their orders are drawn.
-        repeats = 1 if setting.select == "retrieved" and setting.orders == 1 else seeds
+        twin = replace(setting, variant="images_shuffled")
+        if setting.variant == "labels_shuffled" and twin in points and not any(shot.text for shot in support):
+            points[setting] = replace(points[twin], setting=setting)
+            continue
+        own_orders = orders if setting.variant == "plain" else 1
         with reporter(f"{setting.shots} shots, {selection(setting)}") as progress:
-            points.append(
-                evaluate_point(
-                    model, task, support, queries, setting, list(range(repeats)), similarity, progress=progress
-                )
+            points[setting] = evaluate_point(
+                model,
+                task,
+                support,
+                queries,
+                setting,
+                range(draws),
+                similarity,
+                progress=progress,
+                orders=own_orders,
+                answered=answered,
             )
-    return points, baselines(task, support, queries, similarity)
+        if ranked and not isinstance(task, Retrieval) and points[setting].orders > 1:
+            averaged = _averaged(task, queries, points[setting])
+            points[averaged.setting] = averaged
+    if features is not None and task.can_score(queries):
+        for setting in [setting for setting in points if setting.variant == "plain"]:
+            if setting.shots and setting.select == "random":
+                for probed in _from_shots(task, support, queries, setting, range(draws), features):
+                    points[probed.setting] = probed
+    guesses = {**baselines(task, pool, queries, similarity), **baselines(task, support, queries)}
+    return concluded(task, queries, list(points.values()), guesses, abstain)
+
+
+def concluded(
+    task: Task,
+    queries: Sequence[Example],
+    points: Sequence[Point],
+    guesses: Mapping[str, list[Prediction]],
+    abstain: float | None = None,
+) -> FewShotEvaluation:
+    """The evaluation with the figures of its baselines, its verdict, and the confidence from which on to answer."""
+    if abstain is not None and task.can_score(queries):
+        points = [
+            replace(point, abstention=abstention(task, queries, next(iter(point.predictions.values())), abstain))
+            if point.setting.variant == "plain"
+            else point
+            for point in points
+        ]
+    figures = {name: task.score(queries, own) for name, own in guesses.items()}
+    if not task.can_score(queries):
+        return FewShotEvaluation(list(points), figures, [])
+    compared = [(point.setting, point.metric, point.scores) for point in points if point.scores is not None]
+    scores = {name: task.score_each(queries, own).scores[None, None] for name, own in guesses.items()}
+    return FewShotEvaluation(list(points), figures, verdict(compared, scores, task.clusters(queries)))
+
+
+def _averaged(task: Task, queries: Sequence[Example], point: Point) -> Point:
+    """Ranked answers by the mean log-likelihood over the orders of each draw."""
+    by_draw: dict[int, list[list[Prediction]]] = defaultdict(list)
+    for trial, predictions in point.predictions.items():
+        by_draw[trial.draw].append(predictions)
+    means = {Trial(draw, 0): mean_of_orders(own) for draw, own in by_draw.items()}
+    shots = {trial: own for trial, own in point.shots.items() if trial.order == 0}
+    return point_of(task, queries, replace(point.setting, variant="mean_of_orders"), means, shots)
+
+
+def _from_shots(
+    task: Task,
+    support: Sequence[Example],
+    queries: Sequence[Example],
+    setting: Setting,
+    draws: Sequence[int],
+    features: ImageFeatures,
+) -> list[Point]:
+    """The controls that know the images and answers of the same shots alone."""
+    usable = [example for example in support if is_shot(example)]
+    found: dict[str, dict[Trial, list[Prediction]]] = defaultdict(dict)
+    named: dict[Trial, list[str]] = {}
+    for draw in draws:
+        (shots,) = drawn(usable, setting.shots, draw)
+        named[Trial(draw, 0)] = [shot.id for shot in shots]
+        for name, predictions in from_shots(task, shots, queries, features).items():
+            found[name][Trial(draw, 0)] = predictions
+    return [
+        point_of(task, queries, replace(setting, variant=name), own, named)  # type: ignore[arg-type]
+        for name, own in found.items()
+    ]
 
 
 def selection(setting: Setting) -> str:
-    """How shots are chosen, for a table."""
-    orders = f", mean of {setting.orders} orders" if setting.orders > 1 else ""
-    return f"{setting.select}{orders}{', without images' if setting.blind else ''}"
+    """How shots are chosen and used, for a table."""
+    names = {"plain": "", "blind": ", without images", "mean_of_orders": ", mean of the orders"}
+    return setting.select + names.get(setting.variant, f", {setting.variant.replace('_', ' ')}")
 
 
 def way_of(model: Any, task: Task) -> Literal["rank", "generate"]:
@@ -233,140 +432,10 @@ def way_of(model: Any, task: Task) -> Literal["rank", "generate"]:
     )
 
 
-class _Shots:
-    """The shots of one seed: either ``shared`` by all queries, or each query's ``own`` (retrieved); in each order."""
-
-    def __init__(
-        self,
-        support: Sequence[Example],
-        setting: Setting,
-        rng: random.Random,
-        similarity: Float[Tensor, "queries support"] | None,
-    ):
-        self.setting, self.rng = setting, rng
-        self.shared: list[list[Example]] | None = None
-        self.own: list[list[list[Example]]] | None = None
-        if setting.select == "random" or not setting.shots:
-            drawn = rng.sample(list(support), setting.shots or TEXT_SHOTS)
-            self.shared = self._orders(drawn if setting.shots else [_without_images(shot) for shot in drawn])
-        else:
-            assert similarity is not None
-            nearest = similarity.topk(setting.shots, dim=-1).indices.flip(-1).tolist()
-            self.own = [self._orders([support[index] for index in row]) for row in nearest]
-
-    def _orders(self, shots: list[Example]) -> list[list[Example]]:
-        """The shots in the order given, then shuffled for each further order."""
-        return [shots, *(self.rng.sample(shots, len(shots)) for _ in range(self.setting.orders - 1))]
-
-    def prefixes(self, model: Any) -> list[Prefix]:
-        """The shared shots as the model reads them, in each order; nothing if each query has its own shots."""
-        if self.shared is None:
-            return [NOTHING]
-        documents = [Document(model.prompts.examples(order)) for order in self.shared]
-        documents = [document.without_media() if self.setting.blind else document for document in documents]
-        return [Prefix(model.prefill(document), shown(document)) for document in documents]
-
-
-def _ranked(
-    model: Any, task: Task, queries: Sequence[Example], shots: _Shots, batch_size: int, progress: Progress
-) -> list[Prediction]:
-    if isinstance(task, Retrieval):
-        return retrieve(model, task, queries, "rank", batch_size, progress, shots.prefixes(model))
-    return rank(
-        model,
-        queries,
-        task.labels,
-        blind=shots.setting.blind,
-        shots=shots.own,
-        prefixes=shots.prefixes(model),
-        batch_size=batch_size,
-        progress=progress,
-    )
-
-
-def _generated(
-    model: Any, task: Task, queries: Sequence[Example], shots: _Shots, batch_size: int, progress: Progress
-) -> list[Prediction]:
-    (prefix,) = shots.prefixes(model)
-    return generate(
-        model,
-        queries,
-        task.labels,
-        blind=shots.setting.blind,
-        shots=None if shots.own is None else [own[0] for own in shots.own],
-        prefix=prefix,
-        batch_size=batch_size,
-        progress=progress,
-    )
-
-
-def _without_images(shot: Example) -> Example:
-    """A shot without its media and their positions."""
-    shot = as_generation(shot)
-    parts = [part for part in shot.prompt.parts if not isinstance(part, Medium)]
-    return replace(shot, prompt=Document(parts, name=shot.prompt.name))
-
-
-def similarities(
-    model: Embeds, queries: Sequence[Example], support: Sequence[Example], progress: Progress | None = None
-) -> Float[Tensor, "queries support"]:
-    """Cosine similarities of the queries' images and the support's images; each image is embedded once.
-
-    Raises:
-        UserError: an example has no image or video.
-    """
-    sides = []
-    for side in (queries, support):
-        for example in side:
-            if not example.prompt.media:
-                raise UserError(f"{example.name}: its prompt has no image, so no shots can be retrieved for it.")
-        sides.append([example.prompt.media[-1] for example in side])
-    distinct = list(dict.fromkeys(medium for side in sides for medium in side))
-    documents = [Document([medium]) for medium in distinct]  # type: ignore[list-item]
-    vectors = torch.nn.functional.normalize(model.embed(documents, progress=progress), dim=-1)
-    row = dict(zip(distinct, vectors, strict=True))
-    of_queries, of_support = (torch.stack([row[medium] for medium in side]) for side in sides)
-    return of_queries @ of_support.t()
-
-
-def baselines(
-    task: Task,
-    support: Sequence[Example],
-    queries: Sequence[Example],
-    similarity: Float[Tensor, "queries support"] | None = None,
-) -> dict[str, Figures]:
-    """Baselines without a model: the most frequent answer, and the answer to the most similar image.
-
-    Retrieval has none, because ranks cannot be guessed; nor have queries without targets.
-    """
-    if isinstance(task, Retrieval) or not task.can_score(queries):
-        return {}
-    answers = [plain_answer(example) for example in support]
-    known = [answer for answer in answers if answer is not None]
-    found: dict[str, list[Answer]] = {}
-    if known:
-        found["most_frequent_answer"] = [Counter(known).most_common(1)[0][0]] * len(queries)
-    if known and similarity is not None:
-        found["answer_of_the_most_similar_image"] = [answers[index] for index in similarity.argmax(dim=-1).tolist()]
-    return {
-        name: task.score(queries, [Prediction(q.id, a) for q, a in zip(queries, answers, strict=True)])
-        for name, answers in found.items()
-    }
-
-
-def plain_answer(example: Example) -> Answer:
-    """The ground truth in the form of a prediction; None if it means nothing for other examples, as an index does."""
-    if isinstance(example.target, Label):
-        return example.target.name
-    if isinstance(example.target, Value):
-        return example.target.number
-    return None if example.choices else reference_text(example)
-
-
 def mean_figures(scored: Sequence[Figures]) -> Figures:
-    """Means over seeds. The interval of a proportion is that of the mean proportion; other intervals are averaged.
+    """Means over trials. The interval of a proportion is that of the mean proportion; other intervals are averaged.
 
-    ``answered`` is reported only by seeds in which a prediction lacks a number; for other seeds it is 1.
+    ``answered`` is reported only by trials in which a prediction lacks a number; for other trials it is 1.
     """
     means: Figures = {}
     for name, first in {name: figure for figures in scored for name, figure in figures.items()}.items():

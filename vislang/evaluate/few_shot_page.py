@@ -2,35 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from vislang.evaluate.few_shot import Point, selection
+from vislang.evaluate.abstain_page import abstention_plot
+from vislang.evaluate.few_shot import FewShotEvaluation, Point, selection
 from vislang.evaluate.page import template
 from vislang.evaluate.plots import shots_plot
+from vislang.evaluate.tables import show_sd, sources
 from vislang.files import write_text
-from vislang.metrics.figure import Figure, Figures, metric, show, title_of
+from vislang.metrics.figure import Figure, metric, show, title_of
 
 
 def write_few_shot_page(
     path: Path,
     title: str,
-    points: Sequence[Point],
-    baselines: Mapping[str, Figures],
+    found: FewShotEvaluation,
     command: str,
     versions: dict[str, str],
 ) -> None:
-    """Write the page: a plot for each metric, and a table of all figures.
+    """Write the page: the verdict, a plot for each metric, and tables of all figures.
 
     Args:
         path: file to write.
         title: heading of the page.
-        points: the figures of each setting.
-        baselines: figures of baselines without a model, by name.
+        found: the evaluation.
         command: the command that was run.
         versions: versions of the packages that a result depends on.
     """
-    plots = []
+    points, plots = found.points, []
+    banded = {selection(point.setting) for point in points if point.setting.variant == "plain"}
     for name in points[0].means:
         kind = metric(name)
         factor = 100.0 if kind.percent else 1.0
@@ -38,20 +38,34 @@ def write_few_shot_page(
         for point in points:
             value, low, high = (factor * end for end in _ends(point.means[name]))
             curves.setdefault(selection(point.setting), []).append((point.setting.shots, value, low, high))
-        levels = {title_of(b): factor * figures[name].value for b, figures in baselines.items() if name in figures}
-        plots.append(shots_plot(kind.title, curves, levels, f"{kind.title}{' (%)' if kind.percent else ''}"))
+        levels = {
+            title_of(b): factor * figures[name].value for b, figures in found.baselines.items() if name in figures
+        }
+        plots.append(shots_plot(kind.title, curves, levels, f"{kind.title}{' (%)' if kind.percent else ''}", banded))
     rows = [
-        (point.setting.shots, selection(point.setting), metric(name).title, show(name, figure), _seeds(point, name))
+        (
+            point.setting.shots,
+            selection(point.setting),
+            metric(name).title,
+            show(name, figure),
+            *(show_sd(name, source) for source in sources(point, name)),
+            _draws(point, name),
+        )
         for point in points
         for name, figure in point.means.items()
     ]
     others = [
         (title_of(baseline), metric(name).title, show(name, figure))
-        for baseline, figures in baselines.items()
+        for baseline, figures in found.baselines.items()
         for name, figure in figures.items()
     ]
+    chosen = {selection_in_words(point): point.abstention for point in points if point.abstention is not None}
+    if chosen:
+        plots.append(abstention_plot(chosen))
     page = template("few_shot").render(
         title=title,
+        verdict=[finding.text for finding in found.verdict],
+        abstention=[f"{name}: {own.in_words}" for name, own in chosen.items()],
         queries=next(iter(points[0].means.values())).n,
         plots=plots,
         rows=rows,
@@ -62,6 +76,11 @@ def write_few_shot_page(
     write_text(path, page)
 
 
+def selection_in_words(point: Point) -> str:
+    """The number of shots and how they are chosen."""
+    return f"{point.setting.shots} shots, {selection(point.setting)}"
+
+
 def _ends(figure: Figure) -> tuple[float, float, float]:
     """A value and the ends of its interval; without an interval, both ends equal the value."""
     low = figure.value if figure.low is None else figure.low
@@ -69,5 +88,5 @@ def _ends(figure: Figure) -> tuple[float, float, float]:
     return figure.value, low, high
 
 
-def _seeds(point: Point, name: str) -> str:
-    return ", ".join(show(name, figures[name], interval=False) for figures in point.seeds.values())
+def _draws(point: Point, name: str) -> str:
+    return ", ".join(show(name, figures[name], interval=False) for figures in point.draws.values() if name in figures)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from vislang.capabilities import Generates, Progress
-from vislang.evaluate.prefix import NOTHING, Prefix
+from vislang.capabilities import Completion, Generates, Progress
+from vislang.evaluate.prefix import NOTHING, Prefix, distinct
 from vislang.example import Answer, Example, Prediction, Value
 from vislang.metrics.accuracy import normalize
 from vislang.prompt import shown
@@ -30,28 +30,32 @@ def generate(
 
     Args:
         model: a model that generates.
-        examples: examples to answer.
+        examples: examples to answer; prompts that are equal are answered once.
         labels: the closed set of labels, if there is one.
         blind: remove all media and keep their positions.
         shots: for each example, the shots of its prompt.
         prefix: the shots that all prompts share.
-        batch_size: examples at a time; it does not change the result.
+        batch_size: prompts at a time; it does not change the result.
         max_new_tokens: greatest length of an answer, in tokens.
-        progress: called with (examples done, examples in all).
+        progress: called with (prompts done, prompts in all).
     """
-    found: list[Prediction] = []
-    for start in range(0, len(examples), batch_size):
-        part = examples[start : start + batch_size]
-        before = [()] * len(part) if shots is None else shots[start : start + batch_size]
-        prompts = [model.prompts.render(example, own) for example, own in zip(part, before, strict=True)]
-        if blind:
-            prompts = [prompt.without_media() for prompt in prompts]
-        texts = model.generate(prompts, max_new_tokens, batch_size, state=prefix.state)
-        for example, prompt, text in zip(part, prompts, texts, strict=True):
-            answer = read_answer(text, example, labels)
-            found.append(Prediction(example.id, answer, prompt=prefix.text + shown(prompt)))
+    before = [()] * len(examples) if shots is None else shots
+    prompts = [model.prompts.render(example, own) for example, own in zip(examples, before, strict=True)]
+    if blind:
+        prompts = [prompt.without_media() for prompt in prompts]
+    # Equal prompts, such as those of one question without its images, have the same answer.
+    first, position = distinct([prompt.parts for prompt in prompts])
+    made: list[Completion] = []
+    for start in range(0, len(first), batch_size):
+        part = [prompts[index] for index in first[start : start + batch_size]]
+        made += model.generate_scored(part, max_new_tokens, batch_size, state=prefix.state)
         if progress is not None:
-            progress(len(found), len(examples))
+            progress(len(made), len(first))
+    found = []
+    for example, prompt, own in zip(examples, prompts, position, strict=True):
+        answer = read_answer(made[own].text, example, labels)
+        sent = prefix.text + shown(prompt)
+        found.append(Prediction(example.id, answer, prompt=sent, log_likelihood=made[own].log_likelihood))
     return found
 
 

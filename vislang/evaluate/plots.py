@@ -8,7 +8,7 @@ from __future__ import annotations
 import colorsys
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -112,7 +112,11 @@ def gates_plot(heading: str, rows: Sequence[Mapping[str, Any]]) -> Plot | None:
 
 
 def shots_plot(
-    heading: str, curves: Mapping[str, list[tuple[int, float, float, float]]], levels: Mapping[str, float], label: str
+    heading: str,
+    curves: Mapping[str, list[tuple[int, float, float, float]]],
+    levels: Mapping[str, float],
+    label: str,
+    banded: Collection[str],
 ) -> Plot:
     """How well a model does with so many examples in its prompt.
 
@@ -121,6 +125,7 @@ def shots_plot(
         curves: points (shots, value, low, high) by name.
         levels: values that do not go by shots, by name: baselines.
         label: of the vertical axis, with the unit.
+        banded: the curves whose intervals are drawn; more than a few bands cannot be told apart.
     """
     figure, axes = _axes(label, "examples in the prompt")
     ticks = sorted({shots for points in curves.values() for shots, *_ in points})
@@ -129,14 +134,38 @@ def shots_plot(
         colour, dash = _style(number)
         positions = [ticks.index(shots) for shots, *_ in points]
         values, low, high = (np.array([point[side] for point in points]) for side in (1, 2, 3))
-        axes.plot(positions, values, marker="o", markersize=3.5, linewidth=1.8, color=colour, linestyle=dash)
-        axes.fill_between(positions, low, high, alpha=0.18, color=colour, linewidth=0)
+        width = 2.2 if name in banded else 1.2
+        axes.plot(positions, values, marker="o", markersize=3.5, linewidth=width, color=colour, linestyle=dash)
+        if name in banded:
+            axes.fill_between(positions, low, high, alpha=0.18, color=colour, linewidth=0)
         keys.append(Key(name, _css(colour), dash))
     for number, (name, value) in enumerate(levels.items()):
         dash = ("dashed", "dotted", "dashdot")[number % 3]
         axes.axhline(value, color=_INK, linewidth=1.2, linestyle=dash)
         keys.append(Key(name, "currentColor", dash))
     axes.set_xticks(range(len(ticks)), [str(shots) for shots in ticks])
+    return Plot(heading, _svg(figure), keys)
+
+
+def risk_plot(heading: str, curves: Mapping[str, list[tuple[float, float, float, float]]], allowed: float) -> Plot:
+    """How many answers are wrong if only the surest are given.
+
+    Args:
+        heading: of the plot.
+        curves: points (coverage, risk, low, high), in per cent, by name.
+        allowed: the largest risk, in per cent.
+    """
+    figure, axes = _axes("wrong answers (%)", "answered questions (%)")
+    keys = []
+    for number, (name, points) in enumerate(curves.items()):
+        colour, dash = _style(number)
+        coverages, values, low, high = (np.array([point[side] for point in points]) for side in range(4))
+        axes.plot(coverages, values, linewidth=1.8, color=colour, linestyle=dash)
+        axes.fill_between(coverages, low, high, alpha=0.18, color=colour, linewidth=0)
+        keys.append(Key(name, _css(colour), dash))
+    axes.axhline(allowed, color=_INK, linewidth=1.2, linestyle="dotted")
+    axes.set_ylim(bottom=0)
+    keys.append(Key("allowed", "currentColor", "dotted"))
     return Plot(heading, _svg(figure), keys)
 
 

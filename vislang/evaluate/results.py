@@ -1,4 +1,5 @@
-"""The files of an evaluation: ``results.json``, ``predictions.jsonl`` and the submission file of a benchmark."""
+"""The files of an evaluation: ``results.json``, ``predictions.jsonl``, ``card.json`` and the submission file of a
+benchmark."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from vislang.evaluate.card import completed, write_card
 from vislang.evaluate.evaluation import Evaluation
 from vislang.example import Example, Prediction
 from vislang.files import write_text
@@ -15,7 +17,9 @@ from vislang.tasks.task import Task
 PREDICTIONS, RESULTS = "predictions.jsonl", "results.json"
 
 
-def write_evaluation(folder: Path, evaluation: Evaluation, task: Task, about: Mapping[str, Any]) -> None:
+def write_evaluation(
+    folder: Path, evaluation: Evaluation, task: Task, about: Mapping[str, Any], card: Mapping[str, Any]
+) -> None:
     """Write the files of an evaluation into a folder, each whole or not at all.
 
     Args:
@@ -23,10 +27,30 @@ def write_evaluation(folder: Path, evaluation: Evaluation, task: Task, about: Ma
         evaluation: the evaluation.
         task: its task.
         about: further entries of ``results.json``: the model, the split, the environment.
+        card: the score card before the model ran; see :func:`vislang.evaluate.card.card_of`.
     """
-    write_predictions(folder / PREDICTIONS, ((prediction, {}) for prediction in evaluation.predictions))
+    rows = scored_rows(task, evaluation.examples, evaluation.predictions)
+    write_predictions(folder / PREDICTIONS, zip(evaluation.predictions, rows, strict=True))
     write_submission(folder, task, evaluation.examples, evaluation.predictions)
     write_results(folder, {**evaluation.as_json(), **about})
+    media = [medium for example in evaluation.examples for medium in example.media]
+    metric = task.score_each(evaluation.examples, evaluation.predictions).metric if evaluation.figures else ""
+    write_card(folder, completed(card, evaluation.way, evaluation.predictions, metric, media))
+
+
+def scored_rows(task: Task, examples: Sequence[Example], predictions: Sequence[Prediction]) -> list[dict[str, Any]]:
+    """The entries with which predictions can be compared one by one: the ``score``, whether the answer is ``right``,
+    and the ``cluster``, which predictions about one image share. Empty entries for examples without targets."""
+    if not task.can_score(examples):
+        return [{} for _ in predictions]
+    items = task.score_each(examples, predictions)
+    rows: list[dict[str, Any]] = [
+        {"score": float(score), "cluster": cluster}
+        for score, cluster in zip(items.scores, task.clusters(examples), strict=True)
+    ]
+    if items.right is not None:
+        rows = [{**row, "right": bool(right)} for row, right in zip(rows, items.right, strict=True)]
+    return rows
 
 
 def write_submission(

@@ -28,7 +28,7 @@ def retrieve(
     way: Way,
     batch_size: int = 16,
     progress: Progress | None = None,
-    prefixes: Sequence[Prefix] = (NOTHING,),
+    prefix: Prefix = NOTHING,
 ) -> list[Prediction]:
     """Ranks of each text's image and of each image's best text.
 
@@ -39,7 +39,7 @@ def retrieve(
         way: ``match`` or ``rank``.
         batch_size: for ranking, images at a time; it does not change the result.
         progress: called with (pairs or images done, all of them).
-        prefixes: for ranking, the shots before each image, in each of several orders.
+        prefix: for ranking, the shots before each image.
     """
     images, texts, _ = sides(examples)
     queries = [Document([image], name=image.name) for image in images]
@@ -49,8 +49,8 @@ def retrieve(
     else:
         assert isinstance(model, Ranks)
         queries = [model.prompts.render(Example(query.name, query)) for query in queries]
-        scores = likelihoods(model, queries, texts, batch_size, progress, prefixes)
-    prompts = [*texts, *(prefixes[0].text + shown(query) for query in queries)]
+        scores = likelihoods(model, queries, texts, batch_size, progress, prefix)
+    prompts = [*texts, *(prefix.text + shown(query) for query in queries)]
     ranked = task.ranked(examples, scores.numpy())
     return [replace(prediction, prompt=prompt) for prediction, prompt in zip(ranked, prompts, strict=True)]
 
@@ -61,21 +61,17 @@ def likelihoods(
     texts: Sequence[str],
     batch_size: int = 16,
     progress: Progress | None = None,
-    prefixes: Sequence[Prefix] = (NOTHING,),
+    prefix: Prefix = NOTHING,
 ) -> Float[Tensor, "images texts"]:
-    """The log-likelihood of each text after the prompt of each image, minus that of the text without an image; the mean
-    over several orders of shots.
+    """The log-likelihood of each text after the prompt of each image, minus that of the text without an image.
 
     The difference does not change the ranking of images for a text. For an image, it prevents short and common texts
     from always being ranked first.
     """
-    total = torch.zeros(len(prompts), len(texts))
-    for prefix in prefixes:
-        seen = model.rank(prompts, texts, batch_size, prefix.state, progress)
-        (blind,) = model.rank([prompts[0].without_media()], texts, state=prefix.state)
-        rows = [[score.log_likelihood for score in row] for row in seen]
-        total += torch.tensor(rows) - torch.tensor([score.log_likelihood for score in blind])
-    return total / len(prefixes)
+    seen = model.rank(prompts, texts, batch_size, prefix.state, progress)
+    (blind,) = model.rank([prompts[0].without_media()], texts, state=prefix.state)
+    rows = torch.tensor([[score.log_likelihood for score in row] for row in seen])
+    return rows - torch.tensor([score.log_likelihood for score in blind])
 
 
 class Shortlisted:

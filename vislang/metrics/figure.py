@@ -12,6 +12,9 @@ import numpy as np
 SCHEMA = 1
 """Version of every JSON file of results that vislang writes (its key ``schema``)."""
 
+Z = 1.959963984540054
+"""The quantile of the normal distribution for 95 % intervals."""
+
 
 @dataclass(frozen=True)
 class Figure:
@@ -67,12 +70,23 @@ def share(successes: float, n: int) -> Figure:
     """
     if n < 1:
         raise ValueError("no trials to take a share of.")
-    z = 1.959963984540054
     value = successes / n
+    low, high = wilson(value, n)
+    return Figure(value, low, high, n)
+
+
+def wilson(value: float, n: float, z: float = Z) -> tuple[float, float]:
+    """The ends of Wilson's interval of a proportion.
+
+    Args:
+        value: the proportion.
+        n: number of trials; an effective number need not be whole.
+        z: quantile of the interval; that of 95 % by default.
+    """
     middle = (value + z * z / (2 * n)) / (1 + z * z / n)
     margin = z / (1 + z * z / n) * math.sqrt(value * (1 - value) / n + z * z / (4 * n * n))
-    # At 0 and 1 the ends equal the share, but for the last bit.
-    return Figure(value, max(0.0, min(value, middle - margin)), min(1.0, max(value, middle + margin)), n)
+    # At 0 and 1 the ends equal the proportion, but for the last bit.
+    return max(0.0, min(value, middle - margin)), min(1.0, max(value, middle + margin))
 
 
 def mean(scores: Sequence[float], rounds: int = 2000) -> Figure:
@@ -182,3 +196,18 @@ def show(name: str, figure: Figure, interval: bool = True) -> str:
     if not interval or figure.low is None or figure.high is None:
         return value
     return f"{value} ({number(figure.low)} to {number(figure.high)})"
+
+
+def show_difference(name: str, figure: Figure) -> str:
+    """A difference of two values of a metric as text; of proportions, in percentage points.
+
+    >>> show_difference("accuracy", Figure(0.153, 0.101, 0.205, 150))
+    '+15.3 points, 95 % interval 10.1 to 20.5'
+    """
+    kind = metric(name)
+    factor, unit = (100, " points") if kind.percent else (1, "")
+    value = f"{factor * figure.value:+.{kind.decimals}f}{unit}"
+    if figure.low is None or figure.high is None:
+        return value
+    low, high = (f"{factor * end:.{kind.decimals}f}" for end in (figure.low, figure.high))
+    return f"{value}, 95 % interval {low} to {high}"

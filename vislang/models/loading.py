@@ -173,6 +173,38 @@ def saved_class(source: str | Path) -> Any:
     return made
 
 
+def identity(source: str | Path) -> dict[str, Any]:
+    """What a saved model is, from its config: its class, and the hashes of its weights and of its towers.
+
+    Returns:
+        ``class``, ``weights_sha256`` (None for models of version 0.1.0) and ``fingerprints``: those of the frozen parts
+        by the dotted names of their settings.
+
+    Raises:
+        ModelNotFound: see :func:`load`.
+    """
+    folder = Path(source)
+    if not folder.is_dir():
+        folder = _from_hub(str(source))
+    made = saved_class(folder)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return {
+        "class": f"{made.__module__}.{made.__name__}",
+        "weights_sha256": config.get("weights_sha256"),
+        "fingerprints": _fingerprints(config),
+    }
+
+
+def _fingerprints(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            found |= _fingerprints(value, f"{prefix}{name}.")
+        elif name.endswith("fingerprint") and isinstance(value, str) and value:
+            found[f"{prefix}{name}"] = value
+    return found
+
+
 def _from_hub(source: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError

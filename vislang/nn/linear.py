@@ -47,7 +47,8 @@ def with_fast_linears(model: M) -> M:
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """``torch.nn.functional.linear`` with the faster library."""
-    if not _by_onednn(x, weight):
+    # torch.compile chooses its own kernels, and cannot compile the call of oneDNN's.
+    if torch.compiler.is_compiling() or not _by_onednn(x, weight):
         return F.linear(x, weight, bias)
     rows = x.reshape(-1, x.shape[-1])
     product = _Product.apply(rows, weight, bias) if torch.is_grad_enabled() else _multiply(rows, weight, bias)

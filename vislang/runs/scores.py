@@ -11,6 +11,7 @@ from vislang.capabilities import Generates
 from vislang.console import reporting
 from vislang.data.problems import Problem, must_be_good
 from vislang.errors import UserError
+from vislang.evaluate.card import card_of
 from vislang.evaluate.evaluation import Evaluation, evaluate
 from vislang.evaluate.loss import held_out_losses, loss_per_token
 from vislang.evaluate.results import PREDICTIONS, RESULTS, write_evaluation
@@ -18,12 +19,16 @@ from vislang.evaluate.ways import Way, cell, why_not
 from vislang.example import Example
 from vislang.metrics.by_kind import kind_of_all
 from vislang.metrics.figure import Figures, figures_from_json, plain
+from vislang.models.loading import identity, is_saved_model
 from vislang.recipe import Recipe
 from vislang.runs.folder import environment, read_json
 from vislang.runs.streams import StreamData
 from vislang.tasks.catalogue import open_task
 from vislang.tasks.retrieval import Retrieval, is_pair
 from vislang.tasks.task import ReadTask, Task, images_of, labels_of, media_of
+
+DRAWN = ("split", "limit", "seed")
+"""Options of ``vislang eval`` that choose the examples of a task."""
 
 WATCHED: tuple[Way, ...] = ("decide", "rank", "generate")
 """Ways of answering that are fast enough to be evaluated during training."""
@@ -162,8 +167,12 @@ def final_scores(model: Any, tasks: Sequence[ScoredTask], folder: Path) -> dict[
             continue
         evaluation = evaluate(model, scored.task, scored.examples, scored.support, reporter=reporting)
         found[scored.name] = evaluation
-        about = {"model": str(folder / "model"), **scored.about, **environment()}
-        write_evaluation(folder / "evaluation" / _file_name(scored.name), evaluation, scored.task, about)
+        source = str(folder / "model")
+        known = {"source": source, **(identity(source) if is_saved_model(source) else {})}
+        options = {"task": scored.about["spec"], **{n: scored.about[n] for n in DRAWN}} if scored.about else {}
+        card = card_of(scored.task, scored.examples, (), model=known, options=options, environment=environment())
+        about = {"model": source, **scored.about, **environment()}
+        write_evaluation(folder / "evaluation" / _file_name(scored.name), evaluation, scored.task, about, card)
     return found
 
 

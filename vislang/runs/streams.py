@@ -15,7 +15,7 @@ from vislang.data.problems import DataError, Problem, must_be_good
 from vislang.data.remote import is_address
 from vislang.data.sources import load_source, open_source, splits_of
 from vislang.data.split import draw, hold_out, hold_out_indexed
-from vislang.evaluate.few_shot import is_shot, shots_of
+from vislang.evaluate.shots import is_shot, shots_of
 from vislang.example import Example
 from vislang.recipe import Recipe, StreamConfig
 from vislang.tasks.retrieval import four_way

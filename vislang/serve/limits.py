@@ -24,7 +24,7 @@ class Limits:
         new_tokens: of a generated text; a request that asks for more gets this many.
         returns: texts of a request (``n``).
         waiting: requests that wait for the models; beyond it, a request is told to come back.
-        seconds: from when a request has arrived to its end.
+        seconds: that a request may take once it has arrived.
         kept_images: of which regions are kept in memory; nothing of a client's images is written to disk.
     """
 

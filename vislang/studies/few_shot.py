@@ -16,11 +16,11 @@ from vislang.metrics.figure import figures_from_json, metric, show, title_of
 from vislang.runs.folder import read_json
 
 SELECTIONS = {
-    "random": ("random", False),
-    "retrieved": ("retrieved", False),
-    "random, without images": ("random", True),
+    "random": ("random", "plain"),
+    "retrieved": ("retrieved", "plain"),
+    "random, without images": ("random", "blind"),
 }
-"""Rows of a task: how shots are selected, and whether all images are removed."""
+"""Rows of a task: how shots are selected, and what is done with them."""
 
 NO_RESULTS = ("metrics", "run")
 """Files in the folder that belong to the run, not to a task."""
@@ -41,16 +41,21 @@ def markdown(found: Iterable[dict[str, Any]]) -> str:
 
         title = f"`{task['task']}`, {task['n']} queries, {metric(name).title}"
         others = [cell(task["baselines"][baseline]) for baseline in baselines]
-        for selection, (select, blind) in SELECTIONS.items():
+        for selection, wanted in SELECTIONS.items():
             own = {
                 point["shots"]: cell(point["figures"])
                 for point in task["points"]
-                if (point["select"], point["blind"]) == (select, blind)
+                if (point["select"], _variant(point)) == wanted
             }
             cells = [title, selection, *(own.get(count, "") for count in shots), *others]
             lines.append(f"| {' | '.join(cells)} |")
             title, others = "", [""] * len(others)
     return "\n".join(lines) + "\n"
+
+
+def _variant(point: dict[str, Any]) -> str:
+    """What is done with the shots of a point; earlier results only say whether their images are removed."""
+    return point.get("variant", "blind" if point["blind"] else "plain")
 
 
 def read(folder: Path) -> list[dict[str, Any]]:

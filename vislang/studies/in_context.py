@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from vislang.console import console
-from vislang.evaluate.few_shot import Setting, evaluate_point
+from vislang.evaluate.few_shot import evaluate_point
+from vislang.evaluate.shots import Setting
 from vislang.metrics.figure import figures_as_json, show
 from vislang.models.loading import load
 from vislang.runs.folder import read_json

@@ -23,6 +23,7 @@ from vislang.document import Document
 from vislang.errors import UserError
 from vislang.example import Choice, Example, Prediction
 from vislang.metrics.figure import Figures
+from vislang.metrics.items import Items, graded
 from vislang.metrics.navigation import METRICS, SUCCESS, Graph, navigation, navigation_scores
 from vislang.tasks.benchmark import Benchmark
 from vislang.tasks.files import each, image_in, keyed, read_json
@@ -138,12 +139,19 @@ class R2R(Benchmark):
 
     def score(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> Figures:
         """The figures of :func:`vislang.metrics.navigation.navigation_scores`."""
+        return navigation(self._paths(examples, predictions))
+
+    def score_each(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> Items:
+        """The success of each path."""
+        return graded([path["success_rate"] for path in self._paths(examples, predictions)], "success_rate")
+
+    def _paths(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> list[dict[str, float]]:
         rows = []
         for example, prediction in zip(examples, predictions, strict=True):
             scan, reference = self._references[example.id]
             self.must_answer(prediction, example)
             rows.append(navigation_scores(self._graphs[scan], self._path(prediction), reference))
-        return navigation(rows)
+        return rows
 
     def must_answer(self, prediction: Prediction, example: Example) -> None:
         """See :meth:`~vislang.tasks.task.Task.must_answer`; a path begins at the start, and can be walked."""

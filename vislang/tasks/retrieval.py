@@ -20,6 +20,7 @@ from vislang.errors import UserError
 from vislang.example import Choice, Example, Prediction, Text, prediction_from
 from vislang.metrics import by_kind
 from vislang.metrics.figure import Figures
+from vislang.metrics.items import Items
 from vislang.metrics.retrieval import METRICS, belonging, ranks, recalls_at
 from vislang.tasks.files import image_in, keyed, listed, one_file, read_json
 from vislang.tasks.task import Reader, ReadTask, split_named
@@ -85,6 +86,17 @@ class Retrieval(ReadTask):
             by_kind.must_answer(prediction, "pairs")
             found[prediction.id.partition(" ")[0]].append(prediction.answer)  # type: ignore[arg-type]
         return recalls_at(found["text"], found["image"])
+
+    def score_each(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> Items:
+        """Whether each text's image, and a text of each image, is ranked first."""
+        first = np.array([prediction.answer == 1 for prediction in predictions])
+        return Items("recall_at_1", first.astype(float), first)
+
+    def clusters(self, examples: Sequence[Example]) -> list[str]:
+        """The image of each text, then each image."""
+        images, _, image_of = sides(examples)
+        keys = [image.content_hash if image.is_there else image.name for image in images]
+        return [*(keys[number] for number in image_of), *keys]
 
     def subset(self, examples: Sequence[Example], limit: int, seed: int) -> list[Example]:
         """At most ``limit`` random images (0: all), with all their texts."""

@@ -11,11 +11,12 @@ from typing import Any
 
 from vislang.capabilities import Progress
 from vislang.data.problems import DataError, Problem, must_be_file
-from vislang.data.split import draw
+from vislang.data.split import draw, keys_of
 from vislang.document import Audio, Document, Image, Video
 from vislang.example import Example, Label, Prediction, prediction_from
 from vislang.metrics import by_kind
 from vislang.metrics.figure import Figures
+from vislang.metrics.items import Items, items
 from vislang.tasks.files import each, read_lines
 
 Reader = Callable[[list[Problem] | None, Progress | None], list[Example]]
@@ -76,6 +77,19 @@ class Task(ABC):
             predictions: one for each of ``ids(examples)``, in that order; see :func:`complete`.
         """
         return by_kind.score(examples, predictions)
+
+    def score_each(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> Items:
+        """The score of each prediction; see :func:`vislang.metrics.items.items`. The arguments are those of
+        :meth:`score`."""
+        return items(examples, predictions)
+
+    def clusters(self, examples: Sequence[Example]) -> list[str]:
+        """A key for each of ``ids(examples)``. Predictions with the same key share an image (without media, a text), so
+        they are not independent."""
+        if all(medium.is_there for example in examples for medium in example.media):
+            return keys_of(examples)
+        # A model that reads region files needs no images.
+        return [example.group or "".join(medium.name for medium in example.media) for example in examples]
 
     def can_score(self, examples: Sequence[Example]) -> bool:
         """Whether the examples have targets; those of a test split are often not published."""

@@ -13,6 +13,7 @@ from vislang.data.problems import DataError, RecordError
 from vislang.document import Document
 from vislang.example import Answers, Example, Prediction
 from vislang.metrics.figure import Figures, mean
+from vislang.metrics.items import Items, graded
 from vislang.metrics.vqa import soft_scores, vqa_accuracy
 from vislang.tasks.benchmark import Benchmark, must_have_target
 from vislang.tasks.files import each, image_in, keyed, listed, one_file, read_json
@@ -75,13 +76,19 @@ class VQA(Benchmark):
             raise DataError(f"{source}: annotations of {len(extra)} questions that are not in {path.name}: {named}.")
         return examples
 
-    def score(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> Figures:
-        """The official ``accuracy``, and the same by type of answer."""
-        by_type: dict[str, list[float]] = {}
+    def score_each(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> Items:
+        """The official ``accuracy`` of each answer."""
+        scores = []
         for example, prediction in zip(examples, predictions, strict=True):
             must_have_target(example)
             answer = prediction.answer
-            value = 0.0 if answer is None else vqa_accuracy(str(answer), self._annotations[example.id].answers)
+            scores.append(0.0 if answer is None else vqa_accuracy(str(answer), self._annotations[example.id].answers))
+        return graded(scores)
+
+    def score(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> Figures:
+        """The official ``accuracy``, and the same by type of answer."""
+        by_type: dict[str, list[float]] = {}
+        for example, value in zip(examples, self.score_each(examples, predictions).scores, strict=True):
             by_type.setdefault("accuracy", []).append(value)
             if kind := self._annotations[example.id].kind:
                 by_type.setdefault(f"accuracy_{kind}", []).append(value)

@@ -16,7 +16,7 @@ from vislang.models.flamingo.config import FlamingoConfig
 from vislang.models.flamingo.decoding import generate
 from vislang.models.flamingo.media import media_mask
 from vislang.models.flamingo.prefill import Runner
-from vislang.models.towers.causal_lm import positions_of
+from vislang.models.towers.causal_lm import CausalLM, positions_of
 
 
 @pytest.fixture(params=sorted(tiny.FAMILIES))
@@ -89,6 +89,33 @@ def test_what_is_recalled_equals_what_is_run_through(lm, prefix):
     torch.testing.assert_close(fresh, through, atol=1e-5, rtol=0)
     assert rows.tolist() == labelled.nonzero()[:, 0].tolist()
     runner.keep_texts(batch, to_continue=False)
+    recalled, _ = runner.token_log_likelihoods(batch)
+    torch.testing.assert_close(recalled, through, atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("prefix", [0, 5])
+def test_a_text_that_begins_with_a_kept_prompt_is_computed_from_there_on(lm, prefix, monkeypatch):
+    bridge = tiny.bridge(lm, opened=True)
+    batch = tiny.batch(bridge.media_token, prefix)
+    labelled = batch.targets != IGNORED
+    through = bridge(batch).log_softmax(-1)[labelled].gather(1, batch.targets[labelled][:, None])[:, 0]
+    runner = Runner(bridge)
+    # Prompts of the first and the last text; the one between them has none.
+    prompts, mask = batch.input_ids[::2, :-2], batch.attention_mask[::2, :-2]
+    runner.frozen_text.keep(bridge.embed(prompts), prompts, mask, prefix, to_continue=True)
+    computed = []
+    run = CausalLM.forward
+
+    def counted(self, embeddings, *rest, **named):
+        computed.append(tuple(embeddings.shape[:2]))
+        return run(self, embeddings, *rest, **named)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(CausalLM, "forward", counted)
+        runner.keep_texts(batch, to_continue=False)
+    assert computed[:2] == [(2, 2), (1, prefix + 4)]
+    monkeypatch.setattr(runner.frozen_text, "_states_of", None)
     recalled, _ = runner.token_log_likelihoods(batch)
     torch.testing.assert_close(recalled, through, atol=1e-5, rtol=0)
 
@@ -202,6 +229,19 @@ def test_a_memory_budget_is_kept():
     runner.keep_texts(batch, to_continue=True)
     assert runner.frozen_text._kept == {}
     assert len(write(runner, batch, 2)) == 3
+
+
+def test_prompts_leave_half_of_the_memory_budget_to_other_texts():
+    runner = Runner(tiny.bridge(tiny.language_model("llama")))
+    batch = tiny.batch(runner.bridge.media_token)
+    runner.keep_texts(batch, to_continue=True)
+    prompts = runner.frozen_text._held
+    runner = Runner(runner.bridge)
+    runner.frozen_text._budget = prompts
+    runner.keep_texts(batch, to_continue=True)
+    assert len(runner.frozen_text._kept) == 1
+    runner.keep_texts(batch, to_continue=False)
+    assert len(runner.frozen_text._kept) == 3
 
 
 def naive_latest(media_time: list[int], media_count: int, latents: int) -> list[list[bool]]:

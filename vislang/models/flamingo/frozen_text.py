@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
 
 from vislang.models.towers.causal_lm import CausalLM, positions_of
@@ -69,6 +70,8 @@ class FrozenText:
         self._budget = budget
         self._held = 0
         self._kept: dict[tuple, TextState] = {}
+        # The lengths of the keys of texts that can be continued.
+        self._continuable_lengths: set[int] = set()
 
     def keep(
         self,
@@ -78,14 +81,57 @@ class FrozenText:
         prefix: int,
         to_continue: bool,
     ) -> None:
-        """Compute and keep the states of a batch's rows, within the budget."""
+        """Compute and keep the states of a batch's rows, within the budget.
+
+        A row that begins with a kept text that can be continued, such as a question before its answer, is computed from
+        there on. Texts that will be continued themselves are computed whole. They are by far the largest, and take at
+        most half of the budget.
+        """
         keys, spans = _keys(input_ids, attention_mask, prefix)
-        for key, text in zip(
-            keys, self._states_of(embeddings, attention_mask, prefix, spans, to_continue), strict=True
-        ):
-            if key not in self._kept and self._held + text.size() <= self._budget:
-                self._kept[key] = text
-                self._held += text.size()
+        begun = {} if to_continue else {row: text for row, key in enumerate(keys) if (text := self._beginning(key))}
+        computed: dict[int, TextState] = {}
+        if begun:
+            texts = [embeddings[row, start : start + length] for row in begun for start, _, length in [spans[row]]]
+            computed |= zip(begun, self._continued(list(begun.values()), texts), strict=True)
+        if whole := [row for row in range(len(keys)) if row not in begun]:
+            own_spans = [spans[row] for row in whole]
+            states = self._states_of(embeddings[whole], attention_mask[whole], prefix, own_spans, to_continue)
+            computed |= zip(whole, states, strict=True)
+        budget = self._budget // 2 if to_continue else self._budget
+        for row, key in enumerate(keys):
+            if key not in self._kept and self._held + computed[row].size() <= budget:
+                self._kept[key] = computed[row]
+                self._held += computed[row].size()
+                if to_continue:
+                    self._continuable_lengths.add(len(key))
+
+    def _beginning(self, key: tuple) -> TextState | None:
+        """The longest kept text that a text begins with, if it is shorter and its lower layers are known."""
+        for length in sorted(self._continuable_lengths, reverse=True):
+            if length < len(key) and (text := self._kept.get(key[:length])) is not None and text.lower:
+                return text
+        return None
+
+    @torch.no_grad()
+    def _continued(self, beginnings: Sequence[TextState], texts: Sequence[Float[Tensor, "..."]]) -> list[TextState]:
+        """The states of embedded texts (tokens, embed_width) whose beginnings are known."""
+        known = [text.prefix + len(text.gate_inputs) for text in beginnings]
+        rest = [text[count:] for text, count in zip(texts, known, strict=True)]
+        columns = max(known)
+        new = pad_sequence(rest, batch_first=True)
+        mask = torch.zeros(len(rest), columns + new.shape[1], dtype=torch.long, device=new.device)
+        for row, count, own in zip(mask, known, rest, strict=True):
+            row[columns - count : columns + len(own)] = 1
+        # Padded on the left, so that new tokens directly follow the known ones.
+        lower = _stack([text.lower or [] for text in beginnings], [columns - count for count in known], columns)
+        cache = DynamicCache()
+        for layer, (keys, values) in enumerate(lower):
+            cache.update(keys, values, layer)
+        found = self._lm(new, mask, positions_of(mask)[:, columns:], cache=cache, stop=self._first_gate)
+        return [
+            TextState(torch.cat([text.gate_inputs, states[: len(own)]]), text.upper, lower=None, prefix=text.prefix)
+            for text, states, own in zip(beginnings, found, rest, strict=True)
+        ]
 
     def states(
         self,

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import PIL.Image
 import torch
@@ -21,7 +21,17 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vislang.cache import cache_folder
-from vislang.capabilities import Continuation, Decoding, ModelRecipe, Progress, Score, TokenAttention, TokenLikelihood
+from vislang.capabilities import (
+    ChunkAttention,
+    Completion,
+    Continuation,
+    Decoding,
+    ModelRecipe,
+    Progress,
+    Score,
+    TokenAttention,
+    TokenLikelihood,
+)
 from vislang.document import Document, Image, Learned, Medium, Video
 from vislang.errors import UserError
 from vislang.example import Example
@@ -34,25 +44,19 @@ from vislang.models.flamingo.prefill import DecodeState, Runner
 from vislang.models.precision import Precision, autocast, dtype_of
 from vislang.models.towers.causal_lm import CausalLMWithRows
 from vislang.models.towers.feature_cache import FeatureCache
-from vislang.models.towers.language import LanguageTower, load_language_tower
+from vislang.models.towers.language import LanguageTower, load_language_tower, outline_language_tower
 from vislang.models.towers.packaged import EFFICIENTNET_LITE0, SMOLLM2, TowerError
+from vislang.models.towers.recorded_attention import recorded_attention
 from vislang.models.towers.tuning import TuneConfig, merge_updates
-from vislang.models.towers.vision import VisionTower, load_vision_tower
-from vislang.prompt import Prompts
+from vislang.models.towers.vision import VisionTower, load_vision_tower, outline_vision_tower
+from vislang.nn.fake import FakeFloats
+from vislang.prompt import Prompts, as_generation
 
 RANKED_AT_ONCE = 64
 """Answers that are ranked at once; each needs a copy of its prompt's keys and values."""
 
 MEASURED_MEDIA = 1000
 """Most media on which the mean and standard deviation of the features are measured."""
-
-
-@dataclass(frozen=True)
-class Completion:
-    """A generated text, and its log-likelihood in nats."""
-
-    text: str
-    log_likelihood: float
 
 
 class Flamingo(TrainableModel):
@@ -99,7 +103,8 @@ class Flamingo(TrainableModel):
         # These are saved, whether or not a recipe freezes some of them.
         self._own = [name for name, parameter in self.bridge.named_parameters() if parameter.requires_grad]
         self._own_of_vision = [name for name, parameter in vision.named_parameters() if parameter.requires_grad]
-        cache = _features_of(vision, vision.fingerprint) if cache_features and not vision.trains else None
+        self.caches_features = cache_features and not vision.trains
+        cache = _features_of(vision, vision.fingerprint) if self.caches_features else None
         self.collate = Collator(
             prompts or Prompts(),
             self.tokenizer,
@@ -209,8 +214,8 @@ class Flamingo(TrainableModel):
     def fit(self, examples: Sequence[Example]) -> None:
         """Measure the mean and standard deviation of each feature channel, on media evenly spaced over the prepared
         training examples."""
-        documents = [self.prompts.render(example, learn=True) for example in examples]
-        distinct = {medium.content_hash: medium for document in documents for medium in _visual(document)}
+        prompts = (as_generation(each).prompt for example in examples for each in (*example.shots, example))
+        distinct = {medium.content_hash: medium for prompt in prompts for medium in _visual(prompt)}
         chosen = list(distinct.values())[:: max(1, len(distinct) // MEASURED_MEDIA)]
         measured = []
         for start in range(0, len(chosen), 64):
@@ -229,7 +234,8 @@ class Flamingo(TrainableModel):
         texts = list(zip(words, (d.target for d in documents), strict=True))
         repeated = {text for text, count in Counter(texts).items() if count > 1}
         chosen = {text: d for text, d in zip(texts, documents, strict=True) if text in repeated}
-        for to_continue in (False, True):
+        # Prompts first: a prompt with its answer is then computed from the answer on.
+        for to_continue in (True, False):
             group = [d.without_media() for d in chosen.values() if (d.target is None) == to_continue]
             group.sort(key=lambda d: sum(len(part) for part in d.parts if isinstance(part, str)))
             for start in range(0, len(group), chunk):
@@ -339,8 +345,17 @@ class Flamingo(TrainableModel):
             MediaError: a medium cannot be used.
             UserError: a document is empty or too long for the language model, or the model's output is not finite.
         """
-        completions = self.complete(documents, Decoding(max_new_tokens), batch_size, state)
-        return [own[0].text for own in completions]
+        return [found.text for found in self.generate_scored(documents, max_new_tokens, batch_size, state)]
+
+    def generate_scored(
+        self,
+        documents: Sequence[Document],
+        max_new_tokens: int = 20,
+        batch_size: int = 64,
+        state: DecodeState | None = None,
+    ) -> list[Completion]:
+        """The same continuations with their log-likelihoods."""
+        return [own[0] for own in self.complete(documents, Decoding(max_new_tokens), batch_size, state)]
 
     def complete(
         self,
@@ -559,9 +574,51 @@ class Flamingo(TrainableModel):
                 shown.append(TokenAttention(token, grids))
         return shown
 
+    @torch.no_grad()
+    def chunk_attention(self, document: Document) -> ChunkAttention:
+        """The attention of the document's target to each medium, and to each medium's text; see
+        :class:`~vislang.capabilities.ChunkAttention`.
+
+        Raises:
+            UserError: the document has no target or no media.
+        """
+        if document.target is None or not document.media:
+            raise UserError(f"{document.name or 'a document'}: needs media, and a target whose attention is shown.")
+        batch = self.with_features(self.collate.documents([document]))
+        assert batch.features is not None
+        with self._arithmetic(), recorded_attention(self.bridge.lm.lm) as layers:
+            maps = self.bridge.attention_maps(batch)[0].float()
+        answer = batch.targets[0] != IGNORED
+        media = maps[answer].sum(dim=-1).mean(dim=0).cpu()
+        if not layers:
+            return ChunkAttention(None, media)
+        chunk_of = nn.functional.one_hot(batch.media_time[0], len(document.media) + 1).float()
+        weights = torch.stack([layer[0, answer].mean(dim=0) for layer in layers]).mean(dim=0)
+        return ChunkAttention((weights @ chunk_of).cpu(), media)
+
     def frames(self, medium: Medium) -> list[PIL.Image.Image]:
         """See :meth:`Collator.frames <vislang.models.flamingo.collate.Collator.frames>`."""
         return self.collate.frames(medium)
+
+    def as_prepared(self, batch: Batch) -> Batch:
+        """The batch with the features of its media, unless they are computed in every step."""
+        return self.with_features(batch) if self.caches_features else batch
+
+    def contents(self, batch: Batch) -> dict[str, int]:
+        """Tokens without padding, and images; a video counts as its frames."""
+        media = batch.media_index[batch.media_index >= 0].unique()
+        frames = torch.ones(len(media)) if batch.frames is None else batch.frames[media]
+        return {"tokens": batch.tokens, "images": int(frames.sum())}
+
+    def parts(self) -> dict[str, nn.Module]:
+        """As in the paper's table 5."""
+        bridge = self.bridge
+        return {
+            "language model": bridge.lm,
+            "vision encoder": self.vision,
+            "gated blocks": bridge.gated_blocks,
+            "resampler": bridge.resampler,
+        }
 
     def recompute_activations(self) -> None:
         """Recompute the resampler's layers, the language model's with the gated blocks before them, and those of a
@@ -757,6 +814,15 @@ class SavedFlamingo:
     tune: TuneConfig = field(default_factory=TuneConfig)
 
 
+class Depth(NamedTuple):
+    """Numbers of layers of a Flamingo; its gated blocks are before the lowest layers of the language model."""
+
+    language: int
+    gated: int
+    resampler: int
+    vision: int
+
+
 @dataclass
 class FlamingoRecipe(ModelRecipe):
     """The settings of a Flamingo in a recipe.
@@ -769,6 +835,7 @@ class FlamingoRecipe(ModelRecipe):
             hardware for it. Trained parameters are kept and updated in float32.
         quantize: keep the linear layers of both towers in 8 bits: a quarter of the memory, slightly less accurate.
         tune: how the towers are trained; by default both are frozen, as in the paper.
+        cache_features: encode each image once and keep its features on disk; otherwise encode it in every step.
         bridge: shape of the bridge.
         prompts: the templates for questions and captions.
         collate: how documents become batches.
@@ -780,6 +847,7 @@ class FlamingoRecipe(ModelRecipe):
     dtype: Precision = "float32"
     quantize: bool = False
     tune: TuneConfig = field(default_factory=TuneConfig)
+    cache_features: bool = True
     bridge: FlamingoConfig = field(default_factory=FlamingoConfig)
     prompts: Prompts = field(default_factory=Prompts)
     collate: CollateConfig = field(default_factory=CollateConfig)
@@ -798,7 +866,37 @@ class FlamingoRecipe(ModelRecipe):
         tune, dtype = self.tune, dtype_of(self.dtype, device)
         language = load_language_tower(self.language_model, dtype, self.quantize, tune.language_model, tune.lora)
         vision = load_vision_tower(self.vision_tower, self.image_size, self.quantize, tune.vision_tower, tune.lora)
-        return Flamingo(self.bridge, language, vision, self.prompts, self.collate, tuned=tune)
+        return Flamingo(self.bridge, language, vision, self.prompts, self.collate, self.cache_features, tuned=tune)
+
+    def outline(self, fakes: FakeFloats, reads: bool = True, depth: Depth | None = None) -> Flamingo:
+        """See :class:`~vislang.capabilities.Outlines`.
+
+        Args:
+            fakes: an active mode.
+            reads: whether it makes batches of examples.
+            depth: numbers of layers; None builds all layers.
+
+        Raises:
+            TowerError: a tower was not found.
+            UserError: a tower cannot be tuned in this way.
+        """
+        dtype, bridge, tune = dtype_of(self.dtype), self.bridge, self.tune
+        if depth is not None:
+            gated = list(range(depth.gated))
+            bridge = replace(bridge, gated_layers=gated, scales=[1.0] * depth.gated, resampler_depth=depth.resampler)
+        language = outline_language_tower(
+            *(self.language_model, fakes, reads, dtype, self.quantize, tune.language_model, tune.lora),
+            layers=depth and depth.language,
+        )
+        vision = outline_vision_tower(
+            *(self.vision_tower, fakes, reads, self.image_size, self.quantize, tune.vision_tower, tune.lora),
+            layers=depth and depth.vision,
+        )
+        with fakes.building():
+            model = Flamingo(bridge, language, vision, self.prompts, self.collate, cache_features=False, tuned=tune)
+        model.caches_features = self.cache_features and not vision.trains
+        fakes.empty(model)
+        return model
 
     def open(self, folder: Path, device: torch.device | str = "cpu") -> Flamingo:
         """A trained Flamingo."""
