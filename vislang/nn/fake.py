@@ -1,7 +1,7 @@
 """Tensors without contents: a training step goes through all of its shapes, and computes nothing.
 
-torch's ``FakeTensorMode`` makes every tensor fake. A training step would then stop at the first decision that depends on
-a value, such as which tokens have a target or which rows are padding. These values are integers and masks; they are
+torch's ``FakeTensorMode`` makes every tensor fake. A training step would then stop at the first decision that depends
+on a value, such as which tokens have a target or which rows are padding. These values are integers and masks; they are
 small, and known once a batch is collated. So here they stay real, and only what a model computes from its parameters is
 fake. Such a step needs no weights and hardly any memory, whatever the size of the model.
 """
