@@ -111,6 +111,16 @@ def test_a_preset_is_planned_by_the_papers_sequences(preset, capsys):
     assert cost["price"] == pytest.approx(2 * cost["device_hours"]) == pytest.approx(16 * cost["hours"])
 
 
+def test_a_preset_is_trained_by_its_name(preset, pictures, tmp_path):
+    changes = [change for change in preset[1:] if not change.startswith("--data")]
+    options = ["--data", str(pictures / "my.jsonl"), "--train.steps=1", "--out", str(tmp_path / "run"), "--no-report"]
+    assert main(["train", preset[0], *options, *changes, "--eval_limit=2"]) == 0
+    assert (
+        json.loads((tmp_path / "run" / "run.json").read_text())["recipe"]["model"]["init_args"]["cache_features"]
+        is False
+    )
+
+
 def test_a_recipe_is_planned_by_batches_of_its_data(recipe, pictures, capsys):
     found = plan(capsys, recipe, "--data", pictures / "my.jsonl", "--memory", 1, "--rate", 1)
     read, _ = read_recipe(recipe)

@@ -1,8 +1,8 @@
 """Tensors without contents: a training step goes through all of its shapes, and computes nothing.
 
-torch's ``FakeTensorMode`` makes every tensor fake. A step of ours would then stop at the first decision that goes by a
-value: which tokens have a target, which rows are padding. These values are integers and masks, they are small, and
-they are known once a batch is collated. So here they stay real, and only what a model computes from its parameters is
+torch's ``FakeTensorMode`` makes every tensor fake. A training step would then stop at the first decision that depends
+on a value, such as which tokens have a target or which rows are padding. These values are integers and masks; they are
+small, and known once a batch is collated. So here they stay real, and only what a model computes from its parameters is
 fake. Such a step needs no weights and hardly any memory, whatever the size of the model.
 """
 
@@ -22,9 +22,9 @@ INDEXED = (torch.ops.aten.index.Tensor, torch.ops.aten.index_put.default, torch.
 
 
 class FakeFloats(TorchDispatchMode):
-    """While it is active, whatever is computed from a fake tensor is fake; everything else is computed as usual.
+    """While it is active, everything that is computed from a fake tensor is fake; the rest is computed as usual.
 
-    The value of a fake tensor is unknown: as a number it is NaN.
+    As a number, a fake tensor is NaN.
     """
 
     def __init__(self):
@@ -42,13 +42,13 @@ class FakeFloats(TorchDispatchMode):
             self._building = False
 
     def empty(self, module: nn.Module) -> None:
-        """Replace the parameters and the floating-point buffers of a module by fake ones; the contents are lost."""
+        """Replace the parameters and floating-point buffers of a module by fake ones; their values are lost."""
         made: dict[Tensor, Tensor] = {}
         for part in module.modules():
             for named in (part._parameters, part._buffers):
                 for name, tensor in named.items():
                     if tensor is not None and tensor.is_floating_point():
-                        # A tensor that two modules share is shared afterwards, too.
+                        # Tied parameters stay tied.
                         named[name] = made.setdefault(tensor, self._of(tensor))  # type: ignore[assignment]
 
     def _of(self, tensor: Tensor) -> Tensor:
@@ -76,7 +76,7 @@ class FakeFloats(TorchDispatchMode):
 
 
 def _positions(indices: list[Tensor | None]) -> list[Tensor | None]:
-    """Masks as positions, whose number a fake tensor must know."""
+    """Indices with masks replaced by positions: the result's shape depends on their number."""
     found: list[Tensor | None] = []
     for index in indices:
         if index is None or index.dtype != torch.bool or isinstance(index, FakeTensor):

@@ -1,4 +1,4 @@
-"""The paper's three Flamingos: their sizes as it states them, and batches as long as its training sequences.
+"""The paper's three Flamingos: the sizes that it states, and batches as long as its training sequences.
 
 Their recipes are in ``vislang/presets``. Alayrac et al. 2022 (arXiv 2204.14198), tables 1 and 5 and section 4.
 """
@@ -53,9 +53,9 @@ class TrainingSequence:
     """A training sequence of the paper.
 
     Attributes:
-        tokens: of the text, with those that stand for media.
-        media: images or videos.
-        frames: of each medium.
+        tokens: number of tokens, including those that represent media.
+        media: number of images or videos.
+        frames: number of frames of each medium.
     """
 
     tokens: int
@@ -73,14 +73,14 @@ SEQUENCES = {
 
 
 def paper_batch(model: Flamingo, sequence: TrainingSequence, rows: int) -> Batch:
-    """A batch as long as the paper's sequences, of no particular words and with blank images.
+    """A batch with sequences as long as the paper's, without words, and with blank images.
 
-    Each medium stands at the beginning of its share of the text, and every text token has a target.
+    Each medium is at the beginning of its share of the text, and every text token has a target.
 
     Args:
-        model: that reads it.
+        model: the model that reads it.
         sequence: one of :data:`SEQUENCES`.
-        rows: how many there are.
+        rows: number of sequences.
     """
     input_ids = torch.zeros(rows, sequence.tokens, dtype=torch.long)
     input_ids[:, torch.arange(sequence.media) * sequence.tokens // sequence.media] = model.bridge.media_token

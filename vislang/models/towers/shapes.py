@@ -1,7 +1,7 @@
-"""Shapes of frozen models without their weights: what a plan needs to know of a tower.
+"""Shapes of towers without their weights, for plans.
 
-The shape of a tower is the ``config.json`` of its folder, of its package or of the Hub. A few are known here, those of
-the presets that ``vislang plan`` takes, so that these need no network.
+The shape of a tower is the ``config.json`` of its folder, of its package or on the Hub. Those of the presets' towers
+are here, so a plan of a preset needs no network.
 """
 
 from __future__ import annotations
