@@ -276,9 +276,8 @@ def curve(
     rows = []
     for size, seconds in zip(sizes[1:], times[1:], strict=True):
         ratio, most = seconds / times[0], size // sizes[0]
-        unit = f"times as long, {(batch or size) / seconds:.0f} samples/s"
-        name = f"{model}, {size} {what} to {sizes[0]}"
-        rows.append(Row(name, ratio, unit, f"<= {most}", ratio <= most, seconds, times[0], rounds))
+        name = f"{model}, {size} {what} to {sizes[0]}: {(batch or size) / seconds:.0f} samples/s"
+        rows.append(Row(name, ratio, "ours / peer", f"<= {most}", ratio <= most, seconds, times[0], rounds))
     return rows
 
 
