@@ -31,10 +31,10 @@ from vislang.train.freezing import freeze
 SHALLOW = (Depth(1, 1, 1, 1), Depth(2, 1, 1, 1), Depth(2, 2, 1, 1), Depth(1, 1, 2, 1), Depth(1, 1, 1, 2))
 """Flamingos that differ in one kind of layer at a time."""
 
-STEPS = 2
+STEPS = 3
 """Steps that are counted. Operations are their mean, memory is that of the largest."""
 
-MOST_EXAMPLES = 128
+MOST_EXAMPLES = 256
 """Larger batches are not read; what they need is extrapolated from batches of this size and of half of it."""
 
 
