@@ -32,7 +32,11 @@ CASES = {
     "flamingo-easyvqa": ("--model.bridge.gated_layers=[2,3]", "--model.bridge.resampler_width=64"),
     "vilbert-pretrain": ("--eval_data=null", "--data=emoji-google-names", "--hold_out=0.1"),
     "data2vec-image": ("--data=emoji-google", "--hold_out=0.1", "--model.choices.copies=2"),
-    "dual-encoder": ("--eval_data=null", "--data=emoji-google-names", "--hold_out=0.1"),
+    # Without dropout, so that its losses are those of one process.
+    "dual-encoder": (
+        *("--eval_data=null", "--data=emoji-google-names", "--hold_out=0.1"),
+        *("--model.encoders.text.dropout=0", "--model.encoders.vision.dropout=0"),
+    ),
 }
 """Changes of each recipe, beside those of all."""
 
@@ -62,8 +66,9 @@ def rows_of(name: str, found: Rehearsal) -> list[Row]:
     changed = [case for case in found.cases if case.promise != "exact"]
     faults = [kill for kill in found.kills if kill.fault]
     stopped = [kill.seconds for kill in found.kills if kill.signal == "SIGTERM"]
-    # Without what a checkpoint costs that was being written.
-    lost = [kill.lost for kill in found.kills if kill.signal == "SIGKILL" and not kill.moment.startswith("writing")]
+    lost = max(kill.lost for kill in found.kills if kill.signal == "SIGKILL")
+    # Those since the last checkpoint, and those while it was being written: the next one waits for it.
+    most = 2 * found.checkpoint_every
 
     def row(what: str, value: float, unit: str, goal: str, met: bool) -> Row:
         return Row(f"{name}: {what}", value, unit, goal, met, 0.0, 0.0, len(found.kills))
@@ -73,10 +78,10 @@ def rows_of(name: str, found: Rehearsal) -> list[Row]:
         row("same processes, any difference", max(different), "", "= 0", max(different) == 0),
         row(
             "most steps lost by SIGKILL",
-            max(lost),
+            lost,
             "steps",
-            f"<= {found.checkpoint_every}",
-            max(lost) <= found.checkpoint_every,
+            f"<= {most}",
+            lost <= most,
         ),
         row("SIGTERM to the end of all, most", max(stopped), "s", f"<= {GRACE:.0f}", max(stopped) <= GRACE),
     ]

@@ -183,11 +183,13 @@ def _plan(settings: Settings, recipe: Recipe) -> Plan:
     legs = legs if len(processes) > 1 else []
     strikes = [STRIKES[number % len(STRIKES)] for number in range(kills)]
     cut = kills - max(0, len(legs) - 1)
+    # What another number of processes has trained is saved, and lasts: only the first of these kills may lose steps.
+    between = [strike._replace(signal="SIGTERM") if n else strike for n, strike in enumerate(strikes[cut:])]
     own: dict[int, list[Strike]] = {}
     for number, strike in enumerate(strikes[:cut]):
         # Moved on after each round, so that every number of processes meets every kind.
         own.setdefault(processes[(number + number // len(STRIKES)) % len(processes)], []).append(strike)
-    return Plan(own, legs, strikes[cut:])
+    return Plan(own, legs, between)
 
 
 def steps_of(settings: Settings, recipe: Recipe) -> int:
