@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from vislang.nn.fake import FakeFloats
+
 Progress = Callable[[int, int], None]
 """Called with (items done, items in all) during long operations."""
 
@@ -79,6 +81,18 @@ class Trainable(Protocol):
 
     def after_step(self) -> None:
         """Called after each optimizer step."""
+        ...
+
+    def as_prepared(self, batch: Any) -> Any:
+        """The batch as :meth:`prepare` would let it be: with cached features, where the model caches them."""
+        ...
+
+    def contents(self, batch: Any) -> dict[str, int]:
+        """How much a batch contains, by kind: ``tokens``, ``images`` and so on."""
+        ...
+
+    def parts(self) -> dict[str, nn.Module]:
+        """The parts of the model by name, for a table of their sizes."""
         ...
 
     def diagnostics(self) -> dict[str, float | Tensor]:
@@ -141,6 +155,20 @@ class ModelRecipe(ABC):
     def open(self, folder: Path, device: torch.device | str = "cpu") -> Any:
         """The trained model of a run, from the folder that its ``save`` wrote, with the settings of this recipe; on the
         host, see :meth:`build`."""
+
+
+@runtime_checkable
+class Outlines(Protocol):
+    """A recipe whose model can be built without weights, because it contains large pretrained models."""
+
+    def outline(self, fakes: FakeFloats, reads: bool = True) -> Any:
+        """The untrained model with fake weights: all shapes, in hardly any memory.
+
+        Args:
+            fakes: an active mode.
+            reads: whether the model makes batches of examples. Otherwise it needs no tokenizer.
+        """
+        ...
 
 
 @runtime_checkable

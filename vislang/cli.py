@@ -41,7 +41,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "convert verify": ("convert", "Verify", "compare a converted model with recorded outputs of the original"),
     "export transformers": ("export", "Export", "write a data2vec model for transformers' Auto classes"),
     "serve": ("serve", "Serve", "serve models over HTTP, with OpenAI's API"),
-    "plan": ("plan", "Plan", "count the parameters of one of the paper's Flamingos, part by part"),
+    "plan": ("plan", "Plan", "estimate memory, time and cost of a recipe, and which parallel setting fits"),
     "doctor": ("doctor", "Doctor", "list what is installed and what is missing"),
 }
 """For each verb: its module in :mod:`vislang.commands`, its class there, and its line of help."""

@@ -105,8 +105,16 @@ class Recipe:
             raise ValueError("evaluate and eval_data cannot be combined; leave one of them out.")
 
 
+PRESETS = {path.stem: path for path in sorted((Path(__file__).parent / "presets").glob("*.yaml"))}
+"""The recipes that are part of the package, by name: the paper's Flamingos."""
+
+
 def read_recipe(path: Path, overrides: Sequence[str] = ()) -> tuple[Recipe, dict[str, Any]]:
     """Read a recipe and apply overrides such as ``--train.lr 1e-4``.
+
+    Args:
+        path: a YAML file, or the name of a preset.
+        overrides: the overrides.
 
     Returns:
         The recipe, and its values as they are recorded in ``run.json``.
@@ -114,10 +122,14 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> tuple[Recipe, dict
     Raises:
         RecipeError: the file does not exist, or has an unknown key or a value of the wrong type.
     """
-    if not path.is_file():
-        raise RecipeError(f"{path}: no such recipe. vislang's own are in the folder recipes/ of its repository.")
+    file = path if path.is_file() else PRESETS.get(str(path), path)
+    if not file.is_file():
+        raise RecipeError(
+            f"{path}: no such recipe. vislang's own are in the folder recipes/ of its repository; the presets are "
+            f"{', '.join(PRESETS)}."
+        )
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise RecipeError(f"{path}: cannot be read as YAML ({_one_line(error)}).") from None
     return recipe_of(values, overrides, str(path))

@@ -160,12 +160,12 @@ def _show(found: Rehearsal, name: str) -> None:
 
 
 def _say_case(case: Case) -> None:
-    """What was exact, what was not, and why, in one line."""
-    parts = [f"exact: {', '.join(case.exact)}"] if case.exact else []
+    """What was exact, what was not, and why."""
     apart = ", ".join(f"{name} {_number(gap)}" for name, gap in case.differences.items())
-    parts += [f"not exact: {apart}"] if apart else []
-    parts += [case.why] if case.why else []
-    console.print(f"{case.copy}: {'; '.join(parts)}", markup=False, soft_wrap=True)
+    console.print(case.copy, markup=False)
+    for what, told in (("exact", ", ".join(case.exact)), ("not exact", apart), ("why", case.why)):
+        if told:
+            console.print(f"  {what}: {told}", markup=False, soft_wrap=True)
 
 
 def _promise(case: Case, found: Rehearsal) -> str:

@@ -68,6 +68,22 @@ class TrainableModel(nn.Module):
     def after_step(self) -> None:
         """Called after each optimizer step, for example to update a teacher."""
 
+    def as_prepared(self, batch: Any) -> Any:
+        """The batch as :meth:`prepare` would let it be: with cached features, where the model caches them."""
+        return batch
+
+    def contents(self, batch: Any) -> dict[str, int]:
+        """How much a batch contains, by kind: ``tokens``, ``images`` and so on; for plans."""
+        return {}
+
+    def parts(self) -> dict[str, nn.Module]:
+        """The parts of the model by name, for a table of their sizes. By default these are its submodules, or those of
+        its only submodule."""
+        found: nn.Module = self
+        while len(inner := dict(found.named_children())) == 1:
+            (found,) = inner.values()
+        return inner or {"model": found}
+
     def diagnostics(self) -> dict[str, float | Tensor]:
         """Quantities to log during training, by name; tensors stay on the device until the log reads them."""
         return {}

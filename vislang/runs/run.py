@@ -61,6 +61,7 @@ from vislang.train.loop import Outcome, train
 from vislang.train.memory import keep_freed_memory
 from vislang.train.monitor import Monitors
 from vislang.train.optimizer import Optimizer
+from vislang.train.parallel import home_of
 from vislang.train.processes import Processes, joined
 from vislang.train.state import changed_settings
 
@@ -180,7 +181,7 @@ def _run(
     report: bool,
 ) -> Run | None:
     model, streams, tasks, bad_records = found.model, found.streams, found.tasks, found.data.bad_records
-    where = {"device": str(model.device), "processes": processes.count}
+    where = {"device": str(device_of(recipe.train.device, processes.local_rank)), "processes": processes.count}
     record = {"schema": SCHEMA, "recipe": values, **environment(), **where}
     record |= {"bad_records": bad_records.count, "indexed": found.data.indexed}
     if time_budget is not None:
@@ -324,7 +325,8 @@ def _prepared(recipe: Recipe, processes: Processes, indexed: list[str] | None) -
     named = named_tasks(recipe)
     seed_everything(recipe.train.seed)
     with processes.first_of_machine_first():
-        model = recipe.model.build(device).to(device)
+        model = recipe.model.build(device)
+        model.to(home_of(model, recipe.train, processes, device))
     if data.bad_records.count:
         console.print(f"left out {in_words(data.bad_records.kinds)}", markup=False)
     console.print(f"{counts(data.streams)}; {_named(device, processes)}", markup=False)

@@ -55,7 +55,8 @@ class TrainConfig:
         device: where to train; ``auto`` takes a GPU where there is one.
         parallel: how several processes share the work: ``ddp`` gives each a replica, ``fsdp2`` a shard of the
             parameters, gradients and moments (docs/training.md); ``none`` for one process.
-        shard_above: with ``fsdp2``, parameters of a frozen tower above which its blocks are sharded as well.
+        shard_above: with ``fsdp2``, parameters of a frozen tower above which its blocks are sharded as well; and
+            trained parameters above which gradients are exchanged in every backward pass, not once per step.
         accumulate: micro-batches that a process computes one after the other, to save memory; the loss stays that of
             the whole batch.
         compile: compile the repeated blocks of the model (torch.compile).

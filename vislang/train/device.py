@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 from collections.abc import Mapping
 from typing import Any
@@ -46,6 +47,15 @@ def device_of(name: str, local_rank: int = 0) -> torch.device:
     if device.type not in ("cpu", "mps"):
         raise UserError(f"device {name}: not supported; give auto, cpu, cuda or mps.")
     return device
+
+
+def memory_of(device: torch.device) -> int:
+    """Bytes of memory that a device has; on a CPU, those of the machine."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory()
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def random_state(device: torch.device) -> dict[str, Tensor]:

@@ -33,7 +33,7 @@ from vislang.train.device import device_of, random_state, seed_everything, set_r
 from vislang.train.freezing import freeze
 from vislang.train.monitor import Monitor
 from vislang.train.optimizer import Optimizer
-from vislang.train.parallel import Engine, engine_for, weights
+from vislang.train.parallel import Engine, engine_for, home_of, weights
 from vislang.train.processes import Processes, current
 from vislang.train.rows import StepNumbers, StepSize
 from vislang.train.schedule import StopAndGo, rate_factor
@@ -112,13 +112,13 @@ def train(
     elif resume:
         warnings.warn(f"{folder}: stopped before its first checkpoint; starts from step 0.", ResumeNotice, stacklevel=2)
     # Only now: heads may have been made for tasks of the data or of the checkpoint.
-    model.to(device)
+    model.to(home_of(model, config, processes, device))
     freeze(model, config.freeze)
     if config.gradient_checkpointing:
         model.recompute_activations()
 
     dtype = getattr(model, "dtype", torch.float32)
-    engine = engine_for(model, config.parallel, processes, config.shard_above, dtype)
+    engine = engine_for(model, config.parallel, processes, config.shard_above, dtype, device)
     if config.compile:
         engine.compile()
     steps = Steps(

@@ -26,7 +26,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from vislang.errors import UserError
 from vislang.train.batches import Part
-from vislang.train.config import Parallel
+from vislang.train.config import Parallel, TrainConfig
 from vislang.train.processes import Processes
 
 # A block may return a view, which nothing here changes in place.
@@ -115,32 +115,44 @@ class ShardedEngine(Engine):
     """Parameters, gradients and moments cut into a shard for each process (torch's FSDP2).
 
     What is sharded is a copy: the model that the caller gave stays whole, for evaluation and for saving, and
-    :meth:`complete` fills it. Each of the model's repeated blocks is gathered on its own, when it runs. Frozen towers
-    stay whole on each device, unless they have more parameters than ``shard_above``; then their blocks are sharded too.
+    :meth:`complete` fills it. It may be on the host (see :func:`home_of`); its parts are then copied to the device one
+    by one. Each of the model's repeated blocks is gathered on its own, when it runs. Frozen towers stay whole on each
+    device, unless they have more parameters than ``shard_above``; then their blocks are sharded too.
 
     Args:
         model: whole.
         processes: of the run.
-        shard_above: parameters of a frozen tower above which its blocks are sharded.
+        shard_above: parameters of a frozen tower above which its blocks are sharded; and trained parameters above which
+            gradients are reduced in every backward pass of a step, because between passes they are as large as all
+            trained parameters. With fewer, they are reduced once.
         dtype: that parameters are gathered in; shards, gradients and moments are float32 in any case.
+        device: where to train; None trains where the model is.
     """
 
-    def __init__(self, model: nn.Module, processes: Processes, shard_above: float, dtype: torch.dtype = torch.float32):
+    def __init__(
+        self,
+        model: nn.Module,
+        processes: Processes,
+        shard_above: float,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | None = None,
+    ):
         whole: Any = model
-        towers = {id(tower): tower for tower in whole.frozen_towers()}
-        large = [tower for tower in towers.values() if sum(p.numel() for p in tower.parameters()) > shard_above]
-        frozen = {parameter for tower in towers.values() for parameter in tower.parameters()}
-        blocks = {parameter for tower in large for parameter in _of_blocks(tower, whole.repeated_blocks())}
-        shared = frozen - blocks
-        # Parameters that stay whole are not copied.
-        sharded = copy.deepcopy(model, {id(parameter): parameter for parameter in shared})
+        device = device or whole.device
+        unsharded = kept_whole(whole, shard_above)
+        frozen = [parameter for tower in whole.frozen_towers() for parameter in tower.parameters()]
+        # Frozen parameters are not copied on the device that they are on.
+        shared = {id(p): nn.Parameter(p.to(device) if p in unsharded else p.detach(), False) for p in frozen}
+        sharded = copy.deepcopy(model, dict(shared))
         super().__init__(sharded, processes)
         self.whole = whole
         self._scalars = [p for p in sharded.parameters() if p.requires_grad and p.ndim == 0]
-        if large:
+        for scalar in self._scalars:
+            scalar.data = scalar.data.to(device)
+        if large_towers(whole, shard_above):
             self.model.run_uniformly()
-        kept = shared | set(self._scalars)
-        device = next(sharded.parameters()).device
+        self._reduces_each_pass = reduces_each_pass(sharded, shard_above)
+        kept = {shared[id(parameter)] for parameter in unsharded} | set(self._scalars)
         mesh = init_device_mesh(device.type, (processes.count,))
         policy = MixedPrecisionPolicy()
         if dtype in (torch.bfloat16, torch.float16):
@@ -155,7 +167,7 @@ class ShardedEngine(Engine):
     def last(self, is_last: bool) -> Iterator[None]:
         """See :meth:`Engine.last`."""
         assert isinstance(self.model, FSDPModule)
-        self.model.set_requires_gradient_sync(is_last)
+        self.model.set_requires_gradient_sync(is_last or self._reduces_each_pass)
         yield
 
     def backward(self, loss: Tensor) -> None:
@@ -178,19 +190,44 @@ class ShardedEngine(Engine):
 
     def complete(self) -> None:
         """See :meth:`Engine.complete`."""
-        state = {name: whole_tensor(tensor) for name, tensor in self.model.trainable_state().items()}
+        home = self.whole.device
+        state = {name: whole_tensor(tensor).to(home) for name, tensor in self.model.trainable_state().items()}
         self.whole.load_extra_state(self.model.extra_state())
         self.whole.load_trainable_state(state)
 
 
-def _of_blocks(tower: nn.Module, blocks: Iterable[nn.Module]) -> set[nn.Parameter]:
-    """The parameters of a tower's repeated blocks."""
-    own = set(tower.modules())
-    return {parameter for block in blocks if block in own for parameter in block.parameters()}
+def large_towers(model: Any, shard_above: float) -> list[nn.Module]:
+    """The frozen towers of a model whose blocks ``fsdp2`` shards."""
+    return [tower for tower in model.frozen_towers() if sum(p.numel() for p in tower.parameters()) > shard_above]
+
+
+def kept_whole(model: Any, shard_above: float) -> set[nn.Parameter]:
+    """The parameters of frozen towers that ``fsdp2`` does not shard: those of small towers, and those of large towers
+    that are in no block."""
+    own = {module for tower in large_towers(model, shard_above) for module in tower.modules()}
+    blocks = {parameter for block in model.repeated_blocks() if block in own for parameter in block.parameters()}
+    return {parameter for tower in model.frozen_towers() for parameter in tower.parameters()} - blocks
+
+
+def reduces_each_pass(model: nn.Module, shard_above: float) -> bool:
+    """Whether ``fsdp2`` reduces gradients in every backward pass of a step; see :class:`ShardedEngine`."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad) > shard_above
+
+
+def home_of(model: nn.Module, config: TrainConfig, processes: Processes, device: torch.device) -> torch.device:
+    """Where the whole model of a run is kept: on its device, or on the host if ``fsdp2`` shards a large frozen tower.
+    Then a device need not have memory for the whole model."""
+    sharded = config.parallel == "fsdp2" and processes.count > 1
+    return torch.device("cpu") if sharded and large_towers(model, config.shard_above) else device
 
 
 def engine_for(
-    model: nn.Module, parallel: Parallel, processes: Processes, shard_above: float, dtype: torch.dtype
+    model: nn.Module,
+    parallel: Parallel,
+    processes: Processes,
+    shard_above: float,
+    dtype: torch.dtype,
+    device: torch.device,
 ) -> Engine:
     """The engine that a setting names.
 
@@ -209,7 +246,7 @@ def engine_for(
     synchronise(model, processes)
     if parallel == "ddp":
         return ReplicatedEngine(model, processes)
-    return ShardedEngine(model, processes, shard_above, dtype)
+    return ShardedEngine(model, processes, shard_above, dtype, device)
 
 
 def synchronise(model: Any, processes: Processes) -> None:

@@ -1,10 +1,9 @@
 """How fast a run is: examples and tokens a second, the share of the device's matrix rate, and memory.
 
 The matrix rate is measured, not looked up: what ``torch.matmul`` reaches on this device, in the type that the model
-multiplies in. The floating-point operations of a step are counted once for each set of streams that take part, with
-the formulas of :mod:`torch.utils.flop_counter`; later steps have batches of about the same size. The counter of that
-module decomposes some operations, which changes the last bits of a gradient. Ours changes nothing, so a resumed run,
-which counts again, has the same losses.
+multiplies in. The floating-point operations of a step are counted once for each set of streams that take part; later
+steps have batches of about the same size. torch's ``FlopCounterMode`` decomposes some operations, which changes the
+last bits of a gradient. The counter here changes nothing, so a resumed run, which counts again, has the same losses.
 """
 
 from __future__ import annotations
@@ -18,10 +17,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
+from vislang.train.operations import operations_of
 from vislang.train.rows import StepSize
 
 PRODUCT_SECONDS = 0.01
@@ -171,30 +169,6 @@ class _Counter(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
-        formula = _FORMULAS.get(getattr(func, "overloadpacket", func))
-        if formula is not None:
-            self.operations[args[0].dtype] += formula(*args, **kwargs, out_val=result)
+        if count := operations_of(func, args, kwargs, result):
+            self.operations[args[0].dtype] += count
         return result
-
-
-def _linear(x: Tensor, weight: Tensor, *rest: Any, **named: Any) -> int:
-    return 2 * x.numel() * weight.shape[0]
-
-
-def _attention(queries: Tensor, keys: Tensor, values: Tensor, *rest: Any, **named: Any) -> int:
-    return sdpa_flop_count(queries.shape, keys.shape, values.shape)
-
-
-def _attention_backward(
-    gradient: Tensor, queries: Tensor, keys: Tensor, values: Tensor, *rest: Any, **named: Any
-) -> int:
-    return sdpa_backward_flop_count(gradient.shape, queries.shape, keys.shape, values.shape)
-
-
-_FORMULAS = {
-    **flop_registry,
-    torch.ops.mkldnn._linear_pointwise: _linear,
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention,
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
-}
-"""Number of operations of a call: torch's formulas, and those of kernels that only CPUs have."""

@@ -31,7 +31,7 @@ from vislang.models.data2vec.heads import (
     must_fit,
     outputs_without_labels,
 )
-from vislang.models.data2vec.inputs import Inputs, InputsConfig, Whole, padded, words
+from vislang.models.data2vec.inputs import Inputs, InputsConfig, Whole, contents, padded, words
 from vislang.models.data2vec.model import Data2Vec
 from vislang.models.deciding import head_for, why_undecided
 from vislang.models.loading import load
@@ -328,6 +328,10 @@ class FineTuned(TrainableModel):
     def why_unreadable(self, media: frozenset[str]) -> str | None:
         """See :class:`~vislang.capabilities.Reads`."""
         return self.inputs.why_unreadable(media)
+
+    def contents(self, batch: Labelled) -> dict[str, int]:
+        """Texts as tokens, recordings as seconds, without padding; images."""
+        return contents(*batch.whole)
 
     def rate_group(self, name: str) -> str:
         """``head`` for the head, whose learning rate can be scaled; otherwise ``other``."""

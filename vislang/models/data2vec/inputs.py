@@ -362,6 +362,14 @@ def words(document: Document) -> str:
     return "".join(part for part in document.without_target().parts if isinstance(part, str))
 
 
+def contents(modality: str, values: Tensor, padding: Tensor | None) -> dict[str, int]:
+    """How much there is of one modality: tokens or seconds without padding, or images; see :class:`Whole`."""
+    if modality == "image":
+        return {"images": len(values)}
+    real = values.numel() if padding is None else int((~padding).sum())
+    return {"tokens": real} if modality == "text" else {"seconds": round(real / SAMPLE_RATE)}
+
+
 def padded(rows: Sequence[Tensor], value: float | int) -> tuple[Tensor, Tensor | None]:
     """Pad rows to one tensor; returns also the padding (True), or None without padding."""
     values = pad_sequence(list(rows), batch_first=True, padding_value=value)

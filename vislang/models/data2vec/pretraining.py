@@ -26,7 +26,7 @@ from vislang.models.data2vec.blocks import EncoderConfig
 from vislang.models.data2vec.collate import Collator, MaskingConfig
 from vislang.models.data2vec.decoder import DecoderConfig
 from vislang.models.data2vec.front_ends import Modalities, TextConfig
-from vislang.models.data2vec.inputs import ImageInput, Inputs, SpeechInput, TextInput, words
+from vislang.models.data2vec.inputs import ImageInput, Inputs, SpeechInput, TextInput, contents, words
 from vislang.models.data2vec.model import Data2Vec, TeacherConfig
 from vislang.models.data2vec.objective import Masked, Norm, ObjectiveConfig
 from vislang.models.loading import load
@@ -336,6 +336,10 @@ class Pretraining(TrainableModel):
     def why_unreadable(self, media: frozenset[str]) -> str | None:
         """See :class:`~vislang.capabilities.Reads`."""
         return self.model.why_unreadable(media)
+
+    def contents(self, batch: Masked) -> dict[str, int]:
+        """Texts as tokens, recordings as seconds, without padding; images."""
+        return contents(batch.modality, batch.values, batch.padding)
 
     def decays(self, name: str, parameter: Tensor) -> bool:
         """Matrices and embeddings, as in fairseq, but not attention biases."""

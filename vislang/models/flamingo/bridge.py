@@ -52,14 +52,22 @@ class Bridge(nn.Module):
             )
         self.lm = lm
         width = config.resampler_width or features_width
-        shape = {"heads": config.heads, "head_width": config.head_width, "expansion": config.expansion}
         self.resampler = PerceiverResampler(
-            features_width, width, config.latents, config.resampler_depth, **shape, frames=config.frames
+            features_width,
+            width,
+            config.latents,
+            config.resampler_depth,
+            config.resampler_heads or config.heads,
+            config.resampler_head_width or config.head_width,
+            config.expansion,
+            config.frames,
         )
         scales = config.scales or lm.residual_scales(sorted(gated))
         self.gated_blocks = nn.ModuleDict(
             {
-                str(layer): GatedCrossAttentionBlock(lm.width, width, **shape, scale=scale)
+                str(layer): GatedCrossAttentionBlock(
+                    lm.width, width, config.heads, config.head_width, config.expansion, scale
+                )
                 for layer, scale in zip(sorted(gated), scales, strict=True)
             }
         )

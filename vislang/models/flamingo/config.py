@@ -10,7 +10,7 @@ from vislang.models.settings import must_be_at_least
 
 @dataclass
 class FlamingoConfig:
-    """The shape of the bridge. The defaults are OpenFlamingo's.
+    """The shape of the bridge. The defaults are OpenFlamingo's; ``vislang/presets`` has the paper's.
 
     Attributes:
         gated_layers: indices of the language model's layers that have a gated block before them. None puts a block
@@ -20,6 +20,7 @@ class FlamingoConfig:
         resampler_width: width of the latents. None takes the width of the vision tower's features.
         resampler_depth: number of layers of the resampler.
         heads, head_width: number and width of attention heads, in the resampler and in the gated blocks.
+        resampler_heads, resampler_head_width: those of the resampler, if they differ.
         expansion: inner width of each feed-forward layer, as a multiple of its width.
         scales: the scale of each gated block (see GatedCrossAttentionBlock), lowest layer first. None measures the
             scales on the language model; the paper has 1 everywhere.
@@ -44,6 +45,8 @@ class FlamingoConfig:
     resampler_depth: int = 6
     heads: int = 8
     head_width: int = 64
+    resampler_heads: int | None = None
+    resampler_head_width: int | None = None
     expansion: int = 4
     scales: list[float] | None = None
     gate_all_text: bool = False
@@ -55,5 +58,5 @@ class FlamingoConfig:
 
     def __post_init__(self):
         counts = ("gate_every", "latents", "resampler_width", "resampler_depth", "heads", "head_width", "expansion")
-        must_be_at_least(1, self, *counts, of="bridge.")
+        must_be_at_least(1, self, *counts, "resampler_heads", "resampler_head_width", of="bridge.")
         must_be_at_least(0, self, "frames", "media_token", "chunk_token", of="bridge.")

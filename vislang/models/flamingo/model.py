@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import PIL.Image
 import torch
@@ -44,11 +44,12 @@ from vislang.models.flamingo.prefill import DecodeState, Runner
 from vislang.models.precision import Precision, autocast, dtype_of
 from vislang.models.towers.causal_lm import CausalLMWithRows
 from vislang.models.towers.feature_cache import FeatureCache
-from vislang.models.towers.language import LanguageTower, load_language_tower
+from vislang.models.towers.language import LanguageTower, load_language_tower, outline_language_tower
 from vislang.models.towers.packaged import EFFICIENTNET_LITE0, SMOLLM2, TowerError
 from vislang.models.towers.recorded_attention import recorded_attention
 from vislang.models.towers.tuning import TuneConfig, merge_updates
-from vislang.models.towers.vision import VisionTower, load_vision_tower
+from vislang.models.towers.vision import VisionTower, load_vision_tower, outline_vision_tower
+from vislang.nn.fake import FakeFloats
 from vislang.prompt import Prompts, as_generation
 
 RANKED_AT_ONCE = 64
@@ -102,7 +103,8 @@ class Flamingo(TrainableModel):
         # These are saved, whether or not a recipe freezes some of them.
         self._own = [name for name, parameter in self.bridge.named_parameters() if parameter.requires_grad]
         self._own_of_vision = [name for name, parameter in vision.named_parameters() if parameter.requires_grad]
-        cache = _features_of(vision, vision.fingerprint) if cache_features and not vision.trains else None
+        self.caches_features = cache_features and not vision.trains
+        cache = _features_of(vision, vision.fingerprint) if self.caches_features else None
         self.collate = Collator(
             prompts or Prompts(),
             self.tokenizer,
@@ -598,6 +600,26 @@ class Flamingo(TrainableModel):
         """See :meth:`Collator.frames <vislang.models.flamingo.collate.Collator.frames>`."""
         return self.collate.frames(medium)
 
+    def as_prepared(self, batch: Batch) -> Batch:
+        """The batch with the features of its media, unless they are computed in every step."""
+        return self.with_features(batch) if self.caches_features else batch
+
+    def contents(self, batch: Batch) -> dict[str, int]:
+        """Tokens without padding, and images; a video counts as its frames."""
+        media = batch.media_index[batch.media_index >= 0].unique()
+        frames = torch.ones(len(media)) if batch.frames is None else batch.frames[media]
+        return {"tokens": batch.tokens, "images": int(frames.sum())}
+
+    def parts(self) -> dict[str, nn.Module]:
+        """As in the paper's table 5."""
+        bridge = self.bridge
+        return {
+            "language model": bridge.lm,
+            "vision encoder": self.vision,
+            "gated blocks": bridge.gated_blocks,
+            "resampler": bridge.resampler,
+        }
+
     def recompute_activations(self) -> None:
         """Recompute the resampler's layers, the language model's with the gated blocks before them, and those of a
         vision tower that is trained."""
@@ -792,6 +814,15 @@ class SavedFlamingo:
     tune: TuneConfig = field(default_factory=TuneConfig)
 
 
+class Depth(NamedTuple):
+    """Numbers of layers of a Flamingo; its gated blocks are before the lowest layers of the language model."""
+
+    language: int
+    gated: int
+    resampler: int
+    vision: int
+
+
 @dataclass
 class FlamingoRecipe(ModelRecipe):
     """The settings of a Flamingo in a recipe.
@@ -804,6 +835,7 @@ class FlamingoRecipe(ModelRecipe):
             hardware for it. Trained parameters are kept and updated in float32.
         quantize: keep the linear layers of both towers in 8 bits: a quarter of the memory, slightly less accurate.
         tune: how the towers are trained; by default both are frozen, as in the paper.
+        cache_features: encode each image once and keep its features on disk; otherwise encode it in every step.
         bridge: shape of the bridge.
         prompts: the templates for questions and captions.
         collate: how documents become batches.
@@ -815,6 +847,7 @@ class FlamingoRecipe(ModelRecipe):
     dtype: Precision = "float32"
     quantize: bool = False
     tune: TuneConfig = field(default_factory=TuneConfig)
+    cache_features: bool = True
     bridge: FlamingoConfig = field(default_factory=FlamingoConfig)
     prompts: Prompts = field(default_factory=Prompts)
     collate: CollateConfig = field(default_factory=CollateConfig)
@@ -833,7 +866,37 @@ class FlamingoRecipe(ModelRecipe):
         tune, dtype = self.tune, dtype_of(self.dtype, device)
         language = load_language_tower(self.language_model, dtype, self.quantize, tune.language_model, tune.lora)
         vision = load_vision_tower(self.vision_tower, self.image_size, self.quantize, tune.vision_tower, tune.lora)
-        return Flamingo(self.bridge, language, vision, self.prompts, self.collate, tuned=tune)
+        return Flamingo(self.bridge, language, vision, self.prompts, self.collate, self.cache_features, tuned=tune)
+
+    def outline(self, fakes: FakeFloats, reads: bool = True, depth: Depth | None = None) -> Flamingo:
+        """See :class:`~vislang.capabilities.Outlines`.
+
+        Args:
+            fakes: an active mode.
+            reads: whether it makes batches of examples.
+            depth: numbers of layers; None builds all layers.
+
+        Raises:
+            TowerError: a tower was not found.
+            UserError: a tower cannot be tuned in this way.
+        """
+        dtype, bridge, tune = dtype_of(self.dtype), self.bridge, self.tune
+        if depth is not None:
+            gated = list(range(depth.gated))
+            bridge = replace(bridge, gated_layers=gated, scales=[1.0] * depth.gated, resampler_depth=depth.resampler)
+        language = outline_language_tower(
+            *(self.language_model, fakes, reads, dtype, self.quantize, tune.language_model, tune.lora),
+            layers=depth and depth.language,
+        )
+        vision = outline_vision_tower(
+            *(self.vision_tower, fakes, reads, self.image_size, self.quantize, tune.vision_tower, tune.lora),
+            layers=depth and depth.vision,
+        )
+        with fakes.building():
+            model = Flamingo(bridge, language, vision, self.prompts, self.collate, cache_features=False, tuned=tune)
+        model.caches_features = self.cache_features and not vision.trains
+        fakes.empty(model)
+        return model
 
     def open(self, folder: Path, device: torch.device | str = "cpu") -> Flamingo:
         """A trained Flamingo."""

@@ -5,11 +5,23 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
+from transformers.initialization import no_init_weights
 
 from vislang.cache import cache_folder, writing
 from vislang.files import system_errors
@@ -17,7 +29,9 @@ from vislang.models.base import fingerprint
 from vislang.models.towers.causal_lm import CausalLM
 from vislang.models.towers.packaged import PACKAGED, TowerError, check_complete, not_found
 from vislang.models.towers.quiet import quiet_transformers
+from vislang.models.towers.shapes import config_of
 from vislang.models.towers.tuning import LoraConfig, Tuning, tune, updates_of
+from vislang.nn.fake import FakeFloats
 from vislang.nn.quantized import quantize_linears
 
 
@@ -86,14 +100,56 @@ def load_language_tower(
         TowerError: it was not found, or is not a causal language model.
         UserError: it cannot be trained in this way.
     """
-    packaged = PACKAGED.get(name)
-    folder = name
-    try:
-        if not Path(name).is_dir() and packaged is not None and (weights := packaged.find()) is not None:
-            folder = str(_converted_gguf(weights))
+    with _opening(name):
+        folder = _folder_of(name)
         lm = _open(folder)
         with quiet_transformers():
             tokenizer = AutoTokenizer.from_pretrained(folder)
+    marks = fingerprint(lm.state_dict())
+    return _tower(name, marks, lm.to(dtype), tokenizer, dtype, quantize, tuning, lora)
+
+
+def outline_language_tower(
+    name: str,
+    fakes: FakeFloats,
+    reads: bool,
+    dtype: torch.dtype = torch.float32,
+    quantize: bool = False,
+    tuning: Tuning = "frozen",
+    lora: LoraConfig | None = None,
+    layers: int | None = None,
+) -> LanguageTower:
+    """The same tower from its configuration alone, with fake weights.
+
+    Args:
+        name, dtype, quantize, tuning, lora: see :func:`load_language_tower`.
+        fakes: an active mode.
+        reads: whether it reads text. Otherwise its tokenizer is not opened, and a tokenizer with one token replaces it.
+        layers: number of layers; None builds all layers.
+
+    Raises:
+        TowerError: it was not found, or is not a causal language model.
+        UserError: it cannot be trained in this way.
+    """
+    with _opening(name):
+        folder = _folder_of(name)
+        config = config_of(folder)
+        if layers is not None:
+            config.num_hidden_layers = layers
+        with quiet_transformers():
+            tokenizer = AutoTokenizer.from_pretrained(folder) if reads else _no_tokenizer()
+        with fakes.building(), no_init_weights():
+            lm = AutoModelForCausalLM.from_config(config, dtype=dtype).eval()
+            lm.tie_weights()
+    # Low-rank updates are small and are built with real weights, because peft converts them in place.
+    return _tower(name, "", lm, tokenizer, dtype, quantize, tuning, lora)
+
+
+@contextmanager
+def _opening(name: str) -> Iterator[None]:
+    """Raise a TowerError if a language model cannot be opened inside."""
+    try:
+        yield
     except ImportError as error:
         needed = (str(error).strip().splitlines() or [""])[0]
         raise TowerError(
@@ -104,9 +160,34 @@ def load_language_tower(
         raise
     except (OSError, ValueError) as error:
         raise not_found("language model", name, error) from error
-    marks = fingerprint(lm.state_dict())
+
+
+def _folder_of(name: str) -> str:
+    """The folder of a packaged model, which is converted first if necessary; any other name unchanged."""
+    packaged = PACKAGED.get(name)
+    if not Path(name).is_dir() and packaged is not None and (weights := packaged.find()) is not None:
+        return str(_converted_gguf(weights))
+    return name
+
+
+def _no_tokenizer() -> PreTrainedTokenizerBase:
+    end = "<|endoftext|>"
+    tokenizer = Tokenizer(WordLevel({end: 0}, unk_token=end))
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=end, unk_token=end)
+
+
+def _tower(
+    name: str,
+    marks: str,
+    lm: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    dtype: torch.dtype,
+    quantize: bool,
+    tuning: Tuning,
+    lora: LoraConfig | None,
+) -> LanguageTower:
+    """The tower of a model in ``dtype``, tuned and quantized as in :func:`load_language_tower`."""
     head = lm.get_output_embeddings()
-    lm = lm.to(dtype)
     tune(lm, tuning, lora or LoraConfig(), f"language model {name!r}", spared=[head] if tuning == "lora" else [])
     if quantize:
         whole = {head, *updates_of(lm)}

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from PIL import Image as Pillow
 from torch import Tensor, nn
-from transformers import AutoImageProcessor, AutoModel
+from transformers import AutoImageProcessor, AutoModel, PreTrainedModel
+from transformers.initialization import no_init_weights
 
 from vislang.errors import UserError
 from vislang.models.base import fingerprint
 from vislang.models.loading import is_saved_model, load
 from vislang.models.towers.packaged import EFFICIENTNET_LITE0, PACKAGED, TowerError, check_complete, not_found
 from vislang.models.towers.quiet import quiet_transformers
+from vislang.models.towers.shapes import config_of
 from vislang.models.towers.stand_in import with_recomputed_layers
 from vislang.models.towers.tuning import LoraConfig, Tuning, set_update_dropout, tune, updates_of
+from vislang.nn.fake import FakeFloats
 from vislang.nn.linear import with_fast_linears
 from vislang.nn.quantized import quantize_linears
 
@@ -167,41 +171,34 @@ class TransformersVision(VisionTower):
 
     Args:
         name: name of the tower.
-        folder: a folder in transformers' format, or a Hub id.
+        model: a model of transformers. Of contrastive models such as CLIP, the image encoder is used.
+        processor: the model's preprocessing; None if it reads no images.
+        marks: SHA-256 of its weights.
         image_size: side of the input in pixels; None takes the model's default.
         quantize: keep its linear layers, except for low-rank updates, in 8 bits.
         tuning: how it is trained; see :class:`~vislang.models.towers.tuning.TuneConfig`.
         lora: shape of the low-rank updates, for ``tuning="lora"``.
 
     Raises:
-        TowerError: weights are missing, or it reads no images of this size.
+        TowerError: it reads no images of this size.
         UserError: it cannot be trained in this way.
     """
 
     def __init__(
         self,
         name: str,
-        folder: str,
+        model: PreTrainedModel,
+        processor: Callable[..., Any] | None,
+        marks: str,
         image_size: int | None = None,
         quantize: bool = False,
         tuning: Tuning = "frozen",
         lora: LoraConfig | None = None,
     ):
         super().__init__()
-        with quiet_transformers():
-            model, loading = AutoModel.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
-            self.processor = AutoImageProcessor.from_pretrained(folder, backend="pil")
-        # Of contrastive models such as CLIP, the image encoder is used.
-        self.network = getattr(model, "vision_model", model)
-        self.name = name
-        # transformers initialises missing weights at random. Features do not depend on poolers, heads and mask tokens.
-        image_side = set(self.network.state_dict(prefix="" if self.network is model else "vision_model."))
-        check_complete(
-            f"vision tower {name!r}",
-            [key for key in loading["missing_keys"] if key in image_side and not UNUSED.search(key)],
-        )
-        state = model.state_dict()
-        self.fingerprint = fingerprint({k: state[k] for k in state if k not in set(loading["missing_keys"])})
+        self.network = _image_encoder(model)
+        self.processor = processor
+        self.name, self.fingerprint = name, marks
         unused = [part for path, part in self.network.named_modules() if UNUSED.search(path)]
         tune(self.network, tuning, lora or LoraConfig(), f"vision tower {name!r}", spared=unused)
         self.quantized = quantize
@@ -222,6 +219,39 @@ class TransformersVision(VisionTower):
                 "Leave image_size out to take the tower's own."
             ) from error
 
+    @classmethod
+    def open(
+        cls,
+        name: str,
+        image_size: int | None = None,
+        quantize: bool = False,
+        tuning: Tuning = "frozen",
+        lora: LoraConfig | None = None,
+    ) -> TransformersVision:
+        """Open a folder in transformers' format, or a Hub id.
+
+        Raises:
+            TowerError: weights are missing, or it reads no images of this size.
+            UserError: it cannot be trained in this way.
+        """
+        with quiet_transformers():
+            model, loading = AutoModel.from_pretrained(name, dtype=torch.float32, output_loading_info=True)
+            processor = AutoImageProcessor.from_pretrained(name, backend="pil")
+        missing = set(loading["missing_keys"])
+        # transformers initialises missing weights at random. Features do not depend on poolers, heads and mask tokens.
+        encoder = _image_encoder(model)
+        image_side = set(encoder.state_dict(prefix="" if encoder is model else "vision_model."))
+        needed = [key for key in loading["missing_keys"] if key in image_side and not UNUSED.search(key)]
+        check_complete(f"vision tower {name!r}", needed)
+        state = model.state_dict()
+        marks = fingerprint({key: state[key] for key in state if key not in missing})
+        return cls(name, model, processor, marks, image_size, quantize, tuning, lora)
+
+    @property
+    def depth(self) -> int:
+        """The number of its layers."""
+        return self.network.config.num_hidden_layers
+
     def recompute_activations(self) -> None:
         """See :meth:`VisionTower.recompute_activations`."""
         self._twin = [with_recomputed_layers(self._twin[0])]
@@ -236,6 +266,7 @@ class TransformersVision(VisionTower):
         """Resize the whole image to a square, without cropping, and normalise it as in the model's training."""
         side = (self.image_size, self.image_size)
         resized = image.resize(side, Pillow.Resampling.BICUBIC)
+        assert self.processor is not None
         processed = self.processor(resized, do_resize=False, do_center_crop=False, return_tensors="pt")
         return processed["pixel_values"][0]
 
@@ -290,8 +321,52 @@ def load_vision_tower(
         tune(tower, tuning, lora or LoraConfig(), f"vision tower {name!r}")
         return tower
     try:
-        return TransformersVision(name, name, image_size, quantize, tuning, lora)
+        return TransformersVision.open(name, image_size, quantize, tuning, lora)
     except UserError:
         raise
     except (OSError, ValueError) as error:
         raise not_found("vision tower", name, error) from error
+
+
+def outline_vision_tower(
+    name: str,
+    fakes: FakeFloats,
+    reads: bool,
+    image_size: int | None = None,
+    quantize: bool = False,
+    tuning: Tuning = "frozen",
+    lora: LoraConfig | None = None,
+    layers: int | None = None,
+) -> VisionTower:
+    """The same tower without its weights: an encoder of transformers is built from its configuration alone, with fake
+    weights. Other towers are small, and are opened.
+
+    Args:
+        name, image_size, quantize, tuning, lora: see :func:`load_vision_tower`.
+        fakes: an active mode.
+        reads: whether it reads images. Otherwise its preprocessing is not opened.
+        layers: number of layers of an encoder of transformers; None builds all layers.
+
+    Raises:
+        TowerError: it was not found, or is not an image encoder.
+        UserError: it cannot be trained in this way.
+    """
+    if name == EFFICIENTNET_LITE0 or is_saved_model(name):
+        return load_vision_tower(name, image_size, quantize, tuning, lora)
+    try:
+        config = config_of(name)
+        if layers is not None:
+            config.num_hidden_layers = layers
+        with quiet_transformers():
+            processor = AutoImageProcessor.from_pretrained(name, backend="pil") if reads else None
+        with fakes.building(), no_init_weights():
+            model = AutoModel.from_config(config, dtype=torch.float32)
+        return TransformersVision(name, model, processor, "", image_size, quantize, tuning, lora)
+    except UserError:
+        raise
+    except (OSError, ValueError) as error:
+        raise not_found("vision tower", name, error) from error
+
+
+def _image_encoder(model: PreTrainedModel) -> PreTrainedModel:
+    return getattr(model, "vision_model", model)

@@ -56,6 +56,11 @@ class Pairs:
         """Word pieces of the texts, padding not counted."""
         return self.text.tokens
 
+    def contents(self) -> dict[str, int]:
+        """Word pieces and regions without padding, and images."""
+        regions = self.steps.numel() if self.region_padding is None else int((~self.region_padding).sum())
+        return {"tokens": self.tokens, "images": len(self.features), "regions": regions}
+
 
 @dataclass
 class Read:

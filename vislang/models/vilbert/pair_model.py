@@ -12,7 +12,7 @@ from vislang.capabilities import Progress
 from vislang.errors import UserError
 from vislang.example import Example
 from vislang.models.base import TrainableModel
-from vislang.models.vilbert.inputs import PairInputs
+from vislang.models.vilbert.inputs import PairInputs, Pairs
 from vislang.models.vilbert.streams import CoAttentionBlock
 from vislang.models.vilbert.word_pieces import WordPieces
 from vislang.nn.transformer import EncoderBlock
@@ -56,6 +56,10 @@ class PairModel(TrainableModel, Generic[Network]):
     def prepare(self, examples: Sequence[Example], progress: Progress | None = None) -> int:
         """Compute and cache the regions of the examples' images."""
         return self.inputs.prepare(examples, progress)
+
+    def contents(self, batch: Any) -> dict[str, int]:
+        """See :meth:`Pairs.contents <vislang.models.vilbert.inputs.Pairs.contents>`."""
+        return (batch if isinstance(batch, Pairs) else batch.pairs).contents()
 
     def keep_in_memory(self, media: int) -> None:
         """See :class:`~vislang.capabilities.Caches`."""
