@@ -127,7 +127,7 @@ def test_mistakes_get_a_message_and_no_traceback(arguments, message, recipe, pic
         (["ask", "model", "image", "--top-k", "x"], "--top-k: invalid int value: 'x'. See vislang ask --help."),
         (["ask", "model", "image", "--shot", "a.png"], "--shot: expected 2 arguments. See vislang ask --help."),
         (["eval", "model", "--limit"], "--limit: expected one argument. See vislang eval --help."),
-        (["fly"], "no verb 'fly'. The verbs are demo, train, eval"),
+        (["fly"], "no verb 'fly'. The verbs are demo, train, rehearse, eval"),
         (["data", "burn"], "no verb 'data burn'. The verbs are data list, data show, data check, data fetch."),
     ],
 )
