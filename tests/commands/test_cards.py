@@ -199,7 +199,7 @@ def test_a_threshold_is_stored_and_used(made, tmp_path, capsys):
     assert float(said.split("confidence is ")[1].split(",")[0]) == pytest.approx(sure, abs=1e-3)
     assert "from 1 on at most 60 % of given answers were wrong" in said
     threshold(None)
-    assert "no confidence was found from which on" in error(capsys, *ask)
+    assert "no threshold keeps the wrong answers at" in error(capsys, *ask)
     threshold(-1.0)
     assert "way 'rank', not 'generate': give the same answers with --options" in error(capsys, *ask[:4], *ask[6:])
     assert "has no threshold for 1 shots" in error(capsys, *ask, "--shot", picture, "red")

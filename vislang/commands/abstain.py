@@ -70,8 +70,8 @@ class Limit:
             )
         if found["threshold"] is None:
             raise UserError(
-                f"--abstain {folder}: no confidence was found from which on at most {100 * found['allowed']:g} % of "
-                "given answers are wrong. Evaluate more examples, or allow more wrong answers."
+                f"--abstain {folder}: no threshold keeps the wrong answers at {100 * found['allowed']:g} % or less. "
+                "Evaluate more examples, or allow more wrong answers."
             )
         return Limit(found["threshold"], found["allowed"], values["task"], way, folder)
 

@@ -61,15 +61,19 @@ class Abstention:
     @property
     def in_words(self) -> str:
         """The result in a sentence."""
-        promise = f"at most {100 * self.allowed:g} % of given answers are wrong"
+        allowed = f"{100 * self.allowed:g} %"
         if self.threshold is None or self.risk is None:
             enough = math.ceil(SLACK * least_significant(self.allowed))
             fewer = "" if self.calibration >= enough else f"; give {enough} or more, or allow more wrong answers"
-            return f"No confidence was found from which on {promise}, on {self.calibration} held-out images{fewer}."
+            return (
+                f"No threshold of confidence keeps the wrong answers at {allowed} or less, judged on "
+                f"{self.calibration} held-out images{fewer}."
+            )
         return (
-            f"From a confidence of {shown_confidence(self.threshold)} on, {promise} (with {100 * (1 - DELTA):g} % "
-            f"probability). Of the questions that it was not chosen on, {show('answered', self.coverage)} are "
-            f"answered, and {show('answered', self.risk)} of these answers are wrong."
+            f"At a confidence of {shown_confidence(self.threshold)} or more, at most {allowed} of the given answers "
+            f"are wrong (with {100 * (1 - DELTA):g} % probability). Of the questions that it was not chosen on, "
+            f"{show('answered', self.coverage)} are answered, and {show('answered', self.risk)} of these answers are "
+            "wrong."
         )
 
 
