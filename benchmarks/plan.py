@@ -88,8 +88,8 @@ def main() -> None:
             f"{name}: predicted {memory.total / 2**20:.0f} MiB in {seconds:.1f} s, measured {needed / 2**20:.0f} MiB",
             flush=True,
         )
-        value = memory.total / needed
-        rows.append(Row(name, value, "predicted / measured", f"within {GOAL:.0%}", abs(value - 1) <= GOAL, 0, 0, 1))
+        value, unit = memory.total / needed, f"of {needed / 2**20:,.0f} MiB measured"
+        rows.append(Row(name, value, unit, f"within {GOAL:.0%}", abs(value - 1) <= GOAL, 0, 0, 1))
     report(rows, options.json)
 
 
@@ -101,7 +101,11 @@ def _recipe(name: str) -> Recipe:
 def _in_processes(name: str, count: int) -> int:
     """Bytes that training needs in the first of so many processes."""
     environment = {**os.environ, "WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
-    environment |= {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+    environment |= {
+        "TORCH_CPP_LOG_LEVEL": "ERROR",
+        "MALLOC_MMAP_THRESHOLD_": "65536",
+        "MALLOC_TRIM_THRESHOLD_": "65536",
+    }
     command = [sys.executable, __file__, "--measure", name]
     started = [
         subprocess.Popen(

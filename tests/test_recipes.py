@@ -96,7 +96,7 @@ MODEL = "model: {class_path: vislang.models.flamingo.model.FlamingoRecipe, init_
         (MODEL % "bridge: 3", "must be an object with settings, not int"),
         (MODEL % "bridge: {latents: 0}", "bridge.latents is 0; it must be at least 1"),
         (MODEL % "" + "train: []", "must be an object with settings, not list"),
-        (MODEL % "" + "train: {steps: null}", "train.steps is null"),
+        (MODEL % "" + "train: {lr: null}", "train.lr is null"),
         (MODEL % "" + "train: {lrr: 1}", "train.lrr is unknown"),
         (MODEL % "" + "train: {betas: [0.9]}", "train.betas is [0.9]; it must be a list of 2 values"),
         (MODEL % "" + "data: 3", "data must be text or a list"),

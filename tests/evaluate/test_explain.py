@@ -106,14 +106,18 @@ def test_ask_prints_what_was_decided(towers, images, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("kind", "options", "message"),
     [
-        ("answers", ["--options", "red,violet"], "the head answers of {} does not know violet. It knows "),
+        ("answers", ["--options", "red,violet"], "--options: {}: the head answers does not know violet. It knows "),
         (
             "answers",
             ["--beams", "3", "--shot", "{image}", "red"],
             "--shot, --beams: no effect, because {} generates no",
         ),
         ("answers", ["--head", "other"], "--head other: {} has the heads answers (answers). Choose one."),
-        ("box", ["--options", "red,blue"], "the head box of {} predicts a box. Leave --options out."),
+        (
+            "box",
+            ["--options", "red,blue"],
+            "--options: {}: the head box predicts a box and chooses among no options. Leave them out.",
+        ),
         ("choice", [], "--options: the head choice of {} chooses among given answers"),
     ],
 )

@@ -325,6 +325,14 @@ def test_the_tables_of_speed_are_those_of_the_benchmarks(name, monkeypatch):
     assert compare.markdown(read("benchmarks", f"{name}.json")) in page("benchmarks")
 
 
+def test_the_table_of_plans_is_that_of_the_benchmark(monkeypatch):
+    monkeypatch.syspath_prepend(RESULTS.parents[1] / "benchmarks")
+    rows = read("benchmarks", "plan.json")
+    assert len(rows) >= 6
+    assert all(row["met"] for row in rows)
+    assert importlib.import_module("compare").markdown(rows) in (RESULTS.parent / "plan.md").read_text()
+
+
 def test_the_links_of_the_pages_lead_somewhere():
     for name in ("data2vec", "vilbert", "flamingo", "benchmarks"):
         for part in page(name).split("](")[1:]:

@@ -157,7 +157,7 @@ class Ask:
         except MediaError:
             raise
         except UserError as error:
-            raise UserError(f"--options: of {self.model}, {error}") from None
+            raise UserError(f"--options: {self.model}: {error}") from None
         if limit is not None and not limit.allows(found):
             return
         total = max(sum(found.scores), 1e-12)
