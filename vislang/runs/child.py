@@ -12,6 +12,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 
+_LOOK = 0.02
+"""Seconds between two looks at the processes."""
+
+
 class _Process(NamedTuple):
     """A process of this machine, as the system lists it. Its number alone may be given to another one later."""
 
@@ -78,14 +82,17 @@ class Child:
                 continue
 
     def wait_for_all(self, seconds: float) -> float | None:
-        """Wait until all its processes have ended; returns how long it took, or None after ``seconds``."""
+        """Wait until all its processes have ended; returns how long it took, or None after ``seconds``.
+
+        Looks are counted, not the clock: a machine that was suspended for a minute has given the processes no time.
+        """
         started = time.monotonic()
-        while self.members():
+        for _ in range(round(seconds / _LOOK)):
+            if not self.members():
+                return time.monotonic() - started
             self._process.poll()
-            if time.monotonic() - started > seconds:
-                return None
-            time.sleep(0.02)
-        return time.monotonic() - started
+            time.sleep(_LOOK)
+        return None
 
     def end(self) -> None:
         """Kill all its processes."""

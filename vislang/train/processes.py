@@ -20,7 +20,7 @@ from torch import Tensor
 from torch import distributed as dist
 from torch.distributed.rendezvous import rendezvous
 
-from vislang.train.launcher_watch import end_with_launcher
+from vislang.train.launcher_watch import end_if_launcher_has_ended, end_with_launcher
 
 Result = TypeVar("Result")
 
@@ -186,6 +186,7 @@ def joined(timeout_minutes: float = 30) -> Iterator[Processes]:
         # Nobody leaves while another still needs the store that the first one may hold.
         dist.barrier()
     except Exception as error:
+        end_if_launcher_has_ended()
         # The process that fails first says why. That the others then fail too says nothing more.
         if isinstance(error, OtherProcessFailed) or not processes.claim("failure"):
             raise OtherProcessFailed(str(error)) from error
