@@ -12,9 +12,9 @@ from vislang.metrics.captions import bleu, cider_d
 from vislang.metrics.navigation import METRICS
 from vislang.metrics.ptb import words
 from vislang.metrics.vqa import vqa_accuracy
-from vislang.tasks.nlvr2 import NLVR2
-from vislang.tasks.r2r import R2R
-from vislang.tasks.vqa import VQA
+from vislang.tasks.benchmarks.nlvr2 import NLVR2
+from vislang.tasks.benchmarks.r2r import R2R
+from vislang.tasks.benchmarks.vqa import VQA
 
 
 def recorded(name):

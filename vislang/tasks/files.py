@@ -179,6 +179,11 @@ def splits_of(folder: Path, wanted: str, *patterns: str) -> dict[str, Path]:
     raise DataError(f"{folder}: contains no split. Required files: {wanted}.")
 
 
+def splits_in(folder: Path, inside: str, wanted: str, *patterns: str) -> dict[str, Path]:
+    """Like :func:`splits_of`, in the folder ``inside`` of a folder if there is one, as archives unpack it."""
+    return splits_of(folder / inside if (folder / inside).is_dir() else folder, wanted, *patterns)
+
+
 def one_file(folder: Path, *patterns: str, required: str = "") -> Path:
     """The one file of a folder that matches a pattern; the first pattern that matches a file is used.
 
