@@ -12,10 +12,13 @@ from typing import Any, TypeVar
 
 from vislang.data.jsonl import DECODER, lines_of, parse_record
 from vislang.data.problems import DataError, RecordError
-from vislang.document import Image
+from vislang.document import Image, Video
 from vislang.files import must_be_file
 
 Made = TypeVar("Made")
+
+VIDEOS = (".mp4", ".avi", ".webm", ".mkv")
+"""Endings of videos that were converted."""
 
 
 def read_text(path: Path) -> str:
@@ -212,3 +215,16 @@ def image_in(folder: Path, *names: str) -> Image:
     exist."""
     paths = [inside / name for name in names for inside in (folder, folder / "images", folder / "img")]
     return Image(next((path for path in paths if path.is_file()), paths[0]))
+
+
+def video_in(folder: Path, inside: Iterable[str], name: str, ending: str) -> Video:
+    """A video by its name, in the folder or in one of those inside; it may have been converted. It need not exist.
+
+    Args:
+        folder: the folder.
+        inside: names of folders inside it.
+        name: name of the video, without an ending.
+        ending: its official ending.
+    """
+    paths = [folder / place / f"{name}{end}" for end in (ending, *VIDEOS) for place in ("", *inside)]
+    return Video(next((path for path in paths if path.is_file()), paths[0]))
