@@ -11,6 +11,7 @@ import torch
 from tests import tiny
 from tests.evaluate import cells
 from tests.models.test_pretraining import recipe as data2vec_recipe
+from vislang.document import Document
 from vislang.example import Example
 from vislang.models.data2vec.finetuning import FineTuneRecipe, HeadConfig
 from vislang.tasks.task import Task
@@ -43,18 +44,25 @@ def _vilbert(towers: Towers, task: Task, folder: Path) -> Any:
     return cells.vilbert(towers, [example for example in task.support() if example.target is not None])
 
 
+def _pretrained(modality: str, task: Task) -> Any:
+    """An untrained data2vec with a tokenizer, if it reads text."""
+    torch.manual_seed(0)
+    model = data2vec_recipe("v2", modality).build()
+    if modality == "text":
+        model.fit([Example("words", Document(["the quick brown fox jumps over lazy dogs"]))])
+    return model.eval()
+
+
 def _data2vec(modality: str) -> Callable[[Towers, Task, Path], Any]:
     def made(towers: Towers, task: Task, folder: Path) -> Any:
-        torch.manual_seed(0)
-        return data2vec_recipe("v2", modality).build().eval()
+        return _pretrained(modality, task)
 
     return made
 
 
 def _fine_tuned(modality: str, head: str) -> Callable[[Towers, Task, Path], Any]:
     def made(towers: Towers, task: Task, folder: Path) -> Any:
-        torch.manual_seed(0)
-        data2vec_recipe("v2", modality).build().save(folder)
+        _pretrained(modality, task).save(folder)
         model = FineTuneRecipe(str(folder), modality, HeadConfig(head)).build()
         model.fit(task.support())
         return model.eval()
