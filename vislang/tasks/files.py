@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import json
 import re
+import zlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,16 +24,20 @@ VIDEOS = (".mp4", ".avi", ".webm", ".mkv")
 
 
 def read_text(path: Path) -> str:
-    """A text file.
+    """A text file, unpacked if its name ends in ``.gz``.
 
     Raises:
-        DataError: missing, or not UTF-8.
+        DataError: missing, damaged, or not UTF-8.
     """
     must_be_file(path, "the official file", error=DataError)
     try:
+        data = path.read_bytes()
+        if path.suffix == ".gz":
+            data = gzip.decompress(data)
         # A byte-order mark at the beginning, as Windows writes it, is no part of the text.
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            return file.read()
+        return data.decode("utf-8-sig")
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DataError(f"{path}: not a gzip file, or cut off ({error}). Download it again.") from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}).") from None
     except UnicodeDecodeError as error:

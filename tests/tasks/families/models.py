@@ -81,5 +81,7 @@ MODELS: dict[str, Callable[[Towers, Task, Path], Any]] = {
     "data2vec of images, fine-tuned": _fine_tuned("image", "classification"),
     "data2vec of text, fine-tuned": _fine_tuned("text", "classification"),
     "data2vec of speech, fine-tuned": _fine_tuned("speech", "ctc"),
+    "data2vec of text, regression": _fine_tuned("text", "regression"),
+    "data2vec of speech, regression": _fine_tuned("speech", "regression"),
 }
 """For each model, what builds it from a pair of towers, for a task; the folder is for what it saves."""

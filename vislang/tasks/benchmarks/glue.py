@@ -1,4 +1,4 @@
-"""GLUE (Wang et al. 2019), its tasks about single sentences: CoLA (Warstadt et al. 2019), SST-2 (Socher et al. 2013)."""
+"""GLUE's tasks (Wang et al. 2019) about single sentences: CoLA (Warstadt et al. 2019), SST-2 (Socher et al. 2013)."""
 
 from __future__ import annotations
 
