@@ -8,6 +8,7 @@ import pytest
 
 from tests import tiny
 from tests.tasks.families.family import families_by_name
+from tests.tasks.families.models import GENERAL, MODELS
 from vislang.tasks.benchmarks import BENCHMARKS
 
 
@@ -26,6 +27,27 @@ def good(tmp_path_factory):
             (root / f"{name}.sent").mkdir()
             (root / f"{name}.sent" / family.sent[0]).write_text(family.sent[1], encoding="utf-8")
     return root
+
+
+@pytest.fixture(scope="session")
+def general(long_towers, tmp_path_factory):
+    """The models that are the same for every task, built when they are needed."""
+    made = {}
+
+    def model(name, task):
+        if name not in made:
+            made[name] = MODELS[name](long_towers, task, tmp_path_factory.mktemp("model"))
+        return made[name]
+
+    return model
+
+
+@pytest.fixture
+def model_for(general, long_towers, tmp_path):
+    """A model by name, for a task."""
+    return lambda name, task: (
+        general(name, task) if name in GENERAL else MODELS[name](long_towers, task, tmp_path / "model")
+    )
 
 
 @pytest.fixture

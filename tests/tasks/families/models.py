@@ -85,3 +85,6 @@ MODELS: dict[str, Callable[[Towers, Task, Path], Any]] = {
     "data2vec of speech, regression": _fine_tuned("speech", "regression"),
 }
 """For each model, what builds it from a pair of towers, for a task; the folder is for what it saves."""
+
+GENERAL = ("flamingo", "flamingo of videos", "data2vec of images", "data2vec of text", "data2vec of speech")
+"""Models that are the same for every task."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.tasks.families.family import families_by_name, values
-from tests.tasks.families.models import MODELS
+from tests.tasks.families.models import GENERAL
 from tests.tasks.official import FOLDERS, lines
 from vislang.cli import main
 from vislang.errors import UserError
@@ -27,7 +27,6 @@ NAMES = list(FAMILIES)
 SENT = [name for name in NAMES if FAMILIES[name].sent is not None]
 CELLS = [(name, model) for name in NAMES for model in FAMILIES[name].cells]
 BAD = [(name, bad) for name in NAMES for bad in FAMILIES[name].bad]
-GENERAL = ("flamingo", "flamingo of videos", "data2vec of images", "data2vec of text", "data2vec of speech")
 TEXT = (".json", ".jsonl", ".csv", ".tsv", ".txt", ".py")
 
 
@@ -164,28 +163,28 @@ def test_a_split_that_does_not_exist_names_those_that_do(name, task_of):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_model_that_cannot_answer_says_why(name, good, long_towers, tmp_path):
+def test_a_model_that_cannot_answer_says_why(name, good, model_for):
     """All models but those that are fitted to a task: they are in the cells of those that they can be fitted to."""
     task = BENCHMARKS[name](good / name)
     cells = FAMILIES[name].cells
     for model in GENERAL:
         # A Flamingo that was trained on videos reads images as well.
         if model not in cells and not (model == "flamingo of videos" and "flamingo" in cells):
-            found = cell(MODELS[model](long_towers, task, tmp_path / model), task)
+            found = cell(model_for(model, task), task)
             assert found.way is None, (model, found)
             assert found.why_not
 
 
 @pytest.mark.parametrize(("name", "model"), CELLS)
-def test_a_model_answers_and_is_scored(name, model, good, long_towers, tmp_path, capsys):
+def test_a_model_answers_and_is_scored(name, model, good, model_for, tmp_path, capsys):
     """The evaluation has a figure, and its file of predictions the same figures without the model."""
     family, task = FAMILIES[name], BENCHMARKS[name](good / name)
     examples = task.examples(task.default_split)
-    built = MODELS[model](long_towers, task, tmp_path / "model")
+    built = model_for(model, task)
     assert cell(built, task).way == family.cells[model]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        found = evaluate(built, task, examples, task.support(), with_perplexity=False)
+        found = evaluate(built, task, examples, task.support(), with_blind=False, with_perplexity=False)
     assert found.way == family.cells[model]
     assert [p.id for p in found.predictions] == task.ids(examples)
     assert found.figures
