@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import io
+import math
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -176,6 +177,41 @@ class Marked:
         file = io.BytesIO()
         image.save(file, "BMP")
         return file.getvalue()
+
+
+@dataclass(frozen=True)
+class Facing:
+    """An image on a path, with the direction in which the camera looks, in radians.
+
+    Attributes:
+        path: the image.
+        heading, elevation: direction of the step that led to the place of the image.
+        next_heading: heading of the step that leads on; at the end, ``heading``.
+    """
+
+    path: Path
+    heading: float
+    elevation: float
+    next_heading: float
+
+    @property
+    def name(self) -> str:
+        """See :class:`Stored`."""
+        return str(self.path)
+
+    @property
+    def is_there(self) -> bool:
+        """See :class:`Stored`."""
+        return self.path.is_file()
+
+    def read(self) -> bytes:
+        """See :class:`Stored`."""
+        return self.path.read_bytes()
+
+    def direction(self) -> tuple[float, ...]:
+        """Sine and cosine of heading, elevation and next heading, as of VLN-BERT (Majumdar et al. 2020)."""
+        angles = (self.heading, self.elevation, self.next_heading)
+        return tuple(value for angle in angles for value in (math.sin(angle), math.cos(angle)))
 
 
 @dataclass(frozen=True)

@@ -2,18 +2,24 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
+import torch
 
 import vislang
 from tests import tiny
+from tests.models.test_vilbert_pretraining import small
 from tests.tasks.official import FOLDERS, r2r_folder
 from vislang.cli import main
 from vislang.data.problems import DataError
+from vislang.document import Document, Image
 from vislang.errors import UserError
-from vislang.example import Example, Prediction, Text
+from vislang.example import Choice, Example, Prediction, Text
 from vislang.metrics.navigation import Graph
-from vislang.tasks.benchmarks.r2r import R2R
+from vislang.models.regions.readers import RegionsConfig
+from vislang.models.vilbert.tasks import ViLBERTRecipe
+from vislang.tasks.benchmarks.r2r import R2R, VIEWS
 
 SQUARE = Graph(
     {
@@ -119,3 +125,39 @@ def test_a_model_without_paths_is_told_how_to_make_them(folder):
     task = R2R(folder)
     with pytest.raises(DataError, match=r"1_0: has no paths to choose from\. Add .* \(vislang paths makes it\)"):
         task.must_be_answerable(task.examples("val_unseen"))
+
+
+def test_images_of_a_path_face_the_way_it_goes(folder):
+    task = R2R(folder)
+    given = task.paths_from_start(task.examples("val_unseen")[0], 2, 2)
+    (path,) = given.choices
+    east = pytest.approx(math.pi / 2)
+    found = [(medium.source.heading, medium.source.next_heading) for medium in path.media]
+    assert found == [(0, east), (east, east), (east, east)]
+    assert path.media[1].source.direction() == pytest.approx((1, 0, 0, 1, 1, 0))
+    assert path.media[1].content_hash == Image(path.media[1].source.path).content_hash
+
+
+@pytest.mark.parametrize("directions", [False, True])
+def test_a_vilbert_reads_directions_if_it_is_built_so(folder, towers, tmp_path, directions):
+    """The same images in the same order, seen in other directions."""
+    task = R2R(folder)
+    example = task.paths_from_start(task.examples("val_unseen")[0], 2, 2)
+    streams = small()
+    streams.vision.images, streams.vision.directions = VIEWS, directions
+    torch.manual_seed(0)
+    model = ViLBERTRecipe(streams, RegionsConfig(tower=towers[1], image_size=0)).build()
+    model.fit([replace(example, target=Choice(0))])
+    model.eval().save(tmp_path / "model")
+    model = vislang.load(tmp_path / "model", regions=RegionsConfig(tower=towers[1], image_size=0))
+    turned = [Image(replace(medium.source, heading=2.0)) for medium in example.choices[0].media]
+    without = [Image(medium.source.path) for medium in turned]
+    paths = (example.choices[0], Document(turned), Document(without))
+    with torch.no_grad():
+        for parameter in model.network.parameters():
+            if parameter.ndim > 1:
+                parameter.mul_(4)
+    (chosen,) = model.decide([replace(example, choices=paths)])
+    own, other, none = chosen.scores
+    assert (abs(own - other) > 1e-6) == directions
+    assert (abs(own - none) > 1e-6) == directions

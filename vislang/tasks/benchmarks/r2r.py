@@ -21,7 +21,7 @@ import numpy as np
 
 from vislang.data.fields import as_list, as_text, field, finite, id_field, list_field, shown, text_field
 from vislang.data.problems import DataError, RecordError
-from vislang.document import Document
+from vislang.document import Document, Facing, Image
 from vislang.errors import UserError
 from vislang.example import Answer, Choice, Example, Prediction
 from vislang.metrics.figure import Figures
@@ -120,8 +120,14 @@ class R2R(Benchmark):
         return Example(identifier, prompt, target, choices, scan, source, self.name)
 
     def _seen(self, scan: str, path: Sequence[str], source: str) -> Document:
-        """The images of a path, as a choice."""
-        return Document([image_in(self.folder, f"{scan}-{view}.jpg") for view in path[-VIEWS:]], name=source)
+        """The images of a path, as a choice; each faces the direction of the step that led to its viewpoint."""
+        directions = self._graphs[scan].directions(path)
+        onwards = [heading for heading, _ in directions[1:]] + [directions[-1][0]]
+        images = []
+        for view, (heading, elevation), onward in list(zip(path, directions, onwards, strict=True))[-VIEWS:]:
+            image = image_in(self.folder, f"{scan}-{view}.jpg")
+            images.append(Image(Facing(Path(image.name), heading, elevation, onward)))
+        return Document(images, name=source)
 
     def must_be_answerable(self, examples: Sequence[Example]) -> None:
         """Raise an error if there are no paths to choose from.
