@@ -44,7 +44,7 @@ class VCR(Benchmark):
     """``train.jsonl``, ``val.jsonl``, ``test.jsonl``, and images with their metadata.
 
     The texts name objects of the image. Their boxes, from the metadata, are drawn on the image with the same names
-    (Zellers et al. 2021, section 3.2, draw them, too), and models of regions read a region for each. All objects are
+    (as MERLOT does, Zellers et al. 2021), and models of regions of a grid read a region for each. All objects are
     drawn that the question, an answer or a reason of the record names, so boxes do not tell which choice is correct.
 
     Each record becomes two examples: ``ANNOT_ID answer``, and ``ANNOT_ID rationale`` with the correct answer in its
