@@ -8,7 +8,7 @@ import pytest
 
 from vislang.metrics.figure import SCHEMA, figures_from_json
 from vislang.metrics.retrieval import METRICS
-from vislang.studies import few_shot, grounding, heads, in_context, mixing, retrieval
+from vislang.studies import demo, few_shot, grounding, heads, in_context, mixing, retrieval
 from vislang.studies.data2vec_table import compared, last_lines, markdown
 from vislang.studies.line import mean_line
 
@@ -185,6 +185,45 @@ def test_flamingos_tables_are_those_of_its_runs(study, name):
     assert {row["seed"] for row in rows} == {0, 1, 2}
 
 
+def test_the_readme_has_the_figures_of_the_demo():
+    metrics = read("flamingo-demo", "metrics.json")
+    text = " ".join((RESULTS.parents[1] / "README.md").read_text().split())
+    scored = metrics["tasks"]["easy-vqa"]
+    own = scored["figures"]["accuracy"]
+    guesses = scored["guesses"]
+    assert f"after {metrics['train_seconds'] / 60:.1f} minutes of training" in text
+    assert f"it took {metrics['total_seconds'] / 60:.1f} minutes in all" in text
+    low, high = (f"{100 * own[edge]:.1f}" for edge in ("low", "high"))
+    assert f"| **{100 * own['value']:.1f} %** (95 % interval {low} to {high}) |" in text
+    for title, figure in (
+        ("the same model, without images", scored["blind"]["accuracy"]),
+        ("most frequent training answer to each question", guesses["most_frequent_answer_to_the_same_text"]["accuracy"]),
+        ("most frequent training answer", guesses["most_frequent_answer"]["accuracy"]),
+        ("chance", guesses["chance"]["accuracy"]),
+    ):
+        assert f"| {title} | {100 * figure['value']:.1f} % |" in text
+    assert own["value"] > 0.9
+    assert metrics["train_seconds"] < 8 * 60
+    assert metrics["total_seconds"] < 10 * 60
+
+
+def test_what_the_page_says_of_the_demos_choices_is_in_the_figures():
+    rows = rows_of("flamingo-demo")
+    curves = [row for row in rows if row["arm"] != demo.VARIANCE]
+    table = demo.markdown(curves)
+    assert (RESULTS / "flamingo-demo" / "table.md").read_text() == table
+    assert table.strip() in page("flamingo")
+    (shares,) = (row["share"] for row in rows if row["arm"] == demo.VARIANCE)
+    assert all(0.015 < share < 0.035 for share in shares.values())
+    assert "2 to 3 % of" in " ".join((RESULTS.parent / "flamingo.md").read_text().split())
+    last = str(demo.STEPS)
+    seeds = {row["seed"] for row in curves}
+    for seed in seeds:
+        own = {row["arm"]: row["accuracy"][last] for row in curves if row["seed"] == seed}
+        assert set(own) == {arm.name for arm in demo.ARMS}
+        assert own[demo.ALL] > 0.9
+
+
 def test_what_the_page_says_of_mixing_is_in_the_figures():
     """Training in turn has the lower loss, with and without images; the weighted sum gains more from the images."""
     text = one_line("flamingo")
@@ -205,17 +244,15 @@ def test_what_the_page_says_of_mixing_is_in_the_figures():
     for of in ("figures", "blind"):
         two = [mean_line(own("easy-vqa", arm), "accuracy", of).mean.value for arm in (mixing.SUM, mixing.SAME_EXAMPLES)]
         assert abs(two[0] - two[1]) < 0.01
-    # After the same number of steps, on the seeds that were run.
+    # After the same number of steps, in every seed.
     for stream in ("pages", "captions", "easy-vqa"):
-        in_turn = own(stream, mixing.SAME_STEPS)
-        summed = [row for row in own(stream, mixing.SUM) if row["seed"] in {row["seed"] for row in in_turn}]
-        for of in ("figures", "blind"):
-            two = [mean_line(rows, "loss_per_token", of).mean.value for rows in (summed, in_turn)]
-            assert two[0] < two[1]
-        gains = [mixing.gain(rows, "loss_per_token").mean.value for rows in (summed, in_turn)]
-        assert gains[0] > gains[1]
-    assert len({row["seed"] for row in own("pages", mixing.SAME_STEPS)}) == 1
-    assert "This arm has one seed so far" in text
+        arms = own(stream, mixing.SUM), own(stream, mixing.SAME_STEPS)
+        summed, in_turn = (mean_line(rows, "loss_per_token", "figures").seeds for rows in arms)
+        assert max(summed) < min(in_turn)
+        summed, in_turn = (mean_line(rows, "loss_per_token", "blind").seeds for rows in arms)
+        assert (max(summed) < min(in_turn)) == (stream == "captions")
+        summed, in_turn = (mixing.gain(rows, "loss_per_token").seeds for rows in arms)
+        assert min(summed) > max(in_turn)
 
 
 def test_the_induction_heads_are_where_the_page_says():
