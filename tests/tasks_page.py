@@ -93,7 +93,7 @@ def page(columns: Mapping[str, Any]) -> str:
     reasons = [
         [name, ", ".join(without[name, why]), why] for model in columns for name, why in without if name == model
     ]
-    files = [[f"`{name}`", made.about, ", ".join(made.splits), made.files] for name, made in BENCHMARKS.items()]
+    files = [[f"`{name}`", made.about, ", ".join(made.splits), f"`{made.files}`"] for name, made in BENCHMARKS.items()]
     table, needed, empty = ("".join(f"| {' | '.join(row)} |\n" for row in part) for part in (rows, files, reasons))
     return f"{OPENING}{table}{FILES}{needed}{REASONS}{empty}"
 
