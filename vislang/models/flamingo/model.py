@@ -34,7 +34,7 @@ from vislang.capabilities import (
 )
 from vislang.document import Document, Image, Learned, Medium, Video
 from vislang.errors import UserError
-from vislang.example import Example, reference_text
+from vislang.example import Example
 from vislang.models.base import TrainableModel, fingerprint, read_settings, read_weights, write_model
 from vislang.models.flamingo.bridge import Bridge
 from vislang.models.flamingo.collate import IGNORED, Batch, CollateConfig, Collator, PromptNotice, stack_frames
