@@ -20,7 +20,8 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "compare": ("compare", "Compare", "compare two evaluations of the same questions, question by question"),
     "ask": ("ask", "Ask", "ask a model about an image or a video"),
     "tasks": ("tasks", "Tasks", "list the tasks, and how a model would answer each"),
-    "search": ("search", "Search", "find the images that match a text best"),
+    "index": ("index", "Index", "index a folder of images for search, or bring an index up to date"),
+    "search": ("search", "Search", "find the images that match a text or an image best"),
     "classify": ("search", "Classify", "choose the label that matches each image best, without training"),
     "explain": (
         "explain",

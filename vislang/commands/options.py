@@ -16,6 +16,9 @@ from typing import Any, ClassVar, NoReturn, Protocol, TypeVar
 
 from vislang.errors import UserError
 
+SHORT = {"out": "-o", "top": "-n"}
+"""Options that also have a short form, in every verb."""
+
 
 class Command(Protocol):
     """A verb: a dataclass whose fields are its options."""
@@ -38,6 +41,11 @@ def positional() -> Any:
 def optional_positional() -> Any:
     """A positional argument that may be omitted and is then None."""
     return dataclasses.field(default=None, metadata={"positional": True})
+
+
+def optional_positionals() -> Any:
+    """Any number of positional arguments, after all others."""
+    return dataclasses.field(default_factory=list, metadata={"positional": True})
 
 
 def required() -> Any:
@@ -110,7 +118,7 @@ def _add(parser: argparse.ArgumentParser, field: dataclasses.Field, hint: Any, h
     shape: dict[str, Any] = {**_values(hint), "help": help_text}
     if field.metadata.get("positional"):
         if typing.get_origin(hint) is list:
-            shape["nargs"] = "+"
+            shape["nargs"] = "+" if field.default_factory is dataclasses.MISSING else "*"
         elif field.default is None:
             shape["nargs"] = "?"
         parser.add_argument(field.name, **shape)
@@ -127,8 +135,8 @@ def _add(parser: argparse.ArgumentParser, field: dataclasses.Field, hint: Any, h
     else:
         if field.default is not None and field.default != "":
             shape["help"] = f"{help_text} (default: %(default)s)"
-        parser.add_argument(*(["-o", flag] if field.name == "out" else [flag]), default=field.default, **shape)
-    return {flag, "-o"} if field.name == "out" else {flag}
+        parser.add_argument(*([SHORT[field.name]] if field.name in SHORT else []), flag, default=field.default, **shape)
+    return {flag, SHORT.get(field.name, flag)}
 
 
 def _values(hint: Any) -> dict[str, Any]:

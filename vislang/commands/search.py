@@ -1,16 +1,17 @@
-"""``vislang search`` and ``vislang classify``: compare images with texts, without training on either."""
+"""``vislang search`` and ``vislang classify``: find images by a text or an image, and choose labels of images."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
 from vislang.commands.ask import checked
-from vislang.commands.options import positional
+from vislang.commands.options import given, optional_positional, optional_positionals, positional, repeated
 from vislang.console import console, messages, reporting
 from vislang.data.problems import DataError, Problem
 from vislang.document import Image
@@ -20,32 +21,89 @@ from vislang.metrics.figure import SCHEMA
 
 @dataclass(frozen=True)
 class Search:
-    """Print the images that match a text best, the best first.
+    """Print the images that match a text or an image best, the best first.
+
+    Give an index that vislang index made, or a model and images.
 
     Attributes:
-        model: folder of a dual encoder or a ViLBERT, or a Hub id
+        source: folder of an index; or with images, folder or Hub id of a dual encoder or a ViLBERT
         text: the text to search for
-        images: images, or any data sources that contain images
+        images: without an index: images, or any data sources that contain images
+        image: an image to search for, instead of a text
+        rerank: a model that ranks the first results again
+        right: an image of the index that is right; repeat it for more
+        wrong: an image of the index that is wrong; repeat it for more
+        forget: delete earlier marks of this query
+        exact: compare all images of the index, even if there are more than a million
+        model: folder of the model of the index, if it was moved
         top: number of images to print
         device: where the model runs: auto, cpu, cuda or mps
         json: print one JSON object
     """
 
-    model: str = positional()
-    text: str = positional()
-    images: list[str] = positional()
-    top: int = 5
+    source: str = positional()
+    text: str | None = optional_positional()
+    images: list[str] = optional_positionals()
+    image: Path | None = None
+    rerank: str | None = None
+    right: list[list[str]] = repeated("FILE")
+    wrong: list[list[str]] = repeated("FILE")
+    forget: bool = False
+    exact: bool = False
+    model: str | None = None
+    top: int = 10
     device: str = "auto"
     json: bool = False
 
     def run(self) -> int:
-        """Print the images; returns 0."""
+        """Print the images; returns 0.
+
+        Raises:
+            UserError: a query, an index or a model is missing or cannot be used.
+        """
         if self.top < 1:
             raise UserError(f"--top is {self.top}; it must be at least 1.")
-        text = checked(self.text, "the search text")
-        model, images = opened(self.model, self.images, self.device)
+        if self.images:
+            return self._in_files()
+        return self._in_index()
+
+    def _in_index(self) -> int:
+        from vislang.commands.search_index import Query, search_index, show
+
+        if (self.text is None) == (self.image is None):
+            raise UserError("give a text or --image FILE, one of them. See vislang search --help.")
+        if self.text is not None:
+            query = Query(text=checked(self.text, "the search text"))
+        else:
+            assert self.image is not None
+            query = Query(image=Image(self.image))
+        folder = Path(self.source)
+        if not folder.is_dir():
+            raise UserError(
+                f"{folder}: no such folder. Give an index that vislang index made, or a model, a text and images."
+            )
+        results = search_index(
+            folder,
+            query,
+            self.top,
+            self.model,
+            self.rerank,
+            [file for (file,) in self.right],
+            [file for (file,) in self.wrong],
+            self.forget,
+            self.exact,
+            self.device,
+        )
+        show(folder, query, results, self.json)
+        return 0
+
+    def _in_files(self) -> int:
+        if ignored := given(self, ("image", "rerank", "right", "wrong", "forget", "exact", "model")):
+            raise UserError(f"{ignored}: only used with an index. Make one with vislang index.")
+        text = checked(self.text or "", "the search text")
+        model, images = opened(self.source, self.images, self.device)
         names = list(images.values())
-        scores = compared(model, self.model, list(images), [text])[:, 0]
+        scores = compared(model, self.source, list(images), [text])[:, 0]
         order = scores.argsort(descending=True)[: self.top].tolist()
         found = [{"image": names[n], "score": round(scores[n].item(), 4)} for n in order]
         if self.json:
