@@ -46,8 +46,8 @@ class Search:
     images: list[str] = optional_positionals()
     image: Path | None = None
     rerank: str | None = None
-    right: list[list[str]] = repeated("FILE")
-    wrong: list[list[str]] = repeated("FILE")
+    right: list[str] = repeated("FILE")
+    wrong: list[str] = repeated("FILE")
     forget: bool = False
     exact: bool = False
     model: str | None = None
@@ -88,8 +88,8 @@ class Search:
             self.top,
             self.model,
             self.rerank,
-            [file for (file,) in self.right],
-            [file for (file,) in self.wrong],
+            self.right,
+            self.wrong,
             self.forget,
             self.exact,
             self.device,
