@@ -21,7 +21,7 @@ SAMPLE = 4096
 
 @dataclass(frozen=True)
 class Prior:
-    """What is assumed before any mark. The values were chosen on validation classes (docs/results/search.md).
+    """What is assumed before any mark. The values are first guesses; they were not chosen on data.
 
     Attributes:
         score_weight: log-odds for each standard deviation of similarity.
