@@ -196,7 +196,7 @@ def _scores(folder: Path) -> list[Score]:
     if not isinstance(values, dict) or not isinstance(values.get("task"), str):
         raise UserError(f"{folder / RESULTS}: is not the result of an evaluation. Give a folder of vislang eval --out.")
     card = read_card(folder) if (folder / CARD).is_file() else {}
-    about = {
+    about: dict[str, Any] = {
         "folder": folder,
         "model": str(values.get("model") or card.get("model", {}).get("source", "")),
         "task": values["task"].partition(":")[0],
@@ -208,7 +208,7 @@ def _scores(folder: Path) -> list[Score]:
         "prompt": _first_prompt(folder / PREDICTIONS),
     }
     if "points" not in values:
-        settings = [({"shots": None, "select": "", "draws": 1}, values["figures"])]
+        settings: list[tuple[dict[str, Any], Any]] = [({"shots": None, "select": "", "draws": 1}, values["figures"])]
     else:
         settings = [
             ({name: point[name] for name in ("shots", "select", "draws")}, point["figures"])
@@ -234,7 +234,7 @@ def _fits(prompt: str, template: str) -> bool:
 
 
 def _split(name: str) -> str:
-    """A split without what differs between spellings: ``test-dev2015`` is ``testdev``, ``Karpathy test`` is ``test``."""
+    """A split without what differs between spellings: ``test-dev2015`` is ``testdev``."""
     return plain_name(name).removeprefix("karpathy").rstrip("0123456789")
 
 
