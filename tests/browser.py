@@ -58,7 +58,8 @@ def show_at(browser, width: int, scheme: str = "light") -> None:
 
 CONTRAST = """
 const parts = text => text.match(/[\\d.]+/g).map(Number);
-const light = ([r, g, b]) => [r, g, b].map(v => v / 255).map(v => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+const light = ([r, g, b]) => [r, g, b].map(v => v / 255)
+    .map(v => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
     .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
 const behind = element => {
     for (let e = element; e; e = e.parentElement) {
@@ -84,8 +85,8 @@ return found.sort((a, b) => a[0] - b[0])[0];
 
 
 def must_be_readable(browser) -> None:
-    """All text has a contrast of 4.5 to 1 at least with what is behind it (WCAG 2.2, criterion 1.4.3), in light and dark
-    pages and at both widths, and no page scrolls sideways."""
+    """All text has a contrast of at least 4.5 to 1 with what is behind it (WCAG 2.2, criterion 1.4.3), and the page does
+    not scroll sideways: light and dark, at both widths."""
     for width in (1400, 400):
         for scheme in ("light", "dark"):
             show_at(browser, width, scheme)
