@@ -24,6 +24,7 @@ BEHIND_A_CHECK = (
         f"vislang.evaluate.{name}_page"
         for name in ("answers", "evaluation", "examples", "explain", "few_shot", "run", "compare", "shots")
     ),
+    "vislang.integrations.lmms_eval",
     "vislang.studies",
     "vislang.serve",
 )
