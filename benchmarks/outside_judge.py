@@ -41,7 +41,7 @@ def judge(python: Path, model: str, folder: Path, name: str, options: str) -> tu
     records = sorted(map(json.loads, samples.read_text().splitlines()), key=lambda record: record["doc_id"])
     (results,) = (folder / "out").rglob("*results.json")
     score = json.loads(results.read_text())["results"][name]["exact_match,none"]
-    return score, [record["filtered_resps"][0] for record in records]
+    return score, [record["filtered_resps"] for record in records]
 
 
 def compared(model_name: str, spec: str, shots: int, limit: int, python: Path) -> tuple[str, ...]:

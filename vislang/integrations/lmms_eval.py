@@ -39,6 +39,9 @@ OFF: dict[str, tuple[Any, ...]] = {
 }
 """Settings of generation that have to be off: decoding is greedy."""
 
+AT_ONCE = 256
+"""Requests whose images are in memory at a time."""
+
 MEDIA: dict[str, type[Image] | type[Video] | type[Audio]] = {"image": Image, "video": Video, "audio": Audio}
 """Media by the type of their content in a message."""
 
@@ -88,7 +91,12 @@ class VislangModel(lmms):
         Raises:
             UserError: a request asks for sampling or beam search, or its messages are in another order.
         """
-        examples, shots, groups = [], [], defaultdict(list)
+        # The images of all requests together may not fit into memory.
+        parts = (requests[start : start + AT_ONCE] for start in range(0, len(requests), AT_ONCE))
+        return [text for part in parts for text in self._answered(part)]
+
+    def _answered(self, requests: list[Instance]) -> list[str]:
+        examples, shots, by_length = [], [], defaultdict(list)
         for index, request in enumerate(requests):
             _, doc_to_messages, settings, doc_id, task, split = request.args
             # lmms-eval hands the document over by its number.
@@ -96,14 +104,13 @@ class VislangModel(lmms):
             own, question = from_turns(turns_of(messages), name=f"{task}, document {doc_id}")
             examples.append(question)
             shots.append(own)
-            groups[_length(settings, task)].append(index)
+            by_length[_length(settings, task)].append(index)
         texts = [""] * len(requests)
-        for length, indices in groups.items():
+        for length, indices in by_length.items():
             found = self.answer([examples[i] for i in indices], [shots[i] for i in indices], length)
             for index, prediction in zip(indices, found, strict=True):
-                texts[index] = _cut(
-                    "" if prediction.answer is None else shown_answer(prediction.answer), requests[index]
-                )
+                text = "" if prediction.answer is None else shown_answer(prediction.answer)
+                texts[index] = _cut(text, requests[index].args[2].get("until"))
         return texts
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
@@ -187,9 +194,8 @@ def _length(settings: Mapping[str, Any], task: str) -> int:
     return int(settings.get("max_new_tokens") or MAX_NEW_TOKENS)
 
 
-def _cut(text: str, request: Instance) -> str:
+def _cut(text: str, until: str | Sequence[str] | None) -> str:
     """The text up to the first of the stop strings."""
-    until = request.args[2].get("until") or []
-    for stop in [until] if isinstance(until, str) else until:
+    for stop in [until] if isinstance(until, str) else until or ():
         text = text.split(stop)[0] if stop else text
     return text.strip()
