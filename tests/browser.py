@@ -85,8 +85,8 @@ return found.sort((a, b) => a[0] - b[0])[0];
 
 
 def must_be_readable(browser) -> None:
-    """All text has a contrast of at least 4.5 to 1 with what is behind it (WCAG 2.2, criterion 1.4.3), and the page does
-    not scroll sideways: light and dark, at both widths."""
+    """All text has a contrast of at least 4.5 to 1 with what is behind it (WCAG 2.2, criterion 1.4.3), and the page
+    does not scroll sideways: light and dark, at both widths."""
     for width in (1400, 400):
         for scheme in ("light", "dark"):
             show_at(browser, width, scheme)
