@@ -11,12 +11,18 @@ import os
 import subprocess
 import sys
 from importlib.metadata import entry_points
+from types import SimpleNamespace
 
 import pytest
+from PIL import Image as Pillow
 
 from tests import tiny
+from tests.evaluate import cells
+from vislang.document import Document, Image
+from vislang.errors import UserError
 from vislang.evaluate.few_shot import evaluate_point
 from vislang.evaluate.shots import Setting
+from vislang.example import Answers, Example, Text
 from vislang.integrations.lmms_eval_task import write_task
 from vislang.models.loading import load
 from vislang.tasks.catalogue import open_task
@@ -82,3 +88,58 @@ def test_both_programs_give_the_same_answers_and_the_same_score(judged):
     (results,) = (folder / "out").rglob("*results.json")
     score = json.loads(results.read_text())["results"]["colours"]["exact_match,none"]
     assert score == pytest.approx(task.score(queries, own)["accuracy"].value)
+
+
+def asked(model, *turns, **settings):
+    """The model's answer to one request of lmms-eval, whose document has the messages."""
+    messages = [
+        {"role": role, "content": [{"type": kind, "text" if kind == "text" else "url": value} for kind, value in parts]}
+        for role, parts in turns
+    ]
+    model.task_dict = {"colours": {"test": [messages]}}
+    request = SimpleNamespace(args=("", lambda doc: doc, settings, 0, "colours", "test"))
+    (answer,) = model.generate_until([request])
+    return answer
+
+
+@needs_lmms_eval
+def test_models_that_generate_nothing_answer_as_well(towers, pictures, tmp_path):
+    """A dual encoder chooses among options, a ViLBERT answers with its head; neither reads examples."""
+    from vislang.integrations.lmms_eval import VislangModel
+
+    pictures_of = {name: Image(pictures / f"{n}.png") for n, name in enumerate(("red", "blue"))}
+    captions = [Example(name, Document([image]), Text((name,))) for name, image in pictures_of.items()]
+    answers = [Example(name, Document([image, "what?"]), Answers({name: 1.0})) for name, image in pictures_of.items()]
+    dual, vilbert = cells.dual_encoder(towers, captions), cells.vilbert(towers, answers)
+    for name, model in (("dual", dual), ("vilbert", vilbert)):
+        model.save(tmp_path / name)
+    question = ("user", [("image", Pillow.open(pictures / "0.png")), ("text", "what?")])
+    chosen = VislangModel(str(tmp_path / "dual"), device="cpu", options="red|blue")
+    assert asked(chosen, question) in ("red", "blue")
+    decided = VislangModel(str(tmp_path / "vilbert"), device="cpu")
+    (expected,) = vilbert.decide([answers[0]])
+    assert asked(decided, question) == expected.answer
+    with pytest.raises(UserError, match="cannot be prompted with examples"):
+        asked(decided, question, ("assistant", [("text", "red")]), question)
+    with pytest.raises(UserError, match="cannot give an answer in words without options"):
+        VislangModel(str(tmp_path / "dual"), device="cpu")
+
+
+@needs_lmms_eval
+def test_what_a_model_cannot_do_is_an_error(judged):
+    from vislang.integrations.lmms_eval import VislangModel
+
+    folder, *_ = judged
+    model = VislangModel(str(folder / "model"), device="cpu")
+    question = ("user", [("text", "what color?")])
+    with pytest.raises(UserError, match=r"colours: temperature is 0\.7; vislang's models decode greedily"):
+        asked(model, question, temperature=0.7)
+    with pytest.raises(UserError, match="colours: num_beams is 3"):
+        asked(model, question, num_beams=3)
+    with pytest.raises(UserError, match="role system"):
+        asked(model, ("system", [("text", "be brief")]), question)
+    with pytest.raises(UserError, match="user and assistant must take turns"):
+        asked(model, question, question)
+    whole = asked(model, question, max_new_tokens=6)
+    assert whole
+    assert asked(model, question, max_new_tokens=6, until=[whole[1:]]) == whole[:1].strip()
