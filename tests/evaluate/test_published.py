@@ -132,6 +132,11 @@ def test_runs_are_beside_the_numbers_of_their_metric(tmp_path):
     assert [score.model for board in found for score in board.scores] == ["mine"] * len(found)
 
 
+@pytest.mark.parametrize(("task", "best"), [("imagenet", "data2vec, ViT-L"), ("librispeech", "data2vec, base")])
+def test_the_best_comes_first(task, best):
+    assert boards(task)[0].entries[0].model == best
+
+
 def test_what_cannot_be_shown_is_named(tmp_path):
     with pytest.raises(UserError, match="no published numbers for 'emoji'"):
         boards("emoji")

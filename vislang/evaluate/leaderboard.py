@@ -11,7 +11,7 @@ from vislang.errors import UserError
 from vislang.evaluate.card import CARD, read_card
 from vislang.evaluate.published import Entry, named, plain_name, published
 from vislang.evaluate.results import PREDICTIONS, RESULTS
-from vislang.metrics.figure import SCHEMA, Figure, figures_from_json
+from vislang.metrics.figure import SCHEMA, Figure, figures_from_json, metric
 from vislang.tasks.files import read_json, read_lines
 
 WAYS = {
@@ -23,6 +23,10 @@ WAYS = {
     "file": "read from a file",
 }
 """How a run got its answers, in words."""
+
+SEVERAL = ("vqa", "refcoco", "retrieval")
+"""Tasks whose files may be those of several data sets, which a run does not record: VQA 1 or 2, RefCOCO, RefCOCO+ or
+RefCOCOg, Flickr30k or MS COCO."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,7 @@ class Score:
     def differences(self, entry: Entry) -> list[str]:
         """How the protocol differs from that of a published number, in words."""
         found = []
-        if plain_name(self.task) == plain_name(entry.task) != plain_name(entry.data_set):
+        if self.task in SEVERAL:
             found.append(f"data: {self.spec}, which may not be {entry.data_set}")
         if _split(self.split) != _split(entry.split):
             found.append(f"split: {self.split or 'not named'}, not {entry.split}")
@@ -146,8 +150,8 @@ def boards(task: str, folders: Iterable[Path] = ()) -> list[Board]:
     for entry in entries:
         groups.setdefault((entry.data_set, entry.split, entry.metric), []).append(entry)
     return [
-        Board(data_set, split, metric, sorted(group, key=_order), [own for own in fitting if own.metric == metric])
-        for (data_set, split, metric), group in groups.items()
+        Board(data_set, split, name, sorted(group, key=_order), [own for own in fitting if own.metric == name])
+        for (data_set, split, name), group in groups.items()
     ]
 
 
@@ -216,9 +220,9 @@ def _scores(folder: Path) -> list[Score]:
             if point["variant"] == "plain"
         ]
     return [
-        Score(**about, **setting, metric=metric, figure=figure)
+        Score(**about, **setting, metric=name, figure=figure)
         for setting, figures in settings
-        for metric, figure in figures_from_json(figures).items()
+        for name, figure in figures_from_json(figures).items()
     ]
 
 
@@ -239,7 +243,8 @@ def _split(name: str) -> str:
 
 
 def _order(entry: Entry) -> tuple[int, str, float]:
-    return (-1 if entry.shots is None else entry.shots, entry.labels, -entry.value)
+    sign = -1 if metric(entry.metric).higher_is_better else 1
+    return (-1 if entry.shots is None else entry.shots, entry.labels, sign * entry.value)
 
 
 def _apart(score: Score, entry: Entry) -> int:

@@ -141,13 +141,18 @@ def _cells(table: Mapping[str, Any], row: Mapping[str, Any], about: Mapping[str,
 
 
 def named(task: str) -> list[Entry]:
-    """The entries of a task or of a data set, whichever has this name; case, spaces and hyphens do not matter.
+    """The entries of a task or of a data set, whichever has this name, or this first word, such as ``glue``; case,
+    spaces and hyphens do not matter.
 
     >>> {entry.task for entry in named("ms-coco")}
-    {'captions'}
+    {'coco-captions'}
     """
     wanted = plain_name(task)
-    return [entry for entry in published() if wanted in (plain_name(entry.task), plain_name(entry.data_set))]
+    return [
+        entry
+        for entry in published()
+        if wanted in map(plain_name, (entry.task, entry.data_set, entry.data_set.split()[0]))
+    ]
 
 
 def plain_name(name: str) -> str:
