@@ -48,7 +48,8 @@ def retrieve(
         scores = model.match_all(images, texts, progress=progress)
     else:
         assert isinstance(model, Ranks)
-        queries = [model.prompts.render(Example(query.name, query)) for query in queries]
+        follows = prefix is not NOTHING
+        queries = [model.prompts.render(Example(query.name, query), after_shots=follows) for query in queries]
         scores = likelihoods(model, queries, texts, batch_size, progress, prefix)
     prompts = [*texts, *(prefix.text + shown(query) for query in queries)]
     ranked = task.ranked(examples, scores.numpy())

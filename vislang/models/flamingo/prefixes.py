@@ -1,0 +1,112 @@
+"""Prompts that begin with the same examples: the examples are read once, and their decode state is kept.
+
+A :class:`Prefix` is what is kept, in memory (:class:`Prefixes`) or in a file (:mod:`vislang.models.flamingo.pack`).
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from vislang.document import Document, EndOfChunk, Learned, Medium, Part
+from vislang.models.flamingo.prefill import DecodeState
+
+Key = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """The beginning of a prompt, as the model has read it.
+
+    Attributes:
+        document: examples, each ended by an EndOfChunk, the last part.
+        state: the decode state after them.
+    """
+
+    document: Document
+    state: DecodeState
+
+    @cached_property
+    def key(self) -> Key:
+        """See :func:`key_of`."""
+        return key_of(self.document.parts)
+
+
+def key_of(parts: Sequence[Part]) -> Key:
+    """What the decode state after some parts depends on: their text, and the content of their media.
+
+    The content is its SHA-256, not its name or its number: two images at the same place in the same text differ.
+    """
+    return tuple(map(_key_of, parts))
+
+
+def _key_of(part: Part) -> tuple[str, str]:
+    if isinstance(part, Medium):
+        return type(part).__name__, part.content_hash
+    return type(part).__name__, part.text if isinstance(part, Learned) else part if isinstance(part, str) else ""
+
+
+def split(document: Document) -> tuple[Document | None, Document]:
+    """The examples of a prompt, up to the last EndOfChunk, and the rest of it. None without examples, or where nothing
+    follows them."""
+    ends = [place for place, part in enumerate(document.parts) if isinstance(part, EndOfChunk)]
+    if not ends or ends[-1] + 1 == len(document.parts):
+        return None, document
+    first, rest = document.parts[: ends[-1] + 1], document.parts[ends[-1] + 1 :]
+    return replace(document, parts=first, target=None), replace(document, parts=rest)
+
+
+class Prefixes:
+    """The prefixes that were used last.
+
+    Args:
+        budget: greatest number of bytes of keys and values to keep; 0 keeps none.
+
+    Attributes:
+        nbytes: bytes that are kept, without those of pinned prefixes.
+        hits, misses: prompts with examples whose examples were known, and others.
+    """
+
+    def __init__(self, budget: int):
+        self.budget = budget
+        self.nbytes = self.hits = self.misses = 0
+        self._recent: OrderedDict[Key, Prefix] = OrderedDict()
+        self._pinned: dict[Key, Prefix] = {}
+
+    def __len__(self) -> int:
+        return len(self._recent) + len(self._pinned)
+
+    def pin(self, prefix: Prefix) -> None:
+        """Keep a prefix for ever, beside the budget."""
+        self._pinned[prefix.key] = prefix
+
+    def put(self, prefix: Prefix) -> None:
+        """Keep a prefix; those that were not used for longest make room for it. One beyond the budget is not kept."""
+        size = prefix.state.nbytes
+        if prefix.key in self._recent or prefix.key in self._pinned or size > self.budget:
+            return
+        self._recent[prefix.key] = prefix
+        self.nbytes += size
+        while self.nbytes > self.budget:
+            _, oldest = self._recent.popitem(last=False)
+            self.nbytes -= oldest.state.nbytes
+
+    def longest(self, document: Document) -> Prefix | None:
+        """The longest known prefix of a document that ends with an EndOfChunk; it is thereby used."""
+        whole = key_of(document.parts)
+        for count in _ends(document):
+            key = whole[:count]
+            if key in self._pinned:
+                return self._pinned[key]
+            if key in self._recent:
+                self._recent.move_to_end(key)
+                return self._recent[key]
+        return None
+
+
+def _ends(document: Document) -> Iterator[int]:
+    """The numbers of parts after which an example ends, the greatest first."""
+    parts = document.parts
+    return (place for place in range(len(parts), 0, -1) if isinstance(parts[place - 1], EndOfChunk))
