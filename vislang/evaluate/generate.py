@@ -40,7 +40,10 @@ def generate(
         progress: called with (prompts done, prompts in all).
     """
     before = [()] * len(examples) if shots is None else shots
-    prompts = [model.prompts.render(example, own, after_shots=prefix is not NOTHING) for example, own in zip(examples, before, strict=True)]
+    prompts = [
+        model.prompts.render(example, own, after_shots=prefix is not NOTHING)
+        for example, own in zip(examples, before, strict=True)
+    ]
     if blind:
         prompts = [prompt.without_media() for prompt in prompts]
     # Equal prompts, such as those of one question without its images, have the same answer.

@@ -84,7 +84,8 @@ class Together:
                     for text, before in zip(texts, shown, strict=True)
                 ]
                 yield shown
-                if all(text.over for text in texts):
+                # Meanwhile other iterators may have given these texts more tokens.
+                if all(over for _, over in grown):
                     return
                 if grown == [(len(text.tokens), text.over) for text in texts]:
                     with torch.no_grad(), self._arithmetic():

@@ -187,7 +187,8 @@ class TextBatch:
 
         If the model fails, every text gets the error, and all leave.
         """
-        assert self._state is not None and self._steps is not None
+        assert self._state is not None
+        assert self._steps is not None
         try:
             self._step(self._state, self._steps)
         except Exception as error:

@@ -24,7 +24,6 @@ from vislang.cache import cache_folder
 from vislang.capabilities import (
     ChunkAttention,
     Completion,
-    Continuation,
     Decoding,
     ModelRecipe,
     Progress,

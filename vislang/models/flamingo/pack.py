@@ -38,7 +38,7 @@ from vislang.nn.attention import KeysValues
 
 FORMAT = "vislang pack 1"
 
-_MEDIA = {"image": Image, "video": Video}
+_MEDIA: dict[str, type[Image | Video]] = {"image": Image, "video": Video}
 
 
 def write_pack(
