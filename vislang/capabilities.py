@@ -6,6 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
@@ -13,7 +14,7 @@ from vislang.boxes import Box
 from vislang.document import Document, Image, Medium
 from vislang.errors import UserError
 from vislang.example import Example, Prediction
-from vislang.prompt import Prompts
+from vislang.prompt import Prompts, shown
 
 if TYPE_CHECKING:
     # torch takes seconds to import, and commands without a model do not need it.
@@ -475,16 +476,27 @@ class Continues(Generates, Prefills, Protocol):
         ...
 
 
-class Prefix(Protocol):
+@dataclass(frozen=True)
+class Prefix:
     """The examples at the beginning of a prompt, as a model has read them.
 
     Attributes:
-        document: the examples.
-        state: the decode state after them, as from :meth:`Prefills.prefill`.
+        document: the examples, each ended by an EndOfChunk.
+        state: the decode state after them, as from :meth:`Prefills.prefill`; None if there are none.
     """
 
     document: Document
     state: Any
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there are no examples."""
+        return not self.document.parts
+
+    @cached_property
+    def text(self) -> str:
+        """The examples as one line of text, to record them."""
+        return shown(self.document)
 
 
 class Prefixes(Protocol):
@@ -499,7 +511,7 @@ class Prefixes(Protocol):
     hits: int
     misses: int
 
-    def pin(self, prefix: Any) -> None:
+    def pin(self, prefix: Prefix) -> None:
         """Keep a prefix for ever, beside the budget."""
         ...
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from vislang.capabilities import Completion, Generates, Progress
-from vislang.evaluate.prefix import NOTHING, Prefix, distinct
+from vislang.capabilities import Completion, Generates, Prefix, Progress
+from vislang.evaluate.prefix import NOTHING, distinct
 from vislang.example import Answer, Example, Prediction, Value
 from vislang.metrics.accuracy import normalize
 from vislang.prompt import shown
@@ -41,7 +41,7 @@ def generate(
     """
     before = [()] * len(examples) if shots is None else shots
     prompts = [
-        model.prompts.render(example, own, after_shots=prefix is not NOTHING)
+        model.prompts.render(example, own, after_shots=not prefix.is_empty)
         for example, own in zip(examples, before, strict=True)
     ]
     if blind:

@@ -26,6 +26,7 @@ from vislang.capabilities import (
     Completion,
     Decoding,
     ModelRecipe,
+    Prefix,
     Progress,
     Score,
     TokenAttention,
@@ -42,7 +43,7 @@ from vislang.models.flamingo.decoding import generate
 from vislang.models.flamingo.detokenizing import Detokenizer
 from vislang.models.flamingo.pack import read_pack, write_pack
 from vislang.models.flamingo.prefill import DecodeState, Runner
-from vislang.models.flamingo.prefixes import Prefix, Prefixes, split
+from vislang.models.flamingo.prefixes import Prefixes, split
 from vislang.models.precision import Precision, autocast, dtype_of
 from vislang.models.towers.causal_lm import CausalLMWithRows
 from vislang.models.towers.feature_cache import FeatureCache

@@ -27,13 +27,13 @@ from safetensors import SafetensorError
 from torch import Tensor
 from transformers import DynamicCache
 
+from vislang.capabilities import Prefix
 from vislang.document import Document, EndOfChunk, Image, InMemory, Learned, Medium, Part, Video
 from vislang.errors import UserError
 from vislang.files import must_be_file, whole_file
 from vislang.models.base import fingerprint
 from vislang.models.flamingo.media import MediaKeysValues
 from vislang.models.flamingo.prefill import DecodeState
-from vislang.models.flamingo.prefixes import Prefix
 from vislang.nn.attention import KeysValues
 
 FORMAT = "vislang pack 1"

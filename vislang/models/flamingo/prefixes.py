@@ -1,37 +1,19 @@
 """Prompts that begin with the same examples: the examples are read once, and their decode state is kept.
 
-A :class:`Prefix` is what is kept, in memory (:class:`Prefixes`) or in a file (:mod:`vislang.models.flamingo.pack`).
+A :class:`~vislang.capabilities.Prefix` is what is kept, in memory (:class:`Prefixes`) or in a file
+(:mod:`vislang.models.flamingo.pack`).
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 
+from vislang.capabilities import Prefix
 from vislang.document import Document, EndOfChunk, Learned, Medium, Part
-from vislang.models.flamingo.prefill import DecodeState
 
 Key = tuple[tuple[str, str], ...]
-
-
-@dataclass(frozen=True)
-class Prefix:
-    """The beginning of a prompt, as the model has read it.
-
-    Attributes:
-        document: examples, each ended by an EndOfChunk, the last part.
-        state: the decode state after them.
-    """
-
-    document: Document
-    state: DecodeState
-
-    @cached_property
-    def key(self) -> Key:
-        """See :func:`key_of`."""
-        return key_of(self.document.parts)
 
 
 def key_of(parts: Sequence[Part]) -> Key:
@@ -80,14 +62,14 @@ class Prefixes:
 
     def pin(self, prefix: Prefix) -> None:
         """Keep a prefix for ever, beside the budget."""
-        self._pinned[prefix.key] = prefix
+        self._pinned[key_of(prefix.document.parts)] = prefix
 
     def put(self, prefix: Prefix) -> None:
         """Keep a prefix; those that were not used for longest make room for it. One beyond the budget is not kept."""
-        size = prefix.state.nbytes
-        if prefix.key in self._recent or prefix.key in self._pinned or size > self.budget:
+        key, size = key_of(prefix.document.parts), prefix.state.nbytes
+        if key in self._recent or key in self._pinned or size > self.budget:
             return
-        self._recent[prefix.key] = prefix
+        self._recent[key] = prefix
         self.nbytes += size
         while self.nbytes > self.budget:
             _, oldest = self._recent.popitem(last=False)
