@@ -26,12 +26,14 @@ class Pack:
         examples: a data source whose records have answers, such as examples.jsonl; all are used, in their order
         out: file to write, such as bolts.pack
         device: where the model runs: auto, cpu, cuda or mps
+        skip_bad_records: skip bad records and count them
     """
 
     model: str = positional()
     examples: str = positional()
     out: Path = Path("examples.pack")
     device: str = "auto"
+    skip_bad_records: bool = False
 
     def run(self) -> int:
         """Write the pack; returns 0.
@@ -46,7 +48,7 @@ class Pack:
         problems: list[Problem] = []
         with reporting("reading records") as progress:
             examples = load_source(self.examples, problems=problems, progress=progress)
-        must_be_good(problems, False, self.examples)
+        must_be_good(problems, self.skip_bad_records, self.examples)
         if not examples:
             raise DataError(f"{self.examples}: contains no valid records.")
         from vislang.models.loading import load
@@ -55,6 +57,8 @@ class Pack:
         model = load(self.model, device_of(self.device))
         must_resume(model, self.model)
         prefix = model.pack(examples, self.out)
+        if problems:
+            console.print(f"skipped {len(problems)} bad records")
         count, tokens = len(examples), model.prompt_tokens(prefix.state)
         console.print(
             f"{count:,} example{'s' if count != 1 else ''} of {tokens:,} tokens together, "
