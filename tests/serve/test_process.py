@@ -66,8 +66,8 @@ def test_what_the_docs_say(process, tmp_path, flamingo):
 
 
 def must_drain(address: str, started: subprocess.Popen) -> None:
-    """After SIGTERM, requests that are being answered and those that wait are answered; new connections are refused, and
-    the status is 0."""
+    """After SIGTERM, all accepted requests are answered, also those that wait. New connections are refused, and the
+    status is 0."""
     where = urlsplit(address)
     body = {"model": "demo", "messages": [shown(0, "what color?")], "max_tokens": 60, "stream": True}
     connections = []
