@@ -66,6 +66,8 @@ class Recipe:
         eval_data: a source to score the model on instead.
         hold_out: share of the examples that is kept from training. They are used for the curves and, if there are no
             other test examples, for the final scores. Examples that share a medium stay on one side of the split.
+        complementary_pairs: draw each training question together with an example that has the same question and another
+            answer, if there is one, as in VQA 2.0. The model then cannot learn answers from the questions alone.
         limit: train only on the first examples, at most this many; 0 for all.
         eval_limit: compute final scores on at most this many examples, drawn at random; 0 for all.
         index_above: index sources of files with more records than this, and read their records when they are drawn.
@@ -82,6 +84,7 @@ class Recipe:
     evaluate: list[str] | None = None
     eval_data: str | None = None
     hold_out: float = 0.05
+    complementary_pairs: bool = False
     limit: int = 0
     eval_limit: int = 0
     index_above: int = INDEX_ABOVE

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vislang.data import order
-from vislang.data.order import Permutation, Shuffled
+from vislang.data.order import Complementary, Permutation, Shuffled
 
 
 @given(st.integers(1, 50), st.integers(0, 2**31), st.integers(0, 200))
@@ -60,3 +60,28 @@ def test_long_epochs_are_permuted_anew(monkeypatch):
     assert sorted(first) == sorted(second) == list(range(60))
     assert first != second
     assert Shuffled(60, 1)[75] == second[15]
+
+
+ASKED = st.one_of(st.none(), st.tuples(st.sampled_from("pqr"), st.sampled_from(["yes", "no", "red"])))
+
+
+@given(st.lists(ASKED, min_size=1, max_size=30), st.integers(0, 2**31), st.integers(0, 90))
+def test_the_second_of_a_pair_has_the_same_question_and_another_answer(asked, seed, start):
+    pairs = Complementary(asked, seed)
+    met = [pairs[position] for position in range(100)]
+    assert met[::2] == [Shuffled(len(asked), seed)[position] for position in range(50)]
+    for first, second in zip(met[::2], met[1::2], strict=True):
+        has_complement = any(o and asked[first] and o[0] == asked[first][0] and o != asked[first] for o in asked)
+        if has_complement:
+            assert asked[second][0] == asked[first][0]
+            assert asked[second] != asked[first]
+    assert [Complementary(asked, seed)[position] for position in range(start, 100)] == met[start:]
+
+
+def test_in_pairs_a_rare_answer_occurs_as_often_as_a_frequent_one():
+    asked = [("is it red?", "no")] * 90 + [("is it red?", "yes")] * 10
+    pairs = Complementary(asked, 0)
+    met = [pairs[position] for position in range(400)]
+    assert Counter(asked[index][1] for index in met) == {"no": 200, "yes": 200}
+    assert {index for index in met if asked[index][1] == "yes"} == set(range(90, 100))
+    assert pairs.pairs == 100

@@ -2,17 +2,20 @@
 
 import json
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
 from tests.data.test_index import indexed, lines_of
 from tests.data.test_web_pages import png
+from tests.tiny import question
 from vislang.data.bad_records import BadRecords, in_words, read_kinds
 from vislang.data.problems import DataError, Problem
 from vislang.data.replacing import Draws
-from vislang.document import MissingMedium
+from vislang.document import Image, MissingMedium
 
 COUNT = 60
+IMAGE = Image(Path("seen.png"))
 
 
 @pytest.fixture
@@ -52,6 +55,21 @@ def test_a_replacement_follows_from_seed_and_position_alone(examples):
     assert {p.kind for p in problems} == {"missing media", "fields"}
     assert not any(is_good(problem.line - 1) for problem in problems)
     assert Draws(examples, 8, True).batch(range(90), collate)[0] != whole
+
+
+def test_complementary_pairs_share_a_question():
+    examples = [question(IMAGE, text, answer) for text in ("is it red?", "is it blue?") for answer in ("no", "no", "no", "yes")]
+    drawn, _ = Draws(examples, 7, False, complementary=True).batch(range(40), lambda some, first: list(some))
+    for first, second in zip(drawn[::2], drawn[1::2], strict=True):
+        assert first.text == second.text
+        assert {*first.target.scores, *second.target.scores} == {"yes", "no"}
+
+
+def test_no_complementary_pairs_can_be_made(examples):
+    with pytest.raises(DataError, match="no two training examples have the same question and different answers"):
+        Draws([question(IMAGE, "is it red?", "no"), question(IMAGE, "is it blue?", "yes")], 7, False, complementary=True)
+    with pytest.raises(DataError, match="Raise index_above"):
+        Draws(examples, 7, False, complementary=True)
 
 
 def test_single_examples_are_collated_at_their_index_of_the_batch(tmp_path):

@@ -6,7 +6,13 @@ n on, and gets those that it would have had.
 
 from __future__ import annotations
 
+import random
+from collections.abc import Sequence
+
 import torch
+
+Asked = tuple[str, str] | None
+"""The question of an example and its answer; None for an example that asks nothing."""
 
 LONG = 1 << 22
 """Up to this many examples the order is kept in memory (32 MiB); the order of more is computed index by index."""
@@ -38,6 +44,47 @@ class Shuffled:
                 self._order = torch.randperm(self.size, generator=torch.Generator().manual_seed(seed))
             self._epoch = epoch
         return int(self._order[within])
+
+
+class Complementary:
+    """The index of the example at each position of a run, in complementary pairs (Goyal et al. 2017, section 3).
+
+    Even positions have all examples in a random order, as in :class:`Shuffled`. The example after each has the same
+    question and another answer, so the words of a question do not tell the answer. The other answer is drawn first, all
+    with the same probability, and then one of its examples. Where there is no such example, the next one of another
+    random order follows.
+
+    Args:
+        asked: the question and the answer of each example.
+        seed: of the order.
+    """
+
+    def __init__(self, asked: Sequence[Asked], seed: int):
+        self.seed = seed
+        self._asked = asked
+        self._first, self._alone = Shuffled(len(asked), seed), Shuffled(len(asked), seed + 1)
+        self._by_answer: dict[str, dict[str, list[int]]] = {}
+        for index, own in enumerate(asked):
+            if own is not None:
+                self._by_answer.setdefault(own[0], {}).setdefault(own[1], []).append(index)
+
+    @property
+    def pairs(self) -> int:
+        """How many of the examples have a complement."""
+        several = [by_answer for by_answer in self._by_answer.values() if len(by_answer) > 1]
+        return sum(len(indices) for by_answer in several for indices in by_answer.values())
+
+    def __getitem__(self, position: int) -> int:
+        pair, second = divmod(position, 2)
+        first = self._first[pair]
+        own = self._asked[first]
+        if not second:
+            return first
+        others = {} if own is None else {a: found for a, found in self._by_answer[own[0]].items() if a != own[1]}
+        if not others:
+            return self._alone[pair]
+        rng = random.Random(f"{self.seed} {pair}")
+        return rng.choice(others[rng.choice(list(others))])
 
 
 class Permutation:

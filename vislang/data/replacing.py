@@ -12,11 +12,11 @@ from typing import Any
 
 from vislang.boxes import Box
 from vislang.data.indexed import Indexed, problem_of
-from vislang.data.order import Shuffled
+from vislang.data.order import Asked, Complementary, Shuffled
 from vislang.data.problems import DataError, Problem, RecordError
 from vislang.data.record_file import CheckedMedia, must_be_inside
 from vislang.document import MediaError
-from vislang.example import Example
+from vislang.example import Example, reference_text
 
 Collate = Callable[[Sequence[Example], int], Any]
 """Makes a batch of consecutive examples of a step; the number is the index of the first of them among the positions."""
@@ -35,11 +35,15 @@ class Draws:
         examples: the training examples.
         seed: the seed of the order.
         replace: replace bad records; otherwise they are an error.
+        complementary: draw complementary pairs, see :class:`~vislang.data.order.Complementary`.
+
+    Raises:
+        DataError: ``complementary``, and no two examples have the same question and different answers.
     """
 
-    def __init__(self, examples: Sequence[Example], seed: int, replace: bool):
+    def __init__(self, examples: Sequence[Example], seed: int, replace: bool, complementary: bool = False):
         self.examples, self.seed, self.replace = examples, seed, replace
-        self.order = Shuffled(len(examples), seed)
+        self.order = _in_pairs(examples, seed) if complementary else Shuffled(len(examples), seed)
 
     def batch(self, positions: Sequence[int], collate: Collate) -> tuple[Any, list[Problem]]:
         """A batch, and the problems of the records that were replaced.
@@ -94,3 +98,22 @@ class Draws:
         """Check a box, which no collator does. Examples in memory were checked when they were read."""
         if isinstance(self.examples, Indexed) and isinstance(box := example.target, Box):
             must_be_inside(box, example.media[0].size)  # type: ignore[attr-defined]  # a box is in an image
+
+
+def _in_pairs(examples: Sequence[Example], seed: int) -> Complementary:
+    if isinstance(examples, Indexed):
+        raise DataError(
+            f"complementary_pairs: the questions of {len(examples):,} records would have to be read first. Raise "
+            "index_above to keep them in memory, or turn complementary_pairs off."
+        )
+    order = Complementary([_asked(example) for example in examples], seed)
+    if not order.pairs:
+        raise DataError(
+            "complementary_pairs: no two training examples have the same question and different answers. Turn it off."
+        )
+    return order
+
+
+def _asked(example: Example) -> Asked:
+    answer = reference_text(example) if example.text and example.media else None
+    return None if answer is None else (example.text, answer)

@@ -33,6 +33,13 @@ class FeedForward(nn.Sequential):
             Linear(expansion * width, width, bias=False),
         )
 
+    @property
+    def norm(self) -> nn.LayerNorm:
+        """The layer norm at its input."""
+        norm = self[0]
+        assert isinstance(norm, nn.LayerNorm)
+        return norm
+
     def forward(self, x: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch width"]:
         """Apply the layer to each position; without the residual connection."""
         return super().forward(x)

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-
 _LOOK = 0.02
 """Seconds between two looks at the processes."""
 

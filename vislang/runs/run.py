@@ -207,6 +207,7 @@ def _run(
             stream.config.weight,
             stream.config.batch_size or recipe.train.batch_size,
             watched_metric(model, stream, several),
+            recipe.complementary_pairs,
         )
         for stream in streams
     ]
@@ -413,7 +414,8 @@ def _must_be_same_run(folder: Path, earlier: dict[str, Any], recipe: Recipe, val
     train = before["train"]
     if "time_budget" in earlier:
         train = {**train, "steps": earlier["time_budget"]["steps"]}
-    changed = [name for name in ("model", "data", "hold_out", "limit") if before.get(name) != now.get(name)]
+    of_data = ("data", "hold_out", "complementary_pairs", "limit")
+    changed = [name for name in ("model", *of_data) if before.get(name) != now.get(name)]
     settings = changed_settings(train, recipe.train)
     if settings:
         raise CheckpointError(

@@ -32,6 +32,8 @@ class Stream:
         batch_size: examples a step, of all processes together.
         watched: the name of the evaluated figure that shows how well it is learned, the higher the better; empty where
             there is none.
+        complementary: whether its examples are drawn in complementary pairs, see
+            :class:`~vislang.data.order.Complementary`.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Stream:
     weight: float
     batch_size: int
     watched: str = ""
+    complementary: bool = False
 
 
 @dataclass(frozen=True)
@@ -132,7 +135,7 @@ class Steps(Dataset):
         self.seed = seed
         self.in_turn = in_turn
         self.rank, self.count, self.accumulate = rank, count, accumulate
-        self.draws = [Draws(stream.examples, seed, replace_bad) for stream in streams]
+        self.draws = [Draws(stream.examples, seed, replace_bad, stream.complementary) for stream in streams]
 
     def __getitem__(self, step: int) -> StepData | UserError:
         problems: list[Problem] = []

@@ -48,6 +48,37 @@ def image(pictures, number: int) -> Image:
     return Image(pictures / f"{number}.png")
 
 
+def test_the_text_is_standardised_where_it_predicts(towers, pictures):
+    """Each channel that a gated block reads has mean 0 and standard deviation 1 where answers begin."""
+    texts = ("what color?", "a cat", "a dog and a cat", "shape", "what shape?", "a red dog")
+    examples = [tiny.question(image(pictures, n % 4), text, "red") for n, text in enumerate(texts)]
+    plain, standardised = (
+        FlamingoRecipe(*towers, bridge=replace(SMALL, standardise_text=how)).build() for how in (False, True)
+    )
+    for each in (plain, standardised):
+        each.prepare(examples)
+        each.fit(examples)
+    prompts = [standardised.prompts.render(example.without_target()) for example in examples]
+    batch = standardised.with_features(standardised.collate.documents(prompts))
+    for layer, hidden in standardised.runner.gate_inputs(batch).items():
+        assert len(hidden) == len(texts)
+        block = standardised.bridge.block(layer)
+        for norm in (block.norm, block.feed_forward.norm):
+            out = norm(hidden).detach()
+            torch.testing.assert_close(out.mean(dim=0), torch.zeros(out.shape[1]), atol=1e-4, rtol=0)
+            # An almost constant channel stays small.
+            assert out.std(dim=0).median() == pytest.approx(1, abs=1e-3)
+            assert out.std(dim=0).max() < 1.001
+        assert plain.bridge.block(layer).norm(hidden).std(dim=0).median() < 0.9
+
+
+def test_texts_that_do_not_differ_cannot_be_standardised(towers, pictures):
+    model = tiny.flamingo(towers, standardise_text=True)
+    same = [tiny.question(image(pictures, n), "what color?", answer) for n, answer in enumerate(("red", "blue"))]
+    with pytest.raises(UserError, match="have 1 different questions about media; two are needed"):
+        model.fit(same)
+
+
 def test_collating_lays_prefix_media_and_target_out(model, pictures):
     documents = [
         Document(["what color?", image(pictures, 0), " Answer:"], target="red"),

@@ -24,6 +24,9 @@ class FlamingoConfig:
         expansion: inner width of each feed-forward layer, as a multiple of its width.
         scales: the scale of each gated block (see GatedCrossAttentionBlock), lowest layer first. None measures the
             scales on the language model; the paper has 1 everywhere.
+        standardise_text: before training, set the layer norms of the gated blocks so that over the training questions,
+            at the token after which the answer begins, each channel has mean 0 and standard deviation 1 (see
+            GatedCrossAttentionBlock.standardise). The paper starts from plain layer norms.
         gate_all_text: apply the gated blocks' feed-forward layer also to text before the first medium, as the paper
             does. Otherwise only the frozen language model reads such text, once for each text (see
             :mod:`vislang.models.flamingo.frozen_text`).
@@ -49,6 +52,7 @@ class FlamingoConfig:
     resampler_head_width: int | None = None
     expansion: int = 4
     scales: list[float] | None = None
+    standardise_text: bool = False
     gate_all_text: bool = False
     train_added_tokens: bool = False
     media_token: int | None = None

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from vislang.nn.attention import CrossAttention, KeysValues
+from vislang.nn.statistics import mean_and_std
 from vislang.nn.transformer import FeedForward
 
 
@@ -44,6 +46,21 @@ class GatedCrossAttentionBlock(nn.Module):
         self.attention_gate = nn.Parameter(torch.zeros(()))
         self.feed_forward = FeedForward(width, expansion)
         self.feed_forward_gate = nn.Parameter(torch.zeros(()))
+
+    @torch.no_grad()
+    def standardise(self, hidden: Float[Tensor, "tokens width"]) -> None:
+        """Set the weights of both layer norms so that each channel of their output has mean 0 and standard deviation 1.
+
+        Not in the paper. In a language model's upper layers a few channels are large and almost constant. After a layer
+        norm they hold most of the variance, and what distinguishes one text from another holds a few hundredths of it.
+
+        Args:
+            hidden: hidden states before this layer.
+        """
+        mean, std = mean_and_std(F.layer_norm(hidden, hidden.shape[-1:], eps=self.norm.eps))
+        for norm in (self.norm, self.feed_forward.norm):
+            norm.weight.copy_(1 / std)
+            norm.bias.copy_(-mean / std)
 
     def forward(
         self,

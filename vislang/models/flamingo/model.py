@@ -33,7 +33,7 @@ from vislang.capabilities import (
 )
 from vislang.document import Document, Image, Learned, Medium, Video
 from vislang.errors import UserError
-from vislang.example import Example
+from vislang.example import Example, reference_text
 from vislang.models.base import TrainableModel, fingerprint, read_settings, read_weights, write_model
 from vislang.models.flamingo.bridge import Bridge
 from vislang.models.flamingo.collate import IGNORED, Batch, CollateConfig, Collator, PromptNotice, stack_frames
@@ -60,6 +60,9 @@ RANKED_AT_ONCE = 64
 
 MEASURED_MEDIA = 1000
 """Most media on which the mean and standard deviation of the features are measured."""
+
+MEASURED_QUESTIONS = 256
+"""About how many questions the mean and standard deviation of the gated blocks' inputs are measured on."""
 
 
 class Flamingo(TrainableModel):
@@ -217,7 +220,7 @@ class Flamingo(TrainableModel):
     @torch.no_grad()
     def fit(self, examples: Sequence[Example]) -> None:
         """Measure the mean and standard deviation of each feature channel, on media evenly spaced over the prepared
-        training examples."""
+        training examples; with ``standardise_text``, also those of the text."""
         prompts = (as_generation(each).prompt for example in examples for each in (*example.shots, example))
         distinct = {medium.content_hash: medium for prompt in prompts for medium in _visual(prompt)}
         chosen = list(distinct.values())[:: max(1, len(distinct) // MEASURED_MEDIA)]
@@ -230,6 +233,29 @@ class Flamingo(TrainableModel):
             measured += [medium[:count].flatten(0, 1) for medium, count in zip(batch.features, frames, strict=True)]
         if measured:
             self.bridge.resampler.standardise(torch.cat(measured)[None])
+        if self.bridge.config.standardise_text:
+            self._standardise_text(examples)
+
+    def _standardise_text(self, examples: Sequence[Example]) -> None:
+        """Standardise the input of the gated blocks, on questions evenly spaced over the distinct ones of the examples.
+
+        Raises:
+            UserError: the examples do not have two different questions about media.
+        """
+        distinct = list({each.text: each for each in examples if each.text and each.media and each.target}.values())
+        if len(distinct) < 2:
+            raise UserError(
+                f"bridge.standardise_text: the training examples have {len(distinct)} different questions about media; "
+                "two are needed. Turn standardise_text off."
+            )
+        chosen = distinct[:: max(1, len(distinct) // MEASURED_QUESTIONS)]
+        measured = []
+        for start in range(0, len(chosen), 32):
+            prompts = [self.prompts.render(example.without_target()) for example in chosen[start : start + 32]]
+            with self._arithmetic():
+                measured.append(self.runner.gate_inputs(self.with_features(self.collate.documents(prompts))))
+        for layer in self.bridge.gated_layers:
+            self.bridge.block(layer).standardise(torch.cat([found[layer] for found in measured]))
 
     def _keep_repeated(self, documents: Sequence[Document], chunk: int) -> None:
         if not self.runner.texts_are_frozen:

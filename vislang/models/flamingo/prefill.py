@@ -7,13 +7,14 @@ logits are computed only where there is a target, and a prompt is read once for 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import DynamicCache
 
 from vislang.models.base import must_be_numbers
@@ -176,6 +177,28 @@ class Runner:
         logits = self.bridge.logits(hidden[labelled][None])[0]
         log_likelihoods = -F.cross_entropy(at_least_float32(logits), targets[labelled], reduction="none")
         return log_likelihoods, labelled.nonzero()[:, 0]
+
+    @torch.no_grad()
+    def gate_inputs(self, batch: Batch) -> dict[int, Float[Tensor, "batch width"]]:
+        """The hidden states before each gated layer at the last token of each prompt."""
+        found: dict[int, Tensor] = {}
+        rows = torch.arange(len(batch.input_ids), device=batch.input_ids.device)
+        last = batch.attention_mask[:, batch.prefix :].sum(dim=-1) - 1
+
+        def keep(layer: int) -> Callable[..., None]:
+            def hook(block: nn.Module, inputs: tuple[Any, ...]) -> None:
+                found[layer] = inputs[0][rows, last].float()
+
+            return hook
+
+        layers = self.bridge.gated_layers
+        hooks = [self.bridge.block(layer).register_forward_pre_hook(keep(layer)) for layer in layers]
+        try:
+            self._from_first_medium(batch)
+        finally:
+            for each in hooks:
+                each.remove()
+        return found
 
     def keep_texts(self, batch: Batch, to_continue: bool) -> None:
         """Compute the states of a batch's texts, and keep them for later batches.
