@@ -57,7 +57,7 @@ SHOTS = 8
 def model() -> Flamingo:
     """An untrained Flamingo of the demo's shape; its gates are open, so that images have an effect."""
     torch.manual_seed(0)
-    shape = FlamingoConfig(gated_layers=[20, 23, 26], latents=8, resampler_width=256, resampler_depth=2)
+    shape = FlamingoConfig(gated_layers=[28, 29], latents=8, resampler_width=256, resampler_depth=2, expansion=2)
     built = FlamingoRecipe(image_size=128, bridge=shape, cache_features=False).build()
     for block in built.bridge.gated_blocks.values():
         torch.nn.init.constant_(block.attention_gate, 0.1)  # type: ignore[arg-type]

@@ -261,7 +261,7 @@ def test_those_that_wait_when_the_engine_closes_are_told():
 def test_memory_of_kept_examples_is_bounded(models, flamingo):
     """However many different prompts there are."""
     size = flamingo.prefill(Document(flamingo.prompts.examples([example(1, "blue")]))).nbytes
-    limits = Limits(prefix_bytes=int(2.5 * size))
+    limits = Limits(prefix_bytes=int(2.5 * size) + 2000)
     with running({"flamingo": models["flamingo"]}, limits) as address:
         for number in range(6):
             completion(address, [shown(number, COLOUR), said("blue"), shown(7, COLOUR)], max_tokens=1)

@@ -1,5 +1,8 @@
 """Examples of prompts are read once: by their content, within a budget of memory."""
 
+import gc
+import weakref
+
 import pytest
 import torch
 
@@ -108,7 +111,7 @@ def test_the_separator_belongs_to_what_follows(towers, pictures, separator):
 def test_what_was_not_used_for_longest_makes_room(model, pictures):
     documents = [prompt(model, pictures, shot(image(pictures, n))) for n in range(4)]
     sizes = [model.prefill(split(document)[0]).nbytes for document in documents]
-    prefixes = model.prefixes(2 * max(sizes))
+    prefixes = model.prefixes(2 * max(sizes) + 2000)
     for number in (0, 1, 0, 2):
         model.resume(documents[number], prefixes)
         assert prefixes.nbytes <= prefixes.budget
@@ -117,6 +120,26 @@ def test_what_was_not_used_for_longest_makes_room(model, pictures):
     assert prefixes.hits == 2
     model.resume(documents[1], prefixes)
     assert prefixes.hits == 2
+
+
+def test_images_are_not_kept(model, pictures):
+    """Their bytes would not count."""
+    medium = image(pictures, 0)
+    content = weakref.ref(medium)
+    prefixes = model.prefixes(BUDGET)
+    document = prompt(model, pictures, shot(medium))
+    model.resume(document, prefixes)
+    assert len(prefixes) == 1
+    del document, medium
+    gc.collect()
+    assert content() is None
+
+
+def test_long_texts_count(model, pictures):
+    prefixes = model.prefixes(BUDGET)
+    examples, _ = split(prompt(model, pictures, shot(image(pictures, 0))))
+    prefixes.put(examples, state := model.prefill(examples))
+    assert state.nbytes + 64 < prefixes.nbytes < state.nbytes + 4000
 
 
 def test_nothing_beyond_the_budget_is_kept(model, pictures):

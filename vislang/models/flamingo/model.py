@@ -33,7 +33,7 @@ from vislang.capabilities import (
 )
 from vislang.document import Document, Image, Learned, Medium, Video
 from vislang.errors import UserError
-from vislang.example import Example, reference_text
+from vislang.example import Example
 from vislang.models.base import TrainableModel, fingerprint, read_settings, read_weights, write_model
 from vislang.models.flamingo.bridge import Bridge
 from vislang.models.flamingo.collate import IGNORED, Batch, CollateConfig, Collator, PromptNotice, stack_frames
@@ -370,15 +370,13 @@ class Flamingo(TrainableModel):
         if examples is None or self.collate.config.too_long == "drop":
             # Which examples are dropped depends on the whole prompt.
             return None, document
-        known = prefixes.longest(examples)
-        if known is not None and len(known.document.parts) == len(examples.parts):
+        read, state = prefixes.longest(examples) or (0, None)
+        if read == len(examples.parts):
             prefixes.hits += 1
-            return known.state, rest
+            return state, rest
         prefixes.misses += 1
-        read = 0 if known is None else len(known.document.parts)
-        new = replace(examples, parts=examples.parts[read:])
-        state = self.prefill(new, None if known is None else known.state)
-        prefixes.put(Prefix(examples, state))
+        state = self.prefill(replace(examples, parts=examples.parts[read:]), state)
+        prefixes.put(examples, state)
         return state, rest
 
     def pack(self, shots: Sequence[Example], path: Path) -> Prefix:

@@ -1,7 +1,6 @@
 """Prompts that begin with the same examples: the examples are read once, and their decode state is kept.
 
-A :class:`~vislang.capabilities.Prefix` is what is kept, in memory (:class:`Prefixes`) or in a file
-(:mod:`vislang.models.flamingo.pack`).
+States are kept in memory (:class:`Prefixes`), or with their examples in a file (:mod:`vislang.models.flamingo.pack`).
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ from dataclasses import replace
 
 from vislang.capabilities import Prefix
 from vislang.document import Document, EndOfChunk, Learned, Medium, Part
+from vislang.models.flamingo.prefill import DecodeState
 
 Key = tuple[tuple[str, str], ...]
 
@@ -41,10 +41,10 @@ def split(document: Document) -> tuple[Document | None, Document]:
 
 
 class Prefixes:
-    """The prefixes that were used last.
+    """The states after the examples that were used last. Of the examples themselves it keeps texts and hashes alone.
 
     Args:
-        budget: greatest number of bytes of keys and values to keep; 0 keeps none.
+        budget: greatest number of bytes to keep; 0 keeps nothing.
 
     Attributes:
         nbytes: bytes that are kept, without those of pinned prefixes.
@@ -54,38 +54,44 @@ class Prefixes:
     def __init__(self, budget: int):
         self.budget = budget
         self.nbytes = self.hits = self.misses = 0
-        self._recent: OrderedDict[Key, Prefix] = OrderedDict()
-        self._pinned: dict[Key, Prefix] = {}
+        self._recent: OrderedDict[Key, DecodeState] = OrderedDict()
+        self._pinned: dict[Key, DecodeState] = {}
 
     def __len__(self) -> int:
         return len(self._recent) + len(self._pinned)
 
     def pin(self, prefix: Prefix) -> None:
         """Keep a prefix for ever, beside the budget."""
-        self._pinned[key_of(prefix.document.parts)] = prefix
+        self._pinned[key_of(prefix.document.parts)] = prefix.state
 
-    def put(self, prefix: Prefix) -> None:
-        """Keep a prefix; those that were not used for longest make room for it. One beyond the budget is not kept."""
-        key, size = key_of(prefix.document.parts), prefix.state.nbytes
-        if key in self._recent or key in self._pinned or size > self.budget:
+    def put(self, examples: Document, state: DecodeState) -> None:
+        """Keep the state after examples; those that were not used for longest make room for it. One that is larger than
+        the budget is not kept."""
+        key = key_of(examples.parts)
+        if key in self._recent or key in self._pinned or _size(key, state) > self.budget:
             return
-        self._recent[key] = prefix
-        self.nbytes += size
+        self._recent[key] = state
+        self.nbytes += _size(key, state)
         while self.nbytes > self.budget:
-            _, oldest = self._recent.popitem(last=False)
-            self.nbytes -= oldest.state.nbytes
+            self.nbytes -= _size(*self._recent.popitem(last=False))
 
-    def longest(self, document: Document) -> Prefix | None:
-        """The longest known prefix of a document that ends with an EndOfChunk; it is thereby used."""
+    def longest(self, document: Document) -> tuple[int, DecodeState] | None:
+        """How many parts of a document are known at most, up to an EndOfChunk, and the state after them. It is thereby
+        used."""
         whole = key_of(document.parts)
         for count in _ends(document):
             key = whole[:count]
             if key in self._pinned:
-                return self._pinned[key]
+                return count, self._pinned[key]
             if key in self._recent:
                 self._recent.move_to_end(key)
-                return self._recent[key]
+                return count, self._recent[key]
         return None
+
+
+def _size(key: Key, state: DecodeState) -> int:
+    """Bytes of a state and its key; Python takes at most four for a character."""
+    return state.nbytes + sum(4 * len(text) for _, text in key)
 
 
 def _ends(document: Document) -> Iterator[int]:
