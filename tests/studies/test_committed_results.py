@@ -8,7 +8,7 @@ import pytest
 
 from vislang.metrics.figure import SCHEMA, figures_from_json
 from vislang.metrics.retrieval import METRICS
-from vislang.studies import few_shot, grounding, heads, in_context, mixing, retrieval
+from vislang.studies import demo, few_shot, grounding, heads, in_context, mixing, retrieval
 from vislang.studies.data2vec_table import compared, last_lines, markdown
 from vislang.studies.line import mean_line
 
@@ -183,6 +183,45 @@ def test_flamingos_tables_are_those_of_its_runs(study, name):
     assert (RESULTS / name / "table.md").read_text() == table
     assert table.strip() in page("flamingo")
     assert {row["seed"] for row in rows} == {0, 1, 2}
+
+
+def test_the_readme_has_the_figures_of_the_demo():
+    metrics = read("flamingo-demo", "metrics.json")
+    text = " ".join((RESULTS.parents[1] / "README.md").read_text().split())
+    scored = metrics["tasks"]["easy-vqa"]
+    own = scored["figures"]["accuracy"]
+    guesses = scored["guesses"]
+    assert f"after {metrics['train_seconds'] / 60:.1f} minutes of training" in text
+    assert f"it took {metrics['total_seconds'] / 60:.1f} minutes in all" in text
+    low, high = (f"{100 * own[edge]:.1f}" for edge in ("low", "high"))
+    assert f"| **{100 * own['value']:.1f} %** (95 % interval {low} to {high}) |" in text
+    for title, figure in (
+        ("the same model, without images", scored["blind"]["accuracy"]),
+        ("most frequent training answer to each question", guesses["most_frequent_answer_to_the_same_text"]["accuracy"]),
+        ("most frequent training answer", guesses["most_frequent_answer"]["accuracy"]),
+        ("chance", guesses["chance"]["accuracy"]),
+    ):
+        assert f"| {title} | {100 * figure['value']:.1f} % |" in text
+    assert own["value"] > 0.9
+    assert metrics["train_seconds"] < 8 * 60
+    assert metrics["total_seconds"] < 10 * 60
+
+
+def test_what_the_page_says_of_the_demos_choices_is_in_the_figures():
+    rows = rows_of("flamingo-demo")
+    curves = [row for row in rows if row["arm"] != demo.VARIANCE]
+    table = demo.markdown(curves)
+    assert (RESULTS / "flamingo-demo" / "table.md").read_text() == table
+    assert table.strip() in page("flamingo")
+    (shares,) = (row["share"] for row in rows if row["arm"] == demo.VARIANCE)
+    assert all(0.015 < share < 0.035 for share in shares.values())
+    assert "2 to 3 % of" in " ".join((RESULTS.parent / "flamingo.md").read_text().split())
+    last = str(demo.STEPS)
+    seeds = {row["seed"] for row in curves}
+    for seed in seeds:
+        own = {row["arm"]: row["accuracy"][last] for row in curves if row["seed"] == seed}
+        assert set(own) == {arm.name for arm in demo.ARMS}
+        assert own[demo.ALL] > 0.9
 
 
 def test_what_the_page_says_of_mixing_is_in_the_figures():

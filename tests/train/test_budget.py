@@ -73,6 +73,13 @@ def test_a_number_of_steps_is_the_most():
     assert (budget.steps, budget.tried) == (4, 6)
 
 
+def test_few_steps_are_tried_if_all_that_are_wanted_fit_easily():
+    # 700 steps of half a second are 350 of 600 s; 3 % of these would be 36 steps.
+    assert Clock(lambda step: 0.5).within(10, at_most=700) == Budget(10, 700, 0.5, 7)
+    # 1,000 of them are 500 s; a quarter more does not fit.
+    assert Clock(lambda step: 0.5).within(10, at_most=1000) == Budget(10, 1000, 0.5, 38)
+
+
 def test_a_budget_for_no_step_is_an_error():
     with pytest.raises(
         UserError, match=r"train\.minutes is 1: a step takes 40\.0 s, so no step fits after a trial of 2"
@@ -104,7 +111,7 @@ def test_a_run_with_a_budget_is_the_run_of_as_many_steps(tmp_path, pictures, mod
         found: list[Budget] = []
         config = TrainConfig(batch_size=4, warmup_steps=2, checkpoint_every=3, **settings)
         train(made, [Stream("x", examples, 1.0, 4)], config, tmp_path / name, Silent(), budgeted=found.append)
-        assert [(budget.steps, budget.tried) for budget in found] == ([(6, 8)] if name == "budget" else [])
+        assert [(budget.steps, budget.tried) for budget in found] == ([(6, 7)] if name == "budget" else [])
         rows = read_metrics(tmp_path / name / "metrics.jsonl")
         losses.append([without_measurements(row) for row in rows])
         states.append({**made.trainable_state(), "extra": made.extra_state()})

@@ -20,6 +20,9 @@ SHARE = 0.03
 MOST = 0.25
 """Share of the budget after which the trial ends in any case."""
 
+EASY = 1.25
+"""The trial ends early if the largest number of steps would fit even if each took this many times as long."""
+
 
 @dataclass(frozen=True)
 class Budget:
@@ -74,8 +77,10 @@ def steps_within(
     untimed = tried
     while True:
         now = try_round()
-        enough = tried - untimed >= TIMED * streams and now - timed_from >= SHARE * limit
-        if enough or now - started >= MOST * limit or (at_most is not None and at_most <= tried - untimed):
+        timed = tried - untimed
+        all_fit = at_most is not None and EASY * at_most * (now - timed_from) / timed <= limit - (now - started)
+        enough = timed >= TIMED * streams and (all_fit or now - timed_from >= SHARE * limit)
+        if enough or now - started >= MOST * limit or (at_most is not None and at_most <= timed):
             break
     seconds_per_step = (now - timed_from) / (tried - untimed)
     steps = int((limit - (now - started)) / seconds_per_step)
