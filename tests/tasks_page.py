@@ -13,6 +13,7 @@ from typing import Any
 import vislang
 from vislang.evaluate.ways import cell
 from vislang.models.regions.readers import RegionsConfig
+from vislang.tasks.benchmarks import BENCHMARKS
 from vislang.tasks.catalogue import TASKS
 
 SAVED = Path(__file__).parent / "saved"
@@ -35,10 +36,21 @@ Every model answers every task that it can read, in the best way that it has:
 the reason for each empty cell; `--json` gives the same to a program. Any [source](data.md) whose records have a target
 is a task as well.
 
-The models of the table read images and text: a Flamingo that was trained on videos answers `easy-vqa-films`, too, and a
-data2vec of speech the spoken tasks. The fine-tuned models are fine-tuned on the task; a ViLBERT for the paths of `r2r`
-is built with `streams.vision.images: 8`. This page is written by `python -m tests.tasks_page`.
+The models of the table read images and text: a Flamingo that was trained on videos answers the tasks about videos, too,
+and a data2vec of speech the spoken tasks; fine-tuned with a `ctc` head it transcribes `librispeech`, with a
+`regression` head it answers `cmu-mosi-audio`. The fine-tuned models are fine-tuned on the task; a ViLBERT for the paths
+of `r2r` is built with `streams.vision.images: 8`. This page is written by `python -m tests.tasks_page`.
 
+"""
+
+FILES = """
+## Files of the benchmarks
+
+A benchmark is opened with a folder of the files that its authors distribute. A missing file is an error that names all
+of them.
+
+| task | content | splits | files in the folder |
+| --- | --- | --- | --- |
 """
 
 REASONS = """
@@ -81,8 +93,9 @@ def page(columns: Mapping[str, Any]) -> str:
     reasons = [
         [name, ", ".join(without[name, why]), why] for model in columns for name, why in without if name == model
     ]
-    table, empty = ("".join(f"| {' | '.join(row)} |\n" for row in part) for part in (rows, reasons))
-    return f"{OPENING}{table}{REASONS}{empty}"
+    files = [[f"`{name}`", made.about, ", ".join(made.splits), f"`{made.files}`"] for name, made in BENCHMARKS.items()]
+    table, needed, empty = ("".join(f"| {' | '.join(row)} |\n" for row in part) for part in (rows, files, reasons))
+    return f"{OPENING}{table}{FILES}{needed}{REASONS}{empty}"
 
 
 if __name__ == "__main__":

@@ -11,8 +11,7 @@ from vislang.recipe import RecipeError, read_recipe
 from vislang.runs.streams import read_streams
 
 RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml"))
-PRETRAINING = {path.stem.removeprefix("data2vec-"): path for path in RECIPES if "data2vec" in path.stem}
-del PRETRAINING["finetune"]
+PRETRAINING = {path.stem.removeprefix("data2vec-"): path for path in RECIPES if "Data2VecRecipe" in path.read_text()}
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)

@@ -9,13 +9,14 @@ from __future__ import annotations
 import errno
 import hashlib
 import io
+import math
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from vislang.errors import UserError
 
@@ -41,6 +42,9 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 
 WHITE = (255, 255, 255)
 """The default background of transparent images."""
+
+MARK_COLOURS = ((200, 30, 30), (30, 90, 200), (20, 130, 50), (150, 50, 170), (190, 100, 0), (0, 125, 135), (90, 90, 90))
+"""Colours of the boxes that are drawn on an image, in turn; white text is readable on each."""
 
 
 class MediaError(UserError):
@@ -113,6 +117,101 @@ class Slice:
         with self.path.open("rb") as file:
             file.seek(self.offset)
             return file.read(self.size)
+
+
+class Mark(NamedTuple):
+    """A named box in an image; its edges in pixels."""
+
+    name: str
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+
+@dataclass(frozen=True)
+class Marked:
+    """An image with boxes and their names drawn on it, so that a text can refer to what they contain.
+
+    Colours follow from the order of the marks. Models that read regions also read one for each mark.
+
+    Attributes:
+        path: the image.
+        marks: the boxes.
+        width, height: the size of the image that the boxes refer to, in pixels.
+    """
+
+    path: Path
+    marks: tuple[Mark, ...]
+    width: float
+    height: float
+
+    @property
+    def name(self) -> str:
+        """See :class:`Stored`."""
+        return str(self.path)
+
+    @property
+    def is_there(self) -> bool:
+        """See :class:`Stored`."""
+        return self.path.is_file()
+
+    def read(self) -> bytes:
+        """See :class:`Stored`; the image with its marks, as a bitmap.
+
+        Raises:
+            MediaError: the image is missing or damaged.
+        """
+        from PIL import ImageDraw, ImageFont
+
+        image = Image(self.path).decode()
+        across, down = image.width / self.width, image.height / self.height
+        pen, line = ImageDraw.Draw(image), max(1, min(image.size) // 150)
+        font = ImageFont.load_default(max(8, min(image.size) // 30))
+        for number, mark in enumerate(self.marks):
+            colour = MARK_COLOURS[number % len(MARK_COLOURS)]
+            left, top = mark.left * across, mark.top * down
+            pen.rectangle((left, top, mark.right * across, mark.bottom * down), outline=colour, width=line)
+            pen.rectangle(pen.textbbox((left + line, top + line), mark.name, font=font), fill=colour)
+            pen.text((left + line, top + line), mark.name, fill=WHITE, font=font)
+        file = io.BytesIO()
+        image.save(file, "BMP")
+        return file.getvalue()
+
+
+@dataclass(frozen=True)
+class Facing:
+    """An image on a path, with the direction in which the camera looks, in radians.
+
+    Attributes:
+        path: the image.
+        heading, elevation: direction of the step that led to the place of the image.
+        next_heading: heading of the step that leads on; at the end, ``heading``.
+    """
+
+    path: Path
+    heading: float
+    elevation: float
+    next_heading: float
+
+    @property
+    def name(self) -> str:
+        """See :class:`Stored`."""
+        return str(self.path)
+
+    @property
+    def is_there(self) -> bool:
+        """See :class:`Stored`."""
+        return self.path.is_file()
+
+    def read(self) -> bytes:
+        """See :class:`Stored`."""
+        return self.path.read_bytes()
+
+    def direction(self) -> tuple[float, ...]:
+        """Sine and cosine of heading, elevation and next heading, as of VLN-BERT (Majumdar et al. 2020)."""
+        angles = (self.heading, self.elevation, self.next_heading)
+        return tuple(value for angle in angles for value in (math.sin(angle), math.cos(angle)))
 
 
 @dataclass(frozen=True)

@@ -307,7 +307,7 @@ def test_a_benchmark_is_evaluated_from_predictions_and_by_a_model(recipe, folder
     ("arguments", "message"),
     [
         (["MODEL"], "give a --task (vislang tasks lists them), or data of your own with --data"),
-        (["MODEL", "--task", "unheard-of"], "no task 'unheard-of'. The tasks are vqa, vcr"),
+        (["MODEL", "--task", "unheard-of"], "no task 'unheard-of'. The tasks are cmu-mosei, cmu-mosei-audio"),
         (["MODEL", "--task", "vqa"], "vqa needs data. Write vqa:"),
         (["MODEL", "--task", "vqa", "--data", "nowhere"], "no such folder"),
         (["MODEL", "--data", "nowhere.jsonl"], "nowhere.jsonl: cannot be read (No such file"),

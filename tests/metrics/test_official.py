@@ -11,10 +11,10 @@ from tests.tasks.official import lines, write
 from vislang.metrics.captions import bleu, cider_d
 from vislang.metrics.navigation import METRICS
 from vislang.metrics.ptb import words
-from vislang.metrics.vqa import vqa_accuracy
-from vislang.tasks.nlvr2 import NLVR2
-from vislang.tasks.r2r import R2R
-from vislang.tasks.vqa import VQA
+from vislang.metrics.vqa import text_vqa_accuracy, vqa_accuracy
+from vislang.tasks.benchmarks.nlvr2 import NLVR2
+from vislang.tasks.benchmarks.r2r import R2R
+from vislang.tasks.benchmarks.vqa import VQA
 
 
 def recorded(name):
@@ -52,6 +52,15 @@ def test_accuracy_of_vqa_by_type_of_answer(tmp_path):
     expected = {f"accuracy_{re.sub('/', '_', kind)}": value for kind, value in accuracy["perAnswerType"].items()}
     expected["accuracy"] = accuracy["overall"]
     assert {name: round(100 * value, 2) for name, value in found.items()} == expected
+
+
+def test_accuracy_of_text_vqa():
+    questions, expected = cases.vqa(), recorded("text_vqa")
+    found = [text_vqa_accuracy(question["prediction"], question["answers"]) for question in questions]
+    assert [round(10 * value, 6) for value in found] == [int(digit, 16) for digit in expected["questions"]]
+    assert sum(found) / len(found) == pytest.approx(expected["accuracy"], abs=1e-9)
+    # The two rules differ.
+    assert expected["questions"] != recorded("vqa")["questions"]
 
 
 def test_words_of_captions():

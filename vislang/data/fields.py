@@ -134,6 +134,18 @@ def as_list(value: Any, key: str, length: int | None = None) -> list[Any]:
     return value
 
 
+def list_of_texts(record: Any, key: str) -> list[str]:
+    """A field that must be a list of texts, which may be empty.
+
+    Raises:
+        RecordError: it is missing, or something else.
+    """
+    value = field(record, key)
+    if not isinstance(value, list):
+        raise RecordError(f'"{key}" is {shown(value)}, not a list.')
+    return [as_text(text, key) for text in value]
+
+
 def one_of(value: Any, labels: Sequence[str]) -> str:
     """One of some labels.
 

@@ -26,6 +26,9 @@ SIGMA = 6.0
 
 METRICS = ("cider_d", "exact_match", "bleu_1", "bleu_2")
 
+COCO_METRICS = ("cider_d", "bleu_1", "bleu_2", "bleu_3", "bleu_4")
+"""Those of the COCO caption evaluation, without METEOR, ROUGE-L and SPICE."""
+
 Ngrams = Counter[tuple[str, ...]]
 
 
@@ -38,12 +41,27 @@ def captions(predicted: Sequence[str], references: Sequence[Sequence[str]]) -> F
         predicted: a caption for each image.
         references: the reference captions of each image, at least one.
     """
+    found = {**coco_scores(predicted, references, longest=2), "exact_match": exact_match(predicted, references)}
+    return {name: found[name] for name in METRICS if name in found}
+
+
+def coco_scores(predicted: Sequence[str], references: Sequence[Sequence[str]], longest: int = LONGEST) -> Figures:
+    """``cider_d``, and ``bleu_1`` up to ``longest``, as for MS COCO.
+
+    CIDEr-D of a single image is left out, because it is always 0.
+
+    Args:
+        predicted: a caption for each image.
+        references: the reference captions of each image, at least one.
+        longest: greatest length of n-grams of BLEU.
+    """
     scores = cider_d(predicted, references)
     return {
         **({"cider_d": mean(scores)} if len(scores) > 1 else {}),
-        "exact_match": exact_match(predicted, references),
-        "bleu_1": plain(bleu(predicted, references, 1), len(references)),
-        "bleu_2": plain(bleu(predicted, references, 2), len(references)),
+        **{
+            f"bleu_{size}": plain(value, len(references))
+            for size, value in enumerate(bleus(predicted, references, longest), start=1)
+        },
     }
 
 
@@ -124,6 +142,11 @@ def bleu(candidates: Sequence[str], references: Sequence[Sequence[str]], longest
         references: the reference captions of each image.
         longest: greatest length of n-grams; usually 4, less for short captions.
     """
+    return bleus(candidates, references, longest)[-1]
+
+
+def bleus(candidates: Sequence[str], references: Sequence[Sequence[str]], longest: int = LONGEST) -> list[float]:
+    """:func:`bleu` with n-grams up to each length from 1 to ``longest``."""
     shared, total = [0] * longest, [0] * longest
     length = wanted = 0
     for candidate, own in zip(candidates, references, strict=True):
@@ -141,4 +164,4 @@ def bleu(candidates: Sequence[str], references: Sequence[Sequence[str]], longest
     precisions = [(hits + _TINY) / (of + _SMALL) for hits, of in zip(shared, total, strict=True)]
     ratio = (length + _TINY) / (wanted + _SMALL)
     brevity = math.exp(1 - 1 / ratio) if ratio < 1 else 1.0
-    return brevity * math.prod(precisions) ** (1 / longest)
+    return [brevity * math.prod(precisions[:size]) ** (1 / size) for size in range(1, longest + 1)]

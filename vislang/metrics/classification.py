@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from vislang.metrics.figure import Figures, plain
+from vislang.metrics.figure import Figure, Figures, plain
 
 
 def f1(predicted: Sequence[str | None], truth: Sequence[str]) -> Figures:
@@ -28,6 +28,14 @@ def f1(predicted: Sequence[str | None], truth: Sequence[str]) -> Figures:
         "weighted_f1": plain(float(np.average(scores, weights=weights)), len(truth)),
         "macro_f1": plain(float(np.mean(scores)), len(truth)),
     }
+
+
+def matthews(predicted: Sequence[bool], truth: Sequence[bool]) -> Figure:
+    """Matthews' correlation of two classes (Matthews 1975); 0 where a side has one class, as in scikit-learn."""
+    said, right = np.asarray(predicted, float), np.asarray(truth, float)
+    spread = said.std() * right.std()
+    covariance = float(np.mean(said * right) - said.mean() * right.mean())
+    return plain(covariance / spread if spread else 0.0, len(right))
 
 
 def area_under_curve(scores: Sequence[float], positive: Sequence[bool]) -> float:

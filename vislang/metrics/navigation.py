@@ -31,10 +31,14 @@ class Graph:
 
     Args:
         edges: for each viewpoint, the distances in metres to its neighbours.
+        positions: x, y and z of each viewpoint in metres, z upwards; needed for directions.
     """
 
-    def __init__(self, edges: Mapping[str, Mapping[str, float]]):
+    def __init__(
+        self, edges: Mapping[str, Mapping[str, float]], positions: Mapping[str, Sequence[float]] | None = None
+    ):
         self.edges = edges
+        self.positions = positions or {}
         self._from: dict[str, dict[str, float]] = {}
 
     def distance(self, start: str, end: str) -> float:
@@ -79,6 +83,38 @@ class Graph:
         for one, other in pairwise(path):
             if one != other and other not in self.edges[one]:
                 raise UserError(f"no edge leads from viewpoint {one} to {other}.")
+
+    def simple_paths(self, start: str, shortest: int, longest: int) -> list[tuple[str, ...]]:
+        """All paths from a viewpoint that visit no viewpoint twice, short ones first.
+
+        Args:
+            start: the first viewpoint.
+            shortest, longest: least and greatest number of steps.
+
+        Raises:
+            UserError: no such viewpoint.
+        """
+        self.must_have(start)
+        found: list[tuple[str, ...]] = [(start,)] if shortest <= 0 else []
+        paths: list[tuple[str, ...]] = [(start,)]
+        for steps in range(1, longest + 1):
+            paths = [(*path, view) for path in paths for view in self.edges[path[-1]] if view not in path]
+            if steps >= shortest:
+                found += paths
+        return found
+
+    def directions(self, path: Sequence[str]) -> list[tuple[float, float]]:
+        """Heading and elevation of the camera at each viewpoint of a path, in radians: those of the step that led
+        there, and 0 at the start and after a turn of the head.
+
+        As in the Matterport3D simulator, a heading is measured from the y axis, clockwise seen from above, from 0 to 2
+        pi; an elevation is positive upwards.
+        """
+        found = [(0.0, 0.0)]
+        for one, other in pairwise(path):
+            x, y, z = (b - a for a, b in zip(self.positions[one], self.positions[other], strict=True))
+            found.append((math.atan2(x, y) % (2 * math.pi), math.atan2(z, math.hypot(x, y))))
+        return found
 
 
 def navigation_scores(graph: Graph, walked: Sequence[str], reference: Sequence[str]) -> dict[str, float]:

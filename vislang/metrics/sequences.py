@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
 
 from vislang.errors import UserError
 from vislang.metrics.figure import Figures, plain, share
@@ -18,15 +21,29 @@ def transcripts(predicted: Sequence[str], truth: Sequence[str]) -> Figures:
     Raises:
         UserError: jiwer is not installed.
     """
-    try:
-        import jiwer
-    except ImportError:
-        raise UserError("error rates of transcripts need jiwer. Run: pip install 'vislang[audio]'") from None
-    tidy = [" ".join(text.lower().split()) for text in truth]
+    jiwer, tidy = _jiwer(), _tidy(truth)
     return {
         "word_error_rate": plain(jiwer.wer(tidy, list(predicted)), len(tidy)),
         "character_error_rate": plain(jiwer.cer(tidy, list(predicted)), len(tidy)),
     }
+
+
+def word_error_rates(predicted: Sequence[str], truth: Sequence[str]) -> np.ndarray:
+    """(transcripts,) the word error rate of each; see :func:`transcripts`."""
+    jiwer = _jiwer()
+    return np.array([jiwer.wer(true, said) for said, true in zip(predicted, _tidy(truth), strict=True)])
+
+
+def _tidy(texts: Sequence[str]) -> list[str]:
+    return [" ".join(text.lower().split()) for text in texts]
+
+
+def _jiwer() -> Any:
+    try:
+        import jiwer
+    except ImportError:
+        raise UserError("error rates of transcripts need jiwer. Run: pip install 'vislang[audio]'") from None
+    return jiwer
 
 
 def tagging(predicted: Sequence[str], truth: Sequence[str]) -> Figures:

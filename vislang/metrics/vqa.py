@@ -1,4 +1,4 @@
-"""The official scoring of VQA (GT-Vision-Lab/VQA; Antol et al. 2015).
+"""The official scoring of VQA (GT-Vision-Lab/VQA; Antol et al. 2015) and of TextVQA (Singh et al. 2019).
 
 The accuracy of an answer is the mean, over the ten annotators, of min(1, number of the other nine with this answer /
 3), after a clean-up of both sides.
@@ -29,6 +29,21 @@ def vqa_accuracy(prediction: str, answers: Sequence[str]) -> float:
     answers, prediction = [_trimmed(answer) for answer in answers], _trimmed(prediction)
     if len(set(answers)) > 1:
         answers, prediction = [clean(answer) for answer in answers], clean(prediction)
+    return _leaving_one_out(prediction, answers)
+
+
+def text_vqa_accuracy(prediction: str, answers: Sequence[str]) -> float:
+    """The score of an answer, from 0 to 1, by the rule of TextVQA's server (``EvalAIAnswerProcessor`` of MMF)."""
+    return _leaving_one_out(text_vqa_clean(prediction), [text_vqa_clean(answer) for answer in answers])
+
+
+def text_vqa_scores(answers: Sequence[str]) -> dict[str, float]:
+    """The score of each answer by :func:`text_vqa_accuracy`."""
+    cleaned = [text_vqa_clean(answer) for answer in answers]
+    return {answer: _leaving_one_out(answer, cleaned) for answer in dict.fromkeys(cleaned)}
+
+
+def _leaving_one_out(prediction: str, answers: Sequence[str]) -> float:
     same = [answer == prediction for answer in answers]
     return float(np.mean([min(1.0, (sum(same) - own) / 3) for own in same]))
 
@@ -36,15 +51,27 @@ def vqa_accuracy(prediction: str, answers: Sequence[str]) -> float:
 @lru_cache(maxsize=100_000)
 def clean(answer: str) -> str:
     """The official clean-up: punctuation, numbers as digits, no articles, apostrophes where they belong."""
-    answer = _trimmed(answer)
+    # Only ASCII digits count, as in the official program (of Python 2).
+    return _without_marks(_trimmed(answer), re.ASCII)
+
+
+@lru_cache(maxsize=100_000)
+def text_vqa_clean(answer: str) -> str:
+    """The clean-up of TextVQA's server: commas, question marks and possessives first, then as for VQA."""
+    lower = answer.lower().replace(",", "").replace("?", "").replace("'s", " 's")
+    return _without_marks(_trimmed(lower.strip()), re.UNICODE)
+
+
+def _without_marks(answer: str, digits: re.RegexFlag) -> str:
+    """Without punctuation and articles, with digits and apostrophes; ``digits`` says which characters are digits."""
     found = answer
     for mark in PUNCTUATION:
         # A mark next to a space is removed; between letters it becomes a space. In an answer with 1,000 all are
-        # removed; only ASCII digits count there, as in the official program (of Python 2).
-        loose = f"{mark} " in answer or f" {mark}" in answer or re.search(r"\d,\d", answer, re.ASCII) is not None
+        # removed.
+        loose = f"{mark} " in answer or f" {mark}" in answer or re.search(r"\d,\d", answer, digits) is not None
         found = found.replace(mark, "" if loose else " ")
     # The official expression, whose first group was meant to be a lookbehind, and its count.
-    found = re.sub(r"(?!<=\d)(\.)(?!\d)", "", found, count=32, flags=re.ASCII)
+    found = re.sub(r"(?!<=\d)(\.)(?!\d)", "", found, count=32, flags=digits)
     words = [NUMBERS.get(word, word) for word in found.lower().split()]
     return " ".join(CONTRACTIONS.get(word, word) for word in words if word not in ("a", "an", "the"))
 

@@ -3,32 +3,41 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import json
 import re
+import zlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from vislang.data.jsonl import DECODER, lines_of, parse_record
 from vislang.data.problems import DataError, RecordError
-from vislang.document import Image
+from vislang.document import Image, Video
 from vislang.files import must_be_file
 
 Made = TypeVar("Made")
 
+VIDEOS = (".mp4", ".avi", ".webm", ".mkv")
+"""Endings of videos that were converted."""
+
 
 def read_text(path: Path) -> str:
-    """A text file.
+    """A text file, unpacked if its name ends in ``.gz``.
 
     Raises:
-        DataError: missing, or not UTF-8.
+        DataError: missing, damaged, or not UTF-8.
     """
     must_be_file(path, "the official file", error=DataError)
     try:
+        data = path.read_bytes()
+        if path.suffix == ".gz":
+            data = gzip.decompress(data)
         # A byte-order mark at the beginning, as Windows writes it, is no part of the text.
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            return file.read()
+        return data.decode("utf-8-sig")
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DataError(f"{path}: not a gzip file, or cut off ({error}). Download it again.") from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}).") from None
     except UnicodeDecodeError as error:
@@ -179,6 +188,11 @@ def splits_of(folder: Path, wanted: str, *patterns: str) -> dict[str, Path]:
     raise DataError(f"{folder}: contains no split. Required files: {wanted}.")
 
 
+def splits_in(folder: Path, inside: str, wanted: str, *patterns: str) -> dict[str, Path]:
+    """Like :func:`splits_of`, in the folder ``inside`` of a folder if there is one, as archives unpack it."""
+    return splits_of(folder / inside if (folder / inside).is_dir() else folder, wanted, *patterns)
+
+
 def one_file(folder: Path, *patterns: str, required: str = "") -> Path:
     """The one file of a folder that matches a pattern; the first pattern that matches a file is used.
 
@@ -207,3 +221,16 @@ def image_in(folder: Path, *names: str) -> Image:
     exist."""
     paths = [inside / name for name in names for inside in (folder, folder / "images", folder / "img")]
     return Image(next((path for path in paths if path.is_file()), paths[0]))
+
+
+def video_in(folder: Path, inside: Iterable[str], name: str, ending: str) -> Video:
+    """A video by its name, in the folder or in one of those inside; it may have been converted. It need not exist.
+
+    Args:
+        folder: the folder.
+        inside: names of folders inside it.
+        name: name of the video, without an ending.
+        ending: its official ending.
+    """
+    paths = [folder / place / f"{name}{end}" for end in (ending, *VIDEOS) for place in ("", *inside)]
+    return Video(next((path for path in paths if path.is_file()), paths[0]))

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
-from vislang.data.fields import list_field, text_field
+from vislang.data.fields import id_field, list_field, text_field
 from vislang.data.problems import DataError
 from vislang.data.split import draw
 from vislang.document import Document, Image
@@ -124,22 +124,30 @@ def karpathy(folder: Path, split: str | None = None) -> list[Example]:
     return splits[split_named(split, tuple(splits), str(folder))]
 
 
-def karpathy_splits(folder: Path) -> dict[str, list[Example]]:
+def karpathy_splits(
+    folder: Path, pattern: str = "dataset*.json", key: str = "filename", task: str = ""
+) -> dict[str, list[Example]]:
     """``dataset_flickr30k.json`` or ``dataset_coco.json`` by split: an example for each image, its captions as the
     target. COCO's ``restval`` belongs to ``train``.
+
+    Args:
+        folder: folder with the file and the images.
+        pattern: name of the file.
+        key: the field that identifies an image.
+        task: the task of the examples.
 
     Raises:
         DataError: the file is missing or has another format.
     """
-    path = one_file(folder, "dataset*.json")
+    path = one_file(folder, pattern)
 
     def read(record: Mapping[str, Any]) -> tuple[str, tuple[str, Example]]:
-        name, split = text_field(record, "filename"), text_field(record, "split")
+        file, split, name = text_field(record, "filename"), text_field(record, "split"), id_field(record, key)
         place = text_field(record, "filepath") if "filepath" in record else ""
         captions = tuple(text_field(sentence, "raw") for sentence in list_field(record, "sentences"))
-        source = f"{path.name}, {name}"
-        prompt = Document([image_in(folder, name, f"{place}/{name}")], name=source)
-        return name, (split, Example(name, prompt, Text(captions), source=source))
+        source = f"{path.name}, {file}"
+        prompt = Document([image_in(folder, file, f"{place}/{file}")], name=source)
+        return name, (split, Example(name, prompt, Text(captions), source=source, task=task))
 
     found: dict[str, list[Example]] = {}
     for split, example in keyed(path, listed(path, read_json(path), "images"), read).values():

@@ -3,6 +3,7 @@
 Nothing of their code is in this repository. Get it, then run ``python -m tests.metrics.official.record`` with
 
 * ``--vqa``: a checkout of GT-Vision-Lab/VQA at a013f004 (Python 2.7 must be installed),
+* ``--text-vqa``: a checkout of facebookresearch/mmf at b0ffc7fb,
 * ``--nlvr2``: a checkout of lil-lab/nlvr at 18924841,
 * ``--r2r``: ``tasks/R2R`` of peteanderson80/Matterport3DSimulator at 589d091b (needs networkx),
 * ``--dtw``: ``r4r/dtw.py`` of google-research/google-research at 066e6a12,
@@ -58,6 +59,20 @@ def vqa(folder: Path) -> dict[str, Any]:
     # Accuracies are multiples of ten per cent, so that a hexadecimal digit holds one.
     found["questions"] = "".join(f"{round(value / 10):x}" for value in found["questions"])
     return found
+
+
+def text_vqa(folder: Path) -> dict[str, Any]:
+    """The accuracy of each of VQA's random questions by TextVQA's rule, and that of all."""
+    spec = importlib.util.spec_from_file_location("evaluators", folder / "mmf/utils/m4c_evaluators.py")
+    official = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
+    spec.loader.exec_module(official)  # type: ignore[union-attr]
+    scorer = official.TextVQAAccuracyEvaluator()
+    entries = [{"pred_answer": case["prediction"], "gt_answers": case["answers"]} for case in cases.vqa()]
+    each = [scorer.eval_pred_list([entry]) for entry in entries]
+    return {
+        "questions": "".join(f"{round(10 * value):x}" for value in each),
+        "accuracy": round(scorer.eval_pred_list(entries), 9),
+    }
 
 
 def nlvr2(folder: Path) -> list[list[float]]:
@@ -146,12 +161,14 @@ def captions(folder: Path) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    for name in ("vqa", "nlvr2", "r2r", "dtw", "captions"):
+    for name in ("vqa", "text-vqa", "nlvr2", "r2r", "dtw", "captions"):
         parser.add_argument(f"--{name}", type=Path)
     given = parser.parse_args()
     results: dict[str, Any] = {}
     if given.vqa:
         results["vqa"] = vqa(given.vqa)
+    if given.text_vqa:
+        results["text_vqa"] = text_vqa(given.text_vqa)
     if given.nlvr2:
         results["nlvr2"] = nlvr2(given.nlvr2)
     if given.r2r:

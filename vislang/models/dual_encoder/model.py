@@ -180,7 +180,7 @@ class ImageEncoder(nn.Module):
     def forward(
         self,
         features: Float[Tensor, "images regions feature_width"],
-        boxes: Float[Tensor, "images regions 5"],
+        boxes: Float[Tensor, "images regions box"],
         padding: Bool[Tensor, "images regions"] | None,
     ) -> Float[Tensor, "images vector"]:
         """One vector of length 1 for each image, from the whole image (first) and its regions."""
@@ -190,7 +190,7 @@ class ImageEncoder(nn.Module):
         return self.encoder(self._embed(features, boxes), padding)
 
     def read(
-        self, features: Float[Tensor, "images regions feature_width"], boxes: Float[Tensor, "images regions 5"]
+        self, features: Float[Tensor, "images regions feature_width"], boxes: Float[Tensor, "images regions box"]
     ) -> Float[Tensor, "images regions width"]:
         """The output of the blocks at every region."""
         return self.encoder.read(self._embed(features, boxes), None)

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from vislang.boxes import overlaps
 from vislang.cache import cache_folder
 from vislang.capabilities import Progress
-from vislang.document import Image
+from vislang.document import Image, Marked
 from vislang.errors import UserError
 from vislang.files import must_be_file
 from vislang.models.regions.files import RegionFiles
@@ -69,6 +69,9 @@ class RegionReader(Protocol):
 class ComputedRegions:
     """Regions that are computed once for each image and cached on disk in half precision.
 
+    An image with marked boxes (:class:`~vislang.document.Marked`) also has a region for each mark, if the source is a
+    grid.
+
     Args:
         source: the source of regions.
         folder: folder of the cache.
@@ -78,12 +81,15 @@ class ComputedRegions:
         self.source = source
         self.name, self.width, self.classes = source.name, source.width, source.classes
         self.fingerprint, self.classes_fingerprint = source.fingerprint, source.classes_fingerprint
+        below = source.source if isinstance(source, ClusteredRegions) else source
+        self.grid = isinstance(below, GridRegions)
         self.kept: FeatureCache | RecentFeatures = FeatureCache(folder)
 
     def read(self, images: Sequence[Image]) -> list[Regions]:
         """See :class:`RegionReader`."""
         self.prepare(images)
-        return [self._known(image) for image in images]
+        found = [self._known(image) for image in images]
+        return [with_marks(image, cells) for image, cells in zip(images, found, strict=True)] if self.grid else found
 
     def prepare(self, images: Sequence[Image], progress: Progress | None = None) -> int:
         """See :class:`RegionReader`."""
@@ -126,6 +132,24 @@ def _tensors(regions: Regions) -> dict[str, torch.Tensor]:
     if regions.classes is not None:
         tensors["classes"] = torch.from_numpy(regions.classes).half()
     return tensors
+
+
+def with_marks(image: Image, cells: Regions) -> Regions:
+    """A grid of regions, followed by one for each mark of its image; as in :class:`BoxedRegions`, its features are the
+    mean of those of the grid under the box."""
+    if not isinstance(image.source, Marked) or not image.source.marks:
+        return cells
+    # The boxes may refer to another scale of the image.
+    scale = np.array([cells.width / image.source.width, cells.height / image.source.height] * 2)
+    own = pooled(cells, (np.array([mark[1:] for mark in image.source.marks]) * scale).astype(np.float32))
+    classes = None if cells.classes is None or own.classes is None else np.concatenate([cells.classes, own.classes])
+    return Regions(
+        np.concatenate([cells.features, own.features]),
+        np.concatenate([cells.boxes, own.boxes]),
+        cells.width,
+        cells.height,
+        classes,
+    ).check(image.name)
 
 
 class BoxedRegions:
@@ -277,8 +301,7 @@ class RegionsConfig:
         if self.tower is None:
             raise UserError("regions: set tower, detector or files.")
         tower = load_vision_tower(self.tower, self.image_size or None)
-        source = GridRegions(tower)
-        reader = self._kept(source)
+        reader = self._kept(GridRegions(tower))
         return BoxedRegions(reader, self.boxes) if self.boxes is not None else reader
 
     def _kept(self, source: GridRegions | QueryRegions) -> ComputedRegions:

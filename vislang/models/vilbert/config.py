@@ -71,6 +71,7 @@ class VisionStreamConfig:
         classes: number of classes that are predicted for masked regions.
         images: greatest number of images of a document, such as the views of a path (VLN-BERT). Each has a learned
             embedding; 1 for no embeddings.
+        directions: whether the direction of the camera is read, of images on a path (VLN-BERT).
         width, depth, heads, mlp_width: shape of the blocks. In the original, mlp_width equals width.
         activation: activation of the feed-forward layers.
         dropout, attention_dropout: dropout rates.
@@ -79,6 +80,7 @@ class VisionStreamConfig:
     feature_width: int = 2048
     classes: int = 1601
     images: int = 1
+    directions: bool = False
     width: int = 1024
     depth: int = 6
     heads: int = 8

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from vislang.capabilities import Progress
-from vislang.document import Document, Image
+from vislang.document import Document, Facing, Image
 from vislang.errors import UserError
 from vislang.example import Example, Text
 from vislang.models.regions.readers import RegionReader, RegionsConfig, must_be_same
@@ -31,7 +31,8 @@ class Pairs:
 
     Attributes:
         text: the texts.
-        features, boxes: (images, regions, ...) features and boxes of the whole image and its regions.
+        features, boxes: (images, regions, ...) features and boxes of the whole image and its regions; of images on a
+            path, a box is followed by the direction of its image.
         region_padding: True at padding; None without padding.
         steps: (images, regions) the index of each region's image in its document.
         text_of, image_of: (pairs,) indices of the text and the image of each pair.
@@ -42,7 +43,7 @@ class Pairs:
 
     text: Pieces
     features: Float[Tensor, "images regions width"]
-    boxes: Float[Tensor, "images regions 5"]
+    boxes: Float[Tensor, "images regions box"]
     region_padding: Bool[Tensor, "images regions"] | None
     steps: Int[Tensor, "images regions"]
     text_of: Int[Tensor, "..."]
@@ -70,6 +71,18 @@ class Read:
     boxes: np.ndarray
     steps: np.ndarray
     found: list[Regions]
+
+
+def _placed(images: Sequence[Image], locations: Sequence[np.ndarray]) -> np.ndarray:
+    """(regions, 5) the boxes of all regions; (regions, 11) with the directions of their images, if all have one."""
+    directions = [image.source.direction() for image in images if isinstance(image.source, Facing)]
+    if len(directions) < len(images):
+        return np.concatenate(locations)
+    rows = [
+        np.concatenate([own, np.tile(np.array(direction, dtype=own.dtype), (len(own), 1))], axis=1)
+        for own, direction in zip(locations, directions, strict=True)
+    ]
+    return np.concatenate(rows)
 
 
 @dataclass
@@ -113,7 +126,7 @@ class PairInputs:
         whole = [regions.with_whole() for regions in found]
         return Read(
             np.concatenate([regions.features for regions in whole]),
-            np.concatenate([regions.locations() for regions in whole]),
+            _placed(images, [regions.locations() for regions in whole]),
             np.concatenate([np.full(len(regions.features), step) for step, regions in enumerate(whole)]),
             found,
         )
@@ -189,14 +202,14 @@ class PairInputs:
     ) -> Pairs:
         """Stack texts and regions."""
         most = max(len(image.features) for image in read)
-        width = read[0].features.shape[1]
-        features, boxes = torch.zeros(len(read), most, width), torch.zeros(len(read), most, 5)
+        width, edges = read[0].features.shape[1], max(image.boxes.shape[1] for image in read)
+        features, boxes = torch.zeros(len(read), most, width), torch.zeros(len(read), most, edges)
         steps = torch.zeros(len(read), most, dtype=torch.long)
         padding = torch.ones(len(read), most, dtype=torch.bool)
         for number, image in enumerate(read):
             count = len(image.features)
             features[number, :count] = torch.from_numpy(image.features)
-            boxes[number, :count] = torch.from_numpy(image.boxes)
+            boxes[number, :count, : image.boxes.shape[1]] = torch.from_numpy(image.boxes)
             steps[number, :count] = torch.from_numpy(image.steps)
             padding[number, :count] = False
         return Pairs(

@@ -86,7 +86,7 @@ class ViLBERT(nn.Module):
         ids: Int[Tensor, "batch tokens"],
         segments: Int[Tensor, "batch tokens"],
         features: Float[Tensor, "batch regions feature_width"],
-        boxes: Float[Tensor, "batch regions 5"],
+        boxes: Float[Tensor, "batch regions box"],
         text_padding: Bool[Tensor, "batch tokens"] | None = None,
         region_padding: Bool[Tensor, "batch regions"] | None = None,
         steps: Int[Tensor, "batch regions"] | None = None,

@@ -14,6 +14,9 @@ from vislang.nn.linear import Linear
 from vislang.nn.recompute import Recomputable
 from vislang.nn.transformer import ACTIVATIONS, EncoderBlock
 
+BOX, DIRECTION = 5, 6
+"""Numbers of a box, and of the direction of its image (:meth:`vislang.document.Facing.direction`)."""
+
 
 class TextEmbedding(nn.Module):
     """The normalised sum of word, position and segment embeddings; a task token may be inserted after the first
@@ -48,20 +51,24 @@ class RegionEmbedding(nn.Module):
     def __init__(self, config: VisionStreamConfig):
         super().__init__()
         self.features = Linear(config.feature_width, config.width)
-        self.boxes = nn.Linear(5, config.width)
+        self.boxes = nn.Linear(BOX, config.width)
         self.images = nn.Embedding(config.images, config.width) if config.images > 1 else None
+        # Without a bias, an image without a direction adds nothing.
+        self.directions = nn.Linear(DIRECTION, config.width, bias=False) if config.directions else None
         self.norm = nn.LayerNorm(config.width, EPS)
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(
         self,
         features: Float[Tensor, "batch regions feature_width"],
-        boxes: Float[Tensor, "batch regions 5"],
+        boxes: Float[Tensor, "batch regions box"],
         steps: Int[Tensor, "batch regions"] | None = None,
     ) -> Float[Tensor, "batch regions width"]:
-        """Embed regions. A box is (left, top, right, bottom, area), relative to the image; ``steps`` has the image
-        index of each region."""
-        x = self.features(features) + self.boxes(boxes)
+        """Embed regions. A box is (left, top, right, bottom, area), relative to the image, and may be followed by the
+        direction of its image; ``steps`` has the image index of each region."""
+        x = self.features(features) + self.boxes(boxes[..., :BOX])
+        if self.directions is not None and boxes.shape[-1] > BOX:
+            x = x + self.directions(boxes[..., BOX:])
         if self.images is not None and steps is not None:
             x = x + self.images(steps)
         return self.dropout(self.norm(x))
@@ -226,7 +233,7 @@ class TwoStreams(nn.Module):
     def read_regions(
         self,
         features: Float[Tensor, "batch regions feature_width"],
-        boxes: Float[Tensor, "batch regions 5"],
+        boxes: Float[Tensor, "batch regions box"],
         padding: Bool[Tensor, "batch regions"] | None = None,
         steps: Int[Tensor, "batch regions"] | None = None,
     ) -> Stream:
@@ -320,7 +327,7 @@ class SingleStream(nn.Module):
     def read_regions(
         self,
         features: Float[Tensor, "batch regions feature_width"],
-        boxes: Float[Tensor, "batch regions 5"],
+        boxes: Float[Tensor, "batch regions box"],
         padding: Bool[Tensor, "batch regions"] | None = None,
         steps: Int[Tensor, "batch regions"] | None = None,
     ) -> Stream:

@@ -7,20 +7,32 @@ both right on one record (Q->AR).
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from vislang.data.fields import field, finite_text, id_field, index_field, list_field, shown, text_field
-from vislang.data.problems import RecordError
-from vislang.document import Document
+from vislang.data.fields import (
+    as_list,
+    field,
+    finite,
+    finite_text,
+    id_field,
+    index_field,
+    list_field,
+    number_field,
+    shown,
+    text_field,
+)
+from vislang.data.problems import DataError, RecordError
+from vislang.document import Document, Image, Mark, Marked
 from vislang.example import Choice, Example, Prediction
 from vislang.metrics.by_kind import score_of
 from vislang.metrics.figure import Figures, share
 from vislang.tasks.benchmark import Benchmark, must_have_target
-from vislang.tasks.files import each, image_in, read_csv, read_lines, written_csv
+from vislang.tasks.files import each, image_in, read_csv, read_json, read_lines, written_csv
 
 NEUTRAL_NAMES = ("Casey", "Riley", "Jessie", "Jackie", "Avery", "Jaime", "Peyton", "Kerry", "Jody", "Kendall")
 """Names for the people in an image, by number; the original tags are in no vocabulary."""
@@ -29,7 +41,11 @@ CHOICES = range(4)
 
 
 class VCR(Benchmark):
-    """``train.jsonl``, ``val.jsonl``, ``test.jsonl`` and images.
+    """``train.jsonl``, ``val.jsonl``, ``test.jsonl``, and images with their metadata.
+
+    The texts name objects of the image. Their boxes, from the metadata, are drawn on the image with the same names
+    (as MERLOT does, Zellers et al. 2021), and models of regions of a grid read a region for each. All objects are
+    drawn that the question, an answer or a reason of the record names, so boxes do not tell which choice is correct.
 
     Each record becomes two examples: ``ANNOT_ID answer``, and ``ANNOT_ID rationale`` with the correct answer in its
     prompt. If that is not known, as in the test split, there is a rationale example for each answer, ``ANNOT_ID
@@ -43,7 +59,11 @@ class VCR(Benchmark):
     metrics = ("q_to_a", "qa_to_r", "q_to_ar")
     splits = ("train", "val", "test")
     patterns = (r"(.+)\.jsonl",)
-    files = "SPLIT.jsonl, images under vcr1images/ by their img_fn"
+    files = "SPLIT.jsonl, images and metadata in vcr1images/ by their img_fn and metadata_fn"
+
+    def __init__(self, folder: Path):
+        super().__init__(folder)
+        self._found: dict[Path, tuple[float, float, list[tuple[float, float, float, float]]]] = {}
 
     def read(self, split: str) -> list[Example]:
         """The examples of a split, in the official order."""
@@ -53,15 +73,15 @@ class VCR(Benchmark):
 
     def _examples(self, path: Path, record: Mapping[str, Any]) -> list[Example]:
         picture, annotation = text_field(record, "img_fn"), id_field(record, "annot_id")
-        image = image_in(self.folder, f"vcr1images/{picture}", picture)
         objects = [one for one in list_field(record, "objects") if isinstance(one, str)]
         if len(objects) < len(record["objects"]):
             raise RecordError('"objects" are not all names of classes.')
-        question = written(list_field(record, "question"), objects)
-        answers, rationales = (
-            [written(choice, objects) for choice in list_field(record, f"{part}_choices", len(CHOICES))]
-            for part in ("answer", "rationale")
-        )
+        names = names_of(objects)
+        asked = list_field(record, "question")
+        choices_of = [list_field(record, f"{part}_choices", len(CHOICES)) for part in ("answer", "rationale")]
+        question = written(asked, names)
+        answers, rationales = ([written(choice, names) for choice in choices] for choices in choices_of)
+        image = self._image(record, picture, names, [asked, *choices_of[0], *choices_of[1]])
 
         def example(part: str, text: str, choices: Sequence[str], label: int | None) -> Example:
             source = f"{path.name}, {annotation}, {part}"
@@ -86,6 +106,27 @@ class VCR(Benchmark):
             example("answer", question, answers, None),
             *(example(f"rationale {n}", f"{question} {answer}", rationales, None) for n, answer in enumerate(answers)),
         ]
+
+    def _image(
+        self, record: Mapping[str, Any], picture: str, names: Sequence[str], texts: Sequence[Sequence[Any]]
+    ) -> Image:
+        """The image, with a box and a name for each object that a text of the record names."""
+        image = image_in(self.folder, f"vcr1images/{picture}", picture)
+        if "metadata_fn" not in record:
+            return image
+        file = text_field(record, "metadata_fn")
+        path = self.folder / "vcr1images" / file
+        if not path.exists() and not image.is_there:
+            # A model that reads region files needs neither.
+            return image
+        if path not in self._found:
+            self._found[path] = _boxes(path)
+        width, height, boxes = self._found[path]
+        if len(boxes) != len(names):
+            raise RecordError(f"has {len(names)} objects, and {path} has {len(boxes)} boxes.")
+        named = {number for text in texts for token in text if isinstance(token, list) for number in token}
+        marks = tuple(Mark(names[number], *boxes[number]) for number in sorted(named))
+        return Image(Marked(Path(image.name), marks, width, height))
 
     def together(self, example: Example) -> str:
         """The record, which has an answer and a rationale."""
@@ -157,8 +198,49 @@ def _columns(examples: Sequence[Example]) -> list[str]:
     return columns
 
 
-def written(tokens: Sequence[Any], objects: Sequence[str]) -> str:
-    """Tokens as text, with neutral names for people and class names for other objects.
+def names_of(objects: Sequence[str]) -> list[str]:
+    """A name for each object: neutral names for people, the class for others, with a number where it is not the only
+    one of its class.
+
+    >>> names_of(["person", "dog", "cup", "cup"])
+    ['Casey', 'dog', 'cup 1', 'cup 2']
+    """
+    counts, seen = Counter(objects), Counter[str]()
+    names = []
+    for number, kind in enumerate(objects):
+        seen[kind] += 1
+        if kind == "person":
+            turn, index = divmod(number, len(NEUTRAL_NAMES))
+            names.append(NEUTRAL_NAMES[index] + (f" {turn + 1}" if turn else ""))
+        else:
+            names.append(f"{kind} {seen[kind]}" if counts[kind] > 1 else kind)
+    return names
+
+
+def _boxes(path: Path) -> tuple[float, float, list[tuple[float, float, float, float]]]:
+    """The width and height of an image and the box of each of its objects, from its metadata.
+
+    Raises:
+        DataError: another format.
+    """
+    content = read_json(path)
+    try:
+        width, height = number_field(content, "width"), number_field(content, "height")
+        boxes = []
+        for number, row in enumerate(as_list(field(content, "boxes"), "boxes")):
+            edges = [finite(value, f"box {number}") for value in as_list(row, "boxes", 5)]
+            left, top, right, bottom = edges[:4]
+            if not (left <= right and top <= bottom) or min(width, height) <= 0:
+                raise RecordError(f"box {number} is {shown(row)}; it must be left, top, right, bottom and a score.")
+            # Detectors may place edges outside.
+            boxes.append((max(0.0, left), max(0.0, top), min(width, right), min(height, bottom)))
+        return width, height, boxes
+    except RecordError as error:
+        raise DataError(f"{path}: {error}") from None
+
+
+def written(tokens: Sequence[Any], names: Sequence[str]) -> str:
+    """Tokens as text, with the names of objects for their indices.
 
     Raises:
         RecordError: a token is neither a word nor a list of indices of objects.
@@ -173,12 +255,8 @@ def written(tokens: Sequence[Any], objects: Sequence[str]) -> str:
         if (
             not isinstance(token, list)
             or not token
-            or any(type(n) is not int or not 0 <= n < len(objects) for n in token)
+            or any(type(n) is not int or not 0 <= n < len(names) for n in token)
         ):
             raise RecordError(f"token {shown(token)} is neither a word nor a list of indices of its objects.")
-        named = [
-            NEUTRAL_NAMES[number % len(NEUTRAL_NAMES)] if objects[number] == "person" else objects[number]
-            for number in token
-        ]
-        words.append(" and ".join(named))
+        words.append(" and ".join(names[number] for number in token))
     return " ".join(words)

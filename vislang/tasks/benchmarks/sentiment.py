@@ -27,7 +27,7 @@ class Sentiment(Benchmark):
     name = "sentiment"
     about = "how positive a speaker is, from -3 to 3"
     kind = "value"
-    media = frozenset({"image", "text"})
+    media: frozenset[str] = frozenset({"image", "text"})
     metrics = SENTIMENT_METRICS
     splits = ("train", "val", "test")
     patterns = (r"(.+)\.jsonl",)
@@ -64,4 +64,4 @@ class Sentiment(Benchmark):
         """The format of :meth:`read_official`; a missing number is the mean of the others, as it is scored."""
         numbers, _ = numbers_of(predictions)
         records = ({"id": p.id, "score": number} for p, number in zip(predictions, numbers, strict=True))
-        return "sentiment_predictions.jsonl", written_lines(records)
+        return f"{self.name.replace('-', '_')}_predictions.jsonl", written_lines(records)

@@ -1,7 +1,8 @@
 """R2R (Anderson et al. 2018): follow an instruction through a building, by ranking paths (Majumdar et al. 2020).
 
-The choices are paths, with an image (or a record of region features) for each viewpoint. They come from the beam file
-of a navigation agent. Distances are measured along the graph of viewpoints.
+The choices are paths, with an image (or a record of region features) for each viewpoint. They come from a beam file:
+that of a navigation agent, or one that ``vislang paths`` made from the graph of viewpoints, along which distances are
+measured.
 
 The official program (Matterport3DSimulator) scores the first of several trajectories of an instruction and ignores
 unknown instructions. Here both are errors, as in all benchmarks: what is scored is what the file says.
@@ -12,6 +13,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +21,9 @@ import numpy as np
 
 from vislang.data.fields import as_list, as_text, field, finite, id_field, list_field, shown, text_field
 from vislang.data.problems import DataError, RecordError
-from vislang.document import Document
+from vislang.document import Document, Facing, Image
 from vislang.errors import UserError
-from vislang.example import Choice, Example, Prediction
+from vislang.example import Answer, Choice, Example, Prediction
 from vislang.metrics.figure import Figures
 from vislang.metrics.items import Items, graded
 from vislang.metrics.navigation import METRICS, SUCCESS, Graph, navigation, navigation_scores
@@ -112,13 +114,20 @@ class R2R(Benchmark):
         distances = [graph.distance(candidate[-1], reference[-1]) for candidate in beams]
         nearest = int(np.argmin(distances)) if beams else 0
         source = f"{path.name}, {identifier}"
-        choices = tuple(
-            Document([image_in(self.folder, f"{scan}-{view}.jpg") for view in candidate[-VIEWS:]], name=source)
-            for candidate in beams
-        )
+        choices = tuple(self._seen(scan, candidate, source) for candidate in beams)
         target = Choice(nearest) if beams and distances[nearest] < SUCCESS else None
         prompt = Document([instruction], name=source)
         return Example(identifier, prompt, target, choices, scan, source, self.name)
+
+    def _seen(self, scan: str, path: Sequence[str], source: str) -> Document:
+        """The images of a path, as a choice; each faces the direction of the step that led to its viewpoint."""
+        directions = self._graphs[scan].directions(path)
+        onwards = [heading for heading, _ in directions[1:]] + [directions[-1][0]]
+        images = []
+        for view, (heading, elevation), onward in list(zip(path, directions, onwards, strict=True))[-VIEWS:]:
+            image = image_in(self.folder, f"{scan}-{view}.jpg")
+            images.append(Image(Facing(Path(image.name), heading, elevation, onward)))
+        return Document(images, name=source)
 
     def must_be_answerable(self, examples: Sequence[Example]) -> None:
         """Raise an error if there are no paths to choose from.
@@ -129,9 +138,27 @@ class R2R(Benchmark):
         for example in examples:
             if not example.choices:
                 raise DataError(
-                    f"{example.name}: has no paths to choose from. Add beams_SPLIT.json to {self.folder}, or give a "
-                    "file of trajectories in place of a model."
+                    f"{example.name}: has no paths to choose from. Add beams_SPLIT.json to {self.folder} (vislang "
+                    "paths makes it), or give a file of trajectories in place of a model."
                 )
+
+    def paths_from_start(self, example: Example, shortest: int, longest: int) -> Example:
+        """An instruction with all simple paths from its start as choices, and without a target.
+
+        Args:
+            example: of this task.
+            shortest, longest: least and greatest number of steps of a path.
+
+        Raises:
+            DataError: there is no such path.
+        """
+        scan, reference = self._references[example.id]
+        paths = self._graphs[scan].simple_paths(reference[0], shortest, longest)
+        if not paths:
+            raise DataError(f"{example.name}: no path of {shortest} to {longest} steps begins at {reference[0]}.")
+        self._beams[example.id] = [list(path) for path in paths]
+        choices = tuple(self._seen(scan, path, example.name) for path in paths)
+        return replace(example, target=None, choices=choices)
 
     def can_score(self, examples: Sequence[Example]) -> bool:
         """Always: paths are scored by the reference path."""
@@ -167,8 +194,11 @@ class R2R(Benchmark):
 
     def _path(self, prediction: Prediction) -> list[str]:
         """The viewpoints of a prediction."""
-        answer = prediction.answer
-        return self._beams[prediction.id][answer] if isinstance(answer, int) else list(answer)  # type: ignore[arg-type]
+        return self.path_of(prediction.id, prediction.answer)
+
+    def path_of(self, name: str, answer: Answer) -> list[str]:
+        """The viewpoints of an answer: a path, or the index of one of an instruction's paths."""
+        return self._beams[name][answer] if isinstance(answer, int) else list(answer)  # type: ignore[arg-type]
 
     def read_official(self, path: Path, examples: Sequence[Example]) -> list[Prediction]:
         """``[{"instr_id": ..., "trajectory": [[viewpoint, heading, elevation], ...]}, ...]``, the leaderboard's."""
@@ -190,8 +220,12 @@ class R2R(Benchmark):
         return each(path, read_json(path), predict)
 
     def submission(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> tuple[str, str]:
-        """The format of :meth:`read_official`; heading and elevation, which are not scored, are 0."""
-        records = [{"instr_id": p.id, "trajectory": [[view, 0.0, 0.0] for view in self._path(p)]} for p in predictions]
+        """The format of :meth:`read_official`, with the direction of each step; directions are not scored."""
+        records = []
+        for prediction in predictions:
+            path, graph = self._path(prediction), self._graphs[self._references[prediction.id][0]]
+            steps = [[view, *angles] for view, angles in zip(path, graph.directions(path), strict=True)]
+            records.append({"instr_id": prediction.id, "trajectory": steps})
         return "r2r_submission.json", json.dumps(records)
 
 
@@ -216,7 +250,7 @@ def read_graph(path: Path) -> Graph:
         for other in near:
             if view not in edges[other]:
                 raise DataError(f"{path}, viewpoint {view}: sees {other}, which does not see it.")
-    return Graph(edges)
+    return Graph(edges, {view: position for view, (_, position, _) in views})
 
 
 def _viewpoint(record: Mapping[str, Any]) -> tuple[str, tuple[bool, list[float], list[bool]]]:
