@@ -42,6 +42,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "convert open-flamingo": ("convert", "OpenFlamingo", "convert a checkpoint from OpenFlamingo"),
     "convert verify": ("convert", "Verify", "compare a converted model with recorded outputs of the original"),
     "export transformers": ("export", "Export", "write a data2vec model for transformers' Auto classes"),
+    "pack": ("pack", "Pack", "keep the examples of a prompt in a file, as a model has read them"),
     "serve": ("serve", "Serve", "serve models over HTTP, with OpenAI's API"),
     "plan": ("plan", "Plan", "estimate memory, time and cost of a recipe, and which parallel setting fits"),
     "doctor": ("doctor", "Doctor", "list what is installed and what is missing"),

@@ -42,7 +42,9 @@ class Prompts:
                     f"prompts.{name} {template!r}: must contain {' and '.join(f'{{{n}}}' for n in needed)} once."
                 )
 
-    def render(self, example: Example, shots: Sequence[Example] = (), learn: bool = False) -> Document:
+    def render(
+        self, example: Example, shots: Sequence[Example] = (), learn: bool = False, after_shots: bool = False
+    ) -> Document:
         """The prompt for one example, preceded by ``shots`` and by the example's own shots.
 
         Args:
@@ -50,15 +52,17 @@ class Prompts:
             shots: examples with their answers.
             learn: for training: add the target (:func:`~vislang.example.reference_text`), and mark the answers of the
                 shots as Learned. Otherwise the document is a prompt.
+            after_shots: whether the document follows one of :meth:`examples`.
         """
         example = as_generation(example)
         own = example.prompt if learn else example.prompt.without_target()
-        parts = [*self.examples([*shots, *example.shots], learn), *self._ask(example, own)]
+        shown, between = self.examples([*shots, *example.shots], learn), self._between
+        parts = [*(between if after_shots else []), *shown, *(between if shown else []), *self._ask(example, own)]
         target = reference_text(example) if learn else None
         return replace(own, parts=tuple(parts), target=target, name=example.name)
 
     def examples(self, shots: Sequence[Example], learned: bool = False) -> list[Part]:
-        """Shots as the parts of a prompt, each followed by an EndOfChunk.
+        """Shots as the parts of a prompt, each ended by an EndOfChunk.
 
         Raises:
             UserError: a shot has no answer in words.
@@ -69,10 +73,15 @@ class Prompts:
             if answer is None:
                 raise UserError(f"{shot.name}: cannot be an example in a prompt, because it has no answer in words.")
             answer = answer.strip()
+            parts += self._between if parts else []
             parts += self._ask(shot, shot.prompt if learned else shot.prompt.without_target())
             parts += [Learned(answer) if learned else f" {answer}", EndOfChunk()]
-            parts += [self.separator] if self.separator else []
         return parts
+
+    @property
+    def _between(self) -> list[Part]:
+        """What separates an example from what follows it."""
+        return [self.separator] if self.separator else []
 
     def _ask(self, example: Example, prompt: Document) -> list[Part]:
         """The example's prompt in the model's template."""

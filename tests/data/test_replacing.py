@@ -58,7 +58,9 @@ def test_a_replacement_follows_from_seed_and_position_alone(examples):
 
 
 def test_complementary_pairs_share_a_question():
-    examples = [question(IMAGE, text, answer) for text in ("is it red?", "is it blue?") for answer in ("no", "no", "no", "yes")]
+    examples = [
+        question(IMAGE, text, answer) for text in ("is it red?", "is it blue?") for answer in ("no", "no", "no", "yes")
+    ]
     drawn, _ = Draws(examples, 7, False, complementary=True).batch(range(40), lambda some, first: list(some))
     for first, second in zip(drawn[::2], drawn[1::2], strict=True):
         assert first.text == second.text
@@ -67,7 +69,9 @@ def test_complementary_pairs_share_a_question():
 
 def test_no_complementary_pairs_can_be_made(examples):
     with pytest.raises(DataError, match="no two training examples have the same question and different answers"):
-        Draws([question(IMAGE, "is it red?", "no"), question(IMAGE, "is it blue?", "yes")], 7, False, complementary=True)
+        Draws(
+            [question(IMAGE, "is it red?", "no"), question(IMAGE, "is it blue?", "yes")], 7, False, complementary=True
+        )
     with pytest.raises(DataError, match="Raise index_above"):
         Draws(examples, 7, False, complementary=True)
 

@@ -197,7 +197,10 @@ def test_the_readme_has_the_figures_of_the_demo():
     assert f"| **{100 * own['value']:.1f} %** (95 % interval {low} to {high}) |" in text
     for title, figure in (
         ("the same model, without images", scored["blind"]["accuracy"]),
-        ("most frequent training answer to each question", guesses["most_frequent_answer_to_the_same_text"]["accuracy"]),
+        (
+            "most frequent training answer to each question",
+            guesses["most_frequent_answer_to_the_same_text"]["accuracy"],
+        ),
         ("most frequent training answer", guesses["most_frequent_answer"]["accuracy"]),
         ("chance", guesses["chance"]["accuracy"]),
     ):

@@ -63,7 +63,9 @@ def test_a_benchmark_is_opened_on_its_folder(tmp_path):
 
 
 def test_a_name_that_is_not_known():
-    with pytest.raises(DataError, match=r"no task 'easy-vqq'\. Did you mean easy-vqa\? The tasks are cmu-mosei, .*jsonl"):
+    with pytest.raises(
+        DataError, match=r"no task 'easy-vqq'\. Did you mean easy-vqa\? The tasks are cmu-mosei, .*jsonl"
+    ):
         open_task("easy-vqq")
     with pytest.raises(DataError, match=r"none\.jsonl: cannot be read"):
         open_task("none.jsonl")

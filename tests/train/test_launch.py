@@ -45,6 +45,8 @@ def test_none_outlives_a_launcher_that_is_killed(tmp_path):
     assert len(child.members()) >= 3
     child.send(signal.SIGKILL)
     took = child.wait_for_all(60)
-    left = subprocess.run(["ps", "-A", "-o", "pid,ppid,stat,wchan,args"], capture_output=True, text=True, check=True).stdout
+    left = subprocess.run(
+        ["ps", "-A", "-o", "pid,ppid,stat,wchan,args"], capture_output=True, text=True, check=True
+    ).stdout
     assert took is not None, f"{child.members()} still run; {child.said()}; all processes: {left}"
     assert "its launcher was killed, and it ends, too" in child.said()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any, Literal
 
 from vislang.commands.options import given, optional_positional
 from vislang.commands.outputs import must_hold_file, must_hold_folder
+from vislang.commands.pack import opened_pack, pack_path
 from vislang.console import console, reporting
 from vislang.data.problems import DataError, Problem, must_be_good
 from vislang.errors import UserError, needs
@@ -20,7 +22,7 @@ FEW_SHOT = ("draws", "seeds", "select", "selector", "orders")
 PREDICTIONS = (".jsonl", ".json", ".csv")
 """Endings of files of predictions."""
 
-ONE_PROMPT = ("way", "head", "regions", "shortlist", "shortlist_size")
+ONE_PROMPT = ("way", "head", "regions", "shortlist", "shortlist_size", "pack")
 """Options that have no effect with --shots."""
 
 
@@ -48,6 +50,7 @@ class Evaluate:
         select: with --shots: how shots are selected: at random, or retrieved by the similarity of their images
         selector: with retrieved shots: the model that compares images (default: the model's own vision tower)
         orders: with --shots: number of orders in which the shots of each draw are given
+        pack: a file of examples that vislang pack wrote; they precede every prompt
         abstain: the largest share of given answers that may be wrong, such as 0.05; finds the confidence from which on
             the model should answer
         report: HTML page to write, with scores, curves, calibration and answers
@@ -75,6 +78,7 @@ class Evaluate:
     select: Literal["random", "retrieved", "both"] = "random"
     selector: str | None = None
     orders: int = 1
+    pack: str | None = None
     abstain: float | None = None
     report: Path | None = None
     like: Path | None = None
@@ -120,6 +124,7 @@ class Evaluate:
         if few_shot is not None:
             return few_shot.run(task, examples, self.about(task, bad), self.card)
         from vislang.evaluate.evaluation import evaluate, must_have_way, way_of
+        from vislang.evaluate.prefix import NOTHING
         from vislang.models.loading import load
         from vislang.train.device import device_of
 
@@ -128,6 +133,11 @@ class Evaluate:
         model = self._opened_model()
         way = self.way or way_of(model, task)
         must_have_way(model, task, way)
+        prefix = NOTHING
+        if self.pack is not None:
+            if way not in ("generate", "rank"):
+                raise UserError(f"--pack has no effect: {self.model} answers {task.name} by the way {way!r}.")
+            prefix = opened_pack(model, self.model, Path(self.pack))
         if self.head is not None and way != "decide":
             raise UserError(f"--head has no effect: {self.model} answers {task.name} by the way {way!r}. Leave it out.")
         learns = way == "embed" or (way == "match" and task.kind == "text")
@@ -144,11 +154,21 @@ class Evaluate:
         support = [] if task.support_split == task.default_split else task.support()
         card = self.card(task, examples, support if learns else ())
         evaluation = evaluate(
-            model, task, examples, support, way=way, head=self.head, abstain=self.abstain, reporter=reporting
+            model,
+            task,
+            examples,
+            support,
+            way=way,
+            head=self.head,
+            abstain=self.abstain,
+            prefix=prefix,
+            reporter=reporting,
         )
         about = {"model": self.model, **self.about(task, bad)}
         if self.shortlist is not None:
             about |= {"shortlist": self.shortlist, "shortlist_size": self.shortlist_size}
+        if self.pack is not None:
+            about["pack"] = self.pack
         return self.finish(task, evaluation, about, card)
 
     def _check(self) -> None:
@@ -171,6 +191,10 @@ class Evaluate:
             raise UserError(f"{ignored}: no effect, because {self.model} is a file of predictions. Leave it out.")
         if self.abstain is not None and not 0 < self.abstain < 1:
             raise UserError(f"--abstain is {self.abstain}; it must be between 0 and 1, such as 0.05.")
+        if self.pack is not None:
+            pack_path(Path(self.pack))
+            if self.abstain is not None:
+                raise UserError("--abstain: not used together with --pack. Leave one out.")
         if self.shots is None and (ignored := given(self, FEW_SHOT)):
             raise UserError(f"{ignored}: only used together with --shots. Add --shots, or leave it out.")
         if self.shots is not None and (ignored := given(self, ONE_PROMPT)):
@@ -247,7 +271,7 @@ class Evaluate:
     def _command(self, about: dict[str, Any]) -> str:
         """The command that was run."""
         options = {"task": about["spec"], "split": about["split"], "limit": about["limit"], "seed": about["seed"]}
-        options |= {"way": self.way, "head": self.head, "abstain": self.abstain}
+        options |= {"way": self.way, "head": self.head, "abstain": self.abstain, "pack": self.pack}
         named = (f"--{name} {value}" for name, value in options.items() if value is not None)
         return " ".join([f"vislang eval {self.model}", *named])
 
@@ -270,6 +294,8 @@ class Evaluate:
 
         assert self.model is not None
         model = {"source": self.model, **identity(self.model)}
+        if self.pack is not None:
+            model["pack_sha256"] = hashlib.sha256(Path(self.pack).read_bytes()).hexdigest()
         card = card_of(task, examples, support, model=model, options=self.options(), environment=environment())
         if self.like is not None:
             from vislang.commands.like import must_match
