@@ -31,7 +31,6 @@ ARMS = (
     Arm(ALL, RECIPE),
     Arm("training questions not in pairs", RECIPE, ("--complementary_pairs=false",)),
     Arm("text not standardised", RECIPE, ("--model.bridge.standardise_text=false",)),
-    Arm("image before the question", RECIPE, ("--model.prompts.question={image}{question} Answer:",)),
 )
 
 
