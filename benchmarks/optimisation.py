@@ -1,7 +1,7 @@
 """Muon beside torch's, and gradient checkpointing beside keeping all activations.
 
-The matrices are those of a gated block of the demo (SmolLM2-135M, latents of width 256). The recomputed blocks are the
-twelve of a ViT-S, over 8 images of 196 patches.
+The matrices are those of a gated block of flamingo-easyvqa.yaml (SmolLM2-135M, latents of width 256). The recomputed
+blocks are the twelve of a ViT-S, over 8 images of 196 patches.
 
     python benchmarks/optimisation.py [--quick] [--json FILE]
 """

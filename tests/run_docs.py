@@ -28,7 +28,7 @@ from tests.tiny import write_video
 
 ROOT = Path(__file__).parents[1]
 GUIDES = ("data", "data2vec", "vilbert", "flamingo", "training", "evaluation", "plan", "cluster", "search", "serve")
-RESULTS = ("results/data2vec", "results/vilbert", "results/flamingo", "results/benchmarks")
+RESULTS = ("results/data2vec", "results/vilbert", "results/flamingo", "results/lmms-eval", "results/benchmarks")
 PAGES = ("README.md", *(f"docs/{name}.md" for name in (*GUIDES, "tasks", *RESULTS)), "CONTRIBUTING.md")
 """Pages whose commands are run, in this order: later pages use models that earlier ones trained."""
 
@@ -170,6 +170,7 @@ def write_workspace(folder: Path) -> None:
     own = [json.loads(line) for _, line in records(ROOT / "README.md")]
     asked = [{"image": name, "question": "what color?", "answer": colour} for name, colour in shown]
     write_lines(folder / "my.jsonl", [*asked, *(r for r in own if "answer" in r or "target" in r or set(r) == CAPTION)])
+    write_lines(folder / "examples.jsonl", asked[:4])
     write_lines(
         folder / "captions.jsonl", [{"image": name, "text": f"a {c} shape, {name[-6:-4]}"} for name, c in shown]
     )

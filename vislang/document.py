@@ -215,6 +215,28 @@ class Facing:
 
 
 @dataclass(frozen=True)
+class InMemory:
+    """A file whose content is in memory, such as a part of a request.
+
+    Attributes:
+        name: the name in messages.
+        content: the content.
+    """
+
+    name: str
+    content: bytes
+
+    @property
+    def is_there(self) -> bool:
+        """See :class:`Stored`."""
+        return True
+
+    def read(self) -> bytes:
+        """See :class:`Stored`."""
+        return self.content
+
+
+@dataclass(frozen=True)
 class Medium:
     """An image, video or recording, given as a path, as encoded bytes, or as a stored file.
 

@@ -42,7 +42,9 @@ class Prompts:
                     f"prompts.{name} {template!r}: must contain {' and '.join(f'{{{n}}}' for n in needed)} once."
                 )
 
-    def render(self, example: Example, shots: Sequence[Example] = (), learn: bool = False) -> Document:
+    def render(
+        self, example: Example, shots: Sequence[Example] = (), learn: bool = False, after_shots: bool = False
+    ) -> Document:
         """The prompt for one example, preceded by ``shots`` and by the example's own shots.
 
         Args:
@@ -50,15 +52,17 @@ class Prompts:
             shots: examples with their answers.
             learn: for training: add the target (:func:`~vislang.example.reference_text`), and mark the answers of the
                 shots as Learned. Otherwise the document is a prompt.
+            after_shots: whether the document follows one of :meth:`examples`.
         """
         example = as_generation(example)
         own = example.prompt if learn else example.prompt.without_target()
-        parts = [*self.examples([*shots, *example.shots], learn), *self._ask(example, own)]
+        shown, between = self.examples([*shots, *example.shots], learn), self._between
+        parts = [*(between if after_shots else []), *shown, *(between if shown else []), *self._ask(example, own)]
         target = reference_text(example) if learn else None
         return replace(own, parts=tuple(parts), target=target, name=example.name)
 
     def examples(self, shots: Sequence[Example], learned: bool = False) -> list[Part]:
-        """Shots as the parts of a prompt, each followed by an EndOfChunk.
+        """Shots as the parts of a prompt, each ended by an EndOfChunk.
 
         Raises:
             UserError: a shot has no answer in words.
@@ -69,10 +73,15 @@ class Prompts:
             if answer is None:
                 raise UserError(f"{shot.name}: cannot be an example in a prompt, because it has no answer in words.")
             answer = answer.strip()
+            parts += self._between if parts else []
             parts += self._ask(shot, shot.prompt if learned else shot.prompt.without_target())
             parts += [Learned(answer) if learned else f" {answer}", EndOfChunk()]
-            parts += [self.separator] if self.separator else []
         return parts
+
+    @property
+    def _between(self) -> list[Part]:
+        """What separates an example from what follows it."""
+        return [self.separator] if self.separator else []
 
     def _ask(self, example: Example, prompt: Document) -> list[Part]:
         """The example's prompt in the model's template."""
@@ -83,6 +92,35 @@ class Prompts:
         before, after = (self.question if question else self.caption).split("{image}")
         before, after = (text.replace("{question}", question) for text in (before, after))
         return [part for part in (before, *media, after) if part != ""]
+
+
+def from_turns(turns: Sequence[tuple[str, Sequence[Part]]], name: str) -> tuple[tuple[Example, ...], Example]:
+    """A conversation as examples with their answers, and a question.
+
+    Args:
+        turns: the role of each turn, ``user`` and ``assistant`` by turns, and its parts; the last one asks.
+        name: the name of the question in messages.
+
+    Raises:
+        UserError: the roles are in another order, or a turn is empty.
+    """
+    roles = [role for role, _ in turns]
+    if not roles or roles != [("user", "assistant")[number % 2] for number in range(len(roles))] or len(roles) % 2 == 0:
+        raise UserError(
+            f"{name}: the turns have the roles {', '.join(roles) or 'none'}; user and assistant must take turns, and "
+            "user must have the first and the last one."
+        )
+    if not all(any(not isinstance(part, str) or part.strip() for part in parts) for _, parts in turns):
+        raise UserError(f"{name}: a turn is empty.")
+    shots = tuple(
+        Example(f"example {number}", Document(asked), Text((_words(answer),)))
+        for number, ((_, asked), (_, answer)) in enumerate(zip(turns[:-1:2], turns[1::2], strict=True), start=1)
+    )
+    return shots, Example("question", Document(turns[-1][1], name=name), source=name)
+
+
+def _words(parts: Sequence[Part]) -> str:
+    return " ".join(part.strip() for part in parts if isinstance(part, str) and part.strip())
 
 
 def as_generation(example: Example) -> Example:

@@ -17,6 +17,7 @@ import pytest
 from tests.serve.running import call, running, running_app, shown
 from tests.serve.test_openai import COLOUR, example
 from vislang.errors import UserError
+from vislang.models.flamingo.decoding import TextBatch
 from vislang.serve.app import make_app
 from vislang.serve.engine import Engine
 from vislang.serve.errors import ApiError
@@ -52,7 +53,7 @@ async def begun(work: Blocking) -> None:
     await asyncio.get_running_loop().run_in_executor(None, work.started.wait, 10)
 
 
-def test_jobs_run_one_after_the_other_in_the_order_of_arrival():
+def test_jobs_begin_in_the_order_of_arrival():
     done = []
 
     def work(number: int):
@@ -162,21 +163,20 @@ def test_a_closed_engine_takes_nothing():
 
 
 @pytest.fixture
-def slow(flamingo, monkeypatch):
-    """The model, whose tokens take a while; ``steps`` counts them."""
+def slow(monkeypatch):
+    """A model whose tokens take a while; ``steps`` counts them."""
 
     class Slow:
         steps = 0
 
-    continuations = flamingo.continuations
+    step = TextBatch.step
 
-    def paused(*arguments, **settings):
-        for found in continuations(*arguments, **settings):
-            Slow.steps += 1
-            time.sleep(0.05)
-            yield found
+    def paused(batch):
+        Slow.steps += 1
+        time.sleep(0.05)
+        step(batch)
 
-    monkeypatch.setattr(flamingo, "continuations", paused)
+    monkeypatch.setattr(TextBatch, "step", paused)
     return Slow
 
 
@@ -215,7 +215,7 @@ def test_a_client_that_hangs_up_stops_the_generation(models, slow, stream):
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_waiting_client_that_hangs_up_frees_its_place(models, slow, stream):
     body = {"model": "flamingo", "messages": [shown(0)], "max_tokens": 100, "stream": stream}
-    app = make_app({"flamingo": models["flamingo"]})
+    app = make_app({"flamingo": models["flamingo"]}, Limits(running=1))
     engine = app.state.server.engine
     with running_app(app) as address, hanging(address, body):
         until(lambda: slow.steps >= 1)
@@ -227,7 +227,7 @@ def test_a_waiting_client_that_hangs_up_frees_its_place(models, slow, stream):
 
 def test_too_many_requests_at_once_are_told_to_come_back(models, slow):
     body = {"model": "flamingo", "messages": [shown(0)], "max_tokens": 4}
-    limits = Limits(waiting=2)
+    limits = Limits(running=1, waiting=2)
     with running({"flamingo": models["flamingo"]}, limits) as address, ThreadPoolExecutor(8) as pool:
         expected = call(address, "/v1/chat/completions", body).json["choices"]
         replies = list(pool.map(lambda _: call(address, "/v1/chat/completions", body), range(8)))
@@ -241,14 +241,15 @@ def test_too_many_requests_at_once_are_told_to_come_back(models, slow):
             assert reply.json["choices"] == expected
 
 
-def test_an_error_inside_a_stream_is_an_event(models, flamingo, monkeypatch):
-    continuations = flamingo.continuations
+def test_an_error_inside_a_stream_is_an_event(models, monkeypatch):
+    step, passes = TextBatch._step, itertools.count()
 
-    def failing(*arguments, **settings):
-        yield from itertools.islice(continuations(*arguments, **settings), 3)
-        raise UserError("the model's output is not a number")
+    def failing(batch, *arguments):
+        if next(passes) == 3:
+            raise UserError("the model's output is not a number")
+        step(batch, *arguments)
 
-    monkeypatch.setattr(flamingo, "continuations", failing)
+    monkeypatch.setattr(TextBatch, "_step", failing)
     body = {"model": "flamingo", "messages": [shown(0)], "max_tokens": 100, "stream": True}
     with running({"flamingo": models["flamingo"]}) as address:
         reply = call(address, "/v1/chat/completions", body)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from typing import Literal
 
@@ -15,6 +16,7 @@ from tests.serve.running import encoded, picture, said, shown, url_of
 from vislang.capabilities import Decoding
 from vislang.document import Document, Image
 from vislang.example import Example, Text
+from vislang.models.flamingo.decoding import TextBatch
 
 COLOUR = "what color?"
 
@@ -96,20 +98,19 @@ def test_a_stream_has_the_same_text(ask, settings):
     assert usage == whole.usage
 
 
-def test_a_stream_is_sent_while_it_is_generated(ask, flamingo, monkeypatch):
+def test_a_stream_is_sent_while_it_is_generated(ask, monkeypatch):
     """The first pieces arrive although the model waits until they have been read."""
     import threading
 
     go_on = threading.Event()
-    continuations = flamingo.continuations
+    step, passes = TextBatch.step, itertools.count()
 
-    def pausing(*arguments, **settings):
-        for number, found in enumerate(continuations(*arguments, **settings)):
-            if number == 6:
-                assert go_on.wait(10)
-            yield found
+    def pausing(batch):
+        if next(passes) == 6:
+            assert go_on.wait(10)
+        step(batch)
 
-    monkeypatch.setattr(flamingo, "continuations", pausing)
+    monkeypatch.setattr(TextBatch, "step", pausing)
     before = ""
     for chunk in ask([shown(2, COLOUR)], max_tokens=12, stream=True):
         before += chunk.choices[0].delta.content or ""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import http.client
+import json
 import os
 import re
 import shutil
@@ -9,11 +11,12 @@ import signal
 import subprocess
 import sys
 import threading
+from urllib.parse import urlsplit
 
 import pytest
 
 from tests.run_docs import ROOT, blocks
-from tests.serve.running import call, encoded, picture
+from tests.serve.running import call, encoded, picture, shown
 
 
 @pytest.fixture
@@ -55,10 +58,33 @@ def test_what_the_docs_say(process, tmp_path, flamingo):
         )
         assert '"finish_reason":' in asked.stdout, asked.stdout + asked.stderr
     (tmp_path / "client.py").write_text(program.replace("http://127.0.0.1:8000", address), encoding="utf-8")
-    shown = subprocess.run([sys.executable, "client.py"], cwd=tmp_path, capture_output=True, text=True)
-    assert shown.returncode == 0, shown.stderr
-    assert shown.stdout.strip()
-    started.send_signal(signal.SIGTERM)
-    # uvicorn answers what it has begun, and then ends by the same signal.
-    assert started.wait(timeout=30) in (0, -signal.SIGTERM)
+    printed = subprocess.run([sys.executable, "client.py"], cwd=tmp_path, capture_output=True, text=True)
+    assert printed.returncode == 0, printed.stderr
+    assert printed.stdout.strip()
+    must_drain(address, started)
     assert "Application shutdown complete" in "".join(log)
+
+
+def must_drain(address: str, started: subprocess.Popen) -> None:
+    """After SIGTERM, all accepted requests are answered, also those that wait. New connections are refused, and the
+    status is 0."""
+    where = urlsplit(address)
+    body = {"model": "demo", "messages": [shown(0, "what color?")], "max_tokens": 60, "stream": True}
+    connections = []
+    for _ in range(12):
+        connection = http.client.HTTPConnection(where.hostname, where.port, timeout=60)
+        connection.request(
+            "POST", "/v1/chat/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
+        )
+        connections.append(connection)
+    replies = [connections[0].getresponse()]
+    begun = replies[0].readline()
+    started.send_signal(signal.SIGTERM)
+    replies += [connection.getresponse() for connection in connections[1:]]
+    texts = [reply.read() for reply in replies]
+    assert b"chat.completion.chunk" in begun
+    assert [reply.status for reply in replies] == [200] * 12
+    assert all(text.endswith(b"data: [DONE]\n\n") for text in texts)
+    assert started.wait(timeout=30) == 0
+    with pytest.raises(OSError, match=r"refused|reset"):
+        call(address, "/health")

@@ -18,7 +18,7 @@ import torch
 from tests.models.test_saved_models import IMAGES, SAVED, TOWERS
 from tests.serve.running import call, data_url, encoded, picture, running, said, shown, url_of
 from vislang.cli import main
-from vislang.commands.serve import Serve, named
+from vislang.commands.serve import Serve, Source, named
 from vislang.document import Document, Image
 from vislang.errors import UserError
 from vislang.models.loading import load
@@ -114,9 +114,9 @@ def test_names_of_models(tmp_path):
     folder = tmp_path / "shapes" / "model"
     folder.mkdir(parents=True)
     assert named([str(folder), f"a={folder}", "org/name"]) == {
-        "shapes": str(folder),
-        "a": str(folder),
-        "org/name": "org/name",
+        "shapes": Source(str(folder)),
+        "a": Source(str(folder)),
+        "org/name": Source("org/name"),
     }
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from vislang.commands.abstain import Limit
 from vislang.commands.options import given, optional_positional, positional, repeated
+from vislang.commands.pack import must_resume, pack_path
 from vislang.data.files import MEDIA
 from vislang.document import Document, Image, MediaError, Video
 from vislang.errors import UserError
@@ -16,6 +17,7 @@ from vislang.example import Answers, Example, Prediction, shown_answer
 
 GENERATION = (
     "shot",
+    "pack",
     "max_new_tokens",
     "temperature",
     "top_k",
@@ -29,7 +31,7 @@ GENERATION = (
 )
 """Options that only a generating model uses."""
 
-IN_A_PROMPT = ("shot", "drop_examples")
+IN_A_PROMPT = ("shot", "pack", "drop_examples")
 """Those that it also uses to rank --options."""
 
 DECODING = tuple(name for name in GENERATION if name not in IN_A_PROMPT)
@@ -45,6 +47,7 @@ class Ask:
         image: path of an image or a video
         question: the question
         shot: an example in the prompt: an image, and "question? answer" or an answer to the same question
+        pack: a file of examples that vislang pack wrote; they precede those of --shot
         options: possible answers with commas between them; the model gives the probability of each
         head: which head answers, for a model with several heads
         max_new_tokens: greatest length of an answer, in tokens
@@ -65,6 +68,7 @@ class Ask:
     image: str = positional()
     question: str | None = optional_positional()
     shot: list[list[str]] = repeated("IMAGE", "TEXT")
+    pack: Path | None = None
     options: str | None = None
     head: str | None = None
     max_new_tokens: int = 20
@@ -90,6 +94,8 @@ class Ask:
         options = self._options()
         if self.abstain is not None and (ignored := given(self, DECODING)):
             raise UserError(f"{ignored}: not used together with --abstain, whose threshold is for greedy decoding.")
+        if self.pack is not None:
+            self._check_pack(self.pack)
         limit = None if self.abstain is None else Limit.read(self.abstain, self.model, len(self.shot))
         # Opening a model takes seconds, so everything that needs no model is checked first.
         example = Example(self.image, Document(self._parts(), name=self.image), source=self.image)
@@ -108,7 +114,7 @@ class Ask:
                 raise UserError(f"--head: {self.model} generates text and has no heads. Leave --head out.")
             if limit is not None:
                 limit.must_be_way("generate" if options is None else "rank")
-            self._generate(model, model.prompts.render(example, shots), options, decoding, limit)
+            self._generate(model, example, shots, options, decoding, limit)
             return 0
         if not isinstance(model, Decides):
             raise UserError(
@@ -119,6 +125,13 @@ class Ask:
             limit.must_be_way("decide")
         self._decide(model, example, options, limit)
         return 0
+
+    def _check_pack(self, pack: Path) -> None:
+        if self.drop_examples:
+            raise UserError("--drop-examples: the examples of a pack cannot be dropped. Leave it out.")
+        if self.abstain is not None:
+            raise UserError("--abstain: its threshold is not for the examples of a pack. Leave out one of the two.")
+        pack_path(pack)
 
     def _parts(self) -> list[Any]:
         return [medium_of(self.image), *([] if self.question is None else [checked(self.question, "the question")])]
@@ -167,15 +180,17 @@ class Ask:
     def _generate(
         self,
         model: Any,
-        prompt: Document,
+        example: Example,
+        shots: list[Example],
         options: tuple[str, ...] | None,
         decoding: Any,
         limit: Limit | None,
     ) -> None:
         if self.drop_examples:
             model.drop_examples()
+        state, prompt = self._read(model, example, shots)
         if options is not None:
-            (scores,) = model.rank([prompt], options)
+            (scores,) = model.rank([prompt], options, state=state)
             values = tuple(score.log_likelihood for score in scores)
             best = options[values.index(max(values))]
             if limit is not None and not limit.allows(Prediction("", best, options, values, "log_likelihood")):
@@ -186,18 +201,31 @@ class Ask:
                 print(f"{share / sum(shares):.3f}  {option}")
             return
         if limit is not None:
-            (made,) = model.generate_scored([prompt], decoding.max_new_tokens)
+            (made,) = model.generate_scored([prompt], decoding.max_new_tokens, state=state)
             if limit.allows(Prediction("", made.text, log_likelihood=made.log_likelihood)):
                 print(made.text)
             return
         if decoding.beams == 1 and decoding.returns == 1:
-            for piece in model.stream(prompt, decoding):
+            for piece in model.stream(prompt, decoding, state):
                 print(piece, end="", flush=True)
             print()
             return
-        (texts,) = model.complete([prompt], decoding)
+        (texts,) = model.complete([prompt], decoding, state=state)
         for text in texts:
             print(text.text)
+
+    def _read(self, model: Any, example: Example, shots: list[Example]) -> tuple[Any, Document]:
+        """The decode state after the examples, if there are any, and the rest of the prompt."""
+        prompt = model.prompts.render(example, shots, after_shots=self.pack is not None)
+        if self.pack is None and not shots:
+            return None, prompt
+        must_resume(model, self.model)
+        prefixes = model.prefixes(0)
+        if self.pack is not None:
+            pack = model.open_pack(self.pack)
+            prefixes.pin(pack)
+            prompt = replace(prompt, parts=(*pack.document.parts, *prompt.parts))
+        return model.resume(prompt, prefixes)
 
 
 def options_of(text: str | None) -> tuple[str, ...] | None:

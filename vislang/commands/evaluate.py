@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any, Literal
 
 from vislang.commands.options import given, optional_positional
 from vislang.commands.outputs import must_hold_file, must_hold_folder
+from vislang.commands.pack import opened_pack, pack_path
 from vislang.console import console, reporting
 from vislang.data.problems import DataError, Problem, must_be_good
 from vislang.errors import UserError, needs
@@ -20,7 +22,7 @@ FEW_SHOT = ("draws", "seeds", "select", "selector", "orders")
 PREDICTIONS = (".jsonl", ".json", ".csv")
 """Endings of files of predictions."""
 
-ONE_PROMPT = ("way", "head", "regions", "shortlist", "shortlist_size")
+ONE_PROMPT = ("way", "head", "regions", "shortlist", "shortlist_size", "pack")
 """Options that have no effect with --shots."""
 
 
@@ -48,9 +50,10 @@ class Evaluate:
         select: with --shots: how shots are selected: at random, or retrieved by the similarity of their images
         selector: with retrieved shots: the model that compares images (default: the model's own vision tower)
         orders: with --shots: number of orders in which the shots of each draw are given
+        pack: a file of examples that vislang pack wrote; they precede every prompt
         abstain: the largest share of given answers that may be wrong, such as 0.05; finds the confidence from which on
             the model should answer
-        report: with --shots or --abstain: HTML page to write, with the curves
+        report: HTML page to write, with scores, curves, calibration and answers
         like: run the evaluation of this card.json again, and say what differs
         out: folder for results.json, predictions.jsonl, card.json and the benchmark's submission file
         skip_bad_records: skip bad records and count them
@@ -75,6 +78,7 @@ class Evaluate:
     select: Literal["random", "retrieved", "both"] = "random"
     selector: str | None = None
     orders: int = 1
+    pack: str | None = None
     abstain: float | None = None
     report: Path | None = None
     like: Path | None = None
@@ -108,6 +112,8 @@ class Evaluate:
         few_shot = self._few_shot()
         task, examples, bad = self.opened_task()
         task.must_be_answerable(examples)
+        if not task.can_score(examples) and self.report is not None:
+            raise DataError(f"--report: no record of {task.name} has a target, so there are no figures to draw.")
         if not task.can_score(examples) and self.out is None:
             raise DataError(
                 f"{task.name}: no record has a target, so nothing can be scored. Use --out to write the predictions "
@@ -118,6 +124,7 @@ class Evaluate:
         if few_shot is not None:
             return few_shot.run(task, examples, self.about(task, bad), self.card)
         from vislang.evaluate.evaluation import evaluate, must_have_way, way_of
+        from vislang.evaluate.prefix import NOTHING
         from vislang.models.loading import load
         from vislang.train.device import device_of
 
@@ -126,6 +133,11 @@ class Evaluate:
         model = self._opened_model()
         way = self.way or way_of(model, task)
         must_have_way(model, task, way)
+        prefix = NOTHING
+        if self.pack is not None:
+            if way not in ("generate", "rank"):
+                raise UserError(f"--pack has no effect: {self.model} answers {task.name} by the way {way!r}.")
+            prefix = opened_pack(model, self.model, Path(self.pack))
         if self.head is not None and way != "decide":
             raise UserError(f"--head has no effect: {self.model} answers {task.name} by the way {way!r}. Leave it out.")
         learns = way == "embed" or (way == "match" and task.kind == "text")
@@ -142,11 +154,21 @@ class Evaluate:
         support = [] if task.support_split == task.default_split else task.support()
         card = self.card(task, examples, support if learns else ())
         evaluation = evaluate(
-            model, task, examples, support, way=way, head=self.head, abstain=self.abstain, reporter=reporting
+            model,
+            task,
+            examples,
+            support,
+            way=way,
+            head=self.head,
+            abstain=self.abstain,
+            prefix=prefix,
+            reporter=reporting,
         )
         about = {"model": self.model, **self.about(task, bad)}
         if self.shortlist is not None:
             about |= {"shortlist": self.shortlist, "shortlist_size": self.shortlist_size}
+        if self.pack is not None:
+            about["pack"] = self.pack
         return self.finish(task, evaluation, about, card)
 
     def _check(self) -> None:
@@ -167,10 +189,12 @@ class Evaluate:
         of_a_file = Path(self.model).is_file()
         if of_a_file and (ignored := given(self, ("shots", *FEW_SHOT, *ONE_PROMPT))):
             raise UserError(f"{ignored}: no effect, because {self.model} is a file of predictions. Leave it out.")
-        if self.report is not None and self.shots is None and self.abstain is None:
-            raise UserError("--report: only used together with --shots or --abstain. Add one, or leave it out.")
         if self.abstain is not None and not 0 < self.abstain < 1:
             raise UserError(f"--abstain is {self.abstain}; it must be between 0 and 1, such as 0.05.")
+        if self.pack is not None:
+            pack_path(Path(self.pack))
+            if self.abstain is not None:
+                raise UserError("--abstain: not used together with --pack. Leave one out.")
         if self.shots is None and (ignored := given(self, FEW_SHOT)):
             raise UserError(f"{ignored}: only used together with --shots. Add --shots, or leave it out.")
         if self.shots is not None and (ignored := given(self, ONE_PROMPT)):
@@ -247,7 +271,7 @@ class Evaluate:
     def _command(self, about: dict[str, Any]) -> str:
         """The command that was run."""
         options = {"task": about["spec"], "split": about["split"], "limit": about["limit"], "seed": about["seed"]}
-        options |= {"way": self.way, "head": self.head, "abstain": self.abstain}
+        options |= {"way": self.way, "head": self.head, "abstain": self.abstain, "pack": self.pack}
         named = (f"--{name} {value}" for name, value in options.items() if value is not None)
         return " ".join([f"vislang eval {self.model}", *named])
 
@@ -270,6 +294,8 @@ class Evaluate:
 
         assert self.model is not None
         model = {"source": self.model, **identity(self.model)}
+        if self.pack is not None:
+            model["pack_sha256"] = hashlib.sha256(Path(self.pack).read_bytes()).hexdigest()
         card = card_of(task, examples, support, model=model, options=self.options(), environment=environment())
         if self.like is not None:
             from vislang.commands.like import must_match
@@ -287,17 +313,18 @@ class Evaluate:
             card: the score card, before the model ran.
         """
         values = {**evaluation.as_json(), **about}
-        if self.out is not None:
-            from vislang.evaluate.results import write_evaluation
-            from vislang.runs.folder import environment
+        if self.out is not None or self.report is not None:
+            from vislang.evaluate.results import card_after, write_evaluation
+            from vislang.runs.folder import environment, versions
 
-            write_evaluation(self.out, evaluation, task, {**about, **environment()}, card)
-        if self.report is not None and evaluation.abstention is not None:
-            from vislang.evaluate.abstain_page import write_abstention_page
-            from vislang.runs.folder import versions
+            card = card_after(evaluation, task, card)
+            if self.out is not None:
+                write_evaluation(self.out, evaluation, task, {**about, **environment()}, card)
+            if self.report is not None:
+                from vislang.evaluate.evaluation_page import write_evaluation_page
 
-            title = f"{task.name}: {self.model}"
-            write_abstention_page(self.report, title, evaluation, self._command(about), versions())
+                title = f"{task.name}: {self.model}"
+                write_evaluation_page(self.report, title, task, evaluation, card, self._command(about), versions())
         if self.json:
             print(json.dumps(values))
             return 0
@@ -313,4 +340,6 @@ class Evaluate:
             console.print(evaluation.abstention.in_words)
         if self.out is not None:
             console.print(f"wrote results and predictions to [bold]{self.out}[/bold]")
+        if self.report is not None:
+            console.print(f"wrote the page [bold]{self.report}[/bold]")
         return 0

@@ -6,9 +6,10 @@ import os
 import warnings
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from vislang.commands.options import positional, repeated
+from vislang.commands.pack import opened_pack, pack_path
 from vislang.console import messages
 from vislang.errors import UserError, needs
 
@@ -25,7 +26,7 @@ class Serve:
     """Serve models over HTTP, with OpenAI's API (docs/serve.md).
 
     Attributes:
-        models: folders of models or Hub ids, each as MODEL or NAME=MODEL
+        models: folders of models or Hub ids, each as MODEL or NAME=MODEL; with examples from vislang pack as MODEL@FILE
         host: address to listen on; any other than this machine's own needs a token
         port: port to listen on; 0 takes a free one
         token: every request but /health must have it (default: the variable VISLANG_TOKEN)
@@ -36,7 +37,9 @@ class Serve:
         max_images: greatest number of images in a request
         max_tokens: greatest number of generated tokens of an answer
         max_body_mb: greatest size of a request, in megabytes
+        max_running: greatest number of requests that are answered at once
         max_waiting: greatest number of requests that wait
+        cache_mb: memory for the examples of prompts that were read before, in megabytes for each model; 0 keeps none
         timeout: seconds that a request may take once it has arrived
         device: where the models run: auto, cpu, cuda or mps
     """
@@ -52,7 +55,9 @@ class Serve:
     max_images: int = 32
     max_tokens: int = 512
     max_body_mb: int = 20
+    max_running: int = 8
     max_waiting: int = 64
+    cache_mb: int = 512
     timeout: float = 120.0
     device: str = "auto"
 
@@ -68,13 +73,12 @@ class Serve:
         token = os.environ.get(TOKEN) if self.token is None else self.token
         self._must_be_safe(token)
         limits = self._limits()
-        import uvicorn
-
         from vislang.serve.app import make_app
+        from vislang.serve.process import listen
 
         # They name what clients sent, and Python keeps each one that is new.
         warnings.simplefilter("ignore")
-        models = {name: self._opened(name, source) for name, source in sources.items()}
+        models = self._opened(sources)
         app = make_app(
             models,
             limits,
@@ -85,10 +89,7 @@ class Serve:
         )
         for name, served in models.items():
             messages.print(f"{name}: {', '.join(served.abilities)}", markup=False)
-        config = uvicorn.Config(
-            app, host=self.host, port=self.port, log_level="info", server_header=False, timeout_graceful_shutdown=30
-        )
-        uvicorn.Server(config).run()
+        listen(app, self.host, self.port, self.timeout)
         return 0
 
     def _must_be_safe(self, token: str | None) -> None:
@@ -112,13 +113,17 @@ class Serve:
         for field in fields(self):
             if (field.name.startswith("max_") or field.name == "timeout") and not getattr(self, field.name) > 0:
                 raise UserError(f"--{field.name.replace('_', '-')} must be above 0.")
+        if self.cache_mb < 0:
+            raise UserError("--cache-mb must not be negative.")
         body = self.max_body_mb * 2**20
         return Limits(
             body_bytes=body,
             bodies_bytes=max(Limits.bodies_bytes, body),
             images=self.max_images,
             new_tokens=self.max_tokens,
+            running=self.max_running,
             waiting=self.max_waiting,
+            prefix_bytes=self.cache_mb * 2**20,
             seconds=self.timeout,
         )
 
@@ -129,34 +134,67 @@ class Serve:
             return None
         return lambda url: fetch(url, self.remote_images)
 
-    def _opened(self, name: str, source: str) -> Served:
+    def _opened(self, sources: dict[str, Source]) -> dict[str, Served]:
+        """The models by their names; one that is served with several packs is opened once."""
         from vislang.models.loading import load
         from vislang.serve.served import Served
         from vislang.train.device import device_of
 
-        return Served(name, load(source, device_of(self.device)))
+        device, found = device_of(self.device), {}
+        models = {model: load(model, device) for model in dict.fromkeys(source.model for source in sources.values())}
+        for name, (source, pack) in sources.items():
+            model = models[source]
+            found[name] = Served(name, model, None if pack is None else opened_pack(model, source, pack))
+        return found
 
 
-def named(models: list[str]) -> dict[str, str]:
-    """The models by their names: NAME of NAME=MODEL, or the name of a run's folder, or a Hub id.
+class Source(NamedTuple):
+    """A model as it is given: a folder or a Hub id, and a pack of examples."""
 
-    >>> named(["runs/demo/model", "shapes=runs/shapes/model", "org/name"])
-    {'demo': 'runs/demo/model', 'shapes': 'runs/shapes/model', 'org/name': 'org/name'}
+    model: str
+    pack: Path | None = None
+
+
+def source_of(given: str) -> Source:
+    """A model, or a model and a pack with an @ between them.
+
+    >>> source_of("runs/demo/model@bolts.pack")
+    Source(model='runs/demo/model', pack=PosixPath('bolts.pack'))
 
     Raises:
-        UserError: two models have the same name.
+        UserError: there is no such pack.
     """
-    found: dict[str, str] = {}
+    model, mark, pack = given.rpartition("@")
+    if not mark or Path(given).exists():
+        return Source(given)
+    return Source(model, pack_path(Path(pack)))
+
+
+def named(models: list[str]) -> dict[str, Source]:
+    """The models by their names: NAME of NAME=MODEL, or the name of the pack, of a run's folder, or a Hub id.
+
+    >>> list(named(["runs/demo/model", "shapes=runs/shapes/model", "org/name"]))
+    ['demo', 'shapes', 'org/name']
+
+    Raises:
+        UserError: two models have the same name, or there is no such pack.
+    """
+    found: dict[str, Source] = {}
     for given in models:
-        name, mark, source = given.partition("=")
+        name, mark, rest = given.partition("=")
         if not mark or Path(given).exists():
-            name, source = "", given
+            name, rest = "", given
+        source = source_of(rest)
         if not name:
-            path = Path(source)
-            # A run's model is in its folder "model".
-            name = path.resolve().parent.name if path.name == "model" else path.name if path.is_dir() else source
-        if not source or name in found:
-            problem = "there is no model after =" if not source else f"two models are called {name}"
+            name = _name_of(source.model) if source.pack is None else source.pack.stem
+        if not source.model or name in found:
+            problem = "there is no model" if not source.model else f"two models are called {name}"
             raise UserError(f"{given}: {problem}. Write NAME=MODEL.")
         found[name] = source
     return found
+
+
+def _name_of(model: str) -> str:
+    path = Path(model)
+    # A run's model is in its folder "model".
+    return path.resolve().parent.name if path.name == "model" else path.name if path.is_dir() else model

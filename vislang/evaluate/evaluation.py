@@ -8,13 +8,14 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from vislang.capabilities import Progress
+from vislang.capabilities import Prefix, Progress
 from vislang.errors import UserError, needs
 from vislang.evaluate.abstain import Abstention, abstention
 from vislang.evaluate.decide import decide
 from vislang.evaluate.generate import generate
 from vislang.evaluate.loss import reference_perplexity
 from vislang.evaluate.match import match, pool_of
+from vislang.evaluate.prefix import NOTHING, read
 from vislang.evaluate.rank import rank
 from vislang.evaluate.retrieve import retrieve
 from vislang.evaluate.ways import WAYS, Way, cell, ways, why_not
@@ -105,6 +106,7 @@ def evaluate(
     with_perplexity: bool = True,
     batch_size: int | None = None,
     abstain: float | None = None,
+    prefix: Prefix = NOTHING,
     reporter: Reporter = quietly,
 ) -> Evaluation:
     """Score a model on examples of a task.
@@ -121,6 +123,7 @@ def evaluate(
         with_perplexity: also compute the perplexity of the references, if the model generates.
         batch_size: examples at a time; None takes a default. It does not change the result.
         abstain: the largest share of given answers that may be wrong; finds the confidence from which on to answer.
+        prefix: examples that precede every prompt, for a model that generates or ranks.
         reporter: shows progress.
 
     Raises:
@@ -132,13 +135,14 @@ def evaluate(
     examples = list(examples)
     task.must_be_answerable(examples)
     prepare(model, examples, reporter)
-    answered = _answer(model, task, examples, support, way, head, batch_size, reporter, blind=False)
+    answered = _answer(model, task, examples, support, way, head, batch_size, reporter, prefix, blind=False)
     must_be_numbers(answered)
     blind: Figures = {}
     blindable = way in ("generate", "rank") and task.kind != "pairs"
     scored = task.can_score(examples)
     if scored and with_blind and blindable and any(example.media for example in examples):
-        taken = _answer(model, task, examples, support, way, head, batch_size, reporter, blind=True)
+        unseen = prefix if prefix.is_empty else read(model, prefix.document.without_media())
+        taken = _answer(model, task, examples, support, way, head, batch_size, reporter, unseen, blind=True)
         blind = task.score(examples, taken)
     return Evaluation(
         task.name,
@@ -148,7 +152,7 @@ def evaluate(
         task.score(examples, answered) if scored else {},
         blind,
         task.guesses(support, examples) if scored else {},
-        reference_perplexity(model, examples) if way == "generate" and with_perplexity else None,
+        reference_perplexity(model, examples) if way == "generate" and with_perplexity and prefix.is_empty else None,
         unread(answered),
         abstention(task, examples, answered, abstain) if scored and abstain is not None else None,
     )
@@ -213,16 +217,17 @@ def _answer(
     head: str | None,
     batch_size: int | None,
     reporter: Reporter,
+    prefix: Prefix,
     blind: bool,
 ) -> list[Prediction]:
     size: dict[str, Any] = {} if batch_size is None else {"batch_size": batch_size}
     with reporter(f"{DOING[way]}{', blind' if blind else ''}") as progress:
         if isinstance(task, Retrieval):
-            return retrieve(model, task, examples, way, progress=progress, **size)
+            return retrieve(model, task, examples, way, progress=progress, prefix=prefix, **size)
         if way == "generate":
-            return generate(model, examples, task.labels, blind=blind, progress=progress, **size)
+            return generate(model, examples, task.labels, blind=blind, prefix=prefix, progress=progress, **size)
         if way == "rank":
-            return rank(model, examples, task.labels, blind=blind, progress=progress, **size)
+            return rank(model, examples, task.labels, blind=blind, prefix=prefix, progress=progress, **size)
         if way == "decide":
             return decide(model, examples, head, progress=progress, **size)
         if way == "match":

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from vislang.capabilities import Completion, Generates, Progress
-from vislang.evaluate.prefix import NOTHING, Prefix, distinct
+from vislang.capabilities import Completion, Generates, Prefix, Progress
+from vislang.evaluate.prefix import NOTHING, distinct
 from vislang.example import Answer, Example, Prediction, Value
 from vislang.metrics.accuracy import normalize
 from vislang.prompt import shown
@@ -40,7 +40,10 @@ def generate(
         progress: called with (prompts done, prompts in all).
     """
     before = [()] * len(examples) if shots is None else shots
-    prompts = [model.prompts.render(example, own) for example, own in zip(examples, before, strict=True)]
+    prompts = [
+        model.prompts.render(example, own, after_shots=not prefix.is_empty)
+        for example, own in zip(examples, before, strict=True)
+    ]
     if blind:
         prompts = [prompt.without_media() for prompt in prompts]
     # Equal prompts, such as those of one question without its images, have the same answer.

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
+
+from vislang.capabilities import Prefix
+from vislang.document import Document
+
+NOTHING = Prefix(Document([]), None)
+"""No examples."""
 
 
-class Prefix(NamedTuple):
-    """What a model reads before each of several prompts.
-
-    Attributes:
-        state: the decode state from :meth:`~vislang.capabilities.Prefills.prefill`; None if there is no prefix.
-        text: the prefix as one line of text, to record it.
-    """
-
-    state: Any = None
-    text: str = ""
-
-
-NOTHING = Prefix()
+def read(model: Any, document: Document) -> Prefix:
+    """Examples, as a model reads them before each of several prompts."""
+    return Prefix(document, model.prefill(document))
 
 
 def distinct(keys: Sequence[Hashable]) -> tuple[list[int], list[int]]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from vislang.capabilities import Progress, Ranks
+from vislang.capabilities import Prefix, Progress, Ranks
 from vislang.document import Document
 from vislang.evaluate.alternatives import alternatives
-from vislang.evaluate.prefix import NOTHING, Prefix, distinct
+from vislang.evaluate.prefix import NOTHING, distinct
 from vislang.example import Example, Prediction
 from vislang.prompt import shown
 
@@ -48,7 +48,7 @@ def rank(
             given[id(option.given.prompt)] = option.given
             together.setdefault(id(option.given.prompt), []).append(option.text)
         owned.append(list(range(len(documents), len(documents) + len(given))))
-        rendered = [model.prompts.render(example, own) for example in given.values()]
+        rendered = [model.prompts.render(example, own, after_shots=not prefix.is_empty) for example in given.values()]
         documents += [document.without_media() for document in rendered] if blind else rendered
         texts += map(tuple, together.values())
     first, position = distinct([(document.parts, own) for document, own in zip(documents, texts, strict=True)])

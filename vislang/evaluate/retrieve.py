@@ -11,10 +11,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vislang.capabilities import Matches, Progress, Ranks
+from vislang.capabilities import Matches, Prefix, Progress, Ranks
 from vislang.document import Document, Image
 from vislang.errors import UserError
-from vislang.evaluate.prefix import NOTHING, Prefix
+from vislang.evaluate.prefix import NOTHING
 from vislang.evaluate.ways import Way
 from vislang.example import Example, Prediction
 from vislang.prompt import shown
@@ -48,7 +48,8 @@ def retrieve(
         scores = model.match_all(images, texts, progress=progress)
     else:
         assert isinstance(model, Ranks)
-        queries = [model.prompts.render(Example(query.name, query)) for query in queries]
+        follows = not prefix.is_empty
+        queries = [model.prompts.render(Example(query.name, query), after_shots=follows) for query in queries]
         scores = likelihoods(model, queries, texts, batch_size, progress, prefix)
     prompts = [*texts, *(prefix.text + shown(query) for query in queries)]
     ranked = task.ranked(examples, scores.numpy())

@@ -11,10 +11,11 @@ from typing import Any, Literal, NamedTuple
 from jaxtyping import Float
 from torch import Tensor
 
+from vislang.capabilities import Prefix
 from vislang.document import Document, Medium
-from vislang.evaluate.prefix import NOTHING, Prefix
+from vislang.evaluate.prefix import NOTHING, read
 from vislang.example import Example, Text, reference_text
-from vislang.prompt import as_generation, shown
+from vislang.prompt import as_generation
 
 TEXT_SHOTS = 2
 """Number of examples without images in a zero-shot prompt."""
@@ -142,5 +143,4 @@ def prefill(model: Any, shots: Sequence[Example], blind: bool = False) -> Prefix
     if not shots:
         return NOTHING
     document = Document(model.prompts.examples(shots))
-    document = document.without_media() if blind else document
-    return Prefix(model.prefill(document), shown(document))
+    return read(model, document.without_media() if blind else document)

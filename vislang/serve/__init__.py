@@ -2,5 +2,5 @@
 
 Read ``app.py`` first: it has the routes. ``wire.py`` defines requests and replies, ``images.py`` the only way in which
 an image enters, ``remote.py`` the only function that opens a connection, ``engine.py`` the thread that runs the models,
-``limits.py`` what a request may ask for, and ``security.py`` who may ask.
+``reader.py`` what the requests to a model share, ``limits.py`` what a request may ask for, ``security.py`` who may ask.
 """

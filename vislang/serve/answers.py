@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import replace
+from typing import Any
 
 from fastapi import APIRouter, Request
 from torch import Tensor
@@ -15,6 +16,7 @@ from vislang.example import Answer, Prediction
 from vislang.serve.chat import DEFAULT_TOKENS
 from vislang.serve.choosing import options_of
 from vislang.serve.conversation import Conversation
+from vislang.serve.engine import once
 from vislang.serve.errors import invalid
 from vislang.serve.served import Answered, Served, answer, generate
 from vislang.serve.server import Server
@@ -69,7 +71,7 @@ def answer_routes(server: Server) -> APIRouter:
             raise invalid(f"the heads that give boxes are {', '.join(heads)}.", "head")
         conversation = await server.conversation(body.messages)
         image = _only_image(conversation)
-        _, found = await server.run(request, lambda: iter([answer(served, conversation, head=head)]))
+        _, found = await server.run(request, once(lambda: answer(served, conversation, head=head)))
         ordered = sorted(zip(found.candidates, found.scores, strict=True), key=lambda pair: -pair[1])[: body.top_n]
         boxes = [ScoredBox(box=_box(box), score=score) for box, score in ordered if isinstance(box, Box)]
         width, height = image.size
@@ -88,7 +90,7 @@ def answer_routes(server: Server) -> APIRouter:
             shown = [TokenMaps(token=own.token, maps=[_rows(grid[0]) for grid in own.maps]) for own in maps]
             return ExplainReply(id=new_id("explain"), model=served.name, answer=text, tokens=shown)
         _only_image(conversation)
-        explained = await server.run(request, lambda: _explained(served, conversation, body.head))
+        explained = await server.run(request, once(lambda: _explained(served, conversation, body.head)))
         return ExplainReply(
             id=new_id("explain"),
             model=served.name,
@@ -108,31 +110,29 @@ def answer_routes(server: Server) -> APIRouter:
 
 def _answered(
     served: Served, conversation: Conversation, options: tuple[str, ...] | None, head: str | None, tokens: int
-) -> Iterator[Answered]:
+) -> Generator[Any, None, Answered]:
+    """An answer, found in the way that fits the model and the options."""
     if options is not None or served.kinds or not isinstance(served.model, Continues):
-        yield answer(served, conversation, options, head)
-        return
+        return answer(served, conversation, options, head)
     if head is not None:
         raise served.cannot("has no heads", "head")
-    for progress in generate(served, conversation, Decoding(tokens)):
-        text = progress.texts[0].text if progress.texts else ""
-        yield Answered("generate", Prediction("question", text, kind="log_likelihood"))
+    progress = yield from generate(served, conversation, Decoding(tokens))
+    return Answered("generate", Prediction("question", progress.texts[0].text, kind="log_likelihood"))
 
 
-def _attended(served: Served, conversation: Conversation, tokens: int) -> Iterator[tuple[str, list[TokenAttention]]]:
+def _attended(
+    served: Served, conversation: Conversation, tokens: int
+) -> Generator[Any, None, tuple[str, list[TokenAttention]]]:
     """The answer of a generating model, and the attention of its tokens."""
-    text = ""
-    for progress in generate(served, conversation, Decoding(tokens)):
-        text = progress.texts[0].text if progress.texts else ""
-        yield text, []
-    if text:
-        yield text, served.model.attention(replace(served.prompt(conversation), target=text))
+    progress = yield from generate(served, conversation, Decoding(tokens))
+    text = progress.texts[0].text
+    return text, served.model.attention(replace(served.prompt(conversation), target=text)) if text else []
 
 
-def _explained(served: Served, conversation: Conversation, head: str | None) -> Iterator[Explained]:
+def _explained(served: Served, conversation: Conversation, head: str | None) -> Explained:
     assert isinstance(served.model, Explains)
     served.must_read(conversation)
-    yield served.model.explain(conversation.question, head)
+    return served.model.explain(conversation.question, head)
 
 
 def _only_image(conversation: Conversation) -> Image:

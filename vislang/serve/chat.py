@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import secrets
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator
 
 from fastapi import APIRouter, Request
 from fastapi.responses import StreamingResponse
@@ -186,12 +186,11 @@ class _Reply:
             yield self._event([], usage)
         yield "data: [DONE]\n\n"
 
-    def _work(self) -> Iterator[Progress]:
+    def _work(self) -> Generator[Progress, None, Progress]:
         # A head answers at once, and so does a choice.
         if self.allowed is None and self.body.head is None and not self.served.kinds:
             top = (self.body.top_logprobs or 0) if self.body.logprobs else None
-            yield from generate(self.served, self.conversation, self.decoding, top)
-            return
+            return (yield from generate(self.served, self.conversation, self.decoding, top))
         options = None if self.allowed is None else self.allowed.answers
         prediction = answer(self.served, self.conversation, options, self.body.head).prediction
         if self.allowed is None:
@@ -200,7 +199,7 @@ class _Reply:
             text = self.allowed.written(str(prediction.answer))
             ordered = sorted(zip(prediction.candidates, prediction.scores, strict=True), key=lambda pair: -pair[1])
             self.scores = [ScoredAnswer(answer=str(option), score=score) for option, score in ordered]
-        yield Progress(0, [Continuation(text, 0, "stop")])
+        return Progress(0, [Continuation(text, 0, "stop")])
 
     def _added(self, index: int, text: Continuation, before: Continuation) -> ChunkChoice | None:
         """The chunk of what a text has more than before; None if that is nothing."""

@@ -1,7 +1,9 @@
 """The queue of requests, and the one thread that runs the models.
 
-A request becomes a job: a generator that the thread steps through, one generated token at a time. So a job whose client
-has gone, or whose time is up, ends at the next token. A waiting job that is cancelled leaves the queue at once.
+A request becomes a job: a generator that the thread steps through, one generated token at a time. Several jobs run at
+once: the thread gives each of them a step in turn. Those that generate text thereby share their passes through the
+model (:class:`vislang.capabilities.Together`). A job whose client has gone, or whose time is up, ends at its next step.
+A waiting job that is cancelled leaves the queue at once.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from typing import Any, Generic, TypeVar
 
 from vislang.errors import UserError
@@ -20,9 +22,20 @@ from vislang.serve.limits import Limits
 
 Item = TypeVar("Item")
 Work = Callable[[], Iterator[Item]]
-"""What a request asks of a model: yields after each token, or once."""
+"""What a request asks of a model: yields after each token. A generator may return its last item, which its client then
+gets before the next step of other requests."""
 
 log = logging.getLogger("vislang.serve")
+
+
+def once(compute: Callable[[], Item]) -> Work[Item]:
+    """Work of one step."""
+
+    def work() -> Generator[Item, None, Item]:
+        return compute()
+        yield
+
+    return work
 
 
 class _End:
@@ -45,6 +58,8 @@ class Job(Generic[Item]):
         self.cancelled = threading.Event()
         self._loop = asyncio.get_running_loop()
         self._received: asyncio.Queue[Item | _End] = asyncio.Queue()
+        self._steps: Iterator[Item] | None = None
+        self._begun = 0.0
 
     def send(self, item: Item | _End) -> None:
         """Hand an item over, from the engine's thread to the request's."""
@@ -53,6 +68,28 @@ class Job(Generic[Item]):
         except RuntimeError:
             # The server is shutting down and its loop is closed: nobody waits any more.
             self.cancelled.set()
+
+    def step(self) -> bool:
+        """Do the next step, and hand over what it yields; returns whether there may be more."""
+        if self._steps is None:
+            self._steps, self._begun = self.work(), time.monotonic()
+        try:
+            self.send(next(self._steps))
+        except StopIteration as end:
+            if end.value is not None:
+                self.send(end.value)
+            return False
+        return True
+
+    def close(self) -> None:
+        """Give up what the work holds."""
+        if isinstance(self._steps, Generator):
+            self._steps.close()
+
+    @property
+    def seconds(self) -> float:
+        """How long it has been running."""
+        return 0.0 if self._steps is None else time.monotonic() - self._begun
 
     async def items(self) -> AsyncIterator[Item]:
         """What the work yields.
@@ -70,15 +107,16 @@ class Job(Generic[Item]):
 
 
 class Engine:
-    """Runs one job at a time, in the order of their arrival, in a thread of its own.
+    """Runs jobs in a thread of its own; they begin in the order of their arrival.
 
     Args:
-        limits: how many jobs may wait, and how long a job may take.
+        limits: how many jobs may run and wait, and how long a job may take.
     """
 
     def __init__(self, limits: Limits):
         self.limits = limits
         self._waiting: deque[Job[Any]] = deque()
+        self._running: list[Job[Any]] = []
         self._changed = threading.Condition()
         self._closed = False
         self._seconds = 1.0
@@ -89,6 +127,11 @@ class Engine:
     def waiting(self) -> int:
         """The number of jobs that wait."""
         return len(self._waiting)
+
+    @property
+    def running(self) -> int:
+        """The number of jobs that run."""
+        return len(self._running)
 
     @property
     def is_running(self) -> bool:
@@ -120,8 +163,6 @@ class Engine:
         """Cancel all jobs and end the thread."""
         with self._changed:
             self._closed = True
-            for job in self._waiting:
-                job.cancelled.set()
             self._changed.notify()
         self._thread.join(timeout=10)
 
@@ -141,7 +182,7 @@ class Engine:
                 self._waiting.remove(job)
 
     def _too_many(self, message: str) -> ApiError:
-        after = max(1, round(self._seconds * (len(self._waiting) + 1)))
+        after = max(1, round(self._seconds * (len(self._waiting) + 1) / self.limits.running))
         return ApiError(
             429, f"{message} Try again in {after} s.", "server_overloaded", headers={"Retry-After": str(after)}
         )
@@ -149,36 +190,48 @@ class Engine:
     def _run(self) -> None:
         while True:
             with self._changed:
-                while not self._waiting and not self._closed:
+                while not (self._waiting or self._running or self._closed):
                     self._changed.wait()
                 if self._closed:
-                    return
-                job = self._waiting.popleft()
-            if job.cancelled.is_set():
-                continue
-            started = time.monotonic()
-            if started > job.deadline:
+                    break
+                late = [job for job in self._waiting if job.deadline < time.monotonic()]
+                for job in late:
+                    self._waiting.remove(job)
+                while self._waiting and len(self._running) < self.limits.running:
+                    self._running.append(self._waiting.popleft())
+            for job in late:
                 job.send(_End(self._too_many("the request waited for too long.")))
-                continue
-            job.send(_End(self._error_of(job)))
-            self._seconds = 0.8 * self._seconds + 0.2 * (time.monotonic() - started)
+            for job in list(self._running):
+                if (end := self._turn(job)) is not None:
+                    self._running.remove(job)
+                    self._end(job, end)
+        error = ApiError(503, "the server is shutting down.", "shutting_down")
+        for job in (*self._running, *self._waiting):
+            self._end(job, _End(error))
 
-    def _error_of(self, job: Job[Any]) -> ApiError | None:
-        """Run a job to its end; returns its error."""
+    def _turn(self, job: Job[Any]) -> _End | None:
+        """Give a job a step; returns its end, if it has come to it."""
+        if job.cancelled.is_set():
+            return _End()
+        if time.monotonic() > job.deadline:
+            seconds = f"{self.limits.seconds:g}"
+            return _End(ApiError(504, f"the request took longer than {seconds} s. Ask for less.", "timeout"))
         try:
-            for item in job.work():
-                if job.cancelled.is_set():
-                    return None
-                if time.monotonic() > job.deadline:
-                    seconds = f"{self.limits.seconds:g}"
-                    return ApiError(504, f"the request took longer than {seconds} s. Ask for less.", "timeout")
-                job.send(item)
+            return None if job.step() else _End()
         except ApiError as error:
-            return error
+            return _End(error)
         except UserError as error:
-            return from_user_error(error)
+            return _End(from_user_error(error))
         except Exception:
             # One request's failure must not end the thread that serves all others. What it was stays in the log.
             log.exception("a request failed")
-            return ApiError(500, "the server failed at this request; its log has the reason.", "internal_error")
-        return None
+            message = "the server failed at this request; its log has the reason."
+            return _End(ApiError(500, message, "internal_error"))
+
+    def _end(self, job: Job[Any], end: _End) -> None:
+        self._seconds = 0.8 * self._seconds + 0.2 * job.seconds
+        try:
+            job.close()
+        except Exception:
+            log.exception("a request failed while it was closed")
+        job.send(end)

@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from vislang.document import Image
+from vislang.document import Image, InMemory
 from vislang.serve.errors import ApiError, invalid
 from vislang.serve.limits import Limits
 
@@ -25,28 +25,6 @@ _DATA = re.compile(r"data:(?:image/[\w.+-]{1,64})?(?:;[\w.=+-]{1,64}){0,4};base6
 
 Fetch = Callable[[str], bytes]
 """Reads a remote address; see :func:`vislang.serve.remote.fetch`."""
-
-
-@dataclass(frozen=True)
-class Upload:
-    """The content of an image in a request; see :class:`vislang.document.Stored`.
-
-    Attributes:
-        name: the part of the request, for messages.
-        content: the encoded image.
-    """
-
-    name: str
-    content: bytes
-
-    @property
-    def is_there(self) -> bool:
-        """It always is."""
-        return True
-
-    def read(self) -> bytes:
-        """The encoded image."""
-        return self.content
 
 
 @dataclass(frozen=True)
@@ -85,7 +63,7 @@ def read_images(parts: Sequence[ImagePart], limits: Limits, fetch: Fetch | None 
                 part.param,
                 "image_too_large",
             )
-        images.append(Image(Upload(part.param, content)))
+        images.append(Image(InMemory(part.param, content)))
     return images
 
 

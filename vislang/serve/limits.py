@@ -23,8 +23,10 @@ class Limits:
         texts: inputs of an embeddings request, documents of a reranking request, or allowed answers.
         new_tokens: of a generated text; a request that asks for more gets this many.
         returns: texts of a request (``n``).
+        running: requests that the models answer at once.
         waiting: requests that wait for the models; beyond it, a request is told to come back.
         seconds: that a request may take once it has arrived.
+        prefix_bytes: of a model's keys and values of examples that were in prompts; those used last are kept.
         kept_images: of which regions are kept in memory; nothing of a client's images is written to disk.
     """
 
@@ -39,6 +41,8 @@ class Limits:
     texts: int = 256
     new_tokens: int = 512
     returns: int = 8
+    running: int = 8
     waiting: int = 64
     seconds: float = 120.0
+    prefix_bytes: int = 512 * 2**20
     kept_images: int = 64

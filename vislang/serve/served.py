@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
@@ -15,15 +15,17 @@ from vislang.capabilities import (
     Embeds,
     Explains,
     Matches,
+    Prefix,
     Ranks,
     Reads,
 )
-from vislang.document import Document
+from vislang.document import Document, Part
 from vislang.evaluate.decide import decide_among
 from vislang.evaluate.match import match
 from vislang.example import Prediction
 from vislang.serve.conversation import Conversation
 from vislang.serve.errors import ApiError, unsupported
+from vislang.serve.reader import Reader
 from vislang.serve.wire import now
 
 Way = Literal["decide", "rank", "match", "generate"]
@@ -36,11 +38,15 @@ class Served:
     Attributes:
         name: the name by which clients ask for it.
         model: the model.
+        pack: examples that precede every prompt.
+        reader: what the requests to the model share; the server sets it.
         created: when it was opened, in seconds since 1970.
     """
 
     name: str
     model: Any
+    pack: Prefix | None = None
+    reader: Reader | None = None
     created: int = field(default_factory=now)
 
     @property
@@ -78,13 +84,17 @@ class Served:
             raise self.cannot(reason, "messages")
         if not isinstance(self.model, Continues) and (conversation.shots or conversation.instructions):
             raise self.cannot("reads the last message only, no examples and no instructions", "messages")
+        if self.pack is not None and conversation.instructions:
+            raise self.cannot("begins with the examples of a pack, so there can be no instructions", "messages")
 
     def prompt(self, conversation: Conversation) -> Document:
-        """A conversation in the model's template; instructions come first."""
-        document = self.model.prompts.render(conversation.question, conversation.shots)
-        if not conversation.instructions:
-            return document
-        return replace(document, parts=(f"{conversation.instructions}\n", *document.parts))
+        """A conversation in the model's template; instructions come first, or the examples of the pack."""
+        packed = self.pack is not None
+        document = self.model.prompts.render(conversation.question, conversation.shots, after_shots=packed)
+        first: tuple[Part, ...] = self.pack.document.parts if self.pack is not None else ()
+        if conversation.instructions:
+            first = (f"{conversation.instructions}\n",)
+        return replace(document, parts=(*first, *document.parts))
 
 
 class Progress(NamedTuple):
@@ -93,11 +103,16 @@ class Progress(NamedTuple):
     prompt_tokens: int
     texts: list[Continuation]
 
+    @property
+    def over(self) -> bool:
+        """Whether all texts are complete."""
+        return bool(self.texts) and all(text.finish is not None for text in self.texts)
+
 
 def generate(
     served: Served, conversation: Conversation, decoding: Decoding, top_tokens: int | None = None
-) -> Iterator[Progress]:
-    """Continue a conversation; yields after the prompt, and after each token.
+) -> Generator[Progress, None, Progress]:
+    """Continue a conversation; yields after the prompt and after each token, and returns the last.
 
     Raises:
         ApiError: the model generates no text.
@@ -108,11 +123,16 @@ def generate(
         remedy = "; give allowed_answers to choose from" if served.matches else ""
         raise served.cannot(f"generates no text{remedy}")
     served.must_read(conversation)
-    state = model.prefill(served.prompt(conversation))
-    count = model.prompt_tokens(state)
-    yield Progress(count, [])
-    for texts in model.continuations(state, decoding, top_tokens):
-        yield Progress(count, texts)
+    assert served.reader is not None
+    state = served.reader.read(served.prompt(conversation))
+    progress = Progress(model.prompt_tokens(state), [])
+    yield progress
+    for texts in served.reader.together.continuations(state, decoding, top_tokens):
+        progress = progress._replace(texts=texts)
+        if progress.over:
+            break
+        yield progress
+    return progress
 
 
 class Answered(NamedTuple):
@@ -140,7 +160,10 @@ def answer(
     if options is None:
         raise served.cannot("answers only with options to choose from", "options")
     if isinstance(model, Ranks):
-        (scores,) = model.rank([served.prompt(conversation)], [list(options)])
+        state, prompt = None, served.prompt(conversation)
+        if served.reader is not None:
+            state, prompt = served.reader.resume(prompt)
+        (scores,) = model.rank([prompt], [list(options)], state=state)
         likelihoods = tuple(score.log_likelihood for score in scores)
         best = options[max(range(len(options)), key=lambda number: likelihoods[number])]
         return Answered("rank", Prediction("question", best, tuple(options), likelihoods, "log_likelihood"))

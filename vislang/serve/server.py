@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from dataclasses import replace
 
 from fastapi import Request
 from starlette.concurrency import run_in_threadpool
@@ -16,6 +17,7 @@ from vislang.serve.errors import ApiError
 from vislang.serve.images import Fetch, ImagePart, read_images
 from vislang.serve.limits import Limits
 from vislang.serve.metrics import Metrics
+from vislang.serve.reader import Reader
 from vislang.serve.served import Served
 from vislang.serve.wire import Message
 
@@ -34,13 +36,20 @@ class Server:
     """
 
     def __init__(self, models: Mapping[str, Served], limits: Limits, fetch: Fetch | None = None):
-        self.models, self.limits = dict(models), limits
+        self.limits = limits
         self._fetch = fetch
+        # A model may be served under several names.
+        distinct = {id(served.model): served.model for served in models.values()}
+        readers = {key: Reader(m, limits.prefix_bytes) for key, m in distinct.items() if Reader.can_read(m)}
+        self.models = {name: replace(served, reader=readers.get(id(served.model))) for name, served in models.items()}
+        for model in distinct.values():
+            if isinstance(model, Caches):
+                model.keep_in_memory(limits.kept_images)
         for served in self.models.values():
-            if isinstance(served.model, Caches):
-                served.model.keep_in_memory(limits.kept_images)
+            if served.pack is not None and served.reader is not None:
+                served.reader.pin(served.pack)
         self.engine = Engine(limits)
-        self.metrics = Metrics(self.engine)
+        self.metrics = Metrics(self.engine, list(readers.values()))
 
     def model(self, name: str) -> Served:
         """The model of a name.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -10,7 +10,17 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from vislang.capabilities import Decoding
-from vislang.models.flamingo.prefill import DecodeState, NextSteps, Runner
+from vislang.errors import UserError
+from vislang.models.base import must_be_numbers
+from vislang.models.flamingo.drafting import draft
+from vislang.models.flamingo.prefill import DecodeState, NextSteps, Runner, joined
+
+TOKENS_A_PASS = 8
+"""Greatest number of tokens, of all texts together, in a pass with guesses. A pass reads all weights, which takes most
+of its time as long as it has few tokens."""
+
+FIRST_DRAFT = 3
+"""Greatest number of tokens of a text's first guess."""
 
 
 @dataclass(frozen=True)
@@ -54,56 +64,206 @@ def generate(
     """
     if decoding.beams > 1:
         return _beams(runner, state, decoding, ends, stops)
-    *_, generated = generate_stepwise(runner, state, decoding, ends, stops)
-    copies = decoding.returns
-    return [generated[start : start + copies] for start in range(0, len(generated), copies)]
-
-
-def generate_stepwise(
-    runner: Runner,
-    state: DecodeState,
-    decoding: Decoding,
-    ends: frozenset[int],
-    stops: Stops | None = None,
-    top_tokens: int = 0,
-) -> Iterator[list[Generated]]:
-    """The same without beams: yields all texts after each token; the texts of a prompt are neighbours.
-
-    ``top_tokens`` is how many of the most likely tokens at each position are listed in ``Generated.top``.
-    """
-    copies = decoding.returns
+    copies, device = decoding.returns, state.lengths.device
     if copies > 1:
-        state = state.of(torch.arange(len(state.lengths), device=state.lengths.device).repeat_interleave(copies))
-    steps = NextSteps(runner, state, copies)
-    count = len(state.lengths)
-    # Each text has its own generator, whose seed does not depend on the other rows.
-    draws = [torch.Generator().manual_seed(decoding.seed * 1_000_003 + row % copies) for row in range(count)]
-    texts: list[list[int]] = [[] for _ in range(count)]
-    of_tokens: list[list[float]] = [[] for _ in range(count)]
-    tops: list[list[list[tuple[int, float]]]] = [[] for _ in range(count)]
-    likelihoods = [0.0] * count
-    over = [False] * count
-    for position in range(decoding.max_new_tokens):
-        log_probabilities = runner.next_log_probabilities(state.hidden)
-        tokens = _next(log_probabilities, decoding, draws)
-        chosen = log_probabilities.gather(1, tokens[:, None])[:, 0].tolist()
-        best = log_probabilities.topk(min(top_tokens, log_probabilities.shape[1]), dim=-1) if top_tokens else None
-        for row, token in enumerate(tokens.tolist()):
-            if over[row]:
-                continue
-            likelihoods[row] += chosen[row]
-            over[row] = token in ends
-            if not over[row]:
-                texts[row] = [*texts[row], token]
-                of_tokens[row] = [*of_tokens[row], chosen[row]]
-                if best is not None:
-                    pairs = zip(best.indices[row].tolist(), best.values[row].tolist(), strict=True)
-                    tops[row] = [*tops[row], list(pairs)]
-                over[row] = stops is not None and stops(texts[row])
-        yield list(map(Generated, texts, likelihoods, list(over), of_tokens, tops))
-        if all(over) or position + 1 == decoding.max_new_tokens:
+        state = state.of(torch.arange(len(state.lengths), device=device).repeat_interleave(copies))
+    texts = [Text(decoding, ends, stops, copy=row % copies) for row in range(len(state.lengths))]
+    batch = TextBatch(runner)
+    batch.join(state, texts)
+    while batch.texts:
+        batch.step()
+    for text in texts:
+        if text.error is not None:
+            raise text.error
+    return [[text.generated() for text in texts[start : start + copies]] for start in range(0, len(texts), copies)]
+
+
+class Text:
+    """A text while it is generated.
+
+    Args:
+        decoding: how its tokens are chosen, without beams.
+        ends: tokens that end it.
+        stops: whether it is complete; called after each token.
+        top_tokens: how many of the most likely tokens at each position to list.
+        copy: the number of the text among those of its prompt; each draws its own tokens.
+
+    Attributes:
+        tokens, log_likelihood, ended, log_probabilities, top: see :class:`Generated`.
+        over: whether it gets no more tokens.
+        error: what kept it from being completed.
+        draft_length: greatest number of tokens to guess next.
+    """
+
+    def __init__(
+        self, decoding: Decoding, ends: frozenset[int], stops: Stops | None = None, top_tokens: int = 0, copy: int = 0
+    ):
+        self.decoding, self.ends = decoding, ends
+        self._stops, self._top_tokens = stops, top_tokens
+        # Its seed does not depend on other texts of a batch.
+        self._rng = torch.Generator().manual_seed(decoding.seed * 1_000_003 + copy)
+        self.tokens: list[int] = []
+        self.log_probabilities: list[float] = []
+        self.top: list[list[tuple[int, float]]] = []
+        self.log_likelihood = 0.0
+        self.ended = self.over = False
+        self.error: Exception | None = None
+        self.draft_length = FIRST_DRAFT
+
+    def append(self, log_probabilities: Float[Tensor, "..."]) -> int:
+        """Choose the next token by its distribution (types,), and append it unless it ends the text; returns it."""
+        token = int(_next(log_probabilities[None], self.decoding, [self._rng]))
+        value = float(log_probabilities[token])
+        self.log_likelihood += value
+        self.ended = token in self.ends
+        if not self.ended:
+            self.tokens.append(token)
+            self.log_probabilities.append(value)
+            if self._top_tokens:
+                best = log_probabilities.topk(min(self._top_tokens, len(log_probabilities)))
+                self.top.append(list(zip(best.indices.tolist(), best.values.tolist(), strict=True)))
+            self.ended = self._stops is not None and self._stops(self.tokens)
+        self.over = self.ended or len(self.tokens) == self.decoding.max_new_tokens
+        return token
+
+    def generated(self) -> Generated:
+        """The text."""
+        return Generated(self.tokens, self.log_likelihood, self.ended, self.log_probabilities, self.top)
+
+
+class TextBatch:
+    """Texts that are generated together; they join and leave between two steps (Yu et al. 2022, section 4.1).
+
+    A step gives each text a token, or several: where the last tokens occurred before, those that followed them there
+    are tried in the same pass (:func:`draft`). A text gets the same tokens as alone; log-probabilities may differ in
+    their last bits, because the order of summation in a matrix product depends on its number of rows.
+
+    Args:
+        runner: the bridge's runner.
+        drafts: whether tokens are guessed.
+
+    Attributes:
+        texts: the texts that get more tokens, in the order of the state's rows.
+        passes: how often the language model has run.
+    """
+
+    def __init__(self, runner: Runner, drafts: bool = True):
+        self.runner, self.drafts = runner, drafts
+        self.texts: list[Text] = []
+        self.passes = 0
+        self._state: DecodeState | None = None
+        self._steps: NextSteps | None = None
+
+    @property
+    def columns(self) -> int:
+        """The number of tokens of the longest text with its prompt."""
+        return 0 if self._state is None else self._state.ids.shape[1]
+
+    def join(self, state: DecodeState, texts: Sequence[Text]) -> None:
+        """Begin a text for each row of a state; each gets its first token.
+
+        Args:
+            state: its cache may grow from now on.
+            texts: those of the rows, in order.
+        """
+        log_probabilities = self.runner.next_log_probabilities(state.hidden, checked=False)
+        for text, own in zip(texts, log_probabilities, strict=True):
+            _append(text, own)
+        going = [row for row, text in enumerate(texts) if not text.over]
+        if not going:
             return
-        state = runner.advance(state, tokens, steps)
+        if len(going) < len(texts):
+            state = state.of(torch.tensor(going, device=state.lengths.device)).without_padding()
+        self.texts += [texts[row] for row in going]
+        self._become(state if self._state is None else joined([self._state, state]))
+
+    def leave(self, text: Text) -> None:
+        """Take a text out, if it is still in."""
+        text.over = True
+        self._drop_over()
+
+    def step(self) -> None:
+        """Give each text its next token, or several; those that are over leave.
+
+        If the model fails, every text gets the error, and all leave.
+        """
+        assert self._state is not None
+        assert self._steps is not None
+        try:
+            self._step(self._state, self._steps)
+        except Exception as error:
+            for text in self.texts:
+                text.error, text.over = error, True
+        self._drop_over()
+
+    def _step(self, state: DecodeState, steps: NextSteps) -> None:
+        device = state.lengths.device
+        guesses = self._guesses(state)
+        longest = max(map(len, guesses))
+        tokens = torch.zeros(len(guesses), 1 + longest, dtype=torch.long)
+        real = torch.zeros_like(tokens)
+        for row, (text, guess) in enumerate(zip(self.texts, guesses, strict=True)):
+            tokens[row, : 1 + len(guess)] = torch.tensor([text.tokens[-1], *guess])
+            real[row, : 1 + len(guess)] = 1
+        self.passes += 1
+        state, hidden = self.runner.try_tokens(state, tokens.to(device), real.to(device), steps)
+        log_probabilities = self.runner.next_log_probabilities(hidden[real.to(device).bool()][:, None], checked=False)
+        kept = [
+            _accept(text, guess, own)
+            for text, guess, own in zip(
+                self.texts, guesses, log_probabilities.split([1 + len(guess) for guess in guesses]), strict=True
+            )
+        ]
+        self._state = self.runner.keep(state, hidden, kept)
+
+    def _guesses(self, state: DecodeState) -> list[list[int]]:
+        """For each text, the tokens that may follow its last one."""
+        room = TOKENS_A_PASS // len(self.texts) - 1
+        if not self.drafts or room < 1:
+            return [[] for _ in self.texts]
+        media = self.runner.bridge.media_token
+        found = []
+        for text, ids, length in zip(self.texts, state.ids.tolist(), state.lengths.tolist(), strict=True):
+            # The last token of a pass gives one more, for which there must be room.
+            most = min(room, text.draft_length, text.decoding.max_new_tokens - len(text.tokens) - 1)
+            found.append(draft([*ids[len(ids) - length :], text.tokens[-1]], most, text.ends | {media}))
+        return found
+
+    def _drop_over(self) -> None:
+        going = [row for row, text in enumerate(self.texts) if not text.over]
+        if len(going) == len(self.texts):
+            return
+        self.texts = [self.texts[row] for row in going]
+        if not going:
+            self._state = self._steps = None
+            return
+        assert self._state is not None
+        self._become(self._state.of(torch.tensor(going, device=self._state.lengths.device)).without_padding())
+
+    def _become(self, state: DecodeState) -> None:
+        self._state, self._steps = state, NextSteps(self.runner, state)
+
+
+def _append(text: Text, log_probabilities: Float[Tensor, "..."]) -> int:
+    """The next token of a text; where the model's output is not a number, the text alone gets the error."""
+    try:
+        must_be_numbers(log_probabilities, "the next token")
+    except UserError as error:
+        text.error, text.over = error, True
+        return 0
+    return text.append(log_probabilities)
+
+
+def _accept(text: Text, guess: list[int], log_probabilities: Float[Tensor, "tokens types"]) -> int:
+    """Append tokens as long as the guess is right, and one more; returns how many tokens of the pass were right."""
+    for position, own in enumerate(log_probabilities):
+        token = _append(text, own)
+        if text.over or position == len(guess) or token != guess[position]:
+            break
+    if guess:
+        # A guess that was wrong costs little next time, and one that was right may be a long one.
+        text.draft_length = 2 * position + 1
+    return position + 1
 
 
 def _next(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Int
 from torch import Tensor
 
@@ -52,6 +55,26 @@ class MediaKeysValues:
             by_layer[layer] = KeysValues(torch.cat([keys, more.keys]), torch.cat([values, more.values]))
         moved = torch.where(others.index >= 0, others.index + known, others.index)
         return MediaKeysValues(by_layer, torch.cat([self.index, moved], dim=1))
+
+
+def stacked(each: Sequence[MediaKeysValues]) -> MediaKeysValues:
+    """The rows of several; media that no row has are left out."""
+    most = max(media.index.shape[1] for media in each)
+    index, used, known = [], [], 0
+    for media in each:
+        own, place = media.index.clamp(min=0).unique(return_inverse=True)
+        moved = torch.where(media.index >= 0, place + known, media.index)
+        index.append(F.pad(moved, (0, most - moved.shape[1]), value=-1))
+        used.append(own)
+        known += len(own)
+    by_layer = {
+        layer: KeysValues(
+            torch.cat([media.by_layer[layer].keys[own] for media, own in zip(each, used, strict=True)]),
+            torch.cat([media.by_layer[layer].values[own] for media, own in zip(each, used, strict=True)]),
+        )
+        for layer in each[0].by_layer
+    }
+    return MediaKeysValues(by_layer, torch.cat(index))
 
 
 def media_mask(

@@ -24,13 +24,12 @@ from vislang.cache import cache_folder
 from vislang.capabilities import (
     ChunkAttention,
     Completion,
-    Continuation,
     Decoding,
     ModelRecipe,
+    Prefix,
     Progress,
     Score,
     TokenAttention,
-    TokenLikelihood,
 )
 from vislang.document import Document, Image, Learned, Medium, Video
 from vislang.errors import UserError
@@ -39,8 +38,12 @@ from vislang.models.base import TrainableModel, fingerprint, read_settings, read
 from vislang.models.flamingo.bridge import Bridge
 from vislang.models.flamingo.collate import IGNORED, Batch, CollateConfig, Collator, PromptNotice, stack_frames
 from vislang.models.flamingo.config import FlamingoConfig
-from vislang.models.flamingo.decoding import Generated, Stops, generate, generate_stepwise
+from vislang.models.flamingo.continuing import Together
+from vislang.models.flamingo.decoding import generate
+from vislang.models.flamingo.detokenizing import Detokenizer
+from vislang.models.flamingo.pack import read_pack, write_pack
 from vislang.models.flamingo.prefill import DecodeState, Runner
+from vislang.models.flamingo.prefixes import Prefixes, split
 from vislang.models.precision import Precision, autocast, dtype_of
 from vislang.models.towers.causal_lm import CausalLMWithRows
 from vislang.models.towers.feature_cache import FeatureCache
@@ -96,6 +99,7 @@ class Flamingo(TrainableModel):
         self.language_name, self.language_fingerprint = language.name, language.fingerprint
         self.quantized = language.quantized or vision.quantized
         self.tokenizer = language.tokenizer
+        self._detokenizer = Detokenizer(self.tokenizer)
         self.vision = vision
         if config.media_token is not None:
             media = torch.tensor([[config.media_token]])
@@ -349,6 +353,84 @@ class Flamingo(TrainableModel):
         """
         return self._prefill([document], state)
 
+    def prefixes(self, budget: int) -> Prefixes:
+        """See :class:`~vislang.capabilities.Resumes`."""
+        return Prefixes(budget)
+
+    def resume(self, document: Document, prefixes: Prefixes) -> tuple[DecodeState | None, Document]:
+        """The decode state after the examples of a prompt, and the rest of the prompt.
+
+        The longest beginning in ``prefixes`` is not read again. What is read is kept there.
+
+        Raises:
+            MediaError: a medium cannot be used.
+            UserError: the examples are too long for the language model.
+        """
+        examples, rest = split(document)
+        if examples is None or self.collate.config.too_long == "drop":
+            # Which examples are dropped depends on the whole prompt.
+            return None, document
+        read, state = prefixes.longest(examples) or (0, None)
+        if read == len(examples.parts):
+            prefixes.hits += 1
+            return state, rest
+        prefixes.misses += 1
+        state = self.prefill(replace(examples, parts=examples.parts[read:]), state)
+        prefixes.put(examples, state)
+        return state, rest
+
+    def pack(self, shots: Sequence[Example], path: Path) -> Prefix:
+        """Read examples and write them, with all that the model computes of them, to a file; see
+        :mod:`~vislang.models.flamingo.pack`.
+
+        Args:
+            shots: examples with their answers.
+            path: the file.
+
+        Raises:
+            MediaError: a medium cannot be used.
+            UserError: a shot has no answer in words, or the examples are too long for the language model.
+        """
+        document = Document(self.prompts.examples(shots), name=str(path))
+        prefix = Prefix(document, self.prefill(document))
+        batch = self.with_features(self.collate.documents([document]))
+        with torch.no_grad(), self._arithmetic():
+            latents = self.bridge.resampler(batch.features, batch.frames)
+        write_pack(path, prefix, latents, self._makers(), self._pack_settings())
+        return prefix
+
+    def open_pack(self, path: Path) -> Prefix:
+        """The examples of a file that :meth:`pack` wrote.
+
+        Raises:
+            UserError: it is damaged, or was made with another tower, bridge or other settings.
+        """
+        return read_pack(path, self._makers(), self._pack_settings(), self.device)
+
+    def _makers(self) -> dict[str, str]:
+        """The hashes of all that a decode state depends on."""
+        return {
+            "language model": self.language_fingerprint,
+            "vision tower": self.vision.fingerprint,
+            "bridge": fingerprint(self._saved_state()),
+        }
+
+    def _pack_settings(self) -> dict[str, Any]:
+        """The settings that a decode state depends on, beside those that decide the shapes of weights."""
+        bridge, collate = self.bridge.config, self.collate.config
+        return {
+            "prompts": dataclasses.asdict(self.prompts),
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "quantize": self.quantized,
+            "image_size": self.vision.image_size,
+            "attend_to": bridge.attend_to,
+            "gate_all_text": bridge.gate_all_text,
+            "gated_layers": bridge.gated_layers,
+            "scales": bridge.scales,
+            "frames_per_second": collate.frames_per_second,
+            "max_frames": collate.max_frames,
+        }
+
     def _prefill(self, documents: Sequence[Document], state: DecodeState | None) -> DecodeState:
         """The decode state after several prompts."""
         prefilled = 0 if state is None else int(state.lengths.max())
@@ -421,11 +503,13 @@ class Flamingo(TrainableModel):
         for length, rows in rows_by_length.items():
             own = state if len(rows_by_length) == 1 else state.of(torch.tensor(rows, device=self.device))
             with torch.no_grad(), self._arithmetic():
-                texts = generate(
-                    self.runner, own, replace(decoding, max_new_tokens=length), self._ends, self._stops(decoding)
-                )
+                stops = self._detokenizer.stops(decoding.stop)
+                texts = generate(self.runner, own, replace(decoding, max_new_tokens=length), self._ends, stops)
             for row, generated in zip(rows, texts, strict=True):
-                found[row] = [Completion(self._text(text.tokens, decoding), text.log_likelihood) for text in generated]
+                found[row] = [
+                    Completion(self._detokenizer.text(text.tokens, decoding.stop), text.log_likelihood)
+                    for text in generated
+                ]
         return [found[row] for row in sorted(found)]
 
     def stream(
@@ -440,58 +524,14 @@ class Flamingo(TrainableModel):
         if decoding.beams > 1 or decoding.returns > 1:
             raise UserError("streaming gives one text, without beams; set beams and returns to 1.")
         shown = ""
-        for (text,) in self.continuations(self._prefill([document], state), decoding):
+        for (text,) in self.together().continuations(self._prefill([document], state), decoding):
             if len(text.text) > len(shown):
                 yield text.text[len(shown) :]
                 shown = text.text
 
-    def continuations(
-        self, state: DecodeState, decoding: Decoding, top_tokens: int | None = None
-    ) -> Iterator[list[Continuation]]:
-        """After each token, the ``decoding.returns`` continuations of a state of one prompt.
-
-        Args:
-            state: from :meth:`prefill`.
-            decoding: how text is decoded, without beams.
-            top_tokens: how many of the most likely tokens at each position to list; None lists no tokens at all.
-        """
-        decoding = self._fitting(decoding, self._rooms(state)[0])
-        stepwise = generate_stepwise(
-            self.runner, state, decoding, self._ends, self._stops(decoding), top_tokens=top_tokens or 0
-        )
-        shown = [""] * decoding.returns
-        listed: list[tuple[TokenLikelihood, ...]] = [()] * decoding.returns
-        for position in range(decoding.max_new_tokens):
-            # Between two steps, the caller's autocast and gradient modes are in effect.
-            with torch.no_grad(), self._arithmetic():
-                generated = next(stepwise, None)
-            if generated is None:
-                break
-            last = position + 1 == decoding.max_new_tokens
-            found = []
-            for row, own in enumerate(generated):
-                text = self._text(own.tokens, decoding)
-                if not own.ended and not last:
-                    # The last character may be incomplete, and the last characters may be the beginning of a stop.
-                    text = text.rstrip("\ufffd")
-                    text = text[: len(text) - _beginning_of_stop(text, decoding.stop)]
-                if text.startswith(shown[row]):
-                    shown[row] = text
-                if top_tokens is not None and len(own.tokens) > len(listed[row]):
-                    listed[row] = (*listed[row], self._token_likelihood(own))
-                finish: Literal["stop", "length"] | None = "stop" if own.ended else "length" if last else None
-                found.append(Continuation(shown[row], len(own.tokens), finish, listed[row]))
-            yield found
-
-    def _token_likelihood(self, generated: Generated) -> TokenLikelihood:
-        """The last token of a text, with its likelihood and its alternatives."""
-        decode = self.tokenizer.decode
-        top = generated.top[-1] if generated.top else []
-        return TokenLikelihood(
-            decode([generated.tokens[-1]]),
-            generated.log_probabilities[-1],
-            tuple((decode([token]), log_probability) for token, log_probability in top),
-        )
+    def together(self) -> Together:
+        """See :class:`~vislang.capabilities.ContinuesTogether`."""
+        return Together(self.runner, self._detokenizer, self._ends, self._arithmetic, self._fitting_after)
 
     def prompt_tokens(self, state: DecodeState) -> int:
         """The number of tokens of a state of one prompt; a medium is one token."""
@@ -504,6 +544,10 @@ class Flamingo(TrainableModel):
         """
         length = self.collate.context_length
         return [None if length is None else length - count + 1 for count in state.lengths.tolist()]
+
+    def _fitting_after(self, decoding: Decoding, state: DecodeState) -> Decoding:
+        """See :meth:`_fitting`, for a state of one prompt."""
+        return self._fitting(decoding, self._rooms(state)[0])
 
     def _fitting(self, decoding: Decoding, room: int | None) -> Decoding:
         """The same settings, with at most as many new tokens as the language model has positions for."""
@@ -520,21 +564,6 @@ class Flamingo(TrainableModel):
     @property
     def _ends(self) -> frozenset[int]:
         return frozenset({self.tokenizer.eos_token_id, self.collate.chunk_token})
-
-    def _stops(self, decoding: Decoding) -> Stops | None:
-        if not decoding.stop:
-            return None
-
-        def stops(tokens: list[int]) -> bool:
-            text = self.tokenizer.decode(tokens, skip_special_tokens=True)
-            return any(stop in text for stop in decoding.stop)
-
-        return stops
-
-    def _text(self, tokens: list[int], decoding: Decoding) -> str:
-        text = self.tokenizer.decode(tokens, skip_special_tokens=True)
-        ends = [text.index(stop) for stop in decoding.stop if stop in text]
-        return text[: min(ends)].strip() if ends else text.strip()
 
     def ask(
         self,
@@ -719,12 +748,16 @@ class Flamingo(TrainableModel):
                 "image_size": self.vision.image_size,
             },
         }
+        write_model(folder, self, settings, self._saved_state())
+        self.tokenizer.save_pretrained(folder)
+        (folder / "README.md").write_text(self._card(), encoding="utf-8")
+
+    def _saved_state(self) -> dict[str, Tensor]:
+        """The weights that are saved."""
         state = self.trainable_state()
         if isinstance(self.bridge.lm, CausalLMWithRows):
             state |= {"row_ids": self.bridge.lm.row_ids, "rows": self.bridge.lm.rows}
-        write_model(folder, self, settings, state)
-        self.tokenizer.save_pretrained(folder)
-        (folder / "README.md").write_text(self._card(), encoding="utf-8")
+        return state
 
     @classmethod
     def load(cls, folder: Path, language_model: str | None = None, vision_tower: str | None = None) -> Flamingo:
@@ -961,12 +994,6 @@ def _padded(texts: Sequence[Sequence[int]], device: torch.device) -> tuple[Tenso
         ids[row, : len(tokens)] = torch.tensor(tokens)
         mask[row, : len(tokens)] = 1
     return ids.to(device), mask.to(device)
-
-
-def _beginning_of_stop(text: str, stops: Sequence[str]) -> int:
-    """How many of the last characters may be the beginning of a stop string."""
-    most = max((len(stop) for stop in stops), default=1) - 1
-    return next((n for n in range(min(most, len(text)), 0, -1) if any(stop.startswith(text[-n:]) for stop in stops)), 0)
 
 
 def _portable(name: str) -> str:

@@ -7,7 +7,7 @@ logits are computed only where there is a target, and a prompt is read once for 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,7 +21,7 @@ from vislang.models.base import must_be_numbers
 from vislang.models.flamingo.bridge import Bridge
 from vislang.models.flamingo.collate import IGNORED, Batch
 from vislang.models.flamingo.frozen_text import FrozenText, TextState, add_lower, stack_gate_inputs, upper_cache
-from vislang.models.flamingo.media import MediaKeysValues
+from vislang.models.flamingo.media import MediaKeysValues, stacked
 from vislang.models.towers.causal_lm import Step
 from vislang.nn.attention import kernel_for
 from vislang.nn.precision import at_least_float32
@@ -33,6 +33,7 @@ class DecodeState:
 
     Attributes:
         cache: keys and values of every layer of the language model.
+        ids: (rows, columns) the tokens that were read; 0 for padding.
         attention_mask: (rows, columns) 1 for real tokens, which are on the right.
         lengths: (rows,) number of real tokens.
         media: the media of each row.
@@ -41,6 +42,7 @@ class DecodeState:
     """
 
     cache: DynamicCache
+    ids: Int[Tensor, "rows columns"]
     attention_mask: Int[Tensor, "rows columns"]
     lengths: Int[Tensor, "..."]
     media: MediaKeysValues
@@ -54,12 +56,55 @@ class DecodeState:
             chosen.update(layer.keys[rows], layer.values[rows], index)
         return DecodeState(
             chosen,
+            self.ids[rows],
             self.attention_mask[rows],
             self.lengths[rows],
             self.media.of(rows),
             self.media_time[rows],
             self.hidden[rows],
         )
+
+    def without_padding(self) -> DecodeState:
+        """The same state without the columns that are padding in every row."""
+        padding = self.ids.shape[1] - int(self.lengths.max())
+        if padding == 0:
+            return self
+        real = slice(padding, None)
+        return replace(
+            self, cache=_columns(self.cache, real), ids=self.ids[:, real], attention_mask=self.attention_mask[:, real]
+        )
+
+    @property
+    def nbytes(self) -> int:
+        """Size in bytes of the keys and values."""
+        layers = [(layer.keys, layer.values) for layer in self.cache.layers]
+        return sum(keys.nbytes + values.nbytes for keys, values in (*layers, *self.media.by_layer.values()))
+
+
+def joined(states: Sequence[DecodeState]) -> DecodeState:
+    """One state with the rows of several, padded on the left."""
+    columns = max(state.ids.shape[1] for state in states)
+    padding = [columns - state.ids.shape[1] for state in states]
+    cache = DynamicCache()
+    for index, layers in enumerate(zip(*(state.cache.layers for state in states), strict=True)):
+        keys, values = (
+            torch.cat([F.pad(side, (0, 0, count, 0)) for side, count in zip(sides, padding, strict=True)])
+            for sides in zip(*((layer.keys, layer.values) for layer in layers), strict=True)
+        )
+        cache.update(keys, values, index)
+    ids, mask = (
+        torch.cat([F.pad(side, (count, 0)) for side, count in zip(sides, padding, strict=True)])
+        for sides in zip(*((state.ids, state.attention_mask) for state in states), strict=True)
+    )
+    return DecodeState(
+        cache,
+        ids,
+        mask,
+        torch.cat([state.lengths for state in states]),
+        stacked([state.media for state in states]),
+        torch.cat([state.media_time for state in states]),
+        torch.cat([state.hidden for state in states]),
+    )
 
 
 class NextSteps:
@@ -173,7 +218,7 @@ class Runner:
         media = self.bridge.resample(batch)
         hidden, cache, texts = self._from_first_medium(batch, media, to_continue=True)
         add_lower(cache, texts, batch.prefix, batch.input_ids.shape[1])
-        return self._state(batch, cache, batch.attention_mask, media, hidden, batch.prefix)
+        return self._state(batch, cache, batch.input_ids, batch.attention_mask, media, hidden, batch.prefix)
 
     @torch.inference_mode()
     def extend(self, state: DecodeState, batch: Batch) -> DecodeState:
@@ -199,7 +244,8 @@ class Runner:
             before=self.bridge.steps(media, media_time),
             cache=before.cache,
         )
-        return self._state(batch, before.cache, mask, media, hidden, 0)
+        ids = torch.cat([before.ids, batch.input_ids], dim=1)
+        return self._state(batch, before.cache, ids, mask, media, hidden, 0)
 
     def steps_after(self, state: DecodeState, shared: int = 1) -> dict[int, Step]:
         """The gated blocks for the tokens that continue each row; see :class:`NextSteps`."""
@@ -219,22 +265,70 @@ class Runner:
         the row attends to its first medium, as in OpenFlamingo: its decoder counts the media tokens in the latest input
         that contained any, and that input is then the generated token alone.
         """
-        written = tokens == self.bridge.media_token
-        state = replace(state, media_time=torch.where(written, 1, state.media_time))
-        mask = F.pad(state.attention_mask, (0, 1), value=1)
-        hidden = self.lm(
-            self.bridge.embed(tokens[:, None]), mask, state.lengths[:, None], before=steps.of(state), cache=state.cache
-        )
-        return replace(state, attention_mask=mask, lengths=state.lengths + 1, hidden=hidden)
+        state, hidden = self._read_more(state, tokens[:, None], torch.ones_like(tokens[:, None]), steps)
+        return replace(state, hidden=hidden)
 
-    def next_log_probabilities(self, hidden: Float[Tensor, "rows 1 head_width"]) -> Float[Tensor, "rows types"]:
+    @torch.inference_mode()
+    def try_tokens(
+        self,
+        state: DecodeState,
+        tokens: Int[Tensor, "rows new"],
+        real: Int[Tensor, "rows new"],
+        steps: NextSteps,
+    ) -> tuple[DecodeState, Float[Tensor, "rows new head_width"]]:
+        """Append several tokens to each row, of which :meth:`keep` then keeps some.
+
+        Args:
+            state: the state; its cache grows.
+            tokens: the next token of each row, and tokens that may follow it; none of these is a media token.
+            real: 1 for tokens, which are on the left.
+            steps: see :class:`NextSteps`.
+
+        Returns:
+            A state for :meth:`keep`, and the decoder's output at each token.
+        """
+        return self._read_more(state, tokens, real, steps)
+
+    def keep(
+        self, state: DecodeState, hidden: Float[Tensor, "rows new head_width"], kept: Sequence[int]
+    ) -> DecodeState:
+        """The state after the first ``kept`` tokens of each row, of those that :meth:`try_tokens` appended."""
+        new = hidden.shape[1]
+        counts = torch.tensor(kept, device=hidden.device)
+        mask = state.attention_mask.clone()
+        mask[:, -new:] *= torch.arange(new, device=hidden.device) < counts[:, None]
+        # Columns that no row keeps are cut off; moving the others costs a copy of the whole cache.
+        columns = slice(mask.shape[1] - new + max(kept))
+        cache, ids, mask = _padded_left(
+            _columns(state.cache, columns), (state.ids * mask)[:, columns], mask[:, columns]
+        )
+        last = hidden[torch.arange(len(kept), device=hidden.device), counts - 1][:, None]
+        state = replace(state, cache=cache, ids=ids, attention_mask=mask, lengths=mask.sum(dim=-1), hidden=last)
+        return state.without_padding()
+
+    def _read_more(
+        self, state: DecodeState, tokens: Tensor, real: Tensor, steps: NextSteps
+    ) -> tuple[DecodeState, Tensor]:
+        """Append tokens to each row; returns the state, whose ``hidden`` is still the old one, and the new output."""
+        written = tokens[:, 0] == self.bridge.media_token
+        state = replace(state, media_time=torch.where(written, 1, state.media_time))
+        mask = torch.cat([state.attention_mask, real], dim=1)
+        positions = state.lengths[:, None] + torch.arange(tokens.shape[1], device=tokens.device)
+        hidden = self.lm(self.bridge.embed(tokens), mask, positions, before=steps.of(state), cache=state.cache)
+        ids = torch.cat([state.ids, tokens], dim=1)
+        return replace(state, ids=ids, attention_mask=mask, lengths=mask.sum(dim=-1)), hidden
+
+    def next_log_probabilities(
+        self, hidden: Float[Tensor, "rows 1 head_width"], checked: bool = True
+    ) -> Float[Tensor, "rows types"]:
         """The distribution of the next token, from the decoder's output at the last one.
 
         Raises:
-            UserError: it is not a number.
+            UserError: it is not a number, and ``checked``.
         """
         found = self.bridge.logits(hidden)[:, -1].float().log_softmax(dim=-1)
-        must_be_numbers(found, "the next token")
+        if checked:
+            must_be_numbers(found, "the next token")
         return found
 
     @torch.inference_mode()
@@ -281,6 +375,7 @@ class Runner:
         self,
         batch: Batch,
         cache: DynamicCache,
+        ids: Int[Tensor, "rows columns"],
         mask: Int[Tensor, "rows columns"],
         media: MediaKeysValues,
         hidden: Float[Tensor, "rows suffix head_width"],
@@ -292,12 +387,11 @@ class Runner:
         columns (sliding windows, MPT's biases) need that.
         """
         rows = torch.arange(len(hidden), device=hidden.device)
-        if bool((mask.diff(dim=1) < 0).any()):
-            order = mask.argsort(dim=1, stable=True)
-            mask, cache = mask.gather(1, order), _in_order(cache, order)
+        cache, ids, mask = _padded_left(cache, ids, mask)
         last = batch.attention_mask[:, prefix:].sum(dim=-1) - 1
         return DecodeState(
             cache,
+            ids,
             mask,
             mask.sum(dim=-1),
             media,
@@ -354,8 +448,21 @@ def _for_groups(step: Step, size: int) -> Step:
     return grouped
 
 
-def _in_order(cache: DynamicCache, order: Int[Tensor, "rows columns"]) -> DynamicCache:
-    """The same cache with the columns of each row reordered."""
+def _columns(cache: DynamicCache, columns: slice) -> DynamicCache:
+    """A cache with some of the columns of each row."""
+    chosen = DynamicCache()
+    for index, layer in enumerate(cache.layers):
+        chosen.update(layer.keys[:, :, columns], layer.values[:, :, columns], index)
+    return chosen
+
+
+def _padded_left(
+    cache: DynamicCache, ids: Int[Tensor, "rows columns"], mask: Int[Tensor, "rows columns"]
+) -> tuple[DynamicCache, Int[Tensor, "rows columns"], Int[Tensor, "rows columns"]]:
+    """A cache, its tokens and its mask, with all padding moved to the left."""
+    if not bool((mask.diff(dim=1) < 0).any()):
+        return cache, ids, mask
+    order = mask.argsort(dim=1, stable=True)
     moved = DynamicCache()
     for index, layer in enumerate(cache.layers):
         columns = order[:, None, :, None]
@@ -363,4 +470,4 @@ def _in_order(cache: DynamicCache, order: Int[Tensor, "rows columns"]) -> Dynami
             side.gather(2, columns.expand(-1, side.shape[1], -1, side.shape[3])) for side in (layer.keys, layer.values)
         )
         moved.update(keys, values, index)
-    return moved
+    return moved, ids.gather(1, order), mask.gather(1, order)
