@@ -1,7 +1,7 @@
-"""Makes a picture of the server's page with a trained Flamingo and easy-VQA:
-``python -m tests.page_pictures MODEL OUT.png [--width 1400] [--dark] [--start]``.
+"""Makes pictures of the server's page with a Flamingo and easy-VQA: ``python -m tests.page_pictures MODEL DIR``.
 
-For docs/figures/serve.png, MODEL is that of the demo (``runs/demo/model``).
+They show light and dark pages in wide and narrow windows. docs/figures/serve.png is ``light-1400.png`` of the demo's
+model (``runs/demo/model``).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def fill(page: Page, folder: Path) -> None:
     examples = load_source("easy-vqa:test")
 
     def saved(example: Example) -> Path:
-        path = folder / f"{example.id}.png"
+        path = folder / f"{len(list(folder.iterdir()))}.png"
         example.media[0].decode().save(path)
         return path
 
@@ -49,7 +49,9 @@ def fill(page: Page, folder: Path) -> None:
 
 def photograph(browser, path: Path) -> None:
     """The whole page as a PNG of few colours."""
-    shot = browser.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": True, "format": "png"})
+    width, height = browser.execute_script("return [window.innerWidth, document.body.offsetHeight]")
+    whole = {"x": 0, "y": 0, "width": width, "height": height, "scale": 1}
+    shot = browser.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": True, "clip": whole})
     image = PIL.Image.open(io.BytesIO(base64.b64decode(shot["data"])))
     image.convert("RGB").quantize(128).save(path, optimize=True)
 
@@ -58,20 +60,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model")
     parser.add_argument("out", type=Path)
-    parser.add_argument("--width", type=int, default=1400)
-    parser.add_argument("--dark", action="store_true")
-    parser.add_argument("--start", action="store_true", help="the page before anything is filled in")
     options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
     models = {"demo": Served("demo", vislang.load(options.model))}
     with running(models) as address, tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         with browse(f"{address}/", folder) as browser:
-            show_at(browser, options.width, "dark" if options.dark else "light")
             page = Page(browser, address)
             page.must_list()
-            if not options.start:
-                fill(page, folder)
-            photograph(browser, options.out)
+            show_at(browser, 1400)
+            photograph(browser, options.out / "empty.png")
+            fill(page, folder)
+            for width in (1400, 400):
+                for scheme in ("light", "dark"):
+                    show_at(browser, width, scheme)
+                    photograph(browser, options.out / f"{scheme}-{width}.png")
 
 
 if __name__ == "__main__":

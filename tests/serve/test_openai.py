@@ -52,7 +52,7 @@ def test_models_are_listed_with_what_they_can_do(client, models):
     assert "ground" in listed["vilbert"]
     dual, flamingo, vilbert = (client.models.retrieve(name) for name in ("dual", "flamingo", "vilbert"))
     assert dual.abilities == listed["dual"]
-    assert (dual.architecture, dual.generates, dual.heads) == ("DualEncoder", False, {})
+    assert (dual.architecture, dual.generates, dual.heads) == ("ContrastiveEncoder", False, {})
     assert (flamingo.architecture, flamingo.generates) == ("Flamingo", True)
     assert vilbert.heads == models["vilbert"].model.heads
 

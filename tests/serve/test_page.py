@@ -21,7 +21,7 @@ from vislang.evaluate.attention_maps import OPACITY, emphasis
 from vislang.serve.page import PAGE
 from vislang.serve.security import HEADERS, OPEN
 
-MARKUP = "<img src=x onerror=document.title='run'>"
+MARKUP = "<img src=x onerror=document.title=1>"
 TOKEN = "s3cret"
 FILES = [Path(str(image.source)) for image in IMAGES]
 

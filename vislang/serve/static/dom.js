@@ -34,6 +34,6 @@ export function takesImages(element, dropped) {
     if (!hasFiles(event)) return;
     event.preventDefault();
     event.stopPropagation();
-    dropped([...event.dataTransfer.files]);
+    if (event.dataTransfer.files.length) dropped([...event.dataTransfer.files]);
   });
 }

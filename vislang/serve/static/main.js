@@ -9,10 +9,9 @@ import { save } from "./save.js";
 
 const BOXES = 5; // that are shown
 const query = makePicker(byId("query-image"), "the question");
-const actions = ["ask", "explain", "ground"].map(byId);
 let models = [];
 let last = null; // the request that was sent: {path, body}
-let running = null; // its AbortController
+let running = null; // its AbortController, until the reply is complete
 
 // Models
 
@@ -40,15 +39,9 @@ function describe() {
   byId("head").replaceChildren(...answering.map((name) => make("option", { value: name }, `${name} (${heads[name]})`)));
   byId("head-label").hidden = answering.length < 2;
   byId("examples").hidden = !generates;
-  enable();
+  byId("ask").disabled = !can("answer");
   byId("explain").hidden = !can("explain");
   byId("ground").hidden = !can("ground");
-}
-
-/** Enable the buttons of what the model can do. */
-function enable() {
-  for (const button of actions) button.disabled = false;
-  if (models.length) byId("ask").disabled = !model().abilities.includes("answer");
 }
 
 // Requests
@@ -141,21 +134,20 @@ function send(path, body, signal) {
 
 /** Do one of the actions: its answer is shown, and its error beside the buttons. */
 async function run(action) {
-  const chosen = new AbortController();
-  running = chosen;
+  if (running) return; // buttons stay enabled, because one that is disabled loses the focus
+  running = new AbortController();
   for (const id of ["error", "text", "facts", "copied"]) byId(id).textContent = "";
   for (const id of ["ranked", "drawing"]) byId(id).replaceChildren();
   byId("answer").hidden = byId("shown").hidden = true;
-  for (const button of actions) button.disabled = true;
   byId("stop").hidden = false;
   try {
     if (!models.length) await listModels();
-    await action(chosen.signal);
+    await action(running.signal);
   } catch (error) {
     byId("error").textContent = error.name === "AbortError" ? "Stopped." : error.message;
   } finally {
     byId("stop").hidden = true;
-    enable();
+    running = null;
   }
 }
 
@@ -203,7 +195,7 @@ byId("save").addEventListener("click", () => {
 });
 takesImages(byId("query"), ([file]) => query.load(file));
 // A file that is dropped beside the fields must not replace the page.
-for (const name of ["dragover", "drop"]) document.addEventListener(name, (event) => event.preventDefault());
+takesImages(document.body, () => {});
 listModels().catch((error) => {
   byId("error").textContent = error.message;
 });
