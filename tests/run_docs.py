@@ -28,7 +28,7 @@ from tests.tiny import write_video
 
 ROOT = Path(__file__).parents[1]
 GUIDES = ("data", "data2vec", "vilbert", "flamingo", "training", "evaluation", "plan", "cluster", "serve")
-RESULTS = ("results/data2vec", "results/vilbert", "results/flamingo", "results/benchmarks")
+RESULTS = ("results/data2vec", "results/vilbert", "results/flamingo", "results/lmms-eval", "results/benchmarks")
 PAGES = ("README.md", *(f"docs/{name}.md" for name in (*GUIDES, "tasks", *RESULTS)), "CONTRIBUTING.md")
 """Pages whose commands are run, in this order: later pages use models that earlier ones trained."""
 

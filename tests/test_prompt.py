@@ -4,7 +4,7 @@ from vislang import Image
 from vislang.document import Absent, Document, EndOfChunk, Learned
 from vislang.errors import UserError
 from vislang.example import VERBATIM, Answers, Box, Choice, Example, Label, Text, Wording
-from vislang.prompt import Prompts, as_generation, question_of, shown
+from vislang.prompt import Prompts, as_generation, from_turns, question_of, shown
 
 PICTURE, OTHER = Image(b"1"), Image(b"22")
 
@@ -105,3 +105,29 @@ def test_a_document_is_shown_in_one_line():
 def test_templates_with_other_placeholders_are_errors(template):
     with pytest.raises(UserError, match=r"prompts\.question"):
         Prompts(question=template)
+
+
+def test_turns_become_examples_and_a_question():
+    image = Image("a.png")
+    turns = [("user", [image, "what?"]), ("assistant", [" red ", ""]), ("user", ["and", image])]
+    shots, question = from_turns(turns, "the question")
+    assert [(shot.prompt.parts, shot.target) for shot in shots] == [((image, "what?"), Text(("red",)))]
+    assert question.prompt.parts == ("and", image)
+    assert shown(Prompts().render(question, shots)) == shown(
+        Prompts().render(question, [Example("x", Document([image, "what?"]), Text(("red",)))])
+    )
+
+
+@pytest.mark.parametrize(
+    "turns",
+    [
+        [],
+        [("assistant", ["a"])],
+        [("user", ["a"]), ("assistant", ["b"])],
+        [("user", ["a"]), ("user", ["b"])],
+        [("user", [" "])],
+    ],
+)
+def test_turns_in_another_order_or_empty_are_errors(turns):
+    with pytest.raises(UserError, match="the question: "):
+        from_turns(turns, "the question")

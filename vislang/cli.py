@@ -18,6 +18,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "rehearse": ("rehearse", "Rehearse", "kill and resume copies of a short run, and compare them with the run"),
     "eval": ("evaluate", "Evaluate", "score a model, or a file of predictions, on a task"),
     "compare": ("compare", "Compare", "compare two evaluations of the same questions, question by question"),
+    "leaderboard": ("leaderboard", "Leaderboard", "print published numbers of a task beside your own evaluations"),
     "ask": ("ask", "Ask", "ask a model about an image or a video"),
     "tasks": ("tasks", "Tasks", "list the tasks, and how a model would answer each"),
     "search": ("search", "Search", "find the images that match a text best"),

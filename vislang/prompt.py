@@ -94,6 +94,35 @@ class Prompts:
         return [part for part in (before, *media, after) if part != ""]
 
 
+def from_turns(turns: Sequence[tuple[str, Sequence[Part]]], name: str) -> tuple[tuple[Example, ...], Example]:
+    """A conversation as examples with their answers, and a question.
+
+    Args:
+        turns: the role of each turn, ``user`` and ``assistant`` by turns, and its parts; the last one asks.
+        name: the name of the question in messages.
+
+    Raises:
+        UserError: the roles are in another order, or a turn is empty.
+    """
+    roles = [role for role, _ in turns]
+    if not roles or roles != [("user", "assistant")[number % 2] for number in range(len(roles))] or len(roles) % 2 == 0:
+        raise UserError(
+            f"{name}: the turns have the roles {', '.join(roles) or 'none'}; user and assistant must take turns, and "
+            "user must have the first and the last one."
+        )
+    if not all(any(not isinstance(part, str) or part.strip() for part in parts) for _, parts in turns):
+        raise UserError(f"{name}: a turn is empty.")
+    shots = tuple(
+        Example(f"example {number}", Document(asked), Text((_words(answer),)))
+        for number, ((_, asked), (_, answer)) in enumerate(zip(turns[:-1:2], turns[1::2], strict=True), start=1)
+    )
+    return shots, Example("question", Document(turns[-1][1], name=name), source=name)
+
+
+def _words(parts: Sequence[Part]) -> str:
+    return " ".join(part.strip() for part in parts if isinstance(part, str) and part.strip())
+
+
 def as_generation(example: Example) -> Example:
     """Turn a choice among media (paths for an instruction, images for a caption) into an example of generation.
 

@@ -18,12 +18,13 @@ ROOT = Path(__file__).parents[2]
 BEHIND_A_CHECK = (
     *(
         f"vislang.evaluate.{name}"
-        for name in ("page", "plots", "curves", "attention_maps", "gallery", "revealed", "probe")
+        for name in ("page", "plots", "curves", "attention_maps", "browse", "gallery", "revealed", "probe")
     ),
     *(
         f"vislang.evaluate.{name}_page"
-        for name in ("abstain", "examples", "explain", "few_shot", "run", "compare", "shots")
+        for name in ("answers", "evaluation", "examples", "explain", "few_shot", "run", "compare", "shots")
     ),
+    "vislang.integrations.lmms_eval",
     "vislang.studies",
     "vislang.serve",
 )

@@ -149,6 +149,8 @@ def test_a_test_split_without_labels_gives_a_submission(flamingo, tmp_path, caps
     spec, out = f"vcr:{tmp_path / 'vcr'}:test", tmp_path / "out"
     said = error(capsys, "eval", flamingo, "--task", spec)
     assert "no record has a target, so nothing can be scored. Use --out to write the predictions" in said
+    said = error(capsys, "eval", flamingo, "--task", spec, "--report", str(out.with_suffix(".html")))
+    assert "--report: no record of vcr has a target" in said
     assert main(["eval", flamingo, "--task", spec, "--out", str(out)]) == 0
     assert "10 predictions; no record has a target" in capsys.readouterr().out
     assert len((out / "predictions.jsonl").read_text().splitlines()) == 10
@@ -160,10 +162,6 @@ def test_a_test_split_without_labels_gives_a_submission(flamingo, tmp_path, caps
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (
-            ["MODEL", "--task", "TASK", "--report", "page.html"],
-            "--report: only used together with --shots or",
-        ),
         (["MODEL", "--task", "TASK", "--shots", "1", "--way", "rank"], "--way: not used together with --shots"),
         (["MODEL", "--task", "TASK", "--shots", "1", "--head", "x"], "--head: not used together with --shots"),
         (["FILE", "--shots", "1"], "--shots: no effect, because FILE is a file of predictions"),

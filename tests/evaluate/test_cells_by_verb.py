@@ -11,6 +11,7 @@ import pytest
 from tests.evaluate.cells import CELLS
 from tests.tasks.official import FOLDERS
 from vislang.cli import main
+from vislang.evaluate.browse import OTHERS, WORST
 from vislang.metrics.figure import METRICS
 from vislang.tasks.benchmarks import BENCHMARKS
 from vislang.tasks.catalogue import open_task
@@ -73,8 +74,12 @@ def test_a_cell_runs_and_is_scored_again_without_the_model(saved, folder, tmp_pa
     assert [row["id"] for row in rows(out)] == task.ids(examples)
     assert all(row["prompt"] for row in rows(out))
 
-    again = printed(capsys, str(out / "predictions.jsonl"))
+    page = tmp_path / "page.html"
+    again = printed(capsys, str(out / "predictions.jsonl"), "--report", str(page))
     assert (again["schema"], again["way"], again["n"]) == (1, "file", found["n"])
+    shown = page.read_text(encoding="utf-8").count('<article class="card')
+    # Retrieval has rankings in place of answers.
+    assert shown == (0 if name == "retrieval" else min(found["n"], WORST + OTHERS))
     assert again["figures"] == found["figures"]
 
     written = {path.name for path in out.iterdir()} - {"results.json", "predictions.jsonl", "card.json"}
@@ -113,8 +118,10 @@ def test_a_cell_runs_after_shots_and_is_scored_again_without_the_model(saved, fo
     ids = task.ids(task.examples(found["split"]))
     assert [row["id"] for row in rows(out)] == ids * seeds * len(found["points"])
 
-    again = printed(capsys, str(out / "predictions.jsonl"))
+    page = tmp_path / "page.html"
+    again = printed(capsys, str(out / "predictions.jsonl"), "--report", str(page))
     assert again["points"] == found["points"]
+    assert ("One trial: " in page.read_text(encoding="utf-8")) == (name != "retrieval")
     written = {path.name for path in out.iterdir()} - {"results.json", "predictions.jsonl", "card.json"}
     expected = {f"{n}-shots-random-seed-{seed}-{SUBMISSIONS.get(name)}" for n in shots for seed in range(seeds)}
     assert written == (expected if name in SUBMISSIONS else set())

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tests.browser import browse
+from tests.browser import browse, must_be_readable
 from tests.models.test_vilbert_pretraining import COLOURS, picture
 from tests.models.test_vilbert_tasks import examples_of, model_of
 from vislang.cli import main
@@ -89,6 +89,7 @@ def test_the_page_is_self_contained_and_a_browser_shows_it(page, tmp_path):
         assert len(shown) >= 6
         assert all(svg.size["height"] > 50 for svg in shown)
         assert len(browser.find_elements("css selector", "#decision tr")) >= 4
+        must_be_readable(browser)
 
 
 def test_ask_prints_what_was_decided(towers, images, tmp_path, capsys):

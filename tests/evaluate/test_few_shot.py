@@ -11,6 +11,7 @@ import torch
 from PIL import Image as Pillow
 from sklearn.linear_model import Ridge
 
+from tests.browser import browse, must_be_readable
 from vislang.capabilities import Completion, Score
 from vislang.document import Document, Image
 from vislang.evaluate.few_shot import measure, point_of, settings_for
@@ -235,12 +236,17 @@ def test_results_are_scored_again_from_their_predictions(labelled, tmp_path):
 def test_the_page_has_the_verdict_and_every_setting(labelled, tmp_path):
     points, found = run(labelled, Recording())
     page = tmp_path / "page.html"
-    write_few_shot_page(page, "colours", found, "vislang eval", {"torch": "2"})
+    queries = labelled.examples("test")
+    write_few_shot_page(page, "colours", labelled, queries, found, {"data": {"n": 4}}, "vislang eval", {"torch": "2"})
     text = page.read_text(encoding="utf-8")
     assert all(finding.text.replace("'", "&#39;") in text for finding in found.verdict)
     assert text.count('<td data-name="mean">') == len(points)
     assert "random, linear probe" in text
     assert "answer of the most similar image" in text
+    assert "One trial: 6 shots, random, draw 0, order 0" in text
+    assert text.count('<article class="card') == len(queries)
+    with browse(page, tmp_path) as browser:
+        must_be_readable(browser)
 
 
 def scored(right: float, draws: int = 4, spread_of_draws: float = 0.02) -> np.ndarray:

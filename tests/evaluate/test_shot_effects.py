@@ -9,6 +9,7 @@ import torch
 
 import vislang
 from tests import tiny
+from tests.browser import browse, must_be_readable
 from vislang.cli import main
 from vislang.commands.few_shot import sides
 from vislang.document import Document, EndOfChunk, Image
@@ -16,6 +17,7 @@ from vislang.errors import UserError
 from vislang.evaluate.few_shot import evaluate_point
 from vislang.evaluate.shot_effects import explain_shots
 from vislang.evaluate.shots import Setting
+from vislang.evaluate.shots_page import LEAST_SCALE
 from vislang.models.towers.recorded_attention import recorded_attention
 from vislang.tasks.catalogue import open_task
 
@@ -111,6 +113,12 @@ def test_the_shots_of_an_evaluation_are_explained(model, pictures, tmp_path, cap
     assert page.count('<section class="card">') == 3
     assert all(f"{'red' if int(name) % 2 == 0 else 'blue'}</b>" in page for name in found)
     assert all(address.startswith("data:") for address in re.findall(r'(?:src|href)="([^"]*)"', page))
+    # Bars of changes of next to nothing are short.
+    largest = max(abs(float(change)) for change in re.findall(r'aria-label="([-+.\d]+) nats"', page))
+    widths = [float(width) for width in re.findall(r'style="width: ([.\d]+)%"', page)]
+    assert max(widths) == pytest.approx(50 * min(1, largest / LEAST_SCALE), abs=1)
+    with browse(out, tmp_path) as browser:
+        must_be_readable(browser)
 
 
 @pytest.mark.parametrize(

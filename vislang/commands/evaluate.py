@@ -53,7 +53,7 @@ class Evaluate:
         pack: a file of examples that vislang pack wrote; they precede every prompt
         abstain: the largest share of given answers that may be wrong, such as 0.05; finds the confidence from which on
             the model should answer
-        report: with --shots or --abstain: HTML page to write, with the curves
+        report: HTML page to write, with scores, curves, calibration and answers
         like: run the evaluation of this card.json again, and say what differs
         out: folder for results.json, predictions.jsonl, card.json and the benchmark's submission file
         skip_bad_records: skip bad records and count them
@@ -112,6 +112,8 @@ class Evaluate:
         few_shot = self._few_shot()
         task, examples, bad = self.opened_task()
         task.must_be_answerable(examples)
+        if not task.can_score(examples) and self.report is not None:
+            raise DataError(f"--report: no record of {task.name} has a target, so there are no figures to draw.")
         if not task.can_score(examples) and self.out is None:
             raise DataError(
                 f"{task.name}: no record has a target, so nothing can be scored. Use --out to write the predictions "
@@ -187,8 +189,6 @@ class Evaluate:
         of_a_file = Path(self.model).is_file()
         if of_a_file and (ignored := given(self, ("shots", *FEW_SHOT, *ONE_PROMPT))):
             raise UserError(f"{ignored}: no effect, because {self.model} is a file of predictions. Leave it out.")
-        if self.report is not None and self.shots is None and self.abstain is None:
-            raise UserError("--report: only used together with --shots or --abstain. Add one, or leave it out.")
         if self.abstain is not None and not 0 < self.abstain < 1:
             raise UserError(f"--abstain is {self.abstain}; it must be between 0 and 1, such as 0.05.")
         if self.pack is not None:
@@ -313,17 +313,18 @@ class Evaluate:
             card: the score card, before the model ran.
         """
         values = {**evaluation.as_json(), **about}
-        if self.out is not None:
-            from vislang.evaluate.results import write_evaluation
-            from vislang.runs.folder import environment
+        if self.out is not None or self.report is not None:
+            from vislang.evaluate.results import card_after, write_evaluation
+            from vislang.runs.folder import environment, versions
 
-            write_evaluation(self.out, evaluation, task, {**about, **environment()}, card)
-        if self.report is not None and evaluation.abstention is not None:
-            from vislang.evaluate.abstain_page import write_abstention_page
-            from vislang.runs.folder import versions
+            card = card_after(evaluation, task, card)
+            if self.out is not None:
+                write_evaluation(self.out, evaluation, task, {**about, **environment()}, card)
+            if self.report is not None:
+                from vislang.evaluate.evaluation_page import write_evaluation_page
 
-            title = f"{task.name}: {self.model}"
-            write_abstention_page(self.report, title, evaluation, self._command(about), versions())
+                title = f"{task.name}: {self.model}"
+                write_evaluation_page(self.report, title, task, evaluation, card, self._command(about), versions())
         if self.json:
             print(json.dumps(values))
             return 0
@@ -339,4 +340,6 @@ class Evaluate:
             console.print(evaluation.abstention.in_words)
         if self.out is not None:
             console.print(f"wrote results and predictions to [bold]{self.out}[/bold]")
+        if self.report is not None:
+            console.print(f"wrote the page [bold]{self.report}[/bold]")
         return 0

@@ -95,14 +95,9 @@ class FewShot:
         found = measure(
             model, task, support, queries, settings, self.draws, self.orders, selector, self.abstain, reporting
         )
-        finish(task, support, queries, found, {"model": self.model, **about}, card, way, self.out, self.json)
-        if self.report is not None:
-            from vislang.evaluate.few_shot_page import write_few_shot_page
-
-            title = f"{task.name}: {self.model}"
-            write_few_shot_page(self.report, title, found, self._command(about), versions())
-            if not self.json:
-                console.print(f"wrote the curves to [bold]{self.report}[/bold]")
+        about = {"model": self.model, **about}
+        page = None if self.report is None else Page(self.report, f"{task.name}: {self.model}", self._command(about))
+        finish(task, support, queries, found, about, card, way, self.out, self.json, page)
         return 0
 
     def _numbers(self) -> list[int]:
@@ -132,6 +127,15 @@ class FewShot:
         return " ".join([f"vislang eval {self.model}", *(f"--{name} {value}" for name, value in options.items())])
 
 
+@dataclass(frozen=True)
+class Page:
+    """The page of an evaluation: its path, its title, and the command that was run."""
+
+    path: Path
+    title: str
+    command: str
+
+
 def sides(task: Task, examples: list[Example], limit: int, seed: int) -> tuple[list[Example], list[Example]]:
     """The examples that can serve as shots, and the queries.
 
@@ -157,6 +161,7 @@ def rescore_points(
     out: Path | None,
     as_json: bool,
     abstain: float | None = None,
+    page: Page | None = None,
 ) -> int:
     """Score a file of predictions with shots; returns 0.
 
@@ -168,11 +173,12 @@ def rescore_points(
         out: folder for the results, if any.
         as_json: print JSON.
         abstain: see :func:`~vislang.evaluate.few_shot.measure`.
+        page: the page to write, if any.
     """
     support, queries = sides(task, examples, about["limit"], about["seed"])
     points = read_points(file, task, queries)
     found = concluded(task, queries, points, baselines(task, support, queries), abstain)
-    finish(task, support, queries, found, about, card_of(task, queries, support), "file", out, as_json)
+    finish(task, support, queries, found, about, card_of(task, queries, support), "file", out, as_json, page)
     return 0
 
 
@@ -186,8 +192,9 @@ def finish(
     way: str,
     out: Path | None,
     as_json: bool,
+    page: Page | None,
 ) -> None:
-    """Write the files, and print the figures."""
+    """Write the files and the page, and print the figures."""
     values = {
         "schema": SCHEMA,
         "task": task.name,
@@ -197,12 +204,18 @@ def finish(
         "verdict": [finding.as_json() for finding in found.verdict],
         **about,
     }
+    if out is not None or page is not None:
+        media = [medium for example in (*queries, *support) for medium in example.media]
+        predictions = [p for point in found.points for own in point.predictions.values() for p in own]
+        card = completed(card, way, predictions, found.points[0].metric, media, shots_as_json(found.points))
     if out is not None:
         write_points(out, found.points, task, queries)
         write_results(out, {**values, **environment()})
-        media = [medium for example in (*queries, *support) for medium in example.media]
-        predictions = [p for point in found.points for own in point.predictions.values() for p in own]
-        write_card(out, completed(card, way, predictions, found.points[0].metric, media, shots_as_json(found.points)))
+        write_card(out, card)
+    if page is not None:
+        from vislang.evaluate.few_shot_page import write_few_shot_page
+
+        write_few_shot_page(page.path, page.title, task, queries, found, card, page.command, versions())
     if as_json:
         print(json.dumps(values), flush=True)
         return
@@ -216,3 +229,5 @@ def finish(
             console.print(f"{point.setting.shots} shots, {point.setting.select}: {point.abstention.in_words}")
     if out is not None:
         console.print(f"wrote results and predictions to [bold]{out}[/bold]")
+    if page is not None:
+        console.print(f"wrote the page [bold]{page.path}[/bold]")

@@ -50,6 +50,11 @@ def repeated(*metavar: str) -> Any:
     return dataclasses.field(default_factory=list, metadata={"repeated": metavar})
 
 
+def several() -> Any:
+    """An option that takes one or more values."""
+    return dataclasses.field(default_factory=list, metadata={"several": True})
+
+
 def overrides() -> Any:
     """All other options: changes to a recipe, such as ``--train.lr 3e-4``."""
     return dataclasses.field(default_factory=list, metadata={"overrides": True})
@@ -122,6 +127,8 @@ def _add(parser: argparse.ArgumentParser, field: dataclasses.Field, hint: Any, h
         words = field.metadata["repeated"]
         several = {"nargs": len(words), "metavar": words} if len(words) > 1 else {"metavar": words[0]}
         parser.add_argument(flag, action="append", default=[], help=help_text, **several)
+    elif field.metadata.get("several"):
+        parser.add_argument(flag, nargs="+", default=[], **shape)
     elif field.metadata.get("required"):
         parser.add_argument(flag, required=True, **shape)
     else:

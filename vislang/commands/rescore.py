@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from vislang.commands.few_shot import rescore_points
+from vislang.commands.few_shot import Page, rescore_points
 from vislang.commands.options import given
 from vislang.data.problems import DataError
 from vislang.errors import UserError
@@ -51,7 +51,8 @@ def rescore(options: Any, file: Path) -> int:
 
     own = {"model": {"source": str(file)}, "options": options.options(), "environment": environment()}
     if holds_points(file):
-        return rescore_points(file, task, examples, about, card_of, options.out, options.json, options.abstain)
+        page = options.report and Page(options.report, f"{task.name}: {file}", f"vislang eval {file}")
+        return rescore_points(file, task, examples, about, card_of, options.out, options.json, options.abstain, page)
     examples = task.subset(examples, options.limit, options.seed)
     try:
         predictions = task.read_predictions(file, examples)

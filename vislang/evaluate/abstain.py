@@ -148,6 +148,18 @@ def confidence_of(prediction: Prediction) -> float:
     return best - others[-1] if others else best
 
 
+def probability_of(prediction: Prediction) -> float | None:
+    """The probability that a model gives to its answer: among its candidates, or of a generated text its likelihood;
+    None for matched answers, whose similarities are no probabilities, and without an answer.
+
+    Raises:
+        UserError: see :func:`confidence_of`.
+    """
+    if prediction.answer is None or (prediction.log_likelihood is None and prediction.kind == "similarity"):
+        return None
+    return min(1.0, math.exp(confidence_of(prediction)))
+
+
 def shown_confidence(confidence: float) -> str:
     """A confidence as text; a logarithm of a probability as the probability."""
     return f"{math.exp(confidence):.3g}" if confidence <= 0 else f"{confidence:.3g}"

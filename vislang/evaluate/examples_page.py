@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image as Pillow
-from PIL import ImageDraw
 
 from vislang.boxes import Box
 from vislang.data.lines import in_words, short, target_line
 from vislang.document import Document, Image, Learned, Part, Video
-from vislang.evaluate.page import data_url, template
+from vislang.evaluate.page import fitted, template
 from vislang.example import Choice, Example, kind_of
 from vislang.files import write_text
 
@@ -86,10 +85,4 @@ def _piece(part: Part, box: Box | None) -> _Piece:
 
 
 def _picture(picture: Pillow.Image, box: Box | None = None) -> str:
-    scale = SIDE / max(picture.size)
-    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
-    shown = picture.resize(size, Pillow.Resampling.BICUBIC)
-    if box is not None:
-        edges = [round(edge * scale) for edge in (box.left, box.top, box.right, box.bottom)]
-        ImageDraw.Draw(shown).rectangle(edges, outline=(220, 30, 30), width=3)
-    return data_url(shown)
+    return fitted(picture, SIDE, [] if box is None else [(box, (220, 30, 30))])

@@ -2,30 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from vislang.evaluate.abstain_page import abstention_plot
+from vislang.evaluate.answers_page import answer_sections, card_sections
+from vislang.evaluate.evaluation_page import abstention_plot
 from vislang.evaluate.few_shot import FewShotEvaluation, Point, selection
 from vislang.evaluate.page import template
 from vislang.evaluate.plots import shots_plot
 from vislang.evaluate.tables import show_sd, sources
+from vislang.example import Example
 from vislang.files import write_text
 from vislang.metrics.figure import Figure, metric, show, title_of
+from vislang.tasks.task import Task
 
 
 def write_few_shot_page(
     path: Path,
     title: str,
+    task: Task,
+    queries: Sequence[Example],
     found: FewShotEvaluation,
+    card: Mapping[str, Any],
     command: str,
     versions: dict[str, str],
 ) -> None:
-    """Write the page: the verdict, a plot for each metric, and tables of all figures.
+    """Write the page: the verdict, a plot for each metric, tables of all figures, and the answers with most shots.
 
     Args:
         path: file to write.
         title: heading of the page.
+        task: the task.
+        queries: the queries, in the order of the predictions.
         found: the evaluation.
+        card: its score card.
         command: the command that was run.
         versions: versions of the packages that a result depends on.
     """
@@ -62,8 +73,11 @@ def write_few_shot_page(
     chosen = {selection_in_words(point): point.abstention for point in points if point.abstention is not None}
     if chosen:
         plots.append(abstention_plot(chosen))
+    most = max((point for point in points if point.setting.variant == "plain"), key=lambda own: own.setting.shots)
+    trial = next(iter(most.predictions))
     page = template("few_shot").render(
         title=title,
+        shown=f"{selection_in_words(most)}, draw {trial.draw}, order {trial.order}",
         verdict=[finding.text for finding in found.verdict],
         abstention=[f"{name}: {own.in_words}" for name, own in chosen.items()],
         queries=next(iter(points[0].means.values())).n,
@@ -72,6 +86,8 @@ def write_few_shot_page(
         others=others,
         command=command,
         versions=versions,
+        card=card_sections(card),
+        **answer_sections(task, queries, most.predictions[trial]),
     )
     write_text(path, page)
 

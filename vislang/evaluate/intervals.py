@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from vislang.evaluate.tables import answerers
 from vislang.metrics.figure import Figure, metric, show
 
 
@@ -61,3 +62,21 @@ def by_metric(answerers: Mapping[str, Mapping[str, Figure]]) -> dict[str, dict[s
         for name, figure in figures.items():
             found.setdefault(name, {})[who] = figure
     return found
+
+
+def task_scores(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The scores of a task for a page: for each metric those of the model and of the baselines, and notes.
+
+    Args:
+        name: the task.
+        values: from :meth:`vislang.evaluate.evaluation.Evaluation.as_json`.
+    """
+    figures = [
+        (metric(kind).title, drawn(kind, by_whom)) for kind, by_whom in by_metric(dict(answerers(values))).items()
+    ]
+    notes = []
+    if "reference_perplexity" in values:
+        notes.append(f"Perplexity of the references, per token: {values['reference_perplexity']:.3f}.")
+    if values.get("unread"):
+        notes.append(f"Answers without a number: {values['unread']:,}.")
+    return {"name": name, "n": values["n"], "figures": figures, "notes": notes}

@@ -5,12 +5,16 @@ from __future__ import annotations
 import base64
 import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jinja2
 from markupsafe import Markup
 from PIL import Image as Pillow
+from PIL import ImageDraw
+
+from vislang.boxes import Box
 
 THUMBNAIL = 160
 """Side of an image in a gallery, in pixels."""
@@ -38,8 +42,25 @@ def square(picture: Pillow.Image) -> Pillow.Image:
     return picture.resize((THUMBNAIL, THUMBNAIL), Pillow.Resampling.BICUBIC)
 
 
-def data_url(picture: Pillow.Image) -> str:
-    """An image as a data URL."""
+def fitted(picture: Pillow.Image, side: int, boxes: Sequence[tuple[Box, tuple[int, int, int]]] = ()) -> str:
+    """An image whose longer side has this many pixels, as a data URL.
+
+    Args:
+        picture: the image.
+        side: the longer side.
+        boxes: boxes in pixels of the image, and the colours in which they are drawn.
+    """
+    scale = side / max(picture.size)
+    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+    shown = picture.resize(size, Pillow.Resampling.BICUBIC)
+    for box, colour in boxes:
+        edges = [round(edge * scale) for edge in (box.left, box.top, box.right, box.bottom)]
+        ImageDraw.Draw(shown).rectangle(edges, outline=colour, width=3)
+    return data_url(shown, "WEBP")
+
+
+def data_url(picture: Pillow.Image, kind: Literal["PNG", "WEBP"] = "PNG") -> str:
+    """An image as a data URL; a page of many images is several times smaller with WebP, which loses a little."""
     buffer = io.BytesIO()
-    picture.save(buffer, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    picture.save(buffer, kind, optimize=True, quality=85)
+    return f"data:image/{kind.lower()};base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -21,6 +21,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from vislang.metrics.calibration import Bin
+
 SERIES = 8
 """Colours for series that a page has; more series take them again, with other dashes."""
 
@@ -169,6 +171,37 @@ def risk_plot(heading: str, curves: Mapping[str, list[tuple[float, float, float,
     return Plot(heading, _svg(figure), keys)
 
 
+def reliability_plot(heading: str, bins: Sequence[Bin]) -> Plot:
+    """How many answers are right, by the probability that the model gave them; on the diagonal, as many as it says.
+
+    Args:
+        heading: of the plot.
+        bins: the bins, from :func:`vislang.metrics.calibration.reliability`.
+    """
+    figure, axes = _axes("right answers (%)", "probability of the answer (%)")
+    colour, _ = _style(0)
+    lefts = np.array([100 * own.low for own in bins])
+    values, low, high = (
+        100 * np.array([getattr(own.right, side) for own in bins]) for side in ("value", "low", "high")
+    )
+    widths = np.array([100 * (own.high - own.low) for own in bins])
+    axes.bar(lefts, values, widths, align="edge", color=colour, alpha=0.3, edgecolor=colour)
+    middles = np.array([100 * own.probability for own in bins])
+    axes.errorbar(
+        middles, values, np.abs([values - low, high - values]), fmt="o", color=colour, markersize=4, capsize=3
+    )
+    axes.plot([0, 100], [0, 100], color=_INK, linewidth=1.2, linestyle="dotted")
+    axes.set_xlim(0, 100)
+    axes.set_ylim(0, 100)
+    keys = [
+        Key(
+            "share of right answers, at the mean probability of each bin, with its 95 % interval", _css(colour), "solid"
+        ),
+        Key("calibrated", "currentColor", "dotted"),
+    ]
+    return Plot(heading, _svg(figure), keys)
+
+
 def series_colour(number: int) -> str:
     """The colour in CSS of the series of this number."""
     return _css(_style(number)[0])
@@ -197,6 +230,8 @@ def _axes(label: str, across: str = "step") -> tuple[Figure, Axes]:
     axes.spines[["left", "bottom"]].set_color(_LINE)
     axes.grid(color=_LINE, linewidth=0.8)
     axes.set_axisbelow(True)
+    # Each number is written in full: an offset in a corner is overlooked.
+    axes.yaxis.get_major_formatter().set_useOffset(False)  # type: ignore[attr-defined]  # of a linear axis
     return figure, axes
 
 

@@ -27,15 +27,26 @@ def write_evaluation(
         evaluation: the evaluation.
         task: its task.
         about: further entries of ``results.json``: the model, the split, the environment.
-        card: the score card before the model ran; see :func:`vislang.evaluate.card.card_of`.
+        card: its score card, from :func:`card_after`.
     """
     rows = scored_rows(task, evaluation.examples, evaluation.predictions)
     write_predictions(folder / PREDICTIONS, zip(evaluation.predictions, rows, strict=True))
     write_submission(folder, task, evaluation.examples, evaluation.predictions)
     write_results(folder, {**evaluation.as_json(), **about})
+    write_card(folder, card)
+
+
+def card_after(evaluation: Evaluation, task: Task, card: Mapping[str, Any]) -> dict[str, Any]:
+    """The score card of a finished evaluation.
+
+    Args:
+        evaluation: the evaluation.
+        task: its task.
+        card: the score card before the model ran; see :func:`vislang.evaluate.card.card_of`.
+    """
     media = [medium for example in evaluation.examples for medium in example.media]
     metric = task.score_each(evaluation.examples, evaluation.predictions).metric if evaluation.figures else ""
-    write_card(folder, completed(card, evaluation.way, evaluation.predictions, metric, media))
+    return completed(card, evaluation.way, evaluation.predictions, metric, media)
 
 
 def scored_rows(task: Task, examples: Sequence[Example], predictions: Sequence[Prediction]) -> list[dict[str, Any]]:

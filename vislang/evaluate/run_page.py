@@ -10,11 +10,11 @@ from vislang.capabilities import Embeds, Progress, Reveals
 from vislang.evaluate.curves import run_plots, single_values, typical_speed
 from vislang.evaluate.evaluation import Evaluation
 from vislang.evaluate.gallery import gallery_of
-from vislang.evaluate.intervals import Drawn, by_metric, drawn
+from vislang.evaluate.intervals import task_scores
 from vislang.evaluate.page import provenance, template
 from vislang.evaluate.revealed import revealed_of
 from vislang.evaluate.run_record import RunRecord
-from vislang.evaluate.tables import answerers, loss_rows
+from vislang.evaluate.tables import loss_rows
 from vislang.example import Example
 from vislang.files import write_text
 from vislang.metrics.figure import metric
@@ -54,7 +54,7 @@ def write_run_page(
         title=_title(run),
         summary=_summary(run),
         facts=rates_in_words(typical_speed(run.rows)),
-        tasks=[_task(name, values) for name, values in metrics["tasks"].items()],
+        tasks=[task_scores(name, values) for name, values in metrics["tasks"].items()],
         losses=list(loss_rows(metrics["held_out"])),
         plots=run_plots(run.rows),
         singles=single_values(run.rows) if run.metrics is None or not metrics["tasks"] else [],
@@ -87,16 +87,3 @@ def _summary(run: RunRecord) -> str:
         f"{run.metrics['steps']:,} steps in {run.metrics['train_seconds'] / 60:.1f} minutes of training on "
         f"{run.threads}; {run.metrics['total_seconds'] / 60:.1f} minutes in all."
     )
-
-
-def _task(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    """What the page says of a task: for each metric the model and those that do not look, and what else is known."""
-    figures: list[tuple[str, list[Drawn]]] = [
-        (metric(name).title, drawn(name, by_whom)) for name, by_whom in by_metric(dict(answerers(values))).items()
-    ]
-    notes = []
-    if "reference_perplexity" in values:
-        notes.append(f"Perplexity of the references, per token: {values['reference_perplexity']:.3f}.")
-    if values.get("unread"):
-        notes.append(f"Answers without a number: {values['unread']:,}.")
-    return {"name": name, "n": values["n"], "figures": figures, "notes": notes}

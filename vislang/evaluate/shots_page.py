@@ -14,6 +14,9 @@ from vislang.example import Answer, Choice, Example, reference_text
 from vislang.files import write_text
 from vislang.prompt import as_generation, question_of
 
+LEAST_SCALE = 0.1
+"""Half the width of a bar is at least so many nats, so that changes of next to nothing look like it."""
+
 
 def write_shots_page(path: Path, explained: ExplainedShots, model: Any, name: str) -> None:
     """Write the page.
@@ -24,7 +27,7 @@ def write_shots_page(path: Path, explained: ExplainedShots, model: Any, name: st
         model: the model, whose prompts phrase the question, and which decodes videos.
         name: the name of the model.
     """
-    most = max(abs(effect.change) for effect in explained.effects) or 1.0
+    most = max(LEAST_SCALE, *(abs(effect.change) for effect in explained.effects))
     shares = [effect.attention for effect in explained.effects] + [explained.query_attention]
     cards = [
         {
@@ -41,7 +44,9 @@ def write_shots_page(path: Path, explained: ExplainedShots, model: Any, name: st
         for effect in explained.effects
     ]
     page = template("explain_shots").render(
-        title=question_of(as_generation(explained.example)) or "Caption",
+        title=question_of(as_generation(explained.example))
+        or f"Caption: {_shown(explained.answer, explained.example)}",
+        scale=f"{most:.3g}",
         model=name,
         picture=_picture(model, explained.example),
         answer=_shown(explained.answer, explained.example),

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from vislang.document import Document, Image, Part
-from vislang.example import Example, Text
+from vislang.document import Image, Part
+from vislang.example import Example
+from vislang.prompt import from_turns
 from vislang.serve.errors import invalid
 from vislang.serve.images import ImagePart
 from vislang.serve.limits import Limits
@@ -92,19 +93,11 @@ def conversation_of(messages: Sequence[Message], images: Sequence[Image], limits
         raise invalid(
             "the first message after any instructions, and the last one, must have the role user.", "messages"
         )
-    shots = tuple(
-        Example(f"example {number}", Document(asked), Text((_text(answer),)))
-        for number, ((_, asked), (_, answer)) in enumerate(zip(turns[:-1:2], turns[1::2], strict=True), start=1)
-    )
-    question = Document(turns[-1][1], name="the last message")
-    return Conversation("\n".join(instructions), shots, Example("question", question, source="the last message"))
+    shots, question = from_turns(turns, "the last message")
+    return Conversation("\n".join(instructions), shots, question)
 
 
 def _parts(message: Message, images: Iterator[Image]) -> list[Part]:
     if isinstance(message.content, str):
         return [message.content]
     return [next(images) if isinstance(part, ImageUrlPart) else part.text for part in message.content]
-
-
-def _text(parts: Sequence[Part]) -> str:
-    return " ".join(part.strip() for part in parts if isinstance(part, str) and part.strip())

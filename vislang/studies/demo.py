@@ -1,6 +1,6 @@
 """What makes the demo learn to compare the words of a question with an image: each of its choices is taken back alone.
 
-    python -m vislang.studies.demo --seeds 0 1 --out docs/results/flamingo-demo
+    python -m vislang.studies.demo --seeds 0 --out docs/results/flamingo-demo
 
 Accuracy is that on held-out training images. No arm is scored on the test split. The study also measures how much of
 what a gated block reads differs between questions.
@@ -31,7 +31,6 @@ ARMS = (
     Arm(ALL, RECIPE),
     Arm("training questions not in pairs", RECIPE, ("--complementary_pairs=false",)),
     Arm("text not standardised", RECIPE, ("--model.bridge.standardise_text=false",)),
-    Arm("image before the question", RECIPE, ("--model.prompts.question={image}{question} Answer:",)),
 )
 
 
@@ -95,8 +94,8 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def _cell(values: Sequence[float]) -> str:
-    mean = sum(values) / len(values)
-    return f"{100 * mean:.1f} ({', '.join(f'{100 * value:.1f}' for value in values)})"
+    mean = f"{100 * sum(values) / len(values):.1f}"
+    return mean if len(values) == 1 else f"{mean} ({', '.join(f'{100 * value:.1f}' for value in values)})"
 
 
 if __name__ == "__main__":

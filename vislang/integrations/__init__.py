@@ -1,0 +1,1 @@
+"""vislang's models inside other programs."""
