@@ -14,8 +14,8 @@ DRIVER = shutil.which("chromedriver")
 
 
 @contextmanager
-def browse(page: Path, tmp_path: Path) -> Iterator:
-    """The page in chromium; errors in its log and horizontal scrolling fail the test."""
+def browse(page: Path | str, tmp_path: Path) -> Iterator:
+    """The page, a file or an address, in chromium; errors in its log and horizontal scrolling fail the test."""
     if not (CHROMIUM and DRIVER):
         pytest.skip("no browser; install one: apt-get install chromium chromium-driver")
     from selenium import webdriver
@@ -37,7 +37,7 @@ def browse(page: Path, tmp_path: Path) -> Iterator:
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
     try:
-        browser.get(page.as_uri())
+        browser.get(page if isinstance(page, str) else page.as_uri())
         assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
         yield browser
         for width in (1280, 400):

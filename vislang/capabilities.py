@@ -601,6 +601,30 @@ class Attends(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class GatedLayer:
+    """How far the gates before a layer of the language model are open: the tanh of each, 0 where it is closed.
+
+    Attributes:
+        layer: index of the language model's layer.
+        attention: of the cross-attention to the media.
+        feed_forward: of the feed-forward layer after it.
+    """
+
+    layer: int
+    attention: float
+    feed_forward: float
+
+
+@runtime_checkable
+class ShowsGates(Protocol):
+    """Reads media through gated layers (Flamingo, section 2.2)."""
+
+    def gated_layers(self) -> list[GatedLayer]:
+        """The gated layers, the lowest first."""
+        ...
+
+
 @runtime_checkable
 class AttendsToChunks(Protocol):
     """Shows how much of an answer's attention goes to each chunk of a prompt: a medium with the text after it."""

@@ -9,7 +9,8 @@ from tests.models.test_saved_models import IMAGES
 from tests.serve.running import call, data_url, encoded, picture, said, shown
 from vislang.boxes import Box
 from vislang.document import Document, Image
-from vislang.example import Example
+from vislang.evaluate.shot_effects import explain_shots
+from vislang.example import Example, Text
 from vislang.models.towers.feature_cache import FeatureCache, RecentFeatures
 
 
@@ -130,6 +131,28 @@ def test_attention_of_a_flamingo(address, models):
     assert [own["token"] for own in found["tokens"]] == [own.token for own in expected]
     for own, token in zip(found["tokens"], expected, strict=True):
         torch.testing.assert_close(torch.tensor(own["maps"][0]), token.maps[0][0], rtol=1e-4, atol=1e-5)
+
+
+def test_gates_of_a_flamingo_and_what_its_examples_change(address, models):
+    flamingo = models["flamingo"].model
+    shots = [example(0, "what color?", target=Text(("red",))), example(1, "what color?", target=Text(("blue",)))]
+    expected = explain_shots(flamingo, example(2, "what color?"), shots)
+    messages = [sent(0, "what color?"), said("red"), sent(1, "what color?"), said("blue"), sent(2, "what color?")]
+    body = {"model": "flamingo", "messages": messages, "leave_out": True}
+    found = call(address, "/v1/explain", body).json
+    assert found["answer"] == expected.answer
+    assert found["log_likelihood"] == pytest.approx(expected.log_likelihood, abs=1e-4)
+    assert found["changes"] == pytest.approx([effect.change for effect in expected.effects], abs=1e-4)
+    assert found["change_of_all"] == pytest.approx(expected.change_of_all, abs=1e-4)
+    for gates in found["gates"]:
+        block = flamingo.bridge.block(gates["layer"])
+        assert gates["attention"] == pytest.approx(float(block.attention_gate.tanh()), abs=1e-6)
+        assert gates["feed_forward"] == pytest.approx(float(block.feed_forward_gate.tanh()), abs=1e-6)
+    assert [gates["layer"] for gates in found["gates"]] == flamingo.bridge.gated_layers
+    without = call(address, "/v1/explain", {**body, "messages": messages[-1:]})
+    assert (without.status, without.error["param"]) == (400, "leave_out")
+    vilbert = call(address, "/v1/explain", {**body, "model": "vilbert", "messages": messages[-1:]})
+    assert (vilbert.status, vilbert.error["param"]) == (400, "leave_out")
 
 
 def test_co_attention_of_a_vilbert(address, models):

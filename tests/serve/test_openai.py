@@ -50,7 +50,11 @@ def test_models_are_listed_with_what_they_can_do(client, models):
     assert listed["flamingo"] == ["chat/completions", "embeddings", "rerank", "answer", "explain"]
     assert listed["data2vec"] == ["embeddings", "rerank"]
     assert "ground" in listed["vilbert"]
-    assert client.models.retrieve("dual").abilities == listed["dual"]
+    dual, flamingo, vilbert = (client.models.retrieve(name) for name in ("dual", "flamingo", "vilbert"))
+    assert dual.abilities == listed["dual"]
+    assert (dual.architecture, dual.generates, dual.heads) == ("ContrastiveEncoder", False, {})
+    assert (flamingo.architecture, flamingo.generates) == ("Flamingo", True)
+    assert vilbert.heads == models["vilbert"].model.heads
 
 
 def test_a_conversation_is_a_prompt_with_examples(ask, flamingo):

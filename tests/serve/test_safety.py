@@ -61,11 +61,18 @@ def with_url(url: str) -> list[dict]:
 # Who may ask
 
 
-def test_every_route_but_health_needs_the_token(guarded):
+def test_every_route_but_health_and_the_page_needs_the_token(guarded):
     paths = call(guarded, "/openapi.json", Authorization=f"Bearer {TOKEN}").json["paths"]
     routes = [(path, method) for path, methods in paths.items() for method in methods]
     assert len(routes) > 9
-    for path, method in [*routes, ("/openapi.json", "get"), ("/", "get"), ("/none", "get"), ("/v1/models/x", "delete")]:
+    for path, method in [
+        *routes,
+        ("/openapi.json", "get"),
+        ("/none", "get"),
+        ("/page", "get"),
+        ("/page/none.js", "get"),
+        ("/v1/models/x", "delete"),
+    ]:
         body = {} if method == "post" else None
         for header in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": TOKEN}, {"Authorization": "Bearer "}):
             reply = call(guarded, path.replace("{name}", "x"), body, method.upper(), **header)

@@ -29,7 +29,7 @@ class Serve:
         models: folders of models or Hub ids, each as MODEL or NAME=MODEL; with examples from vislang pack as MODEL@FILE
         host: address to listen on; any other than this machine's own needs a token
         port: port to listen on; 0 takes a free one
-        token: every request but /health must have it (default: the variable VISLANG_TOKEN)
+        token: every request but /health and the page must have it (default: the variable VISLANG_TOKEN)
         insecure: listen on other addresses without a token
         allow_host: another name by which clients may call the server
         allow_origin: a web page's origin, such as https://example.org, whose scripts may use the server

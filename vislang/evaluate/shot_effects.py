@@ -74,8 +74,7 @@ def explain_shots(model: Any, example: Example, shots: Sequence[Example], labels
     """
     if not shots:
         raise UserError(f"{example.name}: there are no shots in its prompt. Give some.")
-    shots = list(shots)
-    prompts = [shots, *([*shots[:n], *shots[n + 1 :]] for n in range(len(shots))), []]
+    prompts = without_each(shots)
     if labels or example.choices:
         ranked = rank(model, [example] * len(prompts), labels, shots=prompts)
         answer = ranked[0].answer
@@ -97,6 +96,12 @@ def explain_shots(model: Any, example: Example, shots: Sequence[Example], labels
     return ExplainedShots(
         example, answer, likelihoods[0], likelihoods[0] - likelihoods[-1], effects, *attention[len(shots)]
     )
+
+
+def without_each(shots: Sequence[Example]) -> list[list[Example]]:
+    """All shots; then all but one, for each of them; then none."""
+    shots = list(shots)
+    return [shots, *([*shots[:n], *shots[n + 1 :]] for n in range(len(shots))), []]
 
 
 def _answered(example: Example, answer: Answer) -> tuple[Example, str]:

@@ -311,10 +311,10 @@ def _merge(
     changed = index is None or rows != known.indexed or faults != left_out or index.images != folder
     if changed:
         model = {"source": embedder.source, "kind": embedder.kind, "fingerprint": embedder.fingerprint}
-        first = next(known.vectors(sources[:1]))
+        vector = next(known.vectors(sources[:1]))
         generation = 1 if index is None else index.generation + 1
         clear_old(out, 0 if index is None else index.generation)
-        write_index(out, generation, folder, model, rows, known.vectors(sources), first.shape[1], faults)
+        write_index(out, generation, folder, model, rows, known.vectors(sources), vector.shape[1], faults)
     known.parts.delete()
     return Built(len(rows), embedded, deleted, len(skipped), changed)
 

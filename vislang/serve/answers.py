@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from fastapi import APIRouter, Request
 from torch import Tensor
 
 from vislang.boxes import Box
-from vislang.capabilities import Attends, Continues, Decoding, Explained, Explains, TokenAttention
+from vislang.capabilities import Attends, Continues, Decoding, Explained, Explains, ShowsGates
 from vislang.document import Image
+from vislang.evaluate.shot_effects import without_each
 from vislang.example import Answer, Prediction
 from vislang.serve.chat import DEFAULT_TOKENS
 from vislang.serve.choosing import options_of
@@ -29,6 +30,7 @@ from vislang.serve.wire import (
     CoAttentionLayer,
     ExplainReply,
     ExplainRequest,
+    Gates,
     GroundReply,
     GroundRequest,
     ScoredBox,
@@ -86,9 +88,12 @@ def answer_routes(server: Server) -> APIRouter:
         tokens = min(body.max_tokens or DEFAULT_TOKENS, server.limits.new_tokens)
         conversation = await server.conversation(body.messages)
         if isinstance(served.model, Attends):
-            text, maps = await server.run(request, lambda: _attended(served, conversation, tokens))
-            shown = [TokenMaps(token=own.token, maps=[_rows(grid[0]) for grid in own.maps]) for own in maps]
-            return ExplainReply(id=new_id("explain"), model=served.name, answer=text, tokens=shown)
+            leave_out = bool(body.leave_out)
+            if leave_out and not conversation.shots:
+                raise invalid("there are no examples to leave out. Give some, or no leave_out.", "leave_out")
+            return await server.run(request, lambda: _attended(served, conversation, tokens, leave_out))
+        if body.leave_out:
+            raise served.cannot("reads no examples that could be left out", "leave_out")
         _only_image(conversation)
         explained = await server.run(request, once(lambda: _explained(served, conversation, body.head)))
         return ExplainReply(
@@ -121,12 +126,31 @@ def _answered(
 
 
 def _attended(
-    served: Served, conversation: Conversation, tokens: int
-) -> Generator[Any, None, tuple[str, list[TokenAttention]]]:
-    """The answer of a generating model, and the attention of its tokens."""
+    served: Served, conversation: Conversation, tokens: int, leave_out: bool
+) -> Generator[Any, None, ExplainReply]:
+    """The answer of a generating model, the attention of its tokens, and what its examples changed."""
     progress = yield from generate(served, conversation, Decoding(tokens))
     text = progress.texts[0].text
-    return text, served.model.attention(replace(served.prompt(conversation), target=text)) if text else []
+    maps = served.model.attention(replace(served.prompt(conversation), target=text)) if text else []
+    reply = ExplainReply(
+        id=new_id("explain"),
+        model=served.name,
+        answer=text,
+        tokens=[TokenMaps(token=own.token, maps=[_rows(grid[0]) for grid in own.maps]) for own in maps],
+    )
+    if isinstance(served.model, ShowsGates):
+        reply.gates = [Gates(**asdict(gates)) for gates in served.model.gated_layers()]
+    if leave_out:
+        likelihoods = []
+        for shots in without_each(conversation.shots):
+            yield progress
+            prompt = served.prompt(replace(conversation, shots=tuple(shots)))
+            ((score,),) = served.model.rank([prompt], [[text]])
+            likelihoods.append(score.log_likelihood)
+        whole, *parts, none = likelihoods
+        reply.log_likelihood, reply.change_of_all = whole, whole - none
+        reply.changes = [whole - part for part in parts]
+    return reply
 
 
 def _explained(served: Served, conversation: Conversation, head: str | None) -> Explained:

@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 from vislang import __version__
+from vislang.capabilities import Continues, Decides
 from vislang.serve.answers import answer_routes
 from vislang.serve.bodies import BodyCap
 from vislang.serve.chat import chat_routes
@@ -20,6 +21,7 @@ from vislang.serve.errors import ApiError, invalid
 from vislang.serve.images import Fetch
 from vislang.serve.limits import Limits
 from vislang.serve.observing import Observer
+from vislang.serve.page import page_routes
 from vislang.serve.security import Guard
 from vislang.serve.served import Served
 from vislang.serve.server import ClientGone, Server
@@ -48,7 +50,7 @@ def make_app(
     Args:
         models: by the names that clients use.
         limits: what a request may ask for.
-        token: every route but /health needs it; None needs none.
+        token: every route but /health and the page needs it; None needs none.
         hosts: the names by which the server may be called; addresses always may.
         origins: web pages of other origins that may read replies.
         fetch: reads remote images; None allows none.
@@ -74,7 +76,7 @@ def make_app(
     app.state.server = server
     _add_errors(app)
     _add_status(app, server)
-    for router in (chat_routes(server), vector_routes(server), answer_routes(server)):
+    for router in (page_routes(), chat_routes(server), vector_routes(server), answer_routes(server)):
         app.include_router(router)
     # The last one added is the first to see a request.
     app.add_middleware(BodyCap, limits=limits)
@@ -123,7 +125,14 @@ def _add_status(app: FastAPI, server: Server) -> None:
 
 
 def _card(served: Served) -> ModelCard:
-    return ModelCard(id=served.name, created=served.created, abilities=served.abilities)
+    return ModelCard(
+        id=served.name,
+        created=served.created,
+        architecture=type(served.model).__name__,
+        abilities=served.abilities,
+        generates=isinstance(served.model, Continues),
+        heads=served.model.heads if isinstance(served.model, Decides) else {},
+    )
 
 
 def _add_errors(app: FastAPI) -> None:

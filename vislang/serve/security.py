@@ -11,9 +11,10 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vislang.serve.errors import ApiError
+from vislang.serve.page import PAGE
 
-OPEN = frozenset({"/health"})
-"""Routes that need no token."""
+OPEN = frozenset({"/health", *PAGE})
+"""Routes that need no token: the page has nothing of the models, and asks its reader for the token."""
 
 POLICY = (
     "default-src 'self'; img-src 'self' data: blob:; object-src 'none'; base-uri 'none'; form-action 'none'; "
@@ -35,7 +36,7 @@ class Guard:
 
     Args:
         app: the application.
-        token: every route but /health needs it; None needs none.
+        token: every route but those in ``OPEN`` needs it; None needs none.
         hosts: the names by which the server may be called, in lower case. Addresses always may: a page in a browser
             that wants to reach a server on its user's machine needs a name for it (DNS rebinding).
     """

@@ -173,9 +173,14 @@ class GroundRequest(Conversing):
 
 
 class ExplainRequest(Conversing):
-    """``POST /v1/explain``: an answer with the attention behind it."""
+    """``POST /v1/explain``: an answer with the attention behind it.
+
+    Attributes:
+        leave_out: also report what leaving out each example changes. The prompt is read once more for each.
+    """
 
     max_tokens: int | None = Field(None, ge=1)
+    leave_out: bool | None = None
 
 
 # Replies
@@ -198,13 +203,23 @@ def new_id(prefix: str) -> str:
 
 
 class ModelCard(_Reply):
-    """A model that is served; ``abilities`` are the endpoints that it can answer."""
+    """A model that is served.
+
+    Attributes:
+        architecture: the class of the model, such as ``Flamingo``.
+        abilities: the endpoints that it can answer.
+        generates: whether it reads examples and generates text; other models read the last message only.
+        heads: the kind of answer of each head, by the head's name.
+    """
 
     id: str
     object: Literal["model"] = "model"
     created: int
     owned_by: str = "vislang"
+    architecture: str
     abilities: list[str]
+    generates: bool
+    heads: dict[str, str]
 
 
 class ModelList(_Reply):
@@ -401,6 +416,14 @@ class TokenMaps(_Reply):
     maps: list[list[list[float]]]
 
 
+class Gates(_Reply):
+    """How far the gates before a layer of the language model are open: the tanh of each, 0 where it is closed."""
+
+    layer: int
+    attention: float
+    feed_forward: float
+
+
 class CoAttentionLayer(_Reply):
     """The mean attention weights of a layer's heads: (tokens, regions) and (regions, tokens)."""
 
@@ -414,6 +437,11 @@ class ExplainReply(_Reply):
     Attributes:
         answer: a text, a number or a box.
         tokens: of a model that generates: the answer's tokens with their attention maps.
+        gates: of the layers through which it reads images, the lowest first.
+        log_likelihood: with ``leave_out``: of the answer, in nats.
+        changes: with ``leave_out``: that log-likelihood minus the one without each example. Above 0, the example made
+            the answer more likely.
+        change_of_all: with ``leave_out``: the same without any of the examples.
         words, regions, layers: of a model with co-attention: the tokens of the text, the boxes of the regions (the
             first is the whole image), and the layers.
     """
@@ -422,6 +450,10 @@ class ExplainReply(_Reply):
     model: str
     answer: AnswerValue
     tokens: list[TokenMaps] | None = None
+    gates: list[Gates] | None = None
+    log_likelihood: float | None = None
+    changes: list[float] | None = None
+    change_of_all: float | None = None
     words: list[str] | None = None
     regions: list[BoxReply] | None = None
     layers: list[CoAttentionLayer] | None = None

@@ -25,6 +25,7 @@ from vislang.capabilities import (
     ChunkAttention,
     Completion,
     Decoding,
+    GatedLayer,
     ModelRecipe,
     Prefix,
     Progress,
@@ -722,6 +723,14 @@ class Flamingo(TrainableModel):
     def diagnostics(self) -> dict[str, float | Tensor]:
         """tanh of every gate."""
         return self.bridge.gates()
+
+    def gated_layers(self) -> list[GatedLayer]:
+        """How far each gate is open; see :meth:`Bridge.gates`."""
+        gates = self.bridge.gates()
+        return [
+            GatedLayer(layer, float(gates[f"gate/{layer}/attention"]), float(gates[f"gate/{layer}/feed_forward"]))
+            for layer in self.bridge.gated_layers
+        ]
 
     def trainable_state(self) -> dict[str, Tensor]:
         """The parameters of the bridge, the trained parameters of the towers, and the feature statistics, by name."""
