@@ -1,7 +1,6 @@
 """Makes pictures of the server's page with a Flamingo and easy-VQA: ``python -m tests.page_pictures MODEL DIR``.
 
-They show light and dark pages in wide and narrow windows. docs/figures/serve.png is ``light-1400.png`` of the demo's
-model (``runs/demo/model``).
+They show light and dark pages in wide and narrow windows.
 """
 
 from __future__ import annotations
