@@ -61,7 +61,8 @@ class Page:
         """Press a button, and wait for the reply."""
         self.one(f"#{button}").click()
         self.until("the reply is complete", lambda: not self.one("#stop").is_displayed())
-        assert self.one("#error").text == ""
+        error = self.one("#error").text
+        assert not error, error
 
     @property
     def answers(self) -> list[str]:
