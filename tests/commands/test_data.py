@@ -50,7 +50,7 @@ def test_records_are_printed_and_drawn(pictures, tmp_path, capsys):
         assert words in shown
     assert "5 of 5 good records, 1 bad (" in shown
     html = page.read_text()
-    assert html.count("data:image/png;base64,") == 5
+    assert html.count("data:image/webp;base64,") == 5
     assert "what &lt;color&gt;?" in html
     assert 'class="choice target"><span class="words">not so' in html
     assert "http" not in html.replace("http-equiv", "")
@@ -69,7 +69,7 @@ def test_of_a_benchmark_a_split_that_exists_is_shown(tmp_path, capsys):
 def test_films_are_drawn_as_frames(tmp_path, capsys):
     tiny.write_video(tmp_path / "film.mp4", [0, 100, 200])
     assert main(["data", "show", str(tmp_path / "film.mp4"), "-o", str(tmp_path / "page.html")]) == 0
-    assert (tmp_path / "page.html").read_text().count("data:image/png;base64,") == 3
+    assert (tmp_path / "page.html").read_text().count("data:image/webp;base64,") == 3
     assert "<video: film.mp4>" in capsys.readouterr().out
 
 

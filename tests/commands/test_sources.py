@@ -61,7 +61,7 @@ def test_records_are_shown(sources, kind, tmp_path, capsys):
     shown, html = capsys.readouterr().out, page.read_text()
     assert f"{1 if kind == 'picture' else 2} of " in shown
     assert "good records" in shown
-    assert ("data:image/png;base64," in html) == (kind != "prose")
+    assert ("data:image/webp;base64," in html) == (kind != "prose")
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -166,7 +166,7 @@ def test_check_and_show_over_http(server, tmp_path, capsys):
     assert (found["good"], [bad["kind"] for bad in found["bad"]]) == (1, ["missing media"])
     assert main(["data", "show", address, "-o", str(tmp_path / "page.html")]) == 0
     assert "1 of 1 good records, 1 bad (" in capsys.readouterr().out
-    assert (tmp_path / "page.html").read_text().count("data:image/png;base64,") == 1
+    assert (tmp_path / "page.html").read_text().count("data:image/webp;base64,") == 1
 
 
 def test_s3_with_a_pattern(server, monkeypatch):
