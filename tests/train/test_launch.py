@@ -15,7 +15,8 @@ CODE = "import sys; from vislang.train.launch import launch; sys.exit(launch(sys
 def test_a_process_that_fails_ends_the_other_with_its_status(tmp_path, capfd):
     started = time.monotonic()
     assert launch(["-m", "tests.train.launched", str(tmp_path), "1000000", "fail"], 2) == 2
-    assert time.monotonic() - started < 60
+    # On a busy machine most of it is the start of both processes.
+    assert time.monotonic() - started < 180
     said = capfd.readouterr()
     assert said.out.count("a record that only this process reads is bad") == 1
     assert "Traceback" not in said.err
@@ -25,12 +26,14 @@ def test_a_signal_stops_both_after_they_have_saved(tmp_path):
     words = ["-m", "tests.train.launched", str(tmp_path), "1000000"]
     process = subprocess.Popen([sys.executable, "-c", CODE, *words])
     metrics, deadline = tmp_path / "metrics.jsonl", time.monotonic() + 120
-    while not metrics.exists() or metrics.read_text().count("\n") < 5:
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=60) == 130
+    try:
+        while not metrics.exists() or metrics.read_text().count("\n") < 5:
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    finally:
+        process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=180) == 130
     (saved,) = list_checkpoints(tmp_path / "checkpoints")
     assert int(saved.name.removeprefix("step-")) == len(metrics.read_text().splitlines())
 
