@@ -175,6 +175,8 @@ def write_workspace(folder: Path) -> None:
         folder / "captions.jsonl", [{"image": name, "text": f"a {c} shape, {name[-6:-4]}"} for name, c in shown]
     )
     write_lines(folder / "labels.jsonl", [{"image": name, "label": colour} for name, colour in shown])
+    claims = [{"image": name, "text": "it is red", "label": str(colour == "red").lower()} for name, colour in shown]
+    write_lines(folder / "claims.jsonl", claims)
     boxes = [[20 + number, 30, 80 + number, 90] for number in range(24)]
     rows = [{"image": n, "text": f"the {c} one", "box": box} for (n, c), box in zip(shown, boxes, strict=True)]
     write_lines(folder / "boxes.jsonl", rows)
