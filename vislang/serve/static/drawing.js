@@ -95,7 +95,8 @@ export function gates(layers) {
 /** What leaving out each example changes. */
 export function effects({ changes, change_of_all: all }, examples) {
   const nats = (value) => `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(2)} nats`;
-  const most = Math.max(...changes.map(Math.abs), 1e-9);
+  // Half of a bar is at least 0.1 nats, so that changes of almost nothing look like it.
+  const most = Math.max(...changes.map(Math.abs), 0.1);
   return [
     make("h3", {}, "What each example changed"),
     make("p", {}, `The log-likelihood of the answer with all examples, minus that without this one. To the right, the example made the answer more likely. All examples together changed it by ${nats(all)}.`),
