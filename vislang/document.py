@@ -86,7 +86,24 @@ class Stored(Protocol):
 
 
 @dataclass(frozen=True)
-class Slice:
+class _OnDisk:
+    """What files on disk have in common."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """See :class:`Stored`."""
+        return str(self.path)
+
+    @property
+    def is_there(self) -> bool:
+        """See :class:`Stored`."""
+        return self.path.is_file()
+
+
+@dataclass(frozen=True)
+class Slice(_OnDisk):
     """A file inside an uncompressed archive such as a tar.
 
     Attributes:
@@ -96,7 +113,6 @@ class Slice:
         origin: the name of the archive in messages, if it is not ``path``.
     """
 
-    path: Path
     offset: int
     size: int
     member: str
@@ -106,11 +122,6 @@ class Slice:
     def name(self) -> str:
         """See :class:`Stored`."""
         return f"{self.origin or self.path}: {self.member}"
-
-    @property
-    def is_there(self) -> bool:
-        """See :class:`Stored`."""
-        return self.path.is_file()
 
     def read(self) -> bytes:
         """See :class:`Stored`."""
@@ -130,7 +141,7 @@ class Mark(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Marked:
+class Marked(_OnDisk):
     """An image with boxes and their names drawn on it, so that a text can refer to what they contain.
 
     Colours follow from the order of the marks. Models that read regions also read one for each mark.
@@ -141,20 +152,9 @@ class Marked:
         width, height: the size of the image that the boxes refer to, in pixels.
     """
 
-    path: Path
     marks: tuple[Mark, ...]
     width: float
     height: float
-
-    @property
-    def name(self) -> str:
-        """See :class:`Stored`."""
-        return str(self.path)
-
-    @property
-    def is_there(self) -> bool:
-        """See :class:`Stored`."""
-        return self.path.is_file()
 
     def read(self) -> bytes:
         """See :class:`Stored`; the image with its marks, as a bitmap.
@@ -180,7 +180,7 @@ class Marked:
 
 
 @dataclass(frozen=True)
-class Facing:
+class Facing(_OnDisk):
     """An image on a path, with the direction in which the camera looks, in radians.
 
     Attributes:
@@ -189,20 +189,9 @@ class Facing:
         next_heading: heading of the step that leads on; at the end, ``heading``.
     """
 
-    path: Path
     heading: float
     elevation: float
     next_heading: float
-
-    @property
-    def name(self) -> str:
-        """See :class:`Stored`."""
-        return str(self.path)
-
-    @property
-    def is_there(self) -> bool:
-        """See :class:`Stored`."""
-        return self.path.is_file()
 
     def read(self) -> bytes:
         """See :class:`Stored`."""
