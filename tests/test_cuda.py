@@ -9,8 +9,11 @@ import torch
 import torch.nn.functional as F
 
 from tests import tiny
+from tests.convert.test_transformers import ENCODERS
+from tests.convert.theirs import configuration, gap, outputs, sample, saved
 from tests.train import cases
 from tests.train.line import Line, run
+from vislang.convert.transformers import convert
 from vislang.document import Document
 from vislang.example import Example
 from vislang.models.loading import load
@@ -124,6 +127,21 @@ def test_a_saved_model_opens_on_the_gpu_and_answers_alike(name, folder, tmp_path
         torch.testing.assert_close(scores[1], scores[0], rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("modality", ["text", "image", "speech"])
+def test_a_converted_model_equals_its_original_on_the_gpu(modality, tmp_path):
+    """In float64, because convolutions in float32 round to TF32 on a GPU."""
+    theirs = saved(ENCODERS[modality], configuration(modality), tmp_path / "theirs").double().to("cuda")
+    values, padding = sample(modality)
+    values = values.double() if values.is_floating_point() else values
+    student = convert(tmp_path / "theirs").student.double().to("cuda")
+    values, padding = values.to("cuda"), None if padding is None else padding.to("cuda")
+    with torch.no_grad():
+        found = student.features(modality, values, padding)
+    padded = None if padding is None else student.front_end(modality).pad(padding, found.shape[1])
+    assert found.device.type == "cuda"
+    assert gap(outputs(theirs, values, padding), found, padded) < 1e-5
+
+
 def test_automatic_precision_goes_by_the_device(folder, tmp_path):
     device = device_of("auto")
     assert device.type == "cuda"
@@ -163,11 +181,13 @@ def _on_two_gpus(rank, port, parallel, folder, out):
 
 
 def test_operations_are_counted_and_timed_between_readings(tmp_path):
-    """Attention, whose backward pass runs in threads of its own; and rows that come from the GPU four at a time."""
+    """Attention with grouped queries, whose backward pass runs in threads of its own; and rows that come from the GPU
+    four at a time."""
     queries = torch.randn(2, 4, 256, 64, device="cuda", dtype=torch.bfloat16, requires_grad=True)
+    keys = torch.randn(2, 2, 256, 64, device="cuda", dtype=torch.bfloat16, requires_grad=True)
     speed, size = Speed(queries.device), StepSize(("only",), 1, 0)
     with speed.counted(size.streams):
-        F.scaled_dot_product_attention(queries, queries, queries).sum().backward()
+        F.scaled_dot_product_attention(queries, keys, keys, enable_gqa=True).sum().backward()
     row = speed.row(1.0, size)
     # Two products forward, five backward.
     assert row["speed/flops_per_second"] == 7 * 2 * 2 * 4 * 256 * 256 * 64

@@ -16,6 +16,7 @@ from vislang.train.batches import Stream
 from vislang.train.config import TrainConfig
 from vislang.train.log import read_metrics, without_measurements
 from vislang.train.loop import train
+from vislang.train.operations import operations_of
 from vislang.train.rows import StepSize
 from vislang.train.speed import Speed, Stopwatch, matrix_rate, peak_memory
 
@@ -42,6 +43,18 @@ def test_attention_is_counted_on_a_processor():
     # Two products forward; the backward pass has four and computes the weights once more.
     one = 2 * 2 * 4 * 200 * 200 * 32
     assert operations(lambda: F.scaled_dot_product_attention(queries, queries, queries).sum().backward()) == 7 * one
+
+
+@pytest.mark.parametrize("kernel", ["efficient_attention", "flash_attention", "cudnn_attention"])
+def test_grouped_queries_are_counted_by_query_head(kernel):
+    """For a kernel of GPUs the formula sees shapes alone; keys and values have fewer heads."""
+    queries = torch.empty(2, 6, 20, 32, device="meta")
+    keys, values = torch.empty(2, 3, 30, 32, device="meta"), torch.empty(2, 3, 30, 16, device="meta")
+    forward = getattr(torch.ops.aten, f"_scaled_dot_product_{kernel}")
+    backward = getattr(torch.ops.aten, f"_scaled_dot_product_{kernel}_backward")
+    pairs = 2 * 2 * 6 * 20 * 30
+    assert operations_of(forward, (queries, keys, values), {}, None) == pairs * (32 + 16)
+    assert operations_of(backward, (None, queries, keys, values), {}, None) == pairs * (3 * 32 + 2 * 16)
 
 
 def test_each_set_of_streams_is_counted_once():

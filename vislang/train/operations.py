@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
+from torch.utils.flop_counter import flop_registry
 
 
 def operations_of(operator: Any, arguments: Any, named: Any, result: Any) -> int:
@@ -21,19 +21,26 @@ def _linear(x: Tensor, weight: Tensor, *rest: Any, **named: Any) -> int:
 
 
 def _attention(queries: Tensor, keys: Tensor, values: Tensor, *rest: Any, **named: Any) -> int:
-    return sdpa_flop_count(queries.shape, keys.shape, values.shape)
+    """Two matrix products a query head: scores, and the sum of values. Keys and values may have fewer heads."""
+    return 2 * queries[..., 0].numel() * keys.shape[-2] * (queries.shape[-1] + values.shape[-1])
 
 
 def _attention_backward(
     gradient: Tensor, queries: Tensor, keys: Tensor, values: Tensor, *rest: Any, **named: Any
 ) -> int:
-    return sdpa_backward_flop_count(gradient.shape, queries.shape, keys.shape, values.shape)
+    """Five matrix products a query head: the scores again, and the gradients of all three and of the scores."""
+    return 2 * queries[..., 0].numel() * keys.shape[-2] * (3 * queries.shape[-1] + 2 * values.shape[-1])
 
+
+_ATTENTION_KERNELS = ("efficient_attention", "flash_attention", "cudnn_attention", "flash_attention_for_cpu")
 
 _FORMULAS: dict[Any, Callable[..., int]] = {
     **flop_registry,
     torch.ops.mkldnn._linear_pointwise: _linear,
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention,
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
+    **{getattr(torch.ops.aten, f"_scaled_dot_product_{name}"): _attention for name in _ATTENTION_KERNELS},
+    **{
+        getattr(torch.ops.aten, f"_scaled_dot_product_{name}_backward"): _attention_backward
+        for name in _ATTENTION_KERNELS
+    },
 }
-"""torch's formulas, and those of kernels that only CPUs have."""
+"""torch's formulas, and ours where torch has none (kernels of CPUs) or refuses grouped queries (before 2.12)."""
