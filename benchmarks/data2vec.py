@@ -90,7 +90,7 @@ def plain(student: PreTrainedModel, head: nn.Module, batch: Masked, top_k: int, 
     """The same step with transformers."""
     teacher = copy.deepcopy(student).requires_grad_(False).eval()
     student.train()
-    optimizer = torch.optim.AdamW([*student.parameters(), *head.parameters()], lr=LR)
+    optimizer = torch.optim.AdamW([*student.parameters(), *head.parameters()], lr=LR, fused=True)
 
     def read(values: Tensor) -> Tensor:
         if batch.modality == "image":

@@ -1,7 +1,8 @@
 """Training steps on a GPU: their share of the GPU's matrix rate, and their time beside transformers and OpenFlamingo.
 
 A step is the forward and backward pass and the optimizer, in bfloat16 (autocast) on both sides. The matrix rate is that
-of ``torch.matmul`` in bfloat16, see ``vislang/train/speed.py``. Losses are compared in float32 before.
+of ``torch.matmul`` in bfloat16, see ``vislang/train/speed.py``. Losses are compared in float32 before. One row has what
+``torch.compile`` gains. The batches fill the GPU: with 64 texts, starting the kernels takes longer than running them.
 
 ``--check`` runs everything on the processor with small shapes, to see that it works; its figures mean nothing.
 
@@ -16,7 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from compare import Row, arguments, medians, report
+from compare import Row, arguments, compare, medians, report
 from data2vec import COPIES, TOKENS, second_generation
 from data2vec import both as data2vec_and_transformers
 from flamingo import TOKENS as DOCUMENT
@@ -30,6 +31,7 @@ from vislang.models.vilbert.config import TextStreamConfig, ViLBERTConfig, Visio
 from vislang.models.vilbert.heads import original_heads
 from vislang.models.vilbert.model import ViLBERT, pretraining_losses
 from vislang.nn.device import to_device
+from vislang.nn.transformer import EncoderBlock
 from vislang.train.rows import StepSize
 from vislang.train.speed import Speed
 
@@ -44,6 +46,16 @@ SMALL_VILBERT = ViLBERTConfig(
     width=64,
     heads=4,
 )
+
+
+def in_bfloat16(run: Callable[[], Any], device: torch.device) -> Callable[[], Any]:
+    """The same step in autocast; processors without bfloat16 would emulate it."""
+
+    def whole() -> Any:
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            return run()
+
+    return whole
 
 
 def measured(
@@ -64,20 +76,11 @@ def measured(
         device: where they compute.
         rounds: how often each is timed.
     """
-
-    def in_bfloat16(run: Callable[[], Any]) -> Callable[[], Any]:
-        def whole() -> Any:
-            # Processors without bfloat16 would emulate it.
-            with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-                return run()
-
-        return whole
-
-    step = in_bfloat16(step)
+    step = in_bfloat16(step, device)
     speed, size = Speed(device), StepSize(("step",), examples, tokens)
     with speed.counted(size.streams):
         step()
-    times = medians([step, *([in_bfloat16(peer)] if peer is not None else [])], rounds)
+    times = medians([step, *([in_bfloat16(peer, device)] if peer is not None else [])], rounds)
     found = speed.row(times[0], size)
     rate, unit = (
         found.get("speed/tokens_per_second", found["speed/examples_per_second"]),
@@ -89,6 +92,17 @@ def measured(
         ratio = times[0] / times[1]
         rows.append(Row(f"{name} vs. its peer", ratio, "ours / peer", "<= 1.0", ratio <= 1, *times, rounds))
     return rows
+
+
+def compiled(step: Callable[[], Any], batch_size: int, device: torch.device, rounds: int) -> Row:
+    """A step of data2vec with text whose blocks are compiled, to ``step``, the same without."""
+    own, _, model = data2vec_and_transformers("text", batch_size, str(device))
+    # As ``train.compile`` does.
+    for block in model.modules():
+        if isinstance(block, EncoderBlock):
+            block.compile()
+    steps = [in_bfloat16(run, device) for run in (own, step)]
+    return compare("data2vec text v1, blocks compiled to not compiled", *steps, 1.0, rounds, warmup=3)
 
 
 def vilbert_step(device: torch.device, config: ViLBERTConfig, batch_size: int) -> Callable[[], float]:
@@ -135,17 +149,19 @@ def rows(device: torch.device, small: bool, rounds: int) -> list[Row]:
     """All rows."""
     shape: dict[str, int] = SMALL if small else {}
     found: list[Row] = []
-    for kind, batch_size in (("text", 2 if small else 64), ("image", 2 if small else 64)):
+    for kind, batch_size in (("text", 2 if small else 512), ("image", 2 if small else 256)):
         step, peer, _ = data2vec_and_transformers(kind, batch_size, str(device), **shape)
         tokens = batch_size * TOKENS if kind == "text" else 0
         found += measured(f"data2vec {kind} v1", step, batch_size, tokens, device, rounds, peer)
-    count = 1 if small else 16
+        if kind == "text" and not small:
+            found.append(compiled(step, batch_size, device, rounds))
+    count = 1 if small else 48
     step = second_generation(count, str(device), depth=1 if small else 10)
     found += measured(f"data2vec image v2, {COPIES} masks", step, count, 0, device, rounds)
-    batch_size = BATCH if small else 256
+    batch_size = BATCH if small else 1024
     step = vilbert_step(device, SMALL_VILBERT if small else preset("base-6"), batch_size)
     found += measured("ViLBERT pretraining", step, batch_size, batch_size * CAPTION, device, rounds)
-    return [*found, *flamingo_rows(device, 1 if small else 32, rounds)]
+    return [*found, *flamingo_rows(device, 1 if small else 128, rounds)]
 
 
 def main() -> None:
@@ -157,6 +173,8 @@ def main() -> None:
     if not small and not torch.cuda.is_available():
         print("torch sees no GPU here. --check runs this on the processor with small shapes.")
         return
+    if not small:
+        print(torch.cuda.get_device_name())
     report(rows(torch.device("cpu" if small else "cuda"), small, 1 if options.quick else 7), options.json)
 
 

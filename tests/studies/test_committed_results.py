@@ -358,7 +358,9 @@ def test_shots_change_nothing_on_easy_vqa():
     assert max(values) - min(values) < 0.015
 
 
-@pytest.mark.parametrize("name", ["data", "data2vec", "flamingo", "optimisation", "retrieval", "training", "vilbert"])
+@pytest.mark.parametrize(
+    "name", ["data", "data2vec", "flamingo", "gpu", "optimisation", "retrieval", "training", "vilbert"]
+)
 def test_the_tables_of_speed_are_those_of_the_benchmarks(name, monkeypatch):
     monkeypatch.syspath_prepend(RESULTS.parents[1] / "benchmarks")
     compare = importlib.import_module("compare")

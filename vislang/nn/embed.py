@@ -148,7 +148,9 @@ class RelativePositionBias(nn.Module):
     def forward(self, tokens: int) -> Float[Tensor, "layers 1 heads tokens tokens"]:
         """The bias of each layer, for a class token and all patches (``tokens`` in all)."""
         del tokens
-        return self.tables[:, self.index].permute(0, 3, 1, 2)[:, None]
+        bias = self.tables[:, self.index].permute(0, 3, 1, 2)[:, None]
+        # The fused kernels of GPUs take no other layout.
+        return bias.contiguous()
 
 
 class Alibi(nn.Module):

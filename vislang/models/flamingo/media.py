@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -27,12 +28,18 @@ class MediaKeysValues:
 
     def of_rows(self, layer: int) -> KeysValues:
         """(rows, heads, row media * latents, head width): the media of each row, concatenated."""
-        rows = self.index.clamp(min=0)
-        if torch.equal(rows.flatten(), torch.arange(len(self.by_layer[layer].keys), device=rows.device)):
-            # Each medium occurs once, in order: reshaping is enough, and no gradient has to be scattered.
-            whole = (side.unflatten(0, rows.shape) for side in self.by_layer[layer])
-            return KeysValues(*(side.transpose(1, 2).flatten(2, 3) for side in whole))
-        return KeysValues(*(side[rows].transpose(1, 2).flatten(2, 3) for side in self.by_layer[layer]))
+        if self._in_order:
+            # Reshaping is enough, and no gradient has to be scattered.
+            chosen = (side.unflatten(0, self.index.shape) for side in self.by_layer[layer])
+        else:
+            chosen = (side[self.index.clamp(min=0)] for side in self.by_layer[layer])
+        return KeysValues(*(side.transpose(1, 2).flatten(2, 3) for side in chosen))
+
+    @cached_property
+    def _in_order(self) -> bool:
+        """Whether each medium occurs once, in order. Found once for all layers, since a GPU is waited for."""
+        media = len(next(iter(self.by_layer.values())).keys)
+        return torch.equal(self.index.clamp(min=0).flatten(), torch.arange(media, device=self.index.device))
 
     def present(self) -> Bool[Tensor, "rows row_latents"]:
         """True for the latents of a row's media, False where the row has fewer media than others."""
