@@ -75,6 +75,24 @@ def test_it_chooses_shots(trained, pairs):  # noqa: F811
         assert pairs[4 + int(row.argmax())].target == query.target
 
 
+def test_an_evaluation_retrieves_shots_by_it(trained, pairs, tmp_path, capsys):  # noqa: F811
+    """With --selector, the most similar shot is the one that the dual encoder finds: of the same colour."""
+    _, folder = trained
+    flamingo = tiny.flamingo(tiny.save_towers(tmp_path / "towers", positions=1024))
+    flamingo.save(tmp_path / "flamingo")
+    records = [
+        {"image": pair.media[0].name, "text": "what color?", "label": pair.target.references[0].split()[1]}
+        for pair in pairs
+    ]
+    (tmp_path / "my.jsonl").write_text("\n".join(map(json.dumps, records)))
+    task = ["eval", str(tmp_path / "flamingo"), "--task", str(tmp_path / "my.jsonl"), "--shots", "2", "--draws", "1"]
+    assert main([*task, "--select", "retrieved", "--selector", folder, "--json"]) == 0
+    points = json.loads(capsys.readouterr().out)["points"]
+    (similar,) = [point for point in points if point["variant"] == "most_similar_shot"]
+    assert similar["figures"]["accuracy"]["value"] == 1
+    assert {point["select"] for point in points if point["variant"] == "plain"} == {"retrieved"}
+
+
 def test_search_and_classes(trained, pairs, tmp_path, capsys):  # noqa: F811
     _, folder = trained
     caption = pairs[0].target.references[0]

@@ -23,7 +23,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -61,6 +61,9 @@ from vislang.models.data2vec.objective import (
 from vislang.models.settings import must_be_at_least
 from vislang.nn.averaging import annealed_decay, average_into
 from vislang.nn.precision import at_least_float32
+
+if TYPE_CHECKING:
+    from vislang.models.data2vec.tower import Data2VecTower
 
 
 @dataclass
@@ -338,6 +341,13 @@ class Data2Vec(nn.Module):
     def why_unreadable(self, media: frozenset[str]) -> str | None:
         """See :class:`~vislang.capabilities.Reads`."""
         return self.inputs.why_unreadable(media)
+
+    def vision_tower(self, name: str, image_size: int | None = None) -> Data2VecTower:
+        """The student's encoder as a frozen tower; see :class:`~vislang.models.towers.vision.GivesVisionTower`."""
+        # Towers import transformers, which takes seconds.
+        from vislang.models.data2vec.tower import Data2VecTower
+
+        return Data2VecTower(name, self.student, self.inputs, image_size)
 
     def diagnostics(self) -> dict[str, float | Tensor]:
         """Standard deviations of targets and predictions, explained variance of the last batch, and the teacher's

@@ -20,8 +20,8 @@ from vislang.capabilities import ModelRecipe, Progress, Revealed
 from vislang.document import Audio, Document
 from vislang.errors import UserError
 from vislang.example import Example
+from vislang.models.augmentation import Augmentation
 from vislang.models.base import TrainableModel
-from vislang.models.data2vec.augment import Augmentation
 from vislang.models.data2vec.blocks import EncoderConfig
 from vislang.models.data2vec.collate import Collator, MaskingConfig
 from vislang.models.data2vec.decoder import DecoderConfig
