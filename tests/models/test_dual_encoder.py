@@ -18,6 +18,7 @@ from vislang.models.dual_encoder.model import (
     UnknownWords,
     contrastive_loss,
 )
+from vislang.models.dual_encoder.words import WordsAndPieces
 from vislang.models.loading import load
 from vislang.models.regions.readers import RegionsConfig
 from vislang.models.towers.vision import load_vision_tower
@@ -154,6 +155,54 @@ def test_a_bag_learns_from_its_words_alone(towers, pairs):
     assert not nothing.any()
 
 
+def with_pieces(towers, pairs) -> ContrastiveEncoder:
+    torch.manual_seed(0)
+    config = dataclasses.replace(bag(), pieces=60)
+    made = DualEncoderRecipe(config, RegionsConfig(tower=towers[1], image_size=0)).build()
+    made.fit(pairs)
+    return made
+
+
+@torch.no_grad()
+def test_a_bag_of_words_and_pieces_is_the_sum_of_both(towers, pairs, recwarn):
+    model = with_pieces(towers, pairs).eval()
+    words = model.inputs.words
+    assert isinstance(words, WordsAndPieces)
+    torch.nn.init.normal_(model.network.text.embedding.weight)
+    table = model.network.text.embedding.weight
+    of_words = words.words.tokenizer.encode("red shape", add_special_tokens=False).ids
+    of_pieces = words.pieces.tokenizer.encode("red shape", add_special_tokens=False).ids
+    expected = table[of_words].sum(dim=0) + table[30:][of_pieces].sum(dim=0)
+    torch.testing.assert_close(model.embed_texts(["red shape", "a black shape of red"])[0], expected / expected.norm())
+    # A word of no training caption is read by its pieces, without a warning.
+    assert model.embed_texts(["shaped"]).norm() == pytest.approx(1)
+    assert not [warning for warning in recwarn if warning.category is UnknownWords]
+
+
+def test_words_and_pieces_are_saved_and_extended(towers, pairs, tmp_path):
+    model = with_pieces(towers, pairs).eval()
+    texts = ["a red shape", "shaped"]
+    vectors = model.embed_texts(texts)
+    model.save(tmp_path / "model")
+    torch.testing.assert_close(load(tmp_path / "model").embed_texts(texts), vectors)
+    config = dataclasses.replace(bag(), pieces=60)
+    fresh = DualEncoderRecipe(config, RegionsConfig(tower=towers[1], image_size=0)).build()
+    fresh.load_extra_state(model.extra_state())
+    fresh.load_trainable_state(model.trainable_state())
+    torch.testing.assert_close(fresh.eval().embed_texts(texts), vectors)
+    on = DualEncoderRecipe(start_from=str(tmp_path / "model")).build()
+    on.fit([pair_of(pair.media[0], f"one wug {n % 2}", name=str(n)) for n, pair in enumerate(pairs)])
+    assert on.inputs.words.size == model.inputs.words.size + 2
+    torch.testing.assert_close(on.eval().embed_texts(texts), vectors)
+
+
+def test_pieces_need_a_bag_without_a_tokenizer_of_its_own(towers):
+    with pytest.raises(UserError, match="only a bag of words has words and pieces"):
+        dataclasses.replace(small(), pieces=60)
+    with pytest.raises(UserError, match="leave out encoders"):
+        DualEncoderRecipe(dataclasses.replace(bag(), pieces=60), tokenizer="vocab.txt").build()
+
+
 def test_pieces_of_a_tokenizer_of_ones_own_are_all_known(towers, pairs, tmp_path, recwarn):
     pieces = WordPieces.train([f"a {colour} shape" for colour in COLOURS], 30, 16)
     (tmp_path / "tokenizer.json").write_text(pieces.tokenizer.to_str())
@@ -237,6 +286,7 @@ def test_versions_of_the_training_images_are_encoded_once_and_drawn(towers, pair
     held = [dataclasses.replace(pair, target=None) for pair in pairs[:2]]
     assert model.prepare([*pairs[2:], *held]) == 14 * 4 + 2
     assert model.prepare(pairs[2:]) == 0
+    model.fit(pairs)
     drawn = torch.stack([model.collate(pairs[2:], seed).features for seed in range(12)])
     assert model.prepare(pairs[2:]) == 0
     assert 2 <= len(drawn[:, 0].flatten(1).unique(dim=0)) <= 4

@@ -15,10 +15,10 @@ import hashlib
 import math
 import random
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.distributed as distributed
@@ -32,9 +32,12 @@ from vislang.capabilities import ModelRecipe, Progress
 from vislang.document import Document, Image, Marked
 from vislang.errors import UserError
 from vislang.example import Example
+from vislang.files import write_text
 from vislang.models.augmentation import Augmentation, AugmentedImage
 from vislang.models.base import fill_model, read_settings, write_model
 from vislang.models.dual_encoder.tower import DualEncoderTower
+from vislang.models.dual_encoder.words import FILE as PIECES_FILE
+from vislang.models.dual_encoder.words import WordsAndPieces
 from vislang.models.loading import load, saved_class
 from vislang.models.precision import Precision, autocast, dtype_of
 from vislang.models.regions.readers import ComputedRegions, RegionsConfig
@@ -75,6 +78,8 @@ class DualEncoderConfig:
         pooling: what the feature of the whole image is: the mean of the regions' features, the greatest value of each
             channel, or ``both``, one after the other.
         feature_dropout: dropout rate of the standardised features.
+        pieces: size of a vocabulary of word pieces, which a bag of words adds to the whole words; 0 for whole words
+            alone.
     """
 
     text: TextStreamConfig = field(default_factory=TextStreamConfig)
@@ -82,10 +87,17 @@ class DualEncoderConfig:
     width: int = 256
     pooling: Literal["mean", "max", "both"] = "mean"
     feature_dropout: float = 0.0
+    pieces: int = 0
 
     def __post_init__(self):
         must_be_at_least(1, self, "width", of="encoders.")
+        must_be_at_least(0, self, "pieces", of="encoders.")
         must_be_rates(self, "feature_dropout", of="encoders.")
+        if self.pieces and self.text.depth:
+            raise UserError(
+                f"encoders.pieces is {self.pieces}, and encoders.text.depth {self.text.depth}: only a bag of words has "
+                "words and pieces; blocks read pieces alone. Set one of them to 0."
+            )
 
 
 class Encoder(nn.Module):
@@ -147,12 +159,15 @@ class WordBag(nn.Module):
 
     The vectors start near zero, so a rare word has little weight. A text without known words has a zero vector, which
     is similar to no image.
+
+    Args:
+        config: shapes; see :class:`DualEncoderConfig`.
     """
 
-    def __init__(self, config: TextStreamConfig, width: int):
+    def __init__(self, config: DualEncoderConfig):
         super().__init__()
-        self.embedding = nn.Embedding(config.vocabulary_size, width, padding_idx=0)
-        self.dropout = config.dropout
+        self.embedding = nn.Embedding(config.text.vocabulary_size + config.pieces, config.width, padding_idx=0)
+        self.dropout = config.text.dropout
 
     def forward(
         self,
@@ -162,10 +177,10 @@ class WordBag(nn.Module):
     ) -> Float[Tensor, "texts vector"]:
         """One vector of length 1, or 0, for each text."""
         real = torch.ones_like(ids, dtype=torch.bool) if unread is None else ~unread
-        counted = real.to(self.embedding.weight.dtype)
         # In training, random words of a text are dropped.
-        counted = F.dropout(counted, self.dropout, self.training)
-        return F.normalize(at_least_float32((self.embedding(ids) * counted[..., None]).sum(dim=1)), dim=-1)
+        weights = F.dropout(real.to(self.embedding.weight.dtype), self.dropout, self.training)
+        added = F.embedding_bag(ids, self.embedding.weight, mode="sum", per_sample_weights=weights)
+        return F.normalize(at_least_float32(added), dim=-1)
 
 
 class ImageEncoder(nn.Module):
@@ -261,7 +276,7 @@ class DualEncoder(nn.Module):
     def __init__(self, config: DualEncoderConfig):
         super().__init__()
         self.config = config
-        self.text = (WordEncoder if config.text.depth else WordBag)(config.text, config.width)
+        self.text = WordEncoder(config.text, config.width) if config.text.depth else WordBag(config)
         self.image = ImageEncoder(config)
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
         for module in self.modules():
@@ -462,7 +477,8 @@ class ContrastiveEncoder(PairModel[DualEncoder]):
         known = self.inputs.words
         if isinstance(self.network.text, WordBag):
             if known is None or known.has_whole_words:
-                self.inputs.words = WordPieces.of_whole_words(texts, text.vocabulary_size, text.max_length, known)
+                words = WordPieces.of_whole_words(texts, text.vocabulary_size, text.max_length, known)
+                self.inputs.words = self._with_pieces(words, texts)
         elif known is None:
             self.inputs.words = WordPieces.train(list(dict.fromkeys(texts)), text.vocabulary_size, text.max_length)
         # A model that is trained further keeps its statistics.
@@ -473,6 +489,34 @@ class ContrastiveEncoder(PairModel[DualEncoder]):
             images = images[:: math.ceil(len(images) / MEASURED)]
             features = [torch.from_numpy(self.inputs.regions_of((image,)).features) for image in images]
             encoder.standardise(torch.cat([encoder.pool(each[None])[0] for each in features]))
+
+    def _with_pieces(self, words: WordPieces, texts: Sequence[str]) -> WordPieces:
+        """The whole words, and beside them the word pieces that the model has or that are learned from the texts."""
+        config, known = self.network.config, self.inputs.words
+        if not config.pieces:
+            return words
+        if isinstance(known, WordsAndPieces):
+            pieces = known.pieces
+        else:
+            pieces = WordPieces.train(list(dict.fromkeys(texts)), config.pieces, config.text.max_length)
+        return WordsAndPieces(words, pieces, config.text.vocabulary_size)
+
+    def extra_state(self) -> dict[str, Any]:
+        """The tokenizer, and that of the pieces beside whole words."""
+        words = self.inputs.words
+        pieces = words.pieces.tokenizer.to_str() if isinstance(words, WordsAndPieces) else None
+        return {**super().extra_state(), "pieces": pieces}
+
+    def load_extra_state(self, state: Mapping[str, Any]) -> None:
+        """Restore what :meth:`extra_state` returned."""
+        super().load_extra_state(state)
+        # Runs of earlier versions have none.
+        if (pieces := state.get("pieces")) is not None:
+            assert self.inputs.words is not None
+            text = self.network.config.text
+            self.inputs.words = WordsAndPieces(
+                self.inputs.words, WordPieces.parse(pieces, text.max_length), text.vocabulary_size
+            )
 
     def forward(self, batch: Pairs) -> dict[str, Float[Tensor, ""]]:
         """See :func:`contrastive_loss`. In training, the items of all processes are compared."""
@@ -588,6 +632,8 @@ class ContrastiveEncoder(PairModel[DualEncoder]):
         """Write weights, config and tokenizer."""
         folder.mkdir(parents=True, exist_ok=True)
         settings = {"encoders": dataclasses.asdict(self.network.config), "inputs": self.inputs.save(folder)}
+        if (pieces := self.extra_state()["pieces"]) is not None:
+            write_text(folder / PIECES_FILE, pieces)
         write_model(folder, self, settings)
 
     @classmethod
@@ -599,7 +645,11 @@ class ContrastiveEncoder(PairModel[DualEncoder]):
             UserError: a setting is wrong, or the weights do not fit or are damaged.
         """
         saved = read_settings(SavedContrastiveEncoder, folder)
-        model = cls(DualEncoder(saved.encoders), PairInputs.load(folder, saved.inputs, regions))
+        inputs, text = PairInputs.load(folder, saved.inputs, regions), saved.encoders.text
+        if saved.encoders.pieces and inputs.words is not None:
+            pieces = WordPieces.load(folder / PIECES_FILE, text.max_length)
+            inputs.words = WordsAndPieces(inputs.words, pieces, text.vocabulary_size)
+        model = cls(DualEncoder(saved.encoders), inputs)
         fill_model(model, folder)
         return model.eval()
 
@@ -700,6 +750,8 @@ class DualEncoderRecipe(ModelRecipe):
         text = self.encoders.text
         words = None
         if self.tokenizer is not None:
+            if self.encoders.pieces:
+                raise UserError("tokenizer: a text is read by it alone; leave out encoders.pieces.")
             words = WordPieces.load(Path(self.tokenizer), text.max_length)
             if words.size > text.vocabulary_size:
                 raise UserError(f"tokenizer: has {words.size} word pieces; raise encoders.text.vocabulary_size.")
