@@ -23,10 +23,6 @@ from vislang.models.towers.packaged import TowerError
 from vislang.models.towers.vision import load_vision_tower
 
 
-class UnknownWords(UserError):
-    """A model knows no word of a text, so the text has no vector."""
-
-
 @dataclass
 class Embedder:
     """Computes vectors of length 1 of images and, if the model compares images with texts, of texts.
@@ -74,7 +70,6 @@ class Embedder:
 
         Raises:
             UserError: the model does not compare images with texts.
-            UnknownWords: it knows no word of the text.
         """
         if not self.reads_texts:
             raise UserError(
@@ -82,8 +77,6 @@ class Embedder:
                 "or index the folder with a dual encoder (--model)."
             )
         (vector,) = self._unit(self.model.embed([Document([text], name="the search text")]))
-        if not vector.any():
-            raise UnknownWords(f"{text!r}: {self.name} knows none of these words. Search with other words.")
         return vector
 
     @torch.inference_mode()

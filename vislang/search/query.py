@@ -132,12 +132,14 @@ class Searcher:
             fitted = correct(vector, index.vectors[rows], np.array(good), index.vectors[spread(index.count)])
             numbers, products = search(index, fitted.vector, count, exact, note)
             scores = fitted.probabilities(products)
-            shown = numbers[scores >= fitted.cutoff]
+            # What was marked as right stays, whatever the others say.
+            known = np.isin(numbers, [row for row, own in zip(rows, good, strict=True) if own])
+            shown, scores = (each[(scores >= fitted.cutoff) | known] for each in (numbers, scores))
             ended = len(shown) < len(numbers)
         marked = dict(zip(rows, good, strict=True))
         found = [
             Found(index.image(row), row.name, float(score), marked.get(int(number)))
-            for number, row, score in zip(shown, index.rows(shown), scores, strict=False)
+            for number, row, score in zip(shown, index.rows(shown), scores, strict=True)
         ]
         if gone := [own for own in found if not own.path.is_file()]:
             note(f"{len(gone)} of the results are no longer there. Run vislang index {index.images} -o {self.folder}")

@@ -11,7 +11,6 @@ from fastapi import APIRouter, Request
 from starlette.concurrency import run_in_threadpool
 
 from vislang.document import Image, MediaError
-from vislang.search.embedder import UnknownWords
 from vislang.search.index import Index
 from vislang.search.marks import NotInIndex
 from vislang.search.query import Found, Query, Results, Searcher
@@ -92,12 +91,10 @@ def _search(searcher: Searcher, query: Query, body: SearchRequest) -> Results:
     """Search; no message to a client has a path of the server.
 
     Raises:
-        ApiError: no word of the text is known, or a mark does not fit.
+        ApiError: a mark does not fit.
     """
     try:
         return searcher.search(query, body.top_n, body.right, body.wrong, body.forget)
-    except UnknownWords:
-        raise invalid("the model of the index knows none of these words. Search with other words.", "query") from None
     except NotInIndex as error:
         param = "right" if error.name in body.right else "wrong"
         raise invalid(f"{error.name}: is not in the index. Mark a result by its name.", param) from None
