@@ -396,9 +396,11 @@ class PairCollator:
             RegionError, MediaError: an image's regions cannot be computed or read.
         """
         pairs = pairs_of(examples)
-        rows = [((caption,), (image,)) for image, caption in map(self.inputs.pair_of, pairs)]
-        if self.versions is not None and self.training:
-            rows = [(text, tuple(self.versions.draw(image, seed) for image in images)) for text, images in rows]
+        versions = self.versions if self.training else None
+        rows = [
+            ((caption,), (image if versions is None else versions.draw(image, seed),))
+            for image, caption in map(self.inputs.pair_of, pairs)
+        ]
         read = self.inputs.read(rows, [pair.name for pair in pairs])
         # Each distinct item once, in the order of its first pair, as they are read.
         read.text_keys = keys_of(text for text, _ in rows)
