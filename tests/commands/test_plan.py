@@ -101,8 +101,8 @@ def test_presets_of_data2vec_have_the_papers_shapes(name, blocks, width, decoder
 def test_a_preset_of_data2vec_is_planned_by_blank_images(capsys):
     """Cut to two blocks; the images, the masks and their sixteen copies stay."""
     small = ("--model.encoder.depth=1", "--model.modalities.image.prenet_depth=1", "--model.choices.top_k=1")
-    found = plan(capsys, "data2vec-base", *small, "--train.batch_size=4", "--rate", 1)
-    assert (found["step"]["examples"], found["step"]["images"]) == (4, 4)
+    found = plan(capsys, "data2vec-base", *small, "--train.batch_size=2", "--rate", 1)
+    assert (found["step"]["examples"], found["step"]["images"]) == (2, 2)
     student = {part["name"]: part["trained"] for part in found["parts"]}["student"]
     block = 12 * 768**2 + 13 * 768
     patches = (3 * 16 * 16 + 1) * 768
