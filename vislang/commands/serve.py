@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from vislang.commands.by_server import token_of
 from vislang.commands.options import positional, repeated
 from vislang.commands.pack import opened_pack, pack_path
 from vislang.console import messages
@@ -16,9 +16,6 @@ from vislang.errors import UserError, needs
 if TYPE_CHECKING:
     from vislang.serve.limits import Limits
     from vislang.serve.served import Served
-
-TOKEN = "VISLANG_TOKEN"
-"""The environment variable that can hold the token: other users of a machine see its command lines."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +67,7 @@ class Serve:
         needs("fastapi", "serve", "a server")
         needs("uvicorn", "serve", "a server")
         sources = named(self.models)
-        token = os.environ.get(TOKEN) if self.token is None else self.token
+        token = token_of(self.token)
         self._must_be_safe(token)
         limits = self._limits()
         from vislang.serve.app import make_app
@@ -95,8 +92,6 @@ class Serve:
     def _must_be_safe(self, token: str | None) -> None:
         from vislang.serve.security import is_loopback
 
-        if token is not None and (not token or not token.isascii() or not token.isprintable() or " " in token):
-            raise UserError("--token: give one or more printable ASCII characters without spaces.")
         if token is None and not self.insecure and not is_loopback(self.host):
             raise UserError(
                 f"--host {self.host}: other machines can reach this address. Give a --token, or --insecure if "
