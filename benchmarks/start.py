@@ -2,8 +2,8 @@
 ``ask`` with a running server.
 
 The model has SmolLM2-135M, EfficientNet-Lite0 at 128 px and an untrained bridge of the demo's shape, which does not
-change the speed. Caches are warm. The peer is a process that imports torch and what the model needs of transformers, and
-does nothing else; all run in turn. The first rows are in processor time of all threads, the last ones in wall-clock time.
+change the speed. Caches are warm. The peer is a process that only imports torch and what the model needs of
+transformers; all run in turn. The first rows are in processor time of all threads, the others in wall-clock time.
 
     python benchmarks/start.py [--quick] [--json FILE]
 """
@@ -17,7 +17,6 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 

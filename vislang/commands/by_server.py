@@ -1,4 +1,4 @@
-"""``vislang ask --server`` and ``vislang embed --server``: a running server has the model, and nothing is opened here."""
+"""``vislang ask --server`` and ``vislang embed --server``: a running server has the model."""
 
 from __future__ import annotations
 

@@ -6,15 +6,15 @@ from typing import Any
 
 import numpy as np
 
+from vislang.attention_maps import emphasis, overlay, relative, side_by_side
 from vislang.boxes import Box
 from vislang.capabilities import Attends, Progress
 from vislang.document import Image
-from vislang.evaluate.attention_maps import emphasis, overlay, relative, side_by_side
 from vislang.evaluate.evaluation import Evaluation
-from vislang.evaluate.page import data_url, square
 from vislang.example import Answer, Example, Prediction, Text, Value, reference_text
 from vislang.metrics.boxes import hit
 from vislang.metrics.by_kind import score_of
+from vislang.pictures import data_url, square
 
 RIGHT_SHOWN, WRONG_SHOWN = 12, 12
 FRAMES_SHOWN = 8

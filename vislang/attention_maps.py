@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image as Pillow
 
-from vislang.evaluate.page import THUMBNAIL, square
+from vislang.pictures import THUMBNAIL, square
 
 HUE = (216, 27, 96)
 """Of attention; the page's templates have the same (``--attention``)."""
