@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,6 +32,9 @@ HELP_S = 0.5
 
 IMPORTS = "import torch; from transformers import AutoTokenizer, LlamaForCausalLM"
 """What the model cannot be opened without."""
+
+
+VISLANG = ("-m", "vislang.cli")
 
 
 class Seconds(NamedTuple):
@@ -55,31 +59,29 @@ def run(*words: str) -> Seconds:
     return Seconds(user + system, wall)
 
 
-def until_ready(saved: Path) -> Seconds:
-    """Start a server, and stop it when it says that it answers requests."""
+def served(saved: Path, question: Sequence[str]) -> tuple[Seconds, Seconds]:
+    """What a server took until it said that it answers requests, and a client that asks it."""
     started = time.perf_counter()
-    with server(str(saved)) as (port, process):
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/ready", timeout=60) as reply:
+    with server(f"demo={saved}") as (port, process):
+        address = f"http://127.0.0.1:{port}"
+        with urllib.request.urlopen(f"{address}/ready", timeout=60) as reply:
             assert reply.status == 200
-        return Seconds(processor_time(process), time.perf_counter() - started)
+        ready = Seconds(processor_time(process), time.perf_counter() - started)
+        return ready, run(*VISLANG, "ask", "demo", *question, "--server", address)
 
 
 def measure(saved: Path, image: Path, rounds: int) -> dict[str, list[Seconds]]:
     """What each command took in each round, after a first one that fills the caches."""
-    vislang = ("-m", "vislang.cli")
     question = (str(image), "what color is the shape?")
     found: dict[str, list[Seconds]] = {}
     for number in range(rounds + 1):
-        with server(f"demo={saved}") as (port, _):
-            asked = run(*vislang, "ask", "demo", *question, "--server", f"http://127.0.0.1:{port}")
         own = {
             "imports": run("-c", IMPORTS),
-            "--help": run(*vislang, "--help"),
-            "ask": run(*vislang, "ask", str(saved), *question),
-            "ask --server": asked,
-            "embed": run(*vislang, "embed", str(saved), str(image), "--out", str(image.with_suffix(".parquet"))),
-            "serve, until it is ready": until_ready(saved),
+            "--help": run(*VISLANG, "--help"),
+            "ask": run(*VISLANG, "ask", str(saved), *question),
+            "embed": run(*VISLANG, "embed", str(saved), str(image), "--out", str(image.with_suffix(".parquet"))),
         }
+        own["serve, until it is ready"], own["ask --server"] = served(saved, question)
         if number:
             for name, seconds in own.items():
                 found.setdefault(name, []).append(seconds)
@@ -112,7 +114,7 @@ def rows(found: dict[str, list[Seconds]], rounds: int) -> list[Row]:
 def main() -> None:
     """Print the table."""
     options = arguments(__doc__ or "")
-    rounds = 1 if options.quick else 5
+    rounds = 1 if options.quick else 3
     with tempfile.TemporaryDirectory() as folder:
         saved, image = Path(folder) / "model", Path(folder) / "0.png"
         model().save(saved)
