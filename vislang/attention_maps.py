@@ -25,6 +25,14 @@ FULL = 4.0
 GAP = 8
 """Between two frames, in pixels."""
 
+FRAMES_SHOWN = 8
+"""Greatest number of frames of a video that are shown."""
+
+
+def shown_frames(count: int) -> np.ndarray:
+    """The numbers of the frames that are shown of a video of ``count`` frames: evenly spaced, with its ends."""
+    return np.linspace(0, count - 1, min(count, FRAMES_SHOWN)).round().astype(int)
+
 
 def emphasis(shares: np.ndarray) -> np.ndarray:
     """How much colour each position has, from 0 for an equal share or less to 1 for four times that and more.

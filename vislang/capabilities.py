@@ -592,7 +592,7 @@ class Attends(Protocol):
 
     prompts: Prompts
 
-    def attention(self, document: Document, max_new_tokens: int = 20) -> list[TokenAttention]:
+    def attention(self, document: Document, max_new_tokens: int = 20) -> AttendedAnswer:
         """The answer token by token, with the attention map of each token."""
         ...
 
@@ -700,3 +700,49 @@ class TokenAttention:
 
     token: str
     maps: list[Tensor]
+
+
+@dataclass(frozen=True)
+class AttendedAnswer(Sequence[TokenAttention]):
+    """An answer token by token, with what each token attended to. A notebook shows it over the images.
+
+    Attributes:
+        tokens: the tokens.
+        media: the media of the document, in the order of the maps.
+        frames: gives the frames of a medium, as the model reads them.
+    """
+
+    tokens: tuple[TokenAttention, ...]
+    media: tuple[Medium, ...]
+    frames: Callable[[Medium], list[PIL.Image.Image]]
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.tokens[index]
+
+    @property
+    def text(self) -> str:
+        """The answer."""
+        return "".join(token.token for token in self.tokens).strip()
+
+    def _repr_html_(self) -> str:
+        """The answer in a notebook; for each medium, what each of its tokens attended to."""
+        from vislang.attention_maps import emphasis, overlay, shown_frames, side_by_side
+        from vislang.notebook import Html, block, note, picture, text
+
+        rows = [block(text(self.text, strong=True))]
+        for number, medium in enumerate(self.media):
+            frames = self.frames(medium)
+            shown = shown_frames(len(frames))
+            kept = [frames[index] for index in shown]
+            row = [picture(side_by_side(kept), medium.name, note(medium.name))]
+            for token in self.tokens:
+                over = overlay(kept, emphasis(token.maps[number].numpy())[shown])
+                row.append(
+                    picture(over, f"attention of {token.token!r} to {medium.name}", text(token.token.strip() or "␣"))
+                )
+            rows.append(block(*row))
+        key = "colour: from an equal share of the attention (none) to four times an equal share (full)"
+        return Html("".join([*rows, block(note(key))]))

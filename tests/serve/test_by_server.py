@@ -132,7 +132,7 @@ def test_what_a_server_cannot_do_is_one_sentence(address, here, capsys, words, m
 
 def test_a_document_of_several_parts_is_not_embedded():
     document = Document(["a", "shape"], name="my.jsonl:3")
-    with pytest.raises(UserError, match="my.jsonl:3: has 2 parts; a server embeds one text or one image"):
+    with pytest.raises(UserError, match=r"my.jsonl:3: has 2 parts; a server embeds one text or one image"):
         embedding_input(document)
 
 
