@@ -87,7 +87,7 @@ class Client:
         """
         listed = self._models()
         if name not in listed:
-            raise ServerError(f"{self.address}: serves no model {name}; its models are {', '.join(listed)}.")
+            raise ServerError(f"{self.address}: serves no model {name}; its models are {', '.join(listed) or 'none'}.")
         return listed[name]
 
     def _models(self) -> dict[str, ServedModel]:
