@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from vislang import notebook
 from vislang.document import Image
 from vislang.errors import UserError
-from vislang.notebook import block, medium, note
 from vislang.search.build import must_be_of
 from vislang.search.corrections import correct, spread
 from vislang.search.embedder import open_embedder
@@ -71,8 +71,10 @@ class Results:
 
     def _repr_html_(self) -> str:
         """The images in a notebook, with their scores."""
-        shown = [medium(own.name, Image(own.path).pictures, f"{own.score:.3f} {own.name}") for own in self.found]
-        return block(*shown) if shown else block(note("nothing found"))
+        shown = [
+            notebook.medium(own.name, Image(own.path).pictures, f"{own.score:.3f} {own.name}") for own in self.found
+        ]
+        return notebook.block(*(shown or [notebook.note("nothing found")]))
 
 
 class Searcher:
