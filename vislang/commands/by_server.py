@@ -31,8 +31,15 @@ REQUEST_BYTES = 8 * 2**20
 class ByServer(Command, Protocol):
     """A verb that can use a server."""
 
-    server: str | None
-    token: str | None
+    @property
+    def server(self) -> str | None:
+        """The address of the server."""
+        ...
+
+    @property
+    def token(self) -> str | None:
+        """Its token."""
+        ...
 
 
 def token_of(given_token: str | None) -> str | None:
