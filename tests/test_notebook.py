@@ -18,12 +18,12 @@ from tests import tiny
 from tests.run_docs import ROOT, blocks
 from vislang.attention_maps import emphasis, overlay
 from vislang.boxes import Box
-from vislang.capabilities import AttendedAnswer, TokenAttention
+from vislang.capabilities import AttendedAnswer, CoAttention, Explained, TokenAttention
 from vislang.cli import main
 from vislang.document import Absent, Audio, Document, EndOfChunk, Image, InMemory, Learned, Video
 from vislang.evaluate.evaluation import Evaluation
 from vislang.evaluate.figure_rows import figure_rows
-from vislang.example import Choice, Example, Label
+from vislang.example import Choice, Example, Label, Prediction
 from vislang.metrics.figure import Figure
 from vislang.pictures import THUMBNAIL
 from vislang.search.query import Found, Results
@@ -149,6 +149,21 @@ def test_an_answer_is_shown_over_each_image():
     # WebP loses a little.
     assert own < 6
     assert others > 2 * own
+
+
+def test_an_answer_of_a_vilbert_is_shown_over_the_regions():
+    boxes = [Box(0, 0, 80, 80), Box(0, 0, 40, 40), Box(40, 40, 80, 80)]
+    # Of two heads, "red" attends to the first region on the average, and "<x>" to the second one.
+    weights = torch.tensor([[[0.0, 0.8, 0.2], [0.0, 0.0, 1.0]], [[0.0, 1.0, 0.0], [0.0, 0.2, 0.8]]])
+    layers = [CoAttention(weights.flip(1), weights.transpose(1, 2)), CoAttention(weights, weights.transpose(1, 2))]
+    prediction = Prediction("1", "<yes>", ("no", "<yes>"), (0.25, 0.75))
+    page = page_of(Explained(["red", "<x>"], boxes, layers, prediction, Image(png((80, 80), "white"))))
+    assert page.text.startswith("<yes>probabilityanswer0.750<yes>0.250no")
+    assert len(page.images) == 3
+    for image, (own, other) in zip(page.images[1:], (((30, 30), (130, 130)), ((130, 130), (30, 30))), strict=True):
+        red, green, _ = image.getpixel(own)
+        assert red > green + 50
+        assert min(image.getpixel(other)) > 200
 
 
 def test_an_evaluation_is_a_table():

@@ -59,6 +59,26 @@ def overlay(frames: Sequence[Pillow.Image], strengths: np.ndarray) -> Pillow.Ima
     return side_by_side([_under(frame, strength) for frame, strength in zip(frames, strengths, strict=True)])
 
 
+def of_regions(
+    regions: Sequence[tuple[float, float, float, float]], strengths: Sequence[float], size: tuple[int, int]
+) -> np.ndarray:
+    """The strength of colour of each pixel of a thumbnail: that of the strongest region that it is in; (1, height,
+    width), as :func:`overlay` takes it.
+
+    Args:
+        regions: left, top, right and bottom of each, in pixels of the image.
+        strengths: of each.
+        size: width and height of the image.
+    """
+    shown = np.zeros((1, THUMBNAIL, THUMBNAIL), dtype=np.float32)
+    across, down = THUMBNAIL / size[0], THUMBNAIL / size[1]
+    for (left, top, right, bottom), strength in zip(regions, strengths, strict=True):
+        rows = slice(int(top * down), max(int(top * down) + 1, round(bottom * down)))
+        columns = slice(int(left * across), max(int(left * across) + 1, round(right * across)))
+        shown[0, rows, columns] = np.maximum(shown[0, rows, columns], strength)
+    return shown
+
+
 def side_by_side(pictures: Sequence[Pillow.Image]) -> Pillow.Image:
     """Thumbnails in a row."""
     strip = Pillow.new("RGB", ((THUMBNAIL + GAP) * len(pictures) - GAP, THUMBNAIL), "white")

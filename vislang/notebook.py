@@ -21,6 +21,10 @@ LINE = "1px solid rgba(128, 128, 128, .4)"
 """A line that is visible on light and on dark."""
 
 
+KEY = "Colour: none for an equal share of the attention or less, full for four times an equal share or more."
+"""What the colour of attention means; see :mod:`vislang.attention_maps`."""
+
+
 class Html(str):
     """Text that is HTML already. Any other text is escaped where it is inserted."""
 
@@ -73,12 +77,12 @@ def medium(name: str, frames: Callable[[], Sequence[PIL.Image.Image]], caption: 
 
 
 def table(title: str, headings: Sequence[str], rows: Iterable[Sequence[str]]) -> Html:
-    """A table of texts."""
+    """A table of texts; the title may be empty."""
 
     def cells(kind: str, values: Sequence[str]) -> str:
         style = f"text-align: left; vertical-align: top; padding: .2em 1em .2em 0; border-bottom: {LINE}"
         return "".join(f'<{kind} style="{style}">{inserted(value)}</{kind}>' for value in values)
 
     head, body = cells("th", headings), "".join(f"<tr>{cells('td', row)}</tr>" for row in rows)
-    caption = f'<caption style="text-align: left; font-weight: 600">{inserted(title)}</caption>'
-    return Html(f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")
+    named = f'<caption style="text-align: left; font-weight: 600">{inserted(title)}</caption>' if title else ""
+    return Html(f"<table>{named}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")

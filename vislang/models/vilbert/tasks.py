@@ -414,6 +414,8 @@ class ViLBERTForTasks(PairModel[ViLBERT]):
         documents, images = len(example.documents()), len(example.media)
         if documents != 1 or images != 1:
             raise UserError(f"{example.name}: has {documents} choices and {images} images; give one of each.")
+        (image,) = example.media
+        assert isinstance(image, Image)
         (name,) = heads_of(self.heads, [example], head)
         batch = self._batch(name, [example])
         pairs = batch.pairs
@@ -434,6 +436,7 @@ class ViLBERTForTasks(PairModel[ViLBERT]):
             [Box(*box) for box in self.collate.boxes(example).tolist()],
             [CoAttention(of_text[0].cpu(), of_regions[0].cpu()) for of_text, of_regions in weights],
             prediction,
+            image,
         )
 
     def why_unmatched(self) -> str | None:
