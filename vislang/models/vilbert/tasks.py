@@ -414,10 +414,10 @@ class ViLBERTForTasks(PairModel[ViLBERT]):
         documents, images = len(example.documents()), len(example.media)
         if documents != 1 or images != 1:
             raise UserError(f"{example.name}: has {documents} choices and {images} images; give one of each.")
-        (image,) = example.media
-        assert isinstance(image, Image)
         (name,) = heads_of(self.heads, [example], head)
         batch = self._batch(name, [example])
+        (image,) = example.media
+        assert isinstance(image, Image)
         pairs = batch.pairs
         weights: list[tuple[Tensor, Tensor]] = []
         text = read_texts(self.network, pairs.text, self.tasks[name].token)
