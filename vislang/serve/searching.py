@@ -6,6 +6,7 @@ import base64
 import io
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 from fastapi import APIRouter, Request
 from starlette.concurrency import run_in_threadpool
@@ -101,7 +102,7 @@ def _search(searcher: Searcher, query: Query, body: SearchRequest) -> Results:
 
 
 def _found(own: Found, thumbnail: str | None) -> FoundImage:
-    mark = None if own.right is None else "right" if own.right else "wrong"
+    mark: Literal["right", "wrong"] | None = None if own.right is None else "right" if own.right else "wrong"
     # The name of a file need not be valid UTF-8, and JSON must be.
     name = own.name.encode("utf-8", "replace").decode("utf-8")
     return FoundImage(name=name, score=own.score, mark=mark, thumbnail=thumbnail)
