@@ -28,7 +28,7 @@ def at_most(picture: PIL.Image.Image, side: int) -> PIL.Image.Image:
     return picture.resize((max(1, round(picture.width * scale)), max(1, round(picture.height * scale))))
 
 
-def data_url(picture: PIL.Image.Image, kind: Literal["PNG", "WEBP"] = "PNG") -> str:
+def data_url(picture: PIL.Image.Image, kind: Literal["PNG", "WEBP", "JPEG"] = "PNG") -> str:
     """An image as a data URL; a page of many images is several times smaller with WebP, which loses a little."""
     buffer = io.BytesIO()
     picture.save(buffer, kind, optimize=True, quality=85)
