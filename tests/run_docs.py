@@ -208,9 +208,9 @@ def runnable(command: Command) -> list[str] | None:
         return [sys.executable, str(ROOT / words[0]), "--help"]
     if Path(program).name != "vislang":
         return None
-    if words[:1] == ["serve"]:
-        # A server runs until it is stopped.
-        return [sys.executable, "-m", "vislang.cli", "serve", "--help"]
+    if words[:1] == ["serve"] or "--server" in words:
+        # A server runs until it is stopped, and its clients need it.
+        return [sys.executable, "-m", "vislang.cli", words[0], "--help"]
     run = [sys.executable, "-m", "vislang.cli", *words]
     if words[:1] == ["demo"] or (words[:1] == ["train"] and "--resume" not in words):
         return [*run, *SHORT]

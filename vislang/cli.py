@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import errno
 import gc
 import importlib
@@ -64,6 +65,13 @@ _REMEDIES = {
 }
 """What a user can do about errors of the operating system."""
 
+SHORT = ("ask", "explain", "search")
+"""Verbs that compute for less than a second.
+
+The threads of OpenMP wait for each other in a loop, by default. That is the fastest where a program has the machine for
+itself; beside other programs it took as much processor time as all else that these verbs do.
+"""
+
 NEW_OBJECTS = 50_000
 """New objects after which Python looks for garbage.
 
@@ -120,7 +128,11 @@ def _run(words: Sequence[str]) -> int:
     os.environ.setdefault("TQDM_DISABLE", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     warnings.showwarning = _warn  # type: ignore[assignment]  # it ignores the arguments that it does not need
+    if verb in SHORT:
+        os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     gc.set_threshold(NEW_OBJECTS)
+    # Otherwise Python looks for garbage among all objects before the process ends, which takes a second.
+    atexit.register(gc.freeze)
     module, name, _ = VERBS[verb]
     from vislang.commands.options import parse
 

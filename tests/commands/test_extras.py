@@ -16,10 +16,7 @@ from vislang.evaluate import evaluation
 ROOT = Path(__file__).parents[2]
 
 BEHIND_A_CHECK = (
-    *(
-        f"vislang.evaluate.{name}"
-        for name in ("page", "plots", "curves", "attention_maps", "browse", "gallery", "revealed", "probe")
-    ),
+    *(f"vislang.evaluate.{name}" for name in ("page", "plots", "curves", "browse", "gallery", "revealed", "probe")),
     *(
         f"vislang.evaluate.{name}_page"
         for name in ("answers", "evaluation", "examples", "explain", "few_shot", "run", "compare", "shots")

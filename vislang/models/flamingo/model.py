@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from vislang.cache import cache_folder
 from vislang.capabilities import (
+    AttendedAnswer,
     ChunkAttention,
     Completion,
     Decoding,
@@ -603,7 +604,7 @@ class Flamingo(TrainableModel):
         return torch.cat(rows)
 
     @torch.no_grad()
-    def attention(self, document: Document, max_new_tokens: int = 20) -> list[TokenAttention]:
+    def attention(self, document: Document, max_new_tokens: int = 20) -> AttendedAnswer:
         """The answer token by token, with attention maps; see :meth:`Bridge.attention_maps`.
 
         The map of a token is that of the position that predicted it.
@@ -628,7 +629,7 @@ class Flamingo(TrainableModel):
                 of_media = zip(maps[column], frames, strict=True)
                 grids = [grid[:count].unflatten(1, (side, side)).cpu() for grid, count in of_media]
                 shown.append(TokenAttention(token, grids))
-        return shown
+        return AttendedAnswer(tuple(shown), document.media, self.frames)
 
     @torch.no_grad()
     def chunk_attention(self, document: Document) -> ChunkAttention:
