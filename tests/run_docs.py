@@ -27,8 +27,27 @@ from PIL import Image, ImageDraw
 from tests.tiny import write_video
 
 ROOT = Path(__file__).parents[1]
-GUIDES = ("data", "data2vec", "vilbert", "flamingo", "training", "evaluation", "plan", "cluster", "search", "serve")
-RESULTS = ("results/data2vec", "results/vilbert", "results/flamingo", "results/lmms-eval", "results/benchmarks")
+GUIDES = (
+    "data",
+    "data2vec",
+    "vilbert",
+    "flamingo",
+    "training",
+    "evaluation",
+    "plan",
+    "cluster",
+    "search",
+    "serve",
+    "studies",
+)
+RESULTS = (
+    "results/data2vec",
+    "results/vilbert",
+    "results/flamingo",
+    "results/lmms-eval",
+    "results/benchmarks",
+    "results/studies",
+)
 PAGES = ("README.md", *(f"docs/{name}.md" for name in (*GUIDES, "tasks", *RESULTS)), "CONTRIBUTING.md")
 """Pages whose commands are run, in this order: later pages use models that earlier ones trained."""
 
@@ -211,6 +230,8 @@ def runnable(command: Command) -> list[str] | None:
     if words[:1] == ["serve"]:
         # A server runs until it is stopped.
         return [sys.executable, "-m", "vislang.cli", "serve", "--help"]
+    if words[:1] == ["study"] and "--list" not in words:
+        return [sys.executable, "-m", "vislang.cli", "study", "--help"]
     run = [sys.executable, "-m", "vislang.cli", *words]
     if words[:1] == ["demo"] or (words[:1] == ["train"] and "--resume" not in words):
         return [*run, *SHORT]

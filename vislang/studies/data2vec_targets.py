@@ -10,12 +10,13 @@ CONTEXT, LOCAL = "contextualised", "local"
 STUDY = Study(
     name="data2vec-targets",
     claim="Targets that hold the context of a patch are better than targets of the patch alone.",
-    source="Baevski et al. 2022 (data2vec), ablation of target contextualisation, figure 3",
+    source="Baevski et al. 2022 (data2vec), ablations, target contextualization",
     metric="accuracy",
     better=CONTEXT,
     than=(LOCAL,),
     arms=(Arm(CONTEXT, RECIPE), Arm(LOCAL, RECIPE, ("--model.choices.local_targets=true",))),
     measure=Probe("emoji-groups"),
     equal="steps",
-    note="The paper restricts the teacher's context in steps. Here a token of the local teacher attends to itself alone.",
+    note="The paper restricts the teacher's context step by step. Here each token of the local teacher attends to itself "
+    "alone.",
 )

@@ -13,7 +13,7 @@ def arm(layers: int) -> Arm:
 STUDY = Study(
     name="data2vec-top-k",
     claim="Targets that average several layers of the teacher are better than its top layer.",
-    source="Baevski et al. 2022 (data2vec), ablation of layer-averaged targets, figure 2",
+    source="Baevski et al. 2022 (data2vec), ablations, layer-averaged targets",
     metric="accuracy",
     better="top 4",
     than=("top 1",),

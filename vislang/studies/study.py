@@ -119,9 +119,7 @@ def verdict_on(claim: Claim, rows: Sequence[Row]) -> Verdict:
     scale**. For the intervals see :func:`~vislang.metrics.paired.difference_over_seeds`.
     """
     sign = 1 if metric(claim.metric).higher_is_better else -1
-    found = {
-        (row["arm"], row["seed"]): _signed(figures_from_json(row["figures"])[claim.metric], sign) for row in rows
-    }
+    found = {(row["arm"], row["seed"]): _signed(figures_from_json(row["figures"])[claim.metric], sign) for row in rows}
     differences, counts = {}, []
     for other in claim.than:
         seeds = sorted(seed for arm, seed in found if arm == claim.better and (other, seed) in found)

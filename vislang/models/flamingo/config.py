@@ -18,10 +18,10 @@ class FlamingoConfig:
             before every layer i with (i + 1) % gate_every == 0.
         gate_every: see ``gated_layers``.
         initial_gate: tanh of the gates at the start of training, from 0 (closed, as in the paper) to below 1. With open
-            gates, untrained blocks change what the language model reads (table 3, "tanh gating").
-        resampler: what maps the features of a medium to the keys of the gated blocks. ``perceiver`` maps them to a fixed
-            number of latents. ``transformer`` and ``mlp`` keep every position of an image, and change it by
-            self-attention and a feed-forward layer, or by a feed-forward layer alone (table 3, "resampler").
+            gates, untrained blocks change the language model's hidden states (table 3, "tanh gating").
+        resampler: what the gated blocks attend to. ``perceiver`` maps the features of a medium to a fixed number of
+            latents. ``transformer`` and ``mlp`` keep every position of an image (table 3, "resampler"): each layer is
+            self-attention and a feed-forward layer, or a feed-forward layer alone.
         latents: number of latents of a medium, of a ``perceiver``.
         resampler_width: width of the latents. None takes the width of the vision tower's features.
         resampler_depth: number of layers of the resampler.

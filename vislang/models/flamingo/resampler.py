@@ -1,7 +1,7 @@
 """Resamplers: what the gated blocks attend to, from the features of a medium.
 
-The paper's is the :class:`PerceiverResampler`, which gives a fixed number of latents. :class:`PlainResampler` keeps every
-position; the paper compares both (table 3).
+The paper's is the :class:`PerceiverResampler`, which gives a fixed number of latents. :class:`PlainResampler` keeps
+every position; the paper compares both (table 3).
 """
 
 from __future__ import annotations
