@@ -28,26 +28,10 @@ from tests.tiny import write_video
 
 ROOT = Path(__file__).parents[1]
 GUIDES = (
-    "data",
-    "data2vec",
-    "vilbert",
-    "flamingo",
-    "training",
-    "evaluation",
-    "plan",
-    "cluster",
-    "search",
-    "serve",
+    *("data", "data2vec", "vilbert", "flamingo", "training", "evaluation", "plan", "cluster", "search", "serve"),
     "studies",
 )
-RESULTS = (
-    "results/data2vec",
-    "results/vilbert",
-    "results/flamingo",
-    "results/lmms-eval",
-    "results/benchmarks",
-    "results/studies",
-)
+RESULTS = tuple(f"results/{name}" for name in ("data2vec", "vilbert", "flamingo", "lmms-eval", "benchmarks", "studies"))
 PAGES = ("README.md", *(f"docs/{name}.md" for name in (*GUIDES, "tasks", *RESULTS)), "CONTRIBUTING.md")
 """Pages whose commands are run, in this order: later pages use models that earlier ones trained."""
 

@@ -1,4 +1,4 @@
-"""Writes docs/results/studies.md, the index of studies, from the committed results: ``python -m tests.studies_page``."""
+"""Writes docs/results/studies.md from the committed results: ``python -m tests.studies_page``."""
 
 from __future__ import annotations
 

@@ -17,6 +17,6 @@ STUDY = Study(
     arms=(Arm(CONTEXT, RECIPE), Arm(LOCAL, RECIPE, ("--model.choices.local_targets=true",))),
     measure=Probe("emoji-groups"),
     equal="steps",
-    note="The paper restricts the teacher's context step by step. Here each token of the local teacher attends to itself "
-    "alone.",
+    note="The paper restricts the teacher's context step by step. Here each token of the local teacher attends only to "
+    "itself.",
 )
