@@ -11,7 +11,7 @@ from vislang.studies.recorded import RECORDED
 from vislang.studies.study import Claim, Study
 
 MODULES = (
-    *("two_streams", "depth", "gates", "resampler", "gate_frequency"),
+    *("two_streams", "depth", "depth_grounding", "gates", "resampler", "gate_frequency"),
     *("data2vec_targets", "data2vec_top_k", "data2vec_beta", "data2vec_decay", "data2vec_masking"),
 )
 """The modules of :mod:`vislang.studies` with a ``STUDY``."""

@@ -4,18 +4,16 @@ from vislang.studies.arms import Arm
 from vislang.studies.measures import Scored
 from vislang.studies.study import RECIPES, Study
 
+RECIPE = RECIPES / "vilbert.yaml"
 
-def arm(layers: int) -> Arm:
-    """A ViLBERT with so many co-attention layers, the last ones of its text stream, as in the paper."""
+
+def at_depth(layers: int) -> tuple[str, ...]:
+    """The settings of a ViLBERT with so many co-attention layers, before the last layers of its text stream."""
     pairs = [[2 + number, number] for number in range(layers)]
-    return Arm(
-        f"{layers} layers",
-        RECIPES / "vilbert.yaml",
-        (
-            f"--model.streams.text.depth={2 + layers}",
-            f"--model.streams.vision.depth={layers}",
-            f"--model.streams.co_attention_layers={pairs}",
-        ),
+    return (
+        f"--model.streams.text.depth={2 + layers}",
+        f"--model.streams.vision.depth={layers}",
+        f"--model.streams.co_attention_layers={pairs}",
     )
 
 
@@ -27,7 +25,7 @@ STUDY = Study(
     better="6 layers",
     than=("2 layers",),
     # The deepest one is the first, because its share of the budget sets the number of steps.
-    arms=(arm(8), arm(6), arm(4), arm(2)),
+    arms=tuple(Arm(f"{layers} layers", RECIPE, at_depth(layers)) for layers in (8, 6, 4, 2)),
     measure=Scored("easy-vqa"),
     equal="steps",
 )
