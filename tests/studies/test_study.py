@@ -16,7 +16,6 @@ from vislang.metrics.figure import Figure, figures_as_json, plain, share
 from vislang.metrics.paired import difference_over_seeds, student
 from vislang.recipe import read_recipe
 from vislang.runs.folder import read_json
-from vislang.studies import arms as arms_module
 from vislang.studies import study as framework
 from vislang.studies.arms import Arm
 from vislang.studies.catalogue import all_claims, open_study
@@ -30,7 +29,7 @@ model:
   init_args:
     encoder: {{width: 16, depth: 2, heads: 2, mlp_width: 32}}
     modalities:
-      image: {{size: 16, patch: 8, decoder: {{width: 16, layers: 1, groups: 2}}, positions: fixed}}
+      image: {{size: 32, patch: 8, decoder: {{width: 16, layers: 1, groups: 2}}, positions: fixed}}
     masking: {{image: {{block: 1}}}}
     choices: {{top_k: 2, copies: 2, class_loss: 0, decay: 0.9, end_decay: 0.9, anneal_steps: 4}}
 data: [{{sources: [{folder}], name: pictures}}]
@@ -77,18 +76,35 @@ def tiny(tmp_path) -> Study:
     return open_study(str(tmp_path / "mine.py"))
 
 
+class Trainer:
+    """Stands for training: a run has 7 steps with seed 0, and one more with each further seed."""
+
+    def __init__(self):
+        self.names: list[str] = []
+        self.lengths: list[str] = []
+        self.killed_at: str | None = None
+
+    def __call__(self, arm, arms, seed, runs):
+        name = arm.name.split()[0]
+        if name == self.killed_at:
+            raise KeyboardInterrupt
+        assert arm.start is None or arm.start in {other.name for other in arms}
+        self.names.append(f"{name}-{seed}")
+        self.lengths.append(arm.changes[-1])
+        folder = runs / f"{arm.name}-{seed}"
+        folder.mkdir(parents=True)
+        held_out = {"pictures": figures_as_json({"regression": plain(1.0, 2)})}
+        (folder / "metrics.json").write_text(
+            json.dumps({"steps": 7 + seed, "train_seconds": 1.0, "held_out": held_out})
+        )
+        return folder
+
+
 @pytest.fixture
-def trained(monkeypatch) -> list[str]:
-    """The names of the folders that are trained in, in order."""
-    names: list[str] = []
-
-    def counted(recipe, values, folder, **options):
-        names.append(folder.name.partition("-")[0] + folder.name[-2:])
-        return real(recipe, values, folder, **options)
-
-    real = arms_module.run_recipe
-    monkeypatch.setattr(arms_module, "run_recipe", counted)
-    return names
+def trained(monkeypatch) -> Trainer:
+    trainer = Trainer()
+    monkeypatch.setattr(framework, "trained", trainer)
+    return trainer
 
 
 def two_runs(first, second, metric="accuracy"):
@@ -169,32 +185,25 @@ def test_a_claim_needs_all_its_comparisons():
     assert verdict_on(both, [*rows, *third(0.95, 0.95, 0.95)]).word == "not supported"
 
 
-def test_a_study_that_was_killed_continues_and_trains_nothing_twice(tiny, tmp_path, monkeypatch, trained):
+def test_a_study_that_was_killed_continues_and_trains_nothing_twice(tiny, tmp_path, trained):
     out, runs = tmp_path / "out", tmp_path / "runs"
-    real = framework.trained
-
-    def killed(arm, arms, seed, runs):
-        if arm.name.startswith("one"):
-            raise KeyboardInterrupt
-        return real(arm, arms, seed, runs)
-
-    monkeypatch.setattr(framework, "trained", killed)
+    trained.killed_at = "one"
     with pytest.raises(KeyboardInterrupt):
         framework.run(tiny, 1, 0.2, out, runs)
-    assert trained == ["two-0"]
+    assert trained.names == ["two-0"]
     assert [row["arm"] for row in tiny.rows(out)] == ["two"]
-    monkeypatch.setattr(framework, "trained", real)
+    trained.killed_at = None
     framework.run(tiny, 1, 0.2, out, runs)
-    assert trained == ["two-0", "one-0"]
-    before = (out / "mine" / "results.json").read_text()
+    assert trained.names == ["two-0", "one-0"]
+    before = json.loads((out / "mine" / "results.json").read_text())
     framework.run(tiny, 1, 0.2, out, runs)
     # More seeds with the same minutes for each run.
     framework.run(tiny, 2, 0.4, out, runs)
-    assert trained == ["two-0", "one-0", "two-1", "one-1"]
+    assert trained.names == ["two-0", "one-0", "two-1", "one-1"]
     after = json.loads((out / "mine" / "results.json").read_text())
-    assert after["rows"][:2] == json.loads(before)["rows"]
+    assert after["rows"][:2] == before["rows"]
     assert {(row["arm"], row["seed"], row["minutes"], row["steps"]) for row in after["rows"]} == {
-        (arm, seed, 0.1, 2) for arm in ("two", "one") for seed in (0, 1)
+        (arm, seed, 0.1, 7 + seed) for arm in ("two", "one") for seed in (0, 1)
     }
 
 
@@ -204,33 +213,32 @@ def test_an_arm_whose_settings_changed_is_trained_again(tiny, tmp_path, trained)
     two, one = tiny.arms
     changed = replace(tiny, arms=(two, replace(one, changes=("--model.choices.beta=1",))))
     framework.run(changed, 1, 0.2, out, runs)
-    assert trained == ["two-0", "one-0", "one-0"]
+    assert trained.names == ["two-0", "one-0", "one-0"]
     rows = json.loads((out / "mine" / "results.json").read_text())["rows"]
     assert [row["arm"] for row in rows] == ["two", "one"]
     assert len({row["settings"] for row in rows}) == 2
     # Another budget is another experiment: its rows are added, and the verdict is about the longest one.
     framework.run(changed, 1, 0.3, out, runs)
-    assert trained[3:] == ["two-0", "one-0"]
+    assert trained.names[3:] == ["two-0", "one-0"]
     assert {row["minutes"] for row in json.loads((out / "mine" / "results.json").read_text())["rows"]} == {0.1, 0.15}
     assert {row["minutes"] for row in changed.rows(out)} == {0.15}
 
 
-def test_with_equal_steps_every_arm_takes_those_of_the_first(tiny, tmp_path, monkeypatch):
-    wanted = []
+def test_an_arm_that_starts_from_another_is_trained_again_with_it(tiny, tmp_path, trained):
+    out, runs = tmp_path / "out", tmp_path / "runs"
+    two, one = tiny.arms
+    chained = replace(tiny, arms=(two, replace(one, start="two")))
+    framework.run(chained, 1, 0.2, out, runs)
+    framework.run(
+        replace(chained, arms=(replace(two, changes=("--model.choices.beta=1",)), *chained.arms[1:])), 1, 0.2, out, runs
+    )
+    assert trained.names == ["two-0", "one-0", "two-0", "one-0"]
 
-    def trained(arm, arms, seed, runs):
-        recipe, _ = read_recipe(arm.recipe, arm.changes)
-        wanted.append((arm.name.split()[0], recipe.train.steps, recipe.train.minutes))
-        folder = runs / f"{arm.name}-{seed}"
-        folder.mkdir(parents=True)
-        held_out = {"pictures": figures_as_json({"regression": plain(1.0, 2)})}
-        text = json.dumps({"steps": 7 + seed, "train_seconds": 1.0, "held_out": held_out})
-        (folder / "metrics.json").write_text(text)
-        return folder
 
-    monkeypatch.setattr(framework, "trained", trained)
+def test_with_equal_steps_every_arm_takes_those_of_the_first(tiny, tmp_path, trained):
     framework.run(replace(tiny, equal="steps"), 2, 2.0, tmp_path / "out", tmp_path / "runs")
-    assert wanted == [("two", 2, 0.5), ("one", 7, 0.0), ("two", 2, 0.5), ("one", 8, 0.0)]
+    by_minutes = "--train.minutes=0.5"
+    assert trained.lengths == [by_minutes, "--train.steps=7", by_minutes, "--train.steps=8"]
 
 
 def test_a_study_in_a_file_is_run_and_shown(tiny, tmp_path, capsys, monkeypatch):

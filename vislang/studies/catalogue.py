@@ -12,7 +12,14 @@ from vislang.studies.study import Claim, Study
 
 MODULES = (
     *("two_streams", "depth", "depth_grounding", "gates", "resampler", "gate_frequency"),
-    *("data2vec_targets", "data2vec_top_k", "data2vec_beta", "data2vec_decay", "data2vec_masking"),
+    *(
+        "data2vec_generations",
+        "data2vec_targets",
+        "data2vec_top_k",
+        "data2vec_beta",
+        "data2vec_decay",
+        "data2vec_masking",
+    ),
 )
 """The modules of :mod:`vislang.studies` with a ``STUDY``."""
 

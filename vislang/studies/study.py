@@ -162,19 +162,21 @@ def run(study: Study, seeds: int, budget: float | None, out: Path, runs: Path) -
     """
     minutes = share_of(study, seeds, budget)
     study.measure.check()
+    settings = {arm.name: _settings(study, arm, minutes) for arm in study.arms}
     results = Results(out / study.name, study=study.name, cpu=torch.backends.cpu.get_cpu_capability())
     for seed in range(seeds):
         steps = None
         for arm in study.arms:
-            settings = _settings(study, arm, minutes)
             keys = {"arm": arm.name, "seed": seed, "minutes": minutes}
-            if not results.known(**keys, settings=settings):
-                folder = _trained(study, arm, seed, minutes, steps, runs / study.name)
+            if not results.known(**keys, settings=settings[arm.name]):
+                length = f"--train.minutes={minutes}" if steps is None else f"--train.steps={steps}"
+                arms = _named_by_settings(study.arms, settings, length)
+                folder = trained(arms[arm.name], list(arms.values()), seed, runs / study.name)
                 metrics = read_json(folder / "metrics.json")
                 figures = study.measure(folder)
                 results.forget(**keys)
                 about = {"steps": metrics["steps"], "seconds": metrics["train_seconds"]}
-                results.add({**keys, "settings": settings, **about, "figures": figures_as_json(figures)})
+                results.add({**keys, "settings": settings[arm.name], **about, "figures": figures_as_json(figures)})
                 console.print(f"{study.name}: {arm.name}, seed {seed} done", markup=False)
             if study.equal == "steps" and steps is None:
                 (steps,) = (row["steps"] for row in results.rows if keys.items() <= row.items())
@@ -206,24 +208,21 @@ def _settings(study: Study, arm: Arm, minutes: float) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
-def _trained(study: Study, arm: Arm, seed: int, minutes: float, steps: int | None, runs: Path) -> Path:
-    """The folder of the finished run of an arm; its name contains the settings, so no other run is taken for it."""
+def _named_by_settings(arms: Sequence[Arm], settings: Mapping[str, str], length: str) -> dict[str, Arm]:
+    """The arms with the length of their runs, by name.
 
-    def budgeted(one: Arm) -> Arm:
-        length = f"--train.minutes={minutes}" if steps is None else f"--train.steps={steps}"
-        start = next((other for other in study.arms if other.name == one.start), None)
-        return replace(
-            one,
-            name=_run_name(study, one, minutes),
-            changes=(*one.changes, length),
-            start=start and _run_name(study, start, minutes),
+    Their new names, of which the folders of the runs are made, contain the settings: no run with others is taken for
+    theirs.
+    """
+    return {
+        arm.name: replace(
+            arm,
+            name=f"{arm.name} {settings[arm.name]}",
+            changes=(*arm.changes, length),
+            start=arm.start and f"{arm.start} {settings[arm.start]}",
         )
-
-    return trained(budgeted(arm), [budgeted(one) for one in study.arms], seed, runs)
-
-
-def _run_name(study: Study, arm: Arm, minutes: float) -> str:
-    return f"{arm.name} {_settings(study, arm, minutes)}"
+        for arm in arms
+    }
 
 
 def minutes_spent(rows: Sequence[Row]) -> float:
