@@ -83,6 +83,7 @@ class Trainer:
         self.names: list[str] = []
         self.lengths: list[str] = []
         self.killed_at: str | None = None
+        self.steps = 7
 
     def __call__(self, arm, arms, seed, runs):
         name = arm.name.split()[0]
@@ -95,7 +96,7 @@ class Trainer:
         folder.mkdir(parents=True)
         held_out = {"pictures": figures_as_json({"regression": plain(1.0, 2)})}
         (folder / "metrics.json").write_text(
-            json.dumps({"steps": 7 + seed, "train_seconds": 1.0, "held_out": held_out})
+            json.dumps({"steps": self.steps + seed, "train_seconds": 1.0, "held_out": held_out})
         )
         return folder
 
@@ -239,6 +240,17 @@ def test_with_equal_steps_every_arm_takes_those_of_the_first(tiny, tmp_path, tra
     framework.run(replace(tiny, equal="steps"), 2, 2.0, tmp_path / "out", tmp_path / "runs")
     by_minutes = "--train.minutes=0.5"
     assert trained.lengths == [by_minutes, "--train.steps=7", by_minutes, "--train.steps=8"]
+
+
+def test_with_equal_steps_no_arm_keeps_the_steps_of_another_first_arm(tiny, tmp_path, trained):
+    out, runs = tmp_path / "out", tmp_path / "runs"
+    equal = replace(tiny, equal="steps")
+    framework.run(equal, 1, 0.2, out, runs)
+    trained.steps = 9
+    two, one = equal.arms
+    framework.run(replace(equal, arms=(replace(two, changes=("--model.choices.beta=1",)), one)), 1, 0.2, out, runs)
+    assert trained.names == ["two-0", "one-0", "two-0", "one-0"]
+    assert trained.lengths[-1] == "--train.steps=9"
 
 
 def test_a_study_in_a_file_is_run_and_shown(tiny, tmp_path, capsys, monkeypatch):

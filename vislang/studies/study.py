@@ -84,10 +84,11 @@ class Study(Claim):
     minutes: float = 30.0
 
     def __post_init__(self):
-        unknown = {self.better, *self.than} - {arm.name for arm in self.arms}
+        names = {self.better, *self.than, *(arm.start for arm in self.arms if arm.start is not None)}
+        unknown = names - {arm.name for arm in self.arms}
         if unknown or not self.than:
             wrong = ", ".join(sorted(unknown)) or "nothing"
-            raise UserError(f"{self.name}: better and than must name arms of the study, not {wrong}.")
+            raise UserError(f"{self.name}: better, than and start must name arms of the study, not {wrong}.")
 
     def rows(self, out: Path) -> list[Row]:
         """The rows of the longest budget; runs of different lengths are never compared."""
@@ -162,21 +163,20 @@ def run(study: Study, seeds: int, budget: float | None, out: Path, runs: Path) -
     """
     minutes = share_of(study, seeds, budget)
     study.measure.check()
-    settings = {arm.name: _settings(study, arm, minutes) for arm in study.arms}
     results = Results(out / study.name, study=study.name, cpu=torch.backends.cpu.get_cpu_capability())
     for seed in range(seeds):
         steps = None
         for arm in study.arms:
+            length = f"--train.minutes={minutes}" if steps is None else f"--train.steps={steps}"
+            arms, settings = _with_length(study, arm, length)
             keys = {"arm": arm.name, "seed": seed, "minutes": minutes}
-            if not results.known(**keys, settings=settings[arm.name]):
-                length = f"--train.minutes={minutes}" if steps is None else f"--train.steps={steps}"
-                arms = _named_by_settings(study.arms, settings, length)
-                folder = trained(arms[arm.name], list(arms.values()), seed, runs / study.name)
+            if not results.known(**keys, settings=settings):
+                folder = trained(arms[0], arms, seed, runs / study.name)
                 metrics = read_json(folder / "metrics.json")
                 figures = study.measure(folder)
                 results.forget(**keys)
                 about = {"steps": metrics["steps"], "seconds": metrics["train_seconds"]}
-                results.add({**keys, "settings": settings[arm.name], **about, "figures": figures_as_json(figures)})
+                results.add({**keys, "settings": settings, **about, "figures": figures_as_json(figures)})
                 console.print(f"{study.name}: {arm.name}, seed {seed} done", markup=False)
             if study.equal == "steps" and steps is None:
                 (steps,) = (row["steps"] for row in results.rows if keys.items() <= row.items())
@@ -200,29 +200,21 @@ def share_of(study: Study, seeds: int, budget: float | None) -> float:
     return minutes
 
 
-def _settings(study: Study, arm: Arm, minutes: float) -> str:
-    """A hash of all that decides the figures of an arm, but the seed."""
-    start = next((other for other in study.arms if other.name == arm.start), None)
-    _, recipe = read_recipe(arm.recipe, [*arm.changes, f"--train.minutes={minutes}"])
-    parts = (recipe, repr(study.measure), study.equal, start and _settings(study, start, minutes))
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
+def _with_length(study: Study, arm: Arm, length: str) -> tuple[list[Arm], str]:
+    """An arm and those that it starts from, with the length of their runs, and a hash of all settings of the first.
 
-
-def _named_by_settings(arms: Sequence[Arm], settings: Mapping[str, str], length: str) -> dict[str, Arm]:
-    """The arms with the length of their runs, by name.
-
-    Their new names, of which the folders of the runs are made, contain the settings: no run with others is taken for
-    theirs.
+    The hash is in the names, of which the folders of the runs are made: no run with other settings is taken for theirs.
     """
-    return {
-        arm.name: replace(
-            arm,
-            name=f"{arm.name} {settings[arm.name]}",
-            changes=(*arm.changes, length),
-            start=arm.start and f"{arm.start} {settings[arm.start]}",
-        )
-        for arm in arms
-    }
+    starts: list[Arm] = []
+    if arm.start is not None:
+        (start,) = (other for other in study.arms if other.name == arm.start)
+        starts, _ = _with_length(study, start, length)
+    _, recipe = read_recipe(arm.recipe, [*arm.changes, length])
+    begins = starts[0].name if starts else None
+    parts = json.dumps((recipe, repr(study.measure), study.equal, begins), sort_keys=True, default=str)
+    settings = hashlib.sha256(parts.encode()).hexdigest()[:16]
+    named = replace(arm, name=f"{arm.name} {settings}", changes=(*arm.changes, length), start=begins)
+    return [named, *starts], settings
 
 
 def minutes_spent(rows: Sequence[Row]) -> float:
