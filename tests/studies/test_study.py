@@ -260,7 +260,13 @@ def test_a_study_in_a_file_is_run_and_shown(tiny, tmp_path, capsys, monkeypatch)
     assert (found["name"], found["verdict"], found["seeds"]) == ("mine", "undecided at this scale", 1)
     assert found["differences"]["one"]["low"] is None
     drawn = (tmp_path / "studies" / "mine" / "page.html").read_text()
-    for shown in ("Two layers are better than one.", "nobody, table 1", "undecided at this scale", "choices.top_k=1"):
+    for shown in (
+        "Two layers are better than one.",
+        "nobody, table 1",
+        "undecided at this scale",
+        "choices.top_k=1",
+        "--budget 0.2 --seeds 1",
+    ):
         assert shown in drawn
     index = (tmp_path / "studies" / "studies.md").read_text()
     assert "| `mine` | Two layers are better than one. | nobody, table 1 | undecided at this scale |" in index

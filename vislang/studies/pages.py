@@ -43,14 +43,14 @@ class Entry(NamedTuple):
     def cost(self) -> str:
         """Minutes of training: those of the results, or those that the study takes by default."""
         if spent := minutes_spent(self.rows):
-            return f"{spent:.0f} min"
+            return f"{spent:.1f} min"
         return f"{self.claim.minutes:g} min" if isinstance(self.claim, Study) and not self.rows else ""
 
     @property
     def differences(self) -> list[str]:
         """By how much the better arm is better than each other one, with intervals."""
         return [
-            f"{self.claim.better}, not {other}: {show_difference(self.claim.metric, figure)}"
+            f"{self.claim.better} against {other}: {show_difference(self.claim.metric, figure)}"
             for other, figure in self.verdict.differences.items()
         ]
 
@@ -61,8 +61,14 @@ class Entry(NamedTuple):
 
     @property
     def command(self) -> str:
-        """What repeats the study."""
-        return self.claim.command if isinstance(self.claim, Recorded) else f"vislang study {self.claim.name}"
+        """What repeats the study, with the same budget and seeds."""
+        if isinstance(self.claim, Recorded):
+            return self.claim.command
+        command = f"vislang study {self.claim.name}"
+        if not isinstance(self.claim, Study) or not self.rows:
+            return command
+        seeds = 1 + max(row["seed"] for row in self.rows)
+        return f"{command} --budget {self.rows[0]['minutes'] * len(self.claim.arms) * seeds:.4g} --seeds {seeds}"
 
     def as_json(self) -> dict[str, Any]:
         """The entry as JSON values."""
