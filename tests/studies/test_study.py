@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
+from tests.run_docs import ROOT, blocks
 from tests.studies_page import RESULTS, page
 from vislang.cli import main
 from vislang.errors import UserError
@@ -236,10 +237,10 @@ def test_an_arm_that_starts_from_another_is_trained_again_with_it(tiny, tmp_path
     assert trained.names == ["two-0", "one-0", "two-0", "one-0"]
 
 
-def test_with_equal_steps_every_arm_takes_those_of_the_first(tiny, tmp_path, trained):
+def test_with_equal_steps_every_run_takes_those_of_the_first(tiny, tmp_path, trained):
     framework.run(replace(tiny, equal="steps"), 2, 2.0, tmp_path / "out", tmp_path / "runs")
-    by_minutes = "--train.minutes=0.5"
-    assert trained.lengths == [by_minutes, "--train.steps=7", by_minutes, "--train.steps=8"]
+    assert trained.names == ["two-0", "one-0", "two-1", "one-1"]
+    assert trained.lengths == ["--train.minutes=0.5"] + 3 * ["--train.steps=7"]
 
 
 def test_with_equal_steps_no_arm_keeps_the_steps_of_another_first_arm(tiny, tmp_path, trained):
@@ -327,6 +328,14 @@ def test_every_arm_of_a_study_is_a_recipe_that_can_be_read(name):
         assert recipe.train.steps is None
         found.add(json.dumps(values, default=str))
     assert len(found) == len(study.arms)
+
+
+def test_the_example_of_the_docs_is_a_study(tmp_path):
+    ((_, _, text),) = blocks(ROOT / "docs" / "studies.md", "python")
+    (tmp_path / "latents.py").write_text(text, encoding="utf-8")
+    study = open_study(str(tmp_path / "latents.py"))
+    eight, two = (read_recipe(arm.recipe, arm.changes)[0].model.bridge.latents for arm in study.arms)
+    assert (eight, two) == (8, 2)
 
 
 def test_two_streams_and_one_have_the_same_number_of_parameters():

@@ -127,7 +127,7 @@ def write_page(entry: Entry, out: Path) -> Path | None:
     means = {arm: mean_line(rows, name) for arm, rows in by_arm.items()}
     page = out / entry.claim.name / "page.html"
     runs = [
-        [arm, row["seed"], row["steps"], f"{row['seconds'] / 60:.1f}", f"{means[arm].seeds[number]:.4f}"]
+        [arm, row["seed"], row["steps"], round(row["seconds"] / 60, 1), round(means[arm].seeds[number], 4)]
         for arm, rows in by_arm.items()
         for number, row in enumerate(rows)
     ]
@@ -137,7 +137,7 @@ def write_page(entry: Entry, out: Path) -> Path | None:
         title=metric(name).title,
         figures=drawn(name, {arm: line.mean for arm, line in means.items()}),
         runs=runs,
-        settings=[[arm.name, " ".join(arm.changes) or "as in the recipe", arm.recipe.name] for arm in _arms(entry)],
+        settings=[[arm.name, arm.recipe.name, " ".join(arm.changes) or "none"] for arm in _arms(entry)],
     )
     write_text(page, shown)
     return page

@@ -72,9 +72,9 @@ class Study(Claim):
     Attributes:
         arms: the training configurations. Their recipes say nothing of the number of steps: the budget decides.
         measure: the figures of a finished run.
-        equal: what the arms have in common. ``minutes``: each run has the same share of the budget. ``steps``: with
-            each seed, the first arm has its share of the budget, and the others take as many steps. For arms that cost
-            the same, this keeps other work on the machine from favouring one of them.
+        equal: what the runs have in common. ``minutes``: each has the same share of the budget. ``steps``: the first
+            arm with seed 0 has its share of the budget, and all others take as many steps, so the first arm should be
+            the slowest. Other work on the machine then favours no run.
         minutes: default budget.
     """
 
@@ -164,8 +164,8 @@ def run(study: Study, seeds: int, budget: float | None, out: Path, runs: Path) -
     minutes = share_of(study, seeds, budget)
     study.measure.check()
     results = Results(out / study.name, study=study.name, cpu=torch.backends.cpu.get_cpu_capability())
+    steps = None
     for seed in range(seeds):
-        steps = None
         for arm in study.arms:
             length = f"--train.minutes={minutes}" if steps is None else f"--train.steps={steps}"
             arms, settings = _with_length(study, arm, length)
