@@ -44,7 +44,7 @@ class Entry(NamedTuple):
         """Minutes of training: those of the results, or those that the study takes by default."""
         if spent := minutes_spent(self.rows):
             return f"{spent:.1f} min"
-        return f"{self.claim.minutes:g} min" if isinstance(self.claim, Study) and not self.rows else ""
+        return f"default {self.claim.minutes:g} min" if isinstance(self.claim, Study) and not self.rows else ""
 
     @property
     def differences(self) -> list[str]:
