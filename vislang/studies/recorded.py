@@ -56,13 +56,13 @@ def _demo(saved: dict[str, Any]) -> list[Row]:
     ]
 
 
-RETRIEVAL = {
+RETRIEVAL: dict[str, Any] = {
     "metric": "recall_at_10_text_to_image",
     "file": "vilbert-retrieval/results.json",
     "select": rows_where(test="stamp-pictures-test"),
     "command": "python -m vislang.studies.retrieval --out docs/results/vilbert-retrieval",
 }
-MIXING = {
+MIXING: dict[str, Any] = {
     "source": f"{ALAYRAC}, section 2.4 and table 3, rows of the optimisation",
     "metric": "loss_per_token",
     "better": "weighted sum, 200 steps",
