@@ -9,11 +9,12 @@ import pytest
 from vislang.metrics.figure import SCHEMA, figures_from_json
 from vislang.metrics.retrieval import METRICS
 from vislang.studies import demo, few_shot, grounding, heads, in_context, mixing, retrieval
+from vislang.studies.data2vec import STUDIES
 from vislang.studies.data2vec_table import compared, last_lines, markdown
 from vislang.studies.line import mean_line
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
-DATA2VEC = sorted(path.parent for path in RESULTS.glob("data2vec-*/results.json"))
+DATA2VEC = [RESULTS / f"data2vec-{name}" for name in STUDIES]
 FEW_SHOT = ("easy-vqa", "emoji-captions", "emoji-groups-coded", "emoji-groups-named", "stamp-captions")
 
 
