@@ -10,20 +10,17 @@ chunk is encoded again for its gradient (Gao et al. 2021).
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import math
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
-import torch.distributed as distributed
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_gather
 from torch.utils.checkpoint import checkpoint
 
 from vislang.capabilities import ModelRecipe, Progress
@@ -36,6 +33,7 @@ from vislang.models.loading import load, saved_class
 from vislang.models.precision import Precision, autocast, dtype_of
 from vislang.models.regions.readers import RegionsConfig
 from vislang.models.settings import must_be_at_least
+from vislang.models.vilbert.captioned import PairCollator, are_several, belonging, gathered
 from vislang.models.vilbert.config import EPS, TextStreamConfig, VisionStreamConfig
 from vislang.models.vilbert.inputs import PairInputs, PairInputsConfig, Pairs, pairs_of
 from vislang.models.vilbert.pair_model import PairModel
@@ -280,32 +278,6 @@ def contrastive_loss(
     return losses
 
 
-class PairCollator:
-    """Turns captioned images into a batch; nothing is random.
-
-    Args:
-        inputs: how texts and images are prepared.
-    """
-
-    def __init__(self, inputs: PairInputs):
-        self.inputs = inputs
-
-    def __call__(self, examples: Sequence[Example], seed: int = 0, first: int = 0) -> Pairs:
-        """Collate; each reference of an example makes a pair.
-
-        Raises:
-            UserError: an example is not an image with its caption.
-            RegionError, MediaError: an image's regions cannot be computed or read.
-        """
-        pairs = pairs_of(examples)
-        rows = [((caption,), (image,)) for image, caption in map(self.inputs.pair_of, pairs)]
-        read = self.inputs.read(rows, [pair.name for pair in pairs])
-        # Each distinct item once, in the order of its first pair, as they are read.
-        read.text_keys = keys_of(text for text, _ in rows)
-        read.image_keys = keys_of(images for _, images in rows)
-        return read
-
-
 @dataclass
 class SavedContrastiveEncoder:
     """The settings in the ``config.json`` of a dual encoder."""
@@ -366,9 +338,8 @@ class ContrastiveEncoder(PairModel[DualEncoder]):
             images, texts = self.network(
                 (batch.features, batch.boxes, batch.region_padding), self._readable(batch.text), self.chunk
             )
-        belong = torch.zeros(len(images), len(texts), dtype=torch.bool, device=images.device)
-        belong[batch.image_of, batch.text_of] = True
-        if self.training and distributed.is_initialized() and distributed.get_world_size() > 1:
+        belong = belonging(batch)
+        if self.training and are_several():
             assert batch.image_keys is not None
             assert batch.text_keys is not None
             images, texts, belong = gathered(images, texts, belong, batch.image_keys, batch.text_keys)
@@ -490,60 +461,6 @@ class ContrastiveEncoder(PairModel[DualEncoder]):
         return model.eval()
 
 
-def gathered(
-    images: Float[Tensor, "images vector"],
-    texts: Float[Tensor, "texts vector"],
-    belong: Bool[Tensor, "images texts"],
-    image_keys: Int[Tensor, "..."],
-    text_keys: Int[Tensor, "..."],
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The items of all processes; gradients flow back to the process of an item.
-
-    An item that occurs in several processes counts once, as in the batch of one process.
-
-    Args:
-        images, texts, belong: see :func:`contrastive_loss`.
-        image_keys, text_keys: (images,) and (texts,) which item each is; see :func:`keys_of`.
-
-    Returns:
-        Images, texts and which of them belong together.
-    """
-    counts = torch.tensor([len(images), len(texts)], device=images.device)
-    of_each = torch.stack(_received(counts)).tolist()
-    most_images, most_texts = (max(column) for column in zip(*of_each, strict=True))
-    own = F.pad(belong.float(), (0, most_texts - len(texts), 0, most_images - len(images)))
-    blocks = [block[:n, :m] for block, (n, m) in zip(_received(own), of_each, strict=True)]
-    together = torch.block_diag(*blocks).bool()
-    vectors, numbers = [], []
-    for side, (part, keys, most) in enumerate(((images, image_keys, most_images), (texts, text_keys, most_texts))):
-        real = [n[side] for n in of_each]
-        rows = all_gather(F.pad(part, (0, 0, 0, most - len(part))))
-        everything = torch.cat([each[:n] for each, n in zip(rows, real, strict=True)])
-        marks = _received(F.pad(keys, (0, most - len(keys))))
-        distinct, number = torch.cat([e[:n] for e, n in zip(marks, real, strict=True)]).unique(return_inverse=True)
-        positions = torch.arange(len(number), device=number.device)
-        first = number.new_full((len(distinct),), len(number)).scatter_reduce(0, number, positions, "amin")
-        vectors.append(everything[first])
-        numbers.append(number)
-    row, column = together.nonzero(as_tuple=True)
-    merged = torch.zeros(len(vectors[0]), len(vectors[1]), dtype=torch.bool, device=images.device)
-    merged[numbers[0][row], numbers[1][column]] = True
-    return vectors[0], vectors[1], merged
-
-
-def _received(own: Tensor) -> list[Tensor]:
-    """A tensor of the same shape from each process, without gradients."""
-    received = [torch.empty_like(own) for _ in range(distributed.get_world_size())]
-    distributed.all_gather(received, own.contiguous())
-    return received
-
-
-def keys_of(items: Iterable[object]) -> Int[Tensor, "..."]:
-    """A number for each distinct item, in the order of their first appearance: the same in every process."""
-    digests = (hashlib.sha256(repr(item).encode()).digest() for item in dict.fromkeys(items))
-    return torch.tensor([int.from_bytes(digest[:8], "little", signed=True) for digest in digests])
-
-
 @dataclass
 class DualEncoderRecipe(ModelRecipe):
     """The settings of a dual encoder in a recipe.
@@ -576,13 +493,7 @@ class DualEncoderRecipe(ModelRecipe):
             start = load(self.start_from, regions=self.regions)
             return ContrastiveEncoder(start.network, start.inputs, self.chunk, dtype_of(self.dtype, device)).train()
         text = self.encoders.text
-        words = None
-        if self.tokenizer is not None:
-            words = WordPieces.load(Path(self.tokenizer), text.max_length)
-            if words.size > text.vocabulary_size:
-                raise UserError(f"tokenizer: has {words.size} word pieces; raise encoders.text.vocabulary_size.")
-        regions = self.regions or RegionsConfig()
-        inputs = PairInputs(words, regions.open(), regions)
+        inputs = PairInputs.new(self.regions, self.tokenizer, text.vocabulary_size, text.max_length)
         self.encoders.vision.feature_width = inputs.regions.width
         return ContrastiveEncoder(DualEncoder(self.encoders), inputs, self.chunk, dtype_of(self.dtype, device))
 
