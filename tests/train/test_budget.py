@@ -46,14 +46,14 @@ class Clock:
 
 
 def test_the_first_steps_are_not_counted_and_what_was_tried_is_paid_for():
-    # Two steps of 20 s, then 5 of 2 s are 10 s, at least 3 % of 300 s; 250 s are left.
+    # Two steps of 20 s, then 5 of 2 s are 10 s, at least 1.5 % of 300 s; 250 s are left.
     assert Clock(lambda step: 20 if step < 2 else 2).within(5) == Budget(5, 125, 2.0, 7)
 
 
 def test_short_steps_are_timed_for_a_share_of_the_budget():
     budget = Clock(lambda step: 0.125).within(10)
-    # 3 % of 600 s are 18 s.
-    assert budget.tried == 2 + 18 / 0.125
+    # 1.5 % of 600 s are 9 s.
+    assert budget.tried == 2 + 9 / 0.125
     assert budget.steps == (600 - budget.tried * 0.125) / 0.125
 
 
@@ -74,10 +74,10 @@ def test_a_number_of_steps_is_the_most():
 
 
 def test_few_steps_are_tried_if_all_that_are_wanted_fit_easily():
-    # 700 steps of half a second are 350 of 600 s; 3 % of these would be 36 steps.
+    # 700 steps of half a second are 350 of 600 s; 1.5 % of these would be 18 steps.
     assert Clock(lambda step: 0.5).within(10, at_most=700) == Budget(10, 700, 0.5, 7)
     # 1,000 of them are 500 s; a quarter more does not fit.
-    assert Clock(lambda step: 0.5).within(10, at_most=1000) == Budget(10, 1000, 0.5, 38)
+    assert Clock(lambda step: 0.5).within(10, at_most=1000) == Budget(10, 1000, 0.5, 20)
 
 
 def test_a_budget_for_no_step_is_an_error():

@@ -14,7 +14,7 @@ UNTIMED = 2
 TIMED = 5
 """Least number of timed rounds."""
 
-SHARE = 0.03
+SHARE = 0.015
 """Least share of the budget for the timed rounds."""
 
 MOST = 0.25
