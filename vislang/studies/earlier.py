@@ -2,7 +2,8 @@
 
     python -m vislang.studies.earlier --seeds 0 1 2 --minutes 5 --out docs/results/earlier
 
-Every model of a set trains on the same examples for the same time. Its learning rate is the one of ``--rates`` with
+Every model of a set trains on the same examples for the same time, or with ``--steps`` for the same number of steps:
+where other programs use the machine, equal times are not equal work. Its learning rate is the one of ``--rates`` with
 which the first seed scores best on held-out training examples; with it, the other seeds are trained. The test examples
 are read once, for the final models. ViLBERT has two streams or one, all of one shape, and starts from random weights or
 from pretraining on captioned pictures, which took the same time. Finished measurements are not repeated.
@@ -42,6 +43,9 @@ from vislang.tasks.task import ReadTask, Task
 
 HELD_OUT = 0.02
 """The share of the training images that is held out for choices; it is that of the recipes."""
+
+WARMUP = 50
+"""Steps of warm-up of every model; the recipes are made for longer training."""
 
 PAIRS = ("emoji-google-names", "clip-art-titles")
 STREAMS = (
@@ -100,13 +104,13 @@ class Compared:
 
 def vilberts(set_name: str, recipe: str, *changes: str) -> tuple[Arm, ...]:
     """ViLBERT's four arms on a set: two streams or one, pretrained or not."""
-    path, made = Path(f"recipes/{recipe}.yaml"), []
-    for streams, more in (("two streams", ()), ("one stream", ONE_STREAM)):
-        name = f"{set_name}, ViLBERT, {streams}"
-        made.append(Arm(name, path, (*STREAMS, *changes, *more)))
-        # The pretrained model brings its shape.
-        made.append(Arm(f"{name}, pretrained", path, changes, start=PRETRAINED[streams]))
-    return tuple(made)
+    path, shapes = Path(f"recipes/{recipe}.yaml"), {"two streams": (), "one stream": ONE_STREAM}
+    names = {streams: f"{set_name}, ViLBERT, {streams}" for streams in shapes}
+    return (
+        *(Arm(names[streams], path, (*STREAMS, *changes, *more)) for streams, more in shapes.items()),
+        # A pretrained model brings its shape.
+        *(Arm(f"{name}, pretrained", path, changes, PRETRAINED[streams]) for streams, name in names.items()),
+    )
 
 
 @cache
@@ -227,14 +231,18 @@ class Budget:
     """What every model gets.
 
     Attributes:
-        minutes: of training.
+        minutes: time of training.
         rates: learning rates to choose from.
         runs: folder of the runs.
+        steps: number of steps instead of a time; 0 for none.
+        limit: greatest number of examples of a test, the same for all; 0 for all.
     """
 
     minutes: float
     rates: tuple[float, ...]
     runs: Path
+    steps: int = 0
+    limit: int = 0
 
     def arm(self, arm: Arm, rate: float) -> Arm:
         """An arm with a learning rate, trained within the time; nothing of the test data is read."""
@@ -246,18 +254,22 @@ class Budget:
         return [replace(arm, changes=(*arm.changes, *self._time())) for arm in PRETRAINING]
 
     def _time(self) -> tuple[str, ...]:
-        return (f"--train.minutes={self.minutes:g}", "--train.steps=null", "--evaluate=[]", "--eval_data=null")
+        length = (f"--train.minutes={self.minutes:g}", "--train.steps=null")
+        if self.steps:
+            length = (f"--train.steps={self.steps}",)
+        return (*length, f"--train.warmup_steps={WARMUP}", "--evaluate=[]", "--eval_data=null")
 
 
 def run(seeds: Sequence[int], budget: Budget, out: Path, sets: Sequence[Compared] = SETS) -> None:
     """Train and score what is missing; write ``results.json`` after each measurement, and ``table.md``."""
-    results = Results(out, minutes=budget.minutes, rates=list(budget.rates))
+    length = {"steps": budget.steps} if budget.steps else {"minutes": budget.minutes}
+    results = Results(out, **length, rates=list(budget.rates), limit=budget.limit)
     for compared in sets:
         for test in compared.tests:
             if not any(
                 row["set"] == compared.name and row["test"] == test and "seed" not in row for row in results.rows
             ):
-                results.add(*_guesses(compared, test))
+                results.add(*_guesses(compared, test, budget.limit))
     for seed in seeds:
         for compared in sets:
             for arm in compared.arms:
@@ -268,6 +280,8 @@ def run(seeds: Sequence[int], budget: Budget, out: Path, sets: Sequence[Compared
 
 def choose(compared: Compared, arm: Arm, seed: int, budget: Budget, results: Results) -> float:
     """The learning rate of an arm: the one with the best score on held-out examples."""
+    if len(budget.rates) == 1:
+        return budget.rates[0]
     name = compared.metrics[0]
     scores: dict[float, float] = {}
     for rate in budget.rates:
@@ -288,7 +302,7 @@ def _score(compared: Compared, arm: Arm, rate: float, seed: int, budget: Budget,
         if results.known(**keys):
             continue
         folder = trained(budget.arm(arm, rate), budget.pretraining(), seed, budget.runs)
-        model, (task, examples) = load(folder / "model"), read()
+        model, (task, examples) = load(folder / "model"), limited(read(), budget.limit)
         metrics = read_json(folder / "metrics.json")
         about = {
             "rate": rate,
@@ -313,9 +327,15 @@ def shown(compared: Compared, arm: Arm) -> str:
     return arm.name.partition(", ")[2]
 
 
-def _guesses(compared: Compared, test: str) -> list[dict[str, Any]]:
+def limited(read: Examples, limit: int) -> Examples:
+    """The task with at most this many of its examples, drawn at random; 0 for all."""
+    task, examples = read
+    return task, task.subset(examples, limit, seed=0)
+
+
+def _guesses(compared: Compared, test: str, limit: int) -> list[dict[str, Any]]:
     """The rows of baselines that do not look at the image."""
-    task, examples = compared.tests[test]()
+    task, examples = limited(compared.tests[test](), limit)
     found = chance(examples) if isinstance(task, Retrieval) else task.guesses(compared.support(), examples)
     return [
         {"set": compared.name, "test": test, "arm": name.replace("_", " "), "figures": figures_as_json(figures)}
@@ -364,12 +384,15 @@ def main() -> None:
     add_options(parser, Path("runs/studies/earlier"))
     parser.add_argument("--minutes", type=float, default=5.0, help="training time of each model")
     parser.add_argument("--rates", type=float, nargs="+", default=[3e-4, 1e-3], help="learning rates to choose from")
+    parser.add_argument("--steps", type=int, default=0, help="steps of training instead of a time")
+    parser.add_argument("--limit", type=int, default=0, help="greatest number of examples of a test; 0: all")
     known = [compared.name for compared in SETS]
     parser.add_argument("--sets", nargs="+", choices=known, default=known, help="the sets to compare on")
     options = parser.parse_args()
     use_threads(options.threads)
     chosen = [compared for compared in SETS if compared.name in options.sets]
-    run(options.seeds, Budget(options.minutes, tuple(options.rates), options.runs), options.out, chosen)
+    budget = Budget(options.minutes, tuple(options.rates), options.runs, options.steps, options.limit)
+    run(options.seeds, budget, options.out, chosen)
 
 
 if __name__ == "__main__":
