@@ -359,7 +359,8 @@ def test_shots_change_nothing_on_easy_vqa():
 
 
 @pytest.mark.parametrize(
-    "name", ["data", "data2vec", "flamingo", "gpu", "optimisation", "rehearse", "retrieval", "training", "vilbert"]
+    "name",
+    ["data", "data2vec", "few_shot", "flamingo", "gpu", "optimisation", "rehearse", "retrieval", "training", "vilbert"],
 )
 def test_the_tables_of_speed_are_those_of_the_benchmarks(name, monkeypatch):
     monkeypatch.syspath_prepend(RESULTS.parents[1] / "benchmarks")

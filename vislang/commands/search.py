@@ -68,10 +68,11 @@ class Search:
         return self._in_index()
 
     def _in_index(self) -> int:
-        from vislang.commands.search_index import Query, search_index, show
-
         if (self.text is None) == (self.image is None):
             raise UserError("give a text or --image FILE, one of them. See vislang search --help.")
+        from vislang.commands.search_index import search_index, show
+        from vislang.search.query import Query
+
         if self.text is not None:
             query = Query(text=checked(self.text, "the search text"))
         else:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
@@ -17,49 +17,11 @@ from vislang.errors import UserError
 from vislang.example import Example
 from vislang.metrics.figure import SCHEMA
 
+if TYPE_CHECKING:
+    from vislang.search.query import Found, Query, Results
+
 RERANKED = 50
 """Results that a second model ranks again, or as many as are asked for, if they are more."""
-
-
-@dataclass(frozen=True)
-class Query:
-    """What is searched for: a text or an image."""
-
-    text: str | None = None
-    image: Image | None = None
-
-    @property
-    def key(self) -> str:
-        """What marks are kept under: the text, or the hash of the image."""
-        return self.text if self.image is None else f"image:{self.image.content_hash}"  # type: ignore[return-value]
-
-    @property
-    def title(self) -> str:
-        """The query in messages."""
-        return f'"{self.text}"' if self.image is None else self.image.name
-
-
-@dataclass(frozen=True)
-class Found:
-    """A result: its path, and its score; after marks, a probability."""
-
-    path: Path
-    score: float
-
-
-@dataclass(frozen=True)
-class Results:
-    """Results, the best first.
-
-    Attributes:
-        found: which.
-        marks: number of marks that the search was corrected by.
-        ended: whether results ended before as many as were asked for, since all others are probably wrong.
-    """
-
-    found: list[Found]
-    marks: int = 0
-    ended: bool = False
 
 
 def search_index(
@@ -91,53 +53,23 @@ def search_index(
         UserError: the index is damaged or of another model, a marked image is not in it, or the model cannot search by
             what is given.
     """
-    import numpy as np
-
-    from vislang.search.build import must_be_of
-    from vislang.search.corrections import correct, spread
-    from vislang.search.embedder import open_embedder
     from vislang.search.index import Index
-    from vislang.search.marks import add_marks, forget_marks, mark_of, read_marks, rows_of
-    from vislang.search.nearest import search
+    from vislang.search.query import Results, Searcher, new_marks
     from vislang.train.device import device_of
 
-    index = Index(folder)
     if query.image is not None:
         query.image.decode()
-    new = [
-        mark_of(index, query.key, Path(path), good) for paths, good in ((right, True), (wrong, False)) for path in paths
-    ]
-    if twice := {mark.name for mark in new if mark.right} & {mark.name for mark in new if not mark.right}:
-        raise UserError(f"{min(twice)}: marked as right and as wrong. Mark it once.")
-    embedder = open_embedder(model or index.model["source"], device_of(device))
-    must_be_of(index, embedder)
-    vector = embedder.text(query.text) if query.text is not None else embedder.images([query.image])[0]  # type: ignore[list-item]
-    if forget:
-        forget_marks(index, query.key)
-    if new:
-        add_marks(index, new)
-    rows, good = rows_of(index, read_marks(index, query.key))
-    wanted = max(count, RERANKED) if rerank else count
+    # Before a model is opened.
+    new_marks(Index(folder), query, right, wrong)
+    searcher = Searcher(folder, model, device_of(device))
 
     def note(text: str) -> None:
         messages.print(f"note: {text}", markup=False)
 
-    if not rows:
-        numbers, scores = search(index, vector, wanted, exact, note)
-        shown, ended = numbers, False
-    else:
-        fitted = correct(vector, index.vectors[rows], np.array(good), index.vectors[spread(index.count)])
-        numbers, products = search(index, fitted.vector, wanted, exact, note)
-        scores = fitted.probabilities(products)
-        shown = numbers[scores >= fitted.cutoff]
-        ended = len(shown) < len(numbers)
-    results = [Found(index.image(row), float(score)) for row, score in zip(index.rows(shown), scores, strict=False)]
-    if gone := [found for found in results if not found.path.is_file()]:
-        note(f"{len(gone)} of the results are no longer there. Run vislang index {index.images} -o {folder}")
-        results = [found for found in results if found not in gone]
-    if rerank and results:
-        results = _reranked(rerank, query, results, device)
-    return Results(results[:count], len(rows), ended)
+    wanted = max(count, RERANKED) if rerank else count
+    results = searcher.search(query, wanted, right, wrong, forget, exact, note)
+    found = _reranked(rerank, query, results.found, device) if rerank and results.found else results.found
+    return Results(found[:count], results.marks, results.ended)
 
 
 def _reranked(source: str, query: Query, results: list[Found], device: str) -> list[Found]:
@@ -171,7 +103,7 @@ def _reranked(source: str, query: Query, results: list[Found], device: str) -> l
                 f"--rerank {source}: a {type(model).__name__} cannot compare "
                 f"{'a text' if query.image is None else 'an image'} with images. Give a dual encoder, for example."
             )
-    again = [Found(found.path, score) for found, score in zip(results, scores, strict=True)]
+    again = [replace(found, score=score) for found, score in zip(results, scores, strict=True)]
     return sorted(again, key=lambda found: -found.score)
 
 

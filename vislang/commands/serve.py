@@ -8,12 +8,13 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from vislang.commands.options import positional, repeated
+from vislang.commands.options import optional_positionals, repeated
 from vislang.commands.pack import opened_pack, pack_path
 from vislang.console import messages
 from vislang.errors import UserError, needs
 
 if TYPE_CHECKING:
+    from vislang.search.query import Searcher
     from vislang.serve.limits import Limits
     from vislang.serve.served import Served
 
@@ -27,6 +28,7 @@ class Serve:
 
     Attributes:
         models: folders of models or Hub ids, each as MODEL or NAME=MODEL; with examples from vislang pack as MODEL@FILE
+        index: an index that vislang index made, as FOLDER or NAME=FOLDER, to be searched; repeat it for more
         host: address to listen on; any other than this machine's own needs a token
         port: port to listen on; 0 takes a free one
         token: every request but /health and the page must have it (default: the variable VISLANG_TOKEN)
@@ -44,7 +46,8 @@ class Serve:
         device: where the models run: auto, cpu, cuda or mps
     """
 
-    models: list[str] = positional()
+    models: list[str] = optional_positionals()
+    index: list[str] = repeated("INDEX")
     host: str = "127.0.0.1"
     port: int = 8000
     token: str | None = None
@@ -69,7 +72,9 @@ class Serve:
         """
         needs("fastapi", "serve", "a server")
         needs("uvicorn", "serve", "a server")
-        sources = named(self.models)
+        if not self.models and not self.index:
+            raise UserError("give a model, or an index with --index. See vislang serve --help.")
+        sources, folders = named(self.models), indexed(self.index)
         token = os.environ.get(TOKEN) if self.token is None else self.token
         self._must_be_safe(token)
         limits = self._limits()
@@ -78,7 +83,7 @@ class Serve:
 
         # They name what clients sent, and Python keeps each one that is new.
         warnings.simplefilter("ignore")
-        models = self._opened(sources)
+        models, indexes = self._opened(sources), self._searchers(folders)
         app = make_app(
             models,
             limits,
@@ -86,9 +91,12 @@ class Serve:
             hosts=["localhost", self.host, *self.allow_host],
             origins=self.allow_origin,
             fetch=self._fetch(),
+            indexes=indexes,
         )
         for name, served in models.items():
             messages.print(f"{name}: {', '.join(served.abilities)}", markup=False)
+        for name, searcher in indexes.items():
+            messages.print(f"{name}: index of {searcher.folder}", markup=False)
         listen(app, self.host, self.port, self.timeout)
         return 0
 
@@ -133,6 +141,13 @@ class Serve:
         if not self.remote_images:
             return None
         return lambda url: fetch(url, self.remote_images)
+
+    def _searchers(self, folders: dict[str, Path]) -> dict[str, Searcher]:
+        """The indexes by their names, with their models open."""
+        from vislang.search.query import Searcher
+        from vislang.train.device import device_of
+
+        return {name: Searcher(folder, device=device_of(self.device)) for name, folder in folders.items()}
 
     def _opened(self, sources: dict[str, Source]) -> dict[str, Served]:
         """The models by their names; one that is served with several packs is opened once."""
@@ -191,6 +206,29 @@ def named(models: list[str]) -> dict[str, Source]:
             problem = "there is no model" if not source.model else f"two models are called {name}"
             raise UserError(f"{given}: {problem}. Write NAME=MODEL.")
         found[name] = source
+    return found
+
+
+def indexed(folders: list[str]) -> dict[str, Path]:
+    """The folders of indexes by their names: NAME of NAME=FOLDER, or the folder's own without its ending.
+
+    >>> indexed(["photos.index", "old=backup/photos.index"])
+    {'photos': PosixPath('photos.index'), 'old': PosixPath('backup/photos.index')}
+
+    Raises:
+        UserError: two indexes have the same name.
+    """
+    found: dict[str, Path] = {}
+    for given in folders:
+        name, mark, rest = given.partition("=")
+        if not mark or Path(given).exists():
+            name, rest = "", given
+        folder = Path(rest)
+        name = name or folder.resolve().stem
+        if not rest or name in found:
+            problem = "there is no folder" if not rest else f"two indexes are called {name}"
+            raise UserError(f"--index {given}: {problem}. Write NAME=FOLDER.")
+        found[name] = folder
     return found
 
 

@@ -69,7 +69,7 @@ class Embedder:
         """(width,) float32 of length 1.
 
         Raises:
-            UserError: the model does not compare images with texts, or knows no word of the text.
+            UserError: the model does not compare images with texts.
         """
         if not self.reads_texts:
             raise UserError(
@@ -77,8 +77,6 @@ class Embedder:
                 "or index the folder with a dual encoder (--model)."
             )
         (vector,) = self._unit(self.model.embed([Document([text], name="the search text")]))
-        if not vector.any():
-            raise UserError(f"{text!r}: {self.name} knows none of these words. Search with other words.")
         return vector
 
     @torch.inference_mode()

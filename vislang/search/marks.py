@@ -14,6 +14,16 @@ from vislang.search.index import Index
 FILE = "marks.jsonl"
 
 
+class NotInIndex(UserError):
+    """An image that was marked is not in the index; ``name`` is its path as it was given."""
+
+    def __init__(self, index: Index, path: Path):
+        super().__init__(
+            f"{path}: is not in {index.folder}. Mark images that a search prints, or index the folder again."
+        )
+        self.name = str(path)
+
+
 @dataclass(frozen=True)
 class Mark:
     """A result that was marked.
@@ -65,17 +75,19 @@ def mark_of(index: Index, query: str, path: Path, right: bool) -> Mark:
         right: whether it is what was searched for.
 
     Raises:
-        UserError: the image is not in the index.
+        NotInIndex: the image is not in the index.
     """
-    for candidate in (path.absolute(), path.resolve(), index.images / path):
+    for candidate in (path.absolute(), index.images / path, path):
         try:
-            name = candidate.relative_to(index.images).as_posix()
+            # The path itself may lead there through a link; one that cannot exist raises ValueError, too.
+            found = candidate.resolve() if candidate is path else candidate
+            name = found.relative_to(index.images).as_posix()
         except ValueError:
             continue
         if (number := index.number_of(name)) is not None:
             (row,) = index.rows([number])
             return Mark(query, name, row.sha256, right)
-    raise UserError(f"{path}: is not in {index.folder}. Mark images that a search prints, or index the folder again.")
+    raise NotInIndex(index, path)
 
 
 def rows_of(index: Index, marks: Sequence[Mark]) -> tuple[list[int], list[bool]]:

@@ -14,6 +14,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from vislang import __version__
 from vislang.capabilities import Continues, Decides
+from vislang.search.query import Searcher
 from vislang.serve.answers import answer_routes
 from vislang.serve.bodies import BodyCap
 from vislang.serve.chat import chat_routes
@@ -22,6 +23,7 @@ from vislang.serve.images import Fetch
 from vislang.serve.limits import Limits
 from vislang.serve.observing import Observer
 from vislang.serve.page import page_routes
+from vislang.serve.searching import search_routes
 from vislang.serve.security import Guard
 from vislang.serve.served import Served
 from vislang.serve.server import ClientGone, Server
@@ -44,6 +46,7 @@ def make_app(
     hosts: Collection[str] = ("localhost",),
     origins: Collection[str] = (),
     fetch: Fetch | None = None,
+    indexes: Mapping[str, Searcher] | None = None,
 ) -> FastAPI:
     """The application.
 
@@ -54,6 +57,7 @@ def make_app(
         hosts: the names by which the server may be called; addresses always may.
         origins: web pages of other origins that may read replies.
         fetch: reads remote images; None allows none.
+        indexes: what can be searched, by the names that clients use.
     """
     limits = limits or Limits()
     server = Server(models, limits, fetch)
@@ -76,7 +80,8 @@ def make_app(
     app.state.server = server
     _add_errors(app)
     _add_status(app, server)
-    for router in (page_routes(), chat_routes(server), vector_routes(server), answer_routes(server)):
+    routers = (page_routes(), chat_routes(server), vector_routes(server), answer_routes(server))
+    for router in (*routers, search_routes(server, indexes or {})):
         app.include_router(router)
     # The last one added is the first to see a request.
     app.add_middleware(BodyCap, limits=limits)

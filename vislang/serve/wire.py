@@ -159,6 +159,27 @@ class RerankRequest(ModelRequest):
     return_documents: bool | None = None
 
 
+class SearchRequest(_Wire):
+    """``POST /v1/search``: the images of an index that match a text or an image best.
+
+    Attributes:
+        index: its name.
+        query: a text or an image.
+        top_n: greatest number of results.
+        right, wrong: names of images of the index that are right or wrong for this query; marks are kept.
+        forget: delete the earlier marks of this query.
+        thumbnail: longer side of a small copy of each result, in pixels; 0 for none.
+    """
+
+    index: Unicode
+    query: Input
+    top_n: int = Field(20, ge=1, le=200)
+    right: list[Unicode] = Field(default=[], max_length=100)
+    wrong: list[Unicode] = Field(default=[], max_length=100)
+    forget: bool = False
+    thumbnail: int = Field(0, ge=0, le=512)
+
+
 class AnswerRequest(Conversing):
     """``POST /v1/answer``: an answer of the model's own kind, with the scores of the alternatives."""
 
@@ -353,6 +374,61 @@ class RerankReply(_Reply):
     score_kind: str
     results: list[RankedDocument]
     usage: Usage = Usage()
+
+
+class IndexCard(_Reply):
+    """An index that can be searched.
+
+    Attributes:
+        images: number of images in it.
+        queries: what it can be searched by: ``text``, ``image``.
+    """
+
+    id: str
+    object: Literal["index"] = "index"
+    images: int
+    queries: list[str]
+
+
+class IndexList(_Reply):
+    """``GET /v1/indexes``."""
+
+    object: Literal["list"] = "list"
+    data: list[IndexCard]
+
+
+class FoundImage(_Reply):
+    """A result of a search.
+
+    Attributes:
+        name: the path of the image, relative to the indexed folder.
+        score: see ``score_kind`` of the reply.
+        mark: how it was marked for this query.
+        thumbnail: a small copy as a ``data:`` URL, if asked for; null where the file has become unreadable.
+    """
+
+    name: str
+    score: float
+    mark: Literal["right", "wrong"] | None = None
+    thumbnail: str | None = None
+
+
+class SearchReply(_Reply):
+    """The reply of ``POST /v1/search``.
+
+    Attributes:
+        score_kind: ``similarity``, or ``probability`` after marks.
+        marks: number of marks that corrected the search.
+        ended: whether results ended early, since all others are probably wrong.
+        results: the best first.
+    """
+
+    id: str
+    index: str
+    score_kind: Literal["similarity", "probability"]
+    marks: int
+    ended: bool
+    results: list[FoundImage]
 
 
 class BoxReply(_Reply):

@@ -6,6 +6,7 @@ import { attention, boxes, coAttention, effects, gates, ranked } from "./drawing
 import { makePicker } from "./picker.js";
 import { asCurl, asPython, copy } from "./programs.js";
 import { save } from "./save.js";
+import { listIndexes } from "./search.js";
 
 const BOXES = 5; // that are shown
 const query = makePicker(byId("query-image"), "the question");
@@ -18,7 +19,8 @@ let running = null; // its AbortController, until the reply is complete
 async function listModels() {
   models = (await call("/v1/models")).data;
   byId("model").replaceChildren(...models.map(({ id }) => make("option", { value: id }, id)));
-  describe();
+  for (const id of ["model-label", "examples", "query"]) byId(id).hidden = !models.length;
+  if (models.length) describe();
 }
 
 const model = () => models.find(({ id }) => id === byId("model").value);
@@ -196,6 +198,6 @@ byId("save").addEventListener("click", () => {
 takesImages(byId("query"), ([file]) => query.load(file));
 // A file that is dropped beside the fields must not replace the page.
 takesImages(document.body, () => {});
-listModels().catch((error) => {
+listModels().then(listIndexes).catch((error) => {
   byId("error").textContent = error.message;
 });
