@@ -254,7 +254,7 @@ class Budget:
         return [replace(arm, changes=(*arm.changes, *self._time())) for arm in PRETRAINING]
 
     def _time(self) -> tuple[str, ...]:
-        length = (f"--train.minutes={self.minutes:g}", "--train.steps=null")
+        length: tuple[str, ...] = (f"--train.minutes={self.minutes:g}", "--train.steps=null")
         if self.steps:
             length = (f"--train.steps={self.steps}",)
         return (*length, f"--train.warmup_steps={WARMUP}", "--evaluate=[]", "--eval_data=null")

@@ -36,7 +36,7 @@ def config(**more) -> DFAFConfig:
 def examples(tmp_path):
     """The answer to one question needs the image, that to the other as well."""
     made = []
-    for n in range(12):
+    for n in range(8):
         image, colour = picture(tmp_path / f"{n}.png", COLOURS[n % 4], n), COLOURS[n % 4]
         for question, answer in zip(QUESTIONS, (colour, "yes" if colour == "red" else "no"), strict=True):
             target = Answers({answer: 1.0})
