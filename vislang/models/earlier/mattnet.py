@@ -141,16 +141,16 @@ class Surroundings(NamedTuple):
 
 
 def surroundings(
-    nearness: Float[Tensor, "images regions regions"],
+    near: Float[Tensor, "images regions regions"],
     boxes: Float[Tensor, "images regions box"],
     padding: Bool[Tensor, "images regions"] | None,
     count: int,
 ) -> Surroundings:
-    """The ``count`` other regions with the greatest nearness."""
-    regions = nearness.shape[1]
-    itself = torch.eye(regions, dtype=torch.bool, device=nearness.device)
+    """The ``count`` other regions that are nearest, by ``near``: higher is nearer."""
+    regions = near.shape[1]
+    itself = torch.eye(regions, dtype=torch.bool, device=near.device)
     excluded = itself if padding is None else itself | padding[:, None]
-    found = nearness.masked_fill(excluded, -torch.inf).topk(min(count, regions), dim=-1)
+    found = near.masked_fill(excluded, -torch.inf).topk(min(count, regions), dim=-1)
     missing = found.values == -torch.inf
     left, top, right, bottom = (edge[..., None] for edge in boxes[..., :4].unbind(dim=-1))
     width, height = (right - left).clamp(min=1e-3), (bottom - top).clamp(min=1e-3)
