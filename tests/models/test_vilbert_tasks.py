@@ -78,6 +78,8 @@ def train(model: ViLBERTForTasks, batches, steps: int, lr: float) -> None:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        if loss < 0.01:
+            break
     model.eval()
 
 

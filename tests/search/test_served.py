@@ -44,6 +44,8 @@ def test_indexes_are_listed(address):
     (card,) = call(address, "/v1/indexes").json["data"]
     assert card == {"id": "photos", "object": "index", "images": 12, "queries": ["text", "image"]}
     assert call(address, "/v1/models").json["data"] == []
+    error = call(address, "/v1/embeddings", {"model": "any", "input": "a text"}).error
+    assert error["message"] == "there is no such model; this server has none."
 
 
 def test_results_are_those_of_the_index(address, index, photos):

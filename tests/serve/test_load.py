@@ -152,17 +152,17 @@ def test_a_pack_is_a_model_of_its_own(models, flamingo, pack, monkeypatch):
 
 def test_a_client_that_hangs_up_gives_its_place_to_one_that_waits(models, monkeypatch):
     step = TextBatch.step
-    monkeypatch.setattr(TextBatch, "step", lambda batch: (time.sleep(0.03), step(batch))[1])
+    monkeypatch.setattr(TextBatch, "step", lambda batch: (time.sleep(0.1), step(batch))[1])
     app = make_app({"flamingo": models["flamingo"]}, Limits(running=2, waiting=1))
-    engine, body = app.state.server.engine, {"model": "flamingo", "messages": [shown(0)], "max_tokens": 400}
+    engine, body = app.state.server.engine, {"model": "flamingo", "messages": [shown(0)], "max_tokens": 500}
     with running_app(app) as address, hanging(address, body):
         with hanging(address, body):
             until(lambda: engine.running == 2)
             with hanging(address, body):
                 until(lambda: engine.waiting == 1)
                 assert call(address, "/v1/chat/completions", body).status == 429
-        # The second and the third have gone, long before the 12 s that they would have taken.
-        until(lambda: (engine.running, engine.waiting) == (1, 0), seconds=6)
+        # The second and the third have gone, long before the 50 s that they would have taken.
+        until(lambda: (engine.running, engine.waiting) == (1, 0), seconds=30)
         assert completion(address, [shown(1)], max_tokens=2)
     until(lambda: engine.running == 0)
     (served,) = app.state.server.models.values()

@@ -21,7 +21,7 @@ CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance,
 ROUTES = [
     "GET /health", "GET /ready", "GET /metrics", "GET /v1/models", "GET /v1/models/{name}", "POST /v1/chat/completions",
     "POST /v1/embeddings", "POST /v1/rerank", "POST /v1/answer", "POST /v1/ground", "POST /v1/explain",
-    "GET /v1/indexes", "POST /v1/search",
+    "GET /v1/indexes", "POST /v1/search", "GET /v1/reports",
 ]  # fmt: skip
 
 

@@ -29,6 +29,7 @@ class Serve:
     Attributes:
         models: folders of models or Hub ids, each as MODEL or NAME=MODEL; with examples from vislang pack as MODEL@FILE
         index: an index that vislang index made, as FOLDER or NAME=FOLDER, to be searched; repeat it for more
+        reports: a folder, such as runs, whose reports are listed on the page; repeat it for more
         host: address to listen on; any other than this machine's own needs a token
         port: port to listen on; 0 takes a free one
         token: every request but /health and the page must have it (default: the variable VISLANG_TOKEN)
@@ -48,6 +49,7 @@ class Serve:
 
     models: list[str] = optional_positionals()
     index: list[str] = repeated("INDEX")
+    reports: list[str] = repeated("FOLDER")
     host: str = "127.0.0.1"
     port: int = 8000
     token: str | None = None
@@ -72,8 +74,11 @@ class Serve:
         """
         needs("fastapi", "serve", "a server")
         needs("uvicorn", "serve", "a server")
-        if not self.models and not self.index:
-            raise UserError("give a model, or an index with --index. See vislang serve --help.")
+        if not (self.models or self.index or self.reports):
+            raise UserError("give a model, --index or --reports. See vislang serve --help.")
+        for folder in self.reports:
+            if not Path(folder).is_dir():
+                raise UserError(f"--reports {folder}: no such folder.")
         sources, folders = named(self.models), indexed(self.index)
         token = os.environ.get(TOKEN) if self.token is None else self.token
         self._must_be_safe(token)
@@ -92,6 +97,7 @@ class Serve:
             origins=self.allow_origin,
             fetch=self._fetch(),
             indexes=indexes,
+            reports=[Path(folder).resolve() for folder in self.reports],
         )
         for name, served in models.items():
             messages.print(f"{name}: {', '.join(served.abilities)}", markup=False)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -23,6 +24,7 @@ from vislang.serve.images import Fetch
 from vislang.serve.limits import Limits
 from vislang.serve.observing import Observer
 from vislang.serve.page import page_routes
+from vislang.serve.reports import report_routes
 from vislang.serve.searching import search_routes
 from vislang.serve.security import Guard
 from vislang.serve.served import Served
@@ -47,6 +49,7 @@ def make_app(
     origins: Collection[str] = (),
     fetch: Fetch | None = None,
     indexes: Mapping[str, Searcher] | None = None,
+    reports: Sequence[Path] = (),
 ) -> FastAPI:
     """The application.
 
@@ -58,6 +61,7 @@ def make_app(
         origins: web pages of other origins that may read replies.
         fetch: reads remote images; None allows none.
         indexes: what can be searched, by the names that clients use.
+        reports: folders whose reports are shown.
     """
     limits = limits or Limits()
     server = Server(models, limits, fetch)
@@ -81,7 +85,7 @@ def make_app(
     _add_errors(app)
     _add_status(app, server)
     routers = (page_routes(), chat_routes(server), vector_routes(server), answer_routes(server))
-    for router in (*routers, search_routes(server, indexes or {})):
+    for router in (*routers, search_routes(server, indexes or {}), report_routes(reports)):
         app.include_router(router)
     # The last one added is the first to see a request.
     app.add_middleware(BodyCap, limits=limits)

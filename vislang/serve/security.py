@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vislang.serve.errors import ApiError
 from vislang.serve.page import PAGE
+from vislang.serve.reports import UNDER
 
 OPEN = frozenset({"/health", *PAGE})
 """Routes that need no token: the page has nothing of the models, and asks its reader for the token."""
@@ -36,7 +37,8 @@ class Guard:
 
     Args:
         app: the application.
-        token: every route but those in ``OPEN`` needs it; None needs none.
+        token: every route needs it but those in ``OPEN`` and the reports, which have a secret of their own; None needs
+            none.
         hosts: the names by which the server may be called, in lower case. Addresses always may: a page in a browser
             that wants to reach a server on its user's machine needs a name for it (DNS rebinding).
     """
@@ -75,7 +77,7 @@ class Guard:
         )
 
     def _token_error(self, path: str, headers: Headers) -> ApiError | None:
-        if self.token is None or path in OPEN:
+        if self.token is None or path in OPEN or path.startswith(UNDER):
             return None
         scheme, _, given = headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer" and secrets.compare_digest(given.strip().encode(), self.token.encode()):

@@ -58,8 +58,8 @@ class Server:
             ApiError: there is none.
         """
         if name not in self.models:
-            known = ", ".join(self.models)
-            raise ApiError(404, f"there is no such model; the models are {known}.", "model_not_found", "model")
+            known = f"the models are {', '.join(self.models)}" if self.models else "this server has none"
+            raise ApiError(404, f"there is no such model; {known}.", "model_not_found", "model")
         return self.models[name]
 
     async def images(self, parts: Sequence[ImagePart]) -> list[Image]:

@@ -431,6 +431,28 @@ class SearchReply(_Reply):
     results: list[FoundImage]
 
 
+class ReportCard(_Reply):
+    """A report of a run or an evaluation.
+
+    Attributes:
+        id: the name of its folder.
+        url: its address on this server, for a browser.
+        modified: when it was written, in seconds since 1970.
+    """
+
+    id: str
+    object: Literal["report"] = "report"
+    url: str
+    modified: int
+
+
+class ReportList(_Reply):
+    """``GET /v1/reports``."""
+
+    object: Literal["list"] = "list"
+    data: list[ReportCard]
+
+
 class BoxReply(_Reply):
     """A box in pixels of the image that was sent, upright."""
 

@@ -6,6 +6,7 @@ import { attention, boxes, coAttention, effects, gates, ranked } from "./drawing
 import { makePicker } from "./picker.js";
 import { asCurl, asPython, copy } from "./programs.js";
 import { save } from "./save.js";
+import { listReports } from "./reports.js";
 import { listIndexes } from "./search.js";
 
 const BOXES = 5; // that are shown
@@ -198,6 +199,6 @@ byId("save").addEventListener("click", () => {
 takesImages(byId("query"), ([file]) => query.load(file));
 // A file that is dropped beside the fields must not replace the page.
 takesImages(document.body, () => {});
-listModels().then(listIndexes).catch((error) => {
+listModels().then(listIndexes).then(listReports).catch((error) => {
   byId("error").textContent = error.message;
 });

@@ -10,14 +10,13 @@ let indexes = [];
 let searched = null; // the index and the query of the results that are shown
 let running = false;
 
-/** Show the search if the server has an index; returns whether it has. */
+/** Show the search if the server has an index. */
 export async function listIndexes() {
   indexes = (await call("/v1/indexes")).data;
   const options = indexes.map(({ id, images }) => make("option", { value: id }, `${id} (${images.toLocaleString("en")} images)`));
   byId("index").replaceChildren(...options);
   byId("search").hidden = !indexes.length;
   if (indexes.length) describe();
-  return indexes.length > 0;
 }
 
 const index = () => indexes.find(({ id }) => id === byId("index").value);
