@@ -109,7 +109,7 @@ def test_a_mean_leaves_padding_out():
 @pytest.mark.parametrize("depth", [1, 2])
 def test_it_learns_to_answer(towers, examples, depth):
     model = model_of(towers, examples, depth=depth)
-    train(model, model.collate(examples), 70, lr=7e-3)
+    train(model, model.collate(examples), 80, lr=3e-3)
     answers = [prediction.answer for prediction in model.decide(examples, batch_size=7)]
     truth = [next(iter(example.target.scores)) for example in examples]
     assert sum(a == t for a, t in zip(answers, truth, strict=True)) >= 0.9 * len(examples)
