@@ -8,7 +8,7 @@ import pytest
 
 from vislang.metrics.figure import SCHEMA, figures_from_json
 from vislang.metrics.retrieval import METRICS
-from vislang.studies import demo, few_shot, grounding, heads, in_context, mixing, retrieval
+from vislang.studies import demo, earlier, few_shot, grounding, heads, in_context, mixing, retrieval
 from vislang.studies.data2vec import STUDIES
 from vislang.studies.data2vec_table import compared, last_lines, markdown
 from vislang.studies.line import mean_line
@@ -184,6 +184,23 @@ def test_maximum_dropout_and_pieces_help_on_emoji():
         for limit in (5, 10):
             name = f"recall_at_{limit}_{way}"
             assert recall("emoji-twitter-names", DUAL, name).low > recall("emoji-twitter-names", earlier, name).high
+
+
+def test_the_table_of_the_earlier_systems_is_that_of_the_runs():
+    rows = rows_of("earlier")
+    table = earlier.markdown(rows)
+    assert (RESULTS / "earlier" / "table.md").read_text() == table
+    for part in table.strip().split("\n\n"):
+        assert part in page("earlier")
+    assert "| DFAF | " in table
+
+
+def test_dfaf_answers_better_than_without_the_image_and_than_by_the_question_alone():
+    def line(arm: str):
+        return mean_line([row for row in rows_of("earlier") if row["arm"] == arm], "accuracy").mean
+
+    for baseline in ("DFAF, without the image", "most frequent answer to the same text"):
+        assert line("DFAF").low > line(baseline).high
 
 
 @pytest.mark.parametrize(("study", "name"), [(in_context, "flamingo-in-context"), (mixing, "flamingo-mixture")])
@@ -390,7 +407,7 @@ def test_the_table_of_plans_is_that_of_the_benchmark(monkeypatch):
 
 
 def test_the_links_of_the_pages_lead_somewhere():
-    for name in ("data2vec", "vilbert", "flamingo", "benchmarks"):
+    for name in ("data2vec", "vilbert", "flamingo", "earlier", "benchmarks"):
         for part in page(name).split("](")[1:]:
             target = part.partition(")")[0].partition("#")[0]
             assert (RESULTS / target).exists(), f"{name}.md: {target}"

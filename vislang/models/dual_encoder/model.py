@@ -11,21 +11,18 @@ gradient (Gao et al. 2021).
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import math
 import random
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import torch.distributed as distributed
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_gather
 from torch.utils.checkpoint import checkpoint
 
 from vislang.capabilities import ModelRecipe, Progress
@@ -43,6 +40,7 @@ from vislang.models.precision import Precision, autocast, dtype_of
 from vislang.models.regions.readers import ComputedRegions, RegionsConfig
 from vislang.models.regions.sources import GridRegions
 from vislang.models.settings import must_be_at_least, must_be_rates
+from vislang.models.vilbert.captioned import PairCollator, are_several, belonging, gathered
 from vislang.models.vilbert.config import EPS, TextStreamConfig, VisionStreamConfig
 from vislang.models.vilbert.inputs import PairInputs, PairInputsConfig, Pairs, pairs_of
 from vislang.models.vilbert.pair_model import PairModel
@@ -374,8 +372,8 @@ class ImageVersions:
         return random.Random(f"{seed} {image.content_hash}").choice(self.of(image))
 
 
-class PairCollator:
-    """Turns captioned images into a batch. Nothing is random but the version of an image, where there are some.
+class VersionCollator(PairCollator):
+    """Shows one of the versions of each image, where there are some.
 
     Args:
         inputs: how texts and images are prepared.
@@ -386,26 +384,12 @@ class PairCollator:
     """
 
     def __init__(self, inputs: PairInputs, versions: ImageVersions | None = None):
-        self.inputs, self.versions, self.training = inputs, versions, True
+        super().__init__(inputs)
+        self.versions, self.training = versions, True
 
-    def __call__(self, examples: Sequence[Example], seed: int = 0, first: int = 0) -> Pairs:
-        """Collate; each reference of an example makes a pair.
-
-        Raises:
-            UserError: an example is not an image with its caption.
-            RegionError, MediaError: an image's regions cannot be computed or read.
-        """
-        pairs = pairs_of(examples)
-        versions = self.versions if self.training else None
-        rows = [
-            ((caption,), (image if versions is None else versions.draw(image, seed),))
-            for image, caption in map(self.inputs.pair_of, pairs)
-        ]
-        read = self.inputs.read(rows, [pair.name for pair in pairs])
-        # Each distinct item once, in the order of its first pair, as they are read.
-        read.text_keys = keys_of(text for text, _ in rows)
-        read.image_keys = keys_of(images for _, images in rows)
-        return read
+    def shown(self, image: Image, seed: int) -> Image:
+        """The image, or the version of it that is drawn for this step."""
+        return self.versions.draw(image, seed) if self.versions is not None and self.training else image
 
 
 @dataclass
@@ -428,7 +412,7 @@ class ContrastiveEncoder(PairModel[DualEncoder]):
     """
 
     needs_whole_batch = True
-    collate: PairCollator
+    collate: VersionCollator
 
     def __init__(
         self,
@@ -441,7 +425,7 @@ class ContrastiveEncoder(PairModel[DualEncoder]):
         config = network.config
         super().__init__(network, inputs, config.text.max_length, config.vision.feature_width, dtype)
         self.chunk = chunk
-        self.collate = PairCollator(inputs, versions)
+        self.collate = VersionCollator(inputs, versions)
 
     def train(self, mode: bool = True) -> ContrastiveEncoder:
         """Set the mode; held-out images are not augmented."""
@@ -526,9 +510,8 @@ class ContrastiveEncoder(PairModel[DualEncoder]):
             images, texts = self.network(
                 (batch.features, batch.boxes, batch.region_padding), self._readable(batch.text), self.chunk
             )
-        belong = torch.zeros(len(images), len(texts), dtype=torch.bool, device=images.device)
-        belong[batch.image_of, batch.text_of] = True
-        if self.training and distributed.is_initialized() and distributed.get_world_size() > 1:
+        belong = belonging(batch)
+        if self.training and are_several():
             assert batch.image_keys is not None
             assert batch.text_keys is not None
             images, texts, belong = gathered(images, texts, belong, batch.image_keys, batch.text_keys)
@@ -656,60 +639,6 @@ class ContrastiveEncoder(PairModel[DualEncoder]):
         return model.eval()
 
 
-def gathered(
-    images: Float[Tensor, "images vector"],
-    texts: Float[Tensor, "texts vector"],
-    belong: Bool[Tensor, "images texts"],
-    image_keys: Int[Tensor, "..."],
-    text_keys: Int[Tensor, "..."],
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The items of all processes; gradients flow back to the process of an item.
-
-    An item that occurs in several processes counts once, as in the batch of one process.
-
-    Args:
-        images, texts, belong: see :func:`contrastive_loss`.
-        image_keys, text_keys: (images,) and (texts,) which item each is; see :func:`keys_of`.
-
-    Returns:
-        Images, texts and which of them belong together.
-    """
-    counts = torch.tensor([len(images), len(texts)], device=images.device)
-    of_each = torch.stack(_received(counts)).tolist()
-    most_images, most_texts = (max(column) for column in zip(*of_each, strict=True))
-    own = F.pad(belong.float(), (0, most_texts - len(texts), 0, most_images - len(images)))
-    blocks = [block[:n, :m] for block, (n, m) in zip(_received(own), of_each, strict=True)]
-    together = torch.block_diag(*blocks).bool()
-    vectors, numbers = [], []
-    for side, (part, keys, most) in enumerate(((images, image_keys, most_images), (texts, text_keys, most_texts))):
-        real = [n[side] for n in of_each]
-        rows = all_gather(F.pad(part, (0, 0, 0, most - len(part))))
-        everything = torch.cat([each[:n] for each, n in zip(rows, real, strict=True)])
-        marks = _received(F.pad(keys, (0, most - len(keys))))
-        distinct, number = torch.cat([e[:n] for e, n in zip(marks, real, strict=True)]).unique(return_inverse=True)
-        positions = torch.arange(len(number), device=number.device)
-        first = number.new_full((len(distinct),), len(number)).scatter_reduce(0, number, positions, "amin")
-        vectors.append(everything[first])
-        numbers.append(number)
-    row, column = together.nonzero(as_tuple=True)
-    merged = torch.zeros(len(vectors[0]), len(vectors[1]), dtype=torch.bool, device=images.device)
-    merged[numbers[0][row], numbers[1][column]] = True
-    return vectors[0], vectors[1], merged
-
-
-def _received(own: Tensor) -> list[Tensor]:
-    """A tensor of the same shape from each process, without gradients."""
-    received = [torch.empty_like(own) for _ in range(distributed.get_world_size())]
-    distributed.all_gather(received, own.contiguous())
-    return received
-
-
-def keys_of(items: Iterable[object]) -> Int[Tensor, "..."]:
-    """A number for each distinct item, in the order of their first appearance: the same in every process."""
-    digests = (hashlib.sha256(repr(item).encode()).digest() for item in dict.fromkeys(items))
-    return torch.tensor([int.from_bytes(digest[:8], "little", signed=True) for digest in digests])
-
-
 @dataclass
 class DualEncoderRecipe(ModelRecipe):
     """The settings of a dual encoder in a recipe.
@@ -750,15 +679,9 @@ class DualEncoderRecipe(ModelRecipe):
             start = load(self.start_from, regions=self.regions)
             return self._model(start.network, start.inputs, device).train()
         text = self.encoders.text
-        words = None
-        if self.tokenizer is not None:
-            if self.encoders.pieces:
-                raise UserError("tokenizer: a text is read by it alone; leave out encoders.pieces.")
-            words = WordPieces.load(Path(self.tokenizer), text.max_length)
-            if words.size > text.vocabulary_size:
-                raise UserError(f"tokenizer: has {words.size} word pieces; raise encoders.text.vocabulary_size.")
-        regions = self.regions or RegionsConfig()
-        inputs = PairInputs(words, regions.open(), regions)
+        if self.tokenizer is not None and self.encoders.pieces:
+            raise UserError("tokenizer: a text is read by it alone; leave out encoders.pieces.")
+        inputs = PairInputs.new(self.regions, self.tokenizer, text.vocabulary_size, text.max_length)
         self.encoders.vision.feature_width = inputs.regions.width
         return self._model(DualEncoder(self.encoders), inputs, device)
 
