@@ -12,7 +12,13 @@ from typing import Any
 
 import vislang
 from vislang.evaluate.ways import cell
+from vislang.models.earlier.dfaf import DFAFRecipe
+from vislang.models.earlier.mattnet import MAttNetRecipe
+from vislang.models.earlier.r2c import R2CRecipe
+from vislang.models.earlier.scan import SCANRecipe
+from vislang.models.earlier.system import SystemForTask
 from vislang.models.regions.readers import RegionsConfig
+from vislang.models.vilbert.task_batches import Task
 from vislang.tasks.benchmarks import BENCHMARKS
 from vislang.tasks.catalogue import TASKS
 
@@ -41,6 +47,13 @@ and a data2vec of speech the spoken tasks; fine-tuned with a `ctc` head it trans
 `regression` head it answers `cmu-mosi-audio`. The fine-tuned models are fine-tuned on the task; a ViLBERT for the paths
 of `r2r` is built with `streams.vision.images: 8`. This page is written by `python -m tests.tasks_page`.
 
+"""
+
+SYSTEMS = """
+The [earlier systems](earlier.md) learn targets of one kind each:
+
+| system | way | tasks |
+| --- | --- | --- |
 """
 
 FILES = """
@@ -76,6 +89,27 @@ def models() -> dict[str, Any]:
     }
 
 
+def systems() -> dict[str, Any]:
+    """The earlier systems, each with a task of its kind."""
+    found = {}
+    for name, recipe in (("SCAN", SCANRecipe), ("DFAF", DFAFRecipe), ("MAttNet", MAttNetRecipe), ("R2C", R2CRecipe)):
+        model = recipe(regions=RegionsConfig(tower=str(SAVED / "towers" / "vision"), image_size=0)).build()
+        if isinstance(model, SystemForTask):
+            model.add_task("task", Task(model.kind, ["yes"] if model.kind == "answers" else []))
+        found[name] = model
+    return found
+
+
+def rows_of_systems() -> list[list[str]]:
+    """A row for each earlier system: how it answers, and which tasks."""
+    rows = []
+    for name, model in systems().items():
+        cells = {entry.name: cell(model, entry).way for entry in TASKS.values()}
+        for way in dict.fromkeys(way for way in cells.values() if way is not None):
+            rows.append([name, way, ", ".join(f"`{task}`" for task, own in cells.items() if own == way)])
+    return rows
+
+
 def page(columns: Mapping[str, Any]) -> str:
     """The whole page."""
     headings = ["task", "target", "metrics", *columns]
@@ -94,8 +128,10 @@ def page(columns: Mapping[str, Any]) -> str:
         [name, ", ".join(without[name, why]), why] for model in columns for name, why in without if name == model
     ]
     files = [[f"`{name}`", made.about, ", ".join(made.splits), f"`{made.files}`"] for name, made in BENCHMARKS.items()]
-    table, needed, empty = ("".join(f"| {' | '.join(row)} |\n" for row in part) for part in (rows, files, reasons))
-    return f"{OPENING}{table}{FILES}{needed}{REASONS}{empty}"
+    table, learned, needed, empty = (
+        "".join(f"| {' | '.join(row)} |\n" for row in part) for part in (rows, rows_of_systems(), files, reasons)
+    )
+    return f"{OPENING}{table}{SYSTEMS}{learned}{FILES}{needed}{REASONS}{empty}"
 
 
 if __name__ == "__main__":

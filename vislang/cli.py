@@ -33,6 +33,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "report": ("report", "Report", "write the HTML report of a run, or a page that compares runs"),
     "embed": ("embed", "Embed", "write a vector for each file to a Parquet table"),
     "paths": ("paths", "Paths", "make the paths that a model chooses from in R2R, ranked by a speaker"),
+    "study": ("study", "Study", "test a published claim with small models, and say whether the results support it"),
     "probe": ("probe", "Probe", "evaluate frozen features with a linear probe and nearest neighbours"),
     "data list": ("data", "List", "list the data sets that vislang can download"),
     "data show": ("data", "Show", "show a few records of a data source"),

@@ -17,7 +17,8 @@ from vislang.models.loading import load
 from vislang.models.regions.readers import RegionsConfig
 from vislang.models.regions.region import Regions
 from vislang.models.vilbert.inputs import PairInputs
-from vislang.models.vilbert.tasks import Task, TaskCollator, ViLBERTForTasks, ViLBERTRecipe, task_of
+from vislang.models.vilbert.task_batches import Task, TaskCollator, task_of
+from vislang.models.vilbert.tasks import ViLBERTForTasks, ViLBERTRecipe
 from vislang.models.vilbert.word_pieces import WordPieces
 from vislang.tasks.catalogue import TASKS
 

@@ -24,6 +24,9 @@ from vislang.models.data2vec.decoder import DecoderConfig
 from vislang.models.data2vec.front_ends import ImageConfig, Modalities, TextConfig
 from vislang.models.data2vec.pretraining import Choices, Data2VecRecipe
 from vislang.models.dual_encoder.model import DualEncoderConfig, DualEncoderRecipe
+from vislang.models.earlier.inputs import WordsConfig
+from vislang.models.earlier.mattnet import MAttNetConfig, MAttNetRecipe
+from vislang.models.earlier.scan import SCANConfig, SCANRecipe
 from vislang.models.flamingo.collate import CollateConfig
 from vislang.models.flamingo.config import FlamingoConfig
 from vislang.models.flamingo.model import FlamingoRecipe
@@ -230,9 +233,46 @@ def dual_encoder(folder: Path) -> Case:
     return Case(model, [Stream("pairs", pairs, 1.0, 7)], {"minutes": 1.0})
 
 
+def scan(folder: Path) -> Case:
+    """The hardest negatives among the pairs of all processes, some of which share a text; texts differ in length."""
+    regions = RegionsConfig(tower=str(folder / "vision"), image_size=0)
+    pairs = [
+        Example(f"pair {n}", Document([image]), Text((f"a {COLOURS[n % 4]} shape" + " on white" * (n % 3),)))
+        for n, image in enumerate(images(folder))
+    ]
+    model = SCANRecipe(SCANConfig(WordsConfig(60, 16, width=16), width=16), regions).build()
+    model.fit(pairs)
+    return Case(model, [Stream("pairs", pairs, 1.0, 7)], {})
+
+
+def mattnet(folder: Path) -> Case:
+    """Expressions, some of which refer to no region: the loss is a mean over the others."""
+    boxes = [Box(8 * (n % 4), 8, 8 * (n % 4) + (8 if n % 3 else 32), 16) for n in range(COUNT)]
+    asked = [
+        Example(f"b{n}", Document([image, f"the {COLOURS[n % 4]} shape"]), boxes[n])
+        for n, image in enumerate(images(folder))
+    ]
+    # A small recurrent layer: torch keeps a workspace for it that is not counted.
+    network = MAttNetConfig(WordsConfig(60, 16, width=16), recurrent_width=4, width=32, dropout=0.0)
+    model = MAttNetRecipe(network, RegionsConfig(tower=str(folder / "vision"), image_size=0)).build()
+    model.fit(asked)
+    return Case(model, [Stream("boxes", asked, 1.0, 5)], {"accumulate": 2})
+
+
 CASES = {
     case.__name__: case
-    for case in (flamingo, packed, tuned, data2vec_v1, data2vec_v2, vilbert_pretraining, vilbert_tasks, dual_encoder)
+    for case in (
+        flamingo,
+        packed,
+        tuned,
+        data2vec_v1,
+        data2vec_v2,
+        vilbert_pretraining,
+        vilbert_tasks,
+        dual_encoder,
+        scan,
+        mattnet,
+    )
 }
 STEPS = 4
 

@@ -898,7 +898,7 @@ class FlamingoRecipe(ModelRecipe):
 
     Attributes:
         language_model: a folder, a packaged name or a Hub id; see :mod:`vislang.models.towers.packaged`.
-        vision_tower: a folder, a packaged name, a Hub id, or the folder of a trained dual encoder.
+        vision_tower: a folder, a packaged name, a Hub id, or the folder of a trained dual encoder or data2vec model.
         image_size: side of the square that images are resized to, in pixels; None takes the tower's default.
         dtype: number type in which language model and bridge compute; ``auto`` takes bfloat16 if the device has
             hardware for it. Trained parameters are kept and updated in float32.

@@ -295,8 +295,8 @@ def load_vision_tower(
     """Open an image encoder by folder, packaged name or Hub id.
 
     Args:
-        name: a folder in transformers' format, the folder of a trained dual encoder, ``efficientnet-lite0``, or a Hub
-            id.
+        name: a folder in transformers' format, the folder of a trained dual encoder or data2vec model,
+            ``efficientnet-lite0``, or a Hub id.
         image_size: side of the square that images are resized to, in pixels; None takes the tower's default.
         quantize: keep its linear layers in 8 bits; convolutions and low-rank updates are not quantized.
         tuning: how it is trained; see :class:`~vislang.models.towers.tuning.TuneConfig`.

@@ -115,6 +115,30 @@ class PairInputs:
         self.words, self.regions, self.config = words, regions, config
         self.learned_classes = regions.classes_fingerprint
 
+    @classmethod
+    def new(
+        cls, regions: RegionsConfig | None, tokenizer: str | None, vocabulary_size: int, max_length: int
+    ) -> PairInputs:
+        """The inputs of a new model.
+
+        Args:
+            regions: source of regions; None takes the default.
+            tokenizer: a ``tokenizer.json`` or BERT's ``vocab.txt``; None if a vocabulary is to be learned.
+            vocabulary_size: the size of the model's word embedding.
+            max_length: greatest number of word pieces of a text.
+
+        Raises:
+            UserError: the tokenizer has more word pieces, or cannot be read.
+            TowerError, RegionError: the source of regions is missing.
+        """
+        words = None
+        if tokenizer is not None:
+            words = WordPieces.load(Path(tokenizer), max_length)
+            if words.size > vocabulary_size:
+                raise UserError(f"tokenizer: has {words.size} word pieces; raise text.vocabulary_size.")
+        regions = regions or RegionsConfig()
+        return cls(words, regions.open(), regions)
+
     def prepare(self, examples: Sequence[Example], progress: Progress | None = None) -> int:
         """Compute and cache the regions of images; returns the number of images that were processed."""
         images = [medium for example in examples for medium in example.media if isinstance(medium, Image)]

@@ -371,14 +371,8 @@ def begin_with(start_from: str, regions: RegionsConfig | None, tokenizer: str | 
 
 
 def make_inputs(regions: RegionsConfig | None, tokenizer: str | None, streams: ViLBERTConfig) -> PairInputs:
-    """Inputs for streams of these shapes."""
-    regions = regions or RegionsConfig()
-    words = None
-    if tokenizer is not None:
-        words = WordPieces.load(Path(tokenizer), streams.longest_text)
-        if words.size > streams.text.vocabulary_size:
-            raise UserError(f"tokenizer: has {words.size} word pieces; raise streams.text.vocabulary_size.")
-    return PairInputs(words, regions.open(), regions)
+    """Inputs for streams of these shapes; see :meth:`PairInputs.new`."""
+    return PairInputs.new(regions, tokenizer, streams.text.vocabulary_size, streams.longest_text)
 
 
 def fitted(streams: ViLBERTConfig, inputs: PairInputs) -> ViLBERTConfig:
