@@ -142,7 +142,8 @@ def test_an_answer_is_shown_over_each_image():
     page = page_of(answer)
     assert (len(answer), answer[1], answer.text) == (2, tokens[1], "<b> cat")
     assert page.text.startswith("<b> cat")
-    assert len(page.images) == 2 * (1 + 2)
+    assert [image.size for image in page.images] == [(THUMBNAIL, THUMBNAIL)] * 2 * (1 + 2)
+    assert page.images[0].getpixel((150, 150))[0] > 200 > page.images[0].getpixel((150, 150))[1]
     expected = np.asarray(overlay([media[1].decode()], emphasis(maps[3].numpy())), dtype=float)
     # Those of the second image: itself, under the first token, under the second.
     others, own = (np.abs(np.asarray(image) - expected).mean() for image in page.images[4:])

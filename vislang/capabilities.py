@@ -753,17 +753,18 @@ class AttendedAnswer(Sequence[TokenAttention]):
         """The answer in a notebook; for each medium, what each of its tokens attended to."""
         from vislang.attention_maps import emphasis, overlay, shown_frames, side_by_side
         from vislang.notebook import KEY, block, note, picture, text
+        from vislang.pictures import square
 
         rows = [block(text(self.text, strong=True))]
         for number, medium in enumerate(self.media):
             frames = self.frames(medium)
             shown = shown_frames(len(frames))
             kept = [frames[index] for index in shown]
-            row = [picture(side_by_side(kept), medium.name, note(medium.name))]
+            strip = side_by_side([square(frame) for frame in kept])
+            row = [picture(strip, medium.name, note(medium.name), strip.width)]
             for token in self.tokens:
                 over = overlay(kept, emphasis(token.maps[number].numpy())[shown])
-                row.append(
-                    picture(over, f"attention of {token.token!r} to {medium.name}", text(token.token.strip() or "␣"))
-                )
+                named = f"attention of {token.token!r} to {medium.name}"
+                row.append(picture(over, named, text(token.token.strip() or "␣"), strip.width))
             rows.append(block(*row))
         return block(*rows, block(note(KEY)))

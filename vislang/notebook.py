@@ -63,8 +63,10 @@ def picture(image: PIL.Image.Image, name: str, caption: str = "", side: int = TH
     """
     url = data_url(at_most(image, side), "WEBP")
     shown = f'<img src="{url}" alt="{inserted(name)}" title="{inserted(name)}" style="max-width: 100%; border: {LINE}">'
-    below = f'<figcaption style="max-width: {side}px">{inserted(caption)}</figcaption>' if caption else ""
-    style = "display: inline-block; margin: .2em .5em .2em 0; vertical-align: middle"
+    style = f"max-width: {side}px; overflow-wrap: anywhere"
+    below = f'<figcaption style="{style}">{inserted(caption)}</figcaption>' if caption else ""
+    # In a row the captions differ in height; without one, an image stands in a line of text.
+    style = f"display: inline-block; margin: .2em .5em .2em 0; vertical-align: {'top' if caption else 'middle'}"
     return Html(f'<figure style="{style}">{shown}{below}</figure>')
 
 
@@ -85,4 +87,5 @@ def table(title: str, headings: Sequence[str], rows: Iterable[Sequence[str]]) ->
 
     head, body = cells("th", headings), "".join(f"<tr>{cells('td', row)}</tr>" for row in rows)
     named = f'<caption style="text-align: left; font-weight: 600">{inserted(title)}</caption>' if title else ""
-    return Html(f"<table>{named}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")
+    whole = f"<table>{named}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return Html(f'<div style="overflow-x: auto">{whole}</div>')
