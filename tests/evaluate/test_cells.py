@@ -353,7 +353,7 @@ def test_vilbert_decides(models, tasks, name):
     for example in examples:
         batch = model.collate.batch(name, [example.without_target()])
         with torch.no_grad():
-            scores = model._scores(batch)[0]
+            scores = model.scores(batch)[0]
         if name == "sentiment":
             head = model.tasks[name]
             expected.append(Prediction(example.id, float(scores) * head.std + head.mean))
