@@ -35,7 +35,7 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from vislang.convert.transformers import convert
-from vislang.models.data2vec.augment import Augmentation
+from vislang.models.augmentation import Augmentation
 from vislang.models.data2vec.blocks import EncoderConfig
 from vislang.models.data2vec.decoder import DecoderConfig
 from vislang.models.data2vec.front_ends import ImageConfig, Modalities

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 from vislang.boxes import Box
 from vislang.document import Document, Image, Medium
 from vislang.errors import UserError
-from vislang.example import Example, Prediction
+from vislang.example import Example, Prediction, shown_answer
 from vislang.prompt import Prompts, shown
 
 if TYPE_CHECKING:
@@ -29,6 +29,9 @@ Progress = Callable[[int, int], None]
 
 LEAST_TEMPERATURE = 1e-3
 """Below this temperature, logits would overflow; 0 takes the most likely token."""
+
+ALTERNATIVES = 8
+"""Most answers that a notebook lists beside the one that was given."""
 
 GREATEST_PENALTY = 10.0
 """The greatest absolute length penalty; beyond it, lengths to this power would overflow."""
@@ -592,7 +595,7 @@ class Attends(Protocol):
 
     prompts: Prompts
 
-    def attention(self, document: Document, max_new_tokens: int = 20) -> list[TokenAttention]:
+    def attention(self, document: Document, max_new_tokens: int = 20) -> AttendedAnswer:
         """The answer token by token, with the attention map of each token."""
         ...
 
@@ -673,19 +676,38 @@ class CoAttention:
 
 @dataclass(frozen=True)
 class Explained:
-    """A prediction and its co-attention.
+    """A prediction and its co-attention. A notebook shows what each word attended to in the last layer.
 
     Attributes:
         tokens: the tokens of the text.
         boxes: the boxes of the regions in pixels; the first is the whole image.
         blocks: the co-attention layers in order.
         prediction: the prediction.
+        image: the image.
     """
 
     tokens: list[str]
     boxes: list[Box]
     blocks: list[CoAttention]
     prediction: Prediction
+    image: Image
+
+    def _repr_html_(self) -> str:
+        """The answer in a notebook with the best alternatives, and the mean attention of each word to the regions."""
+        from vislang.attention_maps import emphasis, of_regions, overlay
+        from vislang.notebook import KEY, block, note, picture, table, text
+
+        found = self.prediction
+        ranked = sorted(zip(found.scores, found.candidates, strict=True), key=lambda pair: -pair[0])[:ALTERNATIVES]
+        best = [table("", (found.kind, "answer"), [(f"{score:.3f}", shown_answer(own)) for score, own in ranked])]
+        frame = self.image.decode()
+        regions = [(box.left, box.top, box.right, box.bottom) for box in self.boxes[1:]]
+        shown = [picture(frame, self.image.name, note(self.image.name))]
+        for token, row in zip(self.tokens, self.blocks[-1].text.mean(dim=0).numpy(), strict=True):
+            over = overlay([frame], of_regions(regions, emphasis(row)[1:].tolist(), frame.size))
+            shown.append(picture(over, f"attention of {token} to {self.image.name}", text(token)))
+        answer = text(shown_answer(found.answer), strong=True)
+        return block(block(answer), *(best if ranked else []), block(*shown), block(note(KEY)))
 
 
 @dataclass(frozen=True)
@@ -700,3 +722,48 @@ class TokenAttention:
 
     token: str
     maps: list[Tensor]
+
+
+@dataclass(frozen=True)
+class AttendedAnswer(Sequence[TokenAttention]):
+    """An answer token by token, with what each token attended to. A notebook shows it over the images.
+
+    Attributes:
+        tokens: the tokens.
+        media: the media of the document, in the order of the maps.
+        frames: gives the frames of a medium, as the model reads them.
+    """
+
+    tokens: tuple[TokenAttention, ...]
+    media: tuple[Medium, ...]
+    frames: Callable[[Medium], list[PIL.Image.Image]]
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.tokens[index]
+
+    @property
+    def text(self) -> str:
+        """The answer."""
+        return "".join(token.token for token in self.tokens).strip()
+
+    def _repr_html_(self) -> str:
+        """The answer in a notebook; for each medium, what each of its tokens attended to."""
+        from vislang.attention_maps import emphasis, overlay, shown_frames, side_by_side
+        from vislang.notebook import KEY, block, note, picture, text
+
+        rows = [block(text(self.text, strong=True))]
+        for number, medium in enumerate(self.media):
+            frames = self.frames(medium)
+            shown = shown_frames(len(frames))
+            kept = [frames[index] for index in shown]
+            row = [picture(side_by_side(kept), medium.name, note(medium.name))]
+            for token in self.tokens:
+                over = overlay(kept, emphasis(token.maps[number].numpy())[shown])
+                row.append(
+                    picture(over, f"attention of {token.token!r} to {medium.name}", text(token.token.strip() or "␣"))
+                )
+            rows.append(block(*row))
+        return block(*rows, block(note(KEY)))

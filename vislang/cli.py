@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import errno
 import gc
 import importlib
@@ -32,6 +33,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "report": ("report", "Report", "write the HTML report of a run, or a page that compares runs"),
     "embed": ("embed", "Embed", "write a vector for each file to a Parquet table"),
     "paths": ("paths", "Paths", "make the paths that a model chooses from in R2R, ranked by a speaker"),
+    "study": ("study", "Study", "test a published claim with small models, and say whether the results support it"),
     "probe": ("probe", "Probe", "evaluate frozen features with a linear probe and nearest neighbours"),
     "data list": ("data", "List", "list the data sets that vislang can download"),
     "data show": ("data", "Show", "show a few records of a data source"),
@@ -63,6 +65,13 @@ _REMEDIES = {
     errno.ENAMETOOLONG: "Choose a shorter name.",
 }
 """What a user can do about errors of the operating system."""
+
+SHORT = ("ask", "explain", "search")
+"""Verbs that compute for less than a second.
+
+The threads of OpenMP wait for each other in a loop, by default. That is the fastest where a program has the machine for
+itself; beside other programs it took as much processor time as all else that these verbs do.
+"""
 
 NEW_OBJECTS = 50_000
 """New objects after which Python looks for garbage.
@@ -120,7 +129,11 @@ def _run(words: Sequence[str]) -> int:
     os.environ.setdefault("TQDM_DISABLE", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     warnings.showwarning = _warn  # type: ignore[assignment]  # it ignores the arguments that it does not need
+    if verb in SHORT:
+        os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     gc.set_threshold(NEW_OBJECTS)
+    # Otherwise Python looks for garbage among all objects before the process ends, which takes a second.
+    atexit.register(gc.freeze)
     module, name, _ = VERBS[verb]
     from vislang.commands.options import parse
 

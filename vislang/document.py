@@ -281,6 +281,20 @@ class Medium:
         """SHA-256 of the encoded bytes: equal for copies of a file."""
         return hashlib.sha256(self.read()).hexdigest()
 
+    def pictures(self) -> list[PIL.Image.Image]:
+        """Images that show the medium to a reader; a recording has none.
+
+        Raises:
+            MediaError: it cannot be used.
+        """
+        return []
+
+    def _repr_html_(self) -> str:
+        """The medium in a notebook."""
+        from vislang.notebook import medium
+
+        return medium(self.name, self.pictures)
+
 
 def _read(source: Path | str | Stored) -> bytes:
     if not isinstance(source, Path | str):
@@ -327,6 +341,10 @@ class Image(Medium):
                 # Orientations 5 to 8 are rotated by 90 degrees.
                 turned = opened.getexif().get(ExifTags.Base.Orientation, 1) >= 5
                 return opened.size[::-1] if turned else opened.size
+
+    def pictures(self) -> list[PIL.Image.Image]:
+        """See :meth:`Medium.pictures`."""
+        return [self.decode()]
 
     def _opened(self, data: bytes, max_pixels: int) -> PIL.Image.Image:
         from PIL import Image as Pillow
@@ -400,6 +418,10 @@ class Video(Medium):
         if not sampled:
             raise MediaError(f"{self.name}: a video without frames. Leave it out.")
         return sampled
+
+    def pictures(self) -> list[PIL.Image.Image]:
+        """See :meth:`Medium.pictures`; four frames at most."""
+        return self.decode(max_frames=4)
 
 
 def _every(frames: Iterable[Any], seconds: float, most: int) -> list[PIL.Image.Image]:
@@ -559,6 +581,24 @@ class Document:
             before = parts[-1] if parts else None
             parts.append(set_off(part.text, before) if isinstance(part, Learned) else part)
         return replace(self, parts=tuple(parts), target=None)
+
+    def _repr_html_(self) -> str:
+        """The parts in a notebook, in reading order; text that is learned is bold."""
+        from vislang.notebook import Html, block, note, text
+
+        shown: list[Html] = []
+        for part in self.parts:
+            if isinstance(part, Medium):
+                shown.append(Html(part._repr_html_()))
+            elif isinstance(part, EndOfChunk):
+                shown.append(Html("<br>"))
+            elif isinstance(part, Learned):
+                shown.append(text(f" {part.text}", strong=True))
+            else:
+                shown.append(note("[removed] ") if isinstance(part, Absent) else text(part))
+        if self.target is not None:
+            shown.append(text(f" {self.target}", strong=True))
+        return block(*([block(note(self.name))] if self.name else []), *shown)
 
 
 def set_off(text: str, before: Part | None) -> str:

@@ -162,6 +162,18 @@ class Example:
         """The same example without its target."""
         return replace(self, target=None, prompt=self.prompt.without_target())
 
+    def _repr_html_(self) -> str:
+        """The example in a notebook: its prompt, its choices, and its target in bold."""
+        from vislang.notebook import Html, block, text
+
+        shown = [Html(document._repr_html_()) for document in (self.prompt, *self.choices)]
+        if self.target is None:
+            return block(*shown)
+        answer = shown_answer(self.target) if isinstance(self.target, Box) else reference_text(self)
+        if isinstance(self.target, Choice) and answer is None:
+            answer = f"choice {self.target.index + 1}"
+        return block(*shown, text(answer or "", strong=True))
+
 
 def reference_text(example: Example) -> str | None:
     """The text that a model learns to generate for an example.

@@ -16,16 +16,13 @@ from vislang.evaluate import evaluation
 ROOT = Path(__file__).parents[2]
 
 BEHIND_A_CHECK = (
-    *(
-        f"vislang.evaluate.{name}"
-        for name in ("page", "plots", "curves", "attention_maps", "browse", "gallery", "revealed", "probe")
-    ),
+    *(f"vislang.evaluate.{name}" for name in ("page", "plots", "curves", "browse", "gallery", "revealed", "probe")),
     *(
         f"vislang.evaluate.{name}_page"
         for name in ("answers", "evaluation", "examples", "explain", "few_shot", "run", "compare", "shots")
     ),
     "vislang.integrations.lmms_eval",
-    "vislang.studies",
+    "vislang.studies.data2vec",
     "vislang.serve",
 )
 """Modules that are imported where they are needed, once it is known that their packages are there."""
@@ -68,6 +65,7 @@ def without(monkeypatch):
     [
         ("embed model 0.png", "pyarrow", "a Parquet table needs pyarrow. Run: pip install 'vislang[eval]'"),
         ("probe model --task my.jsonl", "sklearn", "a probe needs sklearn. Run: pip install 'vislang[eval]'"),
+        ("study data2vec-beta", "sklearn", "a probe needs sklearn. Run: pip install 'vislang[eval]'"),
         ("explain model 0.png what", "jinja2", "the page needs jinja2. Run: pip install 'vislang[report]'"),
         ("report run", "matplotlib", "a report needs matplotlib. Run: pip install 'vislang[report]'"),
         ("data show my.jsonl", "jinja2", "needs jinja2. Run: pip install 'vislang[report]'"),

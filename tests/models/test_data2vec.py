@@ -381,6 +381,46 @@ def test_targets_of_some_positions_are_those_of_all():
         assert torch.allclose(chosen, torch.stack([whole[0, 2], whole[1, 0], whole[1, 15]]), atol=1e-5)
 
 
+@pytest.mark.parametrize("local", [True, False])
+@pytest.mark.parametrize(("modality", "generation"), [("image", "v1"), ("text", "v2")])
+def test_a_local_target_holds_nothing_of_other_tokens(modality, generation, local):
+    built, given = model(generation), batch(modality, generation)
+    built.objective_config.local_targets = local
+    built.objective_config.layer_norms = ("layer",)
+    if modality == "image":
+        # The last patch.
+        changed = given.values.clone()
+        changed[..., -6:, -6:] += 1.0
+    else:
+        changed = given.values.clone()
+        changed[:, -1] = 7
+
+    def targets(values):
+        features = built.student.front_end(modality).local_features(values)
+        return built.targets(given._replace(values=values), features, None)
+
+    before, after = targets(given.values), targets(changed)
+    assert not torch.equal(before[:, -1], after[:, -1])
+    assert torch.equal(before[:, :-1], after[:, :-1]) == local
+
+
+def test_local_targets_do_not_read_padding():
+    built = model("v2")
+    built.objective_config.local_targets = True
+    values = torch.randint(5, 30, (1, 9))
+    padding = torch.arange(9)[None] >= 7
+
+    def targets(values, padding):
+        front_end = built.student.front_end("text")
+        local = front_end.local_features(values)
+        inner = None if padding is None else front_end.pad(padding, local.shape[1])
+        return built.targets(Masked("text", values, torch.zeros(1, 1, dtype=torch.bool), padding=padding), local, inner)
+
+    found = targets(values, padding)[:, :7]
+    assert found.isfinite().all()
+    torch.testing.assert_close(found, targets(values[:, :7], None), atol=1e-4, rtol=1e-3)
+
+
 @pytest.mark.parametrize("positions", ["fixed", "absolute"])
 def test_a_masked_patch_keeps_its_position(positions):
     image = ImageConfig(size=24, patch=6, positions=positions)

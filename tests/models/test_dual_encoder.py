@@ -1,5 +1,6 @@
 """The contrastive pair: its loss by hand, equal results with chunks, training, saving."""
 
+import dataclasses
 import math
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from tests.models.test_vilbert_pretraining import COLOURS, pair_of, picture
 from vislang.document import Document
 from vislang.errors import UserError
+from vislang.models.augmentation import Augmentation
 from vislang.models.dual_encoder.model import (
     ContrastiveEncoder,
     DualEncoder,
@@ -16,8 +18,10 @@ from vislang.models.dual_encoder.model import (
     UnknownWords,
     contrastive_loss,
 )
+from vislang.models.dual_encoder.words import WordsAndPieces
 from vislang.models.loading import load
 from vislang.models.regions.readers import RegionsConfig
+from vislang.models.towers.vision import load_vision_tower
 from vislang.models.vilbert.config import TextStreamConfig, VisionStreamConfig
 from vislang.models.vilbert.word_pieces import WordPieces
 
@@ -151,6 +155,54 @@ def test_a_bag_learns_from_its_words_alone(towers, pairs):
     assert not nothing.any()
 
 
+def with_pieces(towers, pairs) -> ContrastiveEncoder:
+    torch.manual_seed(0)
+    config = dataclasses.replace(bag(), pieces=60)
+    made = DualEncoderRecipe(config, RegionsConfig(tower=towers[1], image_size=0)).build()
+    made.fit(pairs)
+    return made
+
+
+@torch.no_grad()
+def test_a_bag_of_words_and_pieces_is_the_sum_of_both(towers, pairs, recwarn):
+    model = with_pieces(towers, pairs).eval()
+    words = model.inputs.words
+    assert isinstance(words, WordsAndPieces)
+    torch.nn.init.normal_(model.network.text.embedding.weight)
+    table = model.network.text.embedding.weight
+    of_words = words.words.tokenizer.encode("red shape", add_special_tokens=False).ids
+    of_pieces = words.pieces.tokenizer.encode("red shape", add_special_tokens=False).ids
+    expected = table[of_words].sum(dim=0) + table[30:][of_pieces].sum(dim=0)
+    torch.testing.assert_close(model.embed_texts(["red shape", "a black shape of red"])[0], expected / expected.norm())
+    # A word of no training caption is read by its pieces, without a warning.
+    assert model.embed_texts(["shaped"]).norm() == pytest.approx(1)
+    assert not [warning for warning in recwarn if warning.category is UnknownWords]
+
+
+def test_words_and_pieces_are_saved_and_extended(towers, pairs, tmp_path):
+    model = with_pieces(towers, pairs).eval()
+    texts = ["a red shape", "shaped"]
+    vectors = model.embed_texts(texts)
+    model.save(tmp_path / "model")
+    torch.testing.assert_close(load(tmp_path / "model").embed_texts(texts), vectors)
+    config = dataclasses.replace(bag(), pieces=60)
+    fresh = DualEncoderRecipe(config, RegionsConfig(tower=towers[1], image_size=0)).build()
+    fresh.load_extra_state(model.extra_state())
+    fresh.load_trainable_state(model.trainable_state())
+    torch.testing.assert_close(fresh.eval().embed_texts(texts), vectors)
+    on = DualEncoderRecipe(start_from=str(tmp_path / "model")).build()
+    on.fit([pair_of(pair.media[0], f"one wug {n % 2}", name=str(n)) for n, pair in enumerate(pairs)])
+    assert on.inputs.words.size == model.inputs.words.size + 2
+    torch.testing.assert_close(on.eval().embed_texts(texts), vectors)
+
+
+def test_pieces_need_a_bag_without_a_tokenizer_of_its_own(towers):
+    with pytest.raises(UserError, match="only a bag of words has words and pieces"):
+        dataclasses.replace(small(), pieces=60)
+    with pytest.raises(UserError, match="leave out encoders"):
+        DualEncoderRecipe(dataclasses.replace(bag(), pieces=60), tokenizer="vocab.txt").build()
+
+
 def test_pieces_of_a_tokenizer_of_ones_own_are_all_known(towers, pairs, tmp_path, recwarn):
     pieces = WordPieces.train([f"a {colour} shape" for colour in COLOURS], 30, 16)
     (tmp_path / "tokenizer.json").write_text(pieces.tokenizer.to_str())
@@ -170,6 +222,99 @@ def test_an_image_without_blocks_is_its_mean_feature(towers, pairs):
     torch.testing.assert_close(model.network.image(batch.features, batch.boxes, None), whole)
     states = model.network.image.read(batch.features, batch.boxes)
     assert states.shape == (3, batch.features.shape[1], 32)
+
+
+def pooled_by(pooling: str, towers, pairs, depth: int = 0) -> ContrastiveEncoder:
+    torch.manual_seed(0)
+    config = dataclasses.replace(bag() if depth == 0 else small(), pooling=pooling)
+    made = DualEncoderRecipe(config, RegionsConfig(tower=towers[1], image_size=0)).build()
+    made.fit(pairs)
+    return made
+
+
+@pytest.mark.parametrize("depth", [0, 1])
+def test_the_whole_image_is_the_mean_and_the_maximum_of_its_cells(towers, pairs, depth):
+    model = pooled_by("both", towers, pairs, depth)
+    batch = model.collate(pairs)
+    cells = batch.features[:, 1:]
+    image = model.network.image
+    pooled = image.pool(batch.features)
+    assert pooled.shape[1] == (1 if depth == 0 else batch.features.shape[1])
+    torch.testing.assert_close(pooled[:, 0], torch.cat([cells.mean(dim=1), cells.amax(dim=1)], dim=-1))
+    # A single cell is its own mean and maximum.
+    torch.testing.assert_close(pooled[:, 1:], torch.cat([cells, cells], dim=-1)[:, : pooled.shape[1] - 1])
+    torch.testing.assert_close(image.features_mean, pooled.flatten(0, 1).mean(dim=0), atol=1e-5, rtol=1e-4)
+    # Padding is never the greatest.
+    padding = torch.zeros(batch.features.shape[:2], dtype=torch.bool)
+    padding[:, -1] = True
+    longer = batch.features.clone()
+    longer[:, -1] = 1e6
+    torch.testing.assert_close(image.pool(longer, padding)[:, 0, 16:], cells[:, :-1].amax(dim=1))
+
+
+@pytest.mark.parametrize("pooling", ["max", "both"])
+def test_a_model_of_every_pooling_is_saved_and_is_a_tower(towers, pairs, tmp_path, pooling):
+    model = pooled_by(pooling, towers, pairs).eval()
+    model.save(tmp_path / "model")
+    again = load(tmp_path / "model")
+    images = [pair.media[0] for pair in pairs[:3]]
+    torch.testing.assert_close(again.embed_images(images), model.embed_images(images))
+    tower = load_vision_tower(str(tmp_path / "model"))
+    cells = tower(torch.stack([tower.preprocess(image.decode()) for image in images]))
+    assert cells.shape == (3, model.collate(pairs).features.shape[1] - 1, 32)
+
+
+def test_features_are_dropped_in_training_alone(towers, pairs):
+    config = dataclasses.replace(bag(), feature_dropout=0.5)
+    model = DualEncoderRecipe(config, RegionsConfig(tower=towers[1], image_size=0)).build()
+    model.fit(pairs)
+    batch = model.collate(pairs)
+    inputs = (batch.features, batch.boxes, batch.region_padding)
+    assert not torch.equal(model.network.image(*inputs), model.network.image(*inputs))
+    model.eval()
+    assert torch.equal(model.network.image(*inputs), model.network.image(*inputs))
+
+
+def augmented(towers, **more) -> ContrastiveEncoder:
+    torch.manual_seed(0)
+    regions = RegionsConfig(tower=towers[1], image_size=0)
+    return DualEncoderRecipe(bag(), regions, Augmentation(scale=(0.3, 1.0), hue=0.4), **more).build()
+
+
+def test_versions_of_the_training_images_are_encoded_once_and_drawn(towers, pairs):
+    model = augmented(towers, versions=3)
+    held = [dataclasses.replace(pair, target=None) for pair in pairs[:2]]
+    assert model.prepare([*pairs[2:], *held]) == 14 * 4 + 2
+    assert model.prepare(pairs[2:]) == 0
+    model.fit(pairs)
+    drawn = torch.stack([model.collate(pairs[2:], seed).features for seed in range(12)])
+    assert model.prepare(pairs[2:]) == 0
+    assert 2 <= len(drawn[:, 0].flatten(1).unique(dim=0)) <= 4
+    torch.testing.assert_close(model.collate(pairs[2:], 5).features, drawn[5])
+    # Held-out images are not augmented.
+    model.eval()
+    whole = [model.collate(pairs[2:], seed).features for seed in range(2)]
+    assert torch.equal(*whole)
+    assert torch.equal(whole[0], model_of(towers, pairs).collate(pairs[2:]).features)
+    assert not torch.equal(whole[0], drawn[0])
+
+
+def test_the_captions_of_one_image_see_the_same_version(towers, pairs):
+    """Otherwise one caption would count as a negative of the other."""
+    model = augmented(towers)
+    both = [pair_of(pairs[0].media[0], caption, name=caption) for caption in ("a red shape", "a square")]
+    model.fit([*both, *pairs])
+    for seed in range(5):
+        batch = model.collate([*both, *pairs[1:3]], seed)
+        assert len(batch.features) == 3
+        assert batch.image_of.tolist() == [0, 0, 1, 2]
+
+
+def test_only_the_images_of_a_tower_can_be_augmented(towers, tmp_path):
+    (tmp_path / "boxes.json").write_text('{"images": [], "annotations": []}')
+    regions = RegionsConfig(tower=towers[1], image_size=0, boxes=str(tmp_path / "boxes.json"))
+    with pytest.raises(UserError, match="Leave augmentation out"):
+        DualEncoderRecipe(bag(), regions, Augmentation()).build()
 
 
 def test_what_all_images_have_in_common_is_taken_off(towers, pairs):

@@ -11,9 +11,10 @@ from tests.models.test_dual_encoder import model_of, pairs  # noqa: F401
 from vislang.cli import main
 from vislang.document import Document
 from vislang.evaluate.few_shot_baselines import similarities
+from vislang.models.dual_encoder.model import ContrastiveEncoder
 from vislang.models.dual_encoder.tower import DualEncoderTower
 from vislang.models.flamingo.config import FlamingoConfig
-from vislang.models.flamingo.model import FlamingoRecipe
+from vislang.models.flamingo.model import Flamingo, FlamingoRecipe
 from vislang.models.towers.packaged import TowerError
 from vislang.models.towers.vision import load_vision_tower
 
@@ -73,6 +74,34 @@ def test_it_chooses_shots(trained, pairs):  # noqa: F811
     rows = similarities(trained[0], pairs[:4], pairs[4:])
     for query, row in zip(pairs[:4], rows, strict=True):
         assert pairs[4 + int(row.argmax())].target == query.target
+
+
+def test_an_evaluation_retrieves_shots_by_it(trained, pairs, tmp_path, capsys, monkeypatch):  # noqa: F811
+    """With --selector, images are compared by the dual encoder alone, which finds those of the same colour."""
+    _, folder = trained
+    flamingo = tiny.flamingo(tiny.save_towers(tmp_path / "towers", positions=1024))
+    flamingo.save(tmp_path / "flamingo")
+    records = [
+        {"image": pair.media[0].name, "text": "what color?", "label": pair.target.references[0].split()[1]}
+        for pair in pairs
+    ]
+    (tmp_path / "my.jsonl").write_text("\n".join(map(json.dumps, records)))
+    task = ["eval", str(tmp_path / "flamingo"), "--task", str(tmp_path / "my.jsonl"), "--shots", "2", "--draws", "1"]
+    embedded = []
+    embed = ContrastiveEncoder.embed
+
+    def counted(self, documents, *args, **kwargs):
+        embedded.extend(documents)
+        return embed(self, documents, *args, **kwargs)
+
+    monkeypatch.setattr(ContrastiveEncoder, "embed", counted)
+    monkeypatch.delattr(Flamingo, "embed")
+    assert main([*task, "--select", "retrieved", "--selector", folder, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert len(embedded) == len(pairs)
+    # Chance is a quarter.
+    assert found["baselines"]["answer_of_the_most_similar_image"]["accuracy"]["value"] > 0.8
+    assert {point["select"] for point in found["points"] if point["variant"] == "plain"} == {"retrieved"}
 
 
 def test_search_and_classes(trained, pairs, tmp_path, capsys):  # noqa: F811

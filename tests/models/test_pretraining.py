@@ -12,7 +12,7 @@ from vislang.cli import main
 from vislang.document import Audio, Document, Image
 from vislang.errors import UserError
 from vislang.example import Example
-from vislang.models.data2vec.augment import Augmentation
+from vislang.models.augmentation import Augmentation
 from vislang.models.data2vec.blocks import EncoderConfig
 from vislang.models.data2vec.decoder import DecoderConfig
 from vislang.models.data2vec.front_ends import ImageConfig, Modalities, SpeechConfig, TextConfig

@@ -16,9 +16,9 @@ from tests.browser import browse, show_at
 from tests.models.test_saved_models import IMAGES
 from tests.serve.reader import COLOUR, Page
 from tests.serve.running import call, data_url, running, said
+from vislang.attention_maps import OPACITY, emphasis
 from vislang.data.sources import load_source
 from vislang.document import Image
-from vislang.evaluate.attention_maps import OPACITY, emphasis
 from vislang.serve.page import PAGE
 from vislang.serve.security import HEADERS, OPEN
 

@@ -18,6 +18,7 @@ import torch
 from tests.models.test_saved_models import IMAGES, SAVED, TOWERS
 from tests.serve.running import call, data_url, encoded, picture, running, said, shown, url_of
 from vislang.cli import main
+from vislang.commands.by_server import token_of
 from vislang.commands.serve import Serve, Source, named
 from vislang.document import Document, Image
 from vislang.errors import UserError
@@ -97,7 +98,7 @@ def test_without_a_token_a_server_listens_on_this_machine_alone():
         Serve(["model"], host=host, insecure=True)._must_be_safe(None)
     for token in ("", "a b", "ä", "a\n"):
         with pytest.raises(UserError, match="--token"):
-            Serve(["model"])._must_be_safe(token)
+            token_of(token)
 
 
 @pytest.mark.parametrize(
@@ -105,6 +106,7 @@ def test_without_a_token_a_server_listens_on_this_machine_alone():
     [
         (["--host", "0.0.0.0"], "other machines can reach this address"),
         (["--port", "99999"], "a port is a number"),
+        (["--token", ""], "printable ASCII characters"),
         (["--max-images", "0"], "--max-images must be above 0"),
         (["--allow-origin", "*"], "any web page"),
         (["x=none", "x=none"], "two models are called x"),

@@ -15,7 +15,7 @@ from vislang.tasks.task import ReadTask
 def test_an_arm_is_trained_once_from_the_arm_that_it_starts_with(monkeypatch, tmp_path):
     ran = []
 
-    def run(recipe, values, folder, resume):
+    def run(recipe, values, folder, resume, report):
         ran.append((folder.name, recipe, resume))
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "metrics.json").write_text("{}")

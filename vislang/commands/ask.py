@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from vislang.commands.abstain import Limit
+from vislang.capabilities import Decides, Decoding, Generates
+from vislang.commands.by_server import choose, connected, generate
 from vislang.commands.options import given, optional_positional, positional, repeated
 from vislang.commands.pack import must_resume, pack_path
 from vislang.data.files import MEDIA
 from vislang.document import Document, Image, MediaError, Video
 from vislang.errors import UserError
 from vislang.example import Answers, Example, Prediction, shown_answer
+
+if TYPE_CHECKING:
+    from vislang.commands.abstain import Limit
+    from vislang.serve.client import Client
 
 GENERATION = (
     "shot",
@@ -37,13 +43,16 @@ IN_A_PROMPT = ("shot", "pack", "drop_examples")
 DECODING = tuple(name for name in GENERATION if name not in IN_A_PROMPT)
 """Those that change how an answer is generated."""
 
+NOT_BY_SERVER = ("pack", "beams", "length_penalty", "drop_examples", "device", "abstain")
+"""Options that have no effect on a running server."""
+
 
 @dataclass(frozen=True)
 class Ask:
     """Ask a model about an image or a video. Without a question, the model writes a caption.
 
     Attributes:
-        model: folder of a model, or a Hub id
+        model: folder of a model, or a Hub id; with --server, the name of a model that it serves
         image: path of an image or a video
         question: the question
         shot: an example in the prompt: an image, and "question? answer" or an answer to the same question
@@ -62,6 +71,8 @@ class Ask:
         device: where the model runs: auto, cpu, cuda or mps
         drop_examples: if the prompt is too long, drop its first examples
         abstain: folder of an evaluation with --abstain; no answer is given where the model is less sure than it says
+        server: address of a running vislang serve that answers, such as http://127.0.0.1:8000; no model is opened here
+        token: the server's token (default: the variable VISLANG_TOKEN)
     """
 
     model: str = positional()
@@ -83,48 +94,55 @@ class Ask:
     device: str = "auto"
     drop_examples: bool = False
     abstain: Path | None = None
+    server: str | None = None
+    token: str | None = None
 
     def run(self) -> int:
         """Print one or several answers; returns 0.
 
         Raises:
-            UserError: the model cannot do this.
+            UserError: the model, or the server, cannot do this.
             MediaError: an image or video cannot be used.
         """
+        client = connected(self, NOT_BY_SERVER)
         options = self._options()
         if self.abstain is not None and (ignored := given(self, DECODING)):
             raise UserError(f"{ignored}: not used together with --abstain, whose threshold is for greedy decoding.")
         if self.pack is not None:
             self._check_pack(self.pack)
-        limit = None if self.abstain is None else Limit.read(self.abstain, self.model, len(self.shot))
+        limit = None if self.abstain is None else self._limit(self.abstain)
         # Opening a model takes seconds, so everything that needs no model is checked first.
         example = Example(self.image, Document(self._parts(), name=self.image), source=self.image)
         shots = [shot_of(path, text, self.question) for path, text in self.shot]
         for medium in (m for e in (example, *shots) for m in e.media):
             medium.decode(max_frames=1) if isinstance(medium, Video) else medium.decode()  # type: ignore[attr-defined]
-        from vislang.capabilities import Decides, Decoding, Generates
+        settings = {field.name: getattr(self, field.name) for field in fields(Decoding)}
+        decoding = Decoding(**{**settings, "stop": tuple(self.stop)})
+        if client is not None:
+            self._ask_server(client, example, shots, options, decoding)
+            return 0
         from vislang.models.loading import load
         from vislang.train.device import device_of
 
-        settings = {field.name: getattr(self, field.name) for field in fields(Decoding)}
-        decoding = Decoding(**{**settings, "stop": tuple(self.stop)})
         model = load(self.model, device_of(self.device))
         if isinstance(model, Generates):
-            if self.head is not None:
-                raise UserError(f"--head: {self.model} generates text and has no heads. Leave --head out.")
+            self._must_name_no_head()
             if limit is not None:
                 limit.must_be_way("generate" if options is None else "rank")
             self._generate(model, example, shots, options, decoding, limit)
             return 0
         if not isinstance(model, Decides):
-            raise UserError(
-                f"{self.model}: a {type(model).__name__} neither generates text nor has a task head. Give a Flamingo, "
-                "a ViLBERT that was trained on a task, or a fine-tuned data2vec."
-            )
+            raise self._cannot(type(model).__name__)
         if limit is not None:
             limit.must_be_way("decide")
         self._decide(model, example, options, limit)
         return 0
+
+    def _limit(self, folder: Path) -> Limit:
+        # It imports the evaluation of models.
+        from vislang.commands.abstain import Limit
+
+        return Limit.read(folder, self.model, len(self.shot))
 
     def _check_pack(self, pack: Path) -> None:
         if self.drop_examples:
@@ -146,19 +164,64 @@ class Ask:
             )
         return found
 
-    def _decide(self, model: Any, example: Example, options: tuple[str, ...] | None, limit: Limit | None) -> None:
-        """Print the head's answer, or the probability of each option."""
+    def _must_name_no_head(self) -> None:
+        if self.head is not None:
+            raise UserError(f"--head: {self.model} generates text and has no heads. Leave --head out.")
+
+    def _cannot(self, architecture: str) -> UserError:
+        return UserError(
+            f"{self.model}: a {architecture} neither generates text nor has a task head. Give a Flamingo, a ViLBERT "
+            "that was trained on a task, or a fine-tuned data2vec."
+        )
+
+    def _ask_server(
+        self,
+        client: Client,
+        example: Example,
+        shots: list[Example],
+        options: tuple[str, ...] | None,
+        decoding: Decoding,
+    ) -> None:
+        """Print what a server answers."""
+        model = client.model(self.model)
+        if not model.generates:
+            if not model.heads:
+                raise self._cannot(model.architecture)
+            head = self._head(model, example, options)
+            prediction = choose(client, model, example, options=options, head=head)
+        else:
+            self._must_name_no_head()
+            if options is None:
+                for piece in generate(client, model, example, shots, decoding):
+                    print(piece, end="", flush=True)
+                return
+            prediction = choose(client, model, example, shots, options)
+        if options is None:
+            print(shown_answer(prediction.answer))
+        else:
+            _print_shares(prediction.candidates, prediction.scores, prediction.kind)
+
+    def _head(self, model: Any, example: Example, options: tuple[str, ...] | None) -> str:
+        """The head that answers.
+
+        Raises:
+            UserError: the model has no such head, or an option or the question does not fit it.
+        """
         if ignored := given(self, GENERATION):
             raise UserError(f"{ignored}: no effect, because {self.model} generates no text. Leave it out.")
         if isinstance(example.media[0], Video):
             raise UserError(f"{self.image} is a video, and {self.model} reads only images.")
         head = head_of(model, self.model, self.head)
-        kind = model.heads[head]
+        if options is None and model.heads[head] == "choice":
+            raise UserError(
+                f'--options: the head {head} of {self.model} chooses among given answers, such as "cat,dog".'
+            )
+        return head
+
+    def _decide(self, model: Any, example: Example, options: tuple[str, ...] | None, limit: Limit | None) -> None:
+        """Print the head's answer, or the probability of each option."""
+        head = self._head(model, example, options)
         if options is None:
-            if kind == "choice":
-                raise UserError(
-                    f'--options: the head {head} of {self.model} chooses among given answers, such as "cat,dog".'
-                )
             (prediction,) = model.decide([example], head)
             if limit is None or limit.allows(prediction):
                 print(shown_answer(prediction.answer))
@@ -171,11 +234,8 @@ class Ask:
             raise
         except UserError as error:
             raise UserError(f"--options: {self.model}: {error}") from None
-        if limit is not None and not limit.allows(found):
-            return
-        total = max(sum(found.scores), 1e-12)
-        for score, option in sorted(zip(found.scores, options, strict=True), key=lambda pair: -pair[0]):
-            print(f"{score / total:.3f}  {option}")
+        if limit is None or limit.allows(found):
+            _print_shares(options, found.scores)
 
     def _generate(
         self,
@@ -183,7 +243,7 @@ class Ask:
         example: Example,
         shots: list[Example],
         options: tuple[str, ...] | None,
-        decoding: Any,
+        decoding: Decoding,
         limit: Limit | None,
     ) -> None:
         if self.drop_examples:
@@ -195,10 +255,7 @@ class Ask:
             best = options[values.index(max(values))]
             if limit is not None and not limit.allows(Prediction("", best, options, values, "log_likelihood")):
                 return
-            top = max(values)
-            shares = [math.exp(score.log_likelihood - top) for score in scores]
-            for share, option in sorted(zip(shares, options, strict=True), reverse=True):
-                print(f"{share / sum(shares):.3f}  {option}")
+            _print_shares(options, values, "log_likelihood")
             return
         if limit is not None:
             (made,) = model.generate_scored([prompt], decoding.max_new_tokens, state=state)
@@ -226,6 +283,15 @@ class Ask:
             prefixes.pin(pack)
             prompt = replace(prompt, parts=(*pack.document.parts, *prompt.parts))
         return model.resume(prompt, prefixes)
+
+
+def _print_shares(options: Sequence[Any], scores: Sequence[float], kind: str = "probability") -> None:
+    """Print the probability of each option, the most likely one first."""
+    if kind == "log_likelihood":
+        scores = [math.exp(score - max(scores)) for score in scores]
+    total = max(sum(scores), 1e-12)
+    for score, option in sorted(zip(scores, options, strict=True), key=lambda pair: -pair[0]):
+        print(f"{score / total:.3f}  {option}")
 
 
 def options_of(text: str | None) -> tuple[str, ...] | None:

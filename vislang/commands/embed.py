@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from vislang.commands.by_server import connected, embed
 from vislang.commands.options import positional
 from vislang.commands.outputs import must_hold_file
 from vislang.console import console, reporting
 from vislang.data.problems import Problem, must_be_good
+from vislang.document import Document
 from vislang.errors import UserError, needs
 from vislang.example import Example
 from vislang.files import whole_file
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from vislang.serve.client import Client
 
 
 @dataclass(frozen=True)
@@ -22,12 +30,14 @@ class Embed:
     metadata names the model.
 
     Attributes:
-        model: folder of a model, or a Hub id
+        model: folder of a model, or a Hub id; with --server, the name of a model that it serves
         files: media and text files, or any data sources
         out: Parquet file to write
         batch_size: number of files that are embedded at once
         device: where the model runs: auto, cpu, cuda or mps
         skip_bad_records: skip bad files and count them
+        server: address of a running vislang serve that embeds texts and images, such as http://127.0.0.1:8000
+        token: the server's token (default: the variable VISLANG_TOKEN)
     """
 
     model: str = positional()
@@ -36,9 +46,12 @@ class Embed:
     batch_size: int = 64
     device: str = "auto"
     skip_bad_records: bool = False
+    server: str | None = None
+    token: str | None = None
 
     def run(self) -> int:
         """Write the table; returns 0."""
+        client = connected(self, ["device"])
         must_hold_file(self.out)
         needs("pyarrow", "eval", "a Parquet table")
         if self.batch_size < 1:
@@ -53,6 +66,15 @@ class Embed:
         must_be_good(problems, self.skip_bad_records)
         if not examples:
             raise UserError(f"{', '.join(self.files)}: no usable files.")
+        documents = [example.prompt for example in examples]
+        vectors = self._vectors(documents) if client is None else self._vectors_of(client, documents)
+        self._write([example.name for example in examples], vectors)
+        if problems:
+            console.print(f"skipped {len(problems)} bad files")
+        console.print(f"{len(examples):,} vectors of width {vectors.shape[1]} in {self.out}")
+        return 0
+
+    def _vectors(self, documents: list[Document]) -> np.ndarray:
         from vislang.capabilities import Embeds
         from vislang.models.base import must_be_numbers
         from vislang.models.loading import load
@@ -60,17 +82,24 @@ class Embed:
 
         model = load(self.model, device_of(self.device))
         if not isinstance(model, Embeds):
-            raise UserError(f"{self.model}: a {type(model).__name__} gives no vectors.")
+            raise self._cannot(type(model).__name__)
         with reporting("embedding") as report:
-            vectors = model.embed([example.prompt for example in examples], self.batch_size, progress=report)
+            vectors = model.embed(documents, self.batch_size, progress=report)
         must_be_numbers(vectors, self.model)
-        self._write([example.name for example in examples], vectors.numpy())
-        if problems:
-            console.print(f"skipped {len(problems)} bad files")
-        console.print(f"{len(examples):,} vectors of width {vectors.shape[1]} in {self.out}")
-        return 0
+        return vectors.numpy()
 
-    def _write(self, names: list[str], vectors) -> None:
+    def _vectors_of(self, client: Client, documents: list[Document]) -> np.ndarray:
+        """The same from a server."""
+        model = client.model(self.model)
+        if "embeddings" not in model.abilities:
+            raise self._cannot(model.architecture)
+        with reporting("embedding") as report:
+            return embed(client, model, documents, self.batch_size, report)
+
+    def _cannot(self, architecture: str) -> UserError:
+        return UserError(f"{self.model}: a {architecture} gives no vectors.")
+
+    def _write(self, names: list[str], vectors: np.ndarray) -> None:
         import pyarrow as pa
         import pyarrow.parquet
 

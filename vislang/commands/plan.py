@@ -34,7 +34,7 @@ class Plan:
     """Estimate what a recipe needs: parameters, memory, operations, time and cost, and which parallel setting fits.
 
     Attributes:
-        recipe: YAML file, or a preset: flamingo-3b, flamingo-9b or flamingo-80b
+        recipe: YAML file, or a preset: flamingo-3b, flamingo-9b, flamingo-80b, data2vec-base or data2vec-large
         devices: number of devices
         memory: memory of each device in GiB (default: that of this machine)
         rate: TFLOPS that each device reaches in training (default for one device: the matrix rate of this machine)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from vislang.commands.by_server import token_of
 from vislang.commands.options import optional_positionals, repeated
 from vislang.commands.pack import opened_pack, pack_path
 from vislang.console import messages
@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from vislang.search.query import Searcher
     from vislang.serve.limits import Limits
     from vislang.serve.served import Served
-
-TOKEN = "VISLANG_TOKEN"
-"""The environment variable that can hold the token: other users of a machine see its command lines."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +77,7 @@ class Serve:
             if not Path(folder).is_dir():
                 raise UserError(f"--reports {folder}: no such folder.")
         sources, folders = named(self.models), indexed(self.index)
-        token = os.environ.get(TOKEN) if self.token is None else self.token
+        token = token_of(self.token)
         self._must_be_safe(token)
         limits = self._limits()
         from vislang.serve.app import make_app
@@ -109,8 +106,6 @@ class Serve:
     def _must_be_safe(self, token: str | None) -> None:
         from vislang.serve.security import is_loopback
 
-        if token is not None and (not token or not token.isascii() or not token.isprintable() or " " in token):
-            raise UserError("--token: give one or more printable ASCII characters without spaces.")
         if token is None and not self.insecure and not is_loopback(self.host):
             raise UserError(
                 f"--host {self.host}: other machines can reach this address. Give a --token, or --insecure if "

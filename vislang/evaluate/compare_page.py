@@ -8,11 +8,11 @@ from typing import Any
 
 from vislang.evaluate.curves import compared_plots, typical_speed
 from vislang.evaluate.differences import ABSENT, differing, flat
+from vislang.evaluate.figure_rows import loss_rows
 from vislang.evaluate.intervals import Drawn, by_metric, drawn
 from vislang.evaluate.page import template
 from vislang.evaluate.plots import series_colour
 from vislang.evaluate.run_record import RunRecord
-from vislang.evaluate.tables import loss_rows
 from vislang.files import write_text
 from vislang.metrics.figure import figures_from_json, metric
 from vislang.train.log import rates_in_words

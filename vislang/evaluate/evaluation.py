@@ -12,6 +12,7 @@ from vislang.capabilities import Prefix, Progress
 from vislang.errors import UserError, needs
 from vislang.evaluate.abstain import Abstention, abstention
 from vislang.evaluate.decide import decide
+from vislang.evaluate.figure_rows import figure_rows
 from vislang.evaluate.generate import generate
 from vislang.evaluate.loss import reference_perplexity
 from vislang.evaluate.match import match, pool_of
@@ -21,6 +22,7 @@ from vislang.evaluate.retrieve import retrieve
 from vislang.evaluate.ways import WAYS, Way, cell, ways, why_not
 from vislang.example import Example, Prediction
 from vislang.metrics.figure import SCHEMA, Figures, figures_as_json
+from vislang.notebook import table
 from vislang.tasks.retrieval import Retrieval
 from vislang.tasks.task import Task
 
@@ -92,6 +94,11 @@ class Evaluation:
         if self.abstention is not None:
             values["abstention"] = self.abstention.as_json()
         return values
+
+    def _repr_html_(self) -> str:
+        """The figures in a notebook."""
+        headings = ("task", "answers by", "metric", "value", "95 % interval")
+        return table(f"{len(self.examples):,} examples", headings, figure_rows({self.task: self.as_json()}))
 
 
 def evaluate(

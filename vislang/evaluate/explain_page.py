@@ -8,11 +8,12 @@ from typing import Any
 from PIL import Image as Pillow
 from torch import Tensor
 
+from vislang.attention_maps import OPACITY, emphasis
 from vislang.boxes import Box
 from vislang.capabilities import CoAttention, Explained
-from vislang.evaluate.attention_maps import OPACITY, emphasis
-from vislang.evaluate.page import data_url, template
+from vislang.evaluate.page import template
 from vislang.files import write_text
+from vislang.pictures import at_most, data_url
 
 SIDE = 448
 """Longer side of the image on the page, in pixels."""
@@ -31,8 +32,6 @@ def write_explanation(path: Path, picture: Pillow.Image, text: str, explained: E
         explained: the prediction and its co-attention.
         model: name of the model.
     """
-    scale = min(1.0, SIDE / max(picture.size))
-    small = picture.resize((max(1, round(picture.width * scale)), max(1, round(picture.height * scale))))
     prediction = explained.prediction
     ranked = sorted(zip(prediction.candidates, prediction.scores, strict=True), key=lambda pair: -pair[1])
     names = {box: _name(number) for number, box in reversed(list(enumerate(explained.boxes)))}
@@ -40,7 +39,7 @@ def write_explanation(path: Path, picture: Pillow.Image, text: str, explained: E
         text=text,
         model=model,
         independent=sum(prediction.scores) > 1.01,
-        picture=data_url(small),
+        picture=data_url(at_most(picture, SIDE)),
         width=picture.width,
         height=picture.height,
         stroke=max(picture.size) / 400,

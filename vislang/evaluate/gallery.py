@@ -4,21 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
+from vislang.attention_maps import emphasis, overlay, relative, shown_frames, side_by_side
 from vislang.boxes import Box
 from vislang.capabilities import Attends, Progress
 from vislang.document import Image
-from vislang.evaluate.attention_maps import emphasis, overlay, relative, side_by_side
 from vislang.evaluate.evaluation import Evaluation
-from vislang.evaluate.page import data_url, square
 from vislang.example import Answer, Example, Prediction, Text, Value, reference_text
 from vislang.metrics.boxes import hit
 from vislang.metrics.by_kind import score_of
+from vislang.pictures import data_url, square
 
 RIGHT_SHOWN, WRONG_SHOWN = 12, 12
-FRAMES_SHOWN = 8
-"""Greatest number of frames of a video."""
 
 
 def gallery_of(model: Any, evaluation: Evaluation, progress: Progress | None = None) -> dict[str, Any] | None:
@@ -92,7 +88,7 @@ def _card(model: Attends | None, example: Example, answer: Answer) -> dict[str, 
         document = model.prompts.render(example)
         tokens = model.attention(document, max_new_tokens=20)
         frames = model.frames(media[-1])
-        shown = np.linspace(0, len(frames) - 1, min(len(frames), FRAMES_SHOWN)).round().astype(int)
+        shown = shown_frames(len(frames))
         return card | {
             "film": len(frames) > 1,
             "shown": f"{len(shown)} of {len(frames)} frames" if len(frames) > 1 else "the image",

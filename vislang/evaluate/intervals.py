@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from vislang.evaluate.tables import answerers
+from vislang.evaluate.figure_rows import answerers
 from vislang.metrics.figure import Figure, metric, show
 
 

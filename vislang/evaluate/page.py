@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jinja2
 from markupsafe import Markup
@@ -15,9 +13,7 @@ from PIL import Image as Pillow
 from PIL import ImageDraw
 
 from vislang.boxes import Box
-
-THUMBNAIL = 160
-"""Side of an image in a gallery, in pixels."""
+from vislang.pictures import data_url
 
 
 def template(name: str) -> jinja2.Template:
@@ -37,11 +33,6 @@ def provenance(run: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def square(picture: Pillow.Image) -> Pillow.Image:
-    """An image resized for the gallery."""
-    return picture.resize((THUMBNAIL, THUMBNAIL), Pillow.Resampling.BICUBIC)
-
-
 def fitted(picture: Pillow.Image, side: int, boxes: Sequence[tuple[Box, tuple[int, int, int]]] = ()) -> str:
     """An image whose longer side has this many pixels, as a data URL.
 
@@ -57,10 +48,3 @@ def fitted(picture: Pillow.Image, side: int, boxes: Sequence[tuple[Box, tuple[in
         edges = [round(edge * scale) for edge in (box.left, box.top, box.right, box.bottom)]
         ImageDraw.Draw(shown).rectangle(edges, outline=colour, width=3)
     return data_url(shown, "WEBP")
-
-
-def data_url(picture: Pillow.Image, kind: Literal["PNG", "WEBP"] = "PNG") -> str:
-    """An image as a data URL; a page of many images is several times smaller with WebP, which loses a little."""
-    buffer = io.BytesIO()
-    picture.save(buffer, kind, optimize=True, quality=85)
-    return f"data:image/{kind.lower()};base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -13,8 +13,8 @@ from PIL import Image as Pillow
 from vislang.capabilities import Embeds, Revealed
 from vislang.document import Audio, Document, Image
 from vislang.evaluate.baselines import log_mel
-from vislang.evaluate.page import THUMBNAIL, data_url
 from vislang.example import Example
+from vislang.pictures import THUMBNAIL, data_url
 
 SHOWN = 6
 """Number of documents of a stream that are shown, with their nearest neighbours."""

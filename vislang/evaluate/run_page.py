@@ -9,12 +9,12 @@ from typing import Any
 from vislang.capabilities import Embeds, Progress, Reveals
 from vislang.evaluate.curves import run_plots, single_values, typical_speed
 from vislang.evaluate.evaluation import Evaluation
+from vislang.evaluate.figure_rows import loss_rows
 from vislang.evaluate.gallery import gallery_of
 from vislang.evaluate.intervals import task_scores
 from vislang.evaluate.page import provenance, template
 from vislang.evaluate.revealed import revealed_of
 from vislang.evaluate.run_record import RunRecord
-from vislang.evaluate.tables import loss_rows
 from vislang.example import Example
 from vislang.files import write_text
 from vislang.metrics.figure import metric

@@ -6,12 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from vislang.attention_maps import side_by_side
 from vislang.document import Image
-from vislang.evaluate.attention_maps import side_by_side
-from vislang.evaluate.page import data_url, square, template
+from vislang.evaluate.page import template
 from vislang.evaluate.shot_effects import ExplainedShots
 from vislang.example import Answer, Choice, Example, reference_text
 from vislang.files import write_text
+from vislang.pictures import data_url, square
 from vislang.prompt import as_generation, question_of
 
 LEAST_SCALE = 0.1

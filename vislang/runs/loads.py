@@ -16,12 +16,15 @@ from vislang.data.indexed import Indexed, expanded
 from vislang.data.problems import DataError
 from vislang.data.sources import SOURCES
 from vislang.errors import UserError
+from vislang.models.data2vec.presets import SOURCE as BLANK
+from vislang.models.data2vec.presets import blank_images
+from vislang.models.data2vec.pretraining import Data2VecRecipe
 from vislang.models.flamingo.model import Depth, Flamingo, FlamingoRecipe
 from vislang.models.flamingo.presets import SEQUENCES, TrainingSequence, paper_batch
 from vislang.models.towers.vision import TransformersVision
 from vislang.nn.fake import FakeFloats
 from vislang.recipe import Recipe
-from vislang.runs.streams import read_streams
+from vislang.runs.streams import StreamData, read_streams
 from vislang.train.batches import Steps, Stream
 from vislang.train.config import TrainConfig
 from vislang.train.device import device_of
@@ -68,7 +71,7 @@ class Loads(Protocol):
 
 
 class LoadOfData:
-    """The steps of a recipe, by batches of its data.
+    """The steps of a recipe, by batches of its data; of a preset of data2vec, by blank images.
 
     Args:
         recipe: the recipe.
@@ -81,7 +84,7 @@ class LoadOfData:
 
     def __init__(self, recipe: Recipe, fakes: FakeFloats):
         must_be_here(recipe)
-        data = read_streams(recipe).streams
+        data = _blank_streams(recipe) if by_blank_images(recipe) else read_streams(recipe).streams
         self._config = recipe.train
         self._skip = recipe.skip_bad_records
         self._kept = 0
@@ -303,6 +306,26 @@ def by_paper(recipe: Recipe) -> bool:
     if isinstance(recipe.data, str) or not isinstance(recipe.model, FlamingoRecipe):
         return False
     return all(stream.name in SEQUENCES and stream.sources == [stream.name] for stream in recipe.data)
+
+
+def by_blank_images(recipe: Recipe) -> bool:
+    """Whether the recipe's data are the images of data2vec's presets, which are not public."""
+    if isinstance(recipe.data, str) or not isinstance(recipe.model, Data2VecRecipe):
+        return False
+    return recipe.model.modalities.image is not None and all(s.sources == [BLANK] for s in recipe.data)
+
+
+def _blank_streams(recipe: Recipe) -> list[StreamData]:
+    """Streams of blank images, as many as are read at most for a plan."""
+    assert isinstance(recipe.model, Data2VecRecipe)
+    assert recipe.model.modalities.image is not None
+    assert not isinstance(recipe.data, str)
+    made = []
+    for config in recipe.data:
+        count = min(MOST_EXAMPLES, config.batch_size or recipe.train.batch_size)
+        images = blank_images(count, recipe.model.modalities.image.size)
+        made.append(StreamData(config, images, images, [], []))
+    return made
 
 
 def must_be_here(recipe: Recipe) -> None:

@@ -6,7 +6,8 @@ from typing import Any
 
 from rich.table import Table
 
-from vislang.evaluate.tables import evaluation_table, loss_rows
+from vislang.evaluate.figure_rows import loss_rows
+from vislang.evaluate.tables import evaluation_table
 
 
 def run_table(metrics: dict[str, Any]) -> Table:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from vislang import notebook
 from vislang.document import Image
 from vislang.errors import UserError
 from vislang.search.build import must_be_of
@@ -67,6 +68,13 @@ class Results:
     found: list[Found]
     marks: int = 0
     ended: bool = False
+
+    def _repr_html_(self) -> str:
+        """The images in a notebook, with their scores."""
+        shown = [
+            notebook.medium(own.name, Image(own.path).pictures, f"{own.score:.3f} {own.name}") for own in self.found
+        ]
+        return notebook.block(*(shown or [notebook.note("nothing found")]))
 
 
 class Searcher:

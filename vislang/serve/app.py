@@ -124,16 +124,16 @@ def _add_status(app: FastAPI, server: Server) -> None:
     @app.get("/v1/models", response_model=ModelList, tags=["OpenAI"])
     async def models():
         """The models, and the endpoints that each can answer."""
-        return ModelList(data=[_card(served) for served in server.models.values()])
+        return ModelList(data=[_card(served, server.limits) for served in server.models.values()])
 
     # Ids of the Hub have a slash.
     @app.get("/v1/models/{name:path}", response_model=ModelCard, tags=["OpenAI"])
     async def model(name: str):
         """One of the models."""
-        return _card(server.model(name))
+        return _card(server.model(name), server.limits)
 
 
-def _card(served: Served) -> ModelCard:
+def _card(served: Served, limits: Limits) -> ModelCard:
     return ModelCard(
         id=served.name,
         created=served.created,
@@ -141,6 +141,7 @@ def _card(served: Served) -> ModelCard:
         abilities=served.abilities,
         generates=isinstance(served.model, Continues),
         heads=served.model.heads if isinstance(served.model, Decides) else {},
+        max_tokens=limits.new_tokens,
     )
 
 

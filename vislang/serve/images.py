@@ -16,10 +16,8 @@ from dataclasses import dataclass
 
 from vislang.document import Image, InMemory
 from vislang.serve.errors import ApiError, invalid
+from vislang.serve.formats import FORMATS, has_frames
 from vislang.serve.limits import Limits
-
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
-"""The formats that are read from strangers. TIFF is not among them: its decoders are many and old."""
 
 _DATA = re.compile(r"data:(?:image/[\w.+-]{1,64})?(?:;[\w.=+-]{1,64}){0,4};base64,", re.ASCII | re.IGNORECASE)
 
@@ -106,8 +104,7 @@ def _checked(content: bytes, param: str, limits: Limits) -> int:
         try:
             with Pillow.open(io.BytesIO(content), formats=FORMATS) as opened:
                 width, height = opened.size
-                # A JPEG that carries further pictures (MPO), as many phones write, is still a still image.
-                moves = opened.format != "MPO" and getattr(opened, "is_animated", False)
+                moves = has_frames(opened)
         except Pillow.DecompressionBombError:
             width, height, moves = limits.image_pixels, 2, False
         except Exception as error:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
@@ -12,6 +10,7 @@ from fastapi import APIRouter, Request
 from starlette.concurrency import run_in_threadpool
 
 from vislang.document import Image, MediaError
+from vislang.pictures import at_most, data_url
 from vislang.search.index import Index
 from vislang.search.marks import NotInIndex
 from vislang.search.query import Found, Query, Results, Searcher
@@ -111,10 +110,6 @@ def _found(own: Found, thumbnail: str | None) -> FoundImage:
 def _thumbnail(path: Path, side: int) -> str | None:
     """A small copy of an image as a data: URL; None if it cannot be read."""
     try:
-        small = Image(path).decode().convert("RGB")
+        return data_url(at_most(Image(path).decode(), side), "JPEG")
     except MediaError:
         return None
-    small.thumbnail((side, side))
-    stream = io.BytesIO()
-    small.save(stream, "JPEG", quality=85)
-    return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}"

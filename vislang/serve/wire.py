@@ -231,6 +231,7 @@ class ModelCard(_Reply):
         abilities: the endpoints that it can answer.
         generates: whether it reads examples and generates text; other models read the last message only.
         heads: the kind of answer of each head, by the head's name.
+        max_tokens: greatest number of generated tokens of an answer.
     """
 
     id: str
@@ -241,6 +242,7 @@ class ModelCard(_Reply):
     abilities: list[str]
     generates: bool
     heads: dict[str, str]
+    max_tokens: int
 
 
 class ModelList(_Reply):

@@ -64,7 +64,7 @@ def finish(recipe: Recipe, values: dict, folder: Path) -> None:
     Raises:
         KeyboardInterrupt: the run was interrupted; its state is saved.
     """
-    if run_recipe(recipe, values, folder, resume=(folder / "run.json").is_file()) is None:
+    if run_recipe(recipe, values, folder, resume=(folder / "run.json").is_file(), report=False) is None:
         raise KeyboardInterrupt
 
 

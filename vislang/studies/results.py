@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from vislang.errors import UserError
 from vislang.metrics.figure import SCHEMA
 from vislang.runs.folder import environment, read_json, write_json
 
@@ -18,18 +20,25 @@ class Results:
     Args:
         out: folder of the results; made if it is missing.
         about: other values to record.
+
+    Raises:
+        UserError: there is such a file, and it does not hold results.
     """
 
     def __init__(self, out: Path, **about: Any):
         out.mkdir(parents=True, exist_ok=True)
         self.path = out / "results.json"
-        self.saved: dict[str, Any] = read_json(self.path) if self.path.is_file() else {}
-        self.rows: list[dict[str, Any]] = self.saved.get("rows", [])
+        self.saved: dict[str, Any] = read_results(self.path) if self.path.is_file() else {"rows": []}
+        self.rows: list[dict[str, Any]] = self.saved["rows"]
         self.about = about
 
     def known(self, **keys: Any) -> bool:
         """Whether there is a row with these keys."""
         return any(all(row.get(key) == value for key, value in keys.items()) for row in self.rows)
+
+    def forget(self, **keys: Any) -> None:
+        """Remove the rows with these keys; the file keeps them until the next :meth:`write`."""
+        self.rows[:] = [row for row in self.rows if any(row.get(key) != value for key, value in keys.items())]
 
     def add(self, *rows: dict[str, Any]) -> None:
         """Add rows, and write the file."""
@@ -39,3 +48,20 @@ class Results:
     def write(self) -> None:
         """Write the file atomically."""
         write_json(self.path, {"schema": SCHEMA, **self.about, **environment(), "rows": self.rows})
+
+
+def read_results(path: Path, keys: Iterable[str] = ()) -> dict[str, Any]:
+    """The content of a ``results.json``.
+
+    Args:
+        path: the file.
+        keys: what each of its rows must have.
+
+    Raises:
+        UserError: it is missing, damaged, or holds something else.
+    """
+    saved = read_json(path)
+    rows = saved.get("rows") if isinstance(saved, dict) else None
+    if not isinstance(rows, list) or not all(isinstance(row, dict) and row.keys() >= set(keys) for row in rows):
+        raise UserError(f"{path}: holds no rows of results. Restore it, or move it away to start again.")
+    return saved

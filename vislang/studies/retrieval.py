@@ -4,8 +4,9 @@
 
 All arms train on the same pictures and captions (Google's emoji, clip art) and rank unseen pictures: half of the
 stamps, and Twitter's emoji. "Zero-shot" is the pretrained model. "Fine-tuned" has also trained on the other half of the
-stamps, by choosing one caption of four (the dual encoder with its own objective). The rows without pretraining
-correspond to those that Lu et al. 2019 mark with a dagger (table 1). Finished measurements are not repeated.
+stamps, by choosing one caption of four (the dual encoder with its own objective). "Mean features and whole words" is
+the dual encoder of version 0.1.0. The rows without pretraining correspond to those that Lu et al. 2019 mark with a
+dagger (table 1). Finished measurements are not repeated.
 """
 
 from __future__ import annotations
@@ -44,12 +45,27 @@ WITH_STAMPS = (
     "--data=[{sources: [emoji-google-names, clip-art-titles, stamp-pictures-train], name: pairs}]",
     FEW,
 )
+# The recipe of version 0.1.0.
+EARLIER = (
+    "--model.encoders.pooling=mean",
+    "--model.encoders.feature_dropout=0",
+    "--model.encoders.pieces=0",
+    "--train.steps=500",
+    "--train.lr=5e-4",
+    "--train.warmup_steps=50",
+)
 
 ARMS = (
     Arm("dual encoder, zero-shot", DUAL, (FEW,)),
+    Arm("dual encoder of mean features and whole words, zero-shot", DUAL, (FEW, *EARLIER)),
     Arm("two streams, zero-shot", PRETRAIN, SHORT),
     Arm("one stream, zero-shot", PRETRAIN, (*SHORT, *ONE_STREAM)),
-    Arm("dual encoder, fine-tuned", DUAL, WITH_STAMPS, start="dual encoder, zero-shot"),
+    Arm(
+        "dual encoder of mean features and whole words, fine-tuned",
+        DUAL,
+        (*WITH_STAMPS, *EARLIER),
+        start="dual encoder of mean features and whole words, zero-shot",
+    ),
     Arm("two streams, fine-tuned", CHOOSE, (FEW,), start="two streams, zero-shot"),
     Arm("one stream, fine-tuned", CHOOSE, (FEW,), start="one stream, zero-shot"),
     Arm("two streams, fine-tuned, not pretrained", CHOOSE, (FEW,)),

@@ -258,3 +258,37 @@ def test_each_token_sees_its_latest_medium_only(media_time, media_count, latents
 def test_all_media_of_the_own_text_up_to_the_latest():
     mask = media_mask(torch.tensor([[0, 1, 2, 3, 3]]), 3, 1, True, torch.tensor([[0, 0, 0, 1, 2]]))
     assert mask[0].int().tolist() == [[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 1], [0, 0, 1]]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["transformer", "mlp"])
+def test_a_plain_resampler_keeps_every_position_and_only_a_transformer_mixes_them(kind):
+    resampler = tiny.bridge(tiny.language_model("llama"), resampler=kind).resampler
+    features = torch.randn(2, 1, 9, 20)
+    before = resampler(features)
+    assert before.shape == (2, 9, 16)
+    features[:, :, -1] += 1.0
+    after = resampler(features)
+    assert not torch.equal(before[:, -1], after[:, -1])
+    assert torch.equal(before[:, :-1], after[:, :-1]) == (kind == "mlp")
+    with pytest.raises(UserError, match="reads only images"):
+        resampler(features.expand(2, 3, 9, 20))
+    with pytest.raises(UserError, match=f"resampler is {kind}, which reads only images"):
+        FlamingoConfig(resampler=kind, frames=4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["transformer", "mlp"])
+def test_a_bridge_with_a_plain_resampler_shows_what_it_attends_to(kind):
+    bridge = tiny.bridge(tiny.language_model("llama"), opened=True, resampler=kind)
+    maps = bridge.attention_maps(tiny.batch(bridge.media_token))
+    # Each latent is a position, so the shares of all positions add up to 1, as with latents.
+    torch.testing.assert_close(maps[0, -1].sum(), torch.tensor(1.0), atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_gates_start_as_far_open_as_they_should():
+    bridge = tiny.bridge(tiny.language_model("llama"), initial_gate=0.9)
+    assert all(gate.item() == pytest.approx(0.9) for gate in bridge.gates().values())
+    with pytest.raises(UserError, match=r"initial_gate is 1.0; it must be at least 0 and below 1"):
+        FlamingoConfig(initial_gate=1.0)

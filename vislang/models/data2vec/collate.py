@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 from vislang.document import Document, MediaError
 from vislang.errors import UserError
 from vislang.example import Example
-from vislang.models.data2vec.augment import Augmentation
+from vislang.models.augmentation import Augmentation
 from vislang.models.data2vec.front_ends import ImageConfig, Modalities, SpeechConfig, TextConfig
 from vislang.models.data2vec.inputs import Inputs, padded, picture, recording, words
 from vislang.models.data2vec.objective import Masked

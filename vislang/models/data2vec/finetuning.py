@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -38,6 +38,9 @@ from vislang.models.loading import load
 from vislang.nn.device import to_device
 from vislang.nn.embed import TokenEmbedding
 from vislang.nn.precision import at_least_float32
+
+if TYPE_CHECKING:
+    from vislang.models.data2vec.tower import Data2VecTower
 
 BLANK = "<blank>"
 """CTC's blank symbol (Graves et al. 2006, section 3.1); it is the first symbol."""
@@ -324,6 +327,13 @@ class FineTuned(TrainableModel):
         """
         depth = len(self.encoder.blocks)
         return self.encoder.embed_documents(self.inputs, documents, [depth], batch_size, progress=progress)[depth]
+
+    def vision_tower(self, name: str, image_size: int | None = None) -> Data2VecTower:
+        """The encoder as a frozen tower; see :class:`~vislang.models.towers.vision.GivesVisionTower`."""
+        # Towers import transformers, which takes seconds.
+        from vislang.models.data2vec.tower import Data2VecTower
+
+        return Data2VecTower(name, self.encoder, self.inputs, image_size)
 
     def why_unreadable(self, media: frozenset[str]) -> str | None:
         """See :class:`~vislang.capabilities.Reads`."""

@@ -23,7 +23,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -34,7 +34,7 @@ from vislang.capabilities import Progress
 from vislang.document import Document
 from vislang.errors import UserError
 from vislang.models.base import fill_model, read_settings, write_model
-from vislang.models.data2vec.blocks import EncoderConfig, run_blocks
+from vislang.models.data2vec.blocks import EncoderConfig, Hidden, run_blocks
 from vislang.models.data2vec.decoder import ConvolutionalDecoder, regression_head
 from vislang.models.data2vec.encoder import Encoder
 from vislang.models.data2vec.front_ends import (
@@ -61,6 +61,9 @@ from vislang.models.data2vec.objective import (
 from vislang.models.settings import must_be_at_least
 from vislang.nn.averaging import annealed_decay, average_into
 from vislang.nn.precision import at_least_float32
+
+if TYPE_CHECKING:
+    from vislang.models.data2vec.tower import Data2VecTower
 
 
 @dataclass
@@ -193,6 +196,8 @@ class Data2Vec(nn.Module):
         if scope == "all":
             local = front_end.local_features(batch.values)
         hidden = front_end(local.detach(), padding)
+        if config.local_targets:
+            hidden = _to_themselves(hidden)
         # Other positions are not needed if every norm is over a single token.
         early = positions if set(config.layer_norms) | set(config.mean_norms) <= {"layer"} else None
         _, results = run_blocks(self.teacher.blocks, hidden, config.top_k, config.end_of_block, early)
@@ -339,6 +344,13 @@ class Data2Vec(nn.Module):
         """See :class:`~vislang.capabilities.Reads`."""
         return self.inputs.why_unreadable(media)
 
+    def vision_tower(self, name: str, image_size: int | None = None) -> Data2VecTower:
+        """The student's encoder as a frozen tower; see :class:`~vislang.models.towers.vision.GivesVisionTower`."""
+        # Towers import transformers, which takes seconds.
+        from vislang.models.data2vec.tower import Data2VecTower
+
+        return Data2VecTower(name, self.student, self.inputs, image_size)
+
     def diagnostics(self) -> dict[str, float | Tensor]:
         """Standard deviations of targets and predictions, explained variance of the last batch, and the teacher's
         decay."""
@@ -394,6 +406,14 @@ class Data2Vec(nn.Module):
         model.inputs = Inputs.load(folder, saved.inputs)
         model.updates = saved.updates
         return model.eval()
+
+
+def _to_themselves(hidden: Hidden) -> Hidden:
+    """The same sequence, in which each token attends only to itself."""
+    tokens = hidden.tokens.shape[1]
+    apart = ~torch.eye(tokens, dtype=torch.bool, device=hidden.tokens.device)
+    bias = hidden.tokens.new_zeros(1, 1, 1, tokens, tokens).masked_fill(apart, -torch.inf)
+    return hidden._replace(padding=None, bias=bias)
 
 
 def _mean(

@@ -31,6 +31,8 @@ class ObjectiveConfig:
         generation: ``v1`` or ``v2``.
         top_k: number of the teacher's last layers that are averaged.
         end_of_block: regress the outputs of blocks, and not their feed-forward outputs before the residual connection.
+        local_targets: let each token of the teacher attend only to itself, so that a target holds nothing of its
+            context but what the front end gives it (v1, ablations, restricts the context of targets step by step).
         layer_norms: normalisations of the output of each layer, in order.
         mean_norms: normalisations of the mean over layers, in order.
         beta: beta of the smooth L1 loss; 0 for the squared error.
@@ -46,6 +48,7 @@ class ObjectiveConfig:
     generation: Literal["v1", "v2"] = "v1"
     top_k: int = 8
     end_of_block: bool = False
+    local_targets: bool = False
     layer_norms: Sequence[Norm] = ("layer",)
     mean_norms: Sequence[Norm] = ()
     beta: float = 0.0

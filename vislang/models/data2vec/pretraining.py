@@ -20,8 +20,8 @@ from vislang.capabilities import ModelRecipe, Progress, Revealed
 from vislang.document import Audio, Document
 from vislang.errors import UserError
 from vislang.example import Example
+from vislang.models.augmentation import Augmentation
 from vislang.models.base import TrainableModel
-from vislang.models.data2vec.augment import Augmentation
 from vislang.models.data2vec.blocks import EncoderConfig
 from vislang.models.data2vec.collate import Collator, MaskingConfig
 from vislang.models.data2vec.decoder import DecoderConfig
@@ -40,6 +40,7 @@ class Published:
 
     top_k: int
     end_of_block: bool = False
+    local_targets: bool = False
     layer_norms: Sequence[Norm] = ("instance",)
     mean_norms: Sequence[Norm] = ()
     beta: float = 0.0
@@ -104,6 +105,7 @@ class Choices:
 
     top_k: int | None = None
     end_of_block: bool | None = None
+    local_targets: bool | None = None
     layer_norms: list[Norm] | None = None
     mean_norms: list[Norm] | None = None
     beta: float | None = None
@@ -164,6 +166,7 @@ class Data2VecRecipe(ModelRecipe):
             generation=self.generation,
             top_k=chosen.top_k,
             end_of_block=chosen.end_of_block,
+            local_targets=chosen.local_targets,
             layer_norms=chosen.layer_norms,
             mean_norms=chosen.mean_norms,
             beta=chosen.beta,

@@ -3,8 +3,9 @@
 It is trained like CLIP (Radford et al. 2021, section 2.3), and like Flamingo's vision encoder (Alayrac et al. 2022,
 appendix B.1.3): symmetric cross-entropy over the similarities of a batch, with a learned temperature. The image encoder
 reads a frozen tower's features of the regions, with or without transformer blocks. The text encoder has blocks, or is
-the sum of word vectors. Large batches need no more memory than small ones: batches are encoded in chunks, and each
-chunk is encoded again for its gradient (Gao et al. 2021).
+the sum of word vectors. Training images may be augmented: the features of a few versions of each are cached. Large
+batches need no more memory than small ones: batches are encoded in chunks, and each chunk is encoded again for its
+gradient (Gao et al. 2021).
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ from __future__ import annotations
 import dataclasses
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Literal
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
@@ -27,13 +28,18 @@ from vislang.capabilities import ModelRecipe, Progress
 from vislang.document import Document, Image
 from vislang.errors import UserError
 from vislang.example import Example
+from vislang.files import write_text
+from vislang.models.augmentation import Augmentation
 from vislang.models.base import fill_model, read_settings, write_model
 from vislang.models.dual_encoder.tower import DualEncoderTower
+from vislang.models.dual_encoder.words import FILE as PIECES_FILE
+from vislang.models.dual_encoder.words import WordsAndPieces
 from vislang.models.loading import load, saved_class
 from vislang.models.precision import Precision, autocast, dtype_of
-from vislang.models.regions.readers import RegionsConfig
-from vislang.models.settings import must_be_at_least
-from vislang.models.vilbert.captioned import PairCollator, are_several, belonging, gathered
+from vislang.models.regions.readers import ComputedRegions, RegionsConfig
+from vislang.models.regions.sources import GridRegions
+from vislang.models.settings import must_be_at_least, must_be_rates
+from vislang.models.vilbert.captioned import ImageVersions, PairCollator, are_several, belonging, gathered
 from vislang.models.vilbert.config import EPS, TextStreamConfig, VisionStreamConfig
 from vislang.models.vilbert.inputs import PairInputs, PairInputsConfig, Pairs, pairs_of
 from vislang.models.vilbert.pair_model import PairModel
@@ -66,14 +72,29 @@ class DualEncoderConfig:
             ``depth`` of 0, a text is the sum of its words, and an image the feature of the whole image. With eleven
             thousand training pairs this gave better results than two blocks (docs/results/vilbert.md).
         width: width of the vectors.
+        pooling: what the feature of the whole image is: the mean of the regions' features, the greatest value of each
+            channel, or ``both``, one after the other.
+        feature_dropout: dropout rate of the standardised features.
+        pieces: size of a vocabulary of word pieces, which a bag of words adds to the whole words; 0 for whole words
+            alone.
     """
 
     text: TextStreamConfig = field(default_factory=TextStreamConfig)
     vision: VisionStreamConfig = field(default_factory=VisionStreamConfig)
     width: int = 256
+    pooling: Literal["mean", "max", "both"] = "mean"
+    feature_dropout: float = 0.0
+    pieces: int = 0
 
     def __post_init__(self):
         must_be_at_least(1, self, "width", of="encoders.")
+        must_be_at_least(0, self, "pieces", of="encoders.")
+        must_be_rates(self, "feature_dropout", of="encoders.")
+        if self.pieces and self.text.depth:
+            raise UserError(
+                f"encoders.pieces is {self.pieces}, and encoders.text.depth {self.text.depth}: only a bag of words has "
+                "words and pieces; blocks read pieces alone. Set one of them to 0."
+            )
 
 
 class Encoder(nn.Module):
@@ -135,12 +156,15 @@ class WordBag(nn.Module):
 
     The vectors start near zero, so a rare word has little weight. A text without known words has a zero vector, which
     is similar to no image.
+
+    Args:
+        config: shapes; see :class:`DualEncoderConfig`.
     """
 
-    def __init__(self, config: TextStreamConfig, width: int):
+    def __init__(self, config: DualEncoderConfig):
         super().__init__()
-        self.embedding = nn.Embedding(config.vocabulary_size, width, padding_idx=0)
-        self.dropout = config.dropout
+        self.embedding = nn.Embedding(config.text.vocabulary_size + config.pieces, config.width, padding_idx=0)
+        self.dropout = config.text.dropout
 
     def forward(
         self,
@@ -150,27 +174,58 @@ class WordBag(nn.Module):
     ) -> Float[Tensor, "texts vector"]:
         """One vector of length 1, or 0, for each text."""
         real = torch.ones_like(ids, dtype=torch.bool) if unread is None else ~unread
-        counted = real.to(self.embedding.weight.dtype)
         # In training, random words of a text are dropped.
-        counted = F.dropout(counted, self.dropout, self.training)
-        return F.normalize(at_least_float32((self.embedding(ids) * counted[..., None]).sum(dim=1)), dim=-1)
+        weights = F.dropout(real.to(self.embedding.weight.dtype), self.dropout, self.training)
+        added = F.embedding_bag(ids, self.embedding.weight, mode="sum", per_sample_weights=weights)
+        return F.normalize(at_least_float32(added), dim=-1)
 
 
 class ImageEncoder(nn.Module):
-    """An image encoder over standardised region features; the output at the whole image becomes the vector."""
+    """An image encoder over standardised region features; the output at the whole image becomes the vector.
+
+    Args:
+        config: shapes; see :class:`DualEncoderConfig`.
+    """
 
     features_mean: Tensor
     features_deviation: Tensor
 
-    def __init__(self, config: VisionStreamConfig, width: int):
+    def __init__(self, config: DualEncoderConfig):
         super().__init__()
-        self.register_buffer("features_mean", torch.zeros(config.feature_width))
-        self.register_buffer("features_deviation", torch.ones(config.feature_width))
-        self.embedding = RegionEmbedding(config)
-        self.encoder = Encoder(config, width)
+        self.pooling = config.pooling
+        width = config.vision.feature_width * (2 if config.pooling == "both" else 1)
+        self.register_buffer("features_mean", torch.zeros(width))
+        self.register_buffer("features_deviation", torch.ones(width))
+        self.feature_dropout = nn.Dropout(config.feature_dropout)
+        self.embedding = RegionEmbedding(dataclasses.replace(config.vision, feature_width=width))
+        self.encoder = Encoder(config.vision, config.width)
 
-    def standardise(self, features: Float[Tensor, "regions feature_width"]) -> None:
-        """Measure the mean and standard deviation with which features are standardised."""
+    def pool(
+        self,
+        features: Float[Tensor, "images regions feature_width"],
+        padding: Bool[Tensor, "images regions"] | None = None,
+    ) -> Float[Tensor, "images read pooled"]:
+        """What the encoder reads: the pooled features of the whole image, and with blocks also those of each region,
+        which is pooled over itself alone.
+
+        Args:
+            features: of the whole image (the mean of the others) and of its regions.
+            padding: True at padding.
+        """
+        mean, regions = features[:, :1], features[:, 1:]
+        if self.pooling == "mean":
+            whole = mean
+        else:
+            seen = regions if padding is None else regions.masked_fill(padding[:, 1:, None], -torch.inf)
+            greatest = seen.amax(dim=1, keepdim=True)
+            whole = greatest if self.pooling == "max" else torch.cat([mean, greatest], dim=-1)
+        if not len(self.encoder.blocks):
+            # Without blocks, the output at the whole image does not depend on single regions.
+            return whole
+        return torch.cat([whole, self._alone(regions)], dim=1)
+
+    def standardise(self, features: Float[Tensor, "regions pooled"]) -> None:
+        """Measure the mean and standard deviation with which pooled features are standardised."""
         mean, std = mean_and_std(features)
         self.features_mean.copy_(mean)
         self.features_deviation.copy_(std)
@@ -182,19 +237,30 @@ class ImageEncoder(nn.Module):
         padding: Bool[Tensor, "images regions"] | None,
     ) -> Float[Tensor, "images vector"]:
         """One vector of length 1 for each image, from the whole image (first) and its regions."""
-        if not len(self.encoder.blocks):
-            # Without blocks, the output at the whole image does not depend on other regions.
-            features, boxes, padding = features[:, :1], boxes[:, :1], None
-        return self.encoder(self._embed(features, boxes), padding)
+        pooled = self.pool(features, padding)
+        read = pooled.shape[1]
+        return self.encoder(
+            self._embed(pooled, boxes[:, :read]), None if padding is None or read == 1 else padding[:, :read]
+        )
 
     def read(
         self, features: Float[Tensor, "images regions feature_width"], boxes: Float[Tensor, "images regions box"]
     ) -> Float[Tensor, "images regions width"]:
-        """The output of the blocks at every region."""
-        return self.encoder.read(self._embed(features, boxes), None)
+        """The output of the blocks at the whole image (first) and at every region."""
+        pooled = self.pool(features)
+        if pooled.shape[1] == 1:
+            pooled = torch.cat([pooled, self._alone(features[:, 1:])], dim=1)
+        return self.encoder.read(self._embed(pooled, boxes), None)
 
-    def _embed(self, features: Tensor, boxes: Tensor) -> Float[Tensor, "images regions width"]:
-        return self.embedding((features - self.features_mean) / self.features_deviation, boxes)
+    def _alone(self, regions: Float[Tensor, "images regions feature_width"]) -> Float[Tensor, "images regions pooled"]:
+        """Regions, each pooled over itself: its mean and its greatest values are its own features."""
+        return torch.cat([regions, regions], dim=-1) if self.pooling == "both" else regions
+
+    def _embed(
+        self, pooled: Float[Tensor, "images read pooled"], boxes: Float[Tensor, "images read box"]
+    ) -> Float[Tensor, "images read width"]:
+        standardised = (pooled - self.features_mean) / self.features_deviation
+        return self.embedding(self.feature_dropout(standardised), boxes)
 
 
 class DualEncoder(nn.Module):
@@ -207,8 +273,8 @@ class DualEncoder(nn.Module):
     def __init__(self, config: DualEncoderConfig):
         super().__init__()
         self.config = config
-        self.text = (WordEncoder if config.text.depth else WordBag)(config.text, config.width)
-        self.image = ImageEncoder(config.vision, config.width)
+        self.text = WordEncoder(config.text, config.width) if config.text.depth else WordBag(config)
+        self.image = ImageEncoder(config)
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Embedding):
@@ -294,15 +360,41 @@ class ContrastiveEncoder(PairModel[DualEncoder]):
         inputs: how texts and images are prepared.
         chunk: number of items that are encoded at once, and in training twice; 0 for the whole batch.
         dtype: number type of the computation.
+        versions: versions of the training images, or None.
     """
 
     needs_whole_batch = True
+    collate: PairCollator
 
-    def __init__(self, network: DualEncoder, inputs: PairInputs, chunk: int = 0, dtype: torch.dtype = torch.float32):
+    def __init__(
+        self,
+        network: DualEncoder,
+        inputs: PairInputs,
+        chunk: int = 0,
+        dtype: torch.dtype = torch.float32,
+        versions: ImageVersions | None = None,
+    ):
         config = network.config
         super().__init__(network, inputs, config.text.max_length, config.vision.feature_width, dtype)
         self.chunk = chunk
-        self.collate = PairCollator(inputs)
+        self.collate = PairCollator(inputs, versions)
+
+    def train(self, mode: bool = True) -> ContrastiveEncoder:
+        """Set the mode; held-out images are not augmented."""
+        super().train(mode)
+        self.collate.training = mode
+        return self
+
+    def prepare(self, examples: Sequence[Example], progress: Progress | None = None) -> int:
+        """Compute and cache the regions of images; of those with a caption, to train on, also of their versions."""
+        versions = self.collate.versions
+        if versions is None:
+            return super().prepare(examples, progress)
+        images: list[Image] = []
+        for example in examples:
+            own = [medium for medium in example.media if isinstance(medium, Image)]
+            images += own if example.target is None else [version for image in own for version in versions.of(image)]
+        return self.inputs.regions.prepare(images, progress)
 
     def why_unreadable(self, media: frozenset[str]) -> str | None:
         """See :class:`~vislang.capabilities.Reads`; texts without images can be embedded, too."""
@@ -323,14 +415,46 @@ class ContrastiveEncoder(PairModel[DualEncoder]):
         known = self.inputs.words
         if isinstance(self.network.text, WordBag):
             if known is None or known.has_whole_words:
-                self.inputs.words = WordPieces.of_whole_words(texts, text.vocabulary_size, text.max_length, known)
+                words = WordPieces.of_whole_words(texts, text.vocabulary_size, text.max_length, known)
+                self.inputs.words = self._with_pieces(words, texts)
         elif known is None:
             self.inputs.words = WordPieces.train(list(dict.fromkeys(texts)), text.vocabulary_size, text.max_length)
         # A model that is trained further keeps its statistics.
-        if not self.network.image.features_mean.any():
-            images = list({image: None for image, _ in pairs})[:MEASURED]
-            features = [self.inputs.regions_of((image,)).features for image in images]
-            self.network.image.standardise(torch.from_numpy(np.concatenate(features)))
+        encoder = self.network.image
+        if not encoder.features_mean.any():
+            images = list({image: None for image, _ in pairs})
+            # Evenly spaced, because sources follow each other.
+            images = images[:: math.ceil(len(images) / MEASURED)]
+            features = [torch.from_numpy(self.inputs.regions_of((image,)).features) for image in images]
+            encoder.standardise(torch.cat([encoder.pool(each[None])[0] for each in features]))
+
+    def _with_pieces(self, words: WordPieces, texts: Sequence[str]) -> WordPieces:
+        """The whole words, and beside them the word pieces that the model has or that are learned from the texts."""
+        config, known = self.network.config, self.inputs.words
+        if not config.pieces:
+            return words
+        if isinstance(known, WordsAndPieces):
+            pieces = known.pieces
+        else:
+            pieces = WordPieces.train(list(dict.fromkeys(texts)), config.pieces, config.text.max_length)
+        return WordsAndPieces(words, pieces, config.text.vocabulary_size)
+
+    def extra_state(self) -> dict[str, Any]:
+        """The tokenizer, and that of the pieces beside whole words."""
+        words = self.inputs.words
+        pieces = words.pieces.tokenizer.to_str() if isinstance(words, WordsAndPieces) else None
+        return {**super().extra_state(), "pieces": pieces}
+
+    def load_extra_state(self, state: Mapping[str, Any]) -> None:
+        """Restore what :meth:`extra_state` returned."""
+        super().load_extra_state(state)
+        # Runs of earlier versions have none.
+        if (pieces := state.get("pieces")) is not None:
+            assert self.inputs.words is not None
+            text = self.network.config.text
+            self.inputs.words = WordsAndPieces(
+                self.inputs.words, WordPieces.parse(pieces, text.max_length), text.vocabulary_size
+            )
 
     def forward(self, batch: Pairs) -> dict[str, Float[Tensor, ""]]:
         """See :func:`contrastive_loss`. In training, the items of all processes are compared."""
@@ -445,6 +569,8 @@ class ContrastiveEncoder(PairModel[DualEncoder]):
         """Write weights, config and tokenizer."""
         folder.mkdir(parents=True, exist_ok=True)
         settings = {"encoders": dataclasses.asdict(self.network.config), "inputs": self.inputs.save(folder)}
+        if (pieces := self.extra_state()["pieces"]) is not None:
+            write_text(folder / PIECES_FILE, pieces)
         write_model(folder, self, settings)
 
     @classmethod
@@ -456,7 +582,11 @@ class ContrastiveEncoder(PairModel[DualEncoder]):
             UserError: a setting is wrong, or the weights do not fit or are damaged.
         """
         saved = read_settings(SavedContrastiveEncoder, folder)
-        model = cls(DualEncoder(saved.encoders), PairInputs.load(folder, saved.inputs, regions))
+        inputs, text = PairInputs.load(folder, saved.inputs, regions), saved.encoders.text
+        if saved.encoders.pieces and inputs.words is not None:
+            pieces = WordPieces.load(folder / PIECES_FILE, text.max_length)
+            inputs.words = WordsAndPieces(inputs.words, pieces, text.vocabulary_size)
+        model = cls(DualEncoder(saved.encoders), inputs)
         fill_model(model, folder)
         return model.eval()
 
@@ -468,6 +598,9 @@ class DualEncoderRecipe(ModelRecipe):
     Attributes:
         encoders: widths and depths; ``feature_width`` of the vision side is set by the region source.
         regions: source of regions; None takes the default, or with ``start_from`` that model's source.
+        augmentation: augmentation of the training images; the regions must be the grid of a tower. Features are cached
+            for ``versions`` versions of each image, among which and the original each step draws.
+        versions: number of augmented versions of an image.
         tokenizer: a ``tokenizer.json`` or BERT's ``vocab.txt``; None learns one from the texts.
         start_from: folder of a trained dual encoder to continue from, with its shapes and vocabulary.
         chunk: number of items that are encoded at once; 0 for the whole batch.
@@ -476,10 +609,15 @@ class DualEncoderRecipe(ModelRecipe):
 
     encoders: DualEncoderConfig = field(default_factory=DualEncoderConfig)
     regions: RegionsConfig | None = None
+    augmentation: Augmentation | None = None
+    versions: int = 4
     tokenizer: str | None = None
     start_from: str | None = None
     chunk: int = 0
     dtype: Precision = "float32"
+
+    def __post_init__(self):
+        must_be_at_least(1, self, "versions")
 
     def build(self, device: torch.device | str = "cpu") -> ContrastiveEncoder:
         """A model at the start of its training.
@@ -491,11 +629,25 @@ class DualEncoderRecipe(ModelRecipe):
             if not issubclass(made := saved_class(self.start_from), ContrastiveEncoder):
                 raise UserError(f"start_from {self.start_from}: is a {made.__name__}, not a dual encoder.")
             start = load(self.start_from, regions=self.regions)
-            return ContrastiveEncoder(start.network, start.inputs, self.chunk, dtype_of(self.dtype, device)).train()
+            return self._model(start.network, start.inputs, device).train()
         text = self.encoders.text
+        if self.tokenizer is not None and self.encoders.pieces:
+            raise UserError("tokenizer: a text is read by it alone; leave out encoders.pieces.")
         inputs = PairInputs.new(self.regions, self.tokenizer, text.vocabulary_size, text.max_length)
         self.encoders.vision.feature_width = inputs.regions.width
-        return ContrastiveEncoder(DualEncoder(self.encoders), inputs, self.chunk, dtype_of(self.dtype, device))
+        return self._model(DualEncoder(self.encoders), inputs, device)
+
+    def _model(self, network: DualEncoder, inputs: PairInputs, device: torch.device | str) -> ContrastiveEncoder:
+        versions = None
+        if self.augmentation is not None:
+            regions = inputs.regions
+            if not isinstance(regions, ComputedRegions) or not isinstance(regions.source, GridRegions):
+                raise UserError(
+                    f"augmentation: the regions come from {regions.name}; images can be augmented only where each is "
+                    "encoded by a tower. Leave augmentation out, or set regions.tower without boxes."
+                )
+            versions = ImageVersions(self.augmentation, regions.source.tower.image_size, self.versions)
+        return ContrastiveEncoder(network, inputs, self.chunk, dtype_of(self.dtype, device), versions)
 
     def open(self, folder: Path, device: torch.device | str = "cpu") -> ContrastiveEncoder:
         """A trained model with the ``chunk`` and ``dtype`` of this recipe."""

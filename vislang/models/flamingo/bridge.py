@@ -18,7 +18,7 @@ from vislang.models.flamingo.collate import Batch
 from vislang.models.flamingo.config import FlamingoConfig
 from vislang.models.flamingo.gated_block import GatedCrossAttentionBlock
 from vislang.models.flamingo.media import MediaKeysValues, media_mask
-from vislang.models.flamingo.resampler import PerceiverResampler
+from vislang.models.flamingo.resampler import PerceiverResampler, PlainResampler
 from vislang.models.towers.causal_lm import CausalLM, Step
 
 
@@ -52,21 +52,23 @@ class Bridge(nn.Module):
             )
         self.lm = lm
         width = config.resampler_width or features_width
-        self.resampler = PerceiverResampler(
-            features_width,
-            width,
-            config.latents,
+        depth_and_heads = (
             config.resampler_depth,
             config.resampler_heads or config.heads,
             config.resampler_head_width or config.head_width,
             config.expansion,
-            config.frames,
         )
+        self.resampler: PerceiverResampler | PlainResampler
+        if config.resampler == "perceiver":
+            self.resampler = PerceiverResampler(features_width, width, config.latents, *depth_and_heads, config.frames)
+        else:
+            attends = config.resampler == "transformer"
+            self.resampler = PlainResampler(features_width, width, *depth_and_heads, attends)
         scales = config.scales or lm.residual_scales(sorted(gated))
         self.gated_blocks = nn.ModuleDict(
             {
                 str(layer): GatedCrossAttentionBlock(
-                    lm.width, width, config.heads, config.head_width, config.expansion, scale
+                    lm.width, width, config.heads, config.head_width, config.expansion, scale, config.initial_gate
                 )
                 for layer, scale in zip(sorted(gated), scales, strict=True)
             }

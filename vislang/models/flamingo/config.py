@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from vislang.errors import UserError
 from vislang.models.settings import must_be_at_least
 
 
@@ -16,7 +17,12 @@ class FlamingoConfig:
         gated_layers: indices of the language model's layers that have a gated block before them. None puts a block
             before every layer i with (i + 1) % gate_every == 0.
         gate_every: see ``gated_layers``.
-        latents: number of latents of a medium.
+        initial_gate: tanh of the gates at the start of training, from 0 (closed, as in the paper) to below 1. With open
+            gates, untrained blocks change the language model's hidden states (table 3, "tanh gating").
+        resampler: what the gated blocks attend to. ``perceiver`` maps the features of a medium to a fixed number of
+            latents. ``transformer`` and ``mlp`` keep every position of an image (table 3, "resampler"): each layer is
+            self-attention and a feed-forward layer, or a feed-forward layer alone.
+        latents: number of latents of a medium, of a ``perceiver``.
         resampler_width: width of the latents. None takes the width of the vision tower's features.
         resampler_depth: number of layers of the resampler.
         heads, head_width: number and width of attention heads, in the resampler and in the gated blocks.
@@ -43,6 +49,8 @@ class FlamingoConfig:
 
     gated_layers: list[int] | None = None
     gate_every: int = 4
+    initial_gate: float = 0.0
+    resampler: Literal["perceiver", "transformer", "mlp"] = "perceiver"
     latents: int = 64
     resampler_width: int | None = None
     resampler_depth: int = 6
@@ -64,3 +72,10 @@ class FlamingoConfig:
         counts = ("gate_every", "latents", "resampler_width", "resampler_depth", "heads", "head_width", "expansion")
         must_be_at_least(1, self, *counts, "resampler_heads", "resampler_head_width", of="bridge.")
         must_be_at_least(0, self, "frames", "media_token", "chunk_token", of="bridge.")
+        if not 0 <= self.initial_gate < 1:
+            raise UserError(f"bridge.initial_gate is {self.initial_gate}; it must be at least 0 and below 1.")
+        if self.frames and self.resampler != "perceiver":
+            raise UserError(
+                f"bridge.frames is {self.frames}, and bridge.resampler is {self.resampler}, which reads only images. "
+                "Set frames to 0, or take the perceiver."
+            )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
@@ -15,8 +17,8 @@ from vislang.nn.transformer import FeedForward
 class GatedCrossAttentionBlock(nn.Module):
     """Text attends to media before a frozen layer, scaled by two gates (section 3.1.2, figure 4).
 
-    ``x = x + s tanh(a) * attend(x, media)``, then ``x = x + s tanh(f) * feed_forward(x)``. Both gates, a and f, start
-    at 0, so training starts from the unchanged language model.
+    ``x = x + s tanh(a) * attend(x, media)``, then ``x = x + s tanh(f) * feed_forward(x)``. By default both gates, a
+    and f, start at 0, so training starts from the unchanged language model.
 
     The scale s is not in the paper, where it is 1. In the upper layers of SmolLM2-135M, the hidden states have a root
     mean square of 8 to 25, and the output of an untrained block has about 0.1. With s, the output has the magnitude of
@@ -28,6 +30,7 @@ class GatedCrossAttentionBlock(nn.Module):
         heads, head_width: shape of the attention.
         expansion: inner width of the feed-forward layer, as a multiple of its width.
         scale: s, the root mean square of the hidden states before this layer.
+        opening: tanh of both gates at the start of training; 0 is closed.
     """
 
     def __init__(
@@ -38,14 +41,15 @@ class GatedCrossAttentionBlock(nn.Module):
         head_width: int = 64,
         expansion: int = 4,
         scale: float = 1.0,
+        opening: float = 0.0,
     ):
         super().__init__()
         self.scale = scale
         self.norm = nn.LayerNorm(width)
         self.attention = CrossAttention(width, media_width, heads, head_width)
-        self.attention_gate = nn.Parameter(torch.zeros(()))
+        self.attention_gate = nn.Parameter(torch.full((), math.atanh(opening)))
         self.feed_forward = FeedForward(width, expansion)
-        self.feed_forward_gate = nn.Parameter(torch.zeros(()))
+        self.feed_forward_gate = nn.Parameter(torch.full((), math.atanh(opening)))
 
     @torch.no_grad()
     def standardise(self, hidden: Float[Tensor, "tokens width"]) -> None:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from vislang.cache import cache_folder
 from vislang.capabilities import (
+    AttendedAnswer,
     ChunkAttention,
     Completion,
     Decoding,
@@ -603,7 +604,7 @@ class Flamingo(TrainableModel):
         return torch.cat(rows)
 
     @torch.no_grad()
-    def attention(self, document: Document, max_new_tokens: int = 20) -> list[TokenAttention]:
+    def attention(self, document: Document, max_new_tokens: int = 20) -> AttendedAnswer:
         """The answer token by token, with attention maps; see :meth:`Bridge.attention_maps`.
 
         The map of a token is that of the position that predicted it.
@@ -628,7 +629,7 @@ class Flamingo(TrainableModel):
                 of_media = zip(maps[column], frames, strict=True)
                 grids = [grid[:count].unflatten(1, (side, side)).cpu() for grid, count in of_media]
                 shown.append(TokenAttention(token, grids))
-        return shown
+        return AttendedAnswer(tuple(shown), document.media, self.frames)
 
     @torch.no_grad()
     def chunk_attention(self, document: Document) -> ChunkAttention:
@@ -897,7 +898,7 @@ class FlamingoRecipe(ModelRecipe):
 
     Attributes:
         language_model: a folder, a packaged name or a Hub id; see :mod:`vislang.models.towers.packaged`.
-        vision_tower: a folder, a packaged name, a Hub id, or the folder of a trained dual encoder.
+        vision_tower: a folder, a packaged name, a Hub id, or the folder of a trained dual encoder or data2vec model.
         image_size: side of the square that images are resized to, in pixels; None takes the tower's default.
         dtype: number type in which language model and bridge compute; ``auto`` takes bfloat16 if the device has
             hardware for it. Trained parameters are kept and updated in float32.

@@ -1,4 +1,8 @@
-"""The Perceiver resampler: maps any number of features of a medium to a fixed number of latents."""
+"""Resamplers: what the gated blocks attend to, from the features of a medium.
+
+The paper's is the :class:`PerceiverResampler`, which gives a fixed number of latents. :class:`PlainResampler` keeps
+every position; the paper compares both (table 3).
+"""
 
 from __future__ import annotations
 
@@ -14,13 +18,42 @@ from vislang.nn.statistics import mean_and_std
 from vislang.nn.transformer import FeedForward
 
 
-class PerceiverResampler(nn.Module):
+class Resampler(nn.Module):
+    """The beginning of every resampler: features are standardised, and projected to the width of the keys.
+
+    Each feature channel is standardised with the mean and standard deviation measured by :meth:`standardise`, because
+    the features of all images have a large component in common.
+
+    Args:
+        features_width: width of the vision tower's features.
+        width: width of the output; features of another width are projected to it.
+    """
+
+    features_mean: Tensor
+    features_deviation: Tensor
+
+    def __init__(self, features_width: int, width: int):
+        super().__init__()
+        self.register_buffer("features_mean", torch.zeros(features_width))
+        self.register_buffer("features_deviation", torch.ones(features_width))
+        self.project = nn.Identity() if features_width == width else _small_linear(features_width, width)
+
+    @torch.no_grad()
+    def standardise(self, features: Float[Tensor, "media positions features_width"]) -> None:
+        """Measure the mean and standard deviation of each channel over media and positions."""
+        mean, std = mean_and_std(features)
+        self.features_mean.copy_(mean)
+        self.features_deviation.copy_(std)
+
+    def projected(self, features: Float[Tensor, "*media features_width"]) -> Float[Tensor, "*media width"]:
+        """Standardised and projected features."""
+        return self.project((features - self.features_mean) / self.features_deviation)
+
+
+class PerceiverResampler(Resampler):
     """Maps any number of features of a medium to a fixed number of latents (section 3.1.1, figure 5).
 
     Learned latents attend to the features and to themselves: keys and values come from the concatenation of both.
-    Each feature channel is first standardised with the mean and standard deviation measured by :meth:`standardise`,
-    because the features of all images have a large component in common.
-
     Each frame of a video gets a learned time embedding; an image is a video of one frame. If a video has more frames
     than there are embeddings, these are interpolated over time (appendix A.1.1).
 
@@ -34,9 +67,6 @@ class PerceiverResampler(nn.Module):
         frames: number of time embeddings; 0 for images only.
     """
 
-    features_mean: Tensor
-    features_deviation: Tensor
-
     def __init__(
         self,
         features_width: int,
@@ -48,23 +78,13 @@ class PerceiverResampler(nn.Module):
         expansion: int = 4,
         frames: int = 0,
     ):
-        super().__init__()
-        self.register_buffer("features_mean", torch.zeros(features_width))
-        self.register_buffer("features_deviation", torch.ones(features_width))
-        self.project = nn.Identity() if features_width == width else _small_linear(features_width, width)
+        super().__init__(features_width, width)
         # With a standard deviation of 0.02, like that of the latents, the order of frames was not learned.
         self.times = nn.Parameter(torch.randn(frames, width)) if frames else None
         # Small compared with the features, so the latents of different images differ from the first step.
         self.latents = nn.Parameter(0.02 * torch.randn(latents, width))
         self.layers = nn.ModuleList(ResamplerLayer(width, heads, head_width, expansion) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
-
-    @torch.no_grad()
-    def standardise(self, features: Float[Tensor, "media positions features_width"]) -> None:
-        """Measure the mean and standard deviation of each channel over media and positions."""
-        mean, std = mean_and_std(features)
-        self.features_mean.copy_(mean)
-        self.features_deviation.copy_(std)
 
     def forward(
         self,
@@ -84,7 +104,7 @@ class PerceiverResampler(nn.Module):
             UserError: a medium is a video, and there are no time embeddings.
         """
         media, most, positions, _ = features.shape
-        features = self.project((features - self.features_mean) / self.features_deviation)
+        features = self.projected(features)
         counts = [most] * media if frames is None else frames.tolist()
         if self.times is not None:
             times = torch.stack([F.pad(self._times(n), (0, 0, 0, most - n)) for n in counts])
@@ -147,3 +167,71 @@ class ResamplerLayer(Recomputable):
             weights.append(self.attention.weights(queries, context, mask)[..., : features.shape[1]])
         latents = latents + self.attention(queries, context, mask)
         return latents + self.feed_forward(latents)
+
+
+class PlainResampler(Resampler):
+    """Keeps every position of an image (Alayrac et al. 2022, table 3: "Transformer" and "MLP" instead of a resampler).
+
+    It reads images only: the number of its outputs grows with that of the frames.
+
+    Args:
+        features_width, width, depth, heads, head_width, expansion: see :class:`PerceiverResampler`.
+        attends: whether the positions attend to each other; otherwise each is changed for itself.
+    """
+
+    def __init__(
+        self,
+        features_width: int,
+        width: int,
+        depth: int = 6,
+        heads: int = 8,
+        head_width: int = 64,
+        expansion: int = 4,
+        attends: bool = True,
+    ):
+        super().__init__(features_width, width)
+        self.layers = nn.ModuleList(PlainLayer(width, heads, head_width, expansion, attends) for _ in range(depth))
+        self.norm = nn.LayerNorm(width)
+
+    def forward(
+        self,
+        features: Float[Tensor, "media frames positions features_width"],
+        frames: Int[Tensor, "..."] | None = None,
+        weights: list[Tensor] | None = None,
+    ) -> Float[Tensor, "media positions width"]:
+        """An output for each position; for the arguments see :meth:`PerceiverResampler.forward`.
+
+        Raises:
+            UserError: a medium is a video.
+        """
+        if features.shape[1] > 1:
+            raise UserError("this bridge reads only images. For videos, set bridge.resampler to perceiver.")
+        positions = self.projected(features[:, 0])
+        for layer in self.layers:
+            positions = layer(positions, weights)
+        return self.norm(positions)
+
+
+class PlainLayer(Recomputable):
+    """Self-attention of the positions, unless ``attends`` is False, then a feed-forward layer; with residuals."""
+
+    def __init__(self, width: int, heads: int, head_width: int, expansion: int, attends: bool):
+        super().__init__()
+        self.norm = nn.LayerNorm(width) if attends else None
+        self.attention = CrossAttention(width, width, heads, head_width) if attends else None
+        self.feed_forward = FeedForward(width, expansion)
+
+    def forward(
+        self, positions: Float[Tensor, "media positions width"], weights: list[Tensor] | None = None
+    ) -> Float[Tensor, "media positions width"]:
+        """One layer; ``weights`` receives the attention weights (media, heads, positions, positions)."""
+        if self.attention is not None and self.norm is not None:
+            queries = self.norm(positions)
+            context = self.attention.keys_values(queries)
+            if weights is not None:
+                weights.append(self.attention.weights(queries, context))
+            positions = positions + self.attention(queries, context, None)
+        elif weights is not None:
+            own = torch.eye(positions.shape[1], device=positions.device)
+            weights.append(own.expand(len(positions), 1, -1, -1))
+        return positions + self.feed_forward(positions)

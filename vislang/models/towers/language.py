@@ -25,8 +25,8 @@ from transformers.initialization import no_init_weights
 
 from vislang.cache import cache_folder, writing
 from vislang.files import system_errors
-from vislang.models.base import fingerprint
 from vislang.models.towers.causal_lm import CausalLM
+from vislang.models.towers.fingerprints import fingerprint_of_files
 from vislang.models.towers.packaged import PACKAGED, TowerError, check_complete, not_found
 from vislang.models.towers.quiet import quiet_transformers
 from vislang.models.towers.shapes import config_of
@@ -105,7 +105,7 @@ def load_language_tower(
         lm = _open(folder)
         with quiet_transformers():
             tokenizer = AutoTokenizer.from_pretrained(folder)
-    marks = fingerprint(lm.state_dict())
+    marks = fingerprint_of_files(folder, lm.state_dict())
     return _tower(name, marks, lm.to(dtype), tokenizer, dtype, quantize, tuning, lora)
 
 

@@ -17,6 +17,7 @@ from transformers.initialization import no_init_weights
 from vislang.errors import UserError
 from vislang.models.base import fingerprint
 from vislang.models.loading import is_saved_model, load
+from vislang.models.towers.fingerprints import fingerprint_of_files
 from vislang.models.towers.packaged import EFFICIENTNET_LITE0, PACKAGED, TowerError, check_complete, not_found
 from vislang.models.towers.quiet import quiet_transformers
 from vislang.models.towers.shapes import config_of
@@ -244,7 +245,7 @@ class TransformersVision(VisionTower):
         needed = [key for key in loading["missing_keys"] if key in image_side and not UNUSED.search(key)]
         check_complete(f"vision tower {name!r}", needed)
         state = model.state_dict()
-        marks = fingerprint({key: state[key] for key in state if key not in missing})
+        marks = fingerprint_of_files(name, {key: state[key] for key in state if key not in missing})
         return cls(name, model, processor, marks, image_size, quantize, tuning, lora)
 
     @property
@@ -294,8 +295,8 @@ def load_vision_tower(
     """Open an image encoder by folder, packaged name or Hub id.
 
     Args:
-        name: a folder in transformers' format, the folder of a trained dual encoder, ``efficientnet-lite0``, or a Hub
-            id.
+        name: a folder in transformers' format, the folder of a trained dual encoder or data2vec model,
+            ``efficientnet-lite0``, or a Hub id.
         image_size: side of the square that images are resized to, in pixels; None takes the tower's default.
         quantize: keep its linear layers in 8 bits; convolutions and low-rank updates are not quantized.
         tuning: how it is trained; see :class:`~vislang.models.towers.tuning.TuneConfig`.

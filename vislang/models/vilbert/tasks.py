@@ -118,6 +118,8 @@ class ViLBERTForTasks(TaskModel[ViLBERT]):
             raise UserError(f"{example.name}: has {documents} choices and {images} images; give one of each.")
         (name,) = heads_of(self.heads, [example], head)
         batch = self.undecided(name, [example])
+        (image,) = example.media
+        assert isinstance(image, Image)
         pairs = batch.pairs
         weights: list[tuple[Tensor, Tensor]] = []
         text = read_texts(self.network, pairs.text, self.tasks[name].token)
@@ -136,6 +138,7 @@ class ViLBERTForTasks(TaskModel[ViLBERT]):
             [Box(*box) for box in self.collate.boxes(example).tolist()],
             [CoAttention(of_text[0].cpu(), of_regions[0].cpu()) for of_text, of_regions in weights],
             prediction,
+            image,
         )
 
     def why_unmatched(self) -> str | None:

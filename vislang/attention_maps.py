@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image as Pillow
 
-from vislang.evaluate.page import THUMBNAIL, square
+from vislang.pictures import THUMBNAIL, square
 
 HUE = (216, 27, 96)
 """Of attention; the page's templates have the same (``--attention``)."""
@@ -24,6 +24,14 @@ FULL = 4.0
 
 GAP = 8
 """Between two frames, in pixels."""
+
+FRAMES_SHOWN = 8
+"""Greatest number of frames of a video that are shown."""
+
+
+def shown_frames(count: int) -> np.ndarray:
+    """The numbers of the frames that are shown of a video of ``count`` frames: evenly spaced, with its ends."""
+    return np.linspace(0, count - 1, min(count, FRAMES_SHOWN)).round().astype(int)
 
 
 def emphasis(shares: np.ndarray) -> np.ndarray:
@@ -49,6 +57,26 @@ def overlay(frames: Sequence[Pillow.Image], strengths: np.ndarray) -> Pillow.Ima
         strengths: (frames, height, width), from :func:`emphasis` of the whole medium.
     """
     return side_by_side([_under(frame, strength) for frame, strength in zip(frames, strengths, strict=True)])
+
+
+def of_regions(
+    regions: Sequence[tuple[float, float, float, float]], strengths: Sequence[float], size: tuple[int, int]
+) -> np.ndarray:
+    """The strength of colour of each pixel of a thumbnail: that of the strongest region that it is in; (1, height,
+    width), as :func:`overlay` takes it.
+
+    Args:
+        regions: left, top, right and bottom of each, in pixels of the image.
+        strengths: of each.
+        size: width and height of the image.
+    """
+    shown = np.zeros((1, THUMBNAIL, THUMBNAIL), dtype=np.float32)
+    across, down = THUMBNAIL / size[0], THUMBNAIL / size[1]
+    for (left, top, right, bottom), strength in zip(regions, strengths, strict=True):
+        rows = slice(int(top * down), max(int(top * down) + 1, round(bottom * down)))
+        columns = slice(int(left * across), max(int(left * across) + 1, round(right * across)))
+        shown[0, rows, columns] = np.maximum(shown[0, rows, columns], strength)
+    return shown
 
 
 def side_by_side(pictures: Sequence[Pillow.Image]) -> Pillow.Image:

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from vislang.models.data2vec.augment import Augmentation
+from vislang import document
+from vislang.models.augmentation import Augmentation, AugmentedImage
 
 
 def picture(width: int = 60, height: int = 40) -> Image.Image:
@@ -70,3 +71,18 @@ def test_backgrounds_are_random_colours_with_the_given_probability():
 def test_settings_that_make_no_sense_are_named(wrong):
     with pytest.raises(ValueError, match=f"augmentation.{next(iter(wrong))}"):
         Augmentation(**wrong)
+
+
+def test_a_version_of_an_image_is_always_the_same(tmp_path):
+    picture().save(tmp_path / "a.png")
+    original = document.Image(tmp_path / "a.png")
+    settings = Augmentation(hue=0.2, background=1.0)
+    first, again, second = (AugmentedImage.of(original, settings, 32, number) for number in (0, 0, 1))
+    assert first == again
+    assert (np.asarray(first.decode()) == np.asarray(again.decode())).all()
+    assert first.decode().size == (32, 32)
+    assert (np.asarray(first.decode()) != np.asarray(second.decode())).any()
+    other = AugmentedImage.of(original, Augmentation(hue=0.1), 32, 0)
+    hashes = [each.content_hash for each in (original, first, second, other)]
+    assert len(set(hashes)) == 4
+    assert again.content_hash == first.content_hash

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vislang.evaluate.attention_maps import HUE, OPACITY, emphasis, overlay, relative, side_by_side
-from vislang.evaluate.page import THUMBNAIL
+from vislang.attention_maps import HUE, OPACITY, emphasis, overlay, relative, side_by_side
+from vislang.pictures import THUMBNAIL
 
 
 @pytest.mark.parametrize("total", [1.0, 0.05, 300.0])

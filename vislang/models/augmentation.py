@@ -1,15 +1,19 @@
-"""Random augmentation of training images (Pillow images, in worker processes)."""
+"""Random augmentation of training images (Pillow images, in worker processes), and augmented versions of an image
+whose features can be cached."""
 
 from __future__ import annotations
 
+import hashlib
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
 from PIL import Image, ImageEnhance
 
-from vislang.document import WHITE
+from vislang import document
+from vislang.document import MAX_PIXELS, WHITE
 
 
 @dataclass(frozen=True)
@@ -99,3 +103,46 @@ def _turn_hue(image: Image.Image, turn: float) -> Image.Image:
     hue, saturation, value = image.convert("HSV").split()
     shift = round(turn * 256)
     return Image.merge("HSV", (hue.point(lambda h: (h + shift) % 256), saturation, value)).convert("RGB")
+
+
+@dataclass(frozen=True)
+class AugmentedImage(document.Image):
+    """One of several augmented versions of an image, the same each time it is decoded, so that a frozen tower's
+    features of it can be cached.
+
+    Attributes:
+        original: the image.
+        augmentation: how it is changed.
+        side: side of the square in pixels.
+        number: which version it is.
+    """
+
+    original: document.Image
+    augmentation: Augmentation = field(compare=False)
+    side: int
+    number: int
+
+    @classmethod
+    def of(cls, original: document.Image, augmentation: Augmentation, side: int, number: int) -> AugmentedImage:
+        """A version of an image."""
+        return cls(original.source, original, augmentation, side, number)
+
+    @cached_property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels."""
+        return self.side, self.side
+
+    @cached_property
+    def content_hash(self) -> str:
+        """SHA-256 of the original's hash and of all that changes it."""
+        return hashlib.sha256(
+            f"{self.original.content_hash} {self.augmentation} {self.side} {self.number}".encode()
+        ).hexdigest()
+
+    def decode(self, max_pixels: int = MAX_PIXELS, background: tuple[int, int, int] = WHITE) -> Image.Image:
+        """The version; ``background`` is not used, because the augmentation draws its own. See
+        :meth:`vislang.document.Image.decode`."""
+        del background
+        rng = random.Random(self.content_hash)
+        opened = self.original.decode(max_pixels, self.augmentation.draw_background(rng))
+        return self.augmentation(opened, self.side, rng)

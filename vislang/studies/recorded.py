@@ -1,0 +1,189 @@
+"""Claims that are judged by the committed results of longer experiments, each with a program of its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vislang.metrics.figure import figures_as_json, plain
+from vislang.studies.study import Recorded, Row, Select
+
+LU = "Lu et al. 2019 (ViLBERT)"
+BAEVSKI = "Baevski et al. 2022 (data2vec)"
+ALAYRAC = "Alayrac et al. 2022 (Flamingo)"
+
+
+def rows_where(arm: str = "arm", **keys: Any) -> Select:
+    """The rows with these keys, of which ``arm`` names the arm; of each arm and seed the one of the last step."""
+
+    def select(saved: dict[str, Any]) -> list[Row]:
+        found: dict[tuple[str, int], dict[str, Any]] = {}
+        for row in saved["rows"]:
+            if "seed" not in row or any(row.get(key) != value for key, value in keys.items()):
+                continue
+            key = (row[arm], row["seed"])
+            if key not in found or row.get("step", 0) >= found[key].get("step", 0):
+                found[key] = {**row, "arm": row[arm]}
+        return list(found.values())
+
+    return select
+
+
+def _probed(study: str, probe: str, **more: Any) -> dict[str, Any]:
+    """What the claims about a data2vec experiment have in common."""
+    return {
+        "metric": "accuracy",
+        "file": f"data2vec-{study}/results.json",
+        "select": rows_where("representation", probe=probe, kind="linear"),
+        "command": f"python -m vislang.studies.data2vec {study} --out docs/results/data2vec-{study}",
+        **more,
+    }
+
+
+def _shots(saved: dict[str, Any]) -> list[Row]:
+    """The points of a few-shot evaluation of one trained model, by number of shots."""
+    points = [point for point in saved["points"] if point["select"] == "random" and not point["blind"]]
+    return [{"arm": f"{point['shots']} shots", "seed": 0, "figures": point["figures"]} for point in points]
+
+
+def _demo(saved: dict[str, Any]) -> list[Row]:
+    """The last accuracy of each arm of the demo's study, on the held-out questions of its curves."""
+    from vislang.studies.demo import EXAMPLES, STEPS
+
+    return [
+        {**row, "figures": figures_as_json({"accuracy": plain(row["accuracy"][str(STEPS)], EXAMPLES)})}
+        for row in saved["rows"]
+        if "accuracy" in row
+    ]
+
+
+RETRIEVAL: dict[str, Any] = {
+    "metric": "recall_at_10_text_to_image",
+    "file": "vilbert-retrieval/results.json",
+    "select": rows_where(test="stamp-pictures-test"),
+    "command": "python -m vislang.studies.retrieval --out docs/results/vilbert-retrieval",
+}
+MIXING: dict[str, Any] = {
+    "source": f"{ALAYRAC}, section 2.4 and table 3, rows of the optimisation",
+    "metric": "loss_per_token",
+    "better": "weighted sum, 200 steps",
+    "file": "flamingo-mixture/results.json",
+    "select": rows_where(stream="easy-vqa"),
+    "command": "python -m vislang.studies.mixing --out docs/results/flamingo-mixture",
+}
+
+RECORDED = (
+    Recorded(
+        name="grounding",
+        claim="Two streams find what an expression refers to better than one stream.",
+        source=f"{LU}, table 1, columns RefCOCO+",
+        metric="accuracy",
+        better="two streams",
+        than=("one stream",),
+        file="vilbert-scenes/results.json",
+        select=rows_where(test="test", kind="all"),
+        command="python -m vislang.studies.grounding --out docs/results/vilbert-scenes",
+    ),
+    Recorded(
+        name="retrieval-streams",
+        claim="Two streams find the image of a caption better than one stream.",
+        source=f"{LU}, table 1, columns of image retrieval",
+        better="two streams, fine-tuned",
+        than=("one stream, fine-tuned",),
+        **RETRIEVAL,
+    ),
+    Recorded(
+        name="retrieval-pretraining",
+        claim="Two streams that were pretrained find the image of a caption better than without pretraining.",
+        source=f"{LU}, table 1, rows with and without a dagger, columns of image retrieval",
+        better="two streams, fine-tuned",
+        than=("two streams, fine-tuned, not pretrained",),
+        **RETRIEVAL,
+    ),
+    Recorded(
+        name="mixing",
+        claim="After as many steps, the weighted sum of all streams in each step is better than one stream in turn.",
+        than=("in turn, 200 steps",),
+        **MIXING,
+    ),
+    Recorded(
+        name="mixing-equal-examples",
+        claim="After as many examples, the weighted sum of all streams in each step is better than one stream in turn.",
+        than=("in turn, 600 steps",),
+        note="In turn, a step has a third of the examples, so there are three times as many steps.",
+        **MIXING,
+    ),
+    Recorded(
+        name="in-context",
+        claim="Gated blocks before the induction heads are better for learning from examples in the prompt.",
+        source="this project, after Olsson et al. 2022 (induction heads)",
+        metric="accuracy",
+        better="gates before layers 12, 16, 20, 24",
+        than=("gates before layers 20, 23, 26, 29",),
+        file="flamingo-in-context/results.json",
+        select=rows_where(task="emoji-groups-coded", shots=32),
+        command="python -m vislang.studies.in_context --out docs/results/flamingo-in-context",
+    ),
+    Recorded(
+        name="shots",
+        claim="32 examples in the prompt are better than none.",
+        source=f"{ALAYRAC}, table 1",
+        metric="accuracy",
+        better="32 shots",
+        than=("0 shots",),
+        file="flamingo-few-shot/emoji-groups-coded.json",
+        select=_shots,
+        command="vislang eval runs/flamingo-few-shot/model --task emoji-groups-coded --shots 0,4,8,16,32",
+        note="One trained model. Whether its shots help is judged question by question in flamingo.md.",
+    ),
+    Recorded(
+        name="demo",
+        claim="Training questions in pairs, and text that is standardised, make the demo learn.",
+        source="this project, vislang.studies.demo",
+        metric="accuracy",
+        better="all choices",
+        than=("training questions not in pairs", "text not standardised"),
+        file="flamingo-demo/results.json",
+        select=_demo,
+        command="python -m vislang.studies.demo --out docs/results/flamingo-demo",
+    ),
+    Recorded(
+        name="data2vec-pictures",
+        claim="Pretraining on images gives features that are better than those of the same network before training.",
+        source=f"{BAEVSKI}, table 1",
+        better="v2",
+        than=("v2, before training",),
+        **_probed("pictures", "emoji-groups"),
+    ),
+    Recorded(
+        name="data2vec-v2",
+        claim="After equal time, data2vec 2.0 is better than data2vec.",
+        source="Baevski et al. 2023 (data2vec 2.0), comparison with data2vec on images",
+        better="v2",
+        than=("v1",),
+        **_probed("pictures", "emoji-groups"),
+    ),
+    Recorded(
+        name="data2vec-prose",
+        claim="Pretraining on text gives features that are better than those of the same network before training.",
+        source=f"{BAEVSKI}, table of GLUE",
+        better="v2",
+        than=("v2, before training",),
+        **_probed("prose", "emoji-name-groups"),
+    ),
+    Recorded(
+        name="data2vec-recordings",
+        claim="Pretraining on speech gives features that are better than those of the same network before training.",
+        source=f"{BAEVSKI}, table of LibriSpeech",
+        better="v2",
+        than=("v2, before training",),
+        **_probed("recordings", "spoken-stamps-fr"),
+    ),
+    Recorded(
+        name="data2vec-shared",
+        claim="One encoder for images, text and speech learns features that are better than before training.",
+        source="this project; the papers train an encoder for each modality",
+        better="v2",
+        than=("v2, before training",),
+        **_probed("shared", "emoji-groups"),
+    ),
+)
