@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import random
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,11 +26,11 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from vislang.capabilities import ModelRecipe, Progress
-from vislang.document import Document, Image
+from vislang.document import Document, Image, Marked
 from vislang.errors import UserError
 from vislang.example import Example
 from vislang.files import write_text
-from vislang.models.augmentation import Augmentation
+from vislang.models.augmentation import Augmentation, AugmentedImage
 from vislang.models.base import fill_model, read_settings, write_model
 from vislang.models.dual_encoder.tower import DualEncoderTower
 from vislang.models.dual_encoder.words import FILE as PIECES_FILE
@@ -39,7 +40,7 @@ from vislang.models.precision import Precision, autocast, dtype_of
 from vislang.models.regions.readers import ComputedRegions, RegionsConfig
 from vislang.models.regions.sources import GridRegions
 from vislang.models.settings import must_be_at_least, must_be_rates
-from vislang.models.vilbert.captioned import ImageVersions, PairCollator, are_several, belonging, gathered
+from vislang.models.vilbert.captioned import PairCollator, are_several, belonging, gathered
 from vislang.models.vilbert.config import EPS, TextStreamConfig, VisionStreamConfig
 from vislang.models.vilbert.inputs import PairInputs, PairInputsConfig, Pairs, pairs_of
 from vislang.models.vilbert.pair_model import PairModel
@@ -344,6 +345,53 @@ def contrastive_loss(
     return losses
 
 
+@dataclass(frozen=True)
+class ImageVersions:
+    """Augmented versions of the training images. As many are made of each as ``count`` says; training draws among them
+    and the original, so that a frozen tower encodes each only once.
+
+    Attributes:
+        augmentation: how images are changed.
+        size: side of a version in pixels.
+        count: number of versions of an image.
+    """
+
+    augmentation: Augmentation
+    size: int
+    count: int
+
+    def of(self, image: Image) -> list[Image]:
+        """The image and its versions. Of an image with marked boxes there are none, because they would be moved."""
+        if isinstance(image.source, Marked):
+            return [image]
+        made = [AugmentedImage.of(image, self.augmentation, self.size, number) for number in range(self.count)]
+        return [image, *made]
+
+    def draw(self, image: Image, seed: int) -> Image:
+        """One of them, the same for all pairs of this image in a step: its other captions are no negatives."""
+        return random.Random(f"{seed} {image.content_hash}").choice(self.of(image))
+
+
+class VersionCollator(PairCollator):
+    """Shows one of the versions of each image, where there are some.
+
+    Args:
+        inputs: how texts and images are prepared.
+        versions: versions of the training images, or None.
+
+    Attributes:
+        training: whether versions are drawn.
+    """
+
+    def __init__(self, inputs: PairInputs, versions: ImageVersions | None = None):
+        super().__init__(inputs)
+        self.versions, self.training = versions, True
+
+    def shown(self, image: Image, seed: int) -> Image:
+        """The image, or the version of it that is drawn for this step."""
+        return self.versions.draw(image, seed) if self.versions is not None and self.training else image
+
+
 @dataclass
 class SavedContrastiveEncoder:
     """The settings in the ``config.json`` of a dual encoder."""
@@ -364,7 +412,7 @@ class ContrastiveEncoder(PairModel[DualEncoder]):
     """
 
     needs_whole_batch = True
-    collate: PairCollator
+    collate: VersionCollator
 
     def __init__(
         self,
@@ -377,7 +425,7 @@ class ContrastiveEncoder(PairModel[DualEncoder]):
         config = network.config
         super().__init__(network, inputs, config.text.max_length, config.vision.feature_width, dtype)
         self.chunk = chunk
-        self.collate = PairCollator(inputs, versions)
+        self.collate = VersionCollator(inputs, versions)
 
     def train(self, mode: bool = True) -> ContrastiveEncoder:
         """Set the mode; held-out images are not augmented."""

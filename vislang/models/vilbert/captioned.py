@@ -1,12 +1,9 @@
-"""Captioned images that are compared with each other: versions of the images, batches, and the items of all
-processes."""
+"""Captioned images that are compared with each other: their batches, and the items of all processes."""
 
 from __future__ import annotations
 
 import hashlib
-import random
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 import torch
 import torch.distributed as distributed
@@ -15,52 +12,20 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.distributed.nn.functional import all_gather
 
-from vislang.document import Image, Marked
+from vislang.document import Image
 from vislang.example import Example
-from vislang.models.augmentation import Augmentation, AugmentedImage
 from vislang.models.vilbert.inputs import PairInputs, Pairs, pairs_of
 
 
-@dataclass(frozen=True)
-class ImageVersions:
-    """Augmented versions of the training images. As many are made of each as ``count`` says; training draws among them
-    and the original, so that a frozen tower encodes each only once.
-
-    Attributes:
-        augmentation: how images are changed.
-        size: side of a version in pixels.
-        count: number of versions of an image.
-    """
-
-    augmentation: Augmentation
-    size: int
-    count: int
-
-    def of(self, image: Image) -> list[Image]:
-        """The image and its versions. Of an image with marked boxes there are none, because they would be moved."""
-        if isinstance(image.source, Marked):
-            return [image]
-        made = [AugmentedImage.of(image, self.augmentation, self.size, number) for number in range(self.count)]
-        return [image, *made]
-
-    def draw(self, image: Image, seed: int) -> Image:
-        """One of them, the same for all pairs of this image in a step: its other captions are no negatives."""
-        return random.Random(f"{seed} {image.content_hash}").choice(self.of(image))
-
-
 class PairCollator:
-    """Turns captioned images into a batch. Nothing is random but the version of an image, where there are some.
+    """Turns captioned images into a batch; nothing is random.
 
     Args:
         inputs: how texts and images are prepared.
-        versions: versions of the training images, or None.
-
-    Attributes:
-        training: whether versions are drawn.
     """
 
-    def __init__(self, inputs: PairInputs, versions: ImageVersions | None = None):
-        self.inputs, self.versions, self.training = inputs, versions, True
+    def __init__(self, inputs: PairInputs):
+        self.inputs = inputs
 
     def __call__(self, examples: Sequence[Example], seed: int = 0, first: int = 0) -> Pairs:
         """Collate; each reference of an example makes a pair.
@@ -70,16 +35,16 @@ class PairCollator:
             RegionError, MediaError: an image's regions cannot be computed or read.
         """
         pairs = pairs_of(examples)
-        versions = self.versions if self.training else None
-        rows = [
-            ((caption,), (image if versions is None else versions.draw(image, seed),))
-            for image, caption in map(self.inputs.pair_of, pairs)
-        ]
+        rows = [((caption,), (self.shown(image, seed),)) for image, caption in map(self.inputs.pair_of, pairs)]
         read = self.inputs.read(rows, [pair.name for pair in pairs])
         # Each distinct item once, in the order of its first pair, as they are read.
         read.text_keys = keys_of(text for text, _ in rows)
         read.image_keys = keys_of(images for _, images in rows)
         return read
+
+    def shown(self, image: Image, seed: int) -> Image:
+        """What is shown of an image: itself. A subclass may draw a version of it by the seed of the step."""
+        return image
 
 
 def belonging(pairs: Pairs) -> Bool[Tensor, "images texts"]:
