@@ -102,10 +102,10 @@ def test_another_caption_of_the_same_image_is_no_negative():
 
 @pytest.mark.parametrize(("direction", "pooling"), WAYS)
 def test_it_learns_and_ranks_in_each_way(towers, pairs, direction, pooling):
-    scales = (9.0, 6.0) if direction == "text-image" else (4.0, 5.0)
+    scales = (9.0, 6.0) if direction == "text-image" else (4.0, 1.0)
     ways = {"direction": direction, "pooling": pooling, "attention_scale": scales[0], "pooling_scale": scales[1]}
     model = model_of(towers, pairs, **ways)
-    train(model, model.collate(pairs), 100, lr=1e-2 if direction == "text-image" else 5e-3)
+    train(model, model.collate(pairs), 100, lr=1e-2)
     scores = model.match_all([pair.media[0] for pair in pairs], [f"a {colour} shape" for colour in COLOURS])
     assert (scores.argmax(dim=1) == torch.arange(12) % 4).float().mean() > 0.9
 

@@ -6,6 +6,7 @@ with vectors that are learned; the papers use words, with GloVe or BERT.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -77,10 +78,13 @@ class Standardise(nn.Module):
         self.register_buffer("std", torch.ones(width))
 
     def measure(self, inputs: PairInputs, images: Sequence[Image]) -> None:
-        """Measure the statistics on the first distinct images, unless a trained model has them already."""
+        """Measure the statistics on distinct images, unless a trained model has them already."""
         if self.mean.any() or not images:
             return
-        read = [inputs.regions_of((image,)).features for image in list(dict.fromkeys(images))[:MEASURED]]
+        distinct = list(dict.fromkeys(images))
+        # Evenly spaced, because sources follow each other.
+        chosen = distinct[:: math.ceil(len(distinct) / MEASURED)]
+        read = [inputs.regions_of((image,)).features for image in chosen]
         mean, std = mean_and_std(torch.from_numpy(np.concatenate(read)))
         self.mean.copy_(mean)
         self.std.copy_(std)
