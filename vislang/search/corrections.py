@@ -15,7 +15,7 @@ import numpy as np
 STEPS = 50
 """Greatest number of Newton steps; a fit takes about ten."""
 
-SAMPLE = 4096
+SAMPLE = 2048
 """Rows on which similarities are standardised, spread evenly over an index."""
 
 
@@ -78,10 +78,12 @@ def correct(
         The vector of the corrected search, and the cutoff.
     """
     prior = prior or Prior()
-    query, marked, sample = (np.asarray(each, dtype=np.float64) for each in (query, marked, sample))
-    similarity = sample @ query
+    query, marked = (np.asarray(each, dtype=np.float64) for each in (query, marked))
+    # Enough digits for a mean and a standard deviation, in a quarter of the time.
+    sample = np.asarray(sample, dtype=np.float32)
+    similarity = (sample @ query.astype(np.float32)).astype(np.float64)
     # In a tiny or uniform index all similarities are equal.
-    mean, scale = sample.mean(axis=0), prior.score_weight / max(float(similarity.std()), 1e-6)
+    mean, scale = sample.mean(axis=0).astype(np.float64), prior.score_weight / max(float(similarity.std()), 1e-6)
     offset = scale * (marked @ query - similarity.mean()) + prior.bias
     features = marked - mean
     dual = fit(
