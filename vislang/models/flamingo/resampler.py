@@ -38,6 +38,15 @@ class Resampler(nn.Module):
         self.register_buffer("features_deviation", torch.ones(features_width))
         self.project = nn.Identity() if features_width == width else _small_linear(features_width, width)
 
+    def forward(
+        self,
+        features: Float[Tensor, "media frames positions features_width"],
+        frames: Int[Tensor, "..."] | None = None,
+        weights: list[Tensor] | None = None,
+    ) -> Float[Tensor, "media latents width"]:
+        """The latents of each medium; see the classes that follow."""
+        raise NotImplementedError
+
     @torch.no_grad()
     def standardise(self, features: Float[Tensor, "media positions features_width"]) -> None:
         """Measure the mean and standard deviation of each channel over media and positions."""
