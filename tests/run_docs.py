@@ -29,9 +29,11 @@ from tests.tiny import write_video
 ROOT = Path(__file__).parents[1]
 GUIDES = (
     *("data", "data2vec", "vilbert", "flamingo", "training", "evaluation", "plan", "cluster", "search", "serve"),
-    "studies",
+    *("studies", "earlier"),
 )
-RESULTS = tuple(f"results/{name}" for name in ("data2vec", "vilbert", "flamingo", "lmms-eval", "benchmarks", "studies"))
+RESULTS = tuple(
+    f"results/{name}" for name in ("data2vec", "vilbert", "flamingo", "lmms-eval", "benchmarks", "studies", "earlier")
+)
 PAGES = ("README.md", *(f"docs/{name}.md" for name in (*GUIDES, "tasks", *RESULTS)), "CONTRIBUTING.md")
 """Pages whose commands are run, in this order: later pages use models that earlier ones trained."""
 
