@@ -36,8 +36,10 @@ def test_the_fit_is_logistic_regression(unit):
 
 def test_marks_change_probabilities_in_their_direction(unit):
     query, marked, right = unit[0], unit[5:9], np.array([1, 0, 1, 0])
-    before = correct(query, unit[:0], right[:0], unit)
-    after = correct(query, marked, right, unit)
+    # With a low prior, right marks raise all probabilities.
+    prior = Prior(bias=-2.0, variance=30.0)
+    before = correct(query, unit[:0], right[:0], unit, prior)
+    after = correct(query, marked, right, unit, prior)
     change = after.probabilities(marked @ after.vector) - before.probabilities(marked @ before.vector)
     assert ((change > 0) == right.astype(bool)).all()
 
@@ -54,4 +56,4 @@ def test_extreme_marks_converge(unit):
 def test_the_sample_is_spread_over_the_index():
     assert list(spread(3)) == [0, 1, 2]
     rows = spread(10**6)
-    assert (rows[0], rows[-1], len(rows)) == (0, 10**6 - 1, 4096)
+    assert (rows[0], rows[-1], len(rows)) == (0, 10**6 - 1, 2048)

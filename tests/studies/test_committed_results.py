@@ -8,7 +8,8 @@ import pytest
 
 from vislang.metrics.figure import SCHEMA, figures_from_json
 from vislang.metrics.retrieval import METRICS
-from vislang.studies import demo, earlier, few_shot, grounding, heads, in_context, mixing, retrieval
+from vislang.search.corrections import Prior
+from vislang.studies import corrections, demo, earlier, few_shot, grounding, heads, in_context, mixing, retrieval
 from vislang.studies.data2vec import STUDIES
 from vislang.studies.data2vec_table import compared, last_lines, markdown
 from vislang.studies.line import mean_line
@@ -184,6 +185,16 @@ def test_maximum_dropout_and_pieces_help_on_emoji():
         for limit in (5, 10):
             name = f"recall_at_{limit}_{way}"
             assert recall("emoji-twitter-names", DUAL, name).low > recall("emoji-twitter-names", earlier, name).high
+
+
+def test_the_table_of_marks_is_that_of_the_study_and_its_settings_are_used():
+    rows = rows_of("corrections")
+    assert corrections.markdown(rows) in page("corrections")
+    chosen = next(row["settings"] for row in rows if row["method"] == "marks and text")
+    assert corrections.prior_of(tuple(chosen)) == Prior()
+    values = {row["marks"]: figures_from_json(row["figures"]) for row in rows if row["method"] == "marks and text"}
+    for score in ("precision", "f1", "average_precision"):
+        assert values[16][score].value > values[8][score].value > values[0][score].value
 
 
 def test_the_table_of_the_earlier_systems_is_that_of_the_runs():

@@ -21,7 +21,7 @@ SAMPLE = 2048
 
 @dataclass(frozen=True)
 class Prior:
-    """What is assumed before any mark. The values are first guesses; they were not chosen on data.
+    """What is assumed before any mark. The values were chosen by ``vislang.studies.corrections``.
 
     Attributes:
         score_weight: log-odds for each standard deviation of similarity.
@@ -32,10 +32,10 @@ class Prior:
     """
 
     score_weight: float = 2.0
-    bias: float = -5.0
+    bias: float = -6.0
     bias_variance: float = 4.0
-    variance: float = 30.0
-    cutoff: float = 0.5
+    variance: float = 10.0
+    cutoff: float = 0.1
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -155,7 +155,7 @@ def run(seeds: Sequence[int], out: Path, runs: Path) -> None:
             found = scores(topics, worlds, method, chosen, False, DRAWS, (marks,))
             figures = {score: mean(values.tolist()) for score, values in found.items()}
             results.add({"method": name, "settings": chosen, "marks": marks, "figures": figures_as_json(figures)})
-    results.about = {"seeds": list(seeds), "images": len(known), "prior": asdict(Prior())}
+    results.about = {"seeds": list(seeds), "images": len(known)}
     results.write()
     (out / "table.md").write_text(markdown(results.rows), encoding="utf-8")
 
