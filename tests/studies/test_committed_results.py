@@ -399,7 +399,18 @@ def test_shots_change_nothing_on_easy_vqa():
 @pytest.mark.parametrize(
     "name",
     [
-        *("data", "data2vec", "few_shot", "flamingo", "gpu", "optimisation", "rehearse", "retrieval", "start"),
+        *(
+            "data",
+            "data2vec",
+            "few_shot",
+            "flamingo",
+            "gpu",
+            "optimisation",
+            "rehearse",
+            "retrieval",
+            "search",
+            "start",
+        ),
         *("training", "vilbert"),
     ],
 )
