@@ -89,7 +89,23 @@ def test_a_full_queue_says_when_to_come_back():
         assert await waiting[1] == 1
         assert await more == 2
 
-    with engine_of(waiting=2) as engine:
+    with engine_of(running=1, waiting=2) as engine:
+        asyncio.run(main(engine))
+
+
+def test_requests_that_arrive_together_find_the_places_that_are_free():
+    """Before the thread has begun any of them, all of them wait, and only those beyond both limits are refused."""
+
+    async def main(engine: Engine):
+        # The thread begins no job meanwhile.
+        with engine._changed:
+            asked = [asyncio.ensure_future(engine.last(lambda n=n: iter([n]))) for n in range(4)]
+            await asyncio.sleep(0)
+        found = await asyncio.gather(*asked, return_exceptions=True)
+        assert found[:3] == [0, 1, 2]
+        assert (found[3].status_code, found[3].code) == (429, "server_overloaded")
+
+    with engine_of(running=2, waiting=1) as engine:
         asyncio.run(main(engine))
 
 

@@ -170,8 +170,10 @@ class Engine:
         with self._changed:
             if self._closed:
                 raise ApiError(503, "the server is shutting down.", "shutting_down")
-            if len(self._waiting) >= self.limits.waiting:
-                raise self._too_many(f"{len(self._waiting)} requests are waiting, which is the limit.")
+            # The thread may be about to begin some of those that wait: what counts is whether there is room for all.
+            held = len(self._waiting) + sum(not job.cancelled.is_set() for job in list(self._running))
+            if held >= self.limits.running + self.limits.waiting:
+                raise self._too_many(f"the server holds {held} requests, which is the limit.")
             self._waiting.append(job)
             self._changed.notify()
 
@@ -206,8 +208,9 @@ class Engine:
                     self._running.remove(job)
                     self._end(job, end)
         error = ApiError(503, "the server is shutting down.", "shutting_down")
-        for job in (*self._running, *self._waiting):
-            self._end(job, _End(error))
+        for jobs in (self._running, self._waiting):
+            while jobs:
+                self._end(jobs.pop(), _End(error))
 
     def _turn(self, job: Job[Any]) -> _End | None:
         """Give a job a step; returns its end, if it has come to it."""
