@@ -19,7 +19,8 @@ from vislang.evaluate.rank import rank
 from vislang.evaluate.shots import drawn, prefill
 from vislang.example import Example, Prediction
 from vislang.models.flamingo.config import FlamingoConfig
-from vislang.models.flamingo.model import Flamingo, FlamingoRecipe
+from vislang.models.flamingo.model import Flamingo
+from vislang.models.flamingo.recipe import FlamingoRecipe
 from vislang.tasks.catalogue import open_task
 
 QUESTIONS, SHOTS, BATCH = 32, 8, 16

@@ -45,8 +45,9 @@ from vislang.example import Example, Text
 from vislang.models.flamingo.config import FlamingoConfig
 from vislang.models.flamingo.decoding import Text as Growing
 from vislang.models.flamingo.decoding import TextBatch
-from vislang.models.flamingo.model import Flamingo, FlamingoRecipe
+from vislang.models.flamingo.model import Flamingo
 from vislang.models.flamingo.prefill import DecodeState
+from vislang.models.flamingo.recipe import FlamingoRecipe
 
 CLIENTS, RUNNING, WAITING = 8, 8, 8
 """Clients at once, and how many requests the server answers at once and lets wait."""

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from vislang.models.data2vec.pretraining import Data2VecRecipe
-from vislang.models.flamingo.model import FlamingoRecipe
+from vislang.models.flamingo.recipe import FlamingoRecipe
 from vislang.recipe import RecipeError, read_recipe
 from vislang.runs.streams import read_streams
 
@@ -75,7 +75,7 @@ def test_what_is_scored_on_may_have_no_splits(pictures):
     assert (len(stream.train), len(stream.test), found.bad_records.count, found.indexed) == (24, 24, 0, [])
 
 
-MODEL = "model: {class_path: vislang.models.flamingo.model.FlamingoRecipe, init_args: {%s}}\n"
+MODEL = "model: {class_path: vislang.models.flamingo.recipe.FlamingoRecipe, init_args: {%s}}\n"
 
 
 @pytest.mark.parametrize(

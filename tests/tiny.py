@@ -17,7 +17,8 @@ from vislang.example import Answers, Example, Text
 from vislang.models.flamingo.bridge import Bridge
 from vislang.models.flamingo.collate import IGNORED, Batch, CollateConfig
 from vislang.models.flamingo.config import FlamingoConfig
-from vislang.models.flamingo.model import Flamingo, FlamingoRecipe
+from vislang.models.flamingo.model import Flamingo
+from vislang.models.flamingo.recipe import FlamingoRecipe
 from vislang.models.towers.causal_lm import CausalLM
 
 TYPES = 96
@@ -198,7 +199,7 @@ def write_recipe(path: Path, language: str, vision: str, **train) -> Path:
     lines = "\n".join(f"  {key}: {value}" for key, value in settings.items())
     path.write_text(
         f"""model:
-  class_path: vislang.models.flamingo.model.FlamingoRecipe
+  class_path: vislang.models.flamingo.recipe.FlamingoRecipe
   init_args:
     language_model: {language}
     vision_tower: {vision}

@@ -16,7 +16,7 @@ TYPES = {
 }
 """What the parser calls types, and what they are called in a message."""
 
-MODEL = "it must name the recipe of a model, such as vislang.models.flamingo.model.FlamingoRecipe"
+MODEL = "it must name the recipe of a model, such as vislang.models.flamingo.recipe.FlamingoRecipe"
 
 
 def in_words(message: str, recipe: str) -> str:

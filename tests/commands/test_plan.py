@@ -10,8 +10,8 @@ import torch
 from vislang.cli import main
 from vislang.commands.plan import Plan as PlanVerb
 from vislang.console import console
-from vislang.models.flamingo.model import FlamingoRecipe
 from vislang.models.flamingo.presets import PAPER, SEQUENCES, paper_batch
+from vislang.models.flamingo.recipe import FlamingoRecipe
 from vislang.nn.fake import FakeFloats
 from vislang.recipe import PRESETS, read_recipe
 from vislang.runs import loads

@@ -21,7 +21,7 @@ from vislang.models.data2vec.inputs import ImageInput
 from vislang.models.data2vec.tower import Data2VecTower
 from vislang.models.dual_encoder.model import DualEncoderRecipe
 from vislang.models.flamingo.config import FlamingoConfig
-from vislang.models.flamingo.model import FlamingoRecipe
+from vislang.models.flamingo.recipe import FlamingoRecipe
 from vislang.models.regions.readers import RegionsConfig
 from vislang.models.regions.sources import ClusteredRegions
 from vislang.models.towers.packaged import TowerError

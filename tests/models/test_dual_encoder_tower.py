@@ -14,7 +14,8 @@ from vislang.evaluate.few_shot_baselines import similarities
 from vislang.models.dual_encoder.model import ContrastiveEncoder
 from vislang.models.dual_encoder.tower import DualEncoderTower
 from vislang.models.flamingo.config import FlamingoConfig
-from vislang.models.flamingo.model import Flamingo, FlamingoRecipe
+from vislang.models.flamingo.model import Flamingo
+from vislang.models.flamingo.recipe import FlamingoRecipe
 from vislang.models.towers.packaged import TowerError
 from vislang.models.towers.vision import load_vision_tower
 

@@ -29,8 +29,8 @@ from vislang.models.earlier.mattnet import MAttNetConfig, MAttNetRecipe
 from vislang.models.earlier.scan import SCANConfig, SCANRecipe
 from vislang.models.flamingo.collate import CollateConfig
 from vislang.models.flamingo.config import FlamingoConfig
-from vislang.models.flamingo.model import FlamingoRecipe
 from vislang.models.flamingo.prefill import Runner
+from vislang.models.flamingo.recipe import FlamingoRecipe
 from vislang.models.regions.readers import RegionsConfig
 from vislang.models.regions.sources import ClusteredRegions, GridRegions
 from vislang.models.towers.tuning import LoraConfig, TuneConfig

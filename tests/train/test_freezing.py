@@ -11,7 +11,7 @@ from tests.train.line import Line, Silent, run
 from vislang.document import Document, Image
 from vislang.errors import UserError
 from vislang.models.flamingo.config import FlamingoConfig
-from vislang.models.flamingo.model import FlamingoRecipe
+from vislang.models.flamingo.recipe import FlamingoRecipe
 from vislang.recipe import read_recipe
 from vislang.runs.run import run_recipe
 from vislang.train.batches import Stream

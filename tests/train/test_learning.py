@@ -5,7 +5,7 @@ import torch
 from vislang.data.jsonl import read_jsonl
 from vislang.evaluate.evaluation import evaluate
 from vislang.models.flamingo.config import FlamingoConfig
-from vislang.models.flamingo.model import FlamingoRecipe
+from vislang.models.flamingo.recipe import FlamingoRecipe
 from vislang.tasks.catalogue import open_task
 from vislang.train.batches import Stream
 from vislang.train.config import TrainConfig

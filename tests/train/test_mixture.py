@@ -14,7 +14,7 @@ from vislang.recipe import RecipeError, read_recipe
 from vislang.train.log import read_metrics
 
 RECIPE = """model:
-  class_path: vislang.models.flamingo.model.FlamingoRecipe
+  class_path: vislang.models.flamingo.recipe.FlamingoRecipe
   init_args:
     language_model: {language}
     vision_tower: {vision}

@@ -19,13 +19,15 @@ MOVED = {
     "vislang.models.dual_encoder": "vislang.models.dual_encoder.model",
     "vislang.models.finetuned": "vislang.models.data2vec.finetuning",
     "vislang.models.flamingo": "vislang.models.flamingo.model",
+    "vislang.models.flamingo.FlamingoRecipe": "vislang.models.flamingo.recipe.FlamingoRecipe",
+    "vislang.models.flamingo.model.FlamingoRecipe": "vislang.models.flamingo.recipe.FlamingoRecipe",
     "vislang.models.old_flamingo.OldFlamingo": "vislang.models.flamingo.converted.ConvertedFlamingo",
     "vislang.models.pretraining": "vislang.models.data2vec.pretraining",
     "vislang.models.vilbert": "vislang.models.vilbert.model",
     "vislang.models.vilbert_pretraining": "vislang.models.vilbert.pretraining",
     "vislang.models.vilbert_tasks": "vislang.models.vilbert.tasks",
 }
-"""Modules and classes in saved models and recipes of version 0.1.0, and their current names."""
+"""Modules and classes in saved models and recipes of earlier versions, and their current names."""
 
 
 def current_path(class_path: str) -> str:

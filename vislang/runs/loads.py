@@ -19,8 +19,9 @@ from vislang.errors import UserError
 from vislang.models.data2vec.presets import SOURCE as BLANK
 from vislang.models.data2vec.presets import blank_images
 from vislang.models.data2vec.pretraining import Data2VecRecipe
-from vislang.models.flamingo.model import Depth, Flamingo, FlamingoRecipe
+from vislang.models.flamingo.model import Flamingo
 from vislang.models.flamingo.presets import SEQUENCES, TrainingSequence, paper_batch
+from vislang.models.flamingo.recipe import Depth, FlamingoRecipe
 from vislang.models.towers.vision import TransformersVision
 from vislang.nn.fake import FakeFloats
 from vislang.recipe import Recipe

@@ -16,7 +16,8 @@ from vislang.document import Absent, Audio, Document, Image, MediaError
 from vislang.errors import UserError
 from vislang.models.flamingo.collate import IGNORED
 from vislang.models.flamingo.config import FlamingoConfig
-from vislang.models.flamingo.model import Flamingo, FlamingoRecipe
+from vislang.models.flamingo.model import Flamingo
+from vislang.models.flamingo.recipe import FlamingoRecipe
 from vislang.models.loading import ModelNotFound
 from vislang.models.towers.packaged import TowerError
 from vislang.prompt import Prompts

@@ -19,7 +19,8 @@ from vislang.document import Document
 from vislang.errors import UserError
 from vislang.models.flamingo.collate import IGNORED
 from vislang.models.flamingo.config import FlamingoConfig
-from vislang.models.flamingo.model import Flamingo, FlamingoRecipe
+from vislang.models.flamingo.model import Flamingo
+from vislang.models.flamingo.recipe import FlamingoRecipe
 from vislang.models.towers.packaged import EFFICIENTNET_LITE0, PACKAGED
 from vislang.models.towers.tuning import LoraConfig, TuneConfig, merge_updates, tune, updates_of
 from vislang.models.towers.vision import load_vision_tower

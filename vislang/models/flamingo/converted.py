@@ -15,7 +15,8 @@ from vislang.models.base import copy_state, fingerprint, read_settings, read_wei
 from vislang.models.flamingo.bridge import Bridge
 from vislang.models.flamingo.collate import Batch
 from vislang.models.flamingo.config import FlamingoConfig
-from vislang.models.flamingo.model import Flamingo, SavedTower
+from vislang.models.flamingo.model import Flamingo
+from vislang.models.flamingo.saved import SavedTower
 from vislang.models.towers.causal_lm import CausalLMWithRows
 from vislang.models.towers.language import LanguageTower, load_causal_lm, load_language_tower
 from vislang.models.towers.packaged import TowerError

@@ -11,9 +11,9 @@ import dataclasses
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import PIL.Image
 import torch
@@ -27,7 +27,6 @@ from vislang.capabilities import (
     Completion,
     Decoding,
     GatedLayer,
-    ModelRecipe,
     Prefix,
     Progress,
     Score,
@@ -46,15 +45,14 @@ from vislang.models.flamingo.detokenizing import Detokenizer
 from vislang.models.flamingo.pack import read_pack, write_pack
 from vislang.models.flamingo.prefill import DecodeState, Runner
 from vislang.models.flamingo.prefixes import Prefixes, split
-from vislang.models.precision import Precision, autocast, dtype_of
+from vislang.models.flamingo.saved import SavedFlamingo, portable
+from vislang.models.precision import autocast
 from vislang.models.towers.causal_lm import CausalLMWithRows
 from vislang.models.towers.feature_cache import FeatureCache
-from vislang.models.towers.language import LanguageTower, load_language_tower, outline_language_tower
-from vislang.models.towers.packaged import EFFICIENTNET_LITE0, SMOLLM2, TowerError
+from vislang.models.towers.language import LanguageTower, load_language_tower
 from vislang.models.towers.recorded_attention import recorded_attention
 from vislang.models.towers.tuning import TuneConfig, merge_updates
-from vislang.models.towers.vision import VisionTower, load_vision_tower, outline_vision_tower
-from vislang.nn.fake import FakeFloats
+from vislang.models.towers.vision import VisionTower, load_vision_tower
 from vislang.prompt import Prompts, as_generation
 
 RANKED_AT_ONCE = 64
@@ -751,9 +749,9 @@ class Flamingo(TrainableModel):
             "quantize": self.quantized,
             "tune": dataclasses.asdict(self.tuned),
             "origin": self.origin,
-            "language_model": {"name": _portable(self.language_name), "fingerprint": self.language_fingerprint},
+            "language_model": {"name": portable(self.language_name), "fingerprint": self.language_fingerprint},
             "vision_tower": {
-                "name": _portable(self.vision.name),
+                "name": portable(self.vision.name),
                 "fingerprint": self.vision.fingerprint,
                 "image_size": self.vision.image_size,
             },
@@ -847,131 +845,6 @@ class Flamingo(TrainableModel):
         )
 
 
-@dataclass(frozen=True)
-class SavedTower:
-    """A tower in the config of a saved bridge, as it was before any tuning."""
-
-    name: str
-    fingerprint: str
-    image_size: int | None = None
-
-    def check(self, kind: str, name: str, found: str) -> None:
-        """Compare the recorded hash with that of the opened tower.
-
-        Raises:
-            TowerError: they differ.
-        """
-        if found != self.fingerprint:
-            raise TowerError(
-                f"{kind} {name!r} is not the one that this bridge was trained with: its weights have the hash "
-                f"{found[:16]}..., not {self.fingerprint[:16]}.... Restore the original weights, or train again."
-            )
-
-
-@dataclass(frozen=True)
-class SavedFlamingo:
-    """The settings in a saved model's config.json; see :meth:`Flamingo.save`."""
-
-    bridge: FlamingoConfig
-    prompts: Prompts
-    collate: CollateConfig
-    dtype: Literal["float32", "bfloat16"]
-    quantize: bool
-    language_model: SavedTower
-    vision_tower: SavedTower
-    origin: dict[str, Any] | None = None
-    tune: TuneConfig = field(default_factory=TuneConfig)
-
-
-class Depth(NamedTuple):
-    """Numbers of layers of a Flamingo; its gated blocks are before the lowest layers of the language model."""
-
-    language: int
-    gated: int
-    resampler: int
-    vision: int
-
-
-@dataclass
-class FlamingoRecipe(ModelRecipe):
-    """The settings of a Flamingo in a recipe.
-
-    Attributes:
-        language_model: a folder, a packaged name or a Hub id; see :mod:`vislang.models.towers.packaged`.
-        vision_tower: a folder, a packaged name, a Hub id, or the folder of a trained dual encoder or data2vec model.
-        image_size: side of the square that images are resized to, in pixels; None takes the tower's default.
-        dtype: number type in which language model and bridge compute; ``auto`` takes bfloat16 if the device has
-            hardware for it. Trained parameters are kept and updated in float32.
-        quantize: keep the linear layers of both towers in 8 bits: a quarter of the memory, slightly less accurate.
-        tune: how the towers are trained; by default both are frozen, as in the paper.
-        cache_features: encode each image once and keep its features on disk; otherwise encode it in every step.
-        bridge: shape of the bridge.
-        prompts: the templates for questions and captions.
-        collate: how documents become batches.
-    """
-
-    language_model: str = SMOLLM2
-    vision_tower: str = EFFICIENTNET_LITE0
-    image_size: int | None = None
-    dtype: Precision = "float32"
-    quantize: bool = False
-    tune: TuneConfig = field(default_factory=TuneConfig)
-    cache_features: bool = True
-    bridge: FlamingoConfig = field(default_factory=FlamingoConfig)
-    prompts: Prompts = field(default_factory=Prompts)
-    collate: CollateConfig = field(default_factory=CollateConfig)
-
-    def __post_init__(self):
-        if self.quantize and "full" in (self.tune.language_model, self.tune.vision_tower):
-            raise ValueError("quantize keeps weights in 8 bits, and tune: full trains them. Take lora, or drop one.")
-
-    def build(self, device: torch.device | str = "cpu") -> Flamingo:
-        """An untrained Flamingo; its gates are closed.
-
-        Raises:
-            TowerError: a tower was not found.
-            UserError: a tower cannot be tuned in this way.
-        """
-        tune, dtype = self.tune, dtype_of(self.dtype, device)
-        language = load_language_tower(self.language_model, dtype, self.quantize, tune.language_model, tune.lora)
-        vision = load_vision_tower(self.vision_tower, self.image_size, self.quantize, tune.vision_tower, tune.lora)
-        return Flamingo(self.bridge, language, vision, self.prompts, self.collate, self.cache_features, tuned=tune)
-
-    def outline(self, fakes: FakeFloats, reads: bool = True, depth: Depth | None = None) -> Flamingo:
-        """See :class:`~vislang.capabilities.Outlines`.
-
-        Args:
-            fakes: an active mode.
-            reads: whether it makes batches of examples.
-            depth: numbers of layers; None builds all layers.
-
-        Raises:
-            TowerError: a tower was not found.
-            UserError: a tower cannot be tuned in this way.
-        """
-        dtype, bridge, tune = dtype_of(self.dtype), self.bridge, self.tune
-        if depth is not None:
-            gated = list(range(depth.gated))
-            bridge = replace(bridge, gated_layers=gated, scales=[1.0] * depth.gated, resampler_depth=depth.resampler)
-        language = outline_language_tower(
-            *(self.language_model, fakes, reads, dtype, self.quantize, tune.language_model, tune.lora),
-            layers=depth and depth.language,
-        )
-        vision = outline_vision_tower(
-            *(self.vision_tower, fakes, reads, self.image_size, self.quantize, tune.vision_tower, tune.lora),
-            layers=depth and depth.vision,
-        )
-        with fakes.building():
-            model = Flamingo(bridge, language, vision, self.prompts, self.collate, cache_features=False, tuned=tune)
-        model.caches_features = self.cache_features and not vision.trains
-        fakes.empty(model)
-        return model
-
-    def open(self, folder: Path, device: torch.device | str = "cpu") -> Flamingo:
-        """A trained Flamingo."""
-        return Flamingo.load(folder)
-
-
 def _features_of(vision: VisionTower, weights: str) -> FeatureCache:
     """The cache of a tower's features; ``weights`` is a hash of what they depend on."""
     folder = f"{weights[:32]}-{vision.image_size}{'-int8' if vision.quantized else ''}"
@@ -1004,8 +877,3 @@ def _padded(texts: Sequence[Sequence[int]], device: torch.device) -> tuple[Tenso
         ids[row, : len(tokens)] = torch.tensor(tokens)
         mask[row, : len(tokens)] = 1
     return ids.to(device), mask.to(device)
-
-
-def _portable(name: str) -> str:
-    """The name of a tower, with local folders as absolute paths."""
-    return str(Path(name).resolve()) if Path(name).is_dir() else name
