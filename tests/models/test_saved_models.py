@@ -17,6 +17,7 @@ from tests import tiny
 from vislang.cli import main
 from vislang.document import Document, Image
 from vislang.example import Example
+from vislang.models.flamingo.recipe import FlamingoRecipe
 from vislang.models.loading import current_path
 from vislang.models.regions.readers import RegionsConfig
 from vislang.recipe import recipe_of
@@ -120,6 +121,12 @@ def test_every_kind_of_saved_model_is_opened_here():
     assert all(current_path(name) != name for name in named)
     source = Path(__file__).read_text(encoding="utf-8")
     assert [path.parent.name for path in SAVED.glob("*/config.json") if f'"{path.parent.name}"' not in source] == []
+
+
+@pytest.mark.parametrize("package", ["flamingo", "flamingo.model"])
+def test_recipes_of_a_flamingo_keep_opening(package):
+    """The first version had one file; later ones had the recipe in the file of the model."""
+    assert current_path(f"vislang.models.{package}.FlamingoRecipe") == f"{FlamingoRecipe.__module__}.FlamingoRecipe"
 
 
 def test_dual_encoder():

@@ -2,7 +2,8 @@
 
 This file puts the parts together: :mod:`vislang.models.flamingo.bridge` (what is trained, as in the paper),
 :mod:`~vislang.models.flamingo.collate` (documents to tokens), :mod:`~vislang.models.flamingo.prefill` (the same results
-with less work) and :mod:`~vislang.models.flamingo.decoding` (text generation).
+with less work) and :mod:`~vislang.models.flamingo.decoding` (text generation). Recipes are in
+:mod:`~vislang.models.flamingo.recipe`.
 """
 
 from __future__ import annotations
