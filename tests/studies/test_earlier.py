@@ -1,6 +1,7 @@
 """The comparison with earlier systems: equal conditions, choices on held-out examples, and its table."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -47,16 +48,27 @@ def test_every_arm_is_a_recipe_that_can_be_read_and_trains_as_long_as_the_others
 
 
 def test_all_vilberts_of_a_set_have_the_shape_of_the_pretrained_one():
-    shape = read_recipe(earlier.PRETRAINING[0].recipe, [])[0].model.streams
+    shape = read_recipe(earlier.PRETRAINING[0].recipe, earlier.PRETRAINING[0].changes)[0].model.streams
     for compared in SETS:
         for arm in compared.arms:
-            if arm.start is None and "two streams" in arm.name:
+            if arm.name.endswith("two streams"):
                 streams = read_recipe(arm.recipe, arm.changes)[0].model.streams
-                assert streams.text.width == shape.text.width == 192
+                assert streams.text.width == shape.text.width == 128
                 assert (streams.text, streams.vision.width) == (shape.text, shape.vision.width) or (
                     streams.text.dropout == 0.0
                 )
                 assert streams.co_attention_layers == shape.co_attention_layers
+
+
+def test_the_deeper_vilberts_of_a_set_differ_in_their_co_attention_layers_only():
+    for compared in SETS:
+        by_name = {arm.name: read_recipe(arm.recipe, arm.changes)[0].model.streams for arm in compared.arms[1:]}
+        (two,) = (streams for name, streams in by_name.items() if name.endswith("two streams"))
+        deeper = [streams for name, streams in by_name.items() if name.endswith("co-attention layers")]
+        assert [len(streams.co_attention_layers) for streams in deeper] == [4, 6, 8]
+        for streams in deeper:
+            assert replace(streams.vision, depth=2) == two.vision
+            assert replace(streams.text, depth=4) == two.text
 
 
 @pytest.fixture

@@ -5,8 +5,9 @@
 Every model of a set trains on the same examples for the same time, or with ``--steps`` for the same number of steps:
 where other programs use the machine, equal times are not equal work. Its learning rate is the one of ``--rates`` with
 which the first seed scores best on held-out training examples; with it, the other seeds are trained. The test examples
-are read once, for the final models. ViLBERT has two streams or one, all of one shape, and starts from random weights or
-from pretraining on captioned pictures, which took the same time. Finished measurements are not repeated.
+are read once, for the final models. ViLBERT has two streams or one, all of one width, and starts from random weights or
+from pretraining on captioned pictures, which took the same time; with two streams and random weights it also has 4, 6
+and 8 co-attention layers in place of 2. Finished measurements are not repeated.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from vislang.metrics.retrieval import METRICS, belonging
 from vislang.models.loading import load
 from vislang.runs.folder import read_json
 from vislang.studies.arms import Arm, add_options, trained, use_threads
+from vislang.studies.depth import at_depth
 from vislang.studies.grounding import without_text
 from vislang.studies.line import mean_line
 from vislang.studies.results import Results
@@ -51,23 +53,26 @@ PAIRS = ("emoji-google-names", "clip-art-titles")
 STREAMS = (
     "--model.streams.text.vocabulary_size=4000",
     "--model.streams.text.max_length=24",
-    "--model.streams.text.width=192",
-    "--model.streams.text.heads=6",
-    "--model.streams.text.mlp_width=768",
-    "--model.streams.vision.width=192",
-    "--model.streams.vision.heads=6",
-    "--model.streams.vision.mlp_width=768",
-    "--model.streams.width=192",
-    "--model.streams.heads=6",
+    "--model.streams.text.width=128",
+    "--model.streams.text.heads=4",
+    "--model.streams.text.mlp_width=512",
+    "--model.streams.vision.width=128",
+    "--model.streams.vision.heads=4",
+    "--model.streams.vision.mlp_width=512",
+    "--model.streams.width=128",
+    "--model.streams.heads=4",
 )
-"""The shape of every ViLBERT, which is that of recipes/vilbert-pretrain.yaml."""
+"""The shape of every ViLBERT, which is that of recipes/vilbert-easyvqa.yaml with more words."""
 
 ONE_STREAM = ("--model.streams.single_stream=true", "--model.streams.text.depth=6")
 """Six layers of one stream have fewer parameters than four, two and two co-attention layers, and take more time."""
 
+DEPTHS = (4, 6, 8)
+"""Numbers of co-attention layers beside the recipe's two (table 2)."""
+
 PRETRAINED = {"two streams": "pretraining of two streams", "one stream": "pretraining of one stream"}
 PRETRAINING = tuple(
-    Arm(PRETRAINED[streams], Path("recipes/vilbert-pretrain.yaml"), changes)
+    Arm(PRETRAINED[streams], Path("recipes/vilbert-pretrain.yaml"), (*STREAMS, *changes))
     for streams, changes in (("two streams", ()), ("one stream", ONE_STREAM))
 )
 
@@ -103,11 +108,13 @@ class Compared:
 
 
 def vilberts(set_name: str, recipe: str, *changes: str) -> tuple[Arm, ...]:
-    """ViLBERT's four arms on a set: two streams or one, pretrained or not."""
+    """ViLBERT's arms on a set: two streams or one, pretrained or not, and two streams with more co-attention layers."""
     path, shapes = Path(f"recipes/{recipe}.yaml"), {"two streams": (), "one stream": ONE_STREAM}
     names = {streams: f"{set_name}, ViLBERT, {streams}" for streams in shapes}
+    deeper = {f"{names['two streams']}, {layers} co-attention layers": at_depth(layers) for layers in DEPTHS}
     return (
         *(Arm(names[streams], path, (*STREAMS, *changes, *more)) for streams, more in shapes.items()),
+        *(Arm(name, path, (*STREAMS, *changes, *more)) for name, more in deeper.items()),
         # A pretrained model brings its shape.
         *(Arm(f"{name}, pretrained", path, changes, PRETRAINED[streams]) for streams, name in names.items()),
     )
