@@ -40,8 +40,8 @@ from vislang.studies.line import mean_line
 from vislang.studies.results import Results
 from vislang.studies.retrieval import opened
 from vislang.tasks.catalogue import open_task
-from vislang.tasks.retrieval import Retrieval, four_way, sides
-from vislang.tasks.task import ReadTask, Task
+from vislang.tasks.retrieval import Retrieval, sides
+from vislang.tasks.task import Task
 
 HELD_OUT = 0.02
 """The share of the training images that is held out for choices; it is that of the recipes."""
@@ -141,19 +141,9 @@ def of_split(name: str, split: str) -> Callable[[], Examples]:
     return read
 
 
-CHOICES = ReadTask(
-    "choices", "the matching pair of image and caption, of four", "choice", {"image", "text"}, {}, "test"
-)
-
-
 def of_pairs() -> Examples:
     """Retrieval among the pairs that are held out."""
     return open_task(f"retrieval:{PAIRS[0]}"), held_out(*PAIRS)[1]
-
-
-def of_choices(pairs: Callable[[], list[Example]]) -> Callable[[], Examples]:
-    """Choices among four, of pairs."""
-    return lambda: (CHOICES, [replace(example, task="choices") for example in four_way(pairs())])
 
 
 def unseen(example: Example) -> Example:
@@ -174,9 +164,12 @@ def _system(set_name: str, system: str, recipe: str, *changes: str) -> Arm:
     return Arm(f"{set_name}, {system}", Path(f"recipes/{recipe}.yaml"), changes)
 
 
-MATCHING, CHOOSING = "retrieval", "choices"
-FOUR = (f"--data=[{{sources: [{', '.join(f'pairs:{source}' for source in PAIRS)}], name: {CHOOSING}}}]",)
-OF_FOUR = (*FOUR, f"--hold_out={HELD_OUT}")
+MATCHING, REASONS = "retrieval", "scene-reasons"
+OF_FOUR = (
+    f"--data=[{{sources: [{', '.join(f'pairs:{source}' for source in PAIRS)}], name: choices}}]",
+    f"--hold_out={HELD_OUT}",
+)
+OF_REASONS = (f"--data={REASONS}", f"--hold_out={HELD_OUT}", "--model.regions.image_size=256", "--train.batch_size=16")
 R2C_SHAPE = (
     "--model.network.text.vocabulary_size=4000",
     "--model.network.text.max_length=24",
@@ -184,8 +177,6 @@ R2C_SHAPE = (
     "--model.network.object_width=192",
     "--model.network.width=192",
     "--model.network.mlp_width=384",
-    "--model.regions.image_size=128",
-    "--train.batch_size=16",
 )
 
 SETS = (
@@ -221,14 +212,16 @@ SETS = (
         "the text",
     ),
     Compared(
-        CHOOSING,
+        REASONS,
         "R2C",
-        ("accuracy",),
-        # ViLBERT's models are those of the retrieval set, which learn to choose among four.
-        (_system(CHOOSING, "R2C", "r2c", *OF_FOUR, *R2C_SHAPE), *vilberts(MATCHING, "vilbert-retrieval", *OF_FOUR)),
-        of_choices(lambda: held_out(*PAIRS)[1]),
-        {name: of_choices(partial(load_source, name)) for name in ("emoji-twitter-names", "stamp-pictures-test")},
-        list,
+        ("q_to_a", "qa_to_r", "q_to_ar"),
+        (
+            _system(REASONS, "R2C", "r2c", *OF_REASONS, *R2C_SHAPE),
+            *vilberts(REASONS, "vilbert-retrieval", *OF_REASONS),
+        ),
+        of_split(REASONS, "val"),
+        {"test": of_split(REASONS, "test")},
+        lambda: held_out(REASONS)[0],
     ),
 )
 
