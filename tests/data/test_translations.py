@@ -102,7 +102,9 @@ def test_translations_are_scored_by_chrf_and_bleu():
     assert (task.default_split, task.support_split) == ("test", "train")
     examples = task.examples("test")
     right = [Prediction(example.id, example.target.references[0]) for example in examples]
-    assert {name: figure.value for name, figure in task.score(examples, right).items()} == {"chrf": 1.0, "bleu": 1.0}
+    assert {name: figure.value for name, figure in task.score(examples, right).items()} == pytest.approx(
+        {"chrf": 1.0, "bleu": 1.0}
+    )
     wrong = [Prediction(example.id, "no") for example in examples]
     assert task.score(examples, wrong)["chrf"].value < 0.1
     assert task.score_each(examples, right).metric == "chrf"
