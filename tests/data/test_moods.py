@@ -14,7 +14,6 @@ from vislang.data.sources import load_source
 from vislang.example import Label, Prediction
 from vislang.tasks.catalogue import open_task
 
-
 STANCES = {
     wording.format(kind): (kind, wordings is LIKES)
     for wordings in (LIKES, DISLIKES)

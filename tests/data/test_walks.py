@@ -67,6 +67,8 @@ def test_the_set_is_read_and_scored_as_r2r_is(few):
     assert figures["success_rate"].value == figures["ndtw"].value == 1.0
     wrong = [Prediction(example.id, (example.target.index + 1) % CANDIDATES) for example in examples]
     assert task.score(examples, wrong)["success_rate"].value == 0.0
+    # One of the candidates ends at the goal.
+    assert task.guesses([], examples)["chance"]["success_rate"].value == pytest.approx(1 / CANDIDATES)
     assert load_source(walks.NAME, "val")[0].id == "val0-0_0"
 
 

@@ -1,6 +1,6 @@
 """What can be had from the composed sets without solving them: guesses, the words alone, images alone, similar images.
 
-    python -m vislang.studies.composed --out docs/results/composed
+    python -m vislang.studies.composed --share 0.25 --out docs/results/composed
 
 The baselines learn from the training split, choose their settings on the validation split, and are scored on the test
 split. Image features are those of EfficientNet-Lite0 with ImageNet weights, the mean and the maximum over its grid.
@@ -10,6 +10,7 @@ Nothing is drawn at random.
 from __future__ import annotations
 
 import argparse
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +22,7 @@ import numpy as np
 
 from vislang.console import console
 from vislang.data.sets import moods, reasons, walks
+from vislang.data.sets.things import KINDS, SHARES, Things
 from vislang.document import Document, Image
 from vislang.example import Choice, Example, Label, Prediction
 from vislang.metrics.figure import figures_as_json, metric, show
@@ -49,11 +51,15 @@ class Read:
     Args:
         name: of the set.
         image_size: the side of the square that images are resized to before their features are computed.
+        share: of the images of the training and validation splits that is read; the test split, and the words of the
+            training split, are read whole.
     """
 
-    def __init__(self, name: str, image_size: int):
+    def __init__(self, name: str, image_size: int, share: float = 1.0):
         self.task: Task = open_task(name)
-        self.train, self.val, self.test = (self.task.examples(split) for split in ("train", "val", "test"))
+        self.all_train = self.task.examples("train")
+        self.train, self.val = (first_groups(own, share) for own in (self.all_train, self.task.examples("val")))
+        self.test = self.task.examples("test")
         self._reader = RegionsConfig(image_size=image_size).open()
         self._known: dict[Image, np.ndarray] = {}
 
@@ -61,38 +67,48 @@ class Read:
         """(images, width) features."""
         for image in images:
             if image not in self._known:
-                (regions,) = self._reader.read([image])
-                self._known[image] = np.concatenate([regions.features.mean(axis=0), regions.features.max(axis=0)])
+                self._known[image] = self.vector(image)
         return np.stack([self._known[image] for image in images])
 
-    def shared_images(self) -> int:
-        """How many images of the validation and test splits are in training, by their content."""
-        learned, others = (
-            {medium.content_hash for example in examples for medium in example.media}
-            for examples in (self.train, [*self.val, *self.test])
-        )
-        return len(learned & others)
+    def vector(self, image: Image) -> np.ndarray:
+        """(width,) the features of an image."""
+        (regions,) = self._reader.read([image])
+        return np.concatenate([regions.features.mean(axis=0), regions.features.max(axis=0)])
 
 
-def run(out: Path) -> None:
+def shared_pictures() -> int:
+    """How many pictures, by their content, the sets have in more than one split."""
+    splits: dict[str, set[str]] = {}
+    for split in SHARES:
+        things = Things(split)
+        for picture in [*things.people, *(own for kind in KINDS for own in things.of(kind))]:
+            splits.setdefault(picture.image.content_hash, set()).add(split)
+    return sum(len(own) > 1 for own in splits.values())
+
+
+def first_groups(examples: Sequence[Example], share: float) -> list[Example]:
+    """The examples of a share of the groups (scenes, maps or posts), the first ones."""
+    groups = list(dict.fromkeys(example.group for example in examples))
+    kept = set(groups[: math.ceil(share * len(groups))])
+    return [example for example in examples if example.group in kept]
+
+
+def run(out: Path, share: float = 1.0) -> None:
     """Score all baselines; write ``results.json`` and ``table.md``."""
-    results = Results(out)
+    results = Results(out, share=share, shared_pictures=shared_pictures())
     results.rows.clear()
     for name, (image_size, baselines) in SETS.items():
-        read = Read(name, image_size)
-        answers = {"most frequent answer": _most_frequent(read), **baselines(read)}
-        figures = read.task.guesses([], read.test) if isinstance(read.test[0].target, Choice) else {}
+        read = Read(name, image_size, share)
+        choices = isinstance(read.test[0].target, Choice)
+        answers = {f"most frequent {'position' if choices else 'label'}": _most_frequent(read), **baselines(read)}
+        figures = read.task.guesses([], read.test) if choices else {}
         for baseline, own in answers.items():
             predictions = [Prediction(example.id, answer) for example, answer in zip(read.test, own, strict=True)]
             figures[baseline] = read.task.score(read.test, predictions)
             main = read.task.metrics[0]
             console.print(f"{name}, {baseline}: {metric(main).title} {show(main, figures[baseline][main])}")
-        shared = read.shared_images()
         results.add(
-            *(
-                {"set": name, "baseline": baseline, "shared_images": shared, "figures": figures_as_json(own)}
-                for baseline, own in figures.items()
-            )
+            *({"set": name, "baseline": baseline, "figures": figures_as_json(own)} for baseline, own in figures.items())
         )
     (out / "table.md").write_text(markdown(results.rows), encoding="utf-8")
 
@@ -141,7 +157,7 @@ def of_reasons(read: Read) -> Answers:
     """Baselines of choices in words."""
     return {
         "longest choice": [_longest(example) for example in read.test],
-        "words alone": words_alone(read.train, read.val, read.test),
+        "words alone": words_alone(read.all_train, read.val, read.test),
         **without_the_question(read),
     }
 
@@ -157,7 +173,7 @@ def words_alone(train: Sequence[Example], val: Sequence[Example], test: Sequence
     from sklearn.feature_extraction import FeatureHasher
     from sklearn.linear_model import LogisticRegression
 
-    hasher = FeatureHasher(2**18, input_type="string")
+    hasher = FeatureHasher(2**16, input_type="string")
 
     def read(examples: Sequence[Example]) -> Any:
         return hasher.transform(_features(example, index) for example in examples for index in range(4))
@@ -256,9 +272,11 @@ def of_walks(read: Read) -> Answers:
     }
     found["things in their order"] = []
     for example in read.test:
-        wanted = [class_of[kind] for kind in described(example.text)]
+        # The last column is for kinds that are on no path of the training split.
+        wanted = [class_of.get(kind, -1) for kind in described(example.text)]
         # (candidates, places, kinds)
         seen = np.stack([probe.decision_function(read.features(_places(own))) for own in example.choices])
+        seen = np.pad(seen, ((0, 0), (0, 0), (0, 1)))
         scores = {
             "images alone, without the instruction": alone.decision_function(_paths(read, [example])),
             "last thing": seen[:, -1, wanted[-1]],
@@ -298,11 +316,13 @@ def of_moods(read: Read) -> Answers:
     from sklearn.linear_model import RidgeClassifierCV
 
     counter = CountVectorizer(ngram_range=(1, 3), binary=True)
-    counter.fit(example.text for example in read.train)
-    labels = [_answer(example) for example in read.train]
+    counter.fit(example.text for example in read.all_train)
 
     def words(examples: Sequence[Example]) -> np.ndarray:
         return counter.transform([example.text for example in examples]).toarray().astype(np.float32)
+
+    labels = [_answer(example) for example in read.train]
+    alone = RidgeClassifierCV(STRENGTHS).fit(words(read.all_train), list(map(_answer, read.all_train)))
 
     learned = read.features([_image(example) for example in read.train])
     mean, std = learned.mean(axis=0), learned.std(axis=0) + 1e-6
@@ -318,9 +338,10 @@ def of_moods(read: Read) -> Answers:
     nearest = (unit[0] @ unit[1].T).argmax(axis=1)
     found: dict[str, list[str]] = {
         name: RidgeClassifierCV(STRENGTHS).fit(of(read.train), labels).predict(of(read.test)).tolist()
-        for name, of in (("words alone", words), ("picture alone", picture), ("words and picture, added", both))
+        for name, of in (("picture alone", picture), ("words and picture, added", both))
     }
-    return {**found, "most similar picture": [labels[index] for index in nearest]}
+    similar = [labels[index] for index in nearest]
+    return {"words alone": alone.predict(words(read.test)).tolist(), **found, "most similar picture": similar}
 
 
 SETS: dict[str, tuple[int, Callable[[Read], Answers]]] = {
@@ -335,7 +356,9 @@ def main() -> None:
     """Run the study with the options of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/studies/composed"), help="folder of the results")
-    run(parser.parse_args().out)
+    parser.add_argument("--share", type=float, default=1.0, help="share of the training images to read")
+    options = parser.parse_args()
+    run(options.out, options.share)
 
 
 if __name__ == "__main__":

@@ -146,6 +146,8 @@ def measured(
     unclear = np.array([is_ambiguous(item.english, classes) for item in test.items for _ in item.translations])
     rows = []
     for subset, rows_of in zip(SUBSETS, (np.ones_like(unclear), unclear, ~unclear), strict=True):
+        if not rows_of.any():
+            continue
         about = {"set": name, "condition": condition, "subset": subset, "captions": len(set(groups[rows_of]))}
         gain = bootstrap_difference((scores[BOTH] - scores[TEXT])[rows_of], groups[rows_of].tolist())
         for arm, own in scores.items():
@@ -225,6 +227,8 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
                     for row in rows
                     if (row["set"], row["condition"], row["subset"]) == (name, condition, subset)
                 }
+                if not own:
+                    continue
                 cells = [_cell(own[arm]["figures"]) for arm in heads]
                 gain = figures_from_json(own[BOTH]["gain"])["chrf"]
                 lines.append(
