@@ -26,7 +26,7 @@ class Colours(Read):
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     lay_out_things()
-    monkeypatch.setattr(walks, "MAPS", {"train": 8, "val": 1, "test": 4})
+    monkeypatch.setattr(walks, "MAPS", {"train": 6, "val": 1, "test": 3})
     monkeypatch.setattr(walks, "PATHS", 4)
     monkeypatch.setattr(moods, "POSTS", {"train": 60, "val": 4, "test": 30})
     monkeypatch.setattr(reasons, "SCENES", {"train": 4, "val": 1, "test": 5})

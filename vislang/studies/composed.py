@@ -1,6 +1,6 @@
 """What can be had from the composed sets without solving them: guesses, the words alone, images alone, similar images.
 
-    python -m vislang.studies.composed --share 0.25 --out docs/results/composed
+    python -m vislang.studies.composed --share 0.15 --test-share 0.5 --out docs/results/composed
 
 The baselines learn from the training split, choose their settings on the validation split, and are scored on the test
 split. Image features are those of EfficientNet-Lite0 with ImageNet weights, the mean and the maximum over its grid.
@@ -51,15 +51,16 @@ class Read:
     Args:
         name: of the set.
         image_size: the side of the square that images are resized to before their features are computed.
-        share: of the images of the training and validation splits that is read; the test split, and the words of the
-            training split, are read whole.
+        share: of the images of the training and validation splits that is read; the words of the training split are
+            read whole.
+        test_share: of the test split that is read.
     """
 
-    def __init__(self, name: str, image_size: int, share: float = 1.0):
+    def __init__(self, name: str, image_size: int, share: float = 1.0, test_share: float = 1.0):
         self.task: Task = open_task(name)
         self.all_train = self.task.examples("train")
         self.train, self.val = (first_groups(own, share) for own in (self.all_train, self.task.examples("val")))
-        self.test = self.task.examples("test")
+        self.test = first_groups(self.task.examples("test"), test_share)
         self._reader = RegionsConfig(image_size=image_size).open()
         self._known: dict[Image, np.ndarray] = {}
 
@@ -93,12 +94,12 @@ def first_groups(examples: Sequence[Example], share: float) -> list[Example]:
     return [example for example in examples if example.group in kept]
 
 
-def run(out: Path, share: float = 1.0) -> None:
+def run(out: Path, share: float = 1.0, test_share: float = 1.0) -> None:
     """Score all baselines; write ``results.json`` and ``table.md``."""
-    results = Results(out, share=share, shared_pictures=shared_pictures())
+    results = Results(out, share=share, test_share=test_share, shared_pictures=shared_pictures())
     results.rows.clear()
     for name, (image_size, baselines) in SETS.items():
-        read = Read(name, image_size, share)
+        read = Read(name, image_size, share, test_share)
         choices = isinstance(read.test[0].target, Choice)
         answers = {f"most frequent {'position' if choices else 'label'}": _most_frequent(read), **baselines(read)}
         figures = read.task.guesses([], read.test) if choices else {}
@@ -345,9 +346,9 @@ def of_moods(read: Read) -> Answers:
 
 
 SETS: dict[str, tuple[int, Callable[[Read], Answers]]] = {
-    reasons.NAME: (256, of_reasons),
-    walks.NAME: (128, of_walks),
-    moods.NAME: (128, of_moods),
+    reasons.NAME: (128, of_reasons),
+    walks.NAME: (96, of_walks),
+    moods.NAME: (96, of_moods),
 }
 """The sets with the size of their images and their baselines."""
 
@@ -357,8 +358,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/studies/composed"), help="folder of the results")
     parser.add_argument("--share", type=float, default=1.0, help="share of the training images to read")
+    parser.add_argument("--test-share", type=float, default=1.0, help="share of the test split to read")
     options = parser.parse_args()
-    run(options.out, options.share)
+    run(options.out, options.share, options.test_share)
 
 
 if __name__ == "__main__":
