@@ -124,6 +124,7 @@ def test_the_set_is_read_and_scored_as_vcr_is(few):
     answers["test-1-thing rationale"] = (answers["test-1-thing rationale"] + 1) % 4
     figures = task.score(examples, [Prediction(name, answer) for name, answer in answers.items()])
     assert [figures[name].value for name in TASKS[reasons.NAME].metrics] == [1.0, 8 / 9, 8 / 9]
+    assert task.guesses([], examples)["chance"]["q_to_ar"].value == 1 / 16
     assert isinstance(first.target, Choice)
     assert SOURCES[reasons.NAME].splits == ("train", "val", "test")
 

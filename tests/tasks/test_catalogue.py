@@ -6,7 +6,7 @@ import pytest
 from PIL import Image as Pillow
 
 from vislang.data.problems import DataError
-from vislang.data.sources import SOURCES
+from vislang.data.sources import SOURCES, TRANSLATIONS
 from vislang.errors import UserError
 from vislang.example import TARGETS, Answers, Choice, Label, Prediction
 from vislang.metrics.figure import METRICS
@@ -18,7 +18,7 @@ from vislang.tasks.composed import COMPOSED
 def test_no_name_has_two_meanings():
     assert len(ENTRIES) == len(TASKS)
     # A set whose records are examples of a task is that task.
-    assert set(TASKS) & set(SOURCES) == {"easy-vqa", "easy-vqa-films", "scenes", *COMPOSED}
+    assert set(TASKS) & set(SOURCES) == {"easy-vqa", "easy-vqa-films", "scenes", *COMPOSED, *TRANSLATIONS}
     assert set(BENCHMARKS) < set(TASKS)
 
 

@@ -12,7 +12,7 @@ from filelock import FileLock
 
 from vislang.cache import cache_folder
 from vislang.capabilities import Progress
-from vislang.data.fetch import EMOJI, ENGLISH, GIMP_MANUAL, KLETTRES, OPENCLIPART, STAMPS, DataSet, fetch
+from vislang.data.fetch import EMOJI, EMOJI_NAMES, ENGLISH, GIMP_MANUAL, KLETTRES, OPENCLIPART, STAMPS, DataSet, fetch
 from vislang.data.files import MEDIA, read_files, read_folder
 from vislang.data.index import IndexedFile
 from vislang.data.indexed import INDEX_ABOVE, Indexed
@@ -35,6 +35,7 @@ from vislang.data.sets import (
     scenes,
     stamps,
     things,
+    translations,
     walks,
 )
 from vislang.data.tars import TarOfPairs
@@ -96,6 +97,33 @@ def _composed(
 
     return Source(about, kind, frozenset(media.split(", ")), sizes, licence, data_sets, read)
 
+
+def _translations(of: str, sizes: Mapping[str, int], *data_sets: DataSet) -> dict[str, Source]:
+    """The arms of a set of translations, by name."""
+    about = {
+        "": f"{of} and their English names, with translations into many languages",
+        "-text": f"the English names of {of} alone",
+        "-image": f"{of} alone, so that a translation is a caption in some language",
+    }
+    return {
+        f"{of.removesuffix('s')}-translation{arm}": Source(
+            about[arm],
+            "text",
+            frozenset(media),
+            sizes,
+            "; ".join(data_set.licence for data_set in data_sets),
+            data_sets,
+            partial(translations.translations, of, arm=arm),
+        )
+        for arm, media in translations.ARMS.items()
+    }
+
+
+TRANSLATIONS = {
+    **_translations("stamps", {"train": 25_560, "val": 6_731, "test": 15_970}, STAMPS),
+    **_translations("emoji", {"train": 23_450, "val": 4_400, "test": 12_325}, EMOJI, EMOJI_NAMES),
+}
+"""The arms of the sets of translations, by name."""
 
 SOURCES: dict[str, Source] = {
     easy_vqa.NAME: Source(
@@ -174,6 +202,7 @@ SOURCES: dict[str, Source] = {
         STAMPS, "one half of them, by caption", "text", "image", 415, lambda: stamps.captioned(0)
     ),
     "stamp-pictures-test": _set(STAMPS, "the other half", "text", "image", 370, lambda: stamps.captioned(1)),
+    **TRANSLATIONS,
     "emoji-episodes": _set(
         EMOJI,
         "new names of emoji groups, to be learned from 16 shots",

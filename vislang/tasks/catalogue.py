@@ -14,7 +14,7 @@ from vislang.data.problems import DataError, NoSuchSource, Problem, must_be_good
 from vislang.data.remote import is_address
 from vislang.data.sets import easy_vqa, films, scenes
 from vislang.data.sets.emoji_groups import NONSENSE
-from vislang.data.sources import PAIRS, SOURCES, load_source
+from vislang.data.sources import PAIRS, SOURCES, TRANSLATIONS, load_source
 from vislang.example import Example
 from vislang.metrics import by_kind, retrieval
 from vislang.tasks import few_shot, probes
@@ -22,6 +22,7 @@ from vislang.tasks.benchmarks import BENCHMARKS
 from vislang.tasks.composed import COMPOSED
 from vislang.tasks.retrieval import Retrieval, karpathy_splits
 from vislang.tasks.task import Reader, ReadTask, Task, images_of, labels_of, media_of, split_named
+from vislang.tasks.translation import SET_METRICS, TranslationSet
 
 Opener = Callable[[str, "list[Problem] | None", "Progress | None"], Task]
 """Opens a task; its arguments are the text after the name and colon, and ``problems`` and ``progress`` of
@@ -209,6 +210,19 @@ def _packaged(name: str) -> Entry:
     )
 
 
+def _translation(name: str) -> Entry:
+    """A packaged set of translations."""
+    source = SOURCES[name]
+
+    def opened(given: str, problems: list[Problem] | None, progress: Progress | None) -> Task:
+        read = {split: _source_reader(name, split) for split in source.splits}
+        return TranslationSet(name, source.about, source.media, read)
+
+    return Entry(
+        name, source.about, "text", source.media, SET_METRICS, source.splits, opened, data_sets=source.data_sets
+    )
+
+
 def _composed(name: str) -> Entry:
     """A composed set, scored as the benchmark whose format it has."""
     made, source = COMPOSED[name], SOURCES[name]
@@ -297,6 +311,7 @@ ENTRIES = (
     ),
     *(_packaged(name) for name in (easy_vqa.NAME, films.NAME, scenes.NAME)),
     *(_composed(name) for name in COMPOSED),
+    *(_translation(name) for name in TRANSLATIONS),
     _few_shot("emoji-captions", "name an emoji that is not among the shots", "text", few_shot.emoji_captions, EMOJI),
     _few_shot("stamp-captions", "write the caption of a stamp", "text", few_shot.stamp_captions, STAMPS),
     _few_shot(

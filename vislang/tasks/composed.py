@@ -9,7 +9,9 @@ from typing import Any, ClassVar
 from vislang.data.fields import field, id_field, one_of, text_field
 from vislang.data.sets import moods, reasons, walks
 from vislang.document import Document, Image
-from vislang.example import Example, Label
+from vislang.example import Example, Label, Prediction
+from vislang.metrics.figure import Figures
+from vislang.metrics.navigation import navigation
 from vislang.tasks.benchmark import Benchmark
 from vislang.tasks.benchmarks.mvsa import MVSA
 from vislang.tasks.benchmarks.r2r import R2R
@@ -59,6 +61,15 @@ class MapWalks(Composed, R2R):
     about = "instructions on maps of drawings: the path that they describe, of six"
     images = walks.STEPS + 1
     drawn = staticmethod(walks.folder)
+
+    def guesses(self, support: Sequence[Example], examples: Sequence[Example]) -> dict[str, Figures]:
+        """Random candidates: the mean of all."""
+        rows = []
+        for example in examples:
+            candidates = [Prediction(example.id, index) for index in range(len(example.choices))]
+            scores = self._paths([example] * len(candidates), candidates)
+            rows.append({name: sum(own[name] for own in scores) / len(scores) for name in self.metrics})
+        return {"chance": navigation(rows)}
 
 
 class PictureMoods(Composed, MVSA):

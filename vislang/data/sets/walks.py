@@ -124,7 +124,11 @@ def new_map(rng: random.Random) -> Map:
     places = range(ACROSS**2)
     kinds = [chosen[place % KINDS_OF_MAP] for place in places]
     rng.shuffle(kinds)
-    positions = [tuple(METRES * n + rng.uniform(-0.25, 0.25) for n in divmod(place, ACROSS)) for place in places]
+    positions = [
+        (METRES * column + rng.uniform(-0.25, 0.25), METRES * row + rng.uniform(-0.25, 0.25))
+        for row in range(ACROSS)
+        for column in range(ACROSS)
+    ]
     while True:
         ways: list[list[int]] = [[] for _ in places]
         for place in places:
@@ -134,7 +138,7 @@ def new_map(rng: random.Random) -> Map:
                     ways[place].append(other)
                     ways[other].append(place)
         if all(len(own) > 1 for own in ways):
-            return Map(kinds, positions, ways)  # type: ignore[arg-type]  # each position has two coordinates
+            return Map(kinds, positions, ways)
 
 
 def choice_of_walks(made: Map, rng: random.Random) -> tuple[Walk, list[Walk]]:
