@@ -25,6 +25,7 @@ from PIL import Image as Pillow
 
 from vislang.console import console
 from vislang.data.sets import reasons
+from vislang.data.sets import reasons
 from vislang.data.sources import load_source
 from vislang.data.split import hold_out
 from vislang.document import Document, Image
@@ -40,6 +41,7 @@ from vislang.studies.grounding import without_text
 from vislang.studies.line import mean_line
 from vislang.studies.results import Results
 from vislang.studies.retrieval import opened
+from vislang.tasks.benchmarks.vcr import VCR
 from vislang.tasks.benchmarks.vcr import VCR
 from vislang.tasks.catalogue import open_task
 from vislang.tasks.retrieval import Retrieval, sides
@@ -166,12 +168,18 @@ def _system(set_name: str, system: str, recipe: str, *changes: str) -> Arm:
     return Arm(f"{set_name}, {system}", Path(f"recipes/{recipe}.yaml"), changes)
 
 
-MATCHING, REASONS = "retrieval", "scene-reasons"
+MATCHING, REASONS = "retrieval", reasons.NAME
 OF_FOUR = (
     f"--data=[{{sources: [{', '.join(f'pairs:{source}' for source in PAIRS)}], name: choices}}]",
     f"--hold_out={HELD_OUT}",
 )
-OF_REASONS = (f"--data={REASONS}", f"--hold_out={HELD_OUT}", "--model.regions.image_size=256", "--train.batch_size=16")
+OF_REASONS = (
+    f"--data={REASONS}",
+    f"--hold_out={HELD_OUT}",
+    # Their own size; at half of it, things have a few pixels.
+    "--model.regions.image_size=256",
+    "--train.batch_size=16",
+)
 R2C_SHAPE = (
     "--model.network.text.vocabulary_size=4000",
     "--model.network.text.max_length=24",
@@ -221,14 +229,17 @@ SETS = (
     Compared(
         REASONS,
         "R2C",
-        ("q_to_a", "qa_to_r", "q_to_ar"),
+        VCR.metrics,
         (
             _system(REASONS, "R2C", "r2c", *OF_REASONS, *R2C_SHAPE),
             *vilberts(REASONS, "vilbert-retrieval", *OF_REASONS),
         ),
+        # Its pictures are in no other split.
         of_split(REASONS, "val"),
         {"test": of_split(REASONS, "test")},
         lambda: held_out(REASONS)[0],
+        unseen,
+        "the image",
     ),
     Compared(
         reasons.NAME,
