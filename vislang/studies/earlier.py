@@ -25,7 +25,6 @@ from PIL import Image as Pillow
 
 from vislang.console import console
 from vislang.data.sets import reasons
-from vislang.data.sets import reasons
 from vislang.data.sources import load_source
 from vislang.data.split import hold_out
 from vislang.document import Document, Image
@@ -41,7 +40,6 @@ from vislang.studies.grounding import without_text
 from vislang.studies.line import mean_line
 from vislang.studies.results import Results
 from vislang.studies.retrieval import opened
-from vislang.tasks.benchmarks.vcr import VCR
 from vislang.tasks.benchmarks.vcr import VCR
 from vislang.tasks.catalogue import open_task
 from vislang.tasks.retrieval import Retrieval, sides
@@ -189,11 +187,6 @@ R2C_SHAPE = (
     "--model.network.mlp_width=384",
 )
 
-SEEN = "--model.regions.image_size=256"
-"""Scenes at their own size; at half of it, things have a few pixels."""
-
-WITH_REASONS = (f"--data={reasons.NAME}", f"--hold_out={HELD_OUT}", SEEN)
-
 SETS = (
     Compared(
         MATCHING,
@@ -238,21 +231,6 @@ SETS = (
         of_split(REASONS, "val"),
         {"test": of_split(REASONS, "test")},
         lambda: held_out(REASONS)[0],
-        unseen,
-        "the image",
-    ),
-    Compared(
-        reasons.NAME,
-        "R2C",
-        VCR.metrics,
-        (
-            _system(reasons.NAME, "R2C", "r2c", *R2C_SHAPE, *WITH_REASONS),
-            *vilberts(reasons.NAME, "vilbert-retrieval", *WITH_REASONS),
-        ),
-        # Its pictures are in no other split.
-        of_split(reasons.NAME, "val"),
-        {"test": of_split(reasons.NAME, "test")},
-        lambda: held_out(reasons.NAME)[0],
         unseen,
         "the image",
     ),
