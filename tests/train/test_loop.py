@@ -186,6 +186,20 @@ def test_the_checkpoint_of_the_best_evaluation_stays(tmp_path):
         run(tmp_path / "none", 4, evaluate=lambda: {"a/nats": 1.0}, best="nats")
 
 
+def test_a_best_checkpoint_that_is_damaged_is_written_again(tmp_path):
+    options = {"eval_every": 6, "keep_checkpoints": 4, "evaluate": lambda: {"score": 0.9}}
+    run(tmp_path, 12, **options)
+    # Killed after step 6, whose checkpoint is there because its evaluation was the best.
+    for _ in (12, 8):
+        drop_last(tmp_path)
+    (file,) = list_checkpoints(tmp_path / "checkpoints")[-1].glob("*.distcp")
+    assert file.parent.name == "step-00000006"
+    file.write_bytes(b"damaged")
+    with pytest.warns(DamagedCheckpoint):
+        run(tmp_path, 12, resume=True, **options)
+    assert file.read_bytes() != b"damaged"
+
+
 def test_a_batch_is_divided_after_it_is_drawn():
     """The examples of every step, and what is drawn for each, are the same in 1, 2, 3, 4 and 12 processes."""
     stream = Stream("numbers", EXAMPLES, 1.0, 5)
