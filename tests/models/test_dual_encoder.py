@@ -10,14 +10,8 @@ from tests.models.test_vilbert_pretraining import COLOURS, pair_of, picture
 from vislang.document import Document
 from vislang.errors import UserError
 from vislang.models.augmentation import Augmentation
-from vislang.models.dual_encoder.model import (
-    ContrastiveEncoder,
-    DualEncoder,
-    DualEncoderConfig,
-    DualEncoderRecipe,
-    UnknownWords,
-    contrastive_loss,
-)
+from vislang.models.dual_encoder.encoders import DualEncoder, DualEncoderConfig, contrastive_loss
+from vislang.models.dual_encoder.model import ContrastiveEncoder, DualEncoderRecipe, UnknownWords
 from vislang.models.dual_encoder.words import WordsAndPieces
 from vislang.models.loading import load
 from vislang.models.regions.readers import RegionsConfig
