@@ -27,12 +27,17 @@ def small() -> DualEncoderConfig:
     return DualEncoderConfig(text, vision, width=16)
 
 
-@pytest.fixture
-def pairs(tmp_path):
+def pairs_in(folder) -> list:
+    """Sixteen shapes of four colours with their captions."""
     return [
-        pair_of(picture(tmp_path / f"{n}.png", COLOURS[n % 4], n), f"a {COLOURS[n % 4]} shape", name=str(n))
+        pair_of(picture(folder / f"{n}.png", COLOURS[n % 4], n), f"a {COLOURS[n % 4]} shape", name=str(n))
         for n in range(16)
     ]
+
+
+@pytest.fixture
+def pairs(tmp_path):
+    return pairs_in(tmp_path)
 
 
 def model_of(towers, pairs, chunk: int = 0) -> ContrastiveEncoder:
@@ -40,6 +45,23 @@ def model_of(towers, pairs, chunk: int = 0) -> ContrastiveEncoder:
     made = DualEncoderRecipe(small(), RegionsConfig(tower=towers[1], image_size=0), chunk=chunk).build()
     made.fit(pairs)
     return made
+
+
+@pytest.fixture(scope="session")
+def dual(towers, tmp_path_factory) -> str:
+    """The folder of a dual encoder that knows four colours."""
+    folder = tmp_path_factory.mktemp("dual")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VISLANG_CACHE", str(folder / "cache"))
+        pairs = pairs_in(folder)
+        model = model_of(towers, pairs)
+        optimizer, batch = torch.optim.AdamW(model.parameters(), lr=3e-3), model.collate(pairs)
+        for _ in range(60):
+            optimizer.zero_grad()
+            sum(model(batch).values()).backward()
+            optimizer.step()
+        model.eval().save(folder / "model")
+    return str(folder / "model")
 
 
 def test_the_loss_by_hand():
