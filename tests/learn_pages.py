@@ -41,9 +41,7 @@ class Block(NamedTuple):
 def python_blocks(page: Path) -> list[Block]:
     """The Python blocks of a page."""
     text = page.read_text(encoding="utf-8")
-    return [
-        Block(text.count("\n", 0, found.start(2)) + 1, found[1] or "", found[2]) for found in BLOCK.finditer(text)
-    ]
+    return [Block(text.count("\n", 0, found.start(2)) + 1, found[1] or "", found[2]) for found in BLOCK.finditer(text)]
 
 
 def run(page: Path, folder: Path) -> None:

@@ -54,12 +54,13 @@ def test_an_excerpt_that_is_not_in_the_source_is_found():
     def missing(text: str) -> str:
         return not_in_source(Block(1, "vislang.nn.averaging.annealed_decay", text))
 
+    last = "    return end - (end - start) * (1 - update / anneal_steps)\n"
     assert missing("if update >= anneal_steps:\n    return end\n") == ""
-    assert missing("    if update >= anneal_steps:\n...\n    return end - (end - start) * (1 - update / anneal_steps)\n") == ""
+    assert missing(f"    if update >= anneal_steps:\n...\n{last}") == ""
     assert missing("    if update > anneal_steps:\n        return end\n") != ""
     # Lines in another order, and lines that are left out without a mark.
-    assert missing("    return end - (end - start) * (1 - update / anneal_steps)\n...\n    return end\n") != ""
-    assert missing("if update >= anneal_steps:\nreturn end - (end - start) * (1 - update / anneal_steps)\n") != ""
+    assert missing(f"{last}...\n    return end\n") != ""
+    assert missing(f"    if update >= anneal_steps:\n{last}") != ""
 
 
 def drawing(mask: np.ndarray, title: str = "a", end: float = 1.0, colour: str = figures.BLUE) -> str:

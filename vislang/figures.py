@@ -15,7 +15,7 @@ import matplotlib
 import numpy as np
 from jaxtyping import Bool, Float
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap, to_hex, to_rgb
+from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.figure import Figure
 from PIL import Image as Pillow
 
@@ -130,10 +130,8 @@ def draw_curves(
         key: whether to name the curves, if there are several.
     """
     for number, (name, (steps, values)) in enumerate(curves.items()):
-        axes.plot(
-            steps, values, color=SERIES[number % len(SERIES)], linestyle=DASHES[number % len(DASHES)], linewidth=2,
-            label=name,
-        )  # fmt: skip
+        colour, dashes = SERIES[number % len(SERIES)], DASHES[number % len(DASHES)]
+        axes.plot(steps, values, color=colour, linestyle=dashes, linewidth=2, label=name)
     if logarithmic:
         axes.set_yscale("log")
     axes.set_xlabel(across, fontsize=TYPE, color=INK)
