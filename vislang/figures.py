@@ -39,16 +39,18 @@ TYPE, TITLE = 10.5, 11.0
 """Sizes of type in points; a page has 12."""
 
 
-def panels(count: int, height: float = 2.6, widths: Sequence[float] | None = None) -> tuple[Figure, list[Axes]]:
-    """A figure of the width of a page, with axes side by side.
+def panels(
+    columns: int, rows: int = 1, height: float = 2.6, widths: Sequence[float] | None = None
+) -> tuple[Figure, list[Axes]]:
+    """A figure of the width of a page, and its axes, row by row.
 
     Args:
-        count: number of axes.
+        columns, rows: how many axes are side by side, and on top of each other.
         height: of the figure, in inches.
-        widths: relative widths of the axes; by default all are equal.
+        widths: relative widths of the columns; by default all are equal.
     """
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
-    return figure, list(figure.subplots(1, count, squeeze=False, width_ratios=widths)[0])
+    return figure, list(figure.subplots(rows, columns, squeeze=False, width_ratios=widths).flat)
 
 
 def masked(picture: Pillow.Image, mask: Bool[np.ndarray, "rows columns"]) -> Pillow.Image:
