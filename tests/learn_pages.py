@@ -101,7 +101,7 @@ class Tolerance(NamedTuple):
 DRAWN = Tolerance(0.5, 12, 0.002)
 """The rounding of another processor or font library."""
 
-TRAINED = Tolerance(15, 60, 0.05)
+TRAINED = Tolerance(6, 40, 0.02)
 """The same after a training, in which rounding adds up; an axis has a length of 150 to 300 points."""
 
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e-?\d+)?")
