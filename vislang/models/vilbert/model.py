@@ -199,7 +199,8 @@ def pretraining_losses(model: ViLBERT, encoded: Encoded, labels: PretrainingLabe
     The losses of words and regions are means over masked positions; without any, the loss and its gradient are 0.
     """
     masked = labels.words >= 0
-    logits = model.pretraining_logits(encoded.text[masked], encoded.vision[labels.regions], model.fuse(encoded))
+    text, vision = encoded.text[masked], encoded.vision[labels.regions]
+    logits = model.pretraining_logits(text, vision, model.fuse(encoded))
     words = F.cross_entropy(logits.words, labels.words[masked], reduction="sum")
     classes = labels.region_classes[labels.regions]
     regions = F.kl_div(logits.regions.log_softmax(dim=-1), classes, reduction="sum")
