@@ -79,7 +79,7 @@ class Resampler(nn.Module, ABC):
 
 
 class PerceiverResampler(Resampler):
-    """Maps any number of features of a medium to a fixed number of latents (section 3.1.1, figure 5).
+    """Maps any number of features of a medium to a fixed number of latents (section 2.1, figure 5).
 
     Learned latents attend to the features and to themselves: keys and values come from the concatenation of both.
     Each frame of a video gets a learned time embedding; an image is a video of one frame. If a video has more frames

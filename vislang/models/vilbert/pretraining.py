@@ -1,4 +1,4 @@
-"""ViLBERT's pretraining on images and their captions (Lu et al. 2019, section 2.3): recipe and batches."""
+"""ViLBERT's pretraining on images and their captions (Lu et al. 2019, section 2.2): recipe and batches."""
 
 from __future__ import annotations
 
