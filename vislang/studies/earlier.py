@@ -296,7 +296,7 @@ def choose(compared: Compared, arm: Arm, seed: int, budget: Budget, results: Res
     name = compared.metrics[0]
     scores: dict[float, float] = {}
     for rate in budget.rates:
-        keys = {"set": compared.name, "test": "validation", "arm": shown(compared, arm), "seed": seed, "rate": rate}
+        keys = {"set": compared.name, "test": "validation", "arm": shown(arm), "seed": seed, "rate": rate}
         if not results.known(**keys):
             folder = trained(budget.arm(arm, rate), budget.pretraining(), seed, budget.runs)
             task, examples = compared.validation()
@@ -309,7 +309,7 @@ def choose(compared: Compared, arm: Arm, seed: int, budget: Budget, results: Res
 
 def _score(compared: Compared, arm: Arm, rate: float, seed: int, budget: Budget, results: Results) -> None:
     for test, read in compared.tests.items():
-        keys = {"set": compared.name, "test": test, "arm": shown(compared, arm), "seed": seed}
+        keys = {"set": compared.name, "test": test, "arm": shown(arm), "seed": seed}
         if results.known(**keys):
             continue
         folder = trained(budget.arm(arm, rate), budget.pretraining(), seed, budget.runs)
@@ -333,8 +333,8 @@ def _score(compared: Compared, arm: Arm, rate: float, seed: int, budget: Budget,
         console.print(f"{test}: {keys['arm']}, seed {seed}: {metric(name).title} {show(name, figures[name])}")
 
 
-def shown(compared: Compared, arm: Arm) -> str:
-    """The name of an arm in the table of a set."""
+def shown(arm: Arm) -> str:
+    """The name of an arm in the table of its set."""
     return arm.name.partition(", ")[2]
 
 
@@ -399,9 +399,15 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=0, help="greatest number of examples of a test; 0: all")
     known = [compared.name for compared in SETS]
     parser.add_argument("--sets", nargs="+", choices=known, default=known, help="the sets to compare on")
+    names = list(dict.fromkeys(shown(arm) for compared in SETS for arm in compared.arms))
+    parser.add_argument("--arms", nargs="+", choices=names, default=names, help="the models to compare")
     options = parser.parse_args()
     use_threads(options.threads)
-    chosen = [compared for compared in SETS if compared.name in options.sets]
+    chosen = [
+        replace(compared, arms=tuple(arm for arm in compared.arms if shown(arm) in options.arms))
+        for compared in SETS
+        if compared.name in options.sets
+    ]
     budget = Budget(options.minutes, tuple(options.rates), options.runs, options.steps, options.limit)
     run(options.seeds, budget, options.out, chosen)
 
