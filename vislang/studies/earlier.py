@@ -400,7 +400,9 @@ def main() -> None:
     known = [compared.name for compared in SETS]
     parser.add_argument("--sets", nargs="+", choices=known, default=known, help="the sets to compare on")
     names = list(dict.fromkeys(shown(arm) for compared in SETS for arm in compared.arms))
-    parser.add_argument("--arms", nargs="+", choices=names, default=names, help="the models to compare")
+    parser.add_argument(
+        "--arms", nargs="+", choices=names, default=names, metavar="MODEL", help="the models to compare"
+    )
     options = parser.parse_args()
     use_threads(options.threads)
     chosen = [
