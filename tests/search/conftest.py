@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests import tiny
 from tests.models.test_dual_encoder import small
 from tests.models.test_vilbert_pretraining import COLOURS, pair_of, picture
 from vislang.models.dual_encoder.model import DualEncoderRecipe
@@ -33,6 +34,14 @@ def dual(towers, tmp_path_factory) -> str:
             optimizer.step()
         model.eval().save(folder / "model")
     return str(folder / "model")
+
+
+@pytest.fixture(scope="session")
+def flamingo(towers, tmp_path_factory) -> str:
+    """The folder of a Flamingo, whose weights are random."""
+    folder = tmp_path_factory.mktemp("flamingo") / "model"
+    tiny.flamingo(towers).save(folder)
+    return str(folder)
 
 
 @pytest.fixture
