@@ -599,6 +599,12 @@ class Attends(Protocol):
         """The answer token by token, with the attention map of each token."""
         ...
 
+    def fitting(self, document: Document, text: str) -> str:
+        """The beginning of an answer that the model can read again after a prompt. An answer that fills the context
+        loses its last token: it was generated, but there is no position to read it at. Nothing of it fits if the prompt
+        alone fills the context."""
+        ...
+
     def frames(self, medium: Medium) -> list[PIL.Image.Image]:
         """The frames of a medium that the model reads; an image is one frame."""
         ...

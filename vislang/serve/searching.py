@@ -101,9 +101,7 @@ def _reranker(server: Server, name: str) -> Served:
     return served
 
 
-def _searched(
-    searcher: Searcher, query: Query, body: SearchRequest, reranker: Served | None
-) -> Iterator[Results]:
+def _searched(searcher: Searcher, query: Query, body: SearchRequest, reranker: Served | None) -> Iterator[Results]:
     """The results of a search; then, if there is a second model, in its order.
 
     Raises:

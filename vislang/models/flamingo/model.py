@@ -602,6 +602,10 @@ class Flamingo(TrainableModel):
                 progress(start + len(part), len(documents))
         return torch.cat(rows)
 
+    def fitting(self, document: Document, text: str) -> str:
+        """See :meth:`vislang.capabilities.Attends.fitting`."""
+        return self.collate.fitting(document, text)
+
     @torch.no_grad()
     def attention(self, document: Document, max_new_tokens: int = 20) -> AttendedAnswer:
         """The answer token by token, with attention maps; see :meth:`Bridge.attention_maps`.
@@ -610,7 +614,7 @@ class Flamingo(TrainableModel):
         """
         answer = document.target
         if answer is None:
-            answer = self.generate([document], max_new_tokens)[0]
+            answer = self.fitting(document, self.generate([document], max_new_tokens)[0])
         batch = self.with_features(self.collate.documents([replace(document, target=answer)]))
         assert batch.features is not None
         with self._arithmetic():
