@@ -20,7 +20,6 @@ from vislang.search.marks import Mark, add_marks, forget_marks, mark_of, read_ma
 from vislang.search.nearest import search
 from vislang.search.relevance import Kind, Relevance
 
-
 RERANKED = 50
 """Results that a second model ranks again, or as many as are asked for, if they are more."""
 
