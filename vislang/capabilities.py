@@ -470,6 +470,11 @@ class Together(Protocol):
 class Continues(Generates, Prefills, Protocol):
     """Continues prompts token by token, greedily or by sampling."""
 
+    def prefill_each(self, documents: Sequence[Document], state: Any = None) -> list[Any]:
+        """The decode state after each of several prompts, as from :meth:`Prefills.prefill`. Prompts of similar lengths
+        are read together, which does not change what follows them."""
+        ...
+
     def prompt_tokens(self, state: Any) -> int:
         """The number of tokens of a decode state of one prompt; a medium is one token."""
         ...

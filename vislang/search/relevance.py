@@ -68,8 +68,8 @@ def relevance(
         UserError: a text is too long, or a score is not a number.
         MediaError: an image cannot be decoded.
     """
-    image, text = image_of(query), text_of(query)
-    texts = [own for document in documents if (own := text_of(document)) is not None]
+    image, text = image_of(query), text_of(query) or ""
+    texts = [each for document in documents if (each := text_of(document)) is not None]
     images = [own for document in documents if (own := image_of(document)) is not None]
     across = len(texts if image is not None else images) == len(documents)
     if across and isinstance(model, Matches) and model.why_unmatched() is None:
@@ -79,7 +79,7 @@ def relevance(
     elif across and isinstance(model, Ranks):
         shown = [query] if image is not None else documents
         prompts = [model.prompts.render(Example(own.name, own)) for own in shown]
-        ranked = model.rank(prompts, texts if image is not None else [text or ""], progress=progress)
+        ranked = model.rank(prompts, texts if image is not None else [text], progress=progress)
         flat = ranked[0] if image is not None else [own for (own,) in ranked]
         yield Relevance("log_likelihood", [score.log_likelihood / score.tokens for score in flat])
     elif (not texts if image is not None else not images) and isinstance(model, Embeds):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
@@ -230,7 +230,7 @@ def as_word(word: bytes | str) -> str:
     return (word.decode("utf-8", "replace") if isinstance(word, bytes) else str(word)).strip()
 
 
-def _folds(path: Path) -> dict[str, Sequence[str]]:
+def _folds(path: Path) -> dict[str, list[str]]:
     """The ids of the videos of each split, from the Python file of CMU's SDK, which is read and not run.
 
     Raises:
