@@ -312,7 +312,7 @@ class Collator:
         if len(tokens) <= room:
             return text
         for kept in range(room, 0, -1):
-            text = self.tokenizer.decode(tokens[:kept]).rstrip("\ufffd").strip()
+            text = self.tokenizer.decode(tokens[:kept]).strip()
             # A text of the first tokens may have other tokens, and more.
             if len(self.answer(document, text)) - 1 <= room:
                 return text
