@@ -1,5 +1,6 @@
 """The baselines of composed sets find what can be had: a leak in words, the kind of a picture, the order of a path."""
 
+import json
 import random
 
 import numpy as np
@@ -85,13 +86,20 @@ class Shown(Read):
         return np.array([*(kinds == kinds.min()), 20 * red], dtype=float)
 
 
-def test_moods_are_solved_by_features_that_show_kind_and_sign_together():
+def test_moods_are_solved_by_features_that_show_kind_and_sign_together(tmp_path, monkeypatch):
     read = Shown(moods.NAME, 96)
     found = of_moods(read)
     assert accuracy(read, found.pop("kind and sign")) > 0.9
     for answers in found.values():
         assert set(answers) <= set(moods.LABELS)
         assert accuracy(read, answers) < 0.6
+    # A set that is measured again replaces its rows.
+    monkeypatch.setattr(composed, "Read", lambda *_: read)
+    for _ in range(2):
+        composed.run(tmp_path, sets=[moods.NAME])
+    rows = json.loads((tmp_path / "results.json").read_text())["rows"]
+    assert [row["baseline"] for row in rows] == ["most frequent label", *found, "kind and sign"]
+    assert (tmp_path / "table.md").read_text() == markdown(rows)
 
 
 def test_words_are_understood():

@@ -111,6 +111,7 @@ def run(out: Path, share: float = 1.0, test_share: float = 1.0, sets: Sequence[s
             figures[baseline] = read.task.score(read.test, predictions)
             main = read.task.metrics[0]
             console.print(f"{name}, {baseline}: {metric(main).title} {show(main, figures[baseline][main])}")
+        results.forget(set=name)
         results.add(
             *({"set": name, "baseline": baseline, "figures": figures_as_json(own)} for baseline, own in figures.items())
         )
@@ -122,6 +123,8 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     parts = []
     for name in SETS:
         own = [row for row in rows if row["set"] == name]
+        if not own:
+            continue
         metrics = METRICS[name]
         lines = [
             f"| {name} | {' | '.join(metric(each).title for each in metrics)} |",
