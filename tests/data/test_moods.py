@@ -8,25 +8,18 @@ import pytest
 
 from tests.data.composed import COLOURS, lay_out_things
 from vislang.data.sets import moods
-from vislang.data.sets.moods import DISLIKES, LABELS, LIKES, new_post, picture_of
-from vislang.data.sets.things import KINDS, Things
+from vislang.data.sets.moods import LABELS, new_post, picture_of
+from vislang.data.sets.things import Things
 from vislang.data.sources import load_source
 from vislang.example import Label, Prediction
+from vislang.studies.composed import said
 from vislang.tasks.catalogue import open_task
-
-STANCES = {
-    wording.format(kind): (kind, wordings is LIKES)
-    for wordings in (LIKES, DISLIKES)
-    for wording in wordings
-    for kind in KINDS
-}
-"""The kind that a text is about, and whether it is liked."""
 
 
 def test_labels_follow_from_the_rules():
     for number in range(300):
         post = new_post(random.Random(number))
-        about, liked = STANCES[post.text]
+        about, liked = said(post.text)
         expected = "neutral" if about != post.kind else "positive" if liked != post.gone else "negative"
         assert post.label == expected
 
@@ -34,8 +27,10 @@ def test_labels_follow_from_the_rules():
 def test_neither_side_tells_the_label():
     """Shares of 6,000 posts; the bounds are four standard deviations."""
     posts = [new_post(random.Random(number)) for number in range(6000)]
-    for key in (lambda p: STANCES[p.text][1], lambda p: STANCES[p.text][0], lambda p: p.gone, lambda p: p.kind):
-        seen, labels = Counter(map(key, posts)), Counter((key(post), post.label) for post in posts)
+    told = [said(post.text) for post in posts]
+    sides = ([liked for _, liked in told], [kind for kind, _ in told], [p.gone for p in posts], [p.kind for p in posts])
+    for own in sides:
+        seen, labels = Counter(own), Counter(zip(own, (post.label for post in posts), strict=True))
         for side, n in seen.items():
             for label in LABELS:
                 assert abs(labels[side, label] / n - 1 / 3) < 4 * np.sqrt(2 / 9 / n), (side, label)

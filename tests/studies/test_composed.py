@@ -1,17 +1,28 @@
 """The baselines of composed sets find what can be had: a leak in words, the kind of a picture, the order of a path."""
 
+import json
 import random
 
 import numpy as np
 import pytest
 
-from tests.data.composed import lay_out_things
+from tests.data.composed import COLOURS, lay_out_things
 from vislang.data.sets import moods, reasons, walks
 from vislang.document import Document
 from vislang.example import Choice, Example
 from vislang.metrics.figure import figures_as_json, share
 from vislang.studies import composed
-from vislang.studies.composed import METRICS, Read, first_groups, markdown, of_moods, of_reasons, of_walks, words_alone
+from vislang.studies.composed import (
+    METRICS,
+    Read,
+    first_groups,
+    markdown,
+    of_moods,
+    of_reasons,
+    of_walks,
+    said,
+    words_alone,
+)
 
 
 class Colours(Read):
@@ -28,7 +39,7 @@ def small(monkeypatch):
     lay_out_things()
     monkeypatch.setattr(walks, "MAPS", {"train": 6, "val": 1, "test": 3})
     monkeypatch.setattr(walks, "PATHS", 4)
-    monkeypatch.setattr(moods, "POSTS", {"train": 60, "val": 4, "test": 30})
+    monkeypatch.setattr(moods, "POSTS", {"train": 240, "val": 20, "test": 50})
     monkeypatch.setattr(reasons, "SCENES", {"train": 4, "val": 1, "test": 5})
 
 
@@ -65,11 +76,37 @@ def test_the_order_of_things_is_read_from_images_that_show_their_kinds():
     assert accuracy(read, found["images alone, without the instruction"]) < 0.5
 
 
-def test_moods_have_an_answer_for_each_post_from_each_side():
-    read = Colours(moods.NAME, 128)
+class Shown(Read):
+    """Posts whose features are the kind of the thing, by its colour above the middle, and how much red there is."""
+
+    def vector(self, image):
+        pixels = np.asarray(image.decode(), dtype=float)
+        kinds = np.abs(np.array(list(COLOURS.values())) - pixels[28, 48]).sum(axis=1)
+        red = (np.abs(pixels - moods.RED).sum(axis=2) < 60).mean()
+        return np.array([*(kinds == kinds.min()), 20 * red], dtype=float)
+
+
+def test_moods_are_solved_by_features_that_show_kind_and_sign_together(tmp_path, monkeypatch):
+    read = Shown(moods.NAME, 96)
     found = of_moods(read)
-    assert set(found) == {"words alone", "picture alone", "words and picture, added", "most similar picture"}
-    assert all(set(answers) <= set(moods.LABELS) and len(answers) == 30 for answers in found.values())
+    assert accuracy(read, found.pop("kind and sign")) > 0.9
+    for answers in found.values():
+        assert set(answers) <= set(moods.LABELS)
+        assert accuracy(read, answers) < 0.6
+    # A set that is measured again replaces its rows.
+    monkeypatch.setattr(composed, "Read", lambda *_: read)
+    for _ in range(2):
+        composed.run(tmp_path, sets=[moods.NAME])
+    rows = json.loads((tmp_path / "results.json").read_text())["rows"]
+    assert [row["baseline"] for row in rows] == ["most frequent label", *found, "kind and sign"]
+    assert (tmp_path / "table.md").read_text() == markdown(rows)
+
+
+def test_words_are_understood():
+    assert said("the sports gear always makes my day") == ("sports gear", True)
+    assert said("how I hate the bird") == ("bird", False)
+    with pytest.raises(ValueError, match="is not one of the wordings"):
+        said("fine")
 
 
 def test_scenes_have_a_choice_for_each_question_from_each_baseline():
