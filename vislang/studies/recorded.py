@@ -28,15 +28,17 @@ def rows_where(arm: str = "arm", **keys: Any) -> Select:
     return select
 
 
-def _probed(study: str, probe: str, **more: Any) -> dict[str, Any]:
-    """What the claims about a data2vec experiment have in common."""
-    return {
-        "metric": "accuracy",
-        "file": f"data2vec-{study}/results.json",
-        "select": rows_where("representation", probe=probe, kind="linear"),
-        "command": f"python -m vislang.studies.data2vec {study} --out docs/results/data2vec-{study}",
-        **more,
-    }
+def _probed(study: str, probe: str, than: str = "v2, before training", **claim: str) -> Recorded:
+    """A claim about a data2vec experiment: that v2 has better features than others."""
+    return Recorded(
+        metric="accuracy",
+        better="v2",
+        than=(than,),
+        file=f"data2vec-{study}/results.json",
+        select=rows_where("representation", probe=probe, kind="linear"),
+        command=f"python -m vislang.studies.data2vec {study} --out docs/results/data2vec-{study}",
+        **claim,
+    )
 
 
 def _shots(saved: dict[str, Any]) -> list[Row]:
@@ -146,44 +148,35 @@ RECORDED = (
         select=_demo,
         command="python -m vislang.studies.demo --out docs/results/flamingo-demo",
     ),
-    Recorded(
+    _probed(
+        *("pictures", "emoji-groups"),
         name="data2vec-pictures",
         claim="Pretraining on images gives features that are better than those of the same network before training.",
         source=f"{BAEVSKI}, table 1",
-        better="v2",
-        than=("v2, before training",),
-        **_probed("pictures", "emoji-groups"),
     ),
-    Recorded(
+    _probed(
+        *("pictures", "emoji-groups"),
+        than="v1",
         name="data2vec-v2",
         claim="After equal time, data2vec 2.0 is better than data2vec.",
         source="Baevski et al. 2023 (data2vec 2.0), comparison with data2vec on images",
-        better="v2",
-        than=("v1",),
-        **_probed("pictures", "emoji-groups"),
     ),
-    Recorded(
+    _probed(
+        *("prose", "emoji-name-groups"),
         name="data2vec-prose",
         claim="Pretraining on text gives features that are better than those of the same network before training.",
         source=f"{BAEVSKI}, table of GLUE",
-        better="v2",
-        than=("v2, before training",),
-        **_probed("prose", "emoji-name-groups"),
     ),
-    Recorded(
+    _probed(
+        *("recordings", "spoken-stamps-fr"),
         name="data2vec-recordings",
         claim="Pretraining on speech gives features that are better than those of the same network before training.",
         source=f"{BAEVSKI}, table of LibriSpeech",
-        better="v2",
-        than=("v2, before training",),
-        **_probed("recordings", "spoken-stamps-fr"),
     ),
-    Recorded(
+    _probed(
+        *("shared", "emoji-groups"),
         name="data2vec-shared",
         claim="One encoder for images, text and speech learns features that are better than before training.",
         source="this project; the papers train an encoder for each modality",
-        better="v2",
-        than=("v2, before training",),
-        **_probed("shared", "emoji-groups"),
     ),
 )
