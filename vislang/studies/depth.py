@@ -7,7 +7,7 @@ from vislang.studies.measures import Scored
 from vislang.studies.study import RECIPES, Study
 
 DEPTHS = (8, 6, 4, 2)
-"""Numbers of co-attention layers; the deepest is the first, because its share of the budget sets the number of steps."""
+"""Numbers of co-attention layers. The deepest comes first, because its share of the budget sets the number of steps."""
 
 
 def arms_of(recipe: Path) -> tuple[Arm, ...]:

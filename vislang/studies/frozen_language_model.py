@@ -17,7 +17,7 @@ STUDY = Study(
     than=(f"{FULL}, {ENGLISH}", f"{LORA}, {ENGLISH}"),
     # The slowest one is the first, because its share of the budget sets the number of steps.
     arms=(
-        Arm(FULL, RECIPE, ("--model.tune.language_model=full",)),
+        Arm(FULL, RECIPE, ("--model.tune.language_model=full", "--train.lr_scale={gates: 10, language_model: 0.1}")),
         Arm(LORA, RECIPE, ("--model.tune.language_model=lora",)),
         Arm(FROZEN, RECIPE),
     ),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from vislang.document import Document, Learned
 from vislang.errors import UserError, needs
 from vislang.evaluate.shots import Select, Setting
 from vislang.example import Example
@@ -165,17 +166,19 @@ class MostSimilar:
 
 @dataclass(frozen=True)
 class TextLoss:
-    """The loss per token of a generating model on text without images: what its language model knows of a language.
+    """The loss per token of a Flamingo on text without images: what its language model knows of a language.
 
     It has no interval over passages, because all models read the same ones.
 
     Attributes:
         source: a source of prose.
         passages: number of passages, drawn at random.
+        characters: of a passage that are read.
     """
 
     source: str = "english"
-    passages: int = 24
+    passages: int = 48
+    characters: int = 500
 
     def check(self) -> None:
         """See :class:`Measure`; nothing is needed."""
@@ -187,4 +190,6 @@ class TextLoss:
         from vislang.models.loading import load
 
         chosen = random.Random(0).sample(load_source(self.source), self.passages)
-        return {"loss_per_token": plain(loss_per_token(load(run / "model"), chosen, batch_size=4), len(chosen))}
+        texts = [Document([Learned(passage.text[: self.characters])], name=passage.name) for passage in chosen]
+        examples = [Example(text.name, text) for text in texts]
+        return {"loss_per_token": plain(loss_per_token(load(run / "model"), examples, batch_size=4), len(examples))}

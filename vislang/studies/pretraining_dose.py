@@ -15,7 +15,7 @@ def name_of(dose: int) -> str:
 
 STUDY = Study(
     name="pretraining-dose",
-    claim="A ViLBERT finds the image of a caption better after all of its pretraining than after half, a quarter or none.",
+    claim="A ViLBERT finds the image of a caption better after all of its pretraining than after a part or none of it.",
     source="Lu et al. 2019 (ViLBERT), table 3, columns of image retrieval",
     metric="recall_at_10_text_to_image",
     better=name_of(100),

@@ -20,6 +20,6 @@ STUDY = Study(
         RANDOM: FewShot(TASK, 4, draws=2),
         "answer of the most similar image": MostSimilar(TASK),
     },
-    note="The groups of the test, and their names, are in no training episode. The answer of the most similar image needs "
-    "no language model.",
+    note="The groups of the test, and their names, are in no training episode. The answer of the most similar image "
+    "needs no language model.",
 )

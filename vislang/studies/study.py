@@ -34,8 +34,8 @@ LEAST = 0.1
 """Least number of minutes of a run: fewer do not leave time for the trial that chooses the number of steps."""
 
 Row = Mapping[str, Any]
-"""A measurement: ``arm``, ``seed``, ``figures``; of a budgeted run also ``minutes``, ``settings``, ``steps``, ``seconds``
-and ``starts``, the runs that it started from."""
+"""A measurement: ``arm``, ``seed``, ``figures``; of a budgeted run also ``minutes``, ``settings``, ``steps``,
+``seconds`` and ``starts``, the runs that it started from."""
 
 Word = Literal["supported", "not supported", "undecided at this scale"]
 

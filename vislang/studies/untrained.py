@@ -16,8 +16,8 @@ from vislang.train.checkpoint import list_checkpoints, open_checkpoint
 def before_training(folder: Path) -> Any:
     """The trainable model of a run with its initial weights, which follow from the seed.
 
-    What was fitted to the data before training, such as a vocabulary, comes from a checkpoint: the untrained model needs
-    it, too.
+    What was fitted to the data before training, such as a vocabulary, comes from a checkpoint: the untrained model
+    needs it, too.
 
     Args:
         folder: the folder of a run that kept a checkpoint.
