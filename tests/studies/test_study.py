@@ -279,7 +279,7 @@ def test_arms_that_others_start_from_are_trained_for_their_share_and_not_measure
     assert [(row["arm"], [run["seconds"] for run in row["starts"]]) for row in rows] == [("two", [1.0]), ("one", [1.0])]
     assert framework.minutes_spent(rows) == pytest.approx(4 / 60)
     assert entry_of(dose, tmp_path / "out").command == "vislang study mine --budget 3.5 --seeds 1"
-    with pytest.raises(UserError, match="leave 0.171 minutes for each run; 0.2 is the least. Give --budget 0.7"):
+    with pytest.raises(UserError, match=r"leave 0\.171 minutes for each run; 0\.2 is the least\. Give --budget 0\.7"):
         framework.share_of(dose, 1, 0.6)
 
 
