@@ -1,7 +1,7 @@
 """Does a language model that is tuned on images and questions forget its language?"""
 
 from vislang.studies.arms import Arm
-from vislang.studies.measures import Scored, TextLoss
+from vislang.studies.measures import HeldOut, TextLoss
 from vislang.studies.study import RECIPES, Study
 
 RECIPE = RECIPES / "flamingo.yaml"
@@ -21,8 +21,8 @@ STUDY = Study(
         Arm(LORA, RECIPE, ("--model.tune.language_model=lora",)),
         Arm(FROZEN, RECIPE),
     ),
-    measure={ENGLISH: TextLoss(), "on easy-VQA": Scored("easy-vqa")},
+    measure={ENGLISH: TextLoss(), "on answers of easy-VQA": HeldOut("easy-vqa")},
     equal="steps",
     note="The loss is per token of English prose, without images. That of the frozen language model is the loss of all "
-    "three before training. The paper's table compares accuracy alone; the results have the accuracy, too.",
+    "three before training. The paper's table compares only scores of tasks; the results have the loss on answers, too.",
 )

@@ -50,6 +50,27 @@ class Scored:
 
 
 @dataclass(frozen=True)
+class HeldOut:
+    """The losses on the held-out examples of a stream; those of a generating model are per token of the answers."""
+
+    stream: str
+
+    def check(self) -> None:
+        """See :class:`Measure`; nothing is needed."""
+
+    def __call__(self, run: Path) -> Figures:
+        """The losses in ``metrics.json``.
+
+        Raises:
+            UserError: the run has no such stream.
+        """
+        streams = read_json(run / "metrics.json")["held_out"]
+        if self.stream not in streams:
+            raise UserError(f"{run}: has no stream {self.stream}; its streams are {', '.join(streams)}.")
+        return figures_from_json(streams[self.stream])
+
+
+@dataclass(frozen=True)
 class Probe:
     """The accuracy of a linear probe on the frozen features of a model (``vislang probe``).
 
