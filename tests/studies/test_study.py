@@ -328,7 +328,10 @@ def test_a_study_in_a_file_is_run_and_shown(tiny, tmp_path, capsys, monkeypatch)
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["two-strems"], "no study 'two-strems'. The studies are two-streams, depth, depth-grounding, pretraining-dose, gates"),
+        (
+            ["two-strems"],
+            "no study 'two-strems'. The studies are two-streams, depth, depth-grounding, pretraining-dose, gates",
+        ),
         (["missing.py"], "missing.py: no such file"),
         (["mixing"], "mixing: has a program of its own. Run: python -m vislang.studies.mixing"),
         (["gates", "--budget", "0.3"], "leave 0.05 minutes for each run; 0.1 is the least. Give --budget 0.6 or more"),

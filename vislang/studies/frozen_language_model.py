@@ -24,5 +24,5 @@ STUDY = Study(
     measure={ENGLISH: TextLoss(), "on answers of easy-VQA": HeldOut("easy-vqa")},
     equal="steps",
     note="The loss is per token of English prose, without images. That of the frozen language model is the loss of all "
-    "three before training. The paper's table compares only scores of tasks; the results have the loss on answers, too.",
+    "three before training. The paper's table has scores of tasks; the results have the loss on answers, too.",
 )
