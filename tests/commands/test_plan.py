@@ -11,10 +11,10 @@ import torch
 from vislang.cli import main
 from vislang.commands.plan import Plan as PlanVerb
 from vislang.console import console
+from vislang.models.data2vec.presets import blanks
 from vislang.models.flamingo.presets import PAPER, SEQUENCES, paper_batch
 from vislang.models.flamingo.recipe import FlamingoRecipe
 from vislang.nn.fake import FakeFloats
-from vislang.models.data2vec.presets import blanks
 from vislang.recipe import PRESETS, read_recipe
 from vislang.runs import loads
 from vislang.runs.loads import LoadOfData, LoadOfPaper, by_paper
