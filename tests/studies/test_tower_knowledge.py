@@ -29,6 +29,8 @@ def drawn(path, colour: str, left: int, top: int) -> Image:
 class Mean(VisionTower):
     """The colour of each sixth of the image's height and width."""
 
+    name = "mean"
+
     def preprocess(self, image):
         return torch.from_numpy(np.asarray(image, dtype=np.float32)).permute(2, 0, 1) / 255
 
@@ -68,7 +70,7 @@ def test_towers_are_probed_once_with_so_many_labels(monkeypatch, tmp_path):
     for split, count in (("train", 40), ("test", 30)):
         for number in range(count):
             colour = ("red", "blue")[number % 2]
-            left, top = rng.integers(0, 48, 2)
+            left, top = rng.choice([2, 46], 2)
             image = drawn(tmp_path / f"{split}-{number}.png", colour, left, top)
             shape = ("circle", "triangle")[int(rng.integers(2))]
             questions[split] += [asked(image, "what shape?", shape), asked(image, "what color?", colour)]
@@ -83,7 +85,7 @@ def test_towers_are_probed_once_with_so_many_labels(monkeypatch, tmp_path):
     assert all(figure["n"] == 30 for figure in values.values())
     assert values[study.IMAGENET, "colour", 40]["value"] == 1.0
     # The colours of the cells tell the position, and nothing tells shapes that are drawn at random.
-    assert values["data2vec", "position", 40]["value"] > values[study.FREQUENT, "position", 40]["value"] + 0.2
+    assert values["data2vec", "position", 40]["value"] > values[study.FREQUENT, "position", 40]["value"] + 0.3
     assert values["data2vec", "shape", 40]["value"] < 0.8
     table = (tmp_path / "out" / "table.md").read_text()
     assert "| features | colour, 10 labels | colour, 40 labels | shape, 10 labels |" in table

@@ -10,7 +10,7 @@ measurements are not repeated.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,9 @@ from vislang.data.sets.easy_vqa import easy_vqa
 from vislang.document import Document, Image
 from vislang.evaluate.probe import majority, probe
 from vislang.example import Answers, Example, Label
-from vislang.metrics.figure import figures_as_json, show
+from vislang.metrics.figure import Figure, figures_as_json
+from vislang.models.dual_encoder.tower import DualEncoderTower
+from vislang.models.towers.feature_cache import cache_of
 from vislang.models.towers.packaged import EFFICIENTNET_LITE0
 from vislang.models.towers.vision import VisionTower, load_vision_tower
 from vislang.studies.arms import Arm, command_line, trained
@@ -58,41 +60,49 @@ POOLED = (1, 2)
 """Sides of the grids to which features are averaged; the probe chooses one on its training images."""
 
 BATCH = 64
+
+Labelled = Mapping[Image, Mapping[str, str]]
+"""Images with their properties."""
+
 SHAPES = ("circle", "rectangle", "triangle")
 
 
 def run(seeds: Sequence[int], out: Path, runs: Path) -> None:
-    """Train and probe what is missing; write ``results.json`` after each measurement, and ``table.md``."""
+    """Train and probe what is missing; write ``results.json`` after each tower, and ``table.md``."""
     results = Results(out)
     images = {split: labelled(easy_vqa(split)) for split in ("train", "test")}
+    images["train"] = dict(list(images["train"].items())[: LABELS[-1]])
     for number, seed in enumerate(seeds):
-        for name in (UNTRAINED, DATA2VEC.name, DUAL.name, *(() if number else (IMAGENET,))):
-            keys = {"tower": name, **({} if name == IMAGENET else {"seed": seed})}
-            wanted = [(kind, count) for kind in PROPERTIES for count in LABELS]
-            missing = [(kind, n) for kind, n in wanted if not results.known(**keys, property=kind, labels=n)]
-            if not missing:
-                continue
-            grids = {split: features(tower(name, seed, runs), list(own)) for split, own in images.items()}
-            for kind, count in missing:
-                task, chosen = probe_of(kind, count, images)
-                pooled = {n: np.concatenate([grids["train"][n][chosen], grids["test"][n]]) for n in grids["train"]}
-                figure = probe(pooled, task).accuracy
-                results.add(
-                    {**keys, "property": kind, "labels": count, "figures": figures_as_json({"accuracy": figure})}
-                )
-                console.print(f"{name}, seed {seed}: {kind} from {count} labels: {show('accuracy', figure)}")
-    for kind in PROPERTIES:
-        if not results.known(tower=FREQUENT, property=kind):
-            figure = majority(probe_of(kind, LABELS[-1], images)[0]).accuracy
-            results.add(
-                {
-                    "tower": FREQUENT,
-                    "property": kind,
-                    "labels": LABELS[-1],
-                    "figures": figures_as_json({"accuracy": figure}),
-                }
-            )
+        for name in (UNTRAINED, DATA2VEC.name, DUAL.name, IMAGENET):
+            keys = {"tower": name} if name == IMAGENET else {"tower": name, "seed": seed}
+            if not results.known(**keys) and (name != IMAGENET or not number):
+                encoder = tower(name, seed, runs)
+                found = {split: features(encoder, list(own)) for split, own in images.items()}
+                results.add(*({**keys, **row} for row in probed(found, images)))
+                console.print(f"{name}, seed {seed} done")
+    if not results.known(tower=FREQUENT):
+        guesses = {kind: majority(probe_of(kind, LABELS[-1], images)).accuracy for kind in PROPERTIES}
+        results.add(*({"tower": FREQUENT, **row_of(kind, LABELS[-1], guess)} for kind, guess in guesses.items()))
     (out / "table.md").write_text(markdown(results.rows), encoding="utf-8")
+
+
+def probed(found: Mapping[str, Mapping[str, np.ndarray]], images: Mapping[str, Labelled]) -> Iterator[dict[str, Any]]:
+    """A row for each property and number of labels.
+
+    Args:
+        found: features by split and name.
+        images: by split, in the order of the features.
+    """
+    train, test = found["train"], found["test"]
+    for kind in PROPERTIES:
+        for count in LABELS:
+            pooled = {name: np.concatenate([train[name][:count], test[name]]) for name in train}
+            yield row_of(kind, count, probe(pooled, probe_of(kind, count, images)).accuracy)
+
+
+def row_of(kind: str, count: int, accuracy: Figure) -> dict[str, Any]:
+    """A row of the results, without the tower."""
+    return {"property": kind, "labels": count, "figures": figures_as_json({"accuracy": accuracy})}
 
 
 def tower(name: str, seed: int, runs: Path) -> VisionTower:
@@ -140,11 +150,33 @@ def features(encoder: VisionTower, images: Sequence[Image]) -> dict[str, np.ndar
     """The features of images, averaged over the cells of each grid of ``POOLED``: (images, cells x width) by name."""
     found: dict[str, list[Tensor]] = {}
     for start in range(0, len(images), BATCH):
-        pixels = torch.stack([encoder.preprocess(image.decode()) for image in images[start : start + BATCH]])
-        grid = encoder(pixels)
+        grid = grids(encoder, images[start : start + BATCH])
         for side in POOLED:
             found.setdefault(f"{side} x {side} cells", []).append(averaged(grid, side))
     return {name: torch.cat(parts).numpy() for name, parts in found.items()}
+
+
+def grids(encoder: VisionTower, images: Sequence[Image]) -> Float[Tensor, "images positions width"]:
+    """The features of images; those of EfficientNet-Lite0 are cached on disk."""
+    if isinstance(encoder, DualEncoderTower):
+        return encoder.over(grids(encoder.below, images))
+    if encoder.name != EFFICIENTNET_LITE0:
+        return encoded(encoder, images)
+    cache = cache_of(encoder, encoder.fingerprint)
+    if missing := [image for image in images if image.content_hash not in cache]:
+        for image, grid in zip(missing, encoded(encoder, missing), strict=True):
+            cache.put(image.content_hash, grid)
+    known = []
+    for image in images:
+        grid = cache.get(image.content_hash)
+        assert grid is not None
+        known.append(grid)
+    return torch.stack(known)
+
+
+def encoded(encoder: VisionTower, images: Sequence[Image]) -> Float[Tensor, "images positions width"]:
+    """The features of images."""
+    return encoder(torch.stack([encoder.preprocess(image.decode()) for image in images]))
 
 
 def averaged(grid: Float[Tensor, "images positions width"], side: int) -> Float[Tensor, "images averaged"]:
@@ -154,14 +186,8 @@ def averaged(grid: Float[Tensor, "images positions width"], side: int) -> Float[
     return F.adaptive_avg_pool2d(square, side).flatten(1)
 
 
-def probe_of(
-    kind: str, count: int, images: Mapping[str, Mapping[Image, Mapping[str, str]]]
-) -> tuple[ProbeTask, list[int]]:
-    """A property as a task with so many training images and all test images, and the indices of these training images.
-
-    They are the first ones, which are in no order.
-    """
-    chosen = list(range(count))
+def probe_of(kind: str, count: int, images: Mapping[str, Labelled]) -> ProbeTask:
+    """A property as a task with the first so many training images, which are in no order, and all test images."""
     items = []
     for split, own in images.items():
         for number, (image, properties) in enumerate(own.items()):
@@ -171,7 +197,7 @@ def probe_of(
                 group = "test" if split == "test" else name
                 items.append(Example(name, Document([image], name=name), Label(properties[kind]), group=group))
     train = [item.group != "test" for item in items]
-    return ProbeTask(kind, f"the {kind} of a shape", items, train, [not one for one in train], by_group=True), chosen
+    return ProbeTask(kind, f"the {kind} of a shape", items, train, [not one for one in train], by_group=True)
 
 
 def markdown(rows: Sequence[dict[str, Any]]) -> str:
