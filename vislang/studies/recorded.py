@@ -42,9 +42,12 @@ def _probed(study: str, probe: str, than: str = "v2, before training", **claim: 
 
 
 def _shots(saved: dict[str, Any]) -> list[Row]:
-    """The points of a few-shot evaluation of one trained model, by number of shots."""
-    points = [point for point in saved["points"] if point["select"] == "random" and not point["blind"]]
-    return [{"arm": f"{point['shots']} shots", "seed": 0, "figures": point["figures"]} for point in points]
+    """The points of a few-shot evaluation of one trained model, by number and selection of shots."""
+    return [
+        {"arm": f"{point['shots']} {point['select']} shots", "seed": 0, "figures": point["figures"]}
+        for point in saved["points"]
+        if not point["blind"]
+    ]
 
 
 def _demo(saved: dict[str, Any]) -> list[Row]:
@@ -71,6 +74,13 @@ MIXING: dict[str, Any] = {
     "file": "flamingo-mixture/results.json",
     "select": rows_where(stream="easy-vqa"),
     "command": "python -m vislang.studies.mixing --out docs/results/flamingo-mixture",
+}
+FEW_SHOT: dict[str, Any] = {
+    "metric": "accuracy",
+    "file": "flamingo-few-shot/emoji-groups-coded.json",
+    "select": _shots,
+    "command": "vislang eval runs/flamingo-few-shot/model --task emoji-groups-coded --shots 0,4,8,16,32 --select both",
+    "note": "One trained model. Whether its shots help is judged question by question in flamingo.md.",
 }
 
 RECORDED = (
@@ -129,13 +139,17 @@ RECORDED = (
         name="shots",
         claim="32 examples in the prompt are better than none.",
         source=f"{ALAYRAC}, table 1",
-        metric="accuracy",
-        better="32 shots",
-        than=("0 shots",),
-        file="flamingo-few-shot/emoji-groups-coded.json",
-        select=_shots,
-        command="vislang eval runs/flamingo-few-shot/model --task emoji-groups-coded --shots 0,4,8,16,32",
-        note="One trained model. Whether its shots help is judged question by question in flamingo.md.",
+        better="32 random shots",
+        than=("0 random shots",),
+        **FEW_SHOT,
+    ),
+    Recorded(
+        name="shots-retrieved",
+        claim="Four examples with similar images are better than four random ones.",
+        source=f"{ALAYRAC}, appendix, few-shot classification with RICES",
+        better="4 retrieved shots",
+        than=("4 random shots",),
+        **FEW_SHOT,
     ),
     Recorded(
         name="demo",
