@@ -37,8 +37,8 @@ from vislang.studies.study import RECIPES
 from vislang.studies.untrained import before_training
 from vislang.tasks.probes import ProbeTask
 
-DATA2VEC = Arm("data2vec", RECIPES / "data2vec.yaml", ("--train.steps=200",))
-DUAL = Arm("dual encoder", Path("recipes/dual-encoder.yaml"), ("--eval_limit=64",))
+DATA2VEC = Arm("data2vec", RECIPES / "data2vec.yaml", ("--train.steps=150",))
+DUAL = Arm("dual encoder", Path("recipes/dual-encoder.yaml"), ("--train.steps=150", "--eval_limit=64"))
 ARMS = (DATA2VEC, DUAL)
 UNTRAINED, IMAGENET, FREQUENT = (
     "data2vec, before training",
