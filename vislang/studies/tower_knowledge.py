@@ -47,7 +47,7 @@ UNTRAINED, IMAGENET, FREQUENT = (
 )
 
 PROPERTIES = ("colour", "shape", "position")
-LABELS = (20, 100, 1000)
+LABELS = (20, 100, 500)
 """Numbers of labelled images."""
 
 SIDE = 128
