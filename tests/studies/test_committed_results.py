@@ -9,7 +9,18 @@ import pytest
 from vislang.metrics.figure import SCHEMA, figures_from_json
 from vislang.metrics.retrieval import METRICS
 from vislang.search.corrections import Prior
-from vislang.studies import corrections, demo, earlier, few_shot, grounding, heads, in_context, mixing, retrieval
+from vislang.studies import (
+    corrections,
+    demo,
+    earlier,
+    few_shot,
+    grounding,
+    heads,
+    in_context,
+    mixing,
+    retrieval,
+    tower_knowledge,
+)
 from vislang.studies.data2vec import STUDIES
 from vislang.studies.data2vec_table import compared, last_lines, markdown
 from vislang.studies.line import mean_line
@@ -195,6 +206,12 @@ def test_the_table_of_marks_is_that_of_the_study_and_its_settings_are_used():
     values = {row["marks"]: figures_from_json(row["figures"]) for row in rows if row["method"] == "marks and text"}
     for score in ("precision", "f1", "average_precision"):
         assert values[16][score].value > values[8][score].value > values[0][score].value
+
+
+def test_the_table_of_towers_is_that_of_the_study():
+    table = tower_knowledge.markdown(rows_of("tower-knowledge"))
+    assert (RESULTS / "tower-knowledge" / "table.md").read_text() == table
+    assert table.strip() in page("tower-knowledge")
 
 
 def test_the_table_of_the_earlier_systems_is_that_of_the_runs():

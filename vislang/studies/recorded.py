@@ -75,6 +75,24 @@ MIXING: dict[str, Any] = {
     "select": rows_where(stream="easy-vqa"),
     "command": "python -m vislang.studies.mixing --out docs/results/flamingo-mixture",
 }
+
+
+def _tower(kind: str) -> Recorded:
+    """The claim that pretraining teaches a tower one of the properties of :mod:`vislang.studies.tower_knowledge`."""
+    return Recorded(
+        name=f"tower-{kind}",
+        claim=f"Pretraining without labels gives features that tell the {kind} of a shape better than before training.",
+        source="this project, vislang.studies.tower_knowledge",
+        metric="accuracy",
+        better="data2vec",
+        than=("data2vec, before training",),
+        file="tower-knowledge/results.json",
+        select=rows_where("tower", property=kind, labels=100),
+        command="python -m vislang.studies.tower_knowledge --out docs/results/tower-knowledge",
+        note="A linear probe that is fitted on 100 labelled images.",
+    )
+
+
 FEW_SHOT: dict[str, Any] = {
     "metric": "accuracy",
     "file": "flamingo-few-shot/emoji-groups-coded.json",
@@ -193,4 +211,5 @@ RECORDED = (
         claim="One encoder for images, text and speech learns features that are better than before training.",
         source="this project; the papers train an encoder for each modality",
     ),
+    *(_tower(kind) for kind in ("colour", "shape", "position")),
 )
