@@ -82,7 +82,10 @@ MODEL = "model: {class_path: vislang.models.flamingo.recipe.FlamingoRecipe, init
     ("recipe", "message"),
     [
         ("data: x", "model is missing"),
-        ("model: 3", "model is 3; it must name the recipe of a model, such as vislang.models.flamingo.model.Flamingo"),
+        (
+            "model: 3",
+            "model is 3; it must name the recipe of a model, such as vislang.models.flamingo.recipe.FlamingoRecipe",
+        ),
         ("model: {class_path: os.system}", "model is os.system; it must name the recipe of a model"),
         ("model: {class_path: vislang.nothing.X}", "it must name the recipe of a model"),
         ("model: {class_path: vislang.models.flamingo.model.Flamingo}", "it must name the recipe of a model"),

@@ -8,6 +8,7 @@ from tests import tiny
 from vislang.cli import main
 from vislang.models import loading
 from vislang.models.flamingo import model as flamingo_model
+from vislang.models.flamingo import recipe as flamingo_recipe
 
 
 @pytest.fixture
@@ -18,8 +19,9 @@ def here(pictures, towers, monkeypatch):
         raise AssertionError("a model was opened")
 
     monkeypatch.setattr(loading, "saved_class", opened)
-    monkeypatch.setattr(flamingo_model, "load_language_tower", opened)
-    monkeypatch.setattr(flamingo_model, "load_vision_tower", opened)
+    for module in (flamingo_model, flamingo_recipe):
+        monkeypatch.setattr(module, "load_language_tower", opened)
+        monkeypatch.setattr(module, "load_vision_tower", opened)
     monkeypatch.chdir(pictures)
     tiny.write_recipe(pictures / "tiny.yaml", *towers)
     for name in ("model", "other"):
