@@ -208,6 +208,23 @@ def test_the_table_of_marks_is_that_of_the_study_and_its_settings_are_used():
         assert values[16][score].value > values[8][score].value > values[0][score].value
 
 
+def test_what_the_page_says_of_gates_is_in_the_results():
+    text = " ".join((RESULTS.parent / "studies.md").read_text().split())
+    rows = rows_of("gates")
+    assert {row["steps"] for row in rows} == {162}
+
+    def of(start: str, name: str):
+        return mean_line([row for row in rows if row["arm"] == f"{start} at the start"], name)
+
+    seen, blind = (
+        {start: of(start, name) for start in ("open", "closed")} for name in ("loss_per_token", "loss_per_token_blind")
+    )
+    for first, second in zip(seen["open"].seeds, seen["closed"].seeds, strict=True):
+        assert first < second
+    assert f"is {seen['open'].mean.value:.3f} if the gates start open, and {seen['closed'].mean.value:.3f}" in text
+    assert f"the losses are {blind['open'].mean.value:.3f} and {blind['closed'].mean.value:.3f}" in text
+
+
 def test_the_table_of_towers_is_that_of_the_study():
     table = tower_knowledge.markdown(rows_of("tower-knowledge"))
     assert (RESULTS / "tower-knowledge" / "table.md").read_text() == table
