@@ -34,7 +34,8 @@ GUIDES = (
 RESULTS = tuple(
     f"results/{name}" for name in ("data2vec", "vilbert", "flamingo", "lmms-eval", "benchmarks", "studies", "earlier")
 )
-PAGES = ("README.md", *(f"docs/{name}.md" for name in (*GUIDES, "tasks", *RESULTS)), "CONTRIBUTING.md")
+LEARN = tuple(f"learn/{name}" for name in ("data2vec", "vilbert", "flamingo"))
+PAGES = ("README.md", *(f"docs/{name}.md" for name in (*GUIDES, "tasks", *LEARN, *RESULTS)), "CONTRIBUTING.md")
 """Pages whose commands are run, in this order: later pages use models that earlier ones trained."""
 
 PROGRAMS = (

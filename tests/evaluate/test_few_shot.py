@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 from types import SimpleNamespace
 
@@ -144,6 +145,21 @@ def test_no_prompt_is_sent_twice_and_no_image_embedded_twice(labelled):
     assert sorted(map(len, texts)) == [1, 2]
     assert len(model.sent) == 12 * (1 + 2) + 12 * 2 * 3 + 12 * 2 + 2 * 2
     assert model.embedded == 30 + 12
+
+
+def test_of_a_large_support_the_baseline_compares_a_part_and_shots_are_drawn_from_all(labelled, monkeypatch):
+    whole, _ = run(labelled, Recording())
+    monkeypatch.setattr("vislang.evaluate.few_shot.MOST_COMPARED", 5)
+    model = Recording()
+    points, found = run(labelled, model)
+    assert points[Setting(6)].shots == whole[Setting(6)].shots
+    drawn_shots = {name for trial in points[Setting(6)].shots.values() for name in trial}
+    assert model.embedded == 12 + len({*drawn_shots, *_compared(labelled, 5)})
+    assert "answer_of_the_most_similar_image" in found.baselines
+
+
+def _compared(task, count):
+    return [example.id for example in random.Random(0).sample(list(task.support()), count)]
 
 
 def test_the_verdict_of_a_model_that_reads_its_shots(labelled):

@@ -67,6 +67,13 @@ def test_labels_follow_from_embeddings_and_the_support():
         classify_embeddings(OneHot(), made, made.items[:1], made.items[30:])
 
 
+def test_two_examples_are_enough_for_a_classifier_on_embeddings():
+    made = task(60, 30)
+    pair = [made.items[0], next(item for item in made.items if item.target != made.items[0].target)]
+    predictions = classify_embeddings(OneHot(), made, pair, pair)
+    assert [p.answer for p in predictions] == [item.target.name for item in pair]
+
+
 def test_baselines_see_what_they_should():
     bag = bag_of_words(["a red fox", "the red dog", "dog"])
     assert bag.tolist() == [[0, 1], [1, 1], [1, 0]], "words of two texts at least: dog, red"

@@ -10,6 +10,7 @@ from vislang.document import Audio, Document, Image
 from vislang.errors import UserError
 from vislang.example import Answers, Choice, Example, Label, Prediction, Text, Value
 from vislang.metrics.by_kind import guesses, kind_of_all, score
+from vislang.metrics.items import items
 
 
 def example(target, *parts, choices=()):
@@ -84,6 +85,18 @@ def test_text_is_scored_as_captions_and_that_of_recordings_as_transcripts():
     assert list(scored([example(Text(("a dog",)), Image("a.png"))], "a dog")) == ["exact_match", "bleu_1", "bleu_2"]
     found = scored([example(Text(("A  Dog runs",)), Audio("a.wav"))], "a cat runs")
     assert found["word_error_rate"].value == pytest.approx(1 / 3)
+
+
+def test_each_text_is_scored_by_the_main_metric_of_all():
+    def of(*medium):
+        return [example(Text((text,)), *medium) for text in ("a dog runs", "a cat sleeps")]
+
+    predictions = [Prediction("x", "a dog runs"), Prediction("x", "a dog sleeps")]
+    for examples, metric in ((of(), "cider_d"), (of(Image("a.png")), "cider_d"), (of(Audio("a.wav")), "exact_match")):
+        found = items(examples, predictions)
+        assert (found.metric, found.right.tolist()) == (metric, [True, False])
+        if metric == "cider_d":
+            assert score(examples, predictions)[metric].value == pytest.approx(found.scores.mean())
 
 
 def test_a_task_has_one_kind_and_text_among_answers_counts_as_one():

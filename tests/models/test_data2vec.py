@@ -283,6 +283,17 @@ def test_a_collapse_stops_the_run_with_an_explanation():
         built.check(found, 2)
 
 
+def test_a_batch_with_a_single_masked_position_has_finite_diagnostics():
+    """A short text may have one; NaN in the log would end the run."""
+    built = model("v1")
+    whole = batch("text", "v1")
+    mask = torch.zeros_like(whole.mask)
+    mask[0, 2] = True
+    built(whole._replace(mask=mask))
+    found = {name: float(value) for name, value in built.diagnostics().items()}
+    assert (found["target_std"], found["prediction_std"], found["explained_variance"]) == (1, 1, 0)
+
+
 def test_targets_that_can_be_had_without_reading_are_pointed_out(monkeypatch):
     built = model("v1").train()
     built.objective_config.watch_from = 0

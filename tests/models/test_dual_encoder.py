@@ -10,14 +10,8 @@ from tests.models.test_vilbert_pretraining import COLOURS, pair_of, picture
 from vislang.document import Document
 from vislang.errors import UserError
 from vislang.models.augmentation import Augmentation
-from vislang.models.dual_encoder.model import (
-    ContrastiveEncoder,
-    DualEncoder,
-    DualEncoderConfig,
-    DualEncoderRecipe,
-    UnknownWords,
-    contrastive_loss,
-)
+from vislang.models.dual_encoder.encoders import DualEncoder, DualEncoderConfig, contrastive_loss
+from vislang.models.dual_encoder.model import ContrastiveEncoder, DualEncoderRecipe, UnknownWords
 from vislang.models.dual_encoder.words import WordsAndPieces
 from vislang.models.loading import load
 from vislang.models.regions.readers import RegionsConfig
@@ -33,12 +27,17 @@ def small() -> DualEncoderConfig:
     return DualEncoderConfig(text, vision, width=16)
 
 
-@pytest.fixture
-def pairs(tmp_path):
+def pairs_in(folder) -> list:
+    """Sixteen shapes of four colours with their captions."""
     return [
-        pair_of(picture(tmp_path / f"{n}.png", COLOURS[n % 4], n), f"a {COLOURS[n % 4]} shape", name=str(n))
+        pair_of(picture(folder / f"{n}.png", COLOURS[n % 4], n), f"a {COLOURS[n % 4]} shape", name=str(n))
         for n in range(16)
     ]
+
+
+@pytest.fixture
+def pairs(tmp_path):
+    return pairs_in(tmp_path)
 
 
 def model_of(towers, pairs, chunk: int = 0) -> ContrastiveEncoder:
@@ -46,6 +45,23 @@ def model_of(towers, pairs, chunk: int = 0) -> ContrastiveEncoder:
     made = DualEncoderRecipe(small(), RegionsConfig(tower=towers[1], image_size=0), chunk=chunk).build()
     made.fit(pairs)
     return made
+
+
+@pytest.fixture(scope="session")
+def dual(towers, tmp_path_factory) -> str:
+    """The folder of a dual encoder that knows four colours."""
+    folder = tmp_path_factory.mktemp("dual")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VISLANG_CACHE", str(folder / "cache"))
+        pairs = pairs_in(folder)
+        model = model_of(towers, pairs)
+        optimizer, batch = torch.optim.AdamW(model.parameters(), lr=3e-3), model.collate(pairs)
+        for _ in range(60):
+            optimizer.zero_grad()
+            sum(model(batch).values()).backward()
+            optimizer.step()
+        model.eval().save(folder / "model")
+    return str(folder / "model")
 
 
 def test_the_loss_by_hand():

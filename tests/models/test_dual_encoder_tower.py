@@ -7,7 +7,7 @@ import torch
 
 import vislang
 from tests import tiny
-from tests.models.test_dual_encoder import model_of, pairs  # noqa: F401
+from tests.models.test_dual_encoder import dual, model_of, pairs  # noqa: F401
 from vislang.cli import main
 from vislang.document import Document
 from vislang.evaluate.few_shot_baselines import similarities
@@ -24,18 +24,6 @@ from vislang.models.towers.vision import load_vision_tower
 def untrained(towers, pairs, tmp_path):  # noqa: F811
     model = model_of(towers, pairs).eval()
     model.save(tmp_path / "dual")
-    return model, str(tmp_path / "dual")
-
-
-@pytest.fixture
-def trained(towers, pairs, tmp_path):  # noqa: F811
-    model = model_of(towers, pairs)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    for _ in range(60):
-        optimizer.zero_grad()
-        sum(model(model.collate(pairs)).values()).backward()
-        optimizer.step()
-    model.eval().save(tmp_path / "dual")
     return model, str(tmp_path / "dual")
 
 
@@ -71,15 +59,14 @@ def test_it_is_a_vision_tower_of_flamingo_and_another_one_is_an_error(untrained,
         vislang.load(tmp_path / "flamingo")
 
 
-def test_it_chooses_shots(trained, pairs):  # noqa: F811
-    rows = similarities(trained[0], pairs[:4], pairs[4:])
+def test_it_chooses_shots(dual, pairs):  # noqa: F811
+    rows = similarities(vislang.load(dual), pairs[:4], pairs[4:])
     for query, row in zip(pairs[:4], rows, strict=True):
         assert pairs[4 + int(row.argmax())].target == query.target
 
 
-def test_an_evaluation_retrieves_shots_by_it(trained, pairs, tmp_path, capsys, monkeypatch):  # noqa: F811
+def test_an_evaluation_retrieves_shots_by_it(dual, pairs, tmp_path, capsys, monkeypatch):  # noqa: F811
     """With --selector, images are compared by the dual encoder alone, which finds those of the same colour."""
-    _, folder = trained
     flamingo = tiny.flamingo(tiny.save_towers(tmp_path / "towers", positions=1024))
     flamingo.save(tmp_path / "flamingo")
     records = [
@@ -97,7 +84,7 @@ def test_an_evaluation_retrieves_shots_by_it(trained, pairs, tmp_path, capsys, m
 
     monkeypatch.setattr(ContrastiveEncoder, "embed", counted)
     monkeypatch.delattr(Flamingo, "embed")
-    assert main([*task, "--select", "retrieved", "--selector", folder, "--json"]) == 0
+    assert main([*task, "--select", "retrieved", "--selector", dual, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert len(embedded) == len(pairs)
     # Chance is a quarter.
@@ -105,10 +92,9 @@ def test_an_evaluation_retrieves_shots_by_it(trained, pairs, tmp_path, capsys, m
     assert {point["select"] for point in found["points"] if point["variant"] == "plain"} == {"retrieved"}
 
 
-def test_search_and_classes(trained, pairs, tmp_path, capsys):  # noqa: F811
-    _, folder = trained
+def test_search_and_classes(dual, pairs, tmp_path, capsys):  # noqa: F811
     caption = pairs[0].target.references[0]
-    assert main(["search", folder, caption, str(tmp_path), "--top", "4", "--json"]) == 0
+    assert main(["search", dual, caption, str(tmp_path), "--top", "4", "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)
     assert (answer["schema"], answer["text"]) == (1, caption)
     found = answer["images"]
@@ -117,13 +103,13 @@ def test_search_and_classes(trained, pairs, tmp_path, capsys):  # noqa: F811
     assert [each["score"] for each in found] == sorted((each["score"] for each in found), reverse=True)
     colours = list(dict.fromkeys(pair.target.references[0].split()[1] for pair in pairs))
     labels = ",".join(colours)
-    assert main(["classify", folder, str(tmp_path), "--labels", labels, "--template", "a {} shape", "--json"]) == 0
+    assert main(["classify", dual, str(tmp_path), "--labels", labels, "--template", "a {} shape", "--json"]) == 0
     answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert {each["schema"] for each in answers} == {1}
     truth = {pair.media[0].name: pair.target.references[0].split()[1] for pair in pairs}
     assert sum(each["label"] == truth[each["image"]] for each in answers) >= 14
-    assert main(["search", folder, caption, str(tmp_path)]) == 0
-    assert main(["classify", folder, str(tmp_path), "--labels", labels]) == 0
+    assert main(["search", dual, caption, str(tmp_path)]) == 0
+    assert main(["classify", dual, str(tmp_path), "--labels", labels]) == 0
 
 
 def test_weights_that_are_no_numbers_find_nothing(untrained, tmp_path, capsys):

@@ -175,6 +175,13 @@ def test_labels_that_do_not_fit(pretrained, sets, kind, target, message):
         model.collate([Example("3", picture, target, source="a record")])
 
 
+def test_one_value_gives_no_scale(pretrained, sets):
+    model = FineTuneRecipe(str(pretrained), "image", HeadConfig("regression")).build()
+    picture = sets["pictures"][0].prompt
+    with pytest.raises(UserError, match=r"all examples have the same value \(2.5\); two or more are needed"):
+        model.fit([Example("1", picture, Value(2.5))])
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from vislang.search import nearest
 from vislang.search.build import build
 from vislang.search.embedder import open_embedder
 from vislang.search.index import Index
+from vislang.search.marks import Mark, add_marks, read_marks
 from vislang.search.nearest import best, search, similarities, write_graph
 
 
@@ -83,6 +86,20 @@ def test_marks_move_results_end_them_and_are_kept(index, photos, capsys):
     assert answer_of(capsys, index, "a shape", "-n", "12")["marks"] == 0
     assert answer_of(capsys, index, "a red shape", "-n", "12", "--forget") == first
     assert answer_of(capsys, index, "a red shape", "-n", "12") == first
+
+
+def test_marks_of_several_at_once_are_all_kept(index):
+    """A server and a command, for example, may mark at the same time."""
+    opened = Index(Path(index))
+    rows = list(opened.all_rows())
+
+    def mark(number):
+        own = rows[number % len(rows)]
+        add_marks(opened, [Mark(f"query {number}", own.name, own.sha256, right=True)])
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(mark, range(40)))
+    assert all(len(read_marks(opened, f"query {number}")) == 1 for number in range(40))
 
 
 def test_the_table_says_where_results_end(index, photos, capsys):

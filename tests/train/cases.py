@@ -23,7 +23,8 @@ from vislang.models.data2vec.blocks import EncoderConfig
 from vislang.models.data2vec.decoder import DecoderConfig
 from vislang.models.data2vec.front_ends import ImageConfig, Modalities, TextConfig
 from vislang.models.data2vec.pretraining import Choices, Data2VecRecipe
-from vislang.models.dual_encoder.model import DualEncoderConfig, DualEncoderRecipe
+from vislang.models.dual_encoder.encoders import DualEncoderConfig
+from vislang.models.dual_encoder.model import DualEncoderRecipe
 from vislang.models.earlier.inputs import WordsConfig
 from vislang.models.earlier.mattnet import MAttNetConfig, MAttNetRecipe
 from vislang.models.earlier.scan import SCANConfig, SCANRecipe

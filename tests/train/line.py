@@ -70,6 +70,9 @@ class Line(TrainableModel):
     def load_extra_state(self, state):
         self.steps = state["steps"]
 
+    def save(self, folder):
+        torch.save(self.state_dict(), folder / "line.pt")
+
 
 class Silent:
     def step(self, step, row):

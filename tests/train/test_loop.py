@@ -8,6 +8,7 @@ import torch
 from tests.train.line import EXAMPLES, Line, collate, run
 from vislang.errors import UserError
 from vislang.train.batches import Steps, Stream, shares
+from vislang.train.best import Best
 from vislang.train.checkpoint import CheckpointError, DamagedCheckpoint, list_checkpoints
 from vislang.train.config import TrainConfig
 from vislang.train.log import read_metrics
@@ -184,6 +185,26 @@ def test_the_checkpoint_of_the_best_evaluation_stays(tmp_path):
     assert names == ["step-00000012", "step-00000020"]
     with pytest.raises(UserError, match=r"train\.best: no figure nats; this run has a/nats"):
         run(tmp_path / "none", 4, evaluate=lambda: {"a/nats": 1.0}, best="nats")
+
+
+def test_what_is_no_loss_is_better_the_higher_it_is():
+    best = Best(None, [], TrainConfig(best="pictures/explained_variance"))
+    kept = [best.update(n, {"pictures/explained_variance": share}) for n, share in enumerate((0.2, 0.3, 0.1))]
+    assert [found is not None for found in kept] == [True, True, False]
+
+
+def test_a_best_checkpoint_that_is_damaged_is_written_again(tmp_path):
+    options = {"eval_every": 6, "keep_checkpoints": 4, "evaluate": lambda: {"score": 0.9}}
+    run(tmp_path, 12, **options)
+    # Killed after step 6, whose checkpoint is there because its evaluation was the best.
+    for _ in (12, 8):
+        drop_last(tmp_path)
+    (file,) = list_checkpoints(tmp_path / "checkpoints")[-1].glob("*.distcp")
+    assert file.parent.name == "step-00000006"
+    file.write_bytes(b"damaged")
+    with pytest.warns(DamagedCheckpoint):
+        run(tmp_path, 12, resume=True, **options)
+    assert file.read_bytes() != b"damaged"
 
 
 def test_a_batch_is_divided_after_it_is_drawn():

@@ -25,8 +25,10 @@ data:
   - {{sources: ["{folder}/*.tar"], name: captions, weight: 0.2, batch_size: 3}}
   - {{sources: ["{folder}/my.jsonl"], name: questions, batch_size: 4, shots: 2}}
 hold_out: 0.3
+eval_limit: 4
 train:
   steps: 12
+  eval_examples: 4
   lr: 0.003
   lr_scale: {{gates: 20}}
   eval_every: 6
@@ -78,21 +80,22 @@ def test_each_step_sums_over_the_streams(recipe, tmp_path, capsys):
 
 def test_in_turn_each_step_takes_one_stream_and_a_resumed_run_goes_on_alike(recipe, tmp_path, capsys):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    trained(capsys, recipe, whole, "--train.mixing=round-robin")
+    settings = ("--train.mixing=round-robin", "--train.eval_every=0")
+    trained(capsys, recipe, whole, *settings)
     rows = steps(whole)
     for step, row in rows.items():
         (taken,) = [name for name in ("pages", "captions", "questions") if f"loss/{name}/text" in row]
         assert taken == ("pages", "captions", "questions")[(step - 1) % 3]
         weight = 0.2 if taken == "captions" else 1
         assert row["loss"] == pytest.approx(weight * row[f"loss/{taken}/text"], rel=1e-6)
-    trained(capsys, recipe, cut, "--train.mixing=round-robin", "--train.keep_checkpoints=9")
+    trained(capsys, recipe, cut, *settings, "--train.keep_checkpoints=9")
     # Take the last checkpoints away, so that the run continues from step 5.
     for number in (10, 12):
         for path in (cut / "checkpoints").glob(f"*{number}"):
             for file in path.iterdir():
                 file.unlink()
             path.rmdir()
-    trained(capsys, recipe, cut, "--train.mixing=round-robin", "--train.keep_checkpoints=9", "--resume", str(cut))
+    trained(capsys, recipe, cut, *settings, "--train.keep_checkpoints=9", "--resume", str(cut))
     assert steps(cut) == rows
 
 

@@ -9,7 +9,7 @@ from tests.models import test_data2vec as data2vec
 from tests.models import test_vilbert as vilbert
 from vislang.document import Document, Image
 from vislang.models.base import TrainableModel
-from vislang.models.dual_encoder.model import DualEncoder, DualEncoderConfig
+from vislang.models.dual_encoder.encoders import DualEncoder, DualEncoderConfig
 from vislang.models.flamingo.collate import CollateConfig
 from vislang.models.flamingo.model import Flamingo
 from vislang.models.towers.causal_lm import CausalLM, positions_of

@@ -60,7 +60,7 @@ def convert(source: Path | str) -> Data2Vec | FineTuned:
         )
     encoder, front_end = {"text": _text, "image": _image, "speech": _speech}[modality](config)
     modalities = Modalities(**{modality: front_end})  # type: ignore[arg-type]  # of its own kind
-    inputs = _inputs(source, modality, front_end)
+    inputs = _inputs(source, front_end)
     origin = {"format": "transformers", "architecture": architecture}
     theirs = _open(source, architecture)
     if architecture in KIND_OF:
@@ -292,7 +292,7 @@ def _symbols(source: Path | str, config: Any) -> list[str]:
 # ----------------------------------------------------------------------------------------------------- inputs
 
 
-def _inputs(source: Path | str, modality: Modality, front_end: FrontEndConfig) -> Inputs:
+def _inputs(source: Path | str, front_end: FrontEndConfig) -> Inputs:
     """The preparation of inputs, as far as files in the model's folder configure it."""
     if isinstance(front_end, TextConfig):
         file = _file(source, TOKENIZER_FILE)

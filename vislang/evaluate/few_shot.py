@@ -336,7 +336,8 @@ def measure(
                 queries,
                 setting,
                 range(draws),
-                similarity,
+                # Otherwise it may cover a part of the support alone.
+                similarity if retrieves else None,
                 progress=progress,
                 orders=own_orders,
                 answered=answered,

@@ -6,7 +6,6 @@ A plot is drawn about as wide as a page shows it, so that its type has about the
 from __future__ import annotations
 
 import colorsys
-import io
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from vislang.figures import svg
 from vislang.metrics.calibration import Bin
 
 SERIES = 8
@@ -236,13 +236,6 @@ def _axes(label: str, across: str = "step") -> tuple[Figure, Axes]:
 
 
 def _svg(figure: Figure) -> str:
-    buffer = io.StringIO()
-    # A fixed salt and no date: the same run gives the same file. Nothing is said of who drew it.
-    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    with matplotlib.rc_context({"svg.hashsalt": "vislang", "svg.fonttype": "none", "font.family": "sans-serif"}):
-        figure.savefig(buffer, format="svg", metadata=nothing)
-    svg = buffer.getvalue()
-    svg = svg[svg.index("<svg") :]
     # Groups are named alike in every plot, and a page has many; nothing refers to them.
-    svg = re.sub(r'<g id="[^"]*"', "<g", svg).replace(_INK, "currentColor").replace(_LINE, "var(--line)")
-    return re.sub(r"#0303[0-9a-f]{2}", lambda found: _css(found[0]), svg)
+    drawn = re.sub(r'<g id="[^"]*"', "<g", svg(figure)).replace(_INK, "currentColor").replace(_LINE, "var(--line)")
+    return re.sub(r"#0303[0-9a-f]{2}", lambda found: _css(found[0]), drawn)

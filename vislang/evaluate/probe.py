@@ -130,7 +130,8 @@ def classify_embeddings(
 ) -> list[Prediction]:
     """Predict labels by a linear classifier on a model's embeddings, fitted on the support.
 
-    Its penalty is chosen on every fourth example of the support, with a classifier fitted on the others.
+    Its penalty is chosen on every fourth example of the support, with a classifier fitted on the others; it is the
+    strongest one if the others have a single label.
 
     Raises:
         UserError: the support has fewer than two labels.
@@ -145,7 +146,9 @@ def classify_embeddings(
     inner = np.arange(len(labels)) % 4 == 0
     train, held = np.flatnonzero(~inner), np.flatnonzero(inner)
     with threadpool_limits(1):
-        penalty = max(PENALTIES, key=lambda setting: _fit_score(known, labels, train, held, "linear", setting))
+        penalty = PENALTIES[0]
+        if len(set(labels[train])) > 1:
+            penalty = max(PENALTIES, key=lambda setting: _fit_score(known, labels, train, held, "linear", setting))
         classifier = _fit(_classifier("linear", penalty), known, labels)
     classes = tuple(str(name) for name in classifier.classes_)
     shares = classifier.predict_proba(queries)

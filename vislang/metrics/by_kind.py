@@ -69,7 +69,7 @@ def score(examples: Sequence[Example], predictions: Sequence[Prediction]) -> Fig
     if kind == "text":
         references = [example.target.references for example in examples if isinstance(example.target, Text)]
         texts = ["" if p.answer is None else str(p.answer) for p in predictions]
-        if all(isinstance(medium, Audio) for example in examples for medium in example.media or (None,)):
+        if are_recordings(examples):
             return transcripts(texts, [own[0] for own in references])
         return captions.captions(texts, references)
     if kind == "box":
@@ -87,6 +87,11 @@ def score(examples: Sequence[Example], predictions: Sequence[Prediction]) -> Fig
     if all(value in (0, 1) for value in scores):
         return {"accuracy": share(int(sum(scores)), len(scores))}
     return {"accuracy": mean(scores)}
+
+
+def are_recordings(examples: Iterable[Example]) -> bool:
+    """Whether every example has recordings and no other media, so that its text is a transcript."""
+    return all(isinstance(medium, Audio) for example in examples for medium in example.media or (None,))
 
 
 def _is_tagged(example: Example) -> bool:

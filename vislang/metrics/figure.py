@@ -160,6 +160,7 @@ METRICS: dict[str, Metric] = {
     "word_error_rate": Metric("word error rate", percent=True, higher_is_better=False, decimals=1),
     "character_error_rate": Metric("character error rate", percent=True, higher_is_better=False, decimals=1),
     "perplexity": Metric("perplexity", higher_is_better=False),
+    "explained_variance": Metric("explained variance"),
     "loss": Metric("loss", higher_is_better=False),
     "loss_per_token": Metric("loss per token", higher_is_better=False),
 }

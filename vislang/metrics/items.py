@@ -9,12 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from vislang.boxes import Box
-from vislang.document import Audio
 from vislang.errors import UserError
 from vislang.example import Example, Label, Prediction, Text, Value
 from vislang.metrics.accuracy import correct
 from vislang.metrics.boxes import hit
-from vislang.metrics.by_kind import kind_of_all, numbers_of, score_of
+from vislang.metrics.by_kind import are_recordings, kind_of_all, numbers_of, score_of
 from vislang.metrics.captions import cider_d
 from vislang.metrics.sequences import tagging
 
@@ -73,7 +72,7 @@ def items(examples: Sequence[Example], predictions: Sequence[Prediction]) -> Ite
         references = [example.target.references for example in examples if isinstance(example.target, Text)]
         texts = ["" if p.answer is None else str(p.answer) for p in predictions]
         right = np.array([correct(text, own) for text, own in zip(texts, references, strict=True)])
-        if len(texts) < 2 or all(isinstance(medium, Audio) for example in examples for medium in example.media):
+        if len(texts) < 2 or are_recordings(examples):
             return Items("exact_match", right.astype(float), right)
         return Items("cider_d", np.asarray(cider_d(texts, references)), right)
     if kind == "box":

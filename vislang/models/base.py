@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from vislang.nn.recompute import Recomputable
 from vislang.nn.transformer import EncoderBlock
 
 
-class TrainableModel(nn.Module):
+class TrainableModel(nn.Module, ABC):
     """A model for :mod:`vislang.train`, with defaults for the methods that most models do not need.
 
     Attributes:
@@ -42,9 +43,9 @@ class TrainableModel(nn.Module):
     collate: Callable[..., Any]
     needs_whole_batch: bool = False
 
+    @abstractmethod
     def forward(self, batch: Any) -> dict[str, Float[Tensor, ""]]:
         """The losses of a batch by name: scalars whose sum is minimised."""
-        raise NotImplementedError
 
     def loss_counts(self, batch: Any) -> Mapping[str, int | None]:
         """For each loss of a batch, the number of items (tokens, positions, examples) of its mean; None for a sum.
@@ -166,9 +167,9 @@ class TrainableModel(nn.Module):
         """The device of the model's parameters."""
         return next(self.parameters()).device
 
+    @abstractmethod
     def save(self, folder: Path) -> None:
         """Write a folder that :func:`vislang.load` opens."""
-        raise NotImplementedError
 
 
 def copy_state(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:

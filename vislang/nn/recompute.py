@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -20,7 +21,7 @@ def recomputed(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     return checkpoint(function, *args, use_reentrant=False, **kwargs)
 
 
-class Recomputable(nn.Module):
+class Recomputable(nn.Module, ABC):
     """A block that can be recomputed.
 
     Attributes:
@@ -35,6 +36,6 @@ class Recomputable(nn.Module):
             return recomputed(super().__call__, *args, **kwargs)
         return super().__call__(*args, **kwargs)
 
+    @abstractmethod
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The computation of the block."""
-        raise NotImplementedError

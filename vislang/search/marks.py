@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from filelock import FileLock
+
 from vislang.errors import UserError
-from vislang.files import write_text
+from vislang.files import system_errors, write_text
 from vislang.search.index import Index
 
 FILE = "marks.jsonl"
@@ -52,16 +55,18 @@ def read_marks(index: Index, query: str) -> list[Mark]:
 
 def add_marks(index: Index, marks: Sequence[Mark]) -> None:
     """Keep marks with an index; earlier ones of the same query and result are replaced."""
-    kept = {(mark.query, mark.name): mark for mark in [*_read_all(index), *marks]}
-    _write(index, list(kept.values()))
+    with _locked(index):
+        kept = {(mark.query, mark.name): mark for mark in [*_read_all(index), *marks]}
+        _write(index, list(kept.values()))
 
 
 def forget_marks(index: Index, query: str) -> int:
     """Delete the marks of a query; returns their number."""
-    marks = _read_all(index)
-    kept = [mark for mark in marks if mark.query != query]
-    if len(kept) < len(marks):
-        _write(index, kept)
+    with _locked(index):
+        marks = _read_all(index)
+        kept = [mark for mark in marks if mark.query != query]
+        if len(kept) < len(marks):
+            _write(index, kept)
     return len(marks) - len(kept)
 
 
@@ -99,6 +104,13 @@ def rows_of(index: Index, marks: Sequence[Mark]) -> tuple[list[int], list[bool]]
             rows.append(number)
             right.append(mark.right)
     return rows, right
+
+
+@contextmanager
+def _locked(index: Index) -> Iterator[None]:
+    """Keep others, such as a server, from changing the marks between reading and writing them."""
+    with system_errors(index.folder / FILE), FileLock(index.folder / f".{FILE}.lock"):
+        yield
 
 
 def _read_all(index: Index) -> list[Mark]:

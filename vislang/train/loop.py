@@ -148,7 +148,9 @@ def train(
         bad_records.start(folder, done, append_only=True)
     upcoming = batches(steps, done, end, config.workers, bad_records)
     log = StepLog(folder, done, model, streams, config, processes, device, monitor, clock)
-    best = Best(checkpoints.best() if saved is not None else None, streams, config)
+    known = checkpoints.best() if saved is not None else None
+    # A run that goes on from before its best checkpoint, because that is damaged, comes to it again.
+    best = Best(known if known is not None and known["step"] <= done else None, streams, config)
     watchdog = Watchdog(config.hang_minutes if processes.count > 1 else 0, processes)
 
     def save(found_best: dict[str, Any] | None = None) -> None:
@@ -263,7 +265,7 @@ def _update(
     several: bool,
     factor: float,
 ) -> Tensor:
-    """One optimizer step; returns the norm of the gradient. If it is not finite, nothing is updated."""
+    """One optimizer step; returns the norm of the gradient. If it is not finite, no parameter is updated."""
     optimizer.zero_grad()
     _gradients(engine, taking_part, totals, device, numbers, several)
     norm = engine.clip(optimizer.config.clip_norm)

@@ -27,7 +27,7 @@ class TrainingDiverged(UserError):
 
 
 class SkippedStep(UserWarning):
-    """A step whose gradient was NaN or infinite changed nothing."""
+    """The gradient of a step was NaN or infinite, so it updated no parameter."""
 
 
 class StepLog:
@@ -61,7 +61,7 @@ class StepLog:
 
     @property
     def skipped_in_a_row(self) -> int:
-        """How many of the last steps changed nothing."""
+        """How many of the last steps updated no parameter."""
         return len(self._skipped)
 
     def add(self, numbers: StepNumbers, norm: Tensor, factor: float) -> None:

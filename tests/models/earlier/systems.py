@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from vislang.example import Example
 from vislang.models.earlier.inputs import WordsConfig
 from vislang.models.regions.readers import RegionsConfig
 
@@ -17,6 +19,14 @@ WORDS = WordsConfig(vocabulary_size=60, max_length=16, width=12)
 def regions_of(towers: tuple[str, str]) -> RegionsConfig:
     """The grid of a tiny random tower."""
     return RegionsConfig(tower=towers[1], image_size=0)
+
+
+def built(recipe: Any, examples: Sequence[Example]) -> Any:
+    """A new model of a recipe, fitted to examples."""
+    torch.manual_seed(0)
+    model = recipe.build()
+    model.fit(examples)
+    return model
 
 
 def train(model: Any, batch: Any, steps: int, lr: float = 5e-3) -> float:

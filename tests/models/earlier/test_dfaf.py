@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from tests.models.earlier.systems import WORDS, regions_of, restored, train, with_setting, without_gradient
+from tests.models.earlier.systems import WORDS, built, regions_of, restored, train, with_setting, without_gradient
 from tests.models.test_vilbert_pretraining import COLOURS, picture
 from vislang.document import Document
 from vislang.errors import UserError
@@ -51,10 +51,7 @@ def recipe_of(towers, **more) -> DFAFRecipe:
 
 
 def model_of(towers, examples, **more) -> DFAFForAnswers:
-    torch.manual_seed(0)
-    model = recipe_of(towers, **more).build()
-    model.fit(examples)
-    return model
+    return built(recipe_of(towers, **more), examples)
 
 
 def softmax(*logits: float) -> torch.Tensor:

@@ -9,7 +9,7 @@ import torch
 from PIL import Image as Pillow
 from PIL import ImageDraw
 
-from tests.models.earlier.systems import WORDS, restored, train, with_setting, without_gradient
+from tests.models.earlier.systems import WORDS, built, restored, train, with_setting, without_gradient
 from tests.models.test_vilbert_pretraining import COLOURS
 from vislang.boxes import Box
 from vislang.document import Document, Image
@@ -63,10 +63,7 @@ def recipe_of(towers, examples, **more) -> MAttNetRecipe:
 
 
 def model_of(towers, examples, **more) -> MAttNetForBoxes:
-    torch.manual_seed(0)
-    model = recipe_of(towers, examples, **more).build()
-    model.fit(examples)
-    return model
+    return built(recipe_of(towers, examples, **more), examples)
 
 
 BOXES = torch.tensor([[[0.0, 0.0, 0.2, 0.4], [0.4, 0.0, 0.6, 0.2], [0.8, 0.0, 1.0, 0.4], [0, 0, 0, 0]]])

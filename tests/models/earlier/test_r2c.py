@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from tests.models.earlier.systems import WORDS, regions_of, restored, train, with_setting, without_gradient
+from tests.models.earlier.systems import WORDS, built, regions_of, restored, train, with_setting, without_gradient
 from tests.models.test_vilbert_pretraining import COLOURS, picture
 from tests.tasks.official import FOLDERS
 from vislang.document import Document, Image, Mark, Marked
@@ -41,10 +41,7 @@ def recipe_of(towers, **more) -> R2CRecipe:
 
 
 def model_of(towers, examples, **more) -> R2CForChoices:
-    torch.manual_seed(0)
-    model = recipe_of(towers, **more).build()
-    model.fit(examples)
-    return model
+    return built(recipe_of(towers, **more), examples)
 
 
 def marked(path) -> Image:

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tests.models.earlier.systems import WORDS, regions_of, restored, train, with_setting, without_gradient
+from tests.models.earlier.systems import WORDS, built, regions_of, restored, train, with_setting, without_gradient
 from tests.models.test_vilbert_pretraining import COLOURS, pair_of, picture
 from vislang.document import Document
 from vislang.errors import UserError
@@ -37,10 +37,7 @@ def recipe_of(towers, **more) -> SCANRecipe:
 
 
 def model_of(towers, pairs, **more) -> StackedCrossAttention:
-    torch.manual_seed(0)
-    model = recipe_of(towers, **more).build()
-    model.fit(pairs)
-    return model
+    return built(recipe_of(towers, **more), pairs)
 
 
 def by_definition(config: SCANConfig, regions, words) -> float:

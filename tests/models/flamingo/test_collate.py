@@ -14,7 +14,7 @@ from vislang.errors import UserError
 from vislang.models.flamingo.collate import IGNORED, Batch, CollateConfig, PromptNotice
 from vislang.models.flamingo.model import Flamingo
 from vislang.models.flamingo.prefill import Runner
-from vislang.models.flamingo.resampler import PerceiverResampler
+from vislang.models.flamingo.resampler import LayerShape, PerceiverResampler
 
 
 def image(pictures, number: int) -> Image:
@@ -251,7 +251,7 @@ def test_a_video_for_a_bridge_without_frames_is_an_error(towers, tmp_path):
 @torch.no_grad()
 def test_frames_in_another_order_are_another_video_and_images_are_one_frame():
     torch.manual_seed(0)
-    resampler = PerceiverResampler(20, 16, latents=3, depth=2, heads=2, head_width=8, frames=4)
+    resampler = PerceiverResampler(20, 16, LayerShape(2, 2, 8), latents=3, frames=4)
     features = torch.randn(1, 4, 9, 20)
     assert not torch.allclose(resampler(features), resampler(features.flip(1)), atol=1e-3)
     padded = torch.cat([features[:, :1], torch.full((1, 3, 9, 20), 99.0)], dim=1)
@@ -262,7 +262,7 @@ def test_frames_in_another_order_are_another_video_and_images_are_one_frame():
 
 
 def test_time_embeddings_of_more_frames_than_trained_are_interpolated():
-    resampler = PerceiverResampler(20, 16, latents=3, depth=1, heads=2, head_width=8, frames=3)
+    resampler = PerceiverResampler(20, 16, LayerShape(1, 2, 8), latents=3, frames=3)
     spread = resampler._times(5)
     torch.testing.assert_close(spread[[0, 2, 4]], resampler.times)
     torch.testing.assert_close(spread[1], resampler.times[:2].mean(dim=0))

@@ -1,7 +1,7 @@
 """data2vec's heads, which predict the teacher's representations from the student's.
 
 v1 uses linear layers (arXiv 2202.03555, section 3.4). v2 uses a convolutional decoder, which adds the positions that
-the encoder did not read (arXiv 2212.07525, section 3.3).
+the encoder did not read (arXiv 2212.07525, section 3.2).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from vislang.nn.linear import Linear
 
 @dataclass
 class DecoderConfig:
-    """v2's decoder (section 3.3): convolutions over the sequence, or over the grid of an image.
+    """v2's decoder (section 3.2): convolutions over the sequence, or over the grid of an image.
 
     Attributes:
         width, layers, kernel, groups: shape of the convolutions.
@@ -63,7 +63,7 @@ def regression_head(width: int, layers: int) -> nn.Sequential:
 
 
 class ConvolutionalDecoder(nn.Module):
-    """Predicts the masked positions from the encoder's output at the visible ones (v2, section 3.3).
+    """Predicts the masked positions from the encoder's output at the visible ones (v2, section 3.2).
 
     Args:
         config: shape of the decoder.

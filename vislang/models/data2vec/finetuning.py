@@ -185,11 +185,13 @@ class FineTuned(TrainableModel):
         """Find the labels of the examples, or the mean and standard deviation of their values.
 
         Raises:
-            UserError: a target does not fit the head, or all labels are the same.
+            UserError: a target does not fit the head, or all labels or values are the same.
         """
         kind = self.head_config.kind
         if kind == "regression":
             numbers = torch.tensor([number(example) for example in examples])
+            if len(numbers.unique()) < 2:
+                raise UserError(f"all examples have the same value ({numbers[0]:g}); two or more are needed.")
             self.scale = torch.stack([numbers.mean(), numbers.std().clamp(min=1e-6)])
             self._set_labels([])
             return

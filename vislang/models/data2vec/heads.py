@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -80,7 +81,7 @@ class Encoded(NamedTuple):
         return self.tokens[:, self.class_tokens :], padding
 
 
-class Head(nn.Module):
+class Head(nn.Module, ABC):
     """The common part of all heads; the last layer of a head is ``output``.
 
     Args:
@@ -105,9 +106,9 @@ class Head(nn.Module):
             encoded = encoded._replace(tokens=average)
         return self.read(encoded)
 
+    @abstractmethod
     def read(self, encoded: Encoded) -> Float[Tensor, "batch ... outputs"]:
         """Logits from the tokens."""
-        raise NotImplementedError
 
 
 class WholeHead(Head):

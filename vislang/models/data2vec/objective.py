@@ -159,14 +159,22 @@ def make_targets(
 
 
 def channel_std(x: Float[Tensor, "positions width"]) -> Float[Tensor, ""]:
-    """Standard deviation over positions, averaged over channels; near 0, all inputs have the same representation."""
+    """Standard deviation over positions, averaged over channels; near 0, all inputs have the same representation.
+
+    A single position has none. It gives 1, that of normalised targets, so that it is no sign of a collapse.
+    """
+    if len(x) < 2:
+        return x.new_ones((), dtype=torch.float32)
     return (at_least_float32(x).var(dim=0) + 1e-6).sqrt().mean()
 
 
 def explained_variance(
     predictions: Float[Tensor, "positions width"], targets: Float[Tensor, "positions width"]
 ) -> Float[Tensor, ""]:
-    """Share of the targets' variance over positions that the predictions explain; predicting the mean gives 0."""
+    """Share of the targets' variance over positions that the predictions explain; predicting the mean gives 0. A single
+    position has no variance, and gives 0 too."""
+    if len(targets) < 2:
+        return targets.new_zeros((), dtype=torch.float32)
     predictions, targets = at_least_float32(predictions), at_least_float32(targets)
     left = (targets - predictions).square().sum()
     return 1 - left / (targets - targets.mean(dim=0)).square().sum().clamp(min=1e-6)

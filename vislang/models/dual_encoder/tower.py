@@ -1,5 +1,5 @@
 """The image encoder of a dual encoder as a vision tower. Flamingo's own vision encoder was also pretrained with a
-contrastive loss (Alayrac et al. 2022, section 3.1.1)."""
+contrastive loss (Alayrac et al. 2022, section 2.1)."""
 
 from __future__ import annotations
 

@@ -6,7 +6,6 @@ with vectors that are learned; the papers use words, with GloVe or BERT.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -19,9 +18,6 @@ from vislang.document import Image
 from vislang.models.settings import must_be_at_least, must_be_rates
 from vislang.models.vilbert.inputs import PairInputs, Pairs
 from vislang.nn.statistics import mean_and_std
-
-MEASURED = 2000
-"""Greatest number of images on which the statistics of features are measured."""
 
 
 @dataclass
@@ -81,11 +77,7 @@ class Standardise(nn.Module):
         """Measure the statistics on distinct images, unless a trained model has them already."""
         if self.mean.any() or not images:
             return
-        distinct = list(dict.fromkeys(images))
-        # Evenly spaced, because sources follow each other.
-        chosen = distinct[:: math.ceil(len(distinct) / MEASURED)]
-        read = [inputs.regions_of((image,)).features for image in chosen]
-        mean, std = mean_and_std(torch.from_numpy(np.concatenate(read)))
+        mean, std = mean_and_std(torch.from_numpy(np.concatenate(inputs.sample(images))))
         self.mean.copy_(mean)
         self.std.copy_(std)
 

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -20,16 +19,13 @@ from torch import Tensor, nn
 from vislang.capabilities import Progress
 from vislang.document import Image
 from vislang.example import Example
-from vislang.models.base import fill_model, read_settings, write_model
 from vislang.models.earlier.inputs import Standardise, WordsConfig, WordVectors, without_whole
 from vislang.models.earlier.system import SavedSystem, System, SystemConfig, SystemRecipe
 from vislang.models.precision import autocast
-from vislang.models.regions.readers import RegionsConfig
 from vislang.models.settings import must_be_above_zero, must_be_at_least
 from vislang.models.vilbert.captioned import PairCollator, are_several, belonging, flattened, gathered, unflattened
 from vislang.models.vilbert.inputs import PairInputs, Pairs, pairs_of
 from vislang.models.vilbert.pair_model import PairModel
-from vislang.models.vilbert.word_pieces import WordPieces
 from vislang.nn.device import to_device
 from vislang.nn.linear import Linear
 from vislang.nn.precision import at_least_float32
@@ -208,6 +204,7 @@ class StackedCrossAttention(PairModel[SCAN]):
     """
 
     network_class = SCAN
+    saved = SavedSCAN
     needs_whole_batch = True
 
     def __init__(self, network: SCAN, inputs: PairInputs, dtype: torch.dtype = torch.float32):
@@ -222,10 +219,7 @@ class StackedCrossAttention(PairModel[SCAN]):
     def fit(self, examples: Sequence[Example]) -> None:
         """Learn a vocabulary if there is none, and measure the statistics of features."""
         pairs = [self.inputs.pair_of(pair) for pair in pairs_of(examples)]
-        if self.inputs.words is None:
-            text = self.network.config.text
-            captions = list(dict.fromkeys(caption for _, caption in pairs))
-            self.inputs.words = WordPieces.train(captions, text.vocabulary_size, text.max_length)
+        self.learn_words((caption for _, caption in pairs), self.network.config.text.vocabulary_size)
         self.network.standardise.measure(self.inputs, [image for image, _ in pairs])
 
     def forward(self, batch: Pairs) -> dict[str, Float[Tensor, ""]]:
@@ -263,36 +257,25 @@ class StackedCrossAttention(PairModel[SCAN]):
             pieces = to_device(pieces, self.device)
             read_texts.append((self.network.read_words(pieces.ids, pieces.padding), pieces.padding))
         for start in range(0, len(images), AT_ONCE):
-            read = [self.inputs.regions_of((image,)) for image in images[start : start + AT_ONCE]]
-            pairs = self.inputs.pairs(self.inputs.text([("",)]), read, [0] * len(read), range(len(read)), [])
-            pairs = to_device(without_whole(pairs), self.device)
+            pairs = to_device(without_whole(self.inputs.images(images[start : start + AT_ONCE])), self.device)
             with autocast(self.device, self.dtype):
                 regions = self.network.read_regions(pairs.features)
             for number, (words, padding) in enumerate(read_texts):
                 found = self.network(regions, words, pairs.region_padding, padding)
                 columns = slice(number * AT_ONCE, number * AT_ONCE + len(words))
-                scores[start : start + len(read), columns] = found.float().cpu()
+                scores[start : start + len(found), columns] = found.float().cpu()
             if progress is not None:
-                progress(start + len(read), len(images))
+                progress(min(start + AT_ONCE, len(images)), len(images))
         return scores if candidates is None else scores.masked_fill(~candidates, -torch.inf)
 
-    def save(self, folder: Path) -> None:
-        """Write weights, config and tokenizer."""
-        folder.mkdir(parents=True, exist_ok=True)
-        write_model(folder, self, {"network": asdict(self.network.config), "inputs": self.inputs.save(folder)})
+    def settings(self) -> dict[str, Any]:
+        """See :meth:`PairModel.settings`."""
+        return {"network": asdict(self.network.config)}
 
     @classmethod
-    def load(cls, folder: Path, regions: RegionsConfig | None = None) -> StackedCrossAttention:
-        """Open a folder that :meth:`save` wrote.
-
-        Raises:
-            TowerError: the source of its regions is missing, or is another one.
-            UserError: a setting is wrong, or the weights do not fit or are damaged.
-        """
-        saved = read_settings(SavedSCAN, folder)
-        model = cls(SCAN(saved.network), PairInputs.load(folder, saved.inputs, regions))
-        fill_model(model, folder)
-        return model.eval()
+    def from_settings(cls, saved: SavedSCAN, inputs: PairInputs) -> StackedCrossAttention:
+        """See :meth:`PairModel.from_settings`."""
+        return cls(SCAN(saved.network), inputs)
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,7 +15,6 @@ from vislang.capabilities import ModelRecipe
 from vislang.document import Image
 from vislang.errors import UserError
 from vislang.example import Example
-from vislang.models.base import fill_model, read_settings, write_model
 from vislang.models.earlier.inputs import Standardise, WordsConfig
 from vislang.models.precision import Precision, dtype_of
 from vislang.models.regions.readers import RegionsConfig
@@ -36,7 +36,7 @@ class SystemConfig:
     feature_width: int
 
 
-class System(nn.Module):
+class System(nn.Module, ABC):
     """The network of an earlier system.
 
     Attributes:
@@ -47,9 +47,9 @@ class System(nn.Module):
     config: Any
     standardise: Standardise
 
+    @abstractmethod
     def forward(self, *inputs: Any) -> Any:
-        """See the systems."""
-        raise NotImplementedError
+        """What each system computes from inputs of its own."""
 
 
 Network = TypeVar("Network", bound=System)
@@ -80,12 +80,10 @@ class SystemForTask(TaskModel[Network]):
     Attributes:
         network_class: the class of the network; its argument is the configuration.
         kind: the kind of its task, see :data:`vislang.example.TARGETS`.
-        saved: what ``config.json`` contains.
     """
 
     network_class: ClassVar[type[Any]]
     kind: ClassVar[Kind]
-    saved: ClassVar[type[Any]]
 
     def __init__(self, network: Network, inputs: PairInputs, dtype: torch.dtype = torch.float32):
         config = network.config
@@ -114,30 +112,17 @@ class SystemForTask(TaskModel[Network]):
         images = [medium for example in examples for medium in example.media if isinstance(medium, Image)]
         self.network.standardise.measure(self.inputs, images)
 
-    def save(self, folder: Path) -> None:
-        """Write weights, config and tokenizer."""
-        folder.mkdir(parents=True, exist_ok=True)
-        settings = {
-            "network": asdict(self.network.config),
-            "inputs": self.inputs.save(folder),
-            "tasks": {name: asdict(task) for name, task in self.tasks.items()},
-        }
-        write_model(folder, self, settings)
+    def settings(self) -> dict[str, Any]:
+        """See :meth:`PairModel.settings`."""
+        return {"network": asdict(self.network.config), **super().settings()}
 
     @classmethod
-    def load(cls, folder: Path, regions: RegionsConfig | None = None) -> SystemForTask:
-        """Open a folder that :meth:`save` wrote.
-
-        Raises:
-            TowerError: the source of its regions is missing, or is another one.
-            UserError: a setting is wrong, or the weights do not fit or are damaged.
-        """
-        saved = read_settings(cls.saved, folder)
-        model = cls(cls.network_class(saved.network), PairInputs.load(folder, saved.inputs, regions))
+    def from_settings(cls, saved: Any, inputs: PairInputs) -> SystemForTask:
+        """See :meth:`PairModel.from_settings`."""
+        model = cls(cls.network_class(saved.network), inputs)
         for name, task in saved.tasks.items():
             model.add_task(name, task)
-        fill_model(model, folder)
-        return model.eval()
+        return model
 
 
 @dataclass

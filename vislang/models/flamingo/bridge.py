@@ -18,7 +18,7 @@ from vislang.models.flamingo.collate import Batch
 from vislang.models.flamingo.config import FlamingoConfig
 from vislang.models.flamingo.gated_block import GatedCrossAttentionBlock
 from vislang.models.flamingo.media import MediaKeysValues, media_mask
-from vislang.models.flamingo.resampler import PerceiverResampler, PlainResampler
+from vislang.models.flamingo.resampler import LayerShape, PerceiverResampler, PlainResampler
 from vislang.models.towers.causal_lm import CausalLM, Step
 
 
@@ -52,7 +52,7 @@ class Bridge(nn.Module):
             )
         self.lm = lm
         width = config.resampler_width or features_width
-        depth_and_heads = (
+        shape = LayerShape(
             config.resampler_depth,
             config.resampler_heads or config.heads,
             config.resampler_head_width or config.head_width,
@@ -60,10 +60,9 @@ class Bridge(nn.Module):
         )
         self.resampler: PerceiverResampler | PlainResampler
         if config.resampler == "perceiver":
-            self.resampler = PerceiverResampler(features_width, width, config.latents, *depth_and_heads, config.frames)
+            self.resampler = PerceiverResampler(features_width, width, shape, config.latents, config.frames)
         else:
-            attends = config.resampler == "transformer"
-            self.resampler = PlainResampler(features_width, width, *depth_and_heads, attends)
+            self.resampler = PlainResampler(features_width, width, shape, config.resampler == "transformer")
         scales = config.scales or lm.residual_scales(sorted(gated))
         self.gated_blocks = nn.ModuleDict(
             {

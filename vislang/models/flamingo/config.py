@@ -43,7 +43,7 @@ class FlamingoConfig:
         media_token: id of the media token, if the language model's vocabulary has one. None adds one.
         chunk_token: id of the end-of-chunk token, if the vocabulary has one. None takes the trained one, or else the
             end-of-text token.
-        attend_to: whether a token attends to the ``latest`` medium before it (section 3.1.3) or to ``all`` before it.
+        attend_to: whether a token attends to the ``latest`` medium before it (section 2.3) or to ``all`` before it.
         frames: number of time embeddings, for videos; 0 for a model that reads only images.
     """
 

@@ -15,7 +15,7 @@ from vislang.nn.transformer import FeedForward
 
 
 class GatedCrossAttentionBlock(nn.Module):
-    """Text attends to media before a frozen layer, scaled by two gates (section 3.1.2, figure 4).
+    """Text attends to media before a frozen layer, scaled by two gates (section 2.2, figure 4).
 
     ``x = x + s tanh(a) * attend(x, media)``, then ``x = x + s tanh(f) * feed_forward(x)``. By default both gates, a
     and f, start at 0, so training starts from the unchanged language model.

@@ -91,7 +91,7 @@ def media_mask(
     all_before: bool = False,
     media_before: Int[Tensor, "batch tokens"] | None = None,
 ) -> Bool[Tensor, "batch tokens row_latents"]:
-    """Flamingo's mask: each token attends only to the latest medium before it (section 3.1.3, figure 7).
+    """Flamingo's mask: each token attends only to the latest medium before it (section 2.3, figure 7).
 
     Args:
         media_time: (batch, tokens) the index of each token's medium, counted from 1; 0 for no medium.

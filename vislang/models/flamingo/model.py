@@ -30,11 +30,11 @@ from vislang.capabilities import (
     Prefix,
     Progress,
     Score,
-    TokenAttention,
 )
 from vislang.document import Document, Image, Learned, Medium, Video
 from vislang.errors import UserError
 from vislang.example import Example
+from vislang.files import write_text
 from vislang.models.base import TrainableModel, fingerprint, read_settings, read_weights, write_model
 from vislang.models.flamingo.bridge import Bridge
 from vislang.models.flamingo.collate import IGNORED, Batch, CollateConfig, Collator, PromptNotice, stack_frames
@@ -42,15 +42,15 @@ from vislang.models.flamingo.config import FlamingoConfig
 from vislang.models.flamingo.continuing import Together
 from vislang.models.flamingo.decoding import generate
 from vislang.models.flamingo.detokenizing import Detokenizer
+from vislang.models.flamingo.explaining import chunk_shares, token_maps
 from vislang.models.flamingo.pack import read_pack, write_pack
 from vislang.models.flamingo.prefill import DecodeState, Runner
 from vislang.models.flamingo.prefixes import Prefixes, split
-from vislang.models.flamingo.saved import SavedFlamingo, portable
+from vislang.models.flamingo.saved import SavedFlamingo, SavedTower, model_card, portable
 from vislang.models.precision import autocast
 from vislang.models.towers.causal_lm import CausalLMWithRows
 from vislang.models.towers.feature_cache import cache_of
 from vislang.models.towers.language import LanguageTower, load_language_tower
-from vislang.models.towers.recorded_attention import recorded_attention
 from vislang.models.towers.tuning import TuneConfig, merge_updates
 from vislang.models.towers.vision import VisionTower, load_vision_tower
 from vislang.prompt import Prompts, as_generation
@@ -593,7 +593,7 @@ class Flamingo(TrainableModel):
                     raise UserError(f"{document.name or 'a document'}: contains no image to embed.")
             batch = self.with_features(self.collate.documents([Document(_visual(document)[-1:]) for document in part]))
             assert batch.features is not None
-            frames = torch.ones(len(batch.features)) if batch.frames is None else batch.frames
+            frames = batch.features.new_ones(len(batch.features)) if batch.frames is None else batch.frames
             # Padded frames are zeros.
             means = batch.features.mean(dim=2).sum(dim=1) / frames[:, None]
             rows.append(means[batch.media_index[:, 0]].cpu())
@@ -611,23 +611,12 @@ class Flamingo(TrainableModel):
         if answer is None:
             answer = self.generate([document], max_new_tokens)[0]
         batch = self.with_features(self.collate.documents([replace(document, target=answer)]))
-        assert batch.features is not None
         with self._arithmetic():
-            maps = self.bridge.attention_maps(batch)[0].float()
-        maps = maps.unflatten(-1, batch.features.shape[1:3])
-        side = round(maps.shape[-1] ** 0.5)
-        # Videos that are shorter than others are padded.
-        frames = (
-            [maps.shape[2]] * maps.shape[1] if batch.frames is None else batch.frames[batch.media_index[0]].tolist()
-        )
-        shown = []
-        for column in (batch.targets[0] != IGNORED).nonzero()[:, 0].tolist():
-            token = self.tokenizer.decode([int(batch.targets[0, column])], skip_special_tokens=True)
-            if token:
-                of_media = zip(maps[column], frames, strict=True)
-                grids = [grid[:count].unflatten(1, (side, side)).cpu() for grid, count in of_media]
-                shown.append(TokenAttention(token, grids))
-        return AttendedAnswer(tuple(shown), document.media, self.frames)
+            shown = token_maps(self.bridge, batch, self._decode)
+        return AttendedAnswer(shown, document.media, self.frames)
+
+    def _decode(self, token: int) -> str:
+        return self.tokenizer.decode([token], skip_special_tokens=True)
 
     @torch.no_grad()
     def chunk_attention(self, document: Document) -> ChunkAttention:
@@ -640,16 +629,8 @@ class Flamingo(TrainableModel):
         if document.target is None or not document.media:
             raise UserError(f"{document.name or 'a document'}: needs media, and a target whose attention is shown.")
         batch = self.with_features(self.collate.documents([document]))
-        assert batch.features is not None
-        with self._arithmetic(), recorded_attention(self.bridge.lm.lm) as layers:
-            maps = self.bridge.attention_maps(batch)[0].float()
-        answer = batch.targets[0] != IGNORED
-        media = maps[answer].sum(dim=-1).mean(dim=0).cpu()
-        if not layers:
-            return ChunkAttention(None, media)
-        chunk_of = nn.functional.one_hot(batch.media_time[0], len(document.media) + 1).float()
-        weights = torch.stack([layer[0, answer].mean(dim=0) for layer in layers]).mean(dim=0)
-        return ChunkAttention((weights @ chunk_of).cpu(), media)
+        with self._arithmetic():
+            return chunk_shares(self.bridge, batch, len(document.media))
 
     def frames(self, medium: Medium) -> list[PIL.Image.Image]:
         """See :meth:`Collator.frames <vislang.models.flamingo.collate.Collator.frames>`."""
@@ -758,7 +739,10 @@ class Flamingo(TrainableModel):
         }
         write_model(folder, self, settings, self._saved_state())
         self.tokenizer.save_pretrained(folder)
-        (folder / "README.md").write_text(self._card(), encoding="utf-8")
+        trained = sum(tensor.numel() for tensor in self.trainable_state().values())
+        language = SavedTower(self.language_name, self.language_fingerprint)
+        vision = SavedTower(self.vision.name, self.vision.fingerprint, self.vision.image_size)
+        write_text(folder / "README.md", model_card(trained, language, vision, self.tuned))
 
     def _saved_state(self) -> dict[str, Tensor]:
         """The weights that are saved."""
@@ -824,25 +808,6 @@ class Flamingo(TrainableModel):
             features, frames = stack_frames(self.vision(batch.pixels).split(batch.frames.tolist()))
             batch = replace(batch, features=features, frames=frames, pixels=None)
         return batch
-
-    def _card(self) -> str:
-        trained = sum(tensor.numel() for tensor in self.trainable_state().values())
-        tuned = {
-            "frozen": "",
-            "lora": "; its low-rank updates are in this folder",
-            "full": "; its tuned weights are in this folder",
-        }
-        return (
-            "---\nlibrary_name: vislang\npipeline_tag: image-text-to-text\n---\n\n"
-            "# A Flamingo bridge\n\n"
-            f"{trained:,} trained parameters, and two pretrained towers, which are not in this folder:\n\n"
-            f"* language model `{self.language_name}`, SHA-256 of its weights `{self.language_fingerprint}`"
-            f"{tuned[self.tuned.language_model]}\n"
-            f"* vision tower `{self.vision.name}` at {self.vision.image_size} px, SHA-256 of its weights "
-            f"`{self.vision.fingerprint}`{tuned[self.tuned.vision_tower]}\n\n"
-            "```python\nimport vislang\n\nmodel = vislang.load(FOLDER)\n"
-            'model.ask(vislang.Image("photo.png"), "what is it?")\n```\n'
-        )
 
 
 def _visual(document: Document) -> list[Image | Video]:

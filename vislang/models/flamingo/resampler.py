@@ -6,6 +6,9 @@ every position; the paper compares both (table 3).
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
@@ -18,7 +21,23 @@ from vislang.nn.statistics import mean_and_std
 from vislang.nn.transformer import FeedForward
 
 
-class Resampler(nn.Module):
+@dataclass(frozen=True)
+class LayerShape:
+    """The shape of a resampler's layers.
+
+    Attributes:
+        depth: number of layers.
+        heads, head_width: shape of the attention.
+        expansion: inner width of the feed-forward layers, as a multiple of their width.
+    """
+
+    depth: int = 6
+    heads: int = 8
+    head_width: int = 64
+    expansion: int = 4
+
+
+class Resampler(nn.Module, ABC):
     """The beginning of every resampler: features are standardised, and projected to the width of the keys.
 
     Each feature channel is standardised with the mean and standard deviation measured by :meth:`standardise`, because
@@ -38,14 +57,14 @@ class Resampler(nn.Module):
         self.register_buffer("features_deviation", torch.ones(features_width))
         self.project = nn.Identity() if features_width == width else _small_linear(features_width, width)
 
+    @abstractmethod
     def forward(
         self,
         features: Float[Tensor, "media frames positions features_width"],
         frames: Int[Tensor, "..."] | None = None,
         weights: list[Tensor] | None = None,
     ) -> Float[Tensor, "media latents width"]:
-        """The latents of each medium; see the classes that follow."""
-        raise NotImplementedError
+        """What the gated blocks attend to; see :meth:`PerceiverResampler.forward`."""
 
     @torch.no_grad()
     def standardise(self, features: Float[Tensor, "media positions features_width"]) -> None:
@@ -60,7 +79,7 @@ class Resampler(nn.Module):
 
 
 class PerceiverResampler(Resampler):
-    """Maps any number of features of a medium to a fixed number of latents (section 3.1.1, figure 5).
+    """Maps any number of features of a medium to a fixed number of latents (section 2.1, figure 5).
 
     Learned latents attend to the features and to themselves: keys and values come from the concatenation of both.
     Each frame of a video gets a learned time embedding; an image is a video of one frame. If a video has more frames
@@ -69,30 +88,21 @@ class PerceiverResampler(Resampler):
     Args:
         features_width: width of the vision tower's features.
         width: width of the latents; features of another width are projected to it first.
+        shape: shape of the layers.
         latents: number of latents of a medium.
-        depth: number of layers.
-        heads, head_width: shape of the attention.
-        expansion: inner width of the feed-forward layers, as a multiple of their width.
         frames: number of time embeddings; 0 for images only.
     """
 
     def __init__(
-        self,
-        features_width: int,
-        width: int,
-        latents: int = 64,
-        depth: int = 6,
-        heads: int = 8,
-        head_width: int = 64,
-        expansion: int = 4,
-        frames: int = 0,
+        self, features_width: int, width: int, shape: LayerShape | None = None, latents: int = 64, frames: int = 0
     ):
         super().__init__(features_width, width)
+        shape = shape or LayerShape()
         # With a standard deviation of 0.02, like that of the latents, the order of frames was not learned.
         self.times = nn.Parameter(torch.randn(frames, width)) if frames else None
         # Small compared with the features, so the latents of different images differ from the first step.
         self.latents = nn.Parameter(0.02 * torch.randn(latents, width))
-        self.layers = nn.ModuleList(ResamplerLayer(width, heads, head_width, expansion) for _ in range(depth))
+        self.layers = nn.ModuleList(ResamplerLayer(width, shape) for _ in range(shape.depth))
         self.norm = nn.LayerNorm(width)
 
     def forward(
@@ -155,12 +165,12 @@ def _small_linear(width_in: int, width_out: int) -> nn.Linear:
 class ResamplerLayer(Recomputable):
     """Attention of the latents to features and latents, then a feed-forward layer; both with a residual connection."""
 
-    def __init__(self, width: int, heads: int, head_width: int, expansion: int):
+    def __init__(self, width: int, shape: LayerShape):
         super().__init__()
         self.norm_features = nn.LayerNorm(width)
         self.norm_latents = nn.LayerNorm(width)
-        self.attention = CrossAttention(width, width, heads, head_width)
-        self.feed_forward = FeedForward(width, expansion)
+        self.attention = CrossAttention(width, width, shape.heads, shape.head_width)
+        self.feed_forward = FeedForward(width, shape.expansion)
 
     def forward(
         self,
@@ -184,22 +194,14 @@ class PlainResampler(Resampler):
     It reads images only: the number of its outputs grows with that of the frames.
 
     Args:
-        features_width, width, depth, heads, head_width, expansion: see :class:`PerceiverResampler`.
+        features_width, width, shape: see :class:`PerceiverResampler`.
         attends: whether the positions attend to each other; otherwise each is changed for itself.
     """
 
-    def __init__(
-        self,
-        features_width: int,
-        width: int,
-        depth: int = 6,
-        heads: int = 8,
-        head_width: int = 64,
-        expansion: int = 4,
-        attends: bool = True,
-    ):
+    def __init__(self, features_width: int, width: int, shape: LayerShape | None = None, attends: bool = True):
         super().__init__(features_width, width)
-        self.layers = nn.ModuleList(PlainLayer(width, heads, head_width, expansion, attends) for _ in range(depth))
+        shape = shape or LayerShape()
+        self.layers = nn.ModuleList(PlainLayer(width, shape, attends) for _ in range(shape.depth))
         self.norm = nn.LayerNorm(width)
 
     def forward(
@@ -224,11 +226,11 @@ class PlainResampler(Resampler):
 class PlainLayer(Recomputable):
     """Self-attention of the positions, unless ``attends`` is False, then a feed-forward layer; with residuals."""
 
-    def __init__(self, width: int, heads: int, head_width: int, expansion: int, attends: bool):
+    def __init__(self, width: int, shape: LayerShape, attends: bool):
         super().__init__()
         self.norm = nn.LayerNorm(width) if attends else None
-        self.attention = CrossAttention(width, width, heads, head_width) if attends else None
-        self.feed_forward = FeedForward(width, expansion)
+        self.attention = CrossAttention(width, width, shape.heads, shape.head_width) if attends else None
+        self.feed_forward = FeedForward(width, shape.expansion)
 
     def forward(
         self, positions: Float[Tensor, "media positions width"], weights: list[Tensor] | None = None

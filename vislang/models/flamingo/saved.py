@@ -1,4 +1,4 @@
-"""The settings in the ``config.json`` of a saved Flamingo."""
+"""The settings in the ``config.json`` of a saved Flamingo, and its model card."""
 
 from __future__ import annotations
 
@@ -52,3 +52,29 @@ class SavedFlamingo:
 def portable(name: str) -> str:
     """The name of a tower, with local folders as absolute paths."""
     return str(Path(name).resolve()) if Path(name).is_dir() else name
+
+
+def model_card(trained: int, language: SavedTower, vision: SavedTower, tuned: TuneConfig) -> str:
+    """The text of the model card, in the Hub's form.
+
+    Args:
+        trained: number of trained parameters.
+        language, vision: the towers.
+        tuned: how the towers were trained.
+    """
+    also = {
+        "frozen": "",
+        "lora": "; its low-rank updates are in this folder",
+        "full": "; its tuned weights are in this folder",
+    }
+    return (
+        "---\nlibrary_name: vislang\npipeline_tag: image-text-to-text\n---\n\n"
+        "# A Flamingo bridge\n\n"
+        f"{trained:,} trained parameters, and two pretrained towers, which are not in this folder:\n\n"
+        f"* language model `{language.name}`, SHA-256 of its weights `{language.fingerprint}`"
+        f"{also[tuned.language_model]}\n"
+        f"* vision tower `{vision.name}` at {vision.image_size} px, SHA-256 of its weights `{vision.fingerprint}`"
+        f"{also[tuned.vision_tower]}\n\n"
+        "```python\nimport vislang\n\nmodel = vislang.load(FOLDER)\n"
+        'model.ask(vislang.Image("photo.png"), "what is it?")\n```\n'
+    )

@@ -75,10 +75,10 @@ class Regions:
 
     def locations(self) -> Float[np.ndarray, "regions 5"]:
         """Left, top, right, bottom and area of each box, relative to the image (ViLBERT, section 2.2)."""
-        edges = self.boxes / np.array([self.width, self.height, self.width, self.height], dtype=np.float32)
-        edges = edges.clip(0, 1)
-        area = (edges[:, 2] - edges[:, 0]) * (edges[:, 3] - edges[:, 1])
-        return np.concatenate([edges, area[:, None]], axis=1).astype(np.float32)
+        size = np.array([self.width, self.height] * 2, dtype=np.float32)
+        left, top, right, bottom = (self.boxes / size).clip(0, 1).T
+        area = (right - left) * (bottom - top)
+        return np.stack([left, top, right, bottom, area], axis=1).astype(np.float32)
 
     def best(self, count: int) -> Regions:
         """The first ``count`` regions; detectors list the most confident ones first."""

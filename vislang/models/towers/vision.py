@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -31,7 +32,7 @@ UNUSED = re.compile(r"pooler|head|mask_token")
 """Parts of image encoders that the features do not depend on."""
 
 
-class VisionTower(nn.Module):
+class VisionTower(nn.Module, ABC):
     """An image encoder: pixels in, a grid of features out. It is frozen unless it is tuned.
 
     Attributes:
@@ -50,30 +51,34 @@ class VisionTower(nn.Module):
     classes: int = 0
     quantized: bool = False
 
+    @abstractmethod
     def preprocess(self, image: Pillow.Image) -> Float[Tensor, "channels height width"]:
         """The image as pixels, resized and normalised as in the tower's training."""
-        raise NotImplementedError
 
+    @abstractmethod
     def forward(
         self, pixels: Float[Tensor, "images channels height width"]
     ) -> Float[Tensor, "images positions features_width"]:
         """Features of each image, row by row from the top left, without global tokens."""
-        raise NotImplementedError
 
     def classify(
         self, features: Float[Tensor, "images positions features_width"]
     ) -> Float[Tensor, "images positions classes"]:
-        """The class distribution of each position."""
-        raise NotImplementedError
+        """The class distribution of each position.
+
+        Raises:
+            NotImplementedError: the tower has no :attr:`classes`.
+        """
+        raise NotImplementedError(f"{self.name} has no classes")
 
     @property
     def trains(self) -> bool:
         """Whether any parameter is trained, so that the features of an image change from step to step."""
         return any(parameter.requires_grad for parameter in self.parameters())
 
+    @abstractmethod
     def recompute_activations(self) -> None:
         """From now on, recompute the inner activations of its layers in the backward pass."""
-        raise NotImplementedError
 
     def train(self, mode: bool = True) -> VisionTower:
         """Stay in evaluation mode: the tower's statistics do not change, and it has no dropout except that of low-rank

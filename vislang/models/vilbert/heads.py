@@ -1,4 +1,4 @@
-"""Heads on the streams, for pretraining (Lu et al. 2019, section 3.1) and for tasks (12-in-1, Lu et al. 2020)."""
+"""Heads on the streams, for pretraining (Lu et al. 2019, section 2.2) and for tasks (12-in-1, Lu et al. 2020)."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class PretrainingLogits(NamedTuple):
 
 
 class PretrainingHeads(nn.Module):
-    """The heads of pretraining (section 2.3): masked words, classes of masked regions, and whether text and image
+    """The heads of pretraining (section 2.2): masked words, classes of masked regions, and whether text and image
     match.
 
     The output layer for words is the word embedding, as in BERT.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,9 @@ from vislang.models.settings import must_be_at_least
 from vislang.models.vilbert.model import ViLBERT
 from vislang.models.vilbert.streams import Encoded, Stream, TwoStreams
 from vislang.models.vilbert.word_pieces import FILE, Pieces, WordPieces
+
+MEASURED = 2000
+"""Greatest number of images on which the statistics of features are measured."""
 
 
 @dataclass
@@ -154,6 +158,18 @@ class PairInputs:
             np.concatenate([np.full(len(regions.features), step) for step, regions in enumerate(whole)]),
             found,
         )
+
+    def sample(self, images: Iterable[Image]) -> list[Float[np.ndarray, "regions width"]]:
+        """The features of the whole image and its regions, for at most :data:`MEASURED` of the distinct images."""
+        distinct = list(dict.fromkeys(images))
+        # Evenly spaced, because sources follow each other.
+        chosen = distinct[:: max(1, math.ceil(len(distinct) / MEASURED))]
+        return [self.regions_of((image,)).features for image in chosen]
+
+    def images(self, images: Sequence[Image]) -> Pairs:
+        """A batch of images, each with the same empty text, for models that read images alone."""
+        read = [self.regions_of((image,)) for image in images]
+        return self.pairs(self.text([("",)]), read, [0] * len(read), range(len(read)), [])
 
     def texts_of(self, document: Document) -> tuple[str, ...]:
         """The one or two texts of a document.

@@ -84,9 +84,5 @@ def match_all(
 
 
 def _regions(network: ViLBERT, inputs: PairInputs, images: Sequence[Image]) -> Stream:
-    rows = range(len(images))
-    read = [inputs.regions_of((image,)) for image in images]
-    # Pairs need a text; it is not read here.
-    pairs = inputs.pairs(inputs.text([("",)]), read, [0] * len(images), rows, [])
-    pairs = to_device(pairs, next(network.parameters()).device)
+    pairs = to_device(inputs.images(images), next(network.parameters()).device)
     return network.streams.read_regions(pairs.features, pairs.boxes, pairs.region_padding, pairs.steps)

@@ -102,7 +102,7 @@ class ViLBERT(nn.Module):
         return self.streams(text, self.streams.read_regions(features, boxes, region_padding, steps))
 
     def fuse(self, encoded: Encoded) -> Float[Tensor, "batch width"]:
-        """One vector for each pair (section 2.3, "Vision-and-language alignment")."""
+        """One vector for each pair (section 2.2, "Training tasks and objectives")."""
         left, right = encoded.pooled_text, encoded.pooled_vision
         if right is None:
             return self.dropout(left)
@@ -194,12 +194,13 @@ class PretrainingLabels(NamedTuple):
 
 
 def pretraining_losses(model: ViLBERT, encoded: Encoded, labels: PretrainingLabels) -> dict[str, Float[Tensor, ""]]:
-    """The three losses (section 2.3): ``words``, ``regions``, ``alignment``.
+    """The three losses (section 2.2): ``words``, ``regions``, ``alignment``.
 
     The losses of words and regions are means over masked positions; without any, the loss and its gradient are 0.
     """
     masked = labels.words >= 0
-    logits = model.pretraining_logits(encoded.text[masked], encoded.vision[labels.regions], model.fuse(encoded))
+    text, vision = encoded.text[masked], encoded.vision[labels.regions]
+    logits = model.pretraining_logits(text, vision, model.fuse(encoded))
     words = F.cross_entropy(logits.words, labels.words[masked], reduction="sum")
     classes = labels.region_classes[labels.regions]
     regions = F.kl_div(logits.regions.log_softmax(dim=-1), classes, reduction="sum")

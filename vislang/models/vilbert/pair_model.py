@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Generic, TypeVar
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -11,13 +13,15 @@ from torch import Tensor, nn
 from vislang.capabilities import Progress
 from vislang.errors import UserError
 from vislang.example import Example
-from vislang.models.base import TrainableModel
+from vislang.models.base import TrainableModel, fill_model, read_settings, write_model
+from vislang.models.regions.readers import RegionsConfig
 from vislang.models.vilbert.inputs import PairInputs, Pairs
 from vislang.models.vilbert.streams import CoAttentionBlock
 from vislang.models.vilbert.word_pieces import WordPieces
 from vislang.nn.transformer import EncoderBlock
 
 Network = TypeVar("Network", bound=nn.Module)
+Model = TypeVar("Model", bound="PairModel")
 
 
 class PairModel(TrainableModel, Generic[Network]):
@@ -30,11 +34,15 @@ class PairModel(TrainableModel, Generic[Network]):
         feature_width: width of the region features that the network reads.
         dtype: number type of the computation.
 
+    Attributes:
+        saved: the settings in ``config.json``: a dataclass with the ``inputs`` and what :meth:`settings` returns.
+
     Raises:
         UserError: the regions of ``inputs`` have another width.
     """
 
     network: Network
+    saved: ClassVar[type[Any]]
 
     def __init__(
         self,
@@ -52,6 +60,11 @@ class PairModel(TrainableModel, Generic[Network]):
             )
         self.longest_text = longest_text
         self.network, self.inputs, self.dtype = network, inputs, dtype
+
+    def learn_words(self, texts: Iterable[str], size: int) -> None:
+        """Learn a vocabulary of at most ``size`` word pieces from distinct texts, if there is none yet."""
+        if self.inputs.words is None:
+            self.inputs.words = WordPieces.train(list(dict.fromkeys(texts)), size, self.longest_text)
 
     def prepare(self, examples: Sequence[Example], progress: Progress | None = None) -> int:
         """Compute and cache the regions of the examples' images."""
@@ -101,3 +114,30 @@ class PairModel(TrainableModel, Generic[Network]):
         """Restore what :meth:`extra_state` returned."""
         if (tokenizer := state.get("tokenizer")) is not None:
             self.inputs.words = WordPieces.parse(tokenizer, self.longest_text)
+
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """The values of :attr:`saved`, without the ``inputs``."""
+
+    @classmethod
+    @abstractmethod
+    def from_settings(cls: type[Model], saved: Any, inputs: PairInputs) -> Model:
+        """A model with these settings, before its weights are loaded."""
+
+    def save(self, folder: Path) -> None:
+        """Write weights, config and tokenizer."""
+        folder.mkdir(parents=True, exist_ok=True)
+        write_model(folder, self, {**self.settings(), "inputs": self.inputs.save(folder)})
+
+    @classmethod
+    def load(cls: type[Model], folder: Path, regions: RegionsConfig | None = None) -> Model:
+        """Open a folder that :meth:`save` wrote; ``regions`` replaces the recorded source of regions.
+
+        Raises:
+            TowerError: the source of its regions is missing, or is another one.
+            UserError: a setting is wrong, or the weights do not fit or are damaged.
+        """
+        saved = read_settings(cls.saved, folder)
+        model = cls.from_settings(saved, PairInputs.load(folder, saved.inputs, regions))
+        fill_model(model, folder)
+        return model.eval()

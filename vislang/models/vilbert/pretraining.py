@@ -1,4 +1,4 @@
-"""ViLBERT's pretraining on images and their captions (Lu et al. 2019, section 2.3): recipe and batches."""
+"""ViLBERT's pretraining on images and their captions (Lu et al. 2019, section 2.2): recipe and batches."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +18,6 @@ from vislang.capabilities import ModelRecipe, Progress
 from vislang.document import Image
 from vislang.errors import UserError
 from vislang.example import Example
-from vislang.models.base import fill_model, read_settings, write_model
 from vislang.models.loading import load, saved_class
 from vislang.models.precision import Precision, autocast, dtype_of
 from vislang.models.regions.readers import RegionsConfig
@@ -27,7 +27,6 @@ from vislang.models.vilbert.matching import match_all
 from vislang.models.vilbert.model import PretrainingLabels, SavedViLBERT, ViLBERT, pretraining_losses
 from vislang.models.vilbert.pair_model import PairModel
 from vislang.models.vilbert.streams import Encoded
-from vislang.models.vilbert.word_pieces import WordPieces
 from vislang.nn.masking import generator_of, mask_tokens
 
 POOL = 100_000
@@ -210,6 +209,7 @@ class PretrainedViLBERT(PairModel[ViLBERT]):
         dtype: number type of the computation.
     """
 
+    saved = SavedPretrainedViLBERT
     collate: PretrainingCollator
 
     def __init__(
@@ -230,9 +230,7 @@ class PretrainedViLBERT(PairModel[ViLBERT]):
     def fit(self, examples: Sequence[Example]) -> None:
         """Collect the captions of each image, and learn a vocabulary if there is none."""
         self.collate.learn_captions(examples)
-        if self.inputs.words is None:
-            size = self.network.config.text.vocabulary_size
-            self.inputs.words = WordPieces.train(self.collate.captions, size, self.longest_text)
+        self.learn_words(self.collate.captions, self.network.config.text.vocabulary_size)
 
     def forward(self, batch: PretrainingPairs) -> dict[str, Float[Tensor, ""]]:
         """``words``, ``regions`` and ``alignment``; see :func:`~vislang.models.vilbert.model.pretraining_losses`."""
@@ -243,10 +241,6 @@ class PretrainedViLBERT(PairModel[ViLBERT]):
         """Masked words, masked regions, pairs."""
         words, regions = int((batch.labels.words >= 0).sum()), int(batch.labels.regions.sum())
         return {"words": words, "regions": regions, "alignment": len(batch.labels.aligned)}
-
-    def why_unmatched(self) -> str | None:
-        """It always can; see :class:`~vislang.capabilities.Matches`."""
-        return None
 
     def match_all(
         self,
@@ -264,24 +258,14 @@ class PretrainedViLBERT(PairModel[ViLBERT]):
 
         return match_all(self.network, self.inputs, score, images, texts, candidates, self.dtype, progress=progress)
 
-    def save(self, folder: Path) -> None:
-        """Write weights, config and tokenizer."""
-        folder.mkdir(parents=True, exist_ok=True)
-        settings = {**self.network.settings(), "inputs": self.inputs.save(folder)}
-        write_model(folder, self, settings)
+    def settings(self) -> dict[str, Any]:
+        """See :meth:`PairModel.settings`."""
+        return self.network.settings()
 
     @classmethod
-    def load(cls, folder: Path, regions: RegionsConfig | None = None) -> PretrainedViLBERT:
-        """Open a folder that :meth:`save` wrote.
-
-        Raises:
-            TowerError: the source of its regions is missing, or is another one.
-            UserError: a setting is wrong, or the weights do not fit or are damaged.
-        """
-        saved = read_settings(SavedPretrainedViLBERT, folder)
-        model = cls(ViLBERT.from_settings(saved), PairInputs.load(folder, saved.inputs, regions))
-        fill_model(model, folder)
-        return model.eval()
+    def from_settings(cls, saved: SavedPretrainedViLBERT, inputs: PairInputs) -> PretrainedViLBERT:
+        """See :meth:`PairModel.from_settings`."""
+        return cls(ViLBERT.from_settings(saved), inputs)
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""The two streams and their co-attention (Lu et al. 2019, section 3.1), and the single stream of the ablation."""
+"""The two streams and their co-attention (Lu et al. 2019, section 2.2), and the single stream of the ablation."""
 
 from __future__ import annotations
 
@@ -127,10 +127,11 @@ class CoAttentionBlock(Recomputable):
         vision_mask: Bool[Tensor, "batch 1 1 regions"] | None,
     ) -> tuple[Float[Tensor, "batch tokens text_width"], Float[Tensor, "batch regions vision_width"]]:
         """Update both streams: each attends to the other's input of this block."""
-        of_text, of_vision = self.text.project(text), self.vision.project(vision)
+        text_queries, text_keys, text_values = self.text.project(text)
+        vision_queries, vision_keys, vision_values = self.vision.project(vision)
         return (
-            self.text(text, of_text[0], of_vision[1], of_vision[2], vision_mask),
-            self.vision(vision, of_vision[0], of_text[1], of_text[2], text_mask),
+            self.text(text, text_queries, vision_keys, vision_values, vision_mask),
+            self.vision(vision, vision_queries, text_keys, text_values, text_mask),
         )
 
     def weights(
@@ -141,10 +142,11 @@ class CoAttentionBlock(Recomputable):
         vision_mask: Bool[Tensor, "batch 1 1 regions"] | None,
     ) -> tuple[Float[Tensor, "batch heads tokens regions"], Float[Tensor, "batch heads regions tokens"]]:
         """The attention weights of :meth:`forward`: of text over regions, and of regions over text."""
-        of_text, of_vision = self.text.project(text), self.vision.project(vision)
+        text_queries, text_keys, _ = self.text.project(text)
+        vision_queries, vision_keys, _ = self.vision.project(vision)
         return (
-            attention_weights(of_text[0], of_vision[1], vision_mask),
-            attention_weights(of_vision[0], of_text[1], text_mask),
+            attention_weights(text_queries, vision_keys, vision_mask),
+            attention_weights(vision_queries, text_keys, text_mask),
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -24,7 +25,6 @@ from vislang.models.settings import settings_of
 from vislang.models.vilbert.inputs import PairInputs
 from vislang.models.vilbert.pair_model import Network, PairModel
 from vislang.models.vilbert.task_batches import Task, TaskBatch, TaskCollator, task_name, task_of
-from vislang.models.vilbert.word_pieces import WordPieces
 from vislang.nn.device import to_device
 
 
@@ -65,10 +65,8 @@ class TaskModel(PairModel[Network]):
 
     def fit(self, examples: Sequence[Example]) -> None:
         """Learn a vocabulary if there is none, and find the answers and labels of each new task."""
-        if self.inputs.words is None:
-            documents = [document for example in examples for document in example.documents()]
-            texts = {text: None for document in documents for text in self.inputs.texts_of(document)}
-            self.inputs.words = WordPieces.train(list(texts), self.vocabulary_size, self.longest_text)
+        documents = (document for example in examples for document in example.documents())
+        self.learn_words((text for d in documents for text in self.inputs.texts_of(d)), self.vocabulary_size)
         by_task: dict[str, list[Example]] = {}
         for example in examples:
             by_task.setdefault(task_name(example), []).append(example)
@@ -88,9 +86,9 @@ class TaskModel(PairModel[Network]):
         """Add a task, and what the network needs for it."""
         self.tasks[name] = self.collate.tasks[name] = task
 
+    @abstractmethod
     def scores(self, batch: TaskBatch) -> Float[Tensor, "..."]:
         """Logits: (examples, answers, choices, regions or labels), or (examples,) of numbers."""
-        raise NotImplementedError
 
     def forward(self, batch: TaskBatch) -> dict[str, Float[Tensor, ""]]:
         """The task's loss, by its name (12-in-1, section 3.3, and its released code).
@@ -201,9 +199,13 @@ class TaskModel(PairModel[Network]):
             predictions.append(Prediction(example.id, best, candidates, tuple(kept), self.kind_of_score))
         return predictions
 
+    def settings(self) -> dict[str, Any]:
+        """The tasks; a subclass adds its network."""
+        return {"tasks": {name: asdict(task) for name, task in self.tasks.items()}}
+
     def extra_state(self) -> dict[str, Any]:
         """The tokenizer and the tasks."""
-        return {**super().extra_state(), "tasks": {name: asdict(task) for name, task in self.tasks.items()}}
+        return {**super().extra_state(), **TaskModel.settings(self)}
 
     def load_extra_state(self, state: Mapping[str, Any]) -> None:
         """Restore what :meth:`extra_state` returned; new tasks are added."""

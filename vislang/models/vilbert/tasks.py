@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -16,7 +17,6 @@ from vislang.capabilities import CoAttention, Explained, ModelRecipe, Progress
 from vislang.document import Image
 from vislang.errors import UserError
 from vislang.example import Example, Prediction
-from vislang.models.base import fill_model, read_settings, write_model
 from vislang.models.deciding import heads_of
 from vislang.models.precision import Precision, autocast, dtype_of
 from vislang.models.regions.readers import RegionsConfig
@@ -59,6 +59,8 @@ class ViLBERTForTasks(TaskModel[ViLBERT]):
         tasks: tasks by name; :meth:`fit` adds those that occur in the examples.
         dtype: number type of the computation.
     """
+
+    saved = SavedViLBERTForTasks
 
     def __init__(
         self,
@@ -170,28 +172,14 @@ class ViLBERTForTasks(TaskModel[ViLBERT]):
             self.network, self.inputs, score, images, texts, candidates, self.dtype, token=token, progress=progress
         )
 
-    def save(self, folder: Path) -> None:
-        """Write weights, config and tokenizer."""
-        folder.mkdir(parents=True, exist_ok=True)
-        settings = {
-            **self.network.settings(),
-            "inputs": self.inputs.save(folder),
-            "tasks": {name: asdict(task) for name, task in self.tasks.items()},
-        }
-        write_model(folder, self, settings)
+    def settings(self) -> dict[str, Any]:
+        """See :meth:`PairModel.settings`."""
+        return {**self.network.settings(), **super().settings()}
 
     @classmethod
-    def load(cls, folder: Path, regions: RegionsConfig | None = None) -> ViLBERTForTasks:
-        """Open a folder that :meth:`save` wrote.
-
-        Raises:
-            TowerError: the source of its regions is missing, or is another one.
-            UserError: a setting is wrong, or the weights do not fit or are damaged.
-        """
-        saved = read_settings(SavedViLBERTForTasks, folder)
-        model = cls(ViLBERT.from_settings(saved), PairInputs.load(folder, saved.inputs, regions), saved.tasks)
-        fill_model(model, folder)
-        return model.eval()
+    def from_settings(cls, saved: SavedViLBERTForTasks, inputs: PairInputs) -> ViLBERTForTasks:
+        """See :meth:`PairModel.from_settings`."""
+        return cls(ViLBERT.from_settings(saved), inputs, saved.tasks)
 
 
 @dataclass
