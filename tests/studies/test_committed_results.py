@@ -231,6 +231,28 @@ def test_the_table_of_towers_is_that_of_the_study():
     assert table.strip() in page("tower-knowledge")
 
 
+def test_what_the_page_says_of_towers_is_in_the_results():
+    def of(tower: str, kind: str, labels: int):
+        wanted = (tower, kind, labels)
+        rows = rows_of("tower-knowledge")
+        return mean_line([r for r in rows if (r["tower"], r["property"], r["labels"]) == wanted], "accuracy").mean
+
+    untrained, imagenet = tower_knowledge.UNTRAINED, tower_knowledge.IMAGENET
+    learned = of("data2vec", "position", 500)
+    assert learned.low > max(of(untrained, "position", 500).high, of(imagenet, "position", 500).high)
+    assert of(imagenet, "shape", 20).low > of("data2vec", "shape", 500).high + 0.4
+    assert of("data2vec", "shape", 500).low < of(untrained, "shape", 500).high
+    assert of(untrained, "colour", 100).low > of(imagenet, "colour", 100).high
+    gains = [
+        of("dual encoder", kind, count).value - of(imagenet, kind, count).value
+        for kind in tower_knowledge.PROPERTIES
+        for count in tower_knowledge.LABELS
+    ]
+    text = one_line("tower-knowledge")
+    assert f"at most {-100 * min(gains):.1f} points less accurate" in text
+    assert f"up to {100 * max(gains):.1f} points more" in text
+
+
 def test_the_table_of_the_earlier_systems_is_that_of_the_runs():
     rows = rows_of("earlier")
     table = earlier.markdown(rows)

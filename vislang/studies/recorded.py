@@ -77,11 +77,16 @@ MIXING: dict[str, Any] = {
 }
 
 
-def _tower(kind: str) -> Recorded:
-    """The claim that pretraining teaches a tower one of the properties of :mod:`vislang.studies.tower_knowledge`."""
+def _tower(kind: str, told: str) -> Recorded:
+    """The claim that pretraining teaches a tower one of the properties of :mod:`vislang.studies.tower_knowledge`.
+
+    Args:
+        kind: the property.
+        told: what a probe of it tells, in words.
+    """
     return Recorded(
         name=f"tower-{kind}",
-        claim=f"Pretraining without labels gives features that tell the {kind} of a shape better than before training.",
+        claim=f"Pretraining without labels gives features that tell {told} better than before training.",
         source="this project, vislang.studies.tower_knowledge",
         metric="accuracy",
         better="data2vec",
@@ -211,5 +216,7 @@ RECORDED = (
         claim="One encoder for images, text and speech learns features that are better than before training.",
         source="this project; the papers train an encoder for each modality",
     ),
-    *(_tower(kind) for kind in ("colour", "shape", "position")),
+    _tower("colour", "the colour of a shape"),
+    _tower("shape", "circles, rectangles and triangles apart"),
+    _tower("position", "where in the image a shape is"),
 )
