@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from vislang.document import Document, Learned
 from vislang.errors import UserError, needs
 from vislang.evaluate.shots import Select, Setting
 from vislang.example import Example
@@ -187,7 +186,7 @@ class MostSimilar:
 
 @dataclass(frozen=True)
 class TextLoss:
-    """The loss per token of a Flamingo on text without images: what its language model knows of a language.
+    """The loss per token of a Flamingo's language model on text, which has no images: what it knows of a language.
 
     It has no interval over passages, because all models read the same ones.
 
@@ -205,12 +204,18 @@ class TextLoss:
         """See :class:`Measure`; nothing is needed."""
 
     def __call__(self, run: Path) -> Figures:
-        """The loss per token, in nats."""
+        """The loss per token, in nats; the first token of a passage is not predicted."""
+        import torch
+
         from vislang.data.sources import load_source
-        from vislang.evaluate.loss import loss_per_token
         from vislang.models.loading import load
 
-        chosen = random.Random(0).sample(load_source(self.source), self.passages)
-        texts = [Document([Learned(passage.text[: self.characters])], name=passage.name) for passage in chosen]
-        examples = [Example(text.name, text) for text in texts]
-        return {"loss_per_token": plain(loss_per_token(load(run / "model"), examples, batch_size=4), len(examples))}
+        model = load(run / "model")
+        total, count = 0.0, 0
+        with torch.no_grad():
+            for passage in random.Random(0).sample(load_source(self.source), self.passages):
+                ids = model.tokenizer(passage.text[: self.characters], return_tensors="pt")["input_ids"]
+                predicted = ids.shape[1] - 1
+                total += predicted * float(model.bridge.lm.lm(input_ids=ids, labels=ids).loss)
+                count += predicted
+        return {"loss_per_token": plain(total / count, self.passages)}
