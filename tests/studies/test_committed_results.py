@@ -11,6 +11,7 @@ from vislang.metrics.retrieval import METRICS
 from vislang.search.corrections import Prior
 from vislang.studies import (
     corrections,
+    data2vec_beta,
     demo,
     earlier,
     few_shot,
@@ -223,6 +224,18 @@ def test_what_the_page_says_of_gates_is_in_the_results():
         assert first < second
     assert f"is {seen['open'].mean.value:.3f} if the gates start open, and {seen['closed'].mean.value:.3f}" in text
     assert f"the losses are {blind['open'].mean.value:.3f} and {blind['closed'].mean.value:.3f}" in text
+
+
+def test_what_the_page_says_of_beta_is_in_the_results():
+    text = " ".join((RESULTS.parent / "studies.md").read_text().split())
+    smooth, squared = (
+        mean_line([row for row in rows_of("data2vec-beta") if row["arm"] == arm], "accuracy").mean.value
+        for arm in (data2vec_beta.SMOOTH, data2vec_beta.SQUARED)
+    )
+    expected = (
+        f"right in {100 * smooth:.1f} % with a smooth L1 loss and in {100 * squared:.1f} % with the squared error"
+    )
+    assert expected in text
 
 
 def test_the_table_of_towers_is_that_of_the_study():
