@@ -3,7 +3,9 @@
 lmms-eval (0.7) has an environment of its own, in which vislang is installed too (docs/evaluation.md); give its Python
 with --judge. Prints a table, and writes it as Markdown with --out.
 
-    python benchmarks/outside_judge.py MODEL --judge PYTHON --tasks easy-vqa --shots 0 4 --limit 100
+    python benchmarks/outside_judge.py MODEL --judge PYTHON --tasks easy-vqa --shots 0 4 --limit 100 [--served]
+
+With --served, lmms-eval asks ``vislang serve`` with its own OpenAI client instead of opening the model.
 """
 
 from __future__ import annotations
@@ -14,7 +16,11 @@ import os
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from serve import server
 
 from vislang.commands.few_shot import sides
 from vislang.evaluate.few_shot import evaluate_point, way_of
@@ -28,10 +34,20 @@ from vislang.tasks.catalogue import open_task
 HEADINGS = ("task", "shots", "questions", "answered by", "vislang", "lmms-eval", "equal answers", "seconds, both")
 
 
-def judge(python: Path, model: str, folder: Path, name: str, options: str) -> tuple[float, list[str]]:
+@contextmanager
+def asked(model: str, options: str, served: bool) -> Iterator[tuple[str, str]]:
+    """The name and the arguments of the model for lmms-eval."""
+    if not served:
+        yield "vislang", f"pretrained={model},device=cpu{options}"
+        return
+    with server(f"judged={model}") as (port, _):
+        yield "openai", f"model=judged,base_url=http://127.0.0.1:{port}/v1,api_key=none,num_concurrent=4"
+
+
+def judge(python: Path, asked: tuple[str, str], folder: Path, name: str) -> tuple[float, list[str]]:
     """lmms-eval's score of a local task, and the model's answers in its files."""
-    arguments = f"pretrained={model},device=cpu{options}"
-    words = [str(python), "-m", "lmms_eval", "--model", "vislang", "--model_args", arguments, "--tasks", name]
+    model, arguments = asked
+    words = [str(python), "-m", "lmms_eval", "--model", model, "--model_args", arguments, "--tasks", name]
     words += ["--include_path", str(folder), "--batch_size", "8", "--output_path", str(folder / "out"), "--log_samples"]
     offline = dict.fromkeys(("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE"), "1")
     done = subprocess.run(words, capture_output=True, text=True, env={**os.environ, **offline})
@@ -44,13 +60,15 @@ def judge(python: Path, model: str, folder: Path, name: str, options: str) -> tu
     return score, [record["filtered_resps"] for record in records]
 
 
-def compared(model_name: str, spec: str, shots: int, limit: int, python: Path) -> tuple[str, ...]:
+def compared(model_name: str, spec: str, shots: int, limit: int, python: Path, served: bool) -> tuple[str, ...]:
     """A row of the table."""
     task = open_task(spec)
     support, queries = sides(task, task.examples(task.default_split), limit, 0)
     model = load(model_name)
     way = way_of(model, task)
     labels = list(task.labels)
+    if served and way != "generate":
+        raise SystemExit(f"--served: {spec} is answered by ranking, and this client sends no answers to choose from.")
     started = time.perf_counter()
     given = []
     if shots:
@@ -67,14 +85,15 @@ def compared(model_name: str, spec: str, shots: int, limit: int, python: Path) -
     with tempfile.TemporaryDirectory() as folder:
         write_task(Path(folder), "judged", queries, given)
         started = time.perf_counter()
-        theirs, answers = judge(python, model_name, Path(folder), "judged", options)
+        with asked(model_name, options, served) as reached:
+            theirs, answers = judge(python, reached, Path(folder), "judged")
         whole = time.perf_counter() - started
     equal = sum(a == str(p.answer).strip() for a, p in zip(answers, predictions, strict=True))
     return (
         spec,
         str(shots),
         str(len(queries)),
-        "ranking" if way == "rank" else "generation",
+        ("ranking" if way == "rank" else "generation") + (", served" if served else ""),
         f"{100 * own:.2f} %",
         f"{100 * theirs:.2f} %",
         f"{equal} of {len(queries)}",
@@ -90,13 +109,16 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="+", default=["easy-vqa", "emoji-groups-coded"])
     parser.add_argument("--shots", nargs="+", type=int, default=[0, 4])
     parser.add_argument("--limit", type=int, default=100)
+    parser.add_argument("--served", action="store_true", help="lmms-eval asks a server")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     lines = ["| " + " | ".join(HEADINGS) + " |", "|" + "---|" * len(HEADINGS)]
     print(*lines, sep="\n")
     for spec in given.tasks:
         for shots in given.shots:
-            lines.append("| " + " | ".join(compared(given.model, spec, shots, given.limit, given.judge)) + " |")
+            lines.append(
+                "| " + " | ".join(compared(given.model, spec, shots, given.limit, given.judge, given.served)) + " |"
+            )
             print(lines[-1], flush=True)
     if given.out is not None:
         given.out.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -29,10 +29,14 @@ from tests.tiny import write_video
 ROOT = Path(__file__).parents[1]
 GUIDES = (
     *("data", "data2vec", "vilbert", "flamingo", "training", "evaluation", "plan", "cluster", "search", "serve"),
-    *("studies", "earlier"),
+    *("studies", "earlier", "composed"),
 )
 RESULTS = tuple(
-    f"results/{name}" for name in ("data2vec", "vilbert", "flamingo", "lmms-eval", "benchmarks", "studies", "earlier")
+    f"results/{name}"
+    for name in (
+        *("data2vec", "vilbert", "flamingo", "lmms-eval", "benchmarks", "studies", "earlier", "composed"),
+        "translation",
+    )
 )
 LEARN = tuple(f"learn/{name}" for name in ("data2vec", "vilbert", "flamingo"))
 PAGES = ("README.md", *(f"docs/{name}.md" for name in (*GUIDES, "tasks", *LEARN, *RESULTS)), "CONTRIBUTING.md")

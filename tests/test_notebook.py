@@ -6,6 +6,7 @@ import ast
 import base64
 import io
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -21,12 +22,18 @@ from vislang.boxes import Box
 from vislang.capabilities import AttendedAnswer, CoAttention, Explained, TokenAttention
 from vislang.cli import main
 from vislang.document import Absent, Audio, Document, EndOfChunk, Image, InMemory, Learned, Video
+from vislang.evaluate.compare import ComparedEvaluations, Comparison
 from vislang.evaluate.evaluation import Evaluation
+from vislang.evaluate.few_shot import FewShotEvaluation, point_of
 from vislang.evaluate.figure_rows import figure_rows
-from vislang.example import Choice, Example, Label, Prediction
-from vislang.metrics.figure import Figure
+from vislang.evaluate.shots import Setting, Trial
+from vislang.evaluate.verdict import Finding
+from vislang.example import Answers, Choice, Example, Label, Prediction
+from vislang.metrics.figure import Figure, metric, title_of
+from vislang.metrics.paired import McNemar
 from vislang.pictures import THUMBNAIL
 from vislang.search.query import Found, Results
+from vislang.tasks.task import ReadTask
 
 MARKUP = '<script>alert("1")</script> & <b>bold</b>'
 EMPTY = {"img", "br"}
@@ -177,6 +184,50 @@ def test_an_evaluation_is_a_table():
     assert own[-2:] == ("92.6 %", "91.4 to 93.7")
 
 
+def test_a_few_shot_evaluation_is_a_table_with_its_verdict():
+    task = ReadTask("<task>", "", "answers", frozenset(), {}, "test", None)
+    queries = [Example(str(n), Document([f"{n}?"]), Answers({"a": 1.0})) for n in range(6)]
+
+    def point(setting: Setting, right: int):
+        own = [Prediction(str(n), "a" if n < right else "b", ("a", "b"), (0.5, 0.5)) for n in range(6)]
+        return point_of(task, queries, setting, {Trial(0, 0): own, Trial(1, 0): own})
+
+    points = [point(Setting(0), 2), point(Setting(4), 6), point(Setting(4, variant="blind"), 1)]
+    guess = {"most_frequent": {"accuracy": Figure(0.5, None, None, 6)}}
+    difference = Figure(0.5, 0.25, 0.75, 6)
+    found = FewShotEvaluation(points, guess, [Finding("shots", "4 <shots> are better.", "accuracy", difference)])
+    page = page_of(found)
+    assert page.cells[:7] == list(FewShotEvaluation.HEADINGS)
+    rows = [page.cells[n : n + 7] for n in range(7, len(page.cells), 7)]
+    assert [row[:3] for row in rows] == [
+        ["0", "random", metric("accuracy").title],
+        ["4", "random", metric("accuracy").title],
+        ["4", "random, without images", metric("accuracy").title],
+        ["", title_of("most_frequent"), metric("accuracy").title],
+    ]
+    assert [row[3].partition(" %")[0] for row in rows] == ["33.3", "100.0", "16.7", "50.0"]
+    assert page.text.endswith("4 <shots> are better.")
+
+
+def test_a_comparison_is_a_table_with_its_result():
+    difference = Figure(0.25, 0.125, 0.375, 8)
+    test = McNemar(1, 3, 0.625, True)
+    one = Comparison(Setting(4), "accuracy", 8, (0.5, 0.75), difference, "paired bootstrap over images", test)
+    control = Comparison(Setting(4, variant="blind"), "accuracy", 8, (0.5, 0.5), Figure(0, -0.1, 0.1, 8), "", None)
+    found = ComparedEvaluations(Path("<a>"), Path("b"), [one, control], [("decoding.way", ["rank", "<generate>"])])
+    page = page_of(found)
+    assert page.cells[:7] == list(ComparedEvaluations.HEADINGS)
+    assert page.cells[7:11] == ["4 shots, random", metric("accuracy").title, "50.0 %", "75.0 %"]
+    assert page.cells[11].startswith("+25.0")
+    assert page.cells[12:14] == ["1, 3", "0.625"]
+    assert page.cells[14] == "4 shots, random, without images"
+    assert "A: <a>   B: b" in page.text
+    # The control is no result of its own.
+    assert page.text.count("B is better than A") == 1
+    assert "no difference was found" not in page.text
+    assert page.text.endswith("decoding.way: rank, <generate>")
+
+
 def test_results_of_a_search_are_images_with_scores(tmp_path):
     (tmp_path / "a&b.png").write_bytes(png())
     page = page_of(Results([Found(tmp_path / "a&b.png", "photos/a&b.png", 0.25)]))
@@ -192,18 +243,23 @@ def test_the_cells_of_the_docs(pictures, towers, monkeypatch):
     for number in range(6):
         Path("photos", f"{number}.png").write_bytes(Path(f"{number}.png").read_bytes())
     assert main(["index", "photos", "-o", "photos.index", "--model", "runs/demo/model"]) == 0
+    words = ["eval", "runs/demo/model", "--task", "my.jsonl", "--limit", "8", "--out", "scores/easy-vqa"]
+    assert main(words) == 0
+    shutil.copytree("scores/easy-vqa", "scores/easy-vqa-other")
     names: dict = {}
     pages = []
     for _, _, cell in blocks(ROOT / "docs" / "notebook.md", "python"):
         *lines, last = ast.parse(cell).body
         exec(compile(ast.Module(lines, []), "cell", "exec"), names)
         pages.append(page_of(eval(compile(ast.Expression(last.value), "cell", "eval"), names)))
-    example, answer, scores, search = pages
+    example, answer, scores, few_shot, compared, search = pages
     assert "what color?" in example.text
     assert len(example.images) == 1
     # Three images, each alone and under each token.
     assert len(answer.images) % 3 == 0
     assert len(answer.images) > 3
     assert "accuracy" in scores.cells
+    assert {"0", "2", "random, images shuffled"} <= set(few_shot.cells)
+    assert "accuracy" in compared.cells
     assert len(search.images) == 4
     assert re.match(r"1\.000 3\.png", search.text)

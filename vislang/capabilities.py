@@ -470,6 +470,11 @@ class Together(Protocol):
 class Continues(Generates, Prefills, Protocol):
     """Continues prompts token by token, greedily or by sampling."""
 
+    def prefill_each(self, documents: Sequence[Document], state: Any = None) -> list[Any]:
+        """The decode state after each of several prompts, as from :meth:`Prefills.prefill`. Prompts of similar lengths
+        are read together, which does not change what follows them."""
+        ...
+
     def prompt_tokens(self, state: Any) -> int:
         """The number of tokens of a decode state of one prompt; a medium is one token."""
         ...
@@ -597,6 +602,12 @@ class Attends(Protocol):
 
     def attention(self, document: Document, max_new_tokens: int = 20) -> AttendedAnswer:
         """The answer token by token, with the attention map of each token."""
+        ...
+
+    def fitting(self, document: Document, text: str) -> str:
+        """The beginning of an answer that the model can read again after a prompt. An answer that fills the context
+        loses its last token: it was generated, but there is no position to read it at. Nothing of it fits if the prompt
+        alone fills the context."""
         ...
 
     def frames(self, medium: Medium) -> list[PIL.Image.Image]:

@@ -27,7 +27,7 @@ def test_the_list_names_every_source(capsys):
         "media": ["image", "text"],
         "sizes": {"train": 38_575, "test": 9_673},
         "licence": "MIT",
-        "data_set": None,
+        "data_sets": [],
         "here": True,
     }
     assert listed["sources"]["stamps"]["here"] is False

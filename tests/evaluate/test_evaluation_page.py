@@ -45,7 +45,7 @@ def made(tmp_path_factory):
         predictions.append(Prediction(f"q{number}", answer, (answer, *others), tuple(scores), "log_likelihood", prompt))
     task = ReadTask("colours", "", "answers", frozenset({"image"}), {"test": lambda *_: examples}, "test", None)
     figures = task.score(examples, predictions)
-    chosen_when = abstention(task, examples, predictions, 0.4)
+    chosen_when = abstention(task, examples, [[predictions]], 0.4)
     evaluation = Evaluation("colours", "rank", examples, predictions, figures, abstention=chosen_when)
     card = card_of(task, examples, (), model={"source": "mine"}, options={}, environment={"python": "3"})
     card = card_after(evaluation, task, card)

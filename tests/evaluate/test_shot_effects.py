@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -42,6 +43,23 @@ def parts(shot, answer=None):
 def likelihood(model, shots, query, answer):
     before = [part for shot in shots for part in parts(shot, next(iter(shot.target.scores)))]
     return model.score([Document([*before, *parts(query)], target=answer)])[0].log_likelihood
+
+
+def test_an_answer_that_fills_the_context_is_explained(towers, pictures, shots, monkeypatch):
+    """The prompt leaves 4 positions; the answer has 5 words, as the random model's tokens are no words."""
+    model = tiny.flamingo(towers)
+    monkeypatch.setattr(model, "generate", lambda documents: ["blue" + " blue" * 4] * len(documents))
+    medium = Image(str(pictures / "8.png"))
+    one = model.collate.documents([model.prompts.render(tiny.question(medium, "red"), shots)]).tokens
+    query = tiny.question(medium, "red" + " red" * (128 - 4 - one))
+    explained = explain_shots(model, query, shots)
+    assert explained.answer == "blue blue blue blue blue"
+    prompt = model.prompts.render(query, shots)
+    (score,) = model.score([replace(prompt, target="blue blue blue blue")])
+    assert explained.log_likelihood == pytest.approx(score.log_likelihood)
+    full = tiny.question(medium, query.text + " red" * 4)
+    with pytest.raises(UserError, match="the prompt fills the language model's context"):
+        explain_shots(model, full, shots)
 
 
 @pytest.mark.parametrize("labels", [(), ("red", "blue", "a cat")])

@@ -18,6 +18,7 @@ from PIL import Image as Pillow
 
 from tests import tiny
 from tests.evaluate import cells
+from tests.serve.running import running
 from vislang.document import Document, Image
 from vislang.errors import UserError
 from vislang.evaluate.few_shot import evaluate_point
@@ -25,6 +26,7 @@ from vislang.evaluate.shots import Setting
 from vislang.example import Answers, Example, Text
 from vislang.integrations.lmms_eval_task import write_task
 from vislang.models.loading import load
+from vislang.serve.served import Served
 from vislang.tasks.catalogue import open_task
 from vislang.tasks.few_shot import split_own_file
 
@@ -69,13 +71,25 @@ def test_a_task_has_the_examples_of_the_prompt_as_turns(judged):
     assert messages[-1]["content"][0]["url"].tobytes() == queries[0].media[0].decode().tobytes()
 
 
+@pytest.fixture(params=["opened", "served"])
+def asked_by(request, judged):
+    """How lmms-eval reaches the model: through this package's entry point, or by its own OpenAI client over HTTP."""
+    folder, *_ = judged
+    if request.param == "opened":
+        yield ["--model", "vislang", "--model_args", f"pretrained={folder / 'model'},device=cpu"]
+        return
+    with running({"flamingo": Served("flamingo", load(str(folder / "model")))}, token="s3cret") as address:
+        # It sends several requests at once.
+        settings = f"model=flamingo,base_url={address}/v1,api_key=s3cret,num_concurrent=4,max_retries=1"
+        yield ["--model", "openai", "--model_args", settings]
+
+
 @needs_lmms_eval
-def test_both_programs_give_the_same_answers_and_the_same_score(judged):
+def test_both_programs_give_the_same_answers_and_the_same_score(judged, asked_by):
     folder, task, queries, point = judged
     ((_, own),) = point.predictions.items()
     offline = dict.fromkeys(("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE"), "1")
-    words = ["--model", "vislang", "--model_args", f"pretrained={folder / 'model'},device=cpu"]
-    words += ["--tasks", "colours", "--include_path", str(folder / "local"), "--batch_size", "5"]
+    words = [*asked_by, "--tasks", "colours", "--include_path", str(folder / "local"), "--batch_size", "5"]
     words += ["--output_path", str(folder / "out"), "--log_samples"]
     done = subprocess.run(
         [sys.executable, "-m", "lmms_eval", *words], capture_output=True, text=True, env={**os.environ, **offline}

@@ -12,6 +12,7 @@ from vislang.metrics.captions import bleu, cider_d
 from vislang.metrics.navigation import METRICS
 from vislang.metrics.ptb import words
 from vislang.metrics.vqa import text_vqa_accuracy, vqa_accuracy
+from vislang.tasks.benchmarks.gqa import GQA
 from vislang.tasks.benchmarks.nlvr2 import NLVR2
 from vislang.tasks.benchmarks.r2r import R2R
 from vislang.tasks.benchmarks.vqa import VQA
@@ -86,6 +87,31 @@ def test_bleu():
     for (candidates, references), scores in zip(cases.captions(), recorded("captions")["bleu"], strict=True):
         found = [bleu(candidates, references, longest) for longest in (1, 2, 3, 4)]
         assert found == pytest.approx(scores, abs=1e-8)
+
+
+def test_gqa(tmp_path):
+    questions = 0
+    for number, (case, expected) in enumerate(zip(cases.gqa(), recorded("gqa"), strict=True)):
+        folder = tmp_path / str(number)
+        write(folder / "val_all_questions.json", case["questions"])
+        write(folder / "val_choices.json", case["choices"])
+        sent = [{"questionId": name, "prediction": said} for name, said in case["predictions"].items()]
+        write(folder / "sent.json", sent)
+        found = scored(GQA(folder), "val_all", folder / "sent.json")
+        found["distribution"] /= 100
+        if "consistency" not in found:
+            # Without a correct answer that entails others, the program says 0, and we say nothing.
+            assert expected.pop("consistency") == 0
+        percent = {name: value / 100 for name, value in expected.items()}
+        for kind in ("binary", "open"):
+            percent[f"accuracy {kind}"] = percent.pop(kind)
+        renamed = {
+            name if " " not in name else f"accuracy_{name.removeprefix('accuracy ').replace(' ', '_')}": value
+            for name, value in percent.items()
+        }
+        assert found == pytest.approx(renamed, abs=1e-9)
+        questions += len(case["questions"])
+    assert questions == 1800
 
 
 def test_nlvr2(tmp_path):

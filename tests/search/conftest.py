@@ -6,8 +6,17 @@ from pathlib import Path
 
 import pytest
 
+from tests import tiny
 from tests.models.test_dual_encoder import dual  # noqa: F401
 from tests.models.test_vilbert_pretraining import COLOURS, picture
+
+
+@pytest.fixture(scope="session")
+def flamingo(towers, tmp_path_factory) -> str:
+    """The folder of a Flamingo, whose weights are random."""
+    folder = tmp_path_factory.mktemp("flamingo") / "model"
+    tiny.flamingo(towers).save(folder)
+    return str(folder)
 
 
 @pytest.fixture

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from vislang.cli import main
-from vislang.document import Image
+from vislang.document import Document, Image
+from vislang.example import Example
 from vislang.models.loading import load
 from vislang.search import nearest
 from vislang.search.build import build
@@ -65,6 +66,52 @@ def test_a_second_model_ranks_the_first_results_again(index, dual, photos, capsy
         assert image["score"] == pytest.approx(score, abs=2e-3)
     scores = [image["score"] for image in reranked["images"]]
     assert scores == sorted(scores, reverse=True)
+
+
+def test_a_flamingo_ranks_results_by_the_likelihood_of_the_text(index, flamingo, photos, capsys):
+    text = "a red shape"
+    right = str(photos / "red-0.png")
+    reranked = answer_of(capsys, index, text, "-n", "5", "--rerank", flamingo, "--right", right)
+    model = load(flamingo)
+    likelihoods = {}
+    # All are among the results that are ranked again; marks may end them earlier.
+    for path in sorted(photos.rglob("*.png")):
+        image = Image(path)
+        ((score,),) = model.rank([model.prompts.render(Example("1", Document([image])))], [text])
+        likelihoods[str(path)] = score.log_likelihood / score.tokens
+    found = {image["image"]: image["score"] for image in reranked["images"]}
+    assert found == pytest.approx({name: likelihoods[name] for name in found}, abs=1e-3)
+    assert list(found.values()) == sorted(found.values(), reverse=True)
+    assert len(set(found.values())) > 1
+    assert (reranked["score_kind"], reranked["marks"]) == ("log_likelihood", 1)
+    capsys.readouterr()
+    assert main(["search", index, text, "--rerank", flamingo]) == 0
+    assert "log-likelihood per token" in " ".join(capsys.readouterr().out.split())
+
+
+def test_the_best_of_a_second_model_need_not_be_the_first_ones_best(index, flamingo, capsys):
+    """It ranks more results than are shown."""
+    whole = answer_of(capsys, index, "a red shape", "-n", "12", "--rerank", flamingo)
+    few = answer_of(capsys, index, "a red shape", "-n", "2", "--rerank", flamingo)
+    assert few["images"] == whole["images"][:2]
+    assert names(few) != names(answer_of(capsys, index, "a red shape", "-n", "2"))
+
+
+def test_a_flamingo_compares_an_image_by_its_features(index, flamingo, photos, capsys):
+    query = photos / "blue-1.png"
+    reranked = answer_of(capsys, index, "--image", str(query), "--rerank", flamingo)
+    model = load(flamingo)
+    paths = [image["image"] for image in reranked["images"]]
+    vectors = model.embed([Document([Image(path)]) for path in (query, *paths)])
+    unit = vectors / vectors.norm(dim=-1, keepdim=True)
+    assert [image["score"] for image in reranked["images"]] == pytest.approx((unit[1:] @ unit[0]).tolist(), abs=1e-3)
+    assert reranked["score_kind"] == "similarity"
+    assert paths[0] == str(query)
+
+
+def test_a_text_that_is_too_long_for_the_second_model(index, flamingo, capsys):
+    assert main(["search", index, "red " * 200, "--rerank", flamingo]) == 2
+    assert "does not fit" in capsys.readouterr().err
 
 
 def test_marks_move_results_end_them_and_are_kept(index, photos, capsys):

@@ -10,15 +10,18 @@ import pytest
 from PIL import Image as Pillow
 
 from tests.browser import browse, show_at
+from tests.models.test_saved_models import SAVED
 from tests.serve.reader import Page
 from tests.serve.running import call, data_url, running
 from vislang.commands.serve import indexed
 from vislang.document import Image
 from vislang.errors import UserError
+from vislang.models.loading import load
 from vislang.search.build import build
 from vislang.search.embedder import open_embedder
 from vislang.search.query import Query, Searcher
 from vislang.serve.limits import Limits
+from vislang.serve.served import Served
 
 RED = "a red shape"
 
@@ -75,6 +78,37 @@ def test_marks_correct_and_are_kept_until_they_are_forgotten(address, index):
     assert [own["name"] for own in ask(address).json["results"]] == [own.name for own in again.found]
     reply = ask(address, forget=True).json
     assert (reply["marks"], [own["name"] for own in reply["results"]]) == (0, [first, *others])
+
+
+def test_a_served_model_ranks_results_again(index, dual, flamingo, photos):
+    """All images of the index are ranked, with the scores of ``/v1/rerank``; the best are returned."""
+    models = {"pictures": Served("pictures", load(flamingo)), "dual": Served("dual", load(dual))}
+    with running(models, Limits(images=12), indexes={"photos": Searcher(index)}) as address:
+        reply = ask(address, rerank="pictures", top_n=3).json
+        assert reply["score_kind"] == "log_likelihood"
+        images = sorted(photos.rglob("*.png"))
+        documents = [{"image": data_url(path.read_bytes())} for path in images]
+        whole = call(address, "/v1/rerank", {"model": "pictures", "query": RED, "documents": documents}).json
+        best = {str(images[own["index"]].relative_to(photos)): own["relevance_score"] for own in whole["results"][:3]}
+        assert {own["name"]: own["score"] for own in reply["results"]} == pytest.approx(best, abs=1e-4)
+        by_image = ask(address, {"image": documents[0]["image"]}, rerank="pictures").json
+        assert by_image["score_kind"] == "similarity"
+        assert len(by_image["results"]) == 12
+        assert ask(address, rerank="dual", right=["red-0.png"]).json["score_kind"] == "similarity"
+        error = ask(address, rerank="none").error
+        assert (error["param"], error["code"]) == ("rerank", "model_not_found")
+        (photos / "red-0.png").write_bytes(b"not an image any more")
+        error = ask(address, rerank="pictures").error
+        assert (error["param"], error["code"]) == ("rerank", "invalid_image")
+        assert str(photos) not in error["message"]
+
+
+def test_a_model_that_cannot_rank_is_an_error(index):
+    labels = Served("labels", load(SAVED / "data2vec-v2"))
+    with running({"labels": labels}, indexes={"photos": Searcher(index)}) as address:
+        error = ask(address, rerank="labels").error
+        assert error["param"] == "rerank"
+        assert "does not compare these" in error["message"]
 
 
 @pytest.mark.parametrize(

@@ -155,6 +155,31 @@ def test_gates_of_a_flamingo_and_what_its_examples_change(address, models):
     assert (vilbert.status, vilbert.error["param"]) == (400, "leave_out")
 
 
+def test_an_answer_that_fills_the_context_is_explained(address, models):
+    flamingo = models["flamingo"].model
+    shots = [example(0, "what color?", target=Text(("red",)))]
+
+    def rendered(words: int):
+        return flamingo.prompts.render(example(2, "what color?" + " red" * words), shots)
+
+    one, two = (flamingo.collate.documents([rendered(words)]).tokens for words in (1, 2))
+    words = 1 + (flamingo.collate.context_length - 12 - one) // (two - one)
+    prompt, asked = rendered(words), "what color?" + " red" * words
+    messages = [sent(0, "what color?"), said("red"), sent(2, asked)]
+    body = {"model": "flamingo", "messages": messages, "leave_out": True, "max_tokens": 100}
+    reply = call(address, "/v1/explain", body)
+    assert reply.status == 200, reply.content
+    found = reply.json
+    assert found["answer"] == flamingo.generate([prompt], 100)[0]
+    text = flamingo.fitting(prompt, found["answer"])
+    assert len(text) < len(found["answer"]), "the answer does not fill the context"
+    # The random model writes bytes that are no characters, so texts of tokens cannot be compared.
+    assert len(found["tokens"]) == len(flamingo.collate.answer(prompt, text)) - 1 > 0
+    ((score,),) = flamingo.rank([prompt], [[text]])
+    assert found["log_likelihood"] == pytest.approx(score.log_likelihood, abs=1e-4)
+    assert len(found["changes"]) == 1
+
+
 def test_co_attention_of_a_vilbert(address, models):
     found = answered(address, "vilbert", sent(0, "what colour?"), "/v1/explain", head="answers")
     expected = models["vilbert"].model.explain(example(0, "what colour?"), "answers")

@@ -14,13 +14,18 @@ from tests.models.flamingo.test_together import CLOSE
 from tests.serve.running import call, running, running_app, said, shown
 from tests.serve.test_engine import engine_of, hanging, until
 from tests.serve.test_openai import COLOUR, example
+from vislang.capabilities import Decoding
 from vislang.document import Document
+from vislang.example import Example
+from vislang.models.flamingo.collate import PromptTooLong
 from vislang.models.flamingo.decoding import TextBatch
 from vislang.serve.app import make_app
+from vislang.serve.conversation import Conversation
 from vislang.serve.engine import Engine, once
 from vislang.serve.errors import ApiError
 from vislang.serve.limits import Limits
-from vislang.serve.served import Served
+from vislang.serve.reader import Reader
+from vislang.serve.served import Served, generate
 
 SHOTS = [shown(1, COLOUR), said("blue"), shown(2, COLOUR), said("red")]
 
@@ -34,6 +39,45 @@ def completion(address: str, messages, model: str = "flamingo", **settings) -> d
 def metrics(address: str) -> dict[str, float]:
     found = re.findall(r"^(vislang_\w+) (\S+)$", call(address, "/metrics").content.decode(), re.MULTILINE)
     return {name: float(value) for name, value in found}
+
+
+def test_prompts_that_wait_are_read_together(models, flamingo, monkeypatch):
+    """Four prompts in one pass, after the same answers as alone; that of a prompt that is too long is an error, and a
+    client that has gone is not waited for."""
+    served, batches = Served("flamingo", flamingo, reader=Reader(flamingo, 0)), []
+    asked = [example(n) for n in range(4)]
+    expected = [flamingo.generate([flamingo.prompts.render(own)], 6)[0] for own in asked]
+    each = type(flamingo).prefill_each
+    monkeypatch.setattr(
+        type(flamingo),
+        "prefill_each",
+        lambda own, rests, state: (batches.append(len(rests)), each(own, rests, state))[1],
+    )
+
+    def begun(question: Example):
+        steps = generate(served, Conversation("", (), question), Decoding(6))
+        assert next(steps) is None
+        return steps
+
+    def last(steps) -> str:
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                return end.value.texts[0].text
+
+    works = [begun(own) for own in asked]
+    assert [last(steps) for steps in works] == expected
+    assert batches == [4]
+    long = Example("long", Document(["red " * 500]))
+    works = [begun(own) for own in (asked[0], long, asked[1], asked[2])]
+    works[3].close()
+    assert last(works[0]) == expected[0]
+    with pytest.raises(PromptTooLong):
+        last(works[1])
+    assert last(works[2]) == expected[1]
+    # After the mistake, one by one.
+    assert batches[1:] == [3, 1, 1, 1]
 
 
 def test_requests_at_once_share_passes_and_answers_are_those_of_each_alone(models, monkeypatch):

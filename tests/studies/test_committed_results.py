@@ -10,6 +10,7 @@ from vislang.metrics.figure import SCHEMA, figures_from_json
 from vislang.metrics.retrieval import METRICS
 from vislang.search.corrections import Prior
 from vislang.studies import (
+    composed,
     corrections,
     data2vec_beta,
     demo,
@@ -21,6 +22,7 @@ from vislang.studies import (
     mixing,
     retrieval,
     tower_knowledge,
+    translation,
 )
 from vislang.studies.data2vec import STUDIES
 from vislang.studies.data2vec_table import compared, last_lines, markdown
@@ -497,8 +499,62 @@ def test_the_table_of_plans_is_that_of_the_benchmark(monkeypatch):
     assert importlib.import_module("compare").markdown(rows) in (RESULTS.parent / "plan.md").read_text()
 
 
+def test_the_tables_of_composed_sets_are_those_of_the_study():
+    saved = read("composed", "results.json")
+    table = composed.markdown(saved["rows"])
+    assert (RESULTS / "composed" / "table.md").read_text() == table
+    for part in table.strip().split("\n\n"):
+        assert part in page("composed")
+    assert saved["shared_pictures"] == 0
+
+
+def baseline(name: str, own: str, metric: str):
+    (row,) = [row for row in rows_of("composed") if (row["set"], row["baseline"]) == (name, own)]
+    return figures_from_json(row["figures"])[metric]
+
+
+@pytest.mark.parametrize(
+    ("name", "own", "metric", "chance"),
+    [
+        *(("scene-reasons", "words alone", metric, 1 / 4) for metric in ("q_to_a", "qa_to_r")),
+        *(("scene-reasons", "most similar images", metric, 1 / 4) for metric in ("q_to_a", "qa_to_r")),
+        *(("scene-reasons", "image alone, without the question", metric, 1 / 4) for metric in ("q_to_a", "qa_to_r")),
+        ("map-walks", "images alone, without the instruction", "success_rate", 1 / 6),
+        ("picture-moods", "words alone", "accuracy", 1 / 3),
+        ("picture-moods", "picture alone", "accuracy", 1 / 3),
+    ],
+)
+def test_one_side_of_a_composed_set_gives_no_more_than_chance(name, own, metric, chance):
+    figure = baseline(name, own, metric)
+    assert figure.low < chance < figure.high
+
+
+def test_composed_sets_can_be_answered_by_what_they_ask_for():
+    order = baseline("map-walks", "things in their order", "success_rate")
+    assert order.low > baseline("map-walks", "last thing", "success_rate").high
+    assert order.low > baseline("map-walks", "things in any order", "success_rate").high
+    solved = baseline("picture-moods", "kind and sign", "accuracy")
+    assert solved.low > baseline("picture-moods", "words and picture, added", "accuracy").high
+
+
+def test_the_image_helps_to_translate_only_where_the_noun_is_missing():
+    rows = rows_of("translation")
+    table = translation.markdown(rows)
+    assert (RESULTS / "translation" / "table.md").read_text() == table
+    for part in table.strip().split("\n\n"):
+        assert part in page("translation")
+    for row in rows:
+        if row["arm"] == translation.BOTH:
+            gain = figures_from_json(row["gain"])["chrf"]
+            if row["condition"] == translation.CONDITIONS[1]:
+                assert gain.low > 0.002
+            else:
+                assert gain.low < (0 if row["subset"] != "not ambiguous" else 0.001)
+                assert gain.value < 0.006
+
+
 def test_the_links_of_the_pages_lead_somewhere():
-    for name in ("data2vec", "vilbert", "flamingo", "earlier", "benchmarks"):
+    for name in ("data2vec", "vilbert", "flamingo", "earlier", "benchmarks", "composed", "translation"):
         for part in page(name).split("](")[1:]:
             target = part.partition(")")[0].partition("#")[0]
             assert (RESULTS / target).exists(), f"{name}.md: {target}"

@@ -6,18 +6,19 @@ import pytest
 from PIL import Image as Pillow
 
 from vislang.data.problems import DataError
-from vislang.data.sources import SOURCES
+from vislang.data.sources import SOURCES, TRANSLATIONS
 from vislang.errors import UserError
 from vislang.example import TARGETS, Answers, Choice, Label, Prediction
 from vislang.metrics.figure import METRICS
 from vislang.tasks.benchmarks import BENCHMARKS
 from vislang.tasks.catalogue import ENTRIES, TASKS, open_task
+from vislang.tasks.composed import COMPOSED
 
 
 def test_no_name_has_two_meanings():
     assert len(ENTRIES) == len(TASKS)
     # A set whose records are examples of a task is that task.
-    assert set(TASKS) & set(SOURCES) == {"easy-vqa", "easy-vqa-films", "scenes"}
+    assert set(TASKS) & set(SOURCES) == {"easy-vqa", "easy-vqa-films", "scenes", *COMPOSED, *TRANSLATIONS}
     assert set(BENCHMARKS) < set(TASKS)
 
 
@@ -30,7 +31,7 @@ def test_an_entry_is_complete(entry):
     assert entry.metrics
     assert all(any(name.startswith(known) for known in METRICS) for name in entry.metrics)
     assert entry.splits or entry.needs
-    assert not (entry.needs and entry.data_set)
+    assert not (entry.needs and entry.data_sets)
 
 
 def test_a_set_with_splits_of_its_own_is_opened_by_name():

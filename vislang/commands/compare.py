@@ -32,19 +32,18 @@ class Compare:
         """
         from vislang.console import console
         from vislang.evaluate.card import in_words
-        from vislang.evaluate.compare import as_json, compare
+        from vislang.evaluate.compare import compare
         from vislang.evaluate.tables import comparison_table
 
-        comparisons, differences = compare(self.a, self.b)
+        found = compare(self.a, self.b)
         if self.json:
-            print(json.dumps(as_json(self.a, self.b, comparisons, differences)))
+            print(json.dumps(found.as_json()))
             return 0
-        console.print(comparison_table(str(self.a), str(self.b), comparisons))
-        for comparison in comparisons:
-            if comparison.setting is None or comparison.setting.variant == "plain":
-                console.print(f"* {comparison.in_words}")
-        if differences:
+        console.print(comparison_table(found))
+        for sentence in found.sentences():
+            console.print(f"* {sentence}")
+        if found.differences:
             console.print("They also differ in (A, B):")
-            for difference in differences:
+            for difference in found.differences:
                 console.print(f"  {in_words([difference])}", markup=False)
         return 0

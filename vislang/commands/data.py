@@ -42,7 +42,7 @@ class List:
                     "media": sorted(source.media),
                     "sizes": dict(source.sizes),
                     "licence": source.licence,
-                    "data_set": source.data_set.name if source.data_set else None,
+                    "data_sets": [data_set.name for data_set in source.data_sets],
                     "here": source.is_here,
                 }
                 for name, source in SOURCES.items()

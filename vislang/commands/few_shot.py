@@ -222,11 +222,8 @@ def finish(
     if about["bad_records"]:
         console.print(f"skipped {about['bad_records']} bad records")
     console.print(few_shot_table(task.name, found))
-    for finding in found.verdict:
-        console.print(f"* {finding.text}")
-    for point in found.points:
-        if point.abstention is not None:
-            console.print(f"{point.setting.shots} shots, {point.setting.select}: {point.abstention.in_words}")
+    for sentence in found.sentences():
+        console.print(f"* {sentence}")
     if out is not None:
         console.print(f"wrote results and predictions to [bold]{out}[/bold]")
     if page is not None:

@@ -65,7 +65,7 @@ def rescore(options: Any, file: Path) -> int:
         figures = task.score(examples, predictions)
     except UserError as error:
         raise UserError(f"{file}: {error}") from None
-    chosen = None if options.abstain is None else abstention(task, examples, predictions, options.abstain)
+    chosen = None if options.abstain is None else abstention(task, examples, [[predictions]], options.abstain)
     evaluation = Evaluation(
         task.name, "file", examples, predictions, figures, unread=unread(predictions), abstention=chosen
     )

@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from vislang.capabilities import Embeds, Matches, Ranks
 from vislang.console import console, messages, reporting
-from vislang.document import Document, Image
 from vislang.errors import UserError
 from vislang.example import Example
 from vislang.metrics.figure import SCHEMA
 
 if TYPE_CHECKING:
-    from vislang.search.query import Found, Query, Results
+    from vislang.search.query import Query, Results
 
-RERANKED = 50
-"""Results that a second model ranks again, or as many as are asked for, if they are more."""
+HEADINGS = {"similarity": "score", "probability": "probability", "log_likelihood": "log-likelihood per token"}
+"""Headings of the scores by their kind."""
 
 
 def search_index(
@@ -54,7 +51,7 @@ def search_index(
             what is given.
     """
     from vislang.search.index import Index
-    from vislang.search.query import Results, Searcher, new_marks
+    from vislang.search.query import RERANKED, Searcher, new_marks
     from vislang.train.device import device_of
 
     if query.image is not None:
@@ -68,43 +65,32 @@ def search_index(
 
     wanted = max(count, RERANKED) if rerank else count
     results = searcher.search(query, wanted, right, wrong, forget, exact, note)
-    found = _reranked(rerank, query, results.found, device) if rerank and results.found else results.found
-    return Results(found[:count], results.marks, results.ended)
+    return _reranked(rerank, query, results, count, device) if rerank and results.found else results
 
 
-def _reranked(source: str, query: Query, results: list[Found], device: str) -> list[Found]:
-    """The same results in the order of another model, with its scores.
+def _reranked(source: str, query: Query, results: Results, count: int, device: str) -> Results:
+    """The best of the results by another model, with its scores.
 
     Raises:
         UserError: the model cannot compare the query with images.
     """
     from vislang.models.loading import load
+    from vislang.search.relevance import NotComparable, relevance
     from vislang.train.device import device_of
 
     model: Any = load(source, device_of(device))
-    images = [Image(found.path) for found in results]
-    examples = [Example(image.name, Document([image], name=image.name)) for image in images]
-    with reporting("ranking again") as report:
-        if query.text is not None and isinstance(model, Matches) and model.why_unmatched() is None:
-            model.prepare(examples, report)  # type: ignore[attr-defined]
-            scores = model.match_all(images, [query.text])[:, 0].tolist()
-        elif query.text is not None and isinstance(model, Ranks):
-            prompts = [model.prompts.render(example) for example in examples]
-            ranked = model.rank(prompts, [query.text], progress=report)
-            scores = [own.log_likelihood / own.tokens for (own,) in ranked]
-        elif query.image is not None and isinstance(model, Embeds):
-            import torch
-
-            documents = [Document([query.image], name=query.image.name), *(example.prompt for example in examples)]
-            unit = torch.nn.functional.normalize(model.embed(documents, progress=report).float(), dim=-1)
-            scores = (unit[1:] @ unit[0]).tolist()
-        else:
-            raise UserError(
-                f"--rerank {source}: a {type(model).__name__} cannot compare "
-                f"{'a text' if query.image is None else 'an image'} with images. Give a dual encoder, for example."
-            )
-    again = [replace(found, score=score) for found, score in zip(results, scores, strict=True)]
-    return sorted(again, key=lambda found: -found.score)
+    documents = [found.document for found in results.found]
+    with reporting("reading images") as report:
+        model.prepare([Example(document.name, document) for document in documents], report)
+    try:
+        with reporting("ranking again") as report:
+            *_, scores = relevance(model, source, query.document, documents, report)
+    except NotComparable:
+        raise UserError(
+            f"--rerank {source}: a {type(model).__name__} cannot compare "
+            f"{'a text' if query.image is None else 'an image'} with images. Give a dual encoder, for example."
+        ) from None
+    return results.in_order_of(scores, count)
 
 
 def show(folder: Path, query: Query, results: Results, as_json: bool) -> None:
@@ -112,11 +98,12 @@ def show(folder: Path, query: Query, results: Results, as_json: bool) -> None:
     if as_json:
         asked = {"text": query.text} if query.image is None else {"image": query.image.name}
         images = [{"image": str(found.path), "score": round(found.score, 4)} for found in results.found]
-        print(json.dumps({"schema": SCHEMA, **asked, "marks": results.marks, "ended": results.ended, "images": images}))
+        values = {"schema": SCHEMA, **asked, "marks": results.marks, "ended": results.ended}
+        print(json.dumps({**values, "score_kind": results.kind, "images": images}))
         return
     corrected = f", corrected by {results.marks} marks" if results.marks else ""
     table = Table(title=f"{query.title} in {folder}{corrected}", title_justify="left")
-    table.add_column("probability" if results.marks else "score", justify="right")
+    table.add_column(HEADINGS[results.kind], justify="right")
     table.add_column("image", overflow="fold")
     for found in results.found:
         table.add_row(f"{found.score:.4f}", str(found.path))

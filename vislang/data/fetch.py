@@ -100,6 +100,27 @@ EMOJI = DataSet(
         ),
     ),
 )
+EMOJI_LANGUAGES = (
+    *("bn", "da", "de", "es", "et", "fi", "fr", "hi", "hu", "it", "ja", "ko", "lt", "ms", "nb", "nl", "pl", "pt", "ru"),
+    *("sv", "th", "uk", "vi", "zh", "zh-hant"),
+)
+"""Languages of the names of emoji besides English, and without varieties of these (``en-gb``, ``es-mx``)."""
+
+EMOJI_NAMES = DataSet(
+    "emoji-names",
+    "names of emoji in 26 languages",
+    "MIT; names of Unicode's CLDR, Unicode licence",
+    7,
+    (
+        Package(
+            "npm",
+            "emojibase-data",
+            "17.0.0",
+            "d01d0e2ca4e22cb402679532155342c71e2e871f25c32223c013b8b166ebdf5a",
+            ("package/LICENSE", *(f"package/{code}/compact.json" for code in ("en", *EMOJI_LANGUAGES))),
+        ),
+    ),
+)
 OPENCLIPART = DataSet(
     "openclipart",
     "6,884 pieces of clip art in folders by subject, with titles and keywords",
@@ -201,7 +222,9 @@ GIMP_MANUAL = DataSet(
     ),
 )
 
-DATA_SETS = {data_set.name: data_set for data_set in (EMOJI, OPENCLIPART, STAMPS, KLETTRES, ENGLISH, GIMP_MANUAL)}
+DATA_SETS = {
+    data_set.name: data_set for data_set in (EMOJI, EMOJI_NAMES, OPENCLIPART, STAMPS, KLETTRES, ENGLISH, GIMP_MANUAL)
+}
 
 
 def _to_stderr(line: str) -> None:

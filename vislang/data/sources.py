@@ -12,7 +12,7 @@ from filelock import FileLock
 
 from vislang.cache import cache_folder
 from vislang.capabilities import Progress
-from vislang.data.fetch import EMOJI, ENGLISH, GIMP_MANUAL, KLETTRES, OPENCLIPART, STAMPS, DataSet, fetch
+from vislang.data.fetch import EMOJI, EMOJI_NAMES, ENGLISH, GIMP_MANUAL, KLETTRES, OPENCLIPART, STAMPS, DataSet, fetch
 from vislang.data.files import MEDIA, read_files, read_folder
 from vislang.data.index import IndexedFile
 from vislang.data.indexed import INDEX_ABOVE, Indexed
@@ -22,7 +22,22 @@ from vislang.data.problems import DataError, NoSuchSource, Problem, RecordError,
 from vislang.data.prose import PROSE
 from vislang.data.record_file import RecordFile, read_all
 from vislang.data.remote import RemoteFile, ending_of, is_address, local_copy, matching_addresses
-from vislang.data.sets import easy_vqa, emoji, emoji_groups, english, films, klettres, openclipart, scenes, stamps
+from vislang.data.sets import (
+    easy_vqa,
+    emoji,
+    emoji_groups,
+    english,
+    films,
+    klettres,
+    moods,
+    openclipart,
+    reasons,
+    scenes,
+    stamps,
+    things,
+    translations,
+    walks,
+)
 from vislang.data.tars import TarOfPairs
 from vislang.data.web_pages import html_pages, mmc4, obelics
 from vislang.document import Document
@@ -39,7 +54,7 @@ class Source:
         media: what its prompts hold, of ``text``, ``image``, ``several images``, ``video`` and ``audio``.
         sizes: the number of examples of each split; of ``all`` where there are no splits.
         licence: of the data.
-        data_set: what is fetched for it; None where pip installs it.
+        data_sets: what is fetched for it; nothing where pip installs it.
         read: the examples of a split.
     """
 
@@ -48,7 +63,7 @@ class Source:
     media: frozenset[str]
     sizes: Mapping[str, int]
     licence: str
-    data_set: DataSet | None
+    data_sets: tuple[DataSet, ...]
     read: Callable[[str], list[Example]]
 
     @property
@@ -59,15 +74,56 @@ class Source:
     @property
     def is_here(self) -> bool:
         """Whether it can be read without fetching anything."""
-        return easy_vqa.is_here() if self.data_set is None else self.data_set.is_here
+        return all(data_set.is_here for data_set in self.data_sets) if self.data_sets else easy_vqa.is_here()
 
 
 def _set(data_set: DataSet, about: str, kind: str, media: str, size: int, read: Callable[[], list[Example]]) -> Source:
     """A source without splits; ``media`` with commas between them."""
     return Source(
-        about, kind, frozenset(media.split(", ")), {"all": size}, data_set.licence, data_set, lambda _: read()
+        about, kind, frozenset(media.split(", ")), {"all": size}, data_set.licence, (data_set,), lambda _: read()
     )
 
+
+def _composed(
+    name: str, about: str, kind: str, media: str, sizes: Mapping[str, int], licence: str, *data_sets: DataSet
+) -> Source:
+    """A set that its generator composes of the pictures of data sets; ``media`` with commas between them."""
+
+    def read(split: str) -> list[Example]:
+        # Imported when it is needed, as the benchmarks are.
+        from vislang.tasks.composed import COMPOSED
+
+        return COMPOSED[name].opened().examples(split)
+
+    return Source(about, kind, frozenset(media.split(", ")), sizes, licence, data_sets, read)
+
+
+def _translations(of: str, sizes: Mapping[str, int], *data_sets: DataSet) -> dict[str, Source]:
+    """The arms of a set of translations, by name."""
+    about = {
+        "": f"{of} and their English names, with translations into many languages",
+        "-text": f"the English names of {of} alone",
+        "-image": f"{of} alone, so that a translation is a caption in some language",
+    }
+    return {
+        f"{of.removesuffix('s')}-translation{arm}": Source(
+            about[arm],
+            "text",
+            frozenset(media),
+            sizes,
+            "; ".join(data_set.licence for data_set in data_sets),
+            data_sets,
+            partial(translations.translations, of, arm=arm),
+        )
+        for arm, media in translations.ARMS.items()
+    }
+
+
+TRANSLATIONS = {
+    **_translations("stamps", {"train": 25_560, "val": 6_731, "test": 15_970}, STAMPS),
+    **_translations("emoji", {"train": 23_450, "val": 4_400, "test": 12_325}, EMOJI, EMOJI_NAMES),
+}
+"""The arms of the sets of translations, by name."""
 
 SOURCES: dict[str, Source] = {
     easy_vqa.NAME: Source(
@@ -76,7 +132,7 @@ SOURCES: dict[str, Source] = {
         frozenset(("text", "image")),
         {"train": 38_575, "test": 9_673},
         "MIT",
-        None,
+        (),
         easy_vqa.easy_vqa,
     ),
     films.NAME: Source(
@@ -85,7 +141,7 @@ SOURCES: dict[str, Source] = {
         frozenset(("text", "video")),
         films.COUNTS,
         "MIT",
-        None,
+        (),
         films.films,
     ),
     scenes.NAME: Source(
@@ -94,8 +150,35 @@ SOURCES: dict[str, Source] = {
         frozenset(("text", "image")),
         {"train": 9_268, "test": 1_485, "test-twitter": 1_495},
         EMOJI.licence,
-        EMOJI,
+        (EMOJI,),
         scenes.scenes,
+    ),
+    reasons.NAME: _composed(
+        reasons.NAME,
+        "questions about composed scenes with people, and the reasons of the answers, as in VCR",
+        "choice",
+        "text, image",
+        {"train": 9_000, "val": 1_200, "test": 2_400},
+        things.LICENCE,
+        *things.DATA_SETS,
+    ),
+    walks.NAME: _composed(
+        walks.NAME,
+        "instructions on composed maps, with six paths to choose from, as in R2R",
+        "choice",
+        "text, image, several images",
+        {"train": 4_500, "val": 600, "test": 1_200},
+        things.LICENCE,
+        *things.DATA_SETS,
+    ),
+    moods.NAME: _composed(
+        moods.NAME,
+        "words about things that are there or gone, and pictures of them, labelled as in MVSA",
+        "label",
+        "text, image",
+        moods.POSTS,
+        things.LICENCE,
+        *things.DATA_SETS,
     ),
     "emoji-google-names": _set(
         EMOJI, "Google's emoji and their names", "text", "image", 1_911, lambda: emoji.named("google")
@@ -119,6 +202,7 @@ SOURCES: dict[str, Source] = {
         STAMPS, "one half of them, by caption", "text", "image", 415, lambda: stamps.captioned(0)
     ),
     "stamp-pictures-test": _set(STAMPS, "the other half", "text", "image", 370, lambda: stamps.captioned(1)),
+    **TRANSLATIONS,
     "emoji-episodes": _set(
         EMOJI,
         "new names of emoji groups, to be learned from 16 shots",
@@ -368,8 +452,9 @@ def _packaged(name: str, split: str | None) -> list[Example]:
     split = split or "train"
     if source.splits and split not in source.splits:
         raise DataError(f"{name}: no split {split!r}. The splits are {', '.join(source.splits)}.")
-    if source.data_set is not None and not source.data_set.is_here:
-        fetch(source.data_set)
+    for data_set in source.data_sets:
+        if not data_set.is_here:
+            fetch(data_set)
     return source.read(split)
 
 

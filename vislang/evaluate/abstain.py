@@ -13,7 +13,7 @@ import numpy as np
 
 from vislang.errors import UserError
 from vislang.example import Example, Prediction
-from vislang.metrics.figure import Figure, share, show
+from vislang.metrics.figure import Figure, show
 from vislang.metrics.selective import (
     DELTA,
     SLACK,
@@ -32,11 +32,15 @@ class Abstention:
 
     Attributes:
         allowed: the largest share of given answers that may be wrong.
-        threshold: the least confidence of a given answer (:func:`confidence_of`); None if no threshold was found.
+        threshold: the least confidence of a given answer (:func:`confidence_of`); None if no threshold was found. It
+            holds after each draw and order of the shots.
         calibration: number of images (without images, of texts) that the threshold was chosen on.
-        coverage: the share of the other questions that are answered.
-        risk: the share of these answers that are wrong; None if none is given.
-        curve: the risk-coverage curve of all questions.
+        coverage: the share of the other questions that are answered, the mean over draws and orders; with an interval
+            over draws, orders and questions.
+        risk: the share of these answers that are wrong, likewise; None if none is given.
+        by_draw: coverage and risk of each draw of the shots; the risk is None where no answer is given.
+        orders: number of orders of each draw.
+        curve: the risk-coverage curve of all questions, over all draws and orders; its intervals are over questions.
     """
 
     allowed: float
@@ -44,6 +48,8 @@ class Abstention:
     calibration: int
     coverage: Figure
     risk: Figure | None
+    by_draw: list[tuple[float, float | None]]
+    orders: int
     curve: list[RiskAtCoverage]
 
     def as_json(self) -> dict[str, Any]:
@@ -55,32 +61,51 @@ class Abstention:
             "calibration": self.calibration,
             "coverage": self.coverage.as_json(),
             "risk": None if self.risk is None else self.risk.as_json(),
+            "by_draw": [{"coverage": coverage, "risk": risk} for coverage, risk in self.by_draw],
+            "orders": self.orders,
             "curve": [{"coverage": point.coverage, "risk": point.risk.as_json()} for point in self.curve],
         }
 
     @property
     def in_words(self) -> str:
         """The result in a sentence."""
-        allowed = f"{100 * self.allowed:g} %"
+        allowed, trials = f"{100 * self.allowed:g} %", self._trials
         if self.threshold is None or self.risk is None:
             enough = math.ceil(SLACK * least_significant(self.allowed))
             fewer = "" if self.calibration >= enough else f"; give {enough} or more, or allow more wrong answers"
             return (
-                f"No threshold of confidence keeps the wrong answers at {allowed} or less, judged on "
+                f"No threshold of confidence keeps the wrong answers at {allowed} or less{trials}, judged on "
                 f"{self.calibration} held-out images{fewer}."
             )
         return (
             f"At a confidence of {shown_confidence(self.threshold)} or more, at most {allowed} of the given answers "
-            f"are wrong (with {100 * (1 - DELTA):g} % probability). Of the questions that it was not chosen on, "
-            f"{show('answered', self.coverage)} are answered, and {show('answered', self.risk)} of these answers are "
-            "wrong."
+            f"are wrong{trials} (with {100 * (1 - DELTA):g} % probability). Of the questions that it was not chosen "
+            f"on, {show('answered', self.coverage)} are answered, and {show('answered', self.risk)} of these answers "
+            f"are wrong{self._range}."
         )
+
+    @property
+    def _trials(self) -> str:
+        """After which shots the threshold holds, if there were several."""
+        draws = f" after each of the {len(self.by_draw)} draws of shots" if len(self.by_draw) > 1 else ""
+        return draws if self.orders == 1 else f"{draws or ' after these shots'} in each of their {self.orders} orders"
+
+    @property
+    def _range(self) -> str:
+        """The least and the greatest risk of a draw, if there were several."""
+        risks = [risk for _, risk in self.by_draw if risk is not None]
+        if len(self.by_draw) == 1 or not risks:
+            return ""
+        return f": from {100 * min(risks):.1f} to {100 * max(risks):.1f} % by draw"
 
 
 def abstention(
-    task: Task, examples: Sequence[Example], predictions: Sequence[Prediction], allowed: float
+    task: Task, examples: Sequence[Example], trials: Sequence[Sequence[Sequence[Prediction]]], allowed: float
 ) -> Abstention:
     """Choose a threshold on half of the images, and measure it on the other half.
+
+    One threshold is chosen for all trials: it keeps its promise after each draw and each order of the shots that was
+    measured (:func:`~vislang.metrics.selective.threshold`).
 
     The halves follow from the content of the images. Of several questions about an image one takes part in the
     calibration, because the guarantee is for independent questions.
@@ -88,38 +113,73 @@ def abstention(
     Args:
         task: scores the predictions.
         examples: examples with targets.
-        predictions: one for each of ``task.ids(examples)``.
+        trials: for each draw of shots and each of their orders, the predictions: one for each of
+            ``task.ids(examples)``. Without shots there is one trial.
         allowed: the largest share of given answers that may be wrong, between 0 and 1.
 
     Raises:
         UserError: answers of this task are not right or wrong, a prediction has no confidence, or all questions are
             about one image.
     """
-    right = task.score_each(examples, predictions).right
-    if right is None or task.kind == "pairs":
+    scored = [[task.score_each(examples, own).right for own in orders] for orders in trials]
+    if scored[0][0] is None or task.kind == "pairs":
         raise UserError(f"--abstain: answers to {task.name} are not right or wrong. Leave --abstain out.")
-    confidence = np.array([confidence_of(prediction) for prediction in predictions])
-    clusters = task.clusters(examples)
+    # Both (draws, orders, predictions).
+    right = np.array(scored, dtype=bool)
+    confidence = np.array([[[confidence_of(each) for each in own] for own in orders] for orders in trials])
+    clusters = np.array(task.clusters(examples))
+    ids = [prediction.id for prediction in trials[0][0]]
     halves = np.array([_hash(key) % 2 == 0 for key in clusters])
     if halves.all() or not halves.any():
         raise UserError(f"--abstain: {task.name} has too few images to choose a threshold on half of them.")
     one_each: dict[str, int] = {}
-    for index in sorted(np.flatnonzero(halves).tolist(), key=lambda index: _hash(predictions[index].id)):
+    for index in sorted(np.flatnonzero(halves).tolist(), key=lambda index: _hash(ids[index])):
         one_each.setdefault(clusters[index], index)
     chosen = list(one_each.values())
-    found = threshold(confidence[chosen], ~right[chosen], confidence[~halves], allowed)
-    others = np.flatnonzero(~halves)
-    given = others if found is None else others[confidence[others] >= found]
-    given = given[:0] if found is None else given
-    wrong = spread(1.0 - right[given][None, None], [clusters[i] for i in given], True).mean if len(given) else None
+    found = threshold(_flat(confidence)[:, chosen], ~_flat(right)[:, chosen], confidence[..., ~halves], allowed)
+    given = confidence[..., ~halves] >= (math.inf if found is None else found)
+    wrong = given & ~right[..., ~halves]
+    repeated = np.tile(clusters, len(_flat(right)))
     return Abstention(
         allowed,
         found,
         len(chosen),
-        share(len(given), len(others)),
-        wrong,
-        risk_coverage(confidence, ~right, clusters),
+        spread(given.astype(float), clusters[~halves].tolist(), proportion=True).mean,
+        _share_of_given(wrong, given, clusters[~halves]),
+        [_shares(*own) for own in zip(wrong, given, strict=True)],
+        confidence.shape[1],
+        risk_coverage(confidence.ravel(), ~right.ravel(), repeated.tolist()),
     )
+
+
+def _shares(wrong: np.ndarray, given: np.ndarray) -> tuple[float, float | None]:
+    """The share of questions that are answered, and the share of these answers that are wrong; None without answers."""
+    return float(given.mean()), float(wrong.sum() / given.sum()) if given.any() else None
+
+
+def _flat(values: np.ndarray) -> np.ndarray:
+    """Values (draws, orders, predictions) as (trials, predictions)."""
+    return values.reshape(-1, values.shape[-1])
+
+
+def _share_of_given(wrong: np.ndarray, given: np.ndarray, clusters: np.ndarray) -> Figure | None:
+    """The share of given answers that are wrong, with its interval over draws, orders and questions; None if no answer
+    is given.
+
+    The share is a ratio of two means. Its interval is that of the mean of its linearised contributions (Woodruff 1971),
+    one for each answer.
+
+    Args:
+        wrong, given: (draws, orders, questions).
+        clusters: (questions,) a key for each question; questions with the same key share an image.
+    """
+    if not given.any():
+        return None
+    # In no trial do the other questions contribute.
+    some = given.any(axis=(0, 1))
+    wrong, given, clusters = wrong[..., some].astype(float), given[..., some].astype(float), clusters[some]
+    ratio = wrong.sum() / given.sum()
+    return spread(ratio + (wrong - ratio * given) / given.mean(), clusters.tolist(), proportion=True).mean
 
 
 def confidence_of(prediction: Prediction) -> float:

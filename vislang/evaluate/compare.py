@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,9 @@ from vislang.evaluate.few_shot import selection
 from vislang.evaluate.results import PREDICTIONS
 from vislang.evaluate.shots import Setting, Trial
 from vislang.evaluate.verdict import paired
-from vislang.metrics.figure import SCHEMA, Figure, metric, show_difference
+from vislang.metrics.figure import SCHEMA, Figure, metric, plain, show, show_difference
 from vislang.metrics.paired import McNemar, bootstrap_difference, mcnemar
+from vislang.notebook import block, note, table
 from vislang.tasks.files import each, read_lines
 
 OTHERWISE = ("decoding", "support", "shots", "prompts", "model", "environment")
@@ -85,14 +86,70 @@ class Comparison:
         return f"{metric(self.metric).title}: {found} ({show_difference(self.metric, self.difference)})"
 
 
-def compare(first: Path, second: Path) -> tuple[list[Comparison], list[tuple[str, list[str]]]]:
+@dataclass(frozen=True)
+class ComparedEvaluations:
+    """Two evaluations of the same questions. A notebook shows their differences as a table.
+
+    Attributes:
+        first, second: their folders, called A and B.
+        comparisons: one for each setting that both have.
+        differences: the entries in which their cards differ, with the values of A and B.
+    """
+
+    HEADINGS = ("setting", "metric", "A", "B", "B - A (95 % interval)", "only A, only B right", "McNemar's p")
+
+    first: Path
+    second: Path
+    comparisons: list[Comparison]
+    differences: list[tuple[str, list[str]]]
+
+    @property
+    def title(self) -> str:
+        """What A and B are."""
+        return f"A: {self.first}   B: {self.second}"
+
+    def rows(self) -> Iterator[tuple[str, ...]]:
+        """The paired differences as text, under :attr:`HEADINGS`."""
+        for own in self.comparisons:
+            test = own.test
+            yield (
+                "" if own.setting is None else f"{own.setting.shots} shots, {selection(own.setting)}",
+                metric(own.metric).title,
+                *(show(own.metric, plain(mean, own.difference.n)) for mean in own.means),
+                show_difference(own.metric, own.difference),
+                "" if test is None else f"{test.only_first}, {test.only_second}",
+                "" if test is None else f"{test.p:.3g}{'' if test.exact else ' (chi-square)'}",
+            )
+
+    def sentences(self) -> Iterator[str]:
+        """The results of the evaluations themselves, without those of controls."""
+        for own in self.comparisons:
+            if own.setting is None or own.setting.variant == "plain":
+                yield own.in_words
+
+    def as_json(self) -> dict[str, Any]:
+        """The result as JSON values."""
+        return {
+            "schema": SCHEMA,
+            "a": str(self.first),
+            "b": str(self.second),
+            "comparisons": [comparison.as_json() for comparison in self.comparisons],
+            "differences": dict(self.differences),
+        }
+
+    def _repr_html_(self) -> str:
+        """The differences in a notebook."""
+        shown = [block(sentence) for sentence in self.sentences()]
+        if self.differences:
+            shown += [note("They also differ in (A, B):"), *(block(note(in_words([own]))) for own in self.differences)]
+        return block(table(self.title, self.HEADINGS, self.rows()), *shown)
+
+
+def compare(first: Path, second: Path) -> ComparedEvaluations:
     """Compare two evaluations of the same questions.
 
     Args:
         first, second: their folders.
-
-    Returns:
-        A comparison for each setting that both have, and the entries in which their cards differ.
 
     Raises:
         UserError: the data or the scorer differ, a file was changed after its card was written, or there is nothing to
@@ -109,23 +166,8 @@ def compare(first: Path, second: Path) -> tuple[list[Comparison], list[tuple[str
     settings = [setting for setting in one.rows if setting in other.rows]
     if not settings:
         raise UserError(f"{first} and {second}: have no number and selection of shots in common.")
-    return (
-        [_compared(one, other, setting) for setting in settings],
-        card_differences(one.card, other.card, OTHERWISE),
-    )
-
-
-def as_json(
-    first: Path, second: Path, comparisons: list[Comparison], differences: list[tuple[str, list[str]]]
-) -> dict[str, Any]:
-    """The result of :func:`compare` as JSON values."""
-    return {
-        "schema": SCHEMA,
-        "a": str(first),
-        "b": str(second),
-        "comparisons": [comparison.as_json() for comparison in comparisons],
-        "differences": dict(differences),
-    }
+    comparisons = [_compared(one, other, setting) for setting in settings]
+    return ComparedEvaluations(first, second, comparisons, card_differences(one.card, other.card, OTHERWISE))
 
 
 def read_side(folder: Path) -> Side:
@@ -194,8 +236,3 @@ def _test(
         return None
     first, second = (np.array([rows[name]["right"] for name in ids]) for rows in sides)
     return mcnemar(first, second, clusters)
-
-
-def setting_in_words(setting: Setting | None) -> str:
-    """A setting as text; empty without shots."""
-    return "" if setting is None else f"{setting.shots} shots, {selection(setting)}"

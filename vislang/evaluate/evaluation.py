@@ -161,7 +161,7 @@ def evaluate(
         task.guesses(support, examples) if scored else {},
         reference_perplexity(model, examples) if way == "generate" and with_perplexity and prefix.is_empty else None,
         unread(answered),
-        abstention(task, examples, answered, abstain) if scored and abstain is not None else None,
+        abstention(task, examples, [[answered]], abstain) if scored and abstain is not None else None,
     )
 
 

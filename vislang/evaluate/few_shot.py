@@ -20,11 +20,13 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
+from vislang import notebook
 from vislang.capabilities import Generates, Prefills, Progress, Ranks
 from vislang.errors import UserError
 from vislang.evaluate.abstain import Abstention, abstention
 from vislang.evaluate.evaluation import Reporter, must_be_numbers, prepare, quietly
 from vislang.evaluate.few_shot_baselines import ImageFeatures, baselines, from_shots
+from vislang.evaluate.figure_rows import show_sd
 from vislang.evaluate.generate import generate
 from vislang.evaluate.rank import mean_of_orders, rank
 from vislang.evaluate.retrieve import retrieve
@@ -43,8 +45,8 @@ from vislang.evaluate.shots import (
 from vislang.evaluate.verdict import Finding, verdict
 from vislang.evaluate.ways import ways
 from vislang.example import Example, Prediction
-from vislang.metrics.figure import Figure, Figures, share
-from vislang.metrics.variance import Spread, spread
+from vislang.metrics.figure import Figure, Figures, metric, share, show, title_of
+from vislang.metrics.variance import Component, Spread, spread
 from vislang.tasks.retrieval import Retrieval
 from vislang.tasks.task import Task
 
@@ -66,7 +68,7 @@ class Point:
         scores: the scores of single predictions, (draws, orders, predictions).
         spread: where the variance of their mean comes from.
         shots: the ids of the shots of each trial, in order; empty if each query has its own.
-        abstention: when to answer, from the first trial; only of plain settings, if that was asked.
+        abstention: when to answer, whatever the draw and order; only of plain settings, if that was asked.
     """
 
     setting: Setting
@@ -92,6 +94,20 @@ class Point:
         """The number of orders of each draw."""
         return 1 + max(trial.order for trial in self.predictions)
 
+    def by_draw(self) -> list[list[list[Prediction]]]:
+        """The predictions of each order of each draw."""
+        found: dict[int, list[list[Prediction]]] = defaultdict(list)
+        for trial, predictions in self.predictions.items():
+            found[trial.draw].append(predictions)
+        return list(found.values())
+
+    def sources(self, name: str) -> list[Component | None]:
+        """The standard deviations of a metric between draws, orders and samples of questions; None where they were not
+        measured, as for all but the main metric."""
+        if self.spread is None or name != self.metric:
+            return [None] * 3
+        return [self.spread.draws, self.spread.orders, self.spread.questions]
+
 
 @dataclass(frozen=True)
 class FewShotEvaluation:
@@ -103,9 +119,35 @@ class FewShotEvaluation:
         verdict: what the shots are worth, and whether their images matter.
     """
 
+    HEADINGS = ("shots", "selection", "metric", "mean (95 % interval)", "sd: draws", "orders", "questions")
+
     points: list[Point]
     baselines: dict[str, Figures]
     verdict: list[Finding]
+
+    def rows(self) -> Iterator[tuple[str, ...]]:
+        """The figures of all settings and baselines as text, under :attr:`HEADINGS`."""
+        for point in self.points:
+            for name, figure in point.means.items():
+                sds = [show_sd(name, source, interval=False) for source in point.sources(name)]
+                shots, how = str(point.setting.shots), selection(point.setting)
+                yield shots, how, metric(name).title, show(name, figure), *sds
+        for baseline, figures in self.baselines.items():
+            for name, figure in figures.items():
+                yield "", title_of(baseline), metric(name).title, show(name, figure), "", "", ""
+
+    def sentences(self) -> Iterator[str]:
+        """The verdict, and from which confidence on to answer."""
+        for finding in self.verdict:
+            yield finding.text
+        for point in self.points:
+            if point.abstention is not None:
+                yield f"{point.setting.shots} shots, {point.setting.select}: {point.abstention.in_words}"
+
+    def _repr_html_(self) -> str:
+        """The figures in a notebook, and the verdict."""
+        shown = notebook.table("examples in the prompt", self.HEADINGS, self.rows())
+        return notebook.block(shown, *(notebook.block(sentence) for sentence in self.sentences()))
 
 
 def point_of(
@@ -364,7 +406,7 @@ def concluded(
     """The evaluation with the figures of its baselines, its verdict, and the confidence from which on to answer."""
     if abstain is not None and task.can_score(queries):
         points = [
-            replace(point, abstention=abstention(task, queries, next(iter(point.predictions.values())), abstain))
+            replace(point, abstention=abstention(task, queries, point.by_draw(), abstain))
             if point.setting.variant == "plain"
             else point
             for point in points

@@ -9,9 +9,9 @@ from typing import Any
 from vislang.evaluate.answers_page import answer_sections, card_sections
 from vislang.evaluate.evaluation_page import abstention_plot
 from vislang.evaluate.few_shot import FewShotEvaluation, Point, selection
+from vislang.evaluate.figure_rows import show_sd
 from vislang.evaluate.page import template
 from vislang.evaluate.plots import shots_plot
-from vislang.evaluate.tables import show_sd, sources
 from vislang.example import Example
 from vislang.files import write_text
 from vislang.metrics.figure import Figure, metric, show, title_of
@@ -59,7 +59,7 @@ def write_few_shot_page(
             selection(point.setting),
             metric(name).title,
             show(name, figure),
-            *(show_sd(name, source) for source in sources(point, name)),
+            *(show_sd(name, source) for source in point.sources(name)),
             _draws(point, name),
         )
         for point in points

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from vislang.metrics.figure import Figure, figures_from_json, metric, show, title_of
+from vislang.metrics.variance import Component
 
 
 def loss_rows(held_out: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, str, str]]:
@@ -39,3 +40,8 @@ def answerers(values: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Figure
         yield "the same model without images", figures_from_json(values["blind"])
     for name, figures in values.get("guesses", {}).items():
         yield title_of(name), figures_from_json(figures)
+
+
+def show_sd(name: str, component: Component | None, interval: bool = True) -> str:
+    """A standard deviation as text, with its interval; empty if it was not measured."""
+    return "" if component is None else show(name, Figure(component.sd, component.low, component.high, 0), interval)

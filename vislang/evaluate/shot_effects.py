@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from vislang.capabilities import AttendsToChunks
+from vislang.capabilities import Attends, AttendsToChunks
 from vislang.errors import UserError
 from vislang.evaluate.alternatives import alternatives
 from vislang.evaluate.rank import rank
@@ -45,7 +45,8 @@ class ExplainedShots:
     Attributes:
         example: the query.
         answer: the answer with all shots.
-        log_likelihood: of the answer with all shots, in nats.
+        log_likelihood: of the answer with all shots, in nats; of an answer that fills the context, without its last
+            token.
         change_of_all: log-likelihood with all shots minus that without any.
         effects: one for each shot, in the order of the prompt.
         query_attention, query_image_attention: the same shares for the query itself.
@@ -70,7 +71,7 @@ def explain_shots(model: Any, example: Example, shots: Sequence[Example], labels
         labels: answers to rank; without them and without choices, the answer is generated.
 
     Raises:
-        UserError: there are no shots.
+        UserError: there are no shots, or the prompt fills the language model's context.
     """
     if not shots:
         raise UserError(f"{example.name}: there are no shots in its prompt. Give some.")
@@ -85,7 +86,13 @@ def explain_shots(model: Any, example: Example, shots: Sequence[Example], labels
         asked, text = _answered(example, answer)
     else:
         documents = [model.prompts.render(example, own) for own in prompts]
-        (answer,) = (text,) = model.generate(documents[:1])
+        (answer,) = model.generate(documents[:1])
+        text = model.fitting(documents[0], answer) if isinstance(model, Attends) else answer
+        if answer and not text:
+            raise UserError(
+                f"{example.name}: the prompt fills the language model's context, so that the answer cannot be read "
+                "again. Shorten it, or give fewer shots."
+            )
         likelihoods = [row[0].log_likelihood for row in model.rank(documents, [text])]
         without = [None] * len(shots)
         asked = example

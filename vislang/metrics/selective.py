@@ -3,7 +3,8 @@
 The guarantee is that of risk control (Angelopoulos, Bates, Candes, Jordan and Lei 2021, "Learn then Test: Calibrating
 Predictive Algorithms to Achieve Risk Control", sections 3 and 4.1; Geifman and El-Yaniv 2017 give it for selective
 classification): with probability 1 - :data:`DELTA` over the calibration data, at most the stated share of the answers
-that are given is wrong.
+that are given is wrong. Where the same questions were answered after several draws of shots, this holds after each of
+them at once.
 """
 
 from __future__ import annotations
@@ -58,28 +59,30 @@ def threshold(
     risk: float,
     delta: float = DELTA,
 ) -> float | None:
-    """The least confidence from which on answers are given; None if no threshold keeps the risk.
+    """The least confidence from which on answers are given; None if no threshold keeps the risk in every trial.
 
     Thresholds are quantiles of the confidences in ``grid``, which are other questions than those of the calibration, so
     they are fixed in advance. They are tested in order, from the greatest on, and the last one before a failure is
     taken (fixed-sequence testing). The hypothesis "more than ``risk`` of the answers above this threshold are wrong" is
     rejected if so few errors would have a probability of at most ``delta``: the errors among the answers above a fixed
-    threshold are binomial.
+    threshold are binomial. With several trials, the hypothesis is "in at least one of them"; it is rejected if that of
+    each trial is, which needs no correction for their number (the intersection-union test: Berger 1982).
 
     Args:
-        confidence, wrong: (questions,) of the calibration, whose questions must be independent.
-        grid: (others,) the confidences of other questions; their answers need not be known.
+        confidence, wrong: (trials, questions) of the calibration, whose questions must be independent.
+        grid: the confidences of other questions, of any shape; their answers need not be known.
         risk: the largest share of given answers that may be wrong.
         delta: probability with which the guarantee may fail.
     """
-    first = min(1.0, SLACK * least_significant(risk, delta) / max(1, len(confidence)))
+    first = min(1.0, SLACK * least_significant(risk, delta) / max(1, confidence.shape[1]))
     best: float | None = None
     for coverage in np.linspace(first, 1.0, LEVELS):
         # "lower" takes a confidence that occurs, so that equal ones are on the same side.
         candidate = float(np.quantile(grid, 1 - coverage, method="lower"))
         given = confidence >= candidate
         # Questions without an answer have a confidence of minus infinity.
-        if not math.isfinite(candidate) or binomial_tail(int(wrong[given].sum()), int(given.sum()), risk) > delta:
+        errors = zip((wrong & given).sum(axis=1).tolist(), given.sum(axis=1).tolist(), strict=True)
+        if not math.isfinite(candidate) or any(binomial_tail(*counts, risk) > delta for counts in errors):
             break
         best = candidate
     return best

@@ -337,8 +337,10 @@ def must_be_here(recipe: Recipe) -> None:
     sources = [recipe.data] if isinstance(recipe.data, str) else [s for stream in recipe.data for s in stream.sources]
     for spec in sources:
         kind, _, rest = spec.partition(":")
-        data_set = next((SOURCES[name].data_set for name in (spec, kind, rest) if name in SOURCES), None)
-        if data_set is not None and not data_set.is_here:
-            raise DataError(
-                f"{spec}: not downloaded yet, and a plan reads a few batches. Run: vislang data fetch {data_set.name}"
-            )
+        data_sets = next((SOURCES[name].data_sets for name in (spec, kind, rest) if name in SOURCES), ())
+        for data_set in data_sets:
+            if not data_set.is_here:
+                raise DataError(
+                    f"{spec}: not downloaded yet, and a plan reads a few batches. Run: vislang data fetch "
+                    f"{data_set.name}"
+                )

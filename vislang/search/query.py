@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from vislang import notebook
-from vislang.document import Image
+from vislang.document import Document, Image
 from vislang.errors import UserError
 from vislang.search.build import must_be_of
 from vislang.search.corrections import correct, spread
@@ -18,6 +18,10 @@ from vislang.search.embedder import open_embedder
 from vislang.search.index import Index
 from vislang.search.marks import Mark, add_marks, forget_marks, mark_of, read_marks, rows_of
 from vislang.search.nearest import search
+from vislang.search.relevance import Kind, Relevance
+
+RERANKED = 50
+"""Results that a second model ranks again, or as many as are asked for, if they are more."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,12 @@ class Query:
         """The query in messages."""
         return f'"{self.text}"' if self.image is None else self.image.name
 
+    @property
+    def document(self) -> Document:
+        """The query as a document of one part."""
+        part = self.text if self.image is None else self.image
+        return Document([part or ""], name="the query" if self.image is None else self.image.name)
+
 
 @dataclass(frozen=True)
 class Found:
@@ -45,7 +55,7 @@ class Found:
     Attributes:
         path: of the image.
         name: its path, relative to the indexed folder.
-        score: similarity; after marks, a probability.
+        score: see :attr:`Results.kind`.
         right: how it was marked; None if it was not.
     """
 
@@ -53,6 +63,11 @@ class Found:
     name: str
     score: float
     right: bool | None = None
+
+    @property
+    def document(self) -> Document:
+        """The image as a document."""
+        return Document([Image(self.path)], name=self.name)
 
 
 @dataclass(frozen=True)
@@ -63,11 +78,19 @@ class Results:
         found: which.
         marks: number of marks that the search was corrected by.
         ended: whether results ended before as many as were asked for, since all others are probably wrong.
+        kind: what the scores are.
     """
 
     found: list[Found]
     marks: int = 0
     ended: bool = False
+    kind: Kind = "similarity"
+
+    def in_order_of(self, relevance: Relevance, count: int) -> Results:
+        """The best of these results by the scores of another model, one for each of :attr:`found`."""
+        again = [replace(own, score=score) for own, score in zip(self.found, relevance.scores, strict=True)]
+        again.sort(key=lambda own: -own.score)
+        return replace(self, found=again[:count], kind=relevance.kind)
 
     def _repr_html_(self) -> str:
         """The images in a notebook, with their scores."""
@@ -152,7 +175,7 @@ class Searcher:
         if gone := [own for own in found if not own.path.is_file()]:
             note(f"{len(gone)} of the results are no longer there. Run vislang index {index.images} -o {self.folder}")
             found = [own for own in found if own not in gone]
-        return Results(found, len(rows), ended)
+        return Results(found, len(rows), ended, "probability" if rows else "similarity")
 
 
 def new_marks(index: Index, query: Query, right: Sequence[str], wrong: Sequence[str]) -> list[Mark]:

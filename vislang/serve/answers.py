@@ -130,12 +130,20 @@ def _attended(
 ) -> Generator[Any, None, ExplainReply]:
     """The answer of a generating model, the attention of its tokens, and what its examples changed."""
     progress = yield from generate(served, conversation, Decoding(tokens))
-    text = progress.texts[0].text
-    maps = served.model.attention(replace(served.prompt(conversation), target=text)) if text else []
+    generated, prompt = progress.texts[0].text, served.prompt(conversation)
+    text = served.model.fitting(prompt, generated)
+    if generated and not text:
+        raise invalid(
+            "the messages fill the language model's context, so that the answer cannot be read again. Shorten them, or "
+            "give fewer examples.",
+            "messages",
+            "context_length_exceeded",
+        )
+    maps = served.model.attention(replace(prompt, target=text)) if text else []
     reply = ExplainReply(
         id=new_id("explain"),
         model=served.name,
-        answer=text,
+        answer=generated,
         tokens=[TokenMaps(token=own.token, maps=[_rows(grid[0]) for grid in own.maps]) for own in maps],
     )
     if isinstance(served.model, ShowsGates):

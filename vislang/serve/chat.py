@@ -186,7 +186,7 @@ class _Reply:
             yield self._event([], usage)
         yield "data: [DONE]\n\n"
 
-    def _work(self) -> Generator[Progress, None, Progress]:
+    def _work(self) -> Generator[Progress | None, None, Progress]:
         # A head answers at once, and so does a choice.
         if self.allowed is None and self.body.head is None and not self.served.kinds:
             top = (self.body.top_logprobs or 0) if self.body.logprobs else None

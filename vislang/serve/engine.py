@@ -21,9 +21,9 @@ from vislang.serve.errors import ApiError, from_user_error
 from vislang.serve.limits import Limits
 
 Item = TypeVar("Item")
-Work = Callable[[], Iterator[Item]]
-"""What a request asks of a model: yields after each token. A generator may return its last item, which its client then
-gets before the next step of other requests."""
+Work = Callable[[], Iterator[Item | None]]
+"""What a request asks of a model: yields after each token, and None where it gives other requests a turn first. A
+generator may return its last item, which its client then gets before the next step of other requests."""
 
 log = logging.getLogger("vislang.serve")
 
@@ -58,7 +58,7 @@ class Job(Generic[Item]):
         self.cancelled = threading.Event()
         self._loop = asyncio.get_running_loop()
         self._received: asyncio.Queue[Item | _End] = asyncio.Queue()
-        self._steps: Iterator[Item] | None = None
+        self._steps: Iterator[Item | None] | None = None
         self._begun = 0.0
 
     def send(self, item: Item | _End) -> None:
@@ -74,12 +74,14 @@ class Job(Generic[Item]):
         if self._steps is None:
             self._steps, self._begun = self.work(), time.monotonic()
         try:
-            self.send(next(self._steps))
+            item = next(self._steps)
         except StopIteration as end:
-            if end.value is not None:
-                self.send(end.value)
-            return False
-        return True
+            item, more = end.value, False
+        else:
+            more = True
+        if item is not None:
+            self.send(item)
+        return more
 
     def close(self) -> None:
         """Give up what the work holds."""

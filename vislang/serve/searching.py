@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -13,11 +13,12 @@ from vislang.document import Image, MediaError
 from vislang.pictures import at_most, data_url
 from vislang.search.index import Index
 from vislang.search.marks import NotInIndex
-from vislang.search.query import Found, Query, Results, Searcher
-from vislang.serve.engine import once
+from vislang.search.query import RERANKED, Found, Query, Results, Searcher
 from vislang.serve.errors import ApiError, invalid, unsupported
 from vislang.serve.images import ImagePart
+from vislang.serve.served import Served
 from vislang.serve.server import Server
+from vislang.serve.vectors import ranked
 from vislang.serve.wire import (
     FoundImage,
     ImageInput,
@@ -47,14 +48,15 @@ def search_routes(server: Server, indexes: Mapping[str, Searcher]) -> APIRouter:
             raise ApiError(404, f"there is no such index; {known}.", "index_not_found", "index")
         searcher = indexes[body.index]
         query = await _query(server, searcher, body)
-        results = await server.run(request, once(lambda: _search(searcher, query, body)))
+        reranker = None if body.rerank is None else _reranker(server, body.rerank)
+        results = await server.run(request, lambda: _searched(searcher, query, body, reranker))
         thumbnails = await run_in_threadpool(
             lambda: [_thumbnail(own.path, body.thumbnail) if body.thumbnail else None for own in results.found]
         )
         return SearchReply(
             id=new_id("search"),
             index=body.index,
-            score_kind="probability" if results.marks else "similarity",
+            score_kind=results.kind,
             marks=results.marks,
             ended=results.ended,
             results=[_found(own, small) for own, small in zip(results.found, thumbnails, strict=True)],
@@ -87,14 +89,47 @@ async def _query(server: Server, searcher: Searcher, body: SearchRequest) -> Que
     return Query(text=text)
 
 
-def _search(searcher: Searcher, query: Query, body: SearchRequest) -> Results:
+def _reranker(server: Server, name: str) -> Served:
+    """The model of a name that ranks results again.
+
+    Raises:
+        ApiError: there is none, or it cannot.
+    """
+    served = server.model(name, "rerank")
+    if "rerank" not in served.abilities:
+        raise served.cannot("neither compares nor ranks", "rerank")
+    return served
+
+
+def _searched(searcher: Searcher, query: Query, body: SearchRequest, reranker: Served | None) -> Iterator[Results]:
+    """The results of a search; then, if there is a second model, in its order.
+
+    Raises:
+        ApiError: a mark does not fit, or the second model cannot compare the query with these images.
+    """
+    count = body.top_n if reranker is None else max(body.top_n, RERANKED)
+    results = _search(searcher, query, body, count)
+    yield results
+    if reranker is not None and results.found:
+        try:
+            for scores in ranked(reranker, query.document, [own.document for own in results.found], "rerank"):
+                # Before the last item, not all images have a score.
+                if len(scores.scores) == len(results.found):
+                    yield results.in_order_of(scores, body.top_n)
+        except MediaError:
+            # Its message has a path of the server.
+            message = "an image of the index cannot be read any more. Bring the index up to date with vislang index."
+            raise ApiError(400, message, "invalid_image", "rerank") from None
+
+
+def _search(searcher: Searcher, query: Query, body: SearchRequest, count: int) -> Results:
     """Search; no message to a client has a path of the server.
 
     Raises:
         ApiError: a mark does not fit.
     """
     try:
-        return searcher.search(query, body.top_n, body.right, body.wrong, body.forget)
+        return searcher.search(query, count, body.right, body.wrong, body.forget)
     except NotInIndex as error:
         param = "right" if error.name in body.right else "wrong"
         raise invalid(f"{error.name}: is not in the index. Mark a result by its name.", param) from None

@@ -111,8 +111,9 @@ class Progress(NamedTuple):
 
 def generate(
     served: Served, conversation: Conversation, decoding: Decoding, top_tokens: int | None = None
-) -> Generator[Progress, None, Progress]:
-    """Continue a conversation; yields after the prompt and after each token, and returns the last.
+) -> Generator[Progress | None, None, Progress]:
+    """Continue a conversation; yields None before the prompt is read, then after the prompt and after each token, and
+    returns the last.
 
     Raises:
         ApiError: the model generates no text.
@@ -124,7 +125,7 @@ def generate(
         raise served.cannot(f"generates no text{remedy}")
     served.must_read(conversation)
     assert served.reader is not None
-    state = served.reader.read(served.prompt(conversation))
+    state = yield from served.reader.read(served.prompt(conversation))
     progress = Progress(model.prompt_tokens(state), [])
     yield progress
     for texts in served.reader.together.continuations(state, decoding, top_tokens):

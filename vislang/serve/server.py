@@ -51,15 +51,19 @@ class Server:
         self.engine = Engine(limits)
         self.metrics = Metrics(self.engine, list(readers.values()))
 
-    def model(self, name: str) -> Served:
+    def model(self, name: str, param: str = "model") -> Served:
         """The model of a name.
+
+        Args:
+            name: the name.
+            param: the field of the request that has it.
 
         Raises:
             ApiError: there is none.
         """
         if name not in self.models:
             known = f"the models are {', '.join(self.models)}" if self.models else "this server has none"
-            raise ApiError(404, f"there is no such model; {known}.", "model_not_found", "model")
+            raise ApiError(404, f"there is no such model; {known}.", "model_not_found", param)
         return self.models[name]
 
     async def images(self, parts: Sequence[ImagePart]) -> list[Image]:

@@ -168,6 +168,7 @@ class SearchRequest(_Wire):
         top_n: greatest number of results.
         right, wrong: names of images of the index that are right or wrong for this query; marks are kept.
         forget: delete the earlier marks of this query.
+        rerank: name of a served model that ranks the first results again.
         thumbnail: longer side of a small copy of each result, in pixels; 0 for none.
     """
 
@@ -177,6 +178,7 @@ class SearchRequest(_Wire):
     right: list[Unicode] = Field(default=[], max_length=100)
     wrong: list[Unicode] = Field(default=[], max_length=100)
     forget: bool = False
+    rerank: Unicode | None = None
     thumbnail: int = Field(0, ge=0, le=512)
 
 
@@ -419,7 +421,8 @@ class SearchReply(_Reply):
     """The reply of ``POST /v1/search``.
 
     Attributes:
-        score_kind: ``similarity``, or ``probability`` after marks.
+        score_kind: ``similarity``, ``probability`` after marks, or ``log_likelihood`` (per token, in nats) of the query
+            after each image, by a second model.
         marks: number of marks that corrected the search.
         ended: whether results ended early, since all others are probably wrong.
         results: the best first.
@@ -427,7 +430,7 @@ class SearchReply(_Reply):
 
     id: str
     index: str
-    score_kind: Literal["similarity", "probability"]
+    score_kind: Literal["similarity", "probability", "log_likelihood"]
     marks: int
     ended: bool
     results: list[FoundImage]
@@ -536,7 +539,8 @@ class ExplainReply(_Reply):
 
     Attributes:
         answer: a text, a number or a box.
-        tokens: of a model that generates: the answer's tokens with their attention maps.
+        tokens: of a model that generates: the answer's tokens with their attention maps. An answer that fills the
+            context is explained without its last token, which has no position to be read at.
         gates: of the layers through which it reads images, the lowest first.
         log_likelihood: with ``leave_out``: of the answer, in nats.
         changes: with ``leave_out``: that log-likelihood minus the one without each example. Above 0, the example made

@@ -23,6 +23,7 @@ from typing import Any
 from PIL import Image as Pillow
 
 from vislang.console import console
+from vislang.data.sets import reasons
 from vislang.data.sources import load_source
 from vislang.data.split import hold_out
 from vislang.document import Document, Image
@@ -37,6 +38,7 @@ from vislang.studies.grounding import without_text
 from vislang.studies.line import mean_line
 from vislang.studies.results import Results
 from vislang.studies.retrieval import opened
+from vislang.tasks.benchmarks.vcr import VCR
 from vislang.tasks.catalogue import open_task
 from vislang.tasks.retrieval import Retrieval, four_way, sides
 from vislang.tasks.task import ReadTask, Task
@@ -181,6 +183,11 @@ R2C_SHAPE = (
     "--train.batch_size=16",
 )
 
+SEEN = "--model.regions.image_size=256"
+"""Scenes at their own size; at half of it, things have a few pixels."""
+
+WITH_REASONS = (f"--data={reasons.NAME}", f"--hold_out={HELD_OUT}", SEEN)
+
 SETS = (
     Compared(
         MATCHING,
@@ -222,6 +229,21 @@ SETS = (
         of_choices(lambda: held_out(*PAIRS)[1]),
         {name: of_choices(partial(load_source, name)) for name in ("emoji-twitter-names", "stamp-pictures-test")},
         list,
+    ),
+    Compared(
+        reasons.NAME,
+        "R2C",
+        VCR.metrics,
+        (
+            _system(reasons.NAME, "R2C", "r2c", *R2C_SHAPE, *WITH_REASONS),
+            *vilberts(reasons.NAME, "vilbert-retrieval", *WITH_REASONS),
+        ),
+        # Its pictures are in no other split.
+        of_split(reasons.NAME, "val"),
+        {"test": of_split(reasons.NAME, "test")},
+        lambda: held_out(reasons.NAME)[0],
+        unseen,
+        "the image",
     ),
 )
 

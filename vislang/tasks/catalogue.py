@@ -14,13 +14,15 @@ from vislang.data.problems import DataError, NoSuchSource, Problem, must_be_good
 from vislang.data.remote import is_address
 from vislang.data.sets import easy_vqa, films, scenes
 from vislang.data.sets.emoji_groups import NONSENSE
-from vislang.data.sources import PAIRS, SOURCES, load_source
+from vislang.data.sources import PAIRS, SOURCES, TRANSLATIONS, load_source
 from vislang.example import Example
 from vislang.metrics import by_kind, retrieval
 from vislang.tasks import few_shot, probes
 from vislang.tasks.benchmarks import BENCHMARKS
+from vislang.tasks.composed import COMPOSED
 from vislang.tasks.retrieval import Retrieval, karpathy_splits
 from vislang.tasks.task import Reader, ReadTask, Task, images_of, labels_of, media_of, split_named
+from vislang.tasks.translation import SET_METRICS, TranslationSet
 
 Opener = Callable[[str, "list[Problem] | None", "Progress | None"], Task]
 """Opens a task; its arguments are the text after the name and colon, and ``problems`` and ``progress`` of
@@ -40,7 +42,7 @@ class Entry:
         open: opens the task.
         needs: what must follow the name, such as ``FOLDER[:SPLIT]``; empty for nothing.
         files: the required files in the folder.
-        data_set: the data set that it needs.
+        data_sets: the data sets that it needs.
     """
 
     name: str
@@ -54,7 +56,7 @@ class Entry:
     images: int = 1
     needs: str = ""
     files: str = ""
-    data_set: DataSet | None = None
+    data_sets: tuple[DataSet, ...] = ()
 
     @property
     def support_split(self) -> str | None:
@@ -94,11 +96,10 @@ def open_task(
         if entry.needs and not rest:
             files = f" The folder contains {entry.files}." if entry.files else ""
             raise DataError(f"{name} needs data. Write {name}:{entry.needs}.{files}")
-        if entry.data_set is not None and not entry.data_set.is_here:
-            fetch(entry.data_set)
+        for data_set in entry.data_sets:
+            if not data_set.is_here:
+                fetch(data_set)
         given, _, own = rest.partition(":") if entry.needs else ("", "", rest)
-        if is_address(rest):
-            given, own = rest, ""
         if is_address(rest):
             given, own = rest, ""
         task = entry.open(given, problems, progress)
@@ -205,7 +206,37 @@ def _packaged(name: str) -> Entry:
 
     metrics = by_kind.METRICS[source.kind]
     return Entry(
-        name, source.about, source.kind, source.media, metrics, source.splits, opened, data_set=source.data_set
+        name, source.about, source.kind, source.media, metrics, source.splits, opened, data_sets=source.data_sets
+    )
+
+
+def _translation(name: str) -> Entry:
+    """A packaged set of translations."""
+    source = SOURCES[name]
+
+    def opened(given: str, problems: list[Problem] | None, progress: Progress | None) -> Task:
+        read = {split: _source_reader(name, split) for split in source.splits}
+        return TranslationSet(name, source.about, source.media, read)
+
+    return Entry(
+        name, source.about, "text", source.media, SET_METRICS, source.splits, opened, data_sets=source.data_sets
+    )
+
+
+def _composed(name: str) -> Entry:
+    """A composed set, scored as the benchmark whose format it has."""
+    made, source = COMPOSED[name], SOURCES[name]
+    return Entry(
+        name,
+        made.about,
+        made.kind,
+        made.media,
+        made.metrics,
+        source.splits,
+        lambda given, problems, progress: made.opened(),
+        made.labels,
+        made.images,
+        data_sets=source.data_sets,
     )
 
 
@@ -228,7 +259,9 @@ def _few_shot(
         read: dict[str, Reader] = {split: _kept(examples) for split, examples in sides.items()}
         return ReadTask(name, about, kind, media, read, "test", "train", labels)
 
-    return Entry(name, about, kind, media, by_kind.METRICS[kind], ("train", "test"), opened, labels, data_set=data_set)
+    return Entry(
+        name, about, kind, media, by_kind.METRICS[kind], ("train", "test"), opened, labels, data_sets=(data_set,)
+    )
 
 
 def _probe(
@@ -248,7 +281,7 @@ def _probe(
         probes.ProbeTask.splits,
         lambda given, problems, progress: make(name, about),
         labels,
-        data_set=data_set,
+        data_sets=(data_set,),
     )
 
 
@@ -277,6 +310,8 @@ ENTRIES = (
         files="dataset_flickr30k.json or dataset_coco.json, and the images by their filename",
     ),
     *(_packaged(name) for name in (easy_vqa.NAME, films.NAME, scenes.NAME)),
+    *(_composed(name) for name in COMPOSED),
+    *(_translation(name) for name in TRANSLATIONS),
     _few_shot("emoji-captions", "name an emoji that is not among the shots", "text", few_shot.emoji_captions, EMOJI),
     _few_shot("stamp-captions", "write the caption of a stamp", "text", few_shot.stamp_captions, STAMPS),
     _few_shot(

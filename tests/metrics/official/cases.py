@@ -147,6 +147,53 @@ def nlvr2() -> list[tuple[list[dict[str, str]], list[tuple[str, str]]]]:
     return found
 
 
+# ------------------------------------------------------------------------------------------------------------- GQA
+
+QUESTION_FILES, QUESTIONS_A_FILE = 30, 60
+
+STRUCTURES = ("query", "verify", "logical", "choose", "compare")
+SEMANTICS = ("attr", "cat", "global", "obj", "rel")
+GROUPS = ("color", "animal", "place", None)
+SHORT_ANSWERS = _listed("red|blue|yes|no|dog|t-shirt|color|shape|left", "|")
+
+
+def gqa() -> list[dict[str, Any]]:
+    """Files of questions: ``questions`` and ``choices`` by id, as the official ones have them, and ``predictions``.
+
+    Half of the questions are balanced; questions entail others, and some themselves; a prediction may differ from the
+    answer in its case or its spaces.
+    """
+    rng = random.Random(SEED)
+    found = []
+    for _ in range(QUESTION_FILES):
+        names = [str(number) for number in rng.sample(range(10_000_000), QUESTIONS_A_FILE)]
+        questions, choices, predictions = {}, {}, {}
+        right = rng.random()
+        for name in names:
+            answer, semantic = rng.choice(SHORT_ANSWERS), rng.choice(SEMANTICS)
+            questions[name] = {
+                "semantic": [{"operation": "select", "dependencies": [], "argument": "cat (1)"}] * rng.randint(1, 4),
+                "entailed": rng.sample(names, rng.choice((0, 0, 1, 2, 5))) + [name] * rng.randint(0, 1),
+                "equivalent": [name],
+                "question": "is it " + "so " * rng.randint(0, 5) + "?",
+                "imageId": str(rng.randrange(100)),
+                "isBalanced": rng.random() < 0.5,
+                "groups": {"global": rng.choice(GROUPS), "local": "x"},
+                "answer": answer,
+                "types": {
+                    "detailed": rng.choice(("colorWhat", "verifyAttr", "twoCommon", "twoSameC")),
+                    "semantic": semantic,
+                    "structural": rng.choice(STRUCTURES),
+                },
+            }
+            valid = rng.sample(SHORT_ANSWERS, rng.randint(0, 5))
+            choices[name] = {"valid": valid, "plausible": valid[: rng.randint(0, len(valid))]}
+            said = answer if rng.random() < right else rng.choice(SHORT_ANSWERS)
+            predictions[name] = rng.choice((said, said, said, said, said.capitalize(), f"{said} "))
+        found.append({"questions": questions, "choices": choices, "predictions": predictions})
+    return found
+
+
 # ------------------------------------------------------------------------------------------------------------- R2R
 
 BUILDINGS, VIEWS, PATHS = 120, 14, 3

@@ -4,6 +4,7 @@ Nothing of their code is in this repository. Get it, then run ``python -m tests.
 
 * ``--vqa``: a checkout of GT-Vision-Lab/VQA at a013f004 (Python 2.7 must be installed),
 * ``--text-vqa``: a checkout of facebookresearch/mmf at b0ffc7fb,
+* ``--gqa``: the authors' ``eval.py`` with the SHA-256 b2ed371d (needs tqdm),
 * ``--nlvr2``: a checkout of lil-lab/nlvr at 18924841,
 * ``--r2r``: ``tasks/R2R`` of peteanderson80/Matterport3DSimulator at 589d091b (needs networkx),
 * ``--dtw``: ``r4r/dtw.py`` of google-research/google-research at 066e6a12,
@@ -73,6 +74,33 @@ def text_vqa(folder: Path) -> dict[str, Any]:
         "questions": "".join(f"{round(10 * value):x}" for value in each),
         "accuracy": round(scorer.eval_pred_list(entries), 9),
     }
+
+
+def gqa(program: Path) -> list[dict[str, float]]:
+    """The figures of each file in per cent, and its chi-square statistic, as the program computes them."""
+    found = []
+    start = os.getcwd()
+    with tempfile.TemporaryDirectory() as place:
+        os.chdir(place)
+        for case in cases.gqa():
+            sent = [{"questionId": name, "prediction": said} for name, said in case["predictions"].items()]
+            for name, content in (
+                ("questions", case["questions"]),
+                ("choices", case["choices"]),
+                ("predictions", sent),
+            ):
+                Path(f"val_{name}.json").write_text(json.dumps(content))
+            sys.argv = ["eval.py", "--consistency"]
+            with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+                scores = runpy.run_path(str(program))["scores"]
+            names = ("accuracy", "binary", "open", "consistency", "validity", "plausibility", "distribution")
+            figures = {name: scores[name] for name in names}
+            for kind, by_type in (("structural", "Structural"), ("semantic", "Semantic")):
+                types = scores[f"accuracyPer{by_type}Type"]
+                figures |= {f"{kind} {name}": value for name, (value, _) in types.items()}
+            found.append({name: round(value, 9) for name, value in sorted(figures.items())})
+        os.chdir(start)
+    return found
 
 
 def nlvr2(folder: Path) -> list[list[float]]:
@@ -161,7 +189,7 @@ def captions(folder: Path) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    for name in ("vqa", "text-vqa", "nlvr2", "r2r", "dtw", "captions"):
+    for name in ("vqa", "text-vqa", "gqa", "nlvr2", "r2r", "dtw", "captions"):
         parser.add_argument(f"--{name}", type=Path)
     given = parser.parse_args()
     results: dict[str, Any] = {}
@@ -169,6 +197,8 @@ def main() -> None:
         results["vqa"] = vqa(given.vqa)
     if given.text_vqa:
         results["text_vqa"] = text_vqa(given.text_vqa)
+    if given.gqa:
+        results["gqa"] = gqa(given.gqa.resolve())
     if given.nlvr2:
         results["nlvr2"] = nlvr2(given.nlvr2)
     if given.r2r:

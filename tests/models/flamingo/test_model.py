@@ -261,6 +261,28 @@ def test_attention_is_one_map_a_token_and_medium(model, pictures):
         assert second.sum() == pytest.approx(1, abs=1e-5)
 
 
+@pytest.mark.parametrize("room", [0, 1, 6])
+def test_an_answer_that_fills_the_context_is_explained_without_its_last_token(model, pictures, room):
+    """The prompt leaves ``room`` positions; one token more than that can be generated."""
+    prompt = Document([image(pictures, 0), "red" + " blue" * (126 - room)])
+    assert model.collate.documents([prompt]).tokens == 128 - room
+    whole = "blue" + " blue" * room
+    with pytest.raises(UserError, match="129 tokens, and the language model has 128 positions"):
+        model.collate.documents([replace(prompt, target=whole)])
+    text = model.fitting(prompt, whole)
+    assert text == " ".join(["blue"] * room)
+    if room == 0:
+        with pytest.raises(UserError, match=r"129 tokens, .* Shorten it, give fewer examples"):
+            model.attention(prompt)
+        return
+    assert model.fitting(prompt, text) == text
+    assert model.score([replace(prompt, target=text)])[0].tokens == room + 1
+    generated = model.generate([prompt])[0]
+    shown = model.attention(prompt)
+    assert 0 < len(shown) <= room
+    assert generated.startswith(shown.text)
+
+
 def test_inputs_that_it_does_not_read_are_errors(model):
     with pytest.raises(MediaError, match=r"an? audio, and this model reads text, images and videos"):
         model.generate([Document([Audio(b"x")], name="rec:3")])

@@ -15,6 +15,7 @@ from vislang.errors import UserError
 from vislang.models.flamingo import continuing, decoding
 from vislang.models.flamingo.decoding import Text, TextBatch
 from vislang.models.flamingo.drafting import draft
+from vislang.models.flamingo.model import _of_similar_length
 from vislang.models.flamingo.prefill import Runner
 
 CLOSE = {"rtol": 0, "atol": 1e-3}
@@ -35,6 +36,30 @@ def prompts(model, pictures):
         Document(["a dog and a"]),
         model.prompts.render(tiny.question(image(pictures, 1), "is it red of the cat and the dog?")),
     ]
+
+
+@pytest.mark.parametrize("shots", [0, 2])
+def test_prompts_that_are_read_together_are_continued_as_alone(model, prompts, pictures, shots, monkeypatch):
+    shown = [tiny.question(image(pictures, n), "what color?", ("red", "blue")[n]) for n in range(shots)]
+    before = model.prefill(Document(model.prompts.examples(shown))) if shots else None
+    batches = []
+    prefill = type(model)._prefill
+    monkeypatch.setattr(type(model), "_prefill", lambda *given: (batches.append(len(given[1])), prefill(*given))[1])
+    states = model.prefill_each(prompts, before)
+    assert sum(batches) == len(prompts)
+    assert max(batches) > 1, "each was read alone"
+    for state, prompt in zip(states, prompts, strict=True):
+        alone = model.prefill(prompt, before)
+        assert torch.equal(state.ids, alone.ids)
+        assert model.prompt_tokens(state) == model.prompt_tokens(alone)
+        ours, theirs = (ended(model.together().continuations(own, Decoding(8), 2)) for own in (state, alone))
+        agree(ours, theirs)
+
+
+def test_prompts_of_other_lengths_are_read_apart():
+    assert _of_similar_length([5, 100, 9, 60, 200, 4]) == [[4, 1], [3], [2, 0], [5]]
+    assert _of_similar_length([1500, 1000]) == [[0], [1]]
+    assert _of_similar_length([]) == []
 
 
 SETTINGS = [

@@ -45,7 +45,7 @@ def clip_art() -> list[ClipArt]:
     found = []
     for path in sorted(pictures.rglob("*.png")):
         inside = path.relative_to(pictures)
-        if _pixels(path) > MAX_PIXELS:
+        if pixels(path) > MAX_PIXELS:
             continue
         title, keywords = _described((sources / inside).with_suffix(".svg"))
         found.append(ClipArt(inside.with_suffix("").as_posix(), Image(path), inside.parts[0], title, keywords))
@@ -72,7 +72,7 @@ def captioned() -> list[Example]:
     return found
 
 
-def _pixels(path: Path) -> int:
+def pixels(path: Path) -> int:
     """Width times height, from the header of a PNG."""
     with path.open("rb") as file:
         header = file.read(24)

@@ -87,10 +87,11 @@ def captioned(half: int | None = None) -> list[Example]:
         for s in stamps()
         if s.image is not None and ENGLISH in s.captions
     ]
-    return found if half is None else [e for e in found if _half(e.target.references[0]) == half]  # type: ignore[union-attr]
+    return found if half is None else [e for e in found if half_of(e.target.references[0]) == half]  # type: ignore[union-attr]
 
 
-def _half(caption: str) -> int:
+def half_of(caption: str) -> int:
+    """The half of a caption, 0 or 1."""
     return hashlib.sha256(caption.lower().encode()).digest()[0] % 2
 
 

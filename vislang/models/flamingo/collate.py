@@ -298,6 +298,26 @@ class Collator:
         before = _joined(document.parts)[-1:]
         return [*self._answer(text, before[0] if before else None), self.tokenizer.eos_token_id]
 
+    def length(self, document: Document) -> int:
+        """The number of tokens of a document; a medium is one token."""
+        return len(self._row(document, random.Random(0), prefilled=0).ids)
+
+    def fitting(self, document: Document, text: str) -> str:
+        """The beginning of an answer that can be read again after a document; see
+        :meth:`vislang.capabilities.Attends.fitting`."""
+        if self.context_length is None:
+            return text
+        room = self.context_length - self.length(document.without_target())
+        tokens = self.answer(document, text)[:-1]
+        if len(tokens) <= room:
+            return text
+        for kept in range(room, 0, -1):
+            text = self.tokenizer.decode(tokens[:kept]).strip()
+            # A text of the first tokens may have other tokens, and more.
+            if len(self.answer(document, text)) - 1 <= room:
+                return text
+        return ""
+
     def _add_media(self, batch: Batch, media: list[Medium]) -> None:
         if not media and not self.vision.trains:
             batch.features = torch.zeros(1, 1, 1, self.vision.width)

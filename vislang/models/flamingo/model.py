@@ -58,6 +58,9 @@ from vislang.prompt import Prompts, as_generation
 RANKED_AT_ONCE = 64
 """Answers that are ranked at once; each needs a copy of its prompt's keys and values."""
 
+READ_AT_ONCE = 2048
+"""Greatest number of tokens of prompts that are read together, padding included."""
+
 MEASURED_MEDIA = 1000
 """Most media on which the mean and standard deviation of the features are measured."""
 
@@ -353,6 +356,18 @@ class Flamingo(TrainableModel):
         """
         return self._prefill([document], state)
 
+    def prefill_each(self, documents: Sequence[Document], state: DecodeState | None = None) -> list[DecodeState]:
+        """See :meth:`vislang.capabilities.Continues.prefill_each`."""
+        if len(documents) == 1:
+            return [self.prefill(documents[0], state)]
+        found: dict[int, DecodeState] = {}
+        for group in _of_similar_length([self.collate.length(document) for document in documents]):
+            read = self._prefill([documents[index] for index in group], state)
+            for row, index in enumerate(group):
+                own = torch.tensor([row], device=self.device)
+                found[index] = read if len(group) == 1 else read.of(own).without_padding()
+        return [found[index] for index in range(len(documents))]
+
     def prefixes(self, budget: int) -> Prefixes:
         """See :class:`~vislang.capabilities.Resumes`."""
         return Prefixes(budget)
@@ -601,6 +616,10 @@ class Flamingo(TrainableModel):
                 progress(start + len(part), len(documents))
         return torch.cat(rows)
 
+    def fitting(self, document: Document, text: str) -> str:
+        """See :meth:`vislang.capabilities.Attends.fitting`."""
+        return self.collate.fitting(document, text)
+
     @torch.no_grad()
     def attention(self, document: Document, max_new_tokens: int = 20) -> AttendedAnswer:
         """The answer token by token, with attention maps; see :meth:`Bridge.attention_maps`.
@@ -609,7 +628,7 @@ class Flamingo(TrainableModel):
         """
         answer = document.target
         if answer is None:
-            answer = self.generate([document], max_new_tokens)[0]
+            answer = self.fitting(document, self.generate([document], max_new_tokens)[0])
         batch = self.with_features(self.collate.documents([replace(document, target=answer)]))
         with self._arithmetic():
             shown = token_maps(self.bridge, batch, self._decode)
@@ -808,6 +827,19 @@ class Flamingo(TrainableModel):
             features, frames = stack_frames(self.vision(batch.pixels).split(batch.frames.tolist()))
             batch = replace(batch, features=features, frames=frames, pixels=None)
         return batch
+
+
+def _of_similar_length(lengths: Sequence[int]) -> list[list[int]]:
+    """The indices of prompts in groups that are read together: each has at most :data:`READ_AT_ONCE` tokens, and at
+    most half of them are padding."""
+    groups: list[list[int]] = []
+    for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
+        longest = lengths[groups[-1][0]] if groups else 0
+        if groups and longest <= 2 * lengths[index] and longest * (len(groups[-1]) + 1) <= READ_AT_ONCE:
+            groups[-1].append(index)
+        else:
+            groups.append([index])
+    return groups
 
 
 def _visual(document: Document) -> list[Image | Video]:

@@ -10,14 +10,12 @@ from typing import ClassVar
 from vislang.data.problems import DataError
 from vislang.document import Document
 from vislang.example import Example, Prediction, Text, Wording
-from vislang.metrics.figure import Figures
-from vislang.metrics.items import Items
-from vislang.metrics.translation import METRICS, sentence_chrf, translation
-from vislang.tasks.benchmark import Benchmark, must_have_target
+from vislang.tasks.benchmark import Benchmark
 from vislang.tasks.files import image_in, read_text
+from vislang.tasks.translation import Translation
 
 
-class Multi30k(Benchmark):
+class Multi30k(Translation, Benchmark):
     """``data/task1`` of the authors' repository: ``raw/SPLIT.en.gz`` and ``raw/SPLIT.<language>.gz`` (packed or not),
     and ``image_splits/SPLIT.txt`` with the names of the images, line by line.
 
@@ -29,9 +27,7 @@ class Multi30k(Benchmark):
         language: the target language, as in the names of the files.
     """
 
-    kind = "text"
     media = frozenset({"image", "text"})
-    metrics = METRICS
     splits = ("train", "val", "test_2016_flickr", "test_2017_flickr", "test_2017_mscoco", "test_2018_flickr")
     files = "raw/SPLIT.en.gz, raw/SPLIT.<language>.gz, image_splits/SPLIT.txt; images in images/ or flickr30k-images/"
     language: ClassVar[str]
@@ -82,14 +78,6 @@ class Multi30k(Benchmark):
             for number, text in enumerate(english)
         ]
 
-    def score(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> Figures:
-        """See :func:`vislang.metrics.translation.translation`."""
-        return translation(*_both(examples, predictions))
-
-    def score_each(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> Items:
-        """chrF of each sentence; none is right or wrong."""
-        return Items("chrf", sentence_chrf(*_both(examples, predictions)), None)
-
     def read_official(self, path: Path, examples: Sequence[Example]) -> list[Prediction]:
         """A translation a line, in the order of the sentences."""
         lines = _lines(path)
@@ -133,13 +121,3 @@ class Multi30kCzech(Multi30k):
 def _lines(path: Path) -> list[str]:
     """The lines of a file. Other characters that look like the end of a line are part of a sentence."""
     return [line.strip() for line in read_text(path).removesuffix("\n").split("\n")]
-
-
-def _both(examples: Sequence[Example], predictions: Sequence[Prediction]) -> tuple[list[str], list[str]]:
-    """The predicted translations and the references."""
-    references = []
-    for example in examples:
-        must_have_target(example)
-        assert isinstance(example.target, Text)
-        references.append(example.target.references[0])
-    return ["" if p.answer is None else str(p.answer) for p in predictions], references

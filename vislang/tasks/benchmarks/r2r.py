@@ -15,7 +15,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -53,7 +53,7 @@ class R2R(Benchmark):
     images = VIEWS
     metrics = METRICS
     splits = ("train", "val_seen", "val_unseen")
-    prefer = ("val_unseen", "val", "test")
+    prefer: ClassVar[tuple[str, ...]] = ("val_unseen", "val", "test")
     patterns = (r"R2R_(.+)\.json",)
     files = (
         "R2R_SPLIT.json, connectivity/<scan>_connectivity.json; for a model also beams_SPLIT.json and images as "

@@ -30,7 +30,7 @@ from vislang.data.problems import DataError, RecordError
 from vislang.document import Document, Image, Mark, Marked
 from vislang.example import Choice, Example, Prediction
 from vislang.metrics.by_kind import score_of
-from vislang.metrics.figure import Figures, share
+from vislang.metrics.figure import Figures, plain, share
 from vislang.tasks.benchmark import Benchmark, must_have_target
 from vislang.tasks.files import each, image_in, read_csv, read_json, read_lines, written_csv
 
@@ -146,6 +146,11 @@ class VCR(Benchmark):
             "qa_to_r": share(sum(parts["rationale"] for parts in right.values()), n),
             "q_to_ar": share(sum(all(parts.values()) for parts in right.values()), n),
         }
+
+    def guesses(self, support: Sequence[Example], examples: Sequence[Example]) -> dict[str, Figures]:
+        """Random choices."""
+        n, one = len({self.together(example) for example in examples}), 1 / len(CHOICES)
+        return {"chance": {"q_to_a": plain(one, n), "qa_to_r": plain(one, n), "q_to_ar": plain(one**2, n)}}
 
     def read_official(self, path: Path, examples: Sequence[Example]) -> list[Prediction]:
         """The leaderboard's CSV: annot_id, answer_0 ... answer_3, rationale_conditioned_on_aA_R for all sixteen."""
