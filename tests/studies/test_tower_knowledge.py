@@ -31,6 +31,12 @@ class Mean(VisionTower):
 
     name = "mean"
 
+    def recompute_activations(self):
+        pass
+
+    def classify(self, features):
+        raise AssertionError("it has no classes")
+
     def preprocess(self, image):
         return torch.from_numpy(np.asarray(image, dtype=np.float32)).permute(2, 0, 1) / 255
 
