@@ -109,7 +109,7 @@ class Recipe:
 
 
 PRESETS = {path.stem: path for path in sorted((Path(__file__).parent / "presets").glob("*.yaml"))}
-"""The recipes that are part of the package, by name: the paper's Flamingos, and data2vec 2.0 on images."""
+"""The recipes that are part of the package, by name: the paper's Flamingos, and data2vec 2.0."""
 
 
 def read_recipe(path: Path, overrides: Sequence[str] = ()) -> tuple[Recipe, dict[str, Any]]:

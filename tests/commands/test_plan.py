@@ -1,6 +1,7 @@
 """``vislang plan``: parameters by hand, what a batch holds, settings that fit or not and why, careless use."""
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import torch
 from vislang.cli import main
 from vislang.commands.plan import Plan as PlanVerb
 from vislang.console import console
+from vislang.models.data2vec.presets import blanks
 from vislang.models.flamingo.presets import PAPER, SEQUENCES, paper_batch
 from vislang.models.flamingo.recipe import FlamingoRecipe
 from vislang.nn.fake import FakeFloats
@@ -80,22 +82,51 @@ def test_every_flamingo_has_the_papers_counts_beside_it():
 
 
 @pytest.mark.parametrize(
-    ("name", "blocks", "width", "decoder", "layers"),
-    # Two of the base model's twelve blocks belong to the images alone.
-    [("data2vec-base", 12, 768, 768, 6), ("data2vec-large", 24, 1024, 1024, 3)],
+    ("name", "modality", "blocks", "width", "decoder", "layers"),
+    # Two of the base model's twelve blocks for images are not shared, and eight of the large model's for speech.
+    [
+        ("data2vec-base", "image", 12, 768, 768, 6),
+        ("data2vec-large", "image", 24, 1024, 1024, 3),
+        ("data2vec-text-base", "text", 12, 768, 768, 5),
+        ("data2vec-text-large", "text", 24, 1024, 768, 5),
+        ("data2vec-speech-base", "speech", 12, 768, 384, 4),
+        ("data2vec-speech-large", "speech", 24, 1024, 768, 4),
+    ],
 )
-def test_presets_of_data2vec_have_the_papers_shapes(name, blocks, width, decoder, layers):
+def test_presets_of_data2vec_have_the_papers_shapes(name, modality, blocks, width, decoder, layers):
     recipe, _ = read_recipe(Path(name))
     made = recipe.model
-    image = made.modalities.image
-    assert made.encoder.depth + image.prenet_depth == blocks
+    ((read, config),) = made.modalities.present().items()
+    assert read == modality
+    assert made.encoder.depth + config.prenet_depth == blocks
     assert made.encoder.width == made.encoder.mlp_width / 4 == width == made.encoder.heads * 64
-    assert (image.size // image.patch) ** 2 == 196
-    assert (image.decoder.width, image.decoder.layers) == (decoder, layers)
-    # The paper's values for images that the presets leave to the recipe.
-    chosen = made._chosen(["image"], made.encoder.depth)
-    assert (chosen.copies, chosen.class_loss, chosen.scope) == (16, 0.01, "all")
-    assert (list(chosen.layer_norms), list(chosen.mean_norms)) == (["instance"], ["layer"])
+    assert (config.decoder.width, config.decoder.layers) == (decoder, layers)
+    if modality == "image":
+        assert (config.size // config.patch) ** 2 == 196
+    if modality == "speech":
+        # 50 frames a second.
+        assert math.prod(stride for _, _, stride in config.convolutions) == 320
+
+
+@pytest.mark.parametrize(
+    ("name", "copies", "scope", "layer_norms", "mean_norms"),
+    [
+        ("data2vec-base", 16, "all", ["instance"], ["layer"]),
+        ("data2vec-large", 16, "all", ["instance"], ["layer"]),
+        ("data2vec-text-base", 8, "encoder", ["instance"], []),
+        ("data2vec-text-large", 8, "encoder", ["layer"], ["instance"]),
+        ("data2vec-speech-base", 8, "context", ["instance"], []),
+        ("data2vec-speech-large", 12, "context", ["instance"], []),
+    ],
+)
+def test_presets_of_data2vec_have_the_papers_objective(name, copies, scope, layer_norms, mean_norms):
+    made = read_recipe(Path(name))[0].model
+    (modality,) = made.modalities.present()
+    chosen = made._chosen([modality], made.encoder.depth)
+    assert (chosen.copies, chosen.scope) == (copies, scope)
+    assert (list(chosen.layer_norms), list(chosen.mean_norms)) == (layer_norms, mean_norms)
+    assert chosen.class_loss == (0.01 if modality == "image" else 0)
+    assert chosen.top_k <= made.encoder.depth
 
 
 def test_a_preset_of_data2vec_is_planned_by_blank_images(capsys):
@@ -109,6 +140,30 @@ def test_a_preset_of_data2vec_is_planned_by_blank_images(capsys):
     # A class token, and the norm of the sequence.
     assert student == 2 * block + patches + 3 * 768
     assert found["cost"]["steps"] == 375_300
+
+
+def test_a_preset_of_text_is_planned_by_blank_texts(capsys):
+    """Cut to one narrow block; the blank texts have 512 tokens."""
+    found = plan(
+        *(capsys, "data2vec-text-base", "--model.choices.top_k=1", "--train.batch_size=1", "--rate", 1),
+        "--model.encoder={width: 96, depth: 1, heads: 2, mlp_width: 384}",
+        "--model.modalities.text.decoder={width: 96, layers: 1, kernel: 3, groups: 1}",
+        "--model.modalities.text.vocabulary_size=300",
+    )
+    assert (found["step"]["examples"], found["step"]["tokens"]) == (1, 512)
+    student = {part["name"]: part["trained"] for part in found["parts"]}["student"]
+    block = 12 * 96**2 + 13 * 96
+    # Tokens, positions with those of padding, and the norm after them.
+    assert student == pytest.approx(block + (300 + 512 + 2) * 96, abs=3 * 96)
+
+
+def test_blank_recordings_can_be_read_and_are_as_long_as_those_of_librispeech():
+    modalities = read_recipe(Path("data2vec-speech-large"))[0].model.modalities
+    for example in blanks("libri-light", modalities, 2):
+        (sound,) = example.prompt.media
+        samples = sound.decode()
+        assert len(samples) == 12.5 * 16_000
+        assert samples.std() > 0.1
 
 
 @pytest.fixture
@@ -236,7 +291,7 @@ def test_the_output_fits_the_terminal(width, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["flamingo-7b"], "of its repository; the presets are data2vec-base, data2vec-large, flamingo-3b, "),
+        (["flamingo-7b"], "of its repository; the presets are data2vec-base, data2vec-large, data2vec-speech-base, "),
         (["{recipe}", "--devices", "0"], "--devices is 0; it must be above 0."),
         (["{recipe}", "--memory", "-1"], "--memory is -1.0; it must be above 0."),
         (["{recipe}", "--rate", "nan"], "--rate is nan; it must be above 0."),

@@ -12,6 +12,7 @@ from vislang.search.corrections import Prior
 from vislang.studies import (
     composed,
     corrections,
+    data2vec_beta,
     demo,
     earlier,
     few_shot,
@@ -20,6 +21,7 @@ from vislang.studies import (
     in_context,
     mixing,
     retrieval,
+    tower_knowledge,
     translation,
 )
 from vislang.studies.data2vec import STUDIES
@@ -209,7 +211,64 @@ def test_the_table_of_marks_is_that_of_the_study_and_its_settings_are_used():
         assert values[16][score].value > values[8][score].value > values[0][score].value
 
 
-@pytest.mark.parametrize(("name", "system"), [("easy-vqa", "DFAF"), ("scenes", "MAttNet"), ("scene-reasons", "R2C")])
+def test_what_the_page_says_of_gates_is_in_the_results():
+    text = " ".join((RESULTS.parent / "studies.md").read_text().split())
+    rows = rows_of("gates")
+    assert {row["steps"] for row in rows} == {162}
+
+    def of(start: str, name: str):
+        return mean_line([row for row in rows if row["arm"] == f"{start} at the start"], name)
+
+    seen, blind = (
+        {start: of(start, name) for start in ("open", "closed")} for name in ("loss_per_token", "loss_per_token_blind")
+    )
+    for first, second in zip(seen["open"].seeds, seen["closed"].seeds, strict=True):
+        assert first < second
+    assert f"is {seen['open'].mean.value:.3f} if the gates start open, and {seen['closed'].mean.value:.3f}" in text
+    assert f"the losses are {blind['open'].mean.value:.3f} and {blind['closed'].mean.value:.3f}" in text
+
+
+def test_what_the_page_says_of_beta_is_in_the_results():
+    text = " ".join((RESULTS.parent / "studies.md").read_text().split())
+    smooth, squared = (
+        mean_line([row for row in rows_of("data2vec-beta") if row["arm"] == arm], "accuracy").mean.value
+        for arm in (data2vec_beta.SMOOTH, data2vec_beta.SQUARED)
+    )
+    expected = (
+        f"right in {100 * smooth:.1f} % with a smooth L1 loss and in {100 * squared:.1f} % with the squared error"
+    )
+    assert expected in text
+
+
+def test_the_table_of_towers_is_that_of_the_study():
+    table = tower_knowledge.markdown(rows_of("tower-knowledge"))
+    assert (RESULTS / "tower-knowledge" / "table.md").read_text() == table
+    assert table.strip() in page("tower-knowledge")
+
+
+def test_what_the_page_says_of_towers_is_in_the_results():
+    def of(tower: str, kind: str, labels: int):
+        wanted = (tower, kind, labels)
+        rows = rows_of("tower-knowledge")
+        return mean_line([r for r in rows if (r["tower"], r["property"], r["labels"]) == wanted], "accuracy").mean
+
+    untrained, imagenet = tower_knowledge.UNTRAINED, tower_knowledge.IMAGENET
+    learned = of("data2vec", "position", 500)
+    assert learned.low > max(of(untrained, "position", 500).high, of(imagenet, "position", 500).high)
+    assert of(imagenet, "shape", 20).low > of("data2vec", "shape", 500).high + 0.4
+    assert of("data2vec", "shape", 500).low < of(untrained, "shape", 500).high
+    assert of(untrained, "colour", 100).low > of(imagenet, "colour", 100).high
+    gains = [
+        of("dual encoder", kind, count).value - of(imagenet, kind, count).value
+        for kind in tower_knowledge.PROPERTIES
+        for count in tower_knowledge.LABELS
+    ]
+    text = one_line("tower-knowledge")
+    assert f"at most {-100 * min(gains):.1f} points less accurate" in text
+    assert f"up to {100 * max(gains):.1f} points more" in text
+
+
+@pytest.mark.parametrize(("name", "system"), [("easy-vqa", "DFAF"), ("scene-reasons", "R2C")])
 def test_the_tables_of_the_earlier_systems_are_those_of_the_runs(name, system):
     table = earlier.markdown(rows_of(f"earlier/{name}"))
     assert (RESULTS / "earlier" / name / "table.md").read_text() == table

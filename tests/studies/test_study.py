@@ -21,7 +21,7 @@ from vislang.studies import study as framework
 from vislang.studies.arms import Arm
 from vislang.studies.catalogue import all_claims, open_study
 from vislang.studies.measures import Scored
-from vislang.studies.pages import entry_of
+from vislang.studies.pages import entry_of, write_page
 from vislang.studies.study import Study, verdict_on
 
 RECIPE = """
@@ -55,13 +55,16 @@ STUDY = Study(
 
 @dataclass(frozen=True)
 class Loss:
-    """The loss on held-out pictures."""
+    """The loss on held-out pictures; on unseen ones, that and 1."""
+
+    of: str = "seen"
 
     def check(self):
         pass
 
     def __call__(self, run):
-        return {"loss": plain(read_json(run / "metrics.json")["held_out"]["pictures"]["regression"]["value"], 2)}
+        found = read_json(run / "metrics.json")["held_out"]["pictures"]["regression"]["value"]
+        return {"loss": plain(found + (self.of == "unseen"), 2)}
 
 
 @pytest.fixture
@@ -91,9 +94,11 @@ class Trainer:
         if name == self.killed_at:
             raise KeyboardInterrupt
         assert arm.start is None or arm.start in {other.name for other in arms}
+        folder = runs / f"{arm.name}-{seed}"
+        if folder.is_dir():
+            return folder
         self.names.append(f"{name}-{seed}")
         self.lengths.append(arm.changes[-1])
-        folder = runs / f"{arm.name}-{seed}"
         folder.mkdir(parents=True)
         held_out = {"pictures": figures_as_json({"regression": plain(1.0, 2)})}
         (folder / "metrics.json").write_text(
@@ -254,6 +259,52 @@ def test_with_equal_steps_no_arm_keeps_the_steps_of_another_first_arm(tiny, tmp_
     assert trained.lengths[-1] == "--train.steps=9"
 
 
+def test_arms_that_others_start_from_are_trained_for_their_share_and_not_measured(tiny, tmp_path, trained):
+    """The share is of the steps of the first run with the same recipe; a resumed study takes them from its rows."""
+    two, one = tiny.arms
+    other = tmp_path / "other.yaml"
+    other.write_text(two.recipe.read_text())
+    starts = (Arm("all", other, ("--hold_out=0.2",)), Arm("half", other, length=0.5))
+    dose = replace(tiny, arms=(replace(two, start="all"), replace(one, start="half")), starts=starts, equal="steps")
+    assert dose.run_lengths == 3.5
+    trained.killed_at = "one"
+    with pytest.raises(KeyboardInterrupt):
+        framework.run(dose, 1, 3.5, tmp_path / "out", tmp_path / "runs")
+    trained.killed_at = None
+    trained.steps = 9
+    framework.run(dose, 1, 3.5, tmp_path / "out", tmp_path / "runs")
+    assert trained.names == ["all-0", "two-0", "half-0", "one-0"]
+    assert trained.lengths == ["--train.minutes=1.0", "--train.minutes=1.0", "--train.steps=4", "--train.steps=7"]
+    rows = dose.rows(tmp_path / "out")
+    assert [(row["arm"], [run["seconds"] for run in row["starts"]]) for row in rows] == [("two", [1.0]), ("one", [1.0])]
+    assert framework.minutes_spent(rows) == pytest.approx(4 / 60)
+    assert entry_of(dose, tmp_path / "out").command == "vislang study mine --budget 3.5 --seeds 1"
+    with pytest.raises(UserError, match=r"leave 0\.171 minutes for each run; 0\.2 is the least\. Give --budget 0\.7"):
+        framework.share_of(dose, 1, 0.6)
+
+
+def test_several_measures_of_a_run_are_rows_of_their_own(tiny, tmp_path, trained):
+    @dataclass(frozen=True)
+    class Accuracy(Loss):
+        def __call__(self, run):
+            return {"accuracy": share(3, 4)}
+
+    both = {"seen": Loss(), "unseen": replace(Loss(), of="unseen"), "answers": Accuracy()}
+    study = replace(tiny, measure=both, better="two, seen", than=("one, unseen",))
+    framework.run(study, 2, 0.4, tmp_path / "out", tmp_path / "runs")
+    assert trained.names == ["two-0", "one-0", "two-1", "one-1"]
+    rows = study.rows(tmp_path / "out")
+    assert [row["arm"] for row in rows[:6]] == [f"{arm}, {name}" for arm in ("two", "one") for name in both]
+    # Each run counts once, and rows without the metric of the claim are left out of the verdict and the page.
+    assert framework.minutes_spent(rows) == pytest.approx(4 / 60)
+    entry = entry_of(study, tmp_path / "out")
+    assert entry.verdict.differences["one, unseen"].value == pytest.approx(1.0)
+    write_page(entry, tmp_path / "out")
+    assert "one, answers" not in (tmp_path / "out" / "mine" / "page.html").read_text()
+    with pytest.raises(UserError, match="must name arms of the study, not two"):
+        replace(study, better="two")
+
+
 def test_a_study_in_a_file_is_run_and_shown(tiny, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["study", "mine.py", "--budget", "0.2", "--seeds", "1", "--json"]) == 0
@@ -277,7 +328,10 @@ def test_a_study_in_a_file_is_run_and_shown(tiny, tmp_path, capsys, monkeypatch)
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["two-strems"], "no study 'two-strems'. The studies are two-streams, depth, depth-grounding, gates"),
+        (
+            ["two-strems"],
+            "no study 'two-strems'. The studies are two-streams, depth, depth-grounding, pretraining-dose, gates",
+        ),
         (["missing.py"], "missing.py: no such file"),
         (["mixing"], "mixing: has a program of its own. Run: python -m vislang.studies.mixing"),
         (["gates", "--budget", "0.3"], "leave 0.05 minutes for each run; 0.1 is the least. Give --budget 0.6 or more"),
@@ -322,12 +376,12 @@ def test_every_arm_of_a_study_is_a_recipe_that_can_be_read(name):
     study = STUDIES[name]
     assert study.name == name
     found = set()
-    for arm in study.arms:
+    for arm in study.trained_arms:
         assert arm.recipe.is_relative_to(Path(framework.__file__).parent)
         recipe, values = read_recipe(arm.recipe, [*arm.changes, "--train.minutes=1"])
         assert recipe.train.steps is None
-        found.add(json.dumps(values, default=str))
-    assert len(found) == len(study.arms)
+        found.add(json.dumps((values, arm.start, arm.length), default=str))
+    assert len(found) == len(study.trained_arms)
 
 
 def test_the_example_of_the_docs_is_a_study(tmp_path):

@@ -34,7 +34,8 @@ class Plan:
     """Estimate what a recipe needs: parameters, memory, operations, time and cost, and which parallel setting fits.
 
     Attributes:
-        recipe: YAML file, or a preset: flamingo-3b, flamingo-9b, flamingo-80b, data2vec-base or data2vec-large
+        recipe: YAML file, or a preset: flamingo-3b, flamingo-9b, flamingo-80b, data2vec-base or -large (images),
+            data2vec-text-base or -large, data2vec-speech-base or -large
         devices: number of devices
         memory: memory of each device in GiB (default: that of this machine)
         rate: TFLOPS that each device reaches in training (default for one device: the matrix rate of this machine)

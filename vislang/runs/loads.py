@@ -16,8 +16,7 @@ from vislang.data.indexed import Indexed, expanded
 from vislang.data.problems import DataError
 from vislang.data.sources import SOURCES
 from vislang.errors import UserError
-from vislang.models.data2vec.presets import SOURCE as BLANK
-from vislang.models.data2vec.presets import blank_images
+from vislang.models.data2vec.presets import MODALITIES, blanks
 from vislang.models.data2vec.pretraining import Data2VecRecipe
 from vislang.models.flamingo.model import Flamingo
 from vislang.models.flamingo.presets import SEQUENCES, TrainingSequence, paper_batch
@@ -72,7 +71,7 @@ class Loads(Protocol):
 
 
 class LoadOfData:
-    """The steps of a recipe, by batches of its data; of a preset of data2vec, by blank images.
+    """The steps of a recipe, by batches of its data; of a preset of data2vec, by blank examples.
 
     Args:
         recipe: the recipe.
@@ -85,7 +84,7 @@ class LoadOfData:
 
     def __init__(self, recipe: Recipe, fakes: FakeFloats):
         must_be_here(recipe)
-        data = _blank_streams(recipe) if by_blank_images(recipe) else read_streams(recipe).streams
+        data = _blank_streams(recipe) if by_blanks(recipe) else read_streams(recipe).streams
         self._config = recipe.train
         self._skip = recipe.skip_bad_records
         self._kept = 0
@@ -309,23 +308,23 @@ def by_paper(recipe: Recipe) -> bool:
     return all(stream.name in SEQUENCES and stream.sources == [stream.name] for stream in recipe.data)
 
 
-def by_blank_images(recipe: Recipe) -> bool:
-    """Whether the recipe's data are the images of data2vec's presets, which are not public."""
+def by_blanks(recipe: Recipe) -> bool:
+    """Whether the recipe's data are those of data2vec's presets, which are not packaged."""
     if isinstance(recipe.data, str) or not isinstance(recipe.model, Data2VecRecipe):
         return False
-    return recipe.model.modalities.image is not None and all(s.sources == [BLANK] for s in recipe.data)
+    read = recipe.model.modalities.present()
+    return all(len(stream.sources) == 1 and MODALITIES.get(stream.sources[0]) in read for stream in recipe.data)
 
 
 def _blank_streams(recipe: Recipe) -> list[StreamData]:
-    """Streams of blank images, as many as are read at most for a plan."""
+    """Streams of blank examples, as many as are read at most for a plan."""
     assert isinstance(recipe.model, Data2VecRecipe)
-    assert recipe.model.modalities.image is not None
     assert not isinstance(recipe.data, str)
     made = []
     for config in recipe.data:
         count = min(MOST_EXAMPLES, config.batch_size or recipe.train.batch_size)
-        images = blank_images(count, recipe.model.modalities.image.size)
-        made.append(StreamData(config, images, images, [], []))
+        examples = blanks(config.sources[0], recipe.model.modalities, count)
+        made.append(StreamData(config, examples, examples, [], []))
     return made
 
 

@@ -22,12 +22,14 @@ class Arm:
         recipe: the recipe that is run.
         changes: overrides of the recipe.
         start: the arm whose trained model is the initial model.
+        length: length of its run, as a share of a full run of the study.
     """
 
     name: str
     recipe: Path
     changes: tuple[str, ...] = ()
     start: str | None = None
+    length: float = 1.0
 
 
 def trained(arm: Arm, arms: Sequence[Arm], seed: int, runs: Path) -> Path:

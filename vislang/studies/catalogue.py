@@ -11,15 +11,10 @@ from vislang.studies.recorded import RECORDED
 from vislang.studies.study import Claim, Study
 
 MODULES = (
-    *("two_streams", "depth", "depth_grounding", "gates", "resampler", "gate_frequency"),
-    *(
-        "data2vec_generations",
-        "data2vec_targets",
-        "data2vec_top_k",
-        "data2vec_beta",
-        "data2vec_decay",
-        "data2vec_masking",
-    ),
+    *("two_streams", "depth", "depth_grounding", "pretraining_dose"),
+    *("gates", "resampler", "gate_frequency", "frozen_language_model", "shots_by_size", "retrieved_shots"),
+    *("data2vec_generations", "data2vec_targets", "data2vec_top_k", "data2vec_beta", "data2vec_decay"),
+    *("data2vec_masking", "data2vec_one_encoder"),
 )
 """The modules of :mod:`vislang.studies` with a ``STUDY``."""
 

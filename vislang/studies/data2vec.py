@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from vislang.console import console
 from vislang.document import Document, Image
@@ -35,6 +34,7 @@ from vislang.studies.data2vec_figure import draw
 from vislang.studies.data2vec_table import markdown
 from vislang.studies.results import Results
 from vislang.studies.tower import mean_features
+from vislang.studies.untrained import before_training
 from vislang.tasks.catalogue import open_task
 from vislang.tasks.probes import as_probe
 from vislang.train.checkpoint import list_checkpoints, open_checkpoint
@@ -126,7 +126,7 @@ def run_study(study: Study, seeds: Sequence[int], out: Path, runs: Path) -> None
             results.log(f"{generation}, seed {seed}", metrics)
             seconds = {row["step"]: row["seconds"] for row in metrics if "loss" in row}
             recipe, _ = _read(study, generation, seed)
-            for step, model in _states(recipe.model, folder, seed):
+            for step, model in _states(recipe.model, folder):
                 name = generation if step else f"{generation}, before training"
                 for probe in study.probes if step in (0, max(seconds)) else study.probes[:1]:
                     keys = {"probe": probe, "representation": name, "seed": seed, "step": step}
@@ -196,16 +196,11 @@ def _seconds_a_step(study: Study, generation: str, seed: int, runs: Path) -> flo
     return statistics.fmean(later - earlier for earlier, later in pairwise(marks))
 
 
-def _states(recipe: Any, folder: Path, seed: int) -> Iterator[tuple[int, Any]]:
+def _states(recipe: Any, folder: Path) -> Iterator[tuple[int, Any]]:
     """Yield (step, model) of a run: before training, then at each checkpoint."""
-    torch.manual_seed(seed)
+    yield 0, before_training(folder).model.eval()
     built = recipe.build()
-    saved = [open_checkpoint(path) for path in list_checkpoints(folder / "checkpoints")]
-    # Each checkpoint contains what was fitted to the data before training, such as a vocabulary. The untrained model
-    # needs it too.
-    built.load_extra_state(saved[0].values["extra"])
-    yield 0, built.model.eval()
-    for checkpoint in saved:
+    for checkpoint in map(open_checkpoint, list_checkpoints(folder / "checkpoints")):
         built.load_extra_state(checkpoint.values["extra"])
         built.load_trainable_state(checkpoint.model_state())
         yield checkpoint.step, built.model.eval()

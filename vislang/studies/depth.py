@@ -1,14 +1,21 @@
 """How many co-attention layers does a ViLBERT need for questions about images?"""
 
+from pathlib import Path
+
 from vislang.studies.arms import Arm
 from vislang.studies.measures import Scored
 from vislang.studies.study import RECIPES, Study
 
-RECIPE = RECIPES / "vilbert.yaml"
+DEPTHS = (8, 6, 4, 2)
+"""Numbers of co-attention layers. The deepest comes first, because its share of the budget sets the number of steps."""
 
 
-def at_depth(layers: int) -> tuple[str, ...]:
-    """The settings of a ViLBERT with so many co-attention layers, before the last layers of its text stream."""
+def arms_of(recipe: Path) -> tuple[Arm, ...]:
+    """A ViLBERT of each depth, with its co-attention layers before the last layers of its text stream."""
+    return tuple(Arm(f"{layers} layers", recipe, _at_depth(layers)) for layers in DEPTHS)
+
+
+def _at_depth(layers: int) -> tuple[str, ...]:
     pairs = [[2 + number, number] for number in range(layers)]
     return (
         f"--model.streams.text.depth={2 + layers}",
@@ -24,8 +31,7 @@ STUDY = Study(
     metric="accuracy",
     better="6 layers",
     than=("2 layers",),
-    # The deepest one is the first, because its share of the budget sets the number of steps.
-    arms=tuple(Arm(f"{layers} layers", RECIPE, at_depth(layers)) for layers in (8, 6, 4, 2)),
+    arms=arms_of(RECIPES / "vilbert.yaml"),
     measure=Scored("easy-vqa"),
     equal="steps",
 )

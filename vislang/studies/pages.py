@@ -68,7 +68,7 @@ class Entry(NamedTuple):
         if not isinstance(self.claim, Study) or not self.rows:
             return command
         seeds = 1 + max(row["seed"] for row in self.rows)
-        return f"{command} --budget {self.rows[0]['minutes'] * len(self.claim.arms) * seeds:.4g} --seeds {seeds}"
+        return f"{command} --budget {self.rows[0]['minutes'] * self.claim.run_lengths * seeds:.4g} --seeds {seeds}"
 
     def as_json(self) -> dict[str, Any]:
         """The entry as JSON values."""
@@ -123,7 +123,9 @@ def write_page(entry: Entry, out: Path) -> Path | None:
     name = entry.claim.metric
     by_arm: dict[str, list[Row]] = {}
     for row in entry.rows:
-        by_arm.setdefault(row["arm"], []).append(row)
+        # A study may have further measures, with other metrics.
+        if name in row["figures"]:
+            by_arm.setdefault(row["arm"], []).append(row)
     means = {arm: mean_line(rows, name) for arm, rows in by_arm.items()}
     page = out / entry.claim.name / "page.html"
     runs = [
@@ -144,7 +146,7 @@ def write_page(entry: Entry, out: Path) -> Path | None:
 
 
 def _arms(entry: Entry) -> Sequence[Any]:
-    return entry.claim.arms if isinstance(entry.claim, Study) else ()
+    return entry.claim.trained_arms if isinstance(entry.claim, Study) else ()
 
 
 def _can_draw() -> bool:

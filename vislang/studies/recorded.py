@@ -28,21 +28,26 @@ def rows_where(arm: str = "arm", **keys: Any) -> Select:
     return select
 
 
-def _probed(study: str, probe: str, **more: Any) -> dict[str, Any]:
-    """What the claims about a data2vec experiment have in common."""
-    return {
-        "metric": "accuracy",
-        "file": f"data2vec-{study}/results.json",
-        "select": rows_where("representation", probe=probe, kind="linear"),
-        "command": f"python -m vislang.studies.data2vec {study} --out docs/results/data2vec-{study}",
-        **more,
-    }
+def _probed(study: str, probe: str, than: str = "v2, before training", **claim: str) -> Recorded:
+    """A claim about a data2vec experiment: that v2 has better features than others."""
+    return Recorded(
+        metric="accuracy",
+        better="v2",
+        than=(than,),
+        file=f"data2vec-{study}/results.json",
+        select=rows_where("representation", probe=probe, kind="linear"),
+        command=f"python -m vislang.studies.data2vec {study} --out docs/results/data2vec-{study}",
+        **claim,
+    )
 
 
 def _shots(saved: dict[str, Any]) -> list[Row]:
-    """The points of a few-shot evaluation of one trained model, by number of shots."""
-    points = [point for point in saved["points"] if point["select"] == "random" and not point["blind"]]
-    return [{"arm": f"{point['shots']} shots", "seed": 0, "figures": point["figures"]} for point in points]
+    """The points of a few-shot evaluation of one trained model, by number and selection of shots."""
+    return [
+        {"arm": f"{point['shots']} {point['select']} shots", "seed": 0, "figures": point["figures"]}
+        for point in saved["points"]
+        if not point["blind"]
+    ]
 
 
 def _demo(saved: dict[str, Any]) -> list[Row]:
@@ -69,6 +74,36 @@ MIXING: dict[str, Any] = {
     "file": "flamingo-mixture/results.json",
     "select": rows_where(stream="easy-vqa"),
     "command": "python -m vislang.studies.mixing --out docs/results/flamingo-mixture",
+}
+
+
+def _tower(kind: str, told: str) -> Recorded:
+    """The claim that pretraining teaches a tower one of the properties of :mod:`vislang.studies.tower_knowledge`.
+
+    Args:
+        kind: the property.
+        told: what a probe of it tells, in words.
+    """
+    return Recorded(
+        name=f"tower-{kind}",
+        claim=f"Pretraining without labels gives features that tell {told} better than before training.",
+        source="this project, vislang.studies.tower_knowledge",
+        metric="accuracy",
+        better="data2vec",
+        than=("data2vec, before training",),
+        file="tower-knowledge/results.json",
+        select=rows_where("tower", property=kind, labels=100),
+        command="python -m vislang.studies.tower_knowledge --out docs/results/tower-knowledge",
+        note="A linear probe that is fitted on 100 labelled images.",
+    )
+
+
+FEW_SHOT: dict[str, Any] = {
+    "metric": "accuracy",
+    "file": "flamingo-few-shot/emoji-groups-coded.json",
+    "select": _shots,
+    "command": "vislang eval runs/flamingo-few-shot/model --task emoji-groups-coded --shots 0,4,8,16,32 --select both",
+    "note": "One trained model. Whether its shots help is judged question by question in flamingo.md.",
 }
 
 RECORDED = (
@@ -127,13 +162,17 @@ RECORDED = (
         name="shots",
         claim="32 examples in the prompt are better than none.",
         source=f"{ALAYRAC}, table 1",
-        metric="accuracy",
-        better="32 shots",
-        than=("0 shots",),
-        file="flamingo-few-shot/emoji-groups-coded.json",
-        select=_shots,
-        command="vislang eval runs/flamingo-few-shot/model --task emoji-groups-coded --shots 0,4,8,16,32",
-        note="One trained model. Whether its shots help is judged question by question in flamingo.md.",
+        better="32 random shots",
+        than=("0 random shots",),
+        **FEW_SHOT,
+    ),
+    Recorded(
+        name="shots-retrieved",
+        claim="Four examples with similar images are better than four random ones.",
+        source=f"{ALAYRAC}, appendix, few-shot classification with RICES",
+        better="4 retrieved shots",
+        than=("4 random shots",),
+        **FEW_SHOT,
     ),
     Recorded(
         name="demo",
@@ -146,44 +185,38 @@ RECORDED = (
         select=_demo,
         command="python -m vislang.studies.demo --out docs/results/flamingo-demo",
     ),
-    Recorded(
+    _probed(
+        *("pictures", "emoji-groups"),
         name="data2vec-pictures",
         claim="Pretraining on images gives features that are better than those of the same network before training.",
         source=f"{BAEVSKI}, table 1",
-        better="v2",
-        than=("v2, before training",),
-        **_probed("pictures", "emoji-groups"),
     ),
-    Recorded(
+    _probed(
+        *("pictures", "emoji-groups"),
+        than="v1",
         name="data2vec-v2",
         claim="After equal time, data2vec 2.0 is better than data2vec.",
         source="Baevski et al. 2023 (data2vec 2.0), comparison with data2vec on images",
-        better="v2",
-        than=("v1",),
-        **_probed("pictures", "emoji-groups"),
     ),
-    Recorded(
+    _probed(
+        *("prose", "emoji-name-groups"),
         name="data2vec-prose",
         claim="Pretraining on text gives features that are better than those of the same network before training.",
         source=f"{BAEVSKI}, table of GLUE",
-        better="v2",
-        than=("v2, before training",),
-        **_probed("prose", "emoji-name-groups"),
     ),
-    Recorded(
+    _probed(
+        *("recordings", "spoken-stamps-fr"),
         name="data2vec-recordings",
         claim="Pretraining on speech gives features that are better than those of the same network before training.",
         source=f"{BAEVSKI}, table of LibriSpeech",
-        better="v2",
-        than=("v2, before training",),
-        **_probed("recordings", "spoken-stamps-fr"),
     ),
-    Recorded(
+    _probed(
+        *("shared", "emoji-groups"),
         name="data2vec-shared",
         claim="One encoder for images, text and speech learns features that are better than before training.",
         source="this project; the papers train an encoder for each modality",
-        better="v2",
-        than=("v2, before training",),
-        **_probed("shared", "emoji-groups"),
     ),
+    _tower("colour", "the colour of a shape"),
+    _tower("shape", "circles, rectangles and triangles apart"),
+    _tower("position", "where in the image a shape is"),
 )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,13 +34,14 @@ LEAST = 0.1
 """Least number of minutes of a run: fewer do not leave time for the trial that chooses the number of steps."""
 
 Row = Mapping[str, Any]
-"""A measurement: ``arm``, ``seed``, ``figures``; of a budgeted run also ``minutes``, ``steps`` and ``seconds``."""
+"""A measurement: ``arm``, ``seed``, ``figures``; of a budgeted run also ``minutes``, ``settings``, ``steps``,
+``seconds`` and ``starts``, the runs that it started from."""
 
 Word = Literal["supported", "not supported", "undecided at this scale"]
 
 
 @dataclass(frozen=True)
-class Claim:
+class Claim(ABC):
     """A claim that one arm is better than others.
 
     Attributes:
@@ -60,9 +62,9 @@ class Claim:
     than: tuple[str, ...]
     note: str = ""
 
+    @abstractmethod
     def rows(self, out: Path) -> list[Row]:
         """The rows that the verdict is about, from the results in the folder ``out``; empty without results."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,24 +73,49 @@ class Study(Claim):
 
     Attributes:
         arms: the training configurations. Their recipes say nothing of the number of steps: the budget decides.
-        measure: the figures of a finished run.
-        equal: what the runs have in common. ``minutes``: each has the same share of the budget. ``steps``: the first
-            arm with seed 0 has its share of the budget, and all others take as many steps, so the first arm should be
-            the slowest. Other work on the machine then favours no run.
+        measure: the figures of a finished run; or several measures by name. Then each gives a row of its own, called
+            ``ARM, NAME``, and ``better`` and ``than`` name these.
+        starts: further arms that are only trained because ``arms`` start from them; they are not measured.
+        equal: what the runs have in common. ``minutes``: each has the same share of the budget. ``steps``: of the runs
+            of each recipe, the first with seed 0 has its share of the budget, and all others take as many steps, so the
+            first arm should be the slowest. Other work on the machine then favours no run.
         minutes: default budget.
     """
 
     arms: tuple[Arm, ...]
-    measure: Measure
+    measure: Measure | Mapping[str, Measure]
+    starts: tuple[Arm, ...] = ()
     equal: Literal["minutes", "steps"] = "minutes"
     minutes: float = 30.0
 
     def __post_init__(self):
-        names = {self.better, *self.than, *(arm.start for arm in self.arms if arm.start is not None)}
-        unknown = names - {arm.name for arm in self.arms}
+        trained = {arm.name for arm in self.trained_arms}
+        measured = {self.row_name(arm, name) for arm in self.arms for name in self.measures}
+        unknown = {self.better, *self.than} - measured
+        unknown |= {arm.start for arm in self.trained_arms if arm.start is not None} - trained
         if unknown or not self.than:
             wrong = ", ".join(sorted(unknown)) or "nothing"
             raise UserError(f"{self.name}: better, than and start must name arms of the study, not {wrong}.")
+
+    @property
+    def trained_arms(self) -> tuple[Arm, ...]:
+        """All arms, those that are only trained among them."""
+        return (*self.arms, *self.starts)
+
+    @property
+    def measures(self) -> Mapping[str, Measure]:
+        """The measures by name; a single one has no name."""
+        return self.measure if isinstance(self.measure, Mapping) else {"": self.measure}
+
+    @staticmethod
+    def row_name(arm: Arm, measure: str) -> str:
+        """The name of an arm's row for one of the measures."""
+        return f"{arm.name}, {measure}" if measure else arm.name
+
+    @property
+    def run_lengths(self) -> float:
+        """The training of all arms with one seed, in lengths of a full run."""
+        return sum(arm.length for arm in self.trained_arms)
 
     def rows(self, out: Path) -> list[Row]:
         """The rows of the longest budget; runs of different lengths are never compared."""
@@ -120,7 +147,11 @@ def verdict_on(claim: Claim, rows: Sequence[Row]) -> Verdict:
     scale**. For the intervals see :func:`~vislang.metrics.paired.difference_over_seeds`.
     """
     sign = 1 if metric(claim.metric).higher_is_better else -1
-    found = {(row["arm"], row["seed"]): _signed(figures_from_json(row["figures"])[claim.metric], sign) for row in rows}
+    found = {
+        (row["arm"], row["seed"]): _signed(figures_from_json(row["figures"])[claim.metric], sign)
+        for row in rows
+        if row["arm"] in (claim.better, *claim.than)
+    }
     differences, counts = {}, []
     for other in claim.than:
         seeds = sorted(seed for arm, seed in found if arm == claim.better and (other, seed) in found)
@@ -162,64 +193,116 @@ def run(study: Study, seeds: int, budget: float | None, out: Path, runs: Path) -
         KeyboardInterrupt: a run was interrupted; the same call continues it.
     """
     minutes = share_of(study, seeds, budget)
-    study.measure.check()
+    for measure in study.measures.values():
+        measure.check()
     results = Results(out / study.name, study=study.name, cpu=torch.backends.cpu.get_cpu_capability())
-    steps = None
+    lengths = Lengths(study.equal, minutes)
     for seed in range(seeds):
         for arm in study.arms:
-            length = f"--train.minutes={minutes}" if steps is None else f"--train.steps={steps}"
-            arms, settings = _with_length(study, arm, length)
-            keys = {"arm": arm.name, "seed": seed, "minutes": minutes}
-            if not results.known(**keys, settings=settings):
-                folder = trained(arms[0], arms, seed, runs / study.name)
-                metrics = read_json(folder / "metrics.json")
-                figures = study.measure(folder)
-                results.forget(**keys)
-                about = {"steps": metrics["steps"], "seconds": metrics["train_seconds"]}
-                results.add({**keys, "settings": settings, **about, "figures": figures_as_json(figures)})
-                console.print(f"{study.name}: {arm.name}, seed {seed} done", markup=False)
-            if study.equal == "steps" and steps is None:
-                (steps,) = (row["steps"] for row in results.rows if keys.items() <= row.items())
+            chain = _planned(study, arm, lengths)
+            for name, measure in study.measures.items():
+                keys = {"arm": study.row_name(arm, name), "seed": seed, "minutes": minutes}
+                if not results.known(**keys, settings=chain[0].settings):
+                    folder, about = _train(chain, seed, runs / study.name)
+                    figures = figures_as_json(measure(folder))
+                    results.forget(**keys)
+                    results.add({**keys, **about, "figures": figures})
+                    console.print(f"{study.name}: {keys['arm']}, seed {seed} done", markup=False)
+            (row,) = (row for row in results.rows if keys.items() <= row.items())
+            for planned, run_of_it in zip(chain, [row, *row.get("starts", [])], strict=True):
+                lengths.took(planned.of, run_of_it["steps"])
+
+
+class Lengths:
+    """The lengths of a study's runs: equal minutes, or as many steps as the first run of the same recipe took.
+
+    Args:
+        equal: ``minutes`` or ``steps``.
+        minutes: minutes of a full run.
+    """
+
+    def __init__(self, equal: Literal["minutes", "steps"], minutes: float):
+        self.equal, self.minutes = equal, minutes
+        self._steps: dict[Path, int] = {}
+
+    def of(self, arm: Arm) -> str:
+        """The override of the recipe that sets the length of an arm's run."""
+        if arm.recipe in self._steps:
+            return f"--train.steps={max(1, round(arm.length * self._steps[arm.recipe]))}"
+        return f"--train.minutes={round(arm.length * self.minutes, 3)}"
+
+    def took(self, arm: Arm, steps: int) -> None:
+        """A run of this arm took so many steps."""
+        if self.equal == "steps":
+            self._steps.setdefault(arm.recipe, round(steps / arm.length))
 
 
 def share_of(study: Study, seeds: int, budget: float | None) -> float:
-    """The minutes of each run.
+    """The minutes of each full run.
 
     Raises:
         UserError: no seeds, or too few minutes.
     """
     if seeds < 1:
         raise UserError(f"--seeds {seeds}: give at least 1; with fewer than 2, every claim is undecided.")
-    count = seeds * len(study.arms)
+    count = seeds * study.run_lengths
     minutes = round((study.minutes if budget is None else budget) / count, 3)
-    if not minutes >= LEAST:
+    least = LEAST / min(arm.length for arm in study.trained_arms)
+    if not minutes >= least:
         raise UserError(
-            f"{study.name}: {len(study.arms)} arms and {seeds} seeds leave {minutes:g} minutes for each run; "
-            f"{LEAST:g} is the least. Give --budget {LEAST * count:g} or more."
+            f"{study.name}: {len(study.trained_arms)} arms and {seeds} seeds leave {minutes:g} minutes for each run; "
+            f"{least:g} is the least. Give --budget {least * count:g} or more."
         )
     return minutes
 
 
-def _with_length(study: Study, arm: Arm, length: str) -> tuple[list[Arm], str]:
-    """An arm and those that it starts from, with the length of their runs, and a hash of all settings of the first.
+class Planned(NamedTuple):
+    """A run to make.
 
-    The hash is in the names, of which the folders of the runs are made: no run with other settings is taken for theirs.
+    Attributes:
+        arm: the arm with the length of its run. Its name has the hash of its settings, so that no run with other
+            settings is taken for it.
+        settings: hash of all its settings, those of the runs that it starts from among them.
+        of: the arm of the study.
     """
-    starts: list[Arm] = []
+
+    arm: Arm
+    settings: str
+    of: Arm
+
+
+def _planned(study: Study, arm: Arm, lengths: Lengths) -> list[Planned]:
+    """The run of an arm, then those that it starts from."""
+    starts: list[Planned] = []
     if arm.start is not None:
-        (start,) = (other for other in study.arms if other.name == arm.start)
-        starts, _ = _with_length(study, start, length)
-    _, recipe = read_recipe(arm.recipe, [*arm.changes, length])
-    begins = starts[0].name if starts else None
+        (start,) = (other for other in study.trained_arms if other.name == arm.start)
+        starts = _planned(study, start, lengths)
+    changes = (*arm.changes, lengths.of(arm))
+    _, recipe = read_recipe(arm.recipe, changes)
+    begins = starts[0].arm.name if starts else None
     parts = json.dumps((recipe, repr(study.measure), study.equal, begins), sort_keys=True, default=str)
     settings = hashlib.sha256(parts.encode()).hexdigest()[:16]
-    named = replace(arm, name=f"{arm.name} {settings}", changes=(*arm.changes, length), start=begins)
-    return [named, *starts], settings
+    return [Planned(replace(arm, name=f"{arm.name} {settings}", changes=changes, start=begins), settings, arm), *starts]
+
+
+def _train(chain: Sequence[Planned], seed: int, runs: Path) -> tuple[Path, dict[str, Any]]:
+    """Train what is missing of a run and those that it starts from; its folder, and how long they all took."""
+    arms, took = [planned.arm for planned in chain], []
+    for planned in reversed(chain):
+        folder = trained(planned.arm, arms, seed, runs)
+        metrics = read_json(folder / "metrics.json")
+        took.append({"settings": planned.settings, "steps": metrics["steps"], "seconds": metrics["train_seconds"]})
+    *starts, own = took
+    return folder, {**own, **({"starts": starts[::-1]} if starts else {})}
 
 
 def minutes_spent(rows: Sequence[Row]) -> float:
-    """Minutes of training of some rows; those without a time count 0."""
-    runs = {(row["arm"], row["seed"]): row.get("seconds", 0.0) for row in rows}
+    """Minutes of training of some rows, each run counted once; those without a time count 0."""
+    runs = {
+        (run.get("settings", run.get("arm")), row["seed"]): run.get("seconds", 0.0)
+        for row in rows
+        for run in (row, *row.get("starts", []))
+    }
     return sum(runs.values()) / 60
 
 

@@ -70,7 +70,12 @@ class DualEncoderTower(VisionTower):
         self, pixels: Float[Tensor, "images channels height width"]
     ) -> Float[Tensor, "images positions features_width"]:
         """The cells, row by row, without the whole image."""
-        features = self.below(pixels)
+        return self.over(self.below(pixels))
+
+    def over(
+        self, features: Float[Tensor, "images positions below"]
+    ) -> Float[Tensor, "images positions features_width"]:
+        """The same, from the features of the tower below."""
         whole = torch.cat([features.mean(dim=1, keepdim=True), features], dim=1)
         return self._read(whole, self._boxes(features))[:, 1:]
 

@@ -21,7 +21,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vislang.cache import cache_folder
 from vislang.capabilities import (
     AttendedAnswer,
     ChunkAttention,
@@ -50,7 +49,7 @@ from vislang.models.flamingo.prefixes import Prefixes, split
 from vislang.models.flamingo.saved import SavedFlamingo, SavedTower, model_card, portable
 from vislang.models.precision import autocast
 from vislang.models.towers.causal_lm import CausalLMWithRows
-from vislang.models.towers.feature_cache import FeatureCache
+from vislang.models.towers.feature_cache import cache_of
 from vislang.models.towers.language import LanguageTower, load_language_tower
 from vislang.models.towers.tuning import TuneConfig, merge_updates
 from vislang.models.towers.vision import VisionTower, load_vision_tower
@@ -115,7 +114,7 @@ class Flamingo(TrainableModel):
         self._own = [name for name, parameter in self.bridge.named_parameters() if parameter.requires_grad]
         self._own_of_vision = [name for name, parameter in vision.named_parameters() if parameter.requires_grad]
         self.caches_features = cache_features and not vision.trains
-        cache = _features_of(vision, vision.fingerprint) if self.caches_features else None
+        cache = cache_of(vision, vision.fingerprint) if self.caches_features else None
         self.collate = Collator(
             prompts or Prompts(),
             self.tokenizer,
@@ -813,7 +812,7 @@ class Flamingo(TrainableModel):
             merge_updates(tower)
         if self._own_of_vision:
             # The features of a tuned tower differ from those of the original tower.
-            self.collate.cache = _features_of(self.vision, fingerprint(self.vision.state_dict()))
+            self.collate.cache = cache_of(self.vision, fingerprint(self.vision.state_dict()))
 
     def with_features(self, batch: Batch) -> Batch:
         """The batch on the model's device; pixels are encoded to features."""
@@ -828,12 +827,6 @@ class Flamingo(TrainableModel):
             features, frames = stack_frames(self.vision(batch.pixels).split(batch.frames.tolist()))
             batch = replace(batch, features=features, frames=frames, pixels=None)
         return batch
-
-
-def _features_of(vision: VisionTower, weights: str) -> FeatureCache:
-    """The cache of a tower's features; ``weights`` is a hash of what they depend on."""
-    folder = f"{weights[:32]}-{vision.image_size}{'-int8' if vision.quantized else ''}"
-    return FeatureCache(cache_folder("features", folder))
 
 
 def _of_similar_length(lengths: Sequence[int]) -> list[list[int]]:

@@ -7,12 +7,16 @@ import tempfile
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from vislang.cache import writing
+from vislang.cache import cache_folder, writing
+
+if TYPE_CHECKING:
+    from vislang.models.towers.vision import VisionTower
 
 
 class FeatureCache:
@@ -69,6 +73,17 @@ class FeatureCache:
 
     def _path(self, content_hash: str) -> Path:
         return self.folder / content_hash[:2] / f"{content_hash}.safetensors"
+
+
+def cache_of(tower: VisionTower, weights: str) -> FeatureCache:
+    """The cache of a tower's features of images and videos.
+
+    Args:
+        tower: the tower.
+        weights: hash of what the features depend on, such as its fingerprint.
+    """
+    folder = f"{weights[:32]}-{tower.image_size}{'-int8' if tower.quantized else ''}"
+    return FeatureCache(cache_folder("features", folder))
 
 
 class RecentFeatures:
