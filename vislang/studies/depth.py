@@ -12,10 +12,11 @@ DEPTHS = (8, 6, 4, 2)
 
 def arms_of(recipe: Path) -> tuple[Arm, ...]:
     """A ViLBERT of each depth, with its co-attention layers before the last layers of its text stream."""
-    return tuple(Arm(f"{layers} layers", recipe, _at_depth(layers)) for layers in DEPTHS)
+    return tuple(Arm(f"{layers} layers", recipe, at_depth(layers)) for layers in DEPTHS)
 
 
-def _at_depth(layers: int) -> tuple[str, ...]:
+def at_depth(layers: int) -> tuple[str, ...]:
+    """The settings of a ViLBERT with so many co-attention layers."""
     pairs = [[2 + number, number] for number in range(layers)]
     return (
         f"--model.streams.text.depth={2 + layers}",
