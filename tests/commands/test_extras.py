@@ -21,8 +21,10 @@ BEHIND_A_CHECK = (
         f"vislang.evaluate.{name}_page"
         for name in ("answers", "evaluation", "examples", "explain", "few_shot", "run", "compare", "shots")
     ),
+    "vislang.figures",
     "vislang.integrations.lmms_eval",
     "vislang.studies.data2vec",
+    "vislang.studies.tower_knowledge",
     "vislang.serve",
 )
 """Modules that are imported where they are needed, once it is known that their packages are there."""

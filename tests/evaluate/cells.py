@@ -44,14 +44,19 @@ CELLS: dict[str, dict[str, str]] = {
 CAPTIONED = ("emoji-captions", "stamp-captions")
 PICTURED = ("emoji-groups-named", "emoji-groups-coded", "emoji-groups", "clip-art-categories", "stamp-categories")
 NAMED = ("emoji-name-groups", "stamp-caption-categories")
+TRANSLATED = tuple(f"{pictures}-translation{arm}" for pictures in ("stamp", "emoji") for arm in ("", "-image"))
+TRANSLATED_TEXTS = ("stamp-translation-text", "emoji-translation-text")
 
 PACKAGED: dict[str, dict[str, str]] = {
     "flamingo": {
-        **dict.fromkeys(("easy-vqa", *CAPTIONED), "generate"),
+        **dict.fromkeys(("easy-vqa", *CAPTIONED, *TRANSLATED, *TRANSLATED_TEXTS), "generate"),
         **dict.fromkeys((*PICTURED, *NAMED), "rank"),
     },
-    "dual encoder": {**dict.fromkeys((*CAPTIONED, *PICTURED), "match"), **dict.fromkeys(NAMED, "embed")},
-    "vilbert": {**dict.fromkeys(("easy-vqa", "scenes"), "decide"), **dict.fromkeys((*CAPTIONED, *PICTURED), "match")},
+    "dual encoder": {**dict.fromkeys((*CAPTIONED, *PICTURED, *TRANSLATED), "match"), **dict.fromkeys(NAMED, "embed")},
+    "vilbert": {
+        **dict.fromkeys(("easy-vqa", "scenes"), "decide"),
+        **dict.fromkeys((*CAPTIONED, *PICTURED, *TRANSLATED), "match"),
+    },
     "data2vec": dict.fromkeys(PICTURED, "embed"),
     "finetuned": {**dict.fromkeys(PICTURED, "embed"), "emoji-groups-named": "decide"},
 }
