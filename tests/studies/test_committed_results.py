@@ -268,7 +268,7 @@ def test_what_the_page_says_of_towers_is_in_the_results():
     assert f"up to {100 * max(gains):.1f} points more" in text
 
 
-@pytest.mark.parametrize(("name", "system"), [("easy-vqa", "DFAF"), ("scene-reasons", "R2C")])
+@pytest.mark.parametrize(("name", "system"), [("easy-vqa", "DFAF"), ("scenes", "MAttNet"), ("scene-reasons", "R2C")])
 def test_the_tables_of_the_earlier_systems_are_those_of_the_runs(name, system):
     table = earlier.markdown(rows_of(f"earlier/{name}"))
     assert (RESULTS / "earlier" / name / "table.md").read_text() == table
