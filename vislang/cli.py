@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import errno
 import gc
 import importlib
 import os
@@ -11,7 +10,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-from vislang.errors import UserError
+from vislang.program import run_program
 
 VERBS: dict[str, tuple[str, str, str]] = {
     "demo": ("demo", "Demo", "train a small Flamingo in ten minutes, score it, and ask it questions"),
@@ -53,19 +52,6 @@ VERBS: dict[str, tuple[str, str, str]] = {
 """For each verb: its module in :mod:`vislang.commands`, its class there, and its line of help."""
 
 
-_ELSEWHERE = "Choose a folder that you may write to (VISLANG_CACHE sets the cache folder)."
-_SPACE = "Free some space, or choose a folder on another disk."
-_REMEDIES = {
-    errno.ENOSPC: _SPACE,
-    errno.EDQUOT: _SPACE,
-    errno.EFBIG: _SPACE,
-    errno.EROFS: _ELSEWHERE,
-    errno.EACCES: _ELSEWHERE,
-    errno.EPERM: _ELSEWHERE,
-    errno.ENAMETOOLONG: "Choose a shorter name.",
-}
-"""What a user can do about errors of the operating system."""
-
 SHORT = ("ask", "explain", "search")
 """Verbs that compute for less than a second.
 
@@ -83,34 +69,8 @@ when their last reference goes, and do not wait for this.
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a verb; returns the exit status.
-
-    0 success, 1 a check failed, 2 a user's mistake, 130 interrupted, 141 nobody reads the output any more.
-    """
-    for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:
-            # It was closed before we started.
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  # until the process ends
-    try:
-        status = _run(list(sys.argv[1:] if arguments is None else arguments))
-        sys.stdout.flush()
-        return status
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        # Such as by "| head". The status is that of a program that the system stops for this.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
-    except UserError as error:
-        print(f"vislang: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        if error.errno not in _REMEDIES:
-            raise
-        where = f"{error.filename}: " if error.filename else ""
-        print(f"vislang: {where}{error.strerror}. {_REMEDIES[error.errno]}", file=sys.stderr)
-        return 2
+    """Run a verb; returns the exit status, see :func:`~vislang.program.run_program`."""
+    return run_program(lambda: _run(list(sys.argv[1:] if arguments is None else arguments)))
 
 
 def _run(words: Sequence[str]) -> int:

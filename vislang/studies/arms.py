@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from vislang.program import run_program
 from vislang.recipe import Recipe, read_recipe
 from vislang.runs.run import run_recipe
 
@@ -71,7 +73,7 @@ def finish(recipe: Recipe, values: dict, folder: Path) -> None:
 
 
 def command_line(about: str, runs: Path, run: Callable[[Sequence[int], Path, Path], None]) -> None:
-    """Run a study with the options ``--seeds``, ``--out``, ``--runs`` and ``--threads``.
+    """Run a study with the options ``--seeds``, ``--out``, ``--runs`` and ``--threads``, and end the program.
 
     Args:
         about: the help text.
@@ -82,7 +84,7 @@ def command_line(about: str, runs: Path, run: Callable[[Sequence[int], Path, Pat
     add_options(parser, runs)
     options = parser.parse_args()
     use_threads(options.threads)
-    run(options.seeds, options.out, options.runs)
+    sys.exit(run_program(lambda: run(options.seeds, options.out, options.runs)))
 
 
 def add_options(parser: argparse.ArgumentParser, runs: Path) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import math
 import re
+import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
@@ -27,6 +28,7 @@ from vislang.document import Document, Image
 from vislang.example import Choice, Example, Label, Prediction
 from vislang.metrics.figure import figures_as_json, metric, show
 from vislang.models.regions.readers import RegionsConfig
+from vislang.program import run_program
 from vislang.studies.line import mean_line
 from vislang.studies.results import Results
 from vislang.tasks.catalogue import open_task
@@ -415,4 +417,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_program(main))

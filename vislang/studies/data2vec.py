@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import shutil
 import statistics
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -28,6 +29,7 @@ from vislang.evaluate.baselines import raw_features
 from vislang.evaluate.features import frozen_features
 from vislang.evaluate.probe import Probed, both_probes, majority
 from vislang.metrics.figure import figures_as_json
+from vislang.program import run_program
 from vislang.recipe import Recipe, read_recipe
 from vislang.studies.arms import add_options, finish, is_finished, use_threads
 from vislang.studies.data2vec_figure import draw
@@ -223,4 +225,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_program(main))

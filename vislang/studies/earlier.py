@@ -13,6 +13,7 @@ and 8 co-attention layers in place of 2. Finished measurements are not repeated.
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -33,6 +34,7 @@ from vislang.example import Example
 from vislang.metrics.figure import Figures, figures_as_json, metric, plain, show
 from vislang.metrics.retrieval import METRICS, belonging
 from vislang.models.loading import load
+from vislang.program import run_program
 from vislang.runs.folder import read_json
 from vislang.studies.arms import Arm, add_options, trained, use_threads
 from vislang.studies.depth import at_depth
@@ -415,4 +417,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_program(main))

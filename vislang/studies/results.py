@@ -22,11 +22,14 @@ class Results:
         about: other values to record.
 
     Raises:
-        UserError: there is such a file, and it does not hold results.
+        UserError: ``out`` is no folder, or there is such a file and it does not hold results.
     """
 
     def __init__(self, out: Path, **about: Any):
-        out.mkdir(parents=True, exist_ok=True)
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            raise UserError(f"{out}: it or a folder above it is a file. Give the path of a folder.") from None
         self.path = out / "results.json"
         self.saved: dict[str, Any] = read_results(self.path) if self.path.is_file() else {"rows": []}
         self.rows: list[dict[str, Any]] = self.saved["rows"]

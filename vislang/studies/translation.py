@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ from vislang.data.sets.translations import Captioned, captioned_stamps, named_em
 from vislang.metrics.figure import Figure, figures_as_json, figures_from_json, show, show_difference
 from vislang.metrics.paired import bootstrap_difference
 from vislang.metrics.translation import sentence_chrf
+from vislang.program import run_program
 from vislang.studies.results import Results
 from vislang.studies.retrieval import normalised
 from vislang.studies.tower import mean_features
@@ -256,4 +258,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_program(main))
