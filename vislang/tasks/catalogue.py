@@ -196,30 +196,17 @@ def _benchmark(name: str) -> Entry:
     )
 
 
-def _packaged(name: str) -> Entry:
-    """A packaged set with splits."""
+def _packaged(name: str, made: type[ReadTask] = ReadTask, metrics: tuple[str, ...] = ()) -> Entry:
+    """A packaged set with splits, whose metrics are those of its kind of target unless its class has others."""
     source = SOURCES[name]
 
     def opened(given: str, problems: list[Problem] | None, progress: Progress | None) -> Task:
         read = {split: _source_reader(name, split) for split in source.splits}
-        return ReadTask(name, source.about, source.kind, source.media, read, "test", "train")
+        return made(name, source.about, source.kind, source.media, read, "test", "train")
 
-    metrics = by_kind.METRICS[source.kind]
+    metrics = metrics or by_kind.METRICS[source.kind]
     return Entry(
         name, source.about, source.kind, source.media, metrics, source.splits, opened, data_sets=source.data_sets
-    )
-
-
-def _translation(name: str) -> Entry:
-    """A packaged set of translations."""
-    source = SOURCES[name]
-
-    def opened(given: str, problems: list[Problem] | None, progress: Progress | None) -> Task:
-        read = {split: _source_reader(name, split) for split in source.splits}
-        return TranslationSet(name, source.about, source.media, read)
-
-    return Entry(
-        name, source.about, "text", source.media, SET_METRICS, source.splits, opened, data_sets=source.data_sets
     )
 
 
@@ -311,7 +298,7 @@ ENTRIES = (
     ),
     *(_packaged(name) for name in (easy_vqa.NAME, films.NAME, scenes.NAME)),
     *(_composed(name) for name in COMPOSED),
-    *(_translation(name) for name in TRANSLATIONS),
+    *(_packaged(name, TranslationSet, SET_METRICS) for name in TRANSLATIONS),
     _few_shot("emoji-captions", "name an emoji that is not among the shots", "text", few_shot.emoji_captions, EMOJI),
     _few_shot("stamp-captions", "write the caption of a stamp", "text", few_shot.stamp_captions, STAMPS),
     _few_shot(

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 from vislang.example import Example, Prediction, Text
 from vislang.metrics.figure import Figures
 from vislang.metrics.items import Items
 from vislang.metrics.translation import METRICS, sentence_chrf, translation
 from vislang.tasks.benchmark import must_have_target
-from vislang.tasks.task import Reader, ReadTask, Task
+from vislang.tasks.task import ReadTask, Task
 
 
 class Translation(Task):
@@ -32,14 +33,10 @@ SET_METRICS = ("chrf", "bleu")
 
 
 class TranslationSet(Translation, ReadTask):
-    """A packaged set of translations into several languages.
+    """A packaged set of translations into several languages; see :class:`~vislang.tasks.task.ReadTask`."""
 
-    Args:
-        name, about, media, read: see :class:`~vislang.tasks.task.ReadTask`.
-    """
-
-    def __init__(self, name: str, about: str, media: Iterable[str], read: Mapping[str, Reader]):
-        super().__init__(name, about, "text", media, read, "test", "train")
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
         self.metrics = SET_METRICS
 
 

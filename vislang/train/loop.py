@@ -149,7 +149,7 @@ def train(
     upcoming = batches(steps, done, end, config.workers, bad_records)
     log = StepLog(folder, done, model, streams, config, processes, device, monitor, clock)
     known = checkpoints.best() if saved is not None else None
-    # A run that goes on from before its best checkpoint, because that is damaged, comes to it again.
+    # If the best checkpoint was damaged, the run was resumed from an earlier step, and will reach its step again.
     best = Best(known if known is not None and known["step"] <= done else None, streams, config)
     watchdog = Watchdog(config.hang_minutes if processes.count > 1 else 0, processes)
 

@@ -64,12 +64,8 @@ class VisionTower(nn.Module, ABC):
     def classify(
         self, features: Float[Tensor, "images positions features_width"]
     ) -> Float[Tensor, "images positions classes"]:
-        """The class distribution of each position.
-
-        Raises:
-            NotImplementedError: the tower has no :attr:`classes`.
-        """
-        raise NotImplementedError(f"{self.name} has no classes")
+        """The distribution over :attr:`classes` at each position; empty where there are none."""
+        return features[..., :0]
 
     @property
     def trains(self) -> bool:
