@@ -34,9 +34,6 @@ class Mean(VisionTower):
     def recompute_activations(self):
         pass
 
-    def classify(self, features):
-        raise AssertionError("it has no classes")
-
     def preprocess(self, image):
         return torch.from_numpy(np.asarray(image, dtype=np.float32)).permute(2, 0, 1) / 255
 

@@ -37,8 +37,8 @@ class Abstention:
         calibration: number of images (without images, of texts) that the threshold was chosen on.
         coverage: the share of the other questions that are answered, the mean over draws and orders; with an interval
             over draws, orders and questions.
-        risk: the share of these answers that are wrong, also the mean over draws and orders with such an interval; None if
-            no answer is given.
+        risk: the share of these answers that are wrong, also the mean over draws and orders, with such an interval;
+            None if no answer is given.
         by_draw: coverage and risk of each draw of the shots; the risk is None where no answer is given.
         orders: number of orders of each draw.
         curve: the risk-coverage curve of all questions, over all draws and orders; its intervals are over questions.
