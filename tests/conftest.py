@@ -12,12 +12,10 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 # Before vislang is imported, so that every annotated function checks its shapes and types.
 install_import_hook(["vislang.nn", "vislang.models"], "beartype.beartype")
 
-import json  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
-from PIL import Image, ImageDraw  # noqa: E402
 
 from tests import tiny  # noqa: E402
 
@@ -33,21 +31,10 @@ def _seed():
     torch.manual_seed(0)
 
 
-COLOURS = ("red", "blue")
-
-
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
-    """A folder with ``my.jsonl``: 24 pictures of 32 px of one colour and a question about each."""
-    lines = []
-    for number in range(24):
-        colour = COLOURS[number % 2]
-        picture = Image.new("RGB", (32, 32), "white")
-        left = number // 2
-        ImageDraw.Draw(picture).rectangle([left, 4, left + 12, 24], fill=colour)
-        picture.save(tmp_path / f"{number}.png")
-        lines.append(json.dumps({"image": f"{number}.png", "question": "what color?", "answer": colour}))
-    (tmp_path / "my.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    """A folder with pictures and questions; see :func:`tests.tiny.draw_pictures`."""
+    tiny.draw_pictures(tmp_path)
     return tmp_path
 
 

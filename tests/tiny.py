@@ -184,6 +184,19 @@ def write_picture(path: Path, number: int) -> None:
     picture.save(path)
 
 
+def draw_pictures(folder: Path) -> None:
+    """Write ``my.jsonl``: 24 pictures of 32 px of one colour, and a question about each."""
+    lines = []
+    for number in range(24):
+        colour = ("red", "blue")[number % 2]
+        picture = PIL.Image.new("RGB", (32, 32), "white")
+        left = number // 2
+        ImageDraw.Draw(picture).rectangle([left, 4, left + 12, 24], fill=colour)
+        picture.save(folder / f"{number}.png")
+        lines.append(json.dumps({"image": f"{number}.png", "question": "what color?", "answer": colour}))
+    (folder / "my.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
 def write_recipe(path: Path, language: str, vision: str, **train) -> Path:
     """A recipe for the tiny towers and ``my.jsonl``."""
     settings = {

@@ -10,13 +10,18 @@ from tests.browser import browse, must_be_readable, show_at
 from vislang.cli import main
 
 
-@pytest.fixture
-def page(recipe, pictures, tmp_path):
-    file = pictures / "my.jsonl"
+@pytest.fixture(scope="module")
+def page(towers, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("report")
+    tiny.draw_pictures(folder)
+    file = folder / "my.jsonl"
     # A question with markup.
     file.write_text(file.read_text().replace("what color?", "what <b id='leak'>color</b>?", 4))
-    assert main(["train", str(recipe), "--out", str(tmp_path / "run"), "--hold_out", "0.5"]) == 0
-    return tmp_path / "run" / "report.html"
+    recipe = tiny.write_recipe(folder / "tiny.yaml", *towers)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VISLANG_CACHE", str(folder / "cache"))
+        assert main(["train", str(recipe), "--out", str(folder / "run"), "--hold_out", "0.5"]) == 0
+    return folder / "run" / "report.html"
 
 
 def test_it_is_self_contained(page):
